@@ -1,0 +1,43 @@
+"""Detect intracranial hemorrhage on head CT with a CNN-LSTM that is trained end to end on whole scans."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ich_lstm.data.datamodule import ScanDataModule as ScanDataModule
+    from ich_lstm.errors import IchLstmError as IchLstmError
+    from ich_lstm.labels import HEMORRHAGE_TYPES as HEMORRHAGE_TYPES
+    from ich_lstm.labels import LABELS as LABELS
+    from ich_lstm.learning.classifier import ScanClassifier as ScanClassifier
+    from ich_lstm.models.scan_model import ScanModel as ScanModel
+    from ich_lstm.pixels.windows import Window as Window
+    from ich_lstm.reading import read_scan as read_scan
+    from ich_lstm.scan import Scan as Scan
+    from ich_lstm.views.prediction import ScanPrediction as ScanPrediction
+
+# Where each public name lives. Nothing is imported until it is used: torch alone takes seconds.
+_HOMES = {
+    "HEMORRHAGE_TYPES": "ich_lstm.labels",
+    "LABELS": "ich_lstm.labels",
+    "IchLstmError": "ich_lstm.errors",
+    "Scan": "ich_lstm.scan",
+    "ScanClassifier": "ich_lstm.learning.classifier",
+    "ScanDataModule": "ich_lstm.data.datamodule",
+    "ScanModel": "ich_lstm.models.scan_model",
+    "ScanPrediction": "ich_lstm.views.prediction",
+    "Window": "ich_lstm.pixels.windows",
+    "read_scan": "ich_lstm.reading",
+}
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("ich_lstm")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'ich_lstm' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

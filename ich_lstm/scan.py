@@ -1,0 +1,75 @@
+"""A scan: one series of head CT as a volume in Hounsfield units."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+HU_MIN, HU_MAX = -1024, 3071
+"""Range of a scan's HU: the 12 bits of a CT number, with air at its usual floor."""
+
+
+class Note(NamedTuple):
+    """Something that was repaired in a scan, or that its reader should know.
+
+    Args:
+        code: Stable reason in lower_snake_case, for example ``tilt``.
+        detail: The same for a person, with the value, for example ``gantry tilt 18.5 degrees``.
+    """
+
+    code: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}" if self.detail else self.code
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Scan:
+    """One series of head CT, checked and ordered; immutable.
+
+    Args:
+        hu: Hounsfield units, int16 ``(n, h, w)`` within [-1024, 3071], ordered inferior to superior, in the
+            radiological display convention (the patient's right at the left of the image, the nose at the top).
+        positions_mm: Position of each slice along the slice normal, float64 ``(n,)``, not decreasing.
+        spacing_mm: Median distance of slices, row spacing, column spacing.
+        tilt_degrees: Angle between the slice normal and the body axis.
+        sop_uids: One identifier per slice.
+        series_uid: Identifier of the series.
+        study_uid: Identifier of the study.
+        patient_id: Identifier of the patient; empty if unknown.
+        description: Series Description (0008,103E); may be empty.
+        repairs: What was wrong in the files and has been put right.
+        flags: What a reader of the result should know.
+    """
+
+    hu: np.ndarray = field(repr=False)
+    positions_mm: np.ndarray = field(repr=False)
+    spacing_mm: tuple[float, float, float]
+    sop_uids: tuple[str, ...] = field(repr=False)
+    series_uid: str
+    study_uid: str = ""
+    patient_id: str = ""
+    tilt_degrees: float = 0.0
+    description: str = ""
+    repairs: tuple[Note, ...] = ()
+    flags: tuple[Note, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.hu.dtype != np.int16 or self.hu.ndim != 3 or 0 in self.hu.shape:
+            raise ValueError(f"Scan.hu: got {self.hu.dtype} {self.hu.shape}, expected a filled int16 array (n, h, w)")
+        if len(self.positions_mm) != len(self.hu) or len(self.sop_uids) != len(self.hu):
+            raise ValueError(
+                f"Scan: {len(self.hu)} slices with {len(self.positions_mm)} positions and "
+                f"{len(self.sop_uids)} identifiers, expected one of each per slice"
+            )
+        if (np.diff(self.positions_mm) < 0).any():
+            raise ValueError("Scan.positions_mm: decreasing, expected slices ordered inferior to superior")
+        if int(self.hu.min()) < HU_MIN or int(self.hu.max()) > HU_MAX:
+            raise ValueError(f"Scan.hu: outside [{HU_MIN}, {HU_MAX}], expected clipped HU")
+        self.hu.flags.writeable = False
+        self.positions_mm.flags.writeable = False
+
+    def __len__(self) -> int:
+        """Number of slices."""
+        return len(self.hu)
