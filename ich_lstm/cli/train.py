@@ -1,0 +1,94 @@
+"""ich-train: train a model on whole scans, and say how good it is on patients it has not seen."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ich_lstm.cli.console import run_command
+from ich_lstm.errors import ConfigError
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+HELP = """
+ich-train --config NAME [--data.root PATH] [--data.labels CSV] [--out DIR] [--KEY VALUE ...]
+
+Train a CNN-LSTM end to end on whole scans of head CT, and report on held-out patients.
+
+  ich-train --config demo                                     trains on synthetic heads that it makes itself
+  ich-train --config PATH.yaml --data.root dicom/ --data.labels labels.csv
+
+  --config NAME             a recipe of the library (demo), or the path of a YAML file; repeat it to lay one over another
+  --out DIR                 folder of the run, new or empty; default runs/<recipe>-<time>
+  --data.root PATH          folder or zip of DICOM files, or a folder made by ich-prepare
+  --data.labels CSV         RSNA's stage_2_train.csv, or a table with one row per slice or per scan
+  --data.size 256           side of the network's input in pixels
+  --data.slices_per_batch 256
+  --data.split [0.7,0.15,0.15]   shares of patients: training, validation, held out
+  --model.backbone NAME     any model of timm, for example resnext50_32x4d
+  --model.pretrained true   start from timm's weights (downloaded on first use)
+  --model.sequence lstm     or gru, or none for the 2D baseline
+  --model.learning_rate 0.001   --model.encoder_learning_rate 0.0001
+  --trainer.max_epochs 8    --trainer.devices 2   --trainer.precision bf16-mixed
+  --seed_everything 1       seed of everything random
+  --phantom.patients 100    (with --phantom.seed, .slices, .size ...) make synthetic heads and train on them
+
+  --help=full               every key with its default     --print_config   the configuration that would run
+  --debug                   show the traceback of an error --version
+
+Any key of the model, the data and Lightning's Trainer can be given. Exit codes: 0 done, 1 failed, 2 wrong usage.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    return run_command("ich-train", HELP, _train, argv)
+
+
+def _train(arguments: list[str]) -> int:
+    recipe, arguments = resolve_recipes(arguments)
+    from ich_lstm.cli.fit import run_training  # seconds: torch and Lightning
+
+    return run_training(recipe, ["--help" if argument == "--help=full" else argument for argument in arguments])
+
+
+def resolve_recipes(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """Replace the names of shipped recipes by their paths.
+
+    Returns:
+        The name of the first recipe (``train`` if there is none), and the arguments.
+
+    Raises:
+        ConfigError: If a recipe is neither shipped nor a file.
+    """
+    resolved: list[str] = []
+    recipe = ""
+    words = iter(arguments)
+    for word in words:
+        option, has_value, value = word.partition("=")
+        if option != "--config":
+            resolved.append(word)
+            continue
+        name = value if has_value else next(words, "")
+        resolved += ["--config", str(_recipe_path(name))]
+        recipe = recipe or Path(name).stem
+    return recipe or "train", resolved
+
+
+def _recipe_path(name: str) -> Path:
+    shipped = CONFIGS / f"{name}.yaml"
+    if shipped.is_file():
+        return shipped
+    if Path(name).is_file():
+        return Path(name)
+    names = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+    raise ConfigError(
+        "no_recipe",
+        where="--config",
+        got=repr(name),
+        expected=f"a YAML file, or a recipe of the library ({', '.join(names)})",
+        todo="Check the name or the path.",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

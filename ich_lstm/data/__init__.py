@@ -1,0 +1,1 @@
+"""Labelled scans, split by patient, cached, and packed into batches."""

@@ -1,0 +1,349 @@
+"""A tree of images becomes a prepared folder: every file accounted for, every wanted scan cached."""
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ich_lstm.data.cache import CachedScan, ScanCache, write_cached
+from ich_lstm.data.table import LabelTable
+from ich_lstm.errors import IchLstmError, SourceError
+from ich_lstm.pixels.preprocess import Preprocessing, preprocess_scan
+from ich_lstm.privacy import ProjectKey, private_folder
+from ich_lstm.reading import FileRef, Ledger, Series, SliceHeader, Study, choose_series, index_source, load_scan
+from ich_lstm.reading.ledger import LedgerRow
+
+MANIFEST = "manifest.json"
+KEY_TABLE = "key.parquet"
+LEDGER_TABLE = "ledger.csv"
+JOURNAL = "prepared.jsonl"
+
+JOBS_WORTH_A_PROCESS = 8
+"""Starting a process takes as long as preparing a few scans."""
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is being done, how much has been done since, and the total if known."""
+
+
+class PreparedScan(NamedTuple):
+    """A scan in a prepared folder.
+
+    Args:
+        scan_id: Keyed hash of the series.
+        patient_id: Raw; stays in memory and in ``private/``.
+        series_uid: Raw.
+        study_uid: Raw.
+        cache_path: Its cached HU.
+        slices: Rows of the key table, inferior to superior: ``slice_id``, ``sop_uid``, ``file``.
+    """
+
+    scan_id: str
+    patient_id: str
+    series_uid: str
+    study_uid: str
+    cache_path: Path
+    slices: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class PreparedFolder:
+    """What `prepare` made: ``cache/``, ``manifest.json`` and, in ``private/``, the ledger and the key to all ids.
+
+    Args:
+        folder: The folder.
+        preprocessing: How its scans were prepared.
+        key: One row per slice: ``scan_id, slice, slice_id, patient_id, study_uid, series_uid, sop_uid, file, cache``.
+        manifest: Counts and settings, without any identity.
+    """
+
+    folder: Path
+    preprocessing: Preprocessing
+    key: pd.DataFrame = field(repr=False)
+    manifest: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def is_one(cls, folder: Path) -> bool:
+        """Whether a folder was made by `prepare`."""
+        return (folder / MANIFEST).is_file() and (folder / "private" / KEY_TABLE).is_file()
+
+    @classmethod
+    def open(cls, folder: Path) -> "PreparedFolder":
+        """Read what `prepare` wrote.
+
+        Raises:
+            SourceError: If the folder was not made by `prepare`, or its files are damaged.
+        """
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text())
+            key = pd.read_parquet(folder / "private" / KEY_TABLE)
+            return cls(folder, Preprocessing(**manifest["preprocessing"]), key, manifest)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SourceError(
+                "not_prepared",
+                where=str(folder),
+                got=f"{type(error).__name__}: {error}",
+                expected=f"a folder with {MANIFEST} and private/{KEY_TABLE}",
+                todo="Make it with ich-prepare.",
+            ) from error
+
+    @cached_property
+    def scans(self) -> list[PreparedScan]:
+        """Every scan, in the order of the key table."""
+        return [
+            PreparedScan(
+                scan_id=str(scan_id),
+                patient_id=rows["patient_id"].iloc[0],
+                series_uid=rows["series_uid"].iloc[0],
+                study_uid=rows["study_uid"].iloc[0],
+                cache_path=self.folder / "cache" / rows["cache"].iloc[0],
+                slices=rows,
+            )
+            for scan_id, rows in self.key.groupby("scan_id", sort=False)
+        ]
+
+
+def prepare(
+    root: Path,
+    out: Path,
+    *,
+    preprocessing: Preprocessing,
+    key: ProjectKey,
+    labels: LabelTable | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> PreparedFolder:
+    """Read a tree of head CT, and cache the scans to train on or to predict.
+
+    Of a study, the series that the labels name by slice or by series are taken, whatever they are; otherwise the plain axial
+    brain series. A slice that cannot be read is left out and its scan flagged; a series that makes no scan is refused. Every
+    file has a row in the ledger. What is cached already is not read again.
+
+    Args:
+        root: A folder, a zip, or a file.
+        out: Folder to make.
+        preprocessing: Size and crop.
+        key: The project's key, for the ids.
+        labels: Which slices and scans are labelled; studies without any label are then left out. None: every study.
+        workers: Processes; by default one per processor.
+        progress: Told how far it is.
+
+    Returns:
+        The prepared folder.
+
+    Raises:
+        SourceError: If nothing can be read, or no scan is left.
+    """
+    tell = progress or (lambda what, done, total: None)
+    index = index_source(root, workers=workers, progress=lambda done: tell("reading headers", done, None))
+    ledger = index.ledger
+    cache = ScanCache(out / "cache", preprocessing)
+    matcher = _LabelMatcher(labels, root)
+    jobs = [
+        _Job(series, key, cache.path(key.hash_id(series.series_uid), [header.sop_uid for header in series.headers]), preprocessing)
+        for study in index.studies()
+        for series in _wanted_series(study, matcher, ledger)
+    ]
+    private = private_folder(out)
+    rows: list[pd.DataFrame] = []
+    for job, done in _run(jobs, private / JOURNAL, workers, lambda done: tell("preparing scans", done, len(jobs))):
+        ledger.update(done.ledger)
+        if done.slice_ids:
+            rows.append(_key_rows(job, done.slice_ids, root))
+    ledger.to_frame().to_csv(private / LEDGER_TABLE, index=False)
+    if not rows:
+        raise SourceError(
+            "no_scan",
+            where=str(root),
+            got=ledger.summary(),
+            expected="at least one readable scan of the head" + (" that the labels name" if labels is not None else ""),
+            todo=f"{private / LEDGER_TABLE} has the reason for each file.",
+        )
+    table = pd.concat(rows, ignore_index=True)
+    manifest = {
+        "ich_lstm": version("ich_lstm"),
+        "preprocessing": preprocessing.to_dict(),
+        "files": ledger.counts(),
+        "scans": len(rows),
+        "slices": len(table),
+        "patients": int(table["patient_id"].nunique()),
+        "private": [f"private/{KEY_TABLE}", f"private/{LEDGER_TABLE}", f"private/{JOURNAL}"],
+        "summary": ledger.summary(),
+    }
+    table.to_parquet(private / KEY_TABLE)
+    (out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    return PreparedFolder(out, preprocessing, table, manifest)
+
+
+class _Job(NamedTuple):
+    """One scan to prepare."""
+
+    series: Series
+    key: ProjectKey
+    path: Path
+    preprocessing: Preprocessing
+
+
+class _Done(NamedTuple):
+    """What came of it: the slices in their order (none if refused), and what the ledger should know."""
+
+    slice_ids: tuple[str, ...]
+    ledger: list[LedgerRow]
+
+
+def _wanted_series(study: Study, labels: "_LabelMatcher", ledger: Ledger) -> list[Series]:
+    """The series of a study to prepare; all others get their reason in the ledger."""
+    named = [series for series in study.series if labels.name_series(series)]
+    if named:
+        for series in study.series:
+            if series not in named:
+                ledger.mark(series.headers, "not_chosen", "the labels name another series of the study")
+        return named
+    if not labels.name_study(study):
+        for series in study.series:
+            ledger.mark(series.headers, "no_label", "no label speaks of it")
+        return []
+    try:
+        return [choose_series(study, ledger=ledger).series]
+    except IchLstmError:
+        return []  # the ledger has every series' reason
+
+
+class _LabelMatcher:
+    """Whether the labels name a series or a study; without labels, every study is wanted.
+
+    Args:
+        table: The labels, or None.
+        root: What paths in the table are relative to.
+    """
+
+    def __init__(self, table: LabelTable | None, root: Path) -> None:
+        self._root = root
+        self._all = table is None
+        rows = {} if table is None else dict(tuple(table.rows.groupby("kind")["name"]))
+        self._names = {kind: set(names) for kind, names in rows.items()}
+
+    def name_series(self, series: Series) -> bool:
+        if series.series_uid in self._names.get("series_uid", ()):
+            return True
+        uids, files = self._names.get("sop_uid"), self._names.get("file")
+        if uids and any(header.sop_uid in uids for header in series.headers):
+            return True
+        return bool(files) and any(relative_name(header.source, self._root) in files for header in series.headers)
+
+    def name_study(self, study: Study) -> bool:
+        if self._all or study.study_uid in self._names.get("study_uid", ()):
+            return True
+        folders = self._names.get("folder")
+        return bool(folders) and any(
+            parent in folders
+            for series in study.series
+            for parent in folders_of(relative_name(series.headers[0].source, self._root))
+        )
+
+
+def relative_name(source: FileRef, root: Path) -> str:
+    """A file as label tables name it: relative to the root, with ``/``; a zip counts as a folder."""
+    base = root if root.is_dir() else root.parent
+    name = Path(os.path.relpath(source.path, base)).as_posix()
+    return name if source.member is None else f"{name}/{source.member}"
+
+
+def folders_of(name: str) -> list[str]:
+    """All folders above a file: ``a/b/c.dcm`` gives ``a`` and ``a/b``."""
+    parts = name.split("/")[:-1]
+    return ["/".join(parts[: depth + 1]) for depth in range(len(parts))]
+
+
+def _run(
+    jobs: list[_Job], journal: Path, workers: int | None, progress: Callable[[int], None]
+) -> Iterator[tuple[_Job, _Done]]:
+    """Prepare what is not prepared yet. The journal remembers what is, so that an interrupted run goes on."""
+    before = _read_journal(journal)
+    pending = [job for job in jobs if job.path.name not in before or not job.path.exists()]
+    for job in jobs:
+        if job.path.name in before and job.path.exists():
+            yield job, before[job.path.name]
+    progress(len(jobs) - len(pending))
+    with journal.open("a") as file:
+        for job, done in zip(pending, _map(pending, workers), strict=True):
+            if done.slice_ids:  # a refused series is tried again: a codec may be installed by then
+                file.write(json.dumps([job.path.name, done.slice_ids, done.ledger]) + "\n")
+                file.flush()
+            progress(1)
+            yield job, done
+
+
+def _map(jobs: list[_Job], workers: int | None) -> Iterator[_Done]:
+    workers = min(workers or os.cpu_count() or 1, len(jobs) // JOBS_WORTH_A_PROCESS)
+    if workers <= 1:
+        yield from map(_prepare_scan, jobs)
+        return
+    # Spawned, not forked: torch's threads, if it is loaded, do not survive a fork.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(_prepare_scan, jobs, chunksize=max(1, min(16, len(jobs) // (4 * workers))))
+
+
+def _read_journal(journal: Path) -> dict[str, _Done]:
+    done = {}
+    if journal.exists():
+        for line in journal.read_text().splitlines():
+            try:
+                name, slice_ids, rows = json.loads(line)
+            except ValueError:
+                continue  # the line that a kill cut short
+            done[name] = _Done(tuple(slice_ids), [LedgerRow(*row) for row in rows])
+    return done
+
+
+def _prepare_scan(job: _Job) -> _Done:
+    ledger = Ledger()
+    try:
+        scan = load_scan(job.series, training=True, ledger=ledger)
+    except IchLstmError:
+        return _Done((), ledger.rows())
+    cached = CachedScan(
+        hu=preprocess_scan(scan, job.preprocessing),
+        positions_mm=scan.positions_mm.astype(np.float32),
+        slice_ids=tuple(job.key.hash_id(uid) for uid in scan.sop_uids),
+        flags=scan.flags,
+        repairs=scan.repairs,
+    )
+    write_cached(job.path, cached)
+    return _Done(cached.slice_ids, ledger.rows())
+
+
+def _key_rows(job: _Job, slice_ids: Sequence[str], root: Path) -> pd.DataFrame:
+    headers = {job.key.hash_id(header.sop_uid): header for header in job.series.headers}
+    return key_rows(job.key, [headers[slice_id] for slice_id in slice_ids], root).assign(cache=job.path.name)
+
+
+def key_rows(key: ProjectKey, headers: Sequence[SliceHeader], root: Path) -> pd.DataFrame:
+    """The key to the ids of one scan, a row per slice, inferior to superior. Private.
+
+    Args:
+        key: The project's key.
+        headers: The scan's slices in order.
+        root: What the files are named relative to.
+    """
+    first = headers[0]
+    return pd.DataFrame(
+        {
+            "scan_id": key.hash_id(first.series_uid),
+            "slice": np.arange(1, len(headers) + 1),
+            "slice_id": [key.hash_id(header.sop_uid) for header in headers],
+            "patient_id": first.patient_id,
+            "study_uid": first.study_uid,
+            "series_uid": first.series_uid,
+            "sop_uid": [header.sop_uid for header in headers],
+            "file": [relative_name(header.source, root) for header in headers],
+        }
+    )

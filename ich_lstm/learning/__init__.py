@@ -1,0 +1,1 @@
+"""Training: losses, metrics, the LightningModule, and checkpoints."""

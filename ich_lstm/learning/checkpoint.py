@@ -1,0 +1,143 @@
+"""Models on disk: folders of safetensors and JSON, and Lightning's checkpoints; nothing in them is executed."""
+
+import hashlib
+import json
+import pickle
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ich_lstm.errors import CheckpointError
+from ich_lstm.labels import LABELS
+
+WEIGHTS_FILE = "model.safetensors"
+ABOUT_FILE = "model.json"
+ABOUT_KEY = "ich_lstm"
+FORMAT = 1
+
+
+class SavedModel(NamedTuple):
+    """A model at rest.
+
+    Args:
+        about: What it takes to build it and to feed it: ``settings`` of `ScanClassifier`, ``preprocessing``, ``name``.
+        weights: State of the `ScanModel`.
+    """
+
+    about: dict[str, Any]
+    weights: dict[str, Tensor]
+
+    @property
+    def hash(self) -> str:
+        """What the weights are known by: 12 hexadecimal digits, the same whichever file they came from."""
+        digest = hashlib.sha256()
+        for name in sorted(self.weights):
+            tensor = self.weights[name].detach().cpu().contiguous()
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:12]
+
+
+def write_model(folder: Path, model: SavedModel) -> None:
+    """Write ``model.safetensors`` and ``model.json``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.weights.items()}, folder / WEIGHTS_FILE)
+    about = {"format": FORMAT, "ich_lstm": version("ich_lstm"), "labels": list(LABELS), "hash": model.hash, **model.about}
+    (folder / ABOUT_FILE).write_text(json.dumps(about, indent=2) + "\n")
+
+
+def read_model(path: Path) -> SavedModel:
+    """Read a run's folder, its ``model`` folder, or a Lightning checkpoint (``.ckpt``) of this library.
+
+    Args:
+        path: File or folder.
+
+    Raises:
+        CheckpointError: If it is missing, damaged, or no model of this library.
+    """
+    if path.is_dir():
+        for folder in (path, path / "model"):
+            if (folder / ABOUT_FILE).is_file():
+                return _read_folder(folder)
+        raise _no_model(path, f"a folder without {ABOUT_FILE} or model/{ABOUT_FILE}")
+    if not path.exists():
+        raise CheckpointError("missing_checkpoint", where=str(path), got="no such file or folder", todo="Check --checkpoint.")
+    if path.name in (WEIGHTS_FILE, ABOUT_FILE):
+        return _read_folder(path.parent)
+    return _read_lightning(path)
+
+
+def _read_folder(folder: Path) -> SavedModel:
+    try:
+        about = json.loads((folder / ABOUT_FILE).read_text())
+        weights = load_file(folder / WEIGHTS_FILE)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise _no_model(folder, f"{type(error).__name__}: {error}") from error
+    return _checked(folder, about, weights)
+
+
+def _read_lightning(path: Path) -> SavedModel:
+    try:
+        # weights_only: tensors and plain values are read, anything that would run code is refused.
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        about = content[ABOUT_KEY]
+        state = content["state_dict"]
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no content"
+        raise _no_model(path, f"{type(error).__name__}: {reason}") from error
+    return _checked(path, about, {name.removeprefix("model."): tensor for name, tensor in state.items()})
+
+
+def _checked(path: Path, about: Any, weights: dict[str, Tensor]) -> SavedModel:
+    if not isinstance(about, dict) or not isinstance(about.get("settings"), dict) or "preprocessing" not in about:
+        raise _no_model(path, f"an {ABOUT_FILE} without settings and preprocessing")
+    if about.get("format", FORMAT) > FORMAT:
+        raise CheckpointError(
+            "newer_format",
+            where=str(path),
+            got=f"format {about['format']}",
+            expected=f"at most {FORMAT}",
+            todo="Install a newer ich_lstm.",
+        )
+    if about.get("labels", list(LABELS)) != list(LABELS):
+        raise CheckpointError("other_labels", where=str(path), got=str(about["labels"]), expected=", ".join(LABELS))
+    return SavedModel({name: about.get(name) for name in ("settings", "preprocessing", "name")}, weights)
+
+
+def _no_model(path: Path, got: str) -> CheckpointError:
+    return CheckpointError(
+        "not_a_model",
+        where=str(path),
+        got=got,
+        expected=f"a run's folder, a folder with {ABOUT_FILE} and {WEIGHTS_FILE}, or a .ckpt of this library",
+        todo="Name the folder that ich-train made.",
+    )
+
+
+class PathlessCheckpoint(ModelCheckpoint):
+    """A ModelCheckpoint that writes no path of this machine into the files it saves."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """As Lightning's, with file names in place of paths."""
+        state = super().state_dict()
+        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            state[name] = Path(state[name]).name
+        state["best_k_models"] = {Path(path).name: score for path, score in state["best_k_models"].items()}
+        state["dirpath"] = ""
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As Lightning's, the names taken as files of this run's folder."""
+        folder = Path(self.dirpath or "")
+        state = dict(state_dict)
+        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            state[name] = str(folder / state[name]) if state[name] else ""
+        state["best_k_models"] = {str(folder / name): score for name, score in state["best_k_models"].items()}
+        state["dirpath"] = self.dirpath
+        super().load_state_dict(state)

@@ -1,0 +1,107 @@
+"""Metrics on probabilities, exact in float64, as torchmetrics."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.functional.classification import binary_auroc
+from torchmetrics.utilities.data import dim_zero_cat
+
+from ich_lstm.labels import LABEL_WEIGHTS, LABELS
+
+CLIP = 1e-15
+"""Kaggle clips probabilities to [1e-15, 1 - 1e-15] in float64, so that a certain error costs 34.5, not infinity."""
+
+
+def log_losses(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Log loss of each probability, clipped as Kaggle does.
+
+    Args:
+        probabilities: Any shape, in [0, 1]; float64, for float32 cannot hold 1 - 1e-15.
+        labels: Of the same shape: 1 present, 0 absent, NaN unknown.
+
+    Returns:
+        Float64 of the same shape, NaN where the label is unknown.
+    """
+    p = probabilities.to(torch.float64).clamp(CLIP, 1 - CLIP)
+    y = labels.to(torch.float64)
+    # log(1 - p), not log1p(-p): the published numbers round 1 - p to float64 first.
+    return -(y * torch.log(p) + (1 - y) * torch.log(1 - p))
+
+
+class _OfLabelledProbabilities(Metric):
+    """Keeps probabilities and labels of all steps and processes."""
+
+    is_differentiable = False
+    full_state_update = False
+    probabilities: list[Tensor]
+    labels: list[Tensor]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("probabilities", default=[], dist_reduce_fx="cat")
+        self.add_state("labels", default=[], dist_reduce_fx="cat")
+
+    def update(self, probabilities: Tensor, labels: Tensor) -> None:
+        """Take in a batch.
+
+        Args:
+            probabilities: ``(m, k)``, float64, in the order of `LABELS`.
+            labels: ``(m, k)``: 1 present, 0 absent, NaN unknown.
+        """
+        self.probabilities.append(probabilities.detach().to(torch.float64))
+        self.labels.append(labels.detach().to(torch.float32))
+
+    def _all(self) -> tuple[Tensor, Tensor]:
+        if not self.probabilities:
+            empty = torch.empty(0, len(LABELS), dtype=torch.float64, device=self.device)
+            return empty, empty
+        return dim_zero_cat(self.probabilities), dim_zero_cat(self.labels)
+
+
+class WeightedLogLoss(_OfLabelledProbabilities):
+    """RSNA's weighted multi-label log loss over the known labels; NaN if there is none.
+
+    Example:
+        >>> metric = WeightedLogLoss()
+        >>> metric.update(torch.full((1, 6), 0.5, dtype=torch.float64), torch.zeros(1, 6))
+        >>> round(float(metric.compute()), 4)
+        0.6931
+    """
+
+    higher_is_better = False
+
+    def compute(self) -> Tensor:
+        """The loss, a float64 scalar."""
+        probabilities, labels = self._all()
+        losses = log_losses(probabilities, labels)  # (m, k)
+        weights = torch.tensor(LABEL_WEIGHTS, dtype=torch.float64, device=losses.device) * ~losses.isnan()
+        return (losses.nan_to_num(0.0) * weights).sum() / weights.sum()
+
+
+class LabelLogLoss(_OfLabelledProbabilities):
+    """Log loss of each label over its known values; NaN where there is none."""
+
+    higher_is_better = False
+
+    def compute(self) -> Tensor:
+        """Float64 ``(k,)``."""
+        return log_losses(*self._all()).nanmean(dim=0)
+
+
+class LabelAUROC(_OfLabelledProbabilities):
+    """Area under the ROC curve of each label over its known values; NaN where they are all of one class."""
+
+    higher_is_better = True
+
+    def compute(self) -> Tensor:
+        """Float64 ``(k,)``."""
+        probabilities, labels = self._all()
+        areas = []
+        for p, y in zip(probabilities.T, labels.T, strict=True):
+            known = ~y.isnan()
+            p, y = p[known], y[known].long()
+            both = 0 < int(y.sum()) < len(y)
+            areas.append(binary_auroc(p, y).to(torch.float64) if both else torch.tensor(torch.nan, dtype=torch.float64, device=p.device))
+        return torch.stack(areas)

@@ -1,0 +1,94 @@
+"""Directions and positions of slices in the patient (DICOM PS3.3 C.7.6.2): x to the left, y to the back, z to the head."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+UNIT_TOLERANCE = 0.02
+"""Direction cosines are written with few digits; farther from length 1, or from a right angle, they are wrong."""
+
+MAX_POSITION_MM = 1e5
+
+MAX_TILT_DEGREES = 40.0
+"""Between the slice normal and the body axis. Gantries tilt up to 30; reformats to the orbitomeatal line 10 to 25."""
+
+
+class Display(NamedTuple):
+    """How stored slices are turned into the radiological display convention.
+
+    The patient's right is then at the left of the image, and the nose at the top.
+
+    Args:
+        normal: Unit vector across the slices, pointing to the head in axial ones.
+        transpose: Exchange rows and columns, first.
+        flip_rows: Turn upside down.
+        flip_columns: Mirror left to right.
+    """
+
+    normal: np.ndarray
+    transpose: bool
+    flip_rows: bool
+    flip_columns: bool
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """Turn one image ``(h, w)``; a view, not a copy."""
+        if self.transpose:
+            image = image.T
+        if self.flip_rows:
+            image = image[::-1]
+        if self.flip_columns:
+            image = image[:, ::-1]
+        return image
+
+    def __str__(self) -> str:
+        parts = ["rows and columns exchanged"] * self.transpose
+        parts += ["turned upside down"] * self.flip_rows + ["mirrored left to right"] * self.flip_columns
+        return ", ".join(parts)
+
+
+def is_orientation(orientation: Sequence[float]) -> bool:
+    """Whether these are two unit vectors at a right angle."""
+    if len(orientation) != 6 or not all(map(math.isfinite, orientation)):
+        return False
+    row, column = np.array(orientation[:3]), np.array(orientation[3:])
+    lengths = np.linalg.norm([row, column], axis=1)
+    return bool((abs(lengths - 1) < UNIT_TOLERANCE).all() and abs(row @ column) < UNIT_TOLERANCE)
+
+
+def is_position(position: Sequence[float]) -> bool:
+    """Whether this is a point that can lie in a patient: three numbers within 100 m."""
+    return len(position) == 3 and all(abs(value) <= MAX_POSITION_MM for value in position)
+
+
+def display_of(orientation: Sequence[float]) -> Display:
+    """The display convention for slices of an orientation.
+
+    Args:
+        orientation: Six direction cosines that pass :func:`is_orientation`.
+
+    Example:
+        >>> str(display_of((-1, 0, 0, 0, 1, 0)))
+        'mirrored left to right'
+    """
+    row, column = np.array(orientation[:3], float), np.array(orientation[3:], float)
+    transpose = abs(row[0]) < abs(column[0])
+    if transpose:
+        row, column = column, row
+    flip_columns, flip_rows = bool(row[0] < 0), bool(column[1] < 0)
+    row, column = (-row if flip_columns else row), (-column if flip_rows else column)
+    normal = np.cross(row, column)
+    return Display(normal / np.linalg.norm(normal), bool(transpose), flip_rows, flip_columns)
+
+
+def tilt_degrees(normal: np.ndarray) -> float:
+    """Angle between a slice normal and the body axis."""
+    return math.degrees(math.acos(min(1.0, abs(float(normal[2])))))
+
+
+def positions_along(normal: np.ndarray, positions: Sequence[Sequence[float]]) -> np.ndarray:
+    """Project positions in the patient onto the slice normal: mm, ``(n,)``."""
+    return np.asarray(positions, float) @ normal

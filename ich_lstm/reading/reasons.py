@@ -1,0 +1,89 @@
+"""Every reason for which a file is skipped or refused: its stable code, what is done, and the words for a person."""
+
+from typing import Literal, NamedTuple
+
+Action = Literal["used", "skipped", "refused"]
+
+
+class Reason(NamedTuple):
+    """What a reason code means.
+
+    Args:
+        action: ``skipped``: the file or series is none that this library is for. ``refused``: it should have been
+            usable and is not; a command that meets one exits with 3.
+        phrase: The reason in a few words, for a summary.
+    """
+
+    action: Action
+    phrase: str
+
+
+REASONS: dict[str, Reason] = {
+    # one file, before anything is known of its series
+    "empty_file": Reason("skipped", "empty file"),
+    "not_dicom": Reason("skipped", "not DICOM"),
+    "dicomdir": Reason("skipped", "DICOMDIR"),
+    "truncated_header": Reason("skipped", "truncated header"),
+    "nested_too_deep": Reason("skipped", "sequences nested too deep"),
+    "no_pixels": Reason("skipped", "no image"),
+    "not_ct": Reason("skipped", "not CT"),
+    "link": Reason("skipped", "symbolic link"),
+    "special_file": Reason("skipped", "no regular file"),
+    "unreadable": Reason("refused", "unreadable"),
+    "multi_frame": Reason("refused", "multi-frame"),
+    "no_series_uid": Reason("refused", "no series UID"),
+    "deflated_bomb": Reason("refused", "inflates beyond bounds"),
+    # archives
+    "bad_archive": Reason("refused", "damaged archive"),
+    "archive_traversal": Reason("refused", "archive with paths outside itself"),
+    "archive_bomb": Reason("refused", "archive that inflates beyond bounds"),
+    "encrypted": Reason("refused", "encrypted"),
+    # the pixels of one file
+    "bad_matrix": Reason("refused", "implausible matrix size"),
+    "truncated_pixels": Reason("refused", "truncated pixel data"),
+    "pixel_format": Reason("refused", "pixel format that holds no HU"),
+    "rescale_missing": Reason("refused", "rescale missing"),
+    "bad_rescale": Reason("refused", "impossible rescale"),
+    "unknown_transfer_syntax": Reason("refused", "unknown transfer syntax"),
+    "codec_missing": Reason("refused", "codec not installed"),
+    "decode_failed": Reason("refused", "pixels cannot be decoded"),
+    # slices that are left out of a scan
+    "duplicate_file": Reason("skipped", "same file twice"),
+    "repeated_position": Reason("skipped", "earlier of two slices at one position"),
+    "other_orientation": Reason("skipped", "other orientation than its series"),
+    # a series that cannot become a scan
+    "mixed_matrix": Reason("refused", "mixed matrix sizes"),
+    "mixed_spacing": Reason("refused", "mixed pixel spacing"),
+    "no_spacing": Reason("refused", "no pixel spacing"),
+    "bad_position": Reason("refused", "malformed position"),
+    "bad_orientation": Reason("refused", "malformed orientation"),
+    "no_position": Reason("refused", "no position"),
+    "equal_positions": Reason("refused", "all positions equal"),
+    "conflicting_uids": Reason("refused", "different slices under one UID"),
+    "no_usable_slice": Reason("refused", "no usable slice"),
+    # a series that is not the one to read
+    "localizer": Reason("skipped", "localizer"),
+    "secondary_capture": Reason("skipped", "secondary capture"),
+    "color": Reason("skipped", "colour image"),
+    "derived_map": Reason("skipped", "derived map"),
+    "not_axial": Reason("skipped", "not axial"),
+    "few_slices": Reason("skipped", "fewer than 4 slices"),
+    "perfusion": Reason("skipped", "perfusion or other time series"),
+    "not_head": Reason("skipped", "not the head"),
+    "bone_kernel": Reason("skipped", "bone kernel"),
+    "partial_coverage": Reason("skipped", "part of the head only"),
+    "contrast": Reason("refused", "contrast given"),
+    "not_chosen": Reason("skipped", "another series of the study is read"),
+    "no_label": Reason("skipped", "no label"),
+}
+"""Codes stay the same from release to release; ledgers and scripts count on them."""
+
+
+def action_of(code: str) -> Action:
+    """What is done with a file for this reason; an unknown code counts as refused."""
+    return REASONS[code].action if code in REASONS else "refused"
+
+
+def phrase_of(code: str) -> str:
+    """The reason in a few words."""
+    return REASONS[code].phrase if code in REASONS else code.replace("_", " ")

@@ -1,0 +1,185 @@
+"""Which series of a study is the plain axial brain one, and why the others are not."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from ich_lstm.errors import StudyError
+from ich_lstm.reading.header import SliceHeader
+from ich_lstm.reading.ledger import Ledger
+from ich_lstm.reading.ordering import SAME_POSITION_MM
+from ich_lstm.reading.rules import Facts, describe, facts_of, first_objection, preference
+from ich_lstm.reading.series import Series, name_series, short_uid
+from ich_lstm.reading.table import HeaderRows
+
+WHOLE_HEAD_MM = 120.0
+COVERAGE_SHARE = 0.75
+"""A series is part of the head if it covers less than three quarters of what another one shows (120 mm at most)."""
+
+SOFT_OVERRIDES = frozenset({"derived_map", "not_head", "bone_kernel", "partial_coverage"})
+"""Reasons that naming the series overrides. The others say that it is no scan, or no plain one."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """One examination of a patient.
+
+    Args:
+        study_uid: Study Instance UID (0020,000D).
+        patient_id: Patient ID (0010,0020).
+        series: At least one.
+    """
+
+    study_uid: str
+    patient_id: str
+    series: tuple[Series, ...]
+
+
+class Candidate(NamedTuple):
+    """A series and its rank in its study.
+
+    Args:
+        series: The series.
+        eligible: Whether it may be read for prediction.
+        rank: 1 is best; those that are not eligible come last.
+        code: Why not, or empty.
+        reason: For a person, why not, or what it is. No identity.
+    """
+
+    series: Series
+    eligible: bool
+    rank: int
+    code: str
+    reason: str
+
+
+def rank_series(study: Study, *, allow_contrast: bool = False) -> list[Candidate]:
+    """Order the series of a study, the one to read first; each with its reason.
+
+    Args:
+        study: The study.
+        allow_contrast: Take series with contrast too.
+    """
+    eligible: list[Facts] = []
+    others: list[tuple[Facts, str, str]] = []
+    for facts in map(facts_of, study.series):
+        code, reason = first_objection(facts, allow_contrast)
+        if code:
+            others.append((facts, code, reason))
+        else:
+            eligible.append(facts)
+    most = min(max((facts.coverage_mm for facts in eligible), default=0.0), WHOLE_HEAD_MM)
+    for facts in list(eligible):
+        if facts.coverage_mm < COVERAGE_SHARE * most:
+            eligible.remove(facts)
+            reason = f"covers {facts.coverage_mm:.0f} mm, another series at least {most:.0f} mm"
+            others.append((facts, "partial_coverage", reason))
+    eligible.sort(key=preference)
+    others.sort(key=lambda other: (other[0].number, other[0].series.series_uid, other[1], str(other[0].first.source)))
+    ranked = [Candidate(facts.series, True, i, "", describe(facts)) for i, facts in enumerate(eligible, 1)]
+    ranked += [Candidate(facts.series, False, i, code, reason) for i, (facts, code, reason) in enumerate(others, len(ranked) + 1)]
+    return ranked
+
+
+def choose_series(
+    study: Study, series_uid: str | None = None, *, allow_contrast: bool = False, ledger: Ledger | None = None
+) -> Candidate:
+    """Choose the series of a study that is to be read.
+
+    Args:
+        study: The study.
+        series_uid: The series to take instead of the best; its beginning is enough. It may be a bone or partial series,
+            but not a localizer, a screenshot, or one with contrast (unless allowed).
+        allow_contrast: Take series with contrast too.
+        ledger: Where to note all the slices that are not read, with the reason.
+
+    Raises:
+        StudyError: ``no_series`` if none fits, ``no_such_series`` if the one named is not there or not unique. Every
+            candidate's reason is in the text.
+    """
+    ranked = rank_series(study, allow_contrast=allow_contrast)
+    chosen: Candidate | None = ranked[0] if ranked and ranked[0].eligible else None
+    if series_uid is not None:
+        named = [candidate for candidate in ranked if candidate.series.series_uid == series_uid] or [
+            candidate for candidate in ranked if candidate.series.series_uid.startswith(series_uid)
+        ]
+        if len({candidate.series.series_uid for candidate in named}) != 1:
+            raise StudyError(
+                "no_such_series",
+                where=_name_study(study),
+                got=f"{len(named)} series whose UID begins with {series_uid}",
+                expected="one",
+                todo=f"Choose among: {_list(ranked)}",
+            )
+        chosen = named[0] if named[0].eligible or named[0].code in SOFT_OVERRIDES else None
+        if chosen is None:
+            ranked = named
+    if ledger is not None:
+        for candidate in ranked:
+            if candidate is not chosen:
+                reason = candidate.reason if candidate.code else "another series of the study is read"
+                ledger.mark(candidate.series.headers, candidate.code or "not_chosen", reason)
+    if chosen is None:
+        raise StudyError(
+            ranked[0].code if len(ranked) == 1 else "no_series",
+            where=_name_study(study),
+            got=f"no plain axial head series: {_list(ranked)}",
+            todo="Name one with --series if it is the right one.",
+        )
+    return chosen
+
+
+def _name_study(study: Study) -> str:
+    return f"study {short_uid(study.study_uid) or 'without UID'}"
+
+
+def _list(candidates: Sequence[Candidate]) -> str:
+    return "; ".join(
+        f"{name_series(candidate.series)} {candidate.series.headers[0].series_description!r}: {candidate.reason}"
+        for candidate in candidates
+    )
+
+
+def group_studies(table: pa.Table) -> list[Study]:
+    """Rows of headers as studies, ordered by UID, each with its series ordered by UID."""
+    study_codes, series_codes = (_codes(table[name]) for name in ("study_uid", "series_uid"))
+    order = np.lexsort((series_codes, study_codes))
+    keys = np.stack([study_codes[order], series_codes[order]])
+    starts = np.flatnonzero(np.any(np.diff(keys, axis=1), axis=0)) + 1
+    studies: dict[str, list[Series]] = {}
+    patients: dict[str, str] = {}
+    for rows in np.split(order, starts):
+        if not len(rows):
+            continue
+        row = int(rows[0])
+        study_uid, series_uid = table["study_uid"][row].as_py(), table["series_uid"][row].as_py()
+        headers = HeaderRows(table, np.sort(rows))
+        kernels = table["kernel"].take(rows).unique()
+        series = Series(series_uid, headers)
+        studies.setdefault(study_uid, []).extend([series] if len(kernels) == 1 else split_by_kernel(series))
+        patients.setdefault(study_uid, table["patient_id"][row].as_py())
+    ordered = sorted(studies)
+    return [Study(uid, patients[uid], tuple(sorted(studies[uid], key=lambda series: series.series_uid))) for uid in ordered]
+
+
+def _codes(column: pa.ChunkedArray) -> np.ndarray:
+    encoded = column.combine_chunks().dictionary_encode()
+    return encoded.indices.to_numpy(zero_copy_only=False)
+
+
+def split_by_kernel(series: Series) -> list[Series]:
+    """Part a series in which two kernels show the same positions; one that changes its kernel on the way stays whole."""
+    by_kernel: dict[str, list[SliceHeader]] = {}
+    for header in series.headers:
+        by_kernel.setdefault(header.kernel, []).append(header)
+    seen: dict[tuple[int, ...], str] = {}
+    for kernel, headers in by_kernel.items():
+        for header in headers:
+            place = tuple(round(value / SAME_POSITION_MM) for value in header.position or () if math.isfinite(value))
+            if place and seen.setdefault(place, kernel) != kernel:
+                return [Series(series.series_uid, tuple(by_kernel[kernel])) for kernel in sorted(by_kernel)]
+    return [series]

@@ -1,0 +1,218 @@
+"""Pictures of a training run and of a prediction; matplotlib's objects only, no global state."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ich_lstm.labels import ANY, LABELS
+from ich_lstm.views.look import (
+    BRAIN_LEVEL,
+    BRAIN_WIDTH,
+    LABEL_COLORS,
+    LABEL_DASHES,
+    LABEL_NAMES,
+    RESEARCH_USE,
+    millimetres,
+    percent,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+    from ich_lstm.views.prediction import ScanPrediction
+
+INK, QUIET, RULE = "#1c1f23", "#5d646c", "#d9dcdf"
+MODEL_COLORS = {"sequence": "#b35900", "encoder": "#0072b2"}
+MODEL_DASHES: dict[str, str | tuple[int, tuple[int, int]]] = {"sequence": "-", "encoder": (0, (4, 2))}
+MODEL_NAMES = {"sequence": "sequence model", "encoder": "encoder alone (2D)"}
+DPI = 150
+
+
+class Counts(NamedTuple):
+    """True and false positives at every distinct threshold, from the highest down, with how many there are in all."""
+
+    true_positives: np.ndarray
+    false_positives: np.ndarray
+    positives: int
+    negatives: int
+
+
+def plot_history(frame: "DataFrame") -> "Figure":
+    """Training and validation loss per epoch, with the validation's AUC of "any" where it was logged.
+
+    Args:
+        frame: Lightning's ``metrics.csv``: ``epoch`` and some of ``train/loss``, ``val/loss``, ``val/encoder_loss``,
+            ``val/auroc_any``; a row holds NaN in the columns of other moments. ``train/loss_epoch`` serves too.
+    """
+    losses = {
+        "training": ("train/loss_epoch" if "train/loss_epoch" in frame else "train/loss", QUIET, ":"),
+        "validation, sequence model": ("val/loss", MODEL_COLORS["sequence"], "-"),
+        "validation, encoder alone": ("val/encoder_loss", MODEL_COLORS["encoder"], (0, (4, 2))),
+    }
+    has_auroc = "val/auroc_any" in frame and frame["val/auroc_any"].notna().any()
+    figure = _figure(10 if has_auroc else 6, 3.8)
+    panels = figure.subplots(1, 2 if has_auroc else 1, squeeze=False)[0]
+    for name, (column, color, dash) in losses.items():
+        if column in frame and frame[column].notna().any():
+            _plot_epochs(panels[0], frame, column, color=color, linestyle=dash, label=name)
+    _finish(panels[0], title="Loss", x="epoch", y="weighted log loss")
+    panels[0].set_ylim(bottom=0)
+    if panels[0].lines:
+        panels[0].legend(frameon=False, fontsize=9)
+    if has_auroc:
+        _plot_epochs(panels[1], frame, "val/auroc_any", color=MODEL_COLORS["sequence"])
+        _finish(panels[1], title="AUC of any hemorrhage, validation", x="epoch", y="AUC")
+        panels[1].set_ylim(min(0.5, panels[1].get_ylim()[0]), 1.005)
+    return figure
+
+
+def plot_roc(labels: np.ndarray, probabilities: Mapping[str, np.ndarray]) -> "Figure":
+    """One ROC panel per label, the models side by side.
+
+    Args:
+        labels: ``(n, k)``: 1 present, 0 absent, NaN unknown (left out).
+        probabilities: Name of a model, such as ``sequence`` or ``encoder``, to ``(n, k)`` probabilities.
+    """
+
+    def curve(counts: Counts) -> tuple[np.ndarray, np.ndarray, str]:
+        recall = counts.true_positives / counts.positives
+        fall_out = counts.false_positives / counts.negatives
+        return fall_out, recall, f"AUC {np.trapezoid(recall, fall_out):.3f}"
+
+    figure = _small_multiples(labels, probabilities, curve, x="1 − specificity", y="sensitivity")
+    for axes in figure.axes:
+        axes.plot([0, 1], [0, 1], color=RULE, linewidth=1, zorder=0)
+    return figure
+
+
+def plot_precision_recall(labels: np.ndarray, probabilities: Mapping[str, np.ndarray]) -> "Figure":
+    """One precision-recall panel per label, with the average precision; arguments as in ``plot_roc``."""
+
+    def curve(counts: Counts) -> tuple[np.ndarray, np.ndarray, str]:
+        hits, flagged = counts.true_positives[1:], (counts.true_positives + counts.false_positives)[1:]
+        precision, recall = hits / flagged, hits / counts.positives
+        average = float((np.diff(recall, prepend=0.0) * precision).sum())
+        # The curve starts at the precision of its first threshold, as a step would.
+        return np.r_[0.0, recall], np.r_[precision[0], precision], f"AP {average:.3f}"
+
+    return _small_multiples(labels, probabilities, curve, x="sensitivity (recall)", y="precision")
+
+
+def plot_scan(prediction: "ScanPrediction") -> "Figure":
+    """Probabilities along the scan, beside the slice where "any" is most probable."""
+    figure = _figure(11, 4.6)
+    curve, picture = figure.subplots(1, 2, width_ratios=(1.55, 1))
+    for k, label in enumerate(LABELS):
+        curve.plot(
+            prediction.positions_mm,
+            prediction.slice_probabilities[:, k],
+            color=LABEL_COLORS[label],
+            linestyle=LABEL_DASHES[label],
+            linewidth=2.6 if label == ANY else 1.6,
+            marker="o" if len(prediction) == 1 else None,
+            label=f"{LABEL_NAMES[label]}  {percent(prediction.scan_probabilities[k])}",
+        )
+    _finish(curve, title=f"Scan {prediction.scan_id}", x="position, {} to {} (mm)".format(*prediction.end_marks), y="probability")
+    curve.set_ylim(-0.02, 1.02)
+
+    peak = int(prediction.slice_probabilities[:, LABELS.index(ANY)].argmax())
+    position = float(prediction.positions_mm[peak])
+    curve.axvline(position, color=RULE, linewidth=6, zorder=0)
+    curve.legend(frameon=False, fontsize=9, title="In the scan", title_fontsize=9, alignment="left")
+    picture.imshow(
+        prediction.hu[peak],
+        cmap="gray",
+        vmin=BRAIN_LEVEL - BRAIN_WIDTH / 2,
+        vmax=BRAIN_LEVEL + BRAIN_WIDTH / 2,
+        aspect=prediction.spacing_mm[1] / prediction.spacing_mm[2] if min(prediction.spacing_mm[1:]) > 0 else 1,
+    )
+    picture.set_axis_off()
+    picture.set_title(f"Slice {peak + 1} of {len(prediction)}, {millimetres(position)}", fontsize=11, color=INK, loc="left")
+    for side, x in zip(prediction.side_marks, (0.03, 0.97), strict=True):
+        picture.text(x, 0.5, side, color="#e8e6e1", ha="center", va="center", transform=picture.transAxes, fontsize=10)
+    figure.supxlabel(
+        f"Model {prediction.model_name}. {RESEARCH_USE}".replace("$", r"\$"), fontsize=8, color=QUIET, x=0.99, ha="right"
+    )
+    return figure
+
+
+def save_figure(figure: "Figure", path: str | Path) -> Path:
+    """Write a PNG that says nothing about the machine, the folder or the time."""
+    path = Path(path)
+    figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None})
+    return path
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def _finish(axes: "Axes", *, title: str, x: str, y: str) -> None:
+    # The texts are ours or hashes, but a lone dollar sign would start a formula.
+    axes.set_title(title.replace("$", r"\$"), fontsize=11, color=INK, loc="left")
+    axes.set_xlabel(x, color=QUIET, fontsize=9)
+    axes.set_ylabel(y, color=QUIET, fontsize=9)
+    axes.tick_params(colors=QUIET, labelsize=8, length=0)
+    axes.grid(True, color=RULE, linewidth=0.6, alpha=0.7)
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(RULE)
+
+
+def _plot_epochs(axes: "Axes", frame: "DataFrame", column: str, **style: object) -> None:
+    """The mean of a column in each epoch; stages that count their epochs anew are laid end to end by row order."""
+    from matplotlib.ticker import MaxNLocator
+
+    rows = frame[["epoch", column]].dropna()
+    stage = (rows["epoch"].diff() < 0).cumsum()
+    means = rows.groupby([stage, rows["epoch"]], sort=True)[column].mean()
+    epochs = means.index.get_level_values(1) if stage.max() == 0 else range(len(means))
+    axes.plot(list(epochs), means.to_numpy(), linewidth=2, marker="o", markersize=3, **style)  # type: ignore[arg-type]
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _threshold_counts(labels: np.ndarray, probabilities: np.ndarray) -> Counts:
+    known = ~np.isnan(labels)
+    truth, scores = labels[known] > 0.5, probabilities[known]
+    order = np.argsort(-scores, kind="stable")
+    truth, scores = truth[order], scores[order]
+    last_of_ties = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1) if len(scores) else np.empty(0, int)
+    hits = np.cumsum(truth)[last_of_ties]
+    return Counts(np.r_[0, hits], np.r_[0, last_of_ties + 1 - hits], int(truth.sum()), int((~truth).sum()))
+
+
+def _small_multiples(
+    labels: np.ndarray,
+    probabilities: Mapping[str, np.ndarray],
+    curve: Callable[[Counts], tuple[np.ndarray, np.ndarray, str]],
+    *,
+    x: str,
+    y: str,
+) -> "Figure":
+    for name, values in probabilities.items():
+        if values.shape != labels.shape or labels.shape[1:] != (len(LABELS),):
+            raise ValueError(f"{name}: probabilities {values.shape}, labels {labels.shape}, expected both (n, {len(LABELS)})")
+    figure = _figure(10.5, 7)
+    panels = figure.subplots(2, 3, sharex=True, sharey=True)
+    for k, (axes, label) in enumerate(zip(panels.flat, LABELS, strict=True)):
+        present, absent = int((labels[:, k] == 1).sum()), int((labels[:, k] == 0).sum())
+        _finish(axes, title=f"{LABEL_NAMES[label]}\n{present} with, {absent} without", x=x, y=y)
+        axes.label_outer()
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+        if not present or not absent:
+            missing = "nothing known" if not present and not absent else f"none {'with' if absent else 'without'} it"
+            axes.text(0.5, 0.5, f"No curve: {missing}", ha="center", va="center", color=QUIET, fontsize=9)
+            continue
+        for name, values in probabilities.items():
+            xs, ys, text = curve(_threshold_counts(labels[:, k], values[:, k]))
+            style = {"color": MODEL_COLORS.get(name), "linestyle": MODEL_DASHES.get(name, "-")}
+            axes.plot(xs, ys, linewidth=2, label=f"{MODEL_NAMES.get(name, name)}: {text}", **style)
+        axes.legend(frameon=False, fontsize=8, loc="lower right")
+    return figure

@@ -1,0 +1,79 @@
+"""What every page and picture shares: names, colours, how a probability is written, and the templates."""
+
+import math
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ich_lstm.labels import LABELS
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+LABEL_NAMES = {label: label.capitalize() for label in LABELS} | {"any": "Any hemorrhage"}
+"""Labels as people read them."""
+
+LABEL_COLORS = dict(zip(LABELS, ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#1c1f23"), strict=True))
+"""The palette of Okabe and Ito (2008), which stays distinct to colour-blind eyes; "any" is ink."""
+
+LABEL_DASHES: dict[str, Any] = dict(
+    zip(LABELS, ("-", (0, (6, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (3, 1.5)), "-"), strict=True)
+)
+"""A second cue beside the colour."""
+
+RESEARCH_USE = "Research use only, not for diagnosis."
+BRAIN_LEVEL, BRAIN_WIDTH = 40, 80
+"""The window in HU in which slices are shown."""
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def percent(probability: float) -> str:
+    """A probability in whole percent; never 0 or 100 %, which no model can promise.
+
+    Example:
+        >>> percent(0.873), percent(0.0004), percent(1.0)
+        ('87 %', '<1 %', '>99 %')
+    """
+    value = 100 * probability
+    if value < 1:
+        return "<1\u00a0%"
+    if value > 99:
+        return ">99\u00a0%"
+    return f"{math.floor(value + 0.5)}\u00a0%"
+
+
+def millimetres(position: float) -> str:
+    """A position with one decimal and a true minus sign.
+
+    Example:
+        >>> millimetres(-33.67)
+        '−33.7 mm'
+    """
+    return f"{position:.1f}\u00a0mm".replace("-", "\u2212")
+
+
+def library_version() -> str:
+    """The installed version, or "not installed" when the package runs from its source folder."""
+    try:
+        return version("ich_lstm")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template of this room; every value is escaped."""
+    return _environment().get_template(template).render(**values)
+
+
+@cache
+def _environment() -> "Environment":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"percent": percent, "millimetres": millimetres}
+    environment.globals |= {"label_names": LABEL_NAMES, "research_use": RESEARCH_USE, "library_version": library_version()}
+    return environment

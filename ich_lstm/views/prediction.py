@@ -1,0 +1,202 @@
+"""What a model says about one scan, with the tables, pictures and page that show it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ich_lstm.labels import LABELS
+from ich_lstm.scan import Note
+from ich_lstm.views.look import LABEL_NAMES, RESEARCH_USE, millimetres, percent
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+HASH_DIGITS_SHOWN = 8
+BAR_CELLS = 24
+
+
+class LabelResult(NamedTuple):
+    """One label's result in a scan, and the slice where it is most probable (its index, from 0)."""
+
+    label: str
+    probability: float
+    peak_slice: int
+    peak_probability: float
+    peak_position_mm: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class ScanPrediction:
+    """Probabilities of the six labels for one scan and for each of its slices.
+
+    Slices are in the order of the scan, inferior to superior; tables, pictures and pages number them from 1.
+
+    Args:
+        slice_probabilities: float64 ``(n, k)`` within [0, 1], labels in the order of ``LABELS``.
+        scan_probabilities: float64 ``(k,)`` within [0, 1].
+        scan_id: Keyed hash of the series.
+        slice_ids: Keyed hash of each slice.
+        patient_id: Keyed hash of the patient; empty if unknown.
+        positions_mm: Position of each slice along the slice normal, ``(n,)``, not decreasing.
+        spacing_mm: Distance of slices, row spacing, column spacing.
+        hu: What the page shows: Hounsfield units, int16 ``(n, h, w)``, in the radiological display convention.
+        flags: What a reader of the result should know.
+        repairs: What was wrong in the files and has been put right.
+        model_name: Name of the model.
+        model_hash: Hash of its weights.
+        tilt_degrees: Angle between the slice normal and the body axis.
+    """
+
+    slice_probabilities: np.ndarray
+    scan_probabilities: np.ndarray
+    scan_id: str
+    slice_ids: tuple[str, ...]
+    patient_id: str = ""
+    positions_mm: np.ndarray
+    spacing_mm: tuple[float, float, float]
+    hu: np.ndarray = field(repr=False)
+    flags: tuple[Note, ...] = ()
+    repairs: tuple[Note, ...] = ()
+    model_name: str
+    model_hash: str
+    tilt_degrees: float = 0.0
+
+    def __post_init__(self) -> None:
+        count = len(self.slice_ids)
+        if count == 0:
+            raise ValueError("ScanPrediction: no slices, expected at least one")
+        _check_probabilities("slice_probabilities", self.slice_probabilities, (count, len(LABELS)))
+        _check_probabilities("scan_probabilities", self.scan_probabilities, (len(LABELS),))
+        if self.positions_mm.shape != (count,) or not np.isfinite(self.positions_mm).all():
+            raise ValueError(f"ScanPrediction.positions_mm: {self.positions_mm.shape}, expected {count} finite positions")
+        if (np.diff(self.positions_mm) < 0).any():
+            raise ValueError("ScanPrediction.positions_mm: decreasing, expected slices ordered inferior to superior")
+        if len(self.spacing_mm) != 3 or not all(np.isfinite(self.spacing_mm)) or min(self.spacing_mm) < 0:
+            raise ValueError(f"ScanPrediction.spacing_mm: {self.spacing_mm}, expected slice, row and column spacing in mm")
+        if self.hu.dtype != np.int16 or self.hu.ndim != 3 or len(self.hu) != count or 0 in self.hu.shape:
+            raise ValueError(f"ScanPrediction.hu: {self.hu.dtype} {self.hu.shape}, expected int16 ({count}, h, w)")
+
+    def __len__(self) -> int:
+        """Number of slices."""
+        return len(self.slice_ids)
+
+    @property
+    def side_marks(self) -> tuple[str, str]:
+        """What stands at the left and the right of a picture, with a question mark where the header did not say."""
+        return ("R?", "L?") if self._is_flagged("no_orientation") else ("R", "L")
+
+    @property
+    def end_marks(self) -> tuple[str, str]:
+        """The names of the scan's first and last end, with a question mark where the header did not say."""
+        return ("inferior?", "superior?") if self._is_flagged("order_assumed") else ("inferior", "superior")
+
+    def _is_flagged(self, code: str) -> bool:
+        return any(note.code == code for note in self.flags)
+
+    def results(self) -> Iterator[LabelResult]:
+        """Each label's result in the order of ``LABELS``, with the slice where it is most probable."""
+        for k, label in enumerate(LABELS):
+            peak = int(self.slice_probabilities[:, k].argmax())
+            yield LabelResult(
+                label,
+                float(self.scan_probabilities[k]),
+                peak,
+                float(self.slice_probabilities[peak, k]),
+                float(self.positions_mm[peak]),
+            )
+
+    def to_frame(self) -> "DataFrame":
+        """One row per slice, as in ``slices.csv``: ``scan_id, slice`` (from 1), ``slice_id, position_mm``, six labels."""
+        from pandas import DataFrame
+
+        columns = {
+            "scan_id": self.scan_id,
+            "slice": np.arange(1, len(self) + 1),
+            "slice_id": self.slice_ids,
+            "position_mm": self.positions_mm,
+        }
+        return DataFrame(columns | dict(zip(LABELS, self.slice_probabilities.T, strict=True)))
+
+    def scan_frame(self) -> "DataFrame":
+        """One row for the scan, as in ``scans.csv``: ``scan_id, patient_id``, six labels, ``flags, status``."""
+        from pandas import DataFrame
+
+        ids = {"scan_id": self.scan_id, "patient_id": self.patient_id}
+        probabilities = dict(zip(LABELS, self.scan_probabilities.tolist(), strict=True))
+        flags = ";".join(note.code for note in self.flags)
+        return DataFrame([ids | probabilities | {"flags": flags, "status": "ok"}])
+
+    def plot(self) -> "Figure":
+        """The six probabilities along the scan, beside the slice where "any" is most probable."""
+        from ich_lstm.views.curves import plot_scan
+
+        return plot_scan(self)
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write the self-contained page of this scan; the folder must exist."""
+        from ich_lstm.views.page import prediction_page
+
+        path = Path(path)
+        path.write_text(prediction_page(self), encoding="utf-8")
+        return path
+
+    def __repr__(self) -> str:
+        spacing = f"{self.spacing_mm[0]:.1f} mm apart"
+        lines = [
+            f"ScanPrediction {self.scan_id}: {_slices(len(self))}, {spacing}, "
+            f"model {self.model_name} {self.model_hash[:HASH_DIGITS_SHOWN]}"
+        ]
+        for result in self.results():
+            where = f"highest in slice {result.peak_slice + 1} at {millimetres(result.peak_position_mm)}"
+            bar = _text_bar(result.probability)
+            lines.append(
+                f"  {result.label:<16} {percent(result.probability):>5} {bar}  {where} ({percent(result.peak_probability)})"
+            )
+        lines.append(f"  flags: {', '.join(note.code for note in self.flags) or 'none'}")
+        lines.append(f"  {RESEARCH_USE}")
+        return "\n".join(lines).replace("\u00a0", " ")
+
+    def _repr_html_(self) -> str:
+        """A small table for notebooks."""
+        cell = 'style="text-align:left;padding:.2em 1em .2em 0"'
+        rows = "".join(
+            f"<tr><td {cell}>{LABEL_NAMES[result.label]}</td>"
+            f'<td {cell}><span style="display:inline-block;width:8em;height:.7em;background:#8883">'
+            f'<span style="display:block;height:100%;width:{100 * result.probability:.1f}%;background:#c77700"></span>'
+            "</span></td>"
+            f"<td {cell}>{escape(percent(result.probability))}</td>"
+            f"<td {cell}>slice {result.peak_slice + 1}, {millimetres(result.peak_position_mm)} "
+            f"({escape(percent(result.peak_probability))})</td></tr>"
+            for result in self.results()
+        )
+        flags = escape(", ".join(note.code for note in self.flags) or "none")
+        return (
+            f"<div><p><b>Scan {escape(self.scan_id)}</b>: {_slices(len(self))}; model {escape(self.model_name)} "
+            f"{escape(self.model_hash[:HASH_DIGITS_SHOWN])}; flags: {flags}</p>"
+            f"<table><thead><tr><th {cell}>Label</th><th {cell}></th><th {cell}>Scan</th><th {cell}>Highest in</th></tr></thead>"
+            f"<tbody>{rows}</tbody></table><p><small>{RESEARCH_USE}</small></p></div>"
+        )
+
+
+def _check_probabilities(name: str, values: np.ndarray, shape: tuple[int, ...]) -> None:
+    # float64 from the logits on: the log loss of a probability that went through float32 is wrong near 0 and 1.
+    if values.dtype != np.float64 or values.shape != shape:
+        raise ValueError(f"ScanPrediction.{name}: {values.dtype} {values.shape}, expected float64 {shape}")
+    if not ((values >= 0) & (values <= 1)).all():  # NaN fails both
+        raise ValueError(f"ScanPrediction.{name}: outside [0, 1] or not finite, expected probabilities")
+
+
+def _slices(count: int) -> str:
+    return "1 slice" if count == 1 else f"{count} slices"
+
+
+def _text_bar(probability: float) -> str:
+    """A bar of eighths of a cell."""
+    eighths = round(probability * BAR_CELLS * 8)
+    full, rest = divmod(eighths, 8)
+    return ("█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")).ljust(BAR_CELLS, "·")

@@ -1,0 +1,108 @@
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from ich_lstm.labels import LABELS
+
+
+class TestChecks:
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"slice_probabilities": np.zeros((4, 6))},
+            {"slice_probabilities": np.zeros((5, 5))},
+            {"slice_probabilities": np.zeros((5, 6), np.float32)},
+            {"slice_probabilities": np.full((5, 6), np.nan)},
+            {"slice_probabilities": np.full((5, 6), 1.01)},
+            {"scan_probabilities": np.zeros((1, 6))},
+            {"scan_probabilities": np.full(6, -0.1)},
+            {"slice_ids": ()},
+            {"positions_mm": np.zeros(4)},
+            {"positions_mm": np.full(5, np.inf)},
+            {"positions_mm": np.arange(5.0)[::-1]},
+            {"spacing_mm": (5.0, 0.5)},
+            {"hu": np.zeros((5, 8, 8))},
+            {"hu": np.zeros((4, 8, 8), np.int16)},
+            {"hu": np.zeros((5, 0, 8), np.int16)},
+        ],
+    )
+    def test_refuses_what_does_not_fit(self, make_prediction, changes):
+        with pytest.raises(ValueError, match="ScanPrediction"):
+            make_prediction(**changes)
+
+    def test_accepts_the_ends_of_the_range(self, make_prediction):
+        assert len(make_prediction(slice_probabilities=np.zeros((5, 6)), scan_probabilities=np.ones(6))) == 5
+
+
+class TestTables:
+    def test_slices(self, make_prediction):
+        prediction = make_prediction()
+        frame = prediction.to_frame()
+        assert list(frame.columns) == ["scan_id", "slice", "slice_id", "position_mm", *LABELS]
+        assert frame["slice"].tolist() == [1, 2, 3, 4, 5]
+        assert frame["slice_id"].tolist() == list(prediction.slice_ids)
+        np.testing.assert_array_equal(frame[list(LABELS)].to_numpy(), prediction.slice_probabilities)
+        np.testing.assert_array_equal(frame["position_mm"], prediction.positions_mm)
+
+    def test_scan(self, make_prediction):
+        prediction = make_prediction()
+        frame = prediction.scan_frame()
+        assert list(frame.columns) == ["scan_id", "patient_id", *LABELS, "flags", "status"]
+        (row,) = frame.to_dict("records")
+        assert (row["flags"], row["status"]) == ("tilt;gap", "ok")
+        assert [row[label] for label in LABELS] == prediction.scan_probabilities.tolist()
+
+    def test_no_flags_is_an_empty_text(self, make_prediction):
+        assert make_prediction(flags=()).scan_frame()["flags"].tolist() == [""]
+
+
+class TestText:
+    def test_repr_tells_probability_and_where(self, make_prediction):
+        lines = repr(make_prediction()).splitlines()
+        assert "7f3a19c04be2d851" in lines[0]
+        assert "5 slices" in lines[0]
+        assert [line.split()[0] for line in lines[1:7]] == list(LABELS)
+        assert "90 %" in lines[6]
+        assert "slice 3 at 2.5 mm" in lines[6]
+        assert "tilt, gap" in lines[7]
+        assert "not for diagnosis" in lines[-1]
+
+    def test_bars_are_as_long_as_the_probability(self, make_prediction):
+        probabilities = np.array([0.0, 0.25, 0.5, 0.75, 1.0, 1.0])
+        lines = repr(make_prediction(scan_probabilities=probabilities)).splitlines()[1:7]
+        assert [line.count("█") / 24 for line in lines] == probabilities.tolist()
+
+    def test_one_slice(self, make_prediction):
+        assert "1 slice," in repr(make_prediction(1))
+
+    def test_notebook_table_is_escaped_and_well_formed(self, make_prediction):
+        html = make_prediction(model_name="<script>x</script>")._repr_html_()
+        assert "<script" not in html
+        assert "not for diagnosis" in html
+        opened: list[str] = []
+
+        class Balance(HTMLParser):
+            def handle_starttag(self, tag, attrs):
+                opened.append(tag)
+
+            def handle_endtag(self, tag):
+                assert opened.pop() == tag
+
+        Balance().feed(html)
+        assert opened == []
+
+
+def test_page_is_written_and_its_path_returned(make_prediction, tmp_path):
+    path = make_prediction().to_html(str(tmp_path / "page.html"))
+    assert path == tmp_path / "page.html"
+    assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_import_is_light():
+    heavy = {"matplotlib", "jinja2", "pandas", "torch", "cv2"}
+    code = f"import sys, ich_lstm.views.prediction, ich_lstm.views.curves; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
