@@ -12,6 +12,9 @@ KEY_BYTES = 32
 ID_HEX_DIGITS = 16
 """64 bits: among a million scans, two share an id with a chance below 1 in 10 million."""
 
+PRIVATE = Path("private")
+"""The folder, below that of a run or a prediction, for everything that ties to a person."""
+
 
 class ProjectKey:
     """A secret that turns identifiers into ids that cannot be traced back without it.
@@ -82,7 +85,7 @@ def _make_key_file(path: Path) -> None:
 
 def private_folder(parent: Path) -> Path:
     """Make, and return, the folder below ``parent`` where everything that ties to a person lies (mode 0700)."""
-    folder = parent / "private"
+    folder = parent / PRIVATE
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     return folder

@@ -159,7 +159,7 @@ def make_series(
     series_uid = elements.get("SeriesInstanceUID", "1.2.3.100.1")
     for i, place in enumerate(np.arange(count) * step if places is None else places):
         position = [f"{value:.6f}"[:16] for value in np.asarray(start, float) + place * normal]
-        own = {
+        own: dict[str, Any] = {
             "ImagePositionPatient": position,
             "ImageOrientationPatient": [f"{value:.8f}" for value in orientation],
             "InstanceNumber": i + 1,

@@ -1,5 +1,7 @@
 """What all commands share: exit codes, errors in one line, and progress."""
 
+import argparse
+import difflib
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -77,3 +79,21 @@ def progress_bar(out: "Console") -> Iterator[Callable[[str, int, int | None], No
             bars.update(tasks[what], advance=done, total=total)
 
         yield tell
+
+
+def parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+    """Parse, with wrong usage as a ConfigError that names the nearest option."""
+    parser.exit_on_error = False
+    try:
+        known, unknown = parser.parse_known_args(arguments)
+    except (argparse.ArgumentError, SystemExit) as error:
+        raise _usage_error(parser, str(error)) from error
+    if unknown:
+        near = difflib.get_close_matches(unknown[0].split("=")[0], list(parser._option_string_actions), n=1)
+        todo = f"Did you mean {near[0]}? " if near else ""
+        raise _usage_error(parser, f"unknown argument {unknown[0]}", todo)
+    return known
+
+
+def _usage_error(parser: argparse.ArgumentParser, got: str, todo: str = "") -> ConfigError:
+    return ConfigError("wrong_usage", where="command line", got=got, todo=f"{todo}{parser.prog} --help lists the options.")

@@ -20,7 +20,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
@@ -56,7 +56,7 @@ def run_training(recipe: str, arguments: list[str]) -> int:
     out = console()
     training = _Training(recipe, arguments)
     folder, data, trainer = training.folder, training.datamodule, training.trainer
-    if rank_zero_only.rank == 0:
+    if _rank() == 0:
         _write_config(folder, training.plain_config)
         with progress_bar(out) as tell:
             training.make_phantom(tell)
@@ -65,7 +65,7 @@ def run_training(recipe: str, arguments: list[str]) -> int:
         data.setup("fit")
         out.print(f"[bold]{recipe}[/]: {_in_words(data)}")
     trainer.fit(training.model, data)
-    if rank_zero_only.rank != 0:
+    if _rank() != 0:
         return DONE
     best = Path(training.checkpoint.best_model_path)
     if not best.is_file():
@@ -161,7 +161,9 @@ class _EpochLines(Callback):
         if not trainer.is_global_zero:
             return
         shown = {"train/loss": "train loss", "val/loss": "validation loss", f"val/auroc_{ANY}": "AUC any"}
-        figures = [f"{name} {float(trainer.callback_metrics[key]):.4f}" for key, name in shown.items() if key in trainer.callback_metrics]
+        figures = [
+            f"{name} {float(trainer.callback_metrics[key]):.4f}" for key, name in shown.items() if key in trainer.callback_metrics
+        ]
         epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         console().print(f"{epoch}: {', '.join(figures)} ({time.monotonic() - self._started:.0f} s)")
 
@@ -173,6 +175,11 @@ def best_precision() -> Literal["bf16-mixed", "32-true"]:
     else:
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bf16-mixed" if native else "32-true"
+
+
+def _rank() -> int:
+    """This process's number among all that train together."""
+    return int(rank_zero_only.rank)  # type: ignore[attr-defined]
 
 
 def _quiet() -> None:
@@ -203,9 +210,11 @@ def _config_error(parser: LightningArgumentParser, message: str) -> ConfigError:
 
 
 def _run_folder(out: str | None, recipe: str) -> Path:
-    if rank_zero_only.rank != 0:
+    if _rank() != 0:
         if out is None:
-            raise ConfigError("no_out", where="--out", got="nothing", expected="one folder for all processes", todo="Give --out DIR.")
+            raise ConfigError(
+                "no_out", where="--out", got="nothing", expected="one folder for all processes", todo="Give --out DIR."
+            )
         return Path(out)
     folder = Path(out) if out else Path("runs") / f"{recipe}-{datetime.now():%Y%m%d-%H%M%S}"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -247,7 +256,9 @@ def _in_words(data: ScanDataModule) -> str:
     return "; ".join(words)
 
 
-def _evaluate(folder: Path, classifier: ScanClassifier, data: ScanDataModule, tell: Callable[[str, int, int | None], None]) -> dict[str, Any]:
+def _evaluate(
+    folder: Path, classifier: ScanClassifier, data: ScanDataModule, tell: Callable[[str, int, int | None], None]
+) -> dict[str, Any]:
     """Predict validation and held-out patients, write the predictions and curves, and compute the figures."""
     key = ProjectKey.open(Path(data.project_key) if data.project_key else None)
     parts: list[Part] = [part for part in ("validation", "test") if data.scans[part]]

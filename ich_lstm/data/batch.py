@@ -77,7 +77,7 @@ def pack_scans(samples: Sequence[ScanSample]) -> ScanBatch:
 class SampleRequest(NamedTuple):
     """Which scan, and for which epoch's random draws: workers keep no count of epochs, so the request brings it along."""
 
-    index: int
+    scan: int
     epoch: int
 
 
@@ -111,7 +111,7 @@ class SliceBudgetSampler(DistributedSampler):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        super().__init__(range(len(lengths)), num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed)
+        super().__init__(range(len(lengths)), num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]  # only its length is asked for
         self._lengths = np.asarray(lengths)
         self._budget = slices_per_batch
         self._most = scans_per_batch or len(lengths)
@@ -125,7 +125,7 @@ class SliceBudgetSampler(DistributedSampler):
 
     def __iter__(self) -> Iterator[list[SampleRequest]]:
         for batches in self._steps_of_all_ranks():
-            yield [SampleRequest(index, self.epoch) for index in batches[self.rank]]
+            yield [SampleRequest(scan, self.epoch) for scan in batches[self.rank]]
 
     def _steps_of_all_ranks(self) -> list[list[list[int]]]:
         """For each step, the scans of each rank; ranks of one step get nearly the same number of slices."""

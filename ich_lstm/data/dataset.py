@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from torch.utils.data import Dataset
 
 from ich_lstm.data.batch import SampleRequest, ScanBatch, ScanSample, pack_scans
@@ -63,7 +62,7 @@ class ScanDataset(Dataset):
         return pack_scans([self._sample(request) for request in requests])
 
     def _sample(self, request: SampleRequest) -> ScanSample:
-        scan = self.scans[request.index]
+        scan = self.scans[request.scan]
         cached = read_cached(scan.cache_path)
         hu = cached.hu
         if self.geometry is not None:
@@ -114,7 +113,13 @@ def join_labels(scans: Sequence[PreparedScan], table: LabelTable, *, allow_missi
     if ambiguous:
         stop_at(table.source, ambiguous, "several_scans", "rows that fit several scans", "one scan: name it by series_uid")
     if unmatched and (not allow_missing or len(unmatched) == len(table)):
-        stop_at(table.source, unmatched, "labels_without_image", "labels that name no prepared image", "an image for each, or --data.allow_missing true")
+        stop_at(
+            table.source,
+            unmatched,
+            "labels_without_image",
+            "labels that name no prepared image",
+            "an image for each, or --data.allow_missing true",
+        )
     return _known_scans(scans, table, slice_labels, scan_labels, patients)
 
 

@@ -148,7 +148,9 @@ def prepare(
     cache = ScanCache(out / "cache", preprocessing)
     matcher = _LabelMatcher(labels, root)
     jobs = [
-        _Job(series, key, cache.path(key.hash_id(series.series_uid), [header.sop_uid for header in series.headers]), preprocessing)
+        _Job(
+            series, key, cache.path(key.hash_id(series.series_uid), [header.sop_uid for header in series.headers]), preprocessing
+        )
         for study in index.studies()
         for series in _wanted_series(study, matcher, ledger)
     ]
@@ -229,12 +231,12 @@ class _LabelMatcher:
         self._root = root
         self._all = table is None
         rows = {} if table is None else dict(tuple(table.rows.groupby("kind")["name"]))
-        self._names = {kind: set(names) for kind, names in rows.items()}
+        self._names: dict[str, set[str]] = {str(kind): set(names) for kind, names in rows.items()}
 
     def name_series(self, series: Series) -> bool:
         if series.series_uid in self._names.get("series_uid", ()):
             return True
-        uids, files = self._names.get("sop_uid"), self._names.get("file")
+        uids, files = self._names.get("sop_uid", set()), self._names.get("file", set())
         if uids and any(header.sop_uid in uids for header in series.headers):
             return True
         return bool(files) and any(relative_name(header.source, self._root) in files for header in series.headers)
@@ -242,7 +244,7 @@ class _LabelMatcher:
     def name_study(self, study: Study) -> bool:
         if self._all or study.study_uid in self._names.get("study_uid", ()):
             return True
-        folders = self._names.get("folder")
+        folders = self._names.get("folder", set())
         return bool(folders) and any(
             parent in folders
             for series in study.series
@@ -263,9 +265,7 @@ def folders_of(name: str) -> list[str]:
     return ["/".join(parts[: depth + 1]) for depth in range(len(parts))]
 
 
-def _run(
-    jobs: list[_Job], journal: Path, workers: int | None, progress: Callable[[int], None]
-) -> Iterator[tuple[_Job, _Done]]:
+def _run(jobs: list[_Job], journal: Path, workers: int | None, progress: Callable[[int], None]) -> Iterator[tuple[_Job, _Done]]:
     """Prepare what is not prepared yet. The journal remembers what is, so that an interrupted run goes on."""
     before = _read_journal(journal)
     pending = [job for job in jobs if job.path.name not in before or not job.path.exists()]

@@ -42,7 +42,13 @@ def read_rsna_labels(path: Path) -> LabelTable:
     differing = long.drop_duplicates(["name", "label", "value"])
     differing = differing[differing.duplicated(["name", "label"], keep=False)]
     if len(differing):
-        stop_at(path, differing["line"], "contradicting_rows", "rows that speak of the same thing and differ", "one row each, or equal ones")
+        stop_at(
+            path,
+            differing["line"],
+            "contradicting_rows",
+            "rows that speak of the same thing and differ",
+            "one row each, or equal ones",
+        )
     once = long.drop_duplicates(["name", "label"])
     wide = once.pivot(index="name", columns="label", values="value").reindex(columns=list(LABELS))
     first_line = once.groupby("name")["line"].first().reindex(wide.index)

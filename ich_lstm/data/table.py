@@ -1,7 +1,7 @@
 """Label tables: what is known of slices and scans, checked before it is believed."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,7 +93,13 @@ def checked_table(rows: pd.DataFrame, source: Path) -> LabelTable:
         once = rows[repeated].drop_duplicates([*key, PATIENT, *LABELS])
         twice = once[once.duplicated(key, keep=False)]
         if len(twice):
-            stop_at(source, twice["line"], "contradicting_rows", "rows that speak of the same thing and differ", "one row each, or equal ones")
+            stop_at(
+                source,
+                twice["line"],
+                "contradicting_rows",
+                "rows that speak of the same thing and differ",
+                "one row each, or equal ones",
+            )
         count = int(rows.duplicated(key).sum())
         rows = rows.drop_duplicates(key).reset_index(drop=True)
         flags.append(f"{count} repeated rows, equal to others, were dropped")
@@ -102,9 +108,17 @@ def checked_table(rows: pd.DataFrame, source: Path) -> LabelTable:
     any_label = rows[ANY].to_numpy()
     wrong = present & (any_label == 0)
     if wrong.any():
-        stop_at(source, rows["line"][wrong], "any_contradicts_types", "a type that is 1 while any is 0", "any = 1 where a type is present")
+        stop_at(
+            source,
+            rows["line"][wrong],
+            "any_contradicts_types",
+            "a type that is 1 while any is 0",
+            "any = 1 where a type is present",
+        )
     absent = (types == 0).all(axis=1)
-    rows = rows.assign(any=np.where(np.isnan(any_label) & present, 1, np.where(np.isnan(any_label) & absent, 0, any_label)).astype(np.float32))
+    rows = rows.assign(
+        any=np.where(np.isnan(any_label) & present, 1, np.where(np.isnan(any_label) & absent, 0, any_label)).astype(np.float32)
+    )
     # Nothing at all: no type can be present. (any = 1 and no type is right where readers disagree on the type.)
     none = (rows[ANY] == 0).to_numpy()[:, None]
     rows[list(HEMORRHAGE_TYPES)] = np.where(none & np.isnan(types), 0, types).astype(np.float32)
@@ -114,23 +128,34 @@ def checked_table(rows: pd.DataFrame, source: Path) -> LabelTable:
     return LabelTable(rows, source, tuple(flags))
 
 
-def parse_labels(path: Path, cells: pd.DataFrame, lines: Sequence[int]) -> pd.DataFrame:
+def parse_labels(path: Path, cells: pd.DataFrame, lines: Iterable[int]) -> pd.DataFrame:
     """Cells 0, 1 or empty to float32 with NaN for unknown; anything else stops."""
     text = cells.apply(lambda column: column.str.strip())
     known = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "": np.nan}
     wrong = ~text.isin(list(known)).all(axis=1).to_numpy()
     if wrong.any():
         first = text[wrong].iloc[0]
-        stop_at(path, np.asarray(lines)[wrong], "bad_label", f"the label {first[~first.isin(list(known))].iloc[0]!r}", "0, 1 or an empty cell")
+        stop_at(
+            path,
+            np.asarray(lines)[wrong],
+            "bad_label",
+            f"the label {first[~first.isin(list(known))].iloc[0]!r}",
+            "0, 1 or an empty cell",
+        )
     return text.apply(lambda column: column.map(known)).astype(np.float32)
 
 
-def stop_at(path: Path, lines: Sequence[int], code: str, got: str, expected: str) -> None:
+def stop_at(path: Path, lines: Iterable[int], code: str, got: str, expected: str) -> None:
     """Raise a TableError that names the first ten lines and counts all."""
-    shown = ", ".join(str(line) for line in list(lines)[:ROWS_SHOWN])
+    lines = list(lines)
+    shown = ", ".join(map(str, lines[:ROWS_SHOWN]))
     more = f" and {len(lines) - ROWS_SHOWN} more" if len(lines) > ROWS_SHOWN else ""
     raise TableError(
-        code, where=f"{path}, line {shown}{more}", got=f"{got} ({len(lines)} rows)", expected=expected, todo="Correct the table, and run again."
+        code,
+        where=f"{path}, line {shown}{more}",
+        got=f"{got} ({len(lines)} rows)",
+        expected=expected,
+        todo="Correct the table, and run again.",
     )
 
 
@@ -139,7 +164,9 @@ def _read_header(path: Path) -> list[str]:
         with path.open(encoding="utf-8-sig") as file:
             line = file.readline()
     except FileNotFoundError as error:
-        raise TableError("missing_table", where=str(path), got="no such file", expected="a CSV of labels", todo="Check --data.labels.") from error
+        raise TableError(
+            "missing_table", where=str(path), got="no such file", expected="a CSV of labels", todo="Check --data.labels."
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise TableError("unreadable_table", where=str(path), got=str(error), expected="a CSV in UTF-8") from error
     if not line.strip():
@@ -150,7 +177,9 @@ def _read_header(path: Path) -> list[str]:
 def _check_columns(path: Path, header: list[str]) -> None:
     keys = [*SLICE_KEYS, *SCAN_KEYS]
     if not set(header) & set(keys) or not set(header) & set(LABELS):
-        near = [(c, m[0]) for c in header if (m := difflib.get_close_matches(c.lower(), [*keys, *LABELS, PATIENT], n=1)) and m[0] != c]
+        near = [
+            (c, m[0]) for c in header if (m := difflib.get_close_matches(c.lower(), [*keys, *LABELS, PATIENT], n=1)) and m[0] != c
+        ]
         raise TableError(
             "missing_columns",
             where=f"{path}, line 1",
@@ -171,5 +200,11 @@ def _kinds_and_names(path: Path, cells: pd.DataFrame, lines: np.ndarray) -> tupl
             kinds[fill], names[fill] = key, text[fill]
     nameless = kinds == ""
     if nameless.any():
-        stop_at(path, lines[nameless], "no_name", "rows without a slice or a scan", f"a value in one of {', '.join([*SLICE_KEYS, *SCAN_KEYS])}")
+        stop_at(
+            path,
+            lines[nameless],
+            "no_name",
+            "rows without a slice or a scan",
+            f"a value in one of {', '.join([*SLICE_KEYS, *SCAN_KEYS])}",
+        )
     return kinds, names

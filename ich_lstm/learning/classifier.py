@@ -14,7 +14,7 @@ from torchmetrics import MetricCollection
 
 from ich_lstm.data.batch import ScanBatch
 from ich_lstm.errors import CheckpointError, ConfigError, IchLstmError, StudyError
-from ich_lstm.labels import LABELS
+from ich_lstm.labels import ANY, LABELS
 from ich_lstm.learning.checkpoint import ABOUT_KEY, SavedModel, read_model, write_model
 from ich_lstm.learning.losses import weighted_loss_sums
 from ich_lstm.learning.metrics import LabelAUROC, WeightedLogLoss
@@ -77,7 +77,8 @@ class ScanClassifier(LightningModule):
         """How scans are prepared for this model: taken over from the data it is trained on."""
         self.name = self.model.settings["backbone"]
         """What predictions call the model."""
-        self.metrics = nn.ModuleDict({source: _metrics() for source in ("slices", "encoder", "scans")})
+        self._hash: tuple[tuple, str] | None = None
+        self.slice_metrics, self.encoder_metrics, self.scan_metrics = _metrics(), _metrics(), _metrics()
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -114,7 +115,9 @@ class ScanClassifier(LightningModule):
             term = sums[0] * world / weight.clamp(min=1e-12)
             self.log(f"train/{name}", term.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.hu))
             loss = loss + factor * term
-        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.hu), prog_bar=True)
+        self.log(
+            "train/loss", loss.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.hu), prog_bar=True
+        )
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -132,27 +135,27 @@ class ScanClassifier(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of all processes together, and ``val/monitor``, by which the best epoch is chosen."""
-        monitor = torch.tensor(torch.nan)
-        for source, name in (("slices", "val/"), ("encoder", "val/encoder_"), ("scans", "val/scan_")):
-            metrics = self.metrics[source]
-            if source == "encoder" and self.model.sequence is None:
-                continue
+        losses, aurocs = {}, {}
+        for name, metrics in self._metrics_by_prefix().items():
             values = metrics.compute()
             metrics.reset()
-            loss, aurocs = values["loss"].float(), values["auroc"].float()
-            self.log(f"{name}loss", loss, prog_bar=source == "slices")
-            # The slices' loss; where the labels of slices cannot tell good from bad, the scans'.
-            if source != "encoder" and monitor.isnan() and not (aurocs.isnan().all() and source == "slices"):
-                monitor = loss
-            for label, area in zip(LABELS, aurocs, strict=True):
-                self.log(f"{name}auroc_{label}", area, prog_bar=source == "slices" and label == LABELS[-1])
-        self.log("val/monitor", monitor)
+            losses[name], aurocs[name] = values["loss"].float(), values["auroc"].float()
+            self.log(f"{name}loss", losses[name], prog_bar=name == "val/")
+            for label, area in zip(LABELS, aurocs[name], strict=True):
+                self.log(f"{name}auroc_{label}", area, prog_bar=name == "val/" and label == ANY)
+        # The slices' loss; where the slices' labels cannot tell good from bad, for they are of one class, the scans'.
+        slices_tell = not aurocs["val/"].isnan().all()
+        self.log("val/monitor", losses["val/" if slices_tell else "val/scan_"])
+
+    def _metrics_by_prefix(self) -> dict[str, MetricCollection]:
+        metrics = {"val/": self.slice_metrics, "val/scan_": self.scan_metrics}
+        return metrics if self.model.sequence is None else {**metrics, "val/encoder_": self.encoder_metrics}
 
     def _collect(self, logits: ScanLogits, batch: ScanBatch) -> None:
-        self.metrics["slices"].update(_probabilities(logits.slice_logits), batch.slice_labels)
-        self.metrics["scans"].update(_probabilities(logits.scan_logits), batch.scan_labels)
+        self.slice_metrics.update(_probabilities(logits.slice_logits), batch.slice_labels)
+        self.scan_metrics.update(_probabilities(logits.scan_logits), batch.scan_labels)
         if logits.encoder_logits is not None:
-            self.metrics["encoder"].update(_probabilities(logits.encoder_logits), batch.slice_labels)
+            self.encoder_metrics.update(_probabilities(logits.encoder_logits), batch.slice_labels)
 
     def _world_sum(self, values: Tensor) -> Tensor:
         if self.trainer.world_size == 1:
@@ -230,6 +233,14 @@ class ScanClassifier(LightningModule):
             "preprocessing": self.preprocessing.to_dict() if self.preprocessing else None,
         }
         return SavedModel(about, self.model.state_dict())
+
+    def weights_hash(self) -> str:
+        """What the weights are known by, 12 hexadecimal digits."""
+        # In-place updates count up a tensor's version: hashing 100 MB again for each scan would cost as much as reading it.
+        now = tuple((tensor.data_ptr(), tensor._version) for tensor in self.model.state_dict().values())
+        if self._hash is None or self._hash[0] != now:
+            self._hash = now, self._saved().hash
+        return self._hash[1]
 
     # Prediction
 
@@ -309,7 +320,7 @@ class ScanClassifier(LightningModule):
             flags=scan.flags,
             repairs=scan.repairs,
             model_name=self.name,
-            model_hash=self._saved().hash,
+            model_hash=self.weights_hash(),
         )
 
 

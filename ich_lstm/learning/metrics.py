@@ -103,5 +103,7 @@ class LabelAUROC(_OfLabelledProbabilities):
             known = ~y.isnan()
             p, y = p[known], y[known].long()
             both = 0 < int(y.sum()) < len(y)
-            areas.append(binary_auroc(p, y).to(torch.float64) if both else torch.tensor(torch.nan, dtype=torch.float64, device=p.device))
+            areas.append(
+                binary_auroc(p, y).to(torch.float64) if both else torch.tensor(torch.nan, dtype=torch.float64, device=p.device)
+            )
         return torch.stack(areas)

@@ -49,7 +49,8 @@ class SliceEncoder(nn.Module):
                 todo="Train from scratch with pretrained=false, or load once on a machine with internet and copy its cache.",
             ) from error
         self.network = self.network.to(memory_format=torch.channels_last)
-        self.out_features: int = getattr(self.network, "head_hidden_size", None) or self.network.num_features
+        # Some backbones (MobileNet) widen the features once more between pooling and classifier.
+        self.out_features = int(getattr(self.network, "head_hidden_size", None) or self.network.num_features)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode slices one by one.

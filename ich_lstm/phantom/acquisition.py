@@ -152,7 +152,7 @@ def draw_acquisition(rng: np.random.Generator, settings: PhantomSettings, head: 
         origin=np.round(origin, 4),
         head_center=head_center,
         head_axes=axes,
-        noise_hu=float(rng.uniform(3, 5) * settings.noise * np.sqrt(settings.size / 256)),
+        noise_hu=float(rng.uniform(3, 4.5) * settings.noise * np.sqrt(settings.size / 256)),
         blur_px=float(rng.uniform(0.55, 0.8) * max(settings.size / 256, 0.6)),
         holder=bool(rng.random() < 0.7),
         padded=bool(rng.random() < 0.4),

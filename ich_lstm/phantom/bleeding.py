@@ -8,15 +8,15 @@ from ich_lstm.phantom.anatomy import Head, surface_normal, surface_point
 from ich_lstm.phantom.lesions import Clot, Crescent, FalxLayer, Lens, Lesion, Push, SulcalBlood, VentricleBlood
 from ich_lstm.phantom.shapes import Point
 
-FAINT_SHARE = 0.12
+FAINT_SHARE = 0.08
 """Share of the lesions that are subacute: little brighter than grey matter."""
 
 DEEP_SITES: tuple[tuple[float, float, float, float, float], ...] = (
     # |x|, y, z, smallest and largest radius
-    (27.0, 0.0, 2.0, 9.0, 23.0),  # putamen
-    (13.0, 11.0, 5.0, 7.0, 14.0),  # thalamus
-    (22.0, 44.0, -36.0, 8.0, 16.0),  # cerebellum
-    (4.0, 1.0, -29.0, 5.0, 9.0),  # pons
+    (27.0, 0.0, 2.0, 11.0, 23.0),  # putamen
+    (13.0, 11.0, 5.0, 9.0, 15.0),  # thalamus
+    (22.0, 44.0, -36.0, 10.0, 17.0),  # cerebellum
+    (4.0, 1.0, -29.0, 7.0, 10.0),  # pons
 )
 CONTUSION_SITES: tuple[Point, ...] = ((18.0, -62.0, -2.0), (22.0, -55.0, 4.0), (46.0, -16.0, -22.0), (50.0, -5.0, -18.0))
 
@@ -54,7 +54,7 @@ def _aneurysm(rng: Rng, head: Head) -> list[Lesion]:
     if rng.random() < 0.6:
         lesions.append(_ventricle_blood(rng))
     center = (float(rng.normal(0, 12)), -12.0, -12.0)
-    lesions.append(SulcalBlood(_density(rng), center, reach=float(rng.uniform(38, 62)), swelling=float(rng.uniform(0.3, 0.9))))
+    lesions.append(SulcalBlood(_density(rng), center, reach=float(rng.uniform(42, 64)), swelling=float(rng.uniform(0.6, 1.2))))
     return lesions
 
 
@@ -108,7 +108,7 @@ def _deep_clot(rng: Rng) -> Clot:
 def _lobar_clot(rng: Rng, head: Head) -> Clot:
     side = _side(rng)
     direction = np.array([side * rng.uniform(0.35, 1), rng.uniform(-0.9, 0.9), rng.uniform(0.05, 0.8)])
-    size = float(rng.uniform(8, 22))
+    size = float(rng.uniform(10, 23))
     surface = surface_point(head, direction)
     center = surface * (1 - (size + rng.uniform(3, 12)) / np.linalg.norm(surface))
     return _clot(rng, _point(center), size, side)
@@ -119,13 +119,13 @@ def _contusion(rng: Rng) -> Clot:
     side = _side(rng)
     jitter = rng.normal(0, 3, 3)
     center = (side * x + float(jitter[0]), y + float(jitter[1]), z + float(jitter[2]))
-    return _clot(rng, center, float(rng.uniform(5, 10)), side)
+    return _clot(rng, center, float(rng.uniform(7, 13)), side)
 
 
 def _clot(rng: Rng, center: Point, size: float, side: float) -> Clot:
     radii = size * rng.uniform(0.8, 1.2, 3)
     push = Push(center, (-side * 0.25 * size, 0.0, 0.0), reach=1.6 * size + 12) if size > 9 else None
-    rim = float(rng.uniform(2, 4) + 0.12 * size)
+    rim = float(rng.uniform(3, 5) + 0.12 * size)
     return Clot(_density(rng) - 2, center, _point(radii), rim, rough=float(rng.uniform(0.08, 0.2)), push=push)
 
 
@@ -139,17 +139,17 @@ def _ventricle_blood(rng: Rng) -> VentricleBlood:
 def _convexity_blood(rng: Rng, head: Head) -> SulcalBlood:
     direction = np.array([_side(rng) * rng.uniform(0.3, 1), rng.uniform(-0.8, 0.8), rng.uniform(-0.1, 0.9)])
     center = surface_point(head, direction) * 0.93
-    return SulcalBlood(_density(rng), _point(center), reach=float(rng.uniform(20, 38)), swelling=float(rng.uniform(0.4, 1.0)))
+    return SulcalBlood(_density(rng), _point(center), reach=float(rng.uniform(27, 44)), swelling=float(rng.uniform(0.7, 1.3)))
 
 
 def _epidural(rng: Rng, head: Head, side: float) -> Lens:
     direction = np.array([side, rng.uniform(-0.7, 0.7), rng.uniform(-0.1, 0.6)])
     surface = surface_point(head, direction)
     normal = surface_normal(head, surface)
-    half_width = float(rng.uniform(20, 34))
+    half_width = float(rng.uniform(23, 36))
     # The inner table bulges over the chord by its sagitta; the ball bulges as far below it as thickness is left.
     sagitta = 72 - float(np.sqrt(72**2 - half_width**2))
-    thickness = sagitta + float(rng.uniform(4, 15))
+    thickness = sagitta + float(rng.uniform(6, 16))
     inward = thickness - sagitta
     radius = (half_width**2 + inward**2) / (2 * inward)
     ball = surface + normal * (radius - thickness)
@@ -160,7 +160,7 @@ def _epidural(rng: Rng, head: Head, side: float) -> Lens:
 def _subdural(rng: Rng, side: float) -> Crescent:
     direction = np.array([side, rng.uniform(-0.5, 0.5), rng.uniform(0.05, 0.6)])
     direction /= np.linalg.norm(direction)
-    thickness = float(rng.uniform(6, 17))
+    thickness = float(rng.uniform(7, 17))
     push = Push(_point(direction * 62), (-side * 0.65 * thickness, 0.0, 0.0), reach=52.0)
     opening = float(np.deg2rad(rng.uniform(48, 78)))
     return Crescent(_density(rng), _point(direction), thickness, opening, push=push)
@@ -168,7 +168,7 @@ def _subdural(rng: Rng, side: float) -> Crescent:
 
 def _falx_layer(rng: Rng) -> FalxLayer:
     center = (0.0, float(rng.choice([-50.0, 45.0])), float(rng.uniform(28, 45)))
-    return FalxLayer(_density(rng), _side(rng), float(rng.uniform(3.5, 7)), center, length=float(rng.uniform(30, 45)))
+    return FalxLayer(_density(rng), _side(rng), float(rng.uniform(4.5, 8)), center, length=float(rng.uniform(30, 45)))
 
 
 def _point(values: np.ndarray) -> Point:

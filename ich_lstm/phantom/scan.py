@@ -1,6 +1,6 @@
 """One patient: anatomy, blood and scanner put together, with the truth about every slice."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from ich_lstm.phantom.acquisition import PLANES_PER_SLICE, Acquisition, draw_acq
 from ich_lstm.phantom.anatomy import Head, behind_tentorium, draw_head, inner_distance
 from ich_lstm.phantom.bleeding import draw_lesions
 from ich_lstm.phantom.brain import draw_brain
-from ich_lstm.phantom.lesions import Clot, Lesion, Place, Push, displace
+from ich_lstm.phantom.lesions import Clot, Lesion, Place, Push, VentricleBlood, displace
 from ich_lstm.phantom.settings import PhantomSettings
 from ich_lstm.phantom.shapes import Array, Texture, cover, paint
 from ich_lstm.phantom.skull import Grain, draw_outside
@@ -18,12 +18,15 @@ from ich_lstm.phantom.slab import Slab, bounding_box
 from ich_lstm.phantom.storage import Storage, draw_storage
 from ich_lstm.scan import HU_MAX
 
-VISIBLE_HU_MM2 = 600.0
+VISIBLE_HU_MM2 = 1000.0
 """A type is present in a slice if its blood adds up to this much contrast times area, partial volume included: for
-instance 24 mm² at 25 HU, or a clot of 5 mm at 30 HU. Less is not to be seen in the noise of the image."""
+instance 40 mm² at 25 HU, or a clot 6 mm wide at 35 HU. Less is not to be seen in the noise of the image."""
 
 SEEN_HU = 8.0
 """A pixel that blood brightens by less than this, twice the usual noise, does not count."""
+
+HYDROCEPHALUS = 1.25
+"""Blood in the ventricles dams up the CSF and widens them by this factor."""
 
 BLOOD_TEXTURE_HU = 2.5
 
@@ -95,6 +98,8 @@ def make_head(settings: PhantomSettings, patient: int) -> PhantomScan:
     anatomy_rng, blood_rng, scanner_rng, texture_rng, noise_rng, storage_rng = map(np.random.default_rng, streams)
     head = draw_head(anatomy_rng)
     lesions = draw_lesions(blood_rng, head, settings.prevalence)
+    if any(isinstance(lesion, VentricleBlood) for lesion in lesions):
+        head = replace(head, ventricle=head.ventricle * HYDROCEPHALUS)
     acquisition = draw_acquisition(scanner_rng, settings, head)
     storage = draw_storage(storage_rng)
     painter = _Painter(head, lesions, acquisition, texture_rng)

@@ -44,9 +44,7 @@ def ellipsoid(x: Array, y: Array, z: Array, center: Point, radii: Point) -> Arra
     return q
 
 
-def tube(
-    x: Array, y: Array, z: Array, start: Point, end: Point, radii: tuple[float, float], swell: Array | float = 1.0
-) -> Array:
+def tube(x: Array, y: Array, z: Array, start: Point, end: Point, radii: tuple[float, float], swell: Array | float = 1.0) -> Array:
     """Signed distance to a straight tube with round ends.
 
     Its radius changes from ``radii[0]`` at the start to ``radii[1]`` at the end, times ``swell``.

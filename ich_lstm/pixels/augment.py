@@ -14,7 +14,7 @@ from ich_lstm.scan import HU_MIN
 # albumentations asks a server for its newest version when it is imported; nobody asked for a network call.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-import albumentations  # noqa: E402
+import albumentations
 
 
 def sample_seed(seed: int, epoch: int, identifier: str) -> int:

@@ -13,7 +13,7 @@ TISSUE_HU = -300
 """Above this a pixel is the patient or a thing, not air; between fat (-100) and air (-1000)."""
 
 HEAD_SHARE_OF_SLICES = 0.08
-"""A column of pixels belongs to the head if it is tissue in more than this share of the slices: the holder, seen in few, is not."""
+"""A pixel of the image plane belongs to the head if it is tissue in more than this share of the slices."""
 
 CROP_MARGIN = 0.03
 """Air left around the head on each side, as a share of the head's larger side."""
@@ -92,9 +92,7 @@ def _head_box(scan: Scan) -> Box:
         return _whole_box(scan)
     left, top, width, height, _ = (stats[1 + stats[1:, cv2.CC_STAT_AREA].argmax()] * step).tolist()
     margin = CROP_MARGIN * max(width, height)
-    return _square(
-        top - margin, left - margin, height + 2 * margin, width + 2 * margin, scan.spacing_mm[1], scan.spacing_mm[2]
-    )
+    return _square(top - margin, left - margin, height + 2 * margin, width + 2 * margin, scan.spacing_mm[1], scan.spacing_mm[2])
 
 
 def _cut_and_resize(image: np.ndarray, box: Box, size: int) -> np.ndarray:

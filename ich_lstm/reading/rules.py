@@ -124,9 +124,10 @@ RULES: tuple[tuple[str, Callable[[Facts], str]], ...] = (
 
 
 def preference(facts: Facts) -> tuple[object, ...]:
-    """Smaller is better: usual energies, thick slices, plain by name, near 5 mm, more coverage, the lower number."""
+    """Smaller is better: no contrast, usual energies, thick slices, plain by name, near 5 mm, more coverage, the lower number."""
     thin, thick = facts.thickness_mm < THIN_MM, facts.thickness_mm > THICK_MM
     return (
+        bool(_contrast(facts)),
         words.names_energy(facts.text),
         2 * thin + thick,
         not words.PLAIN.search(facts.text),

@@ -21,8 +21,9 @@ _KEV = re.compile(r"\b(\d{2,3}) ?KEV\b")
 _MIXED = re.compile(r"\b(MIXED|MONO|MONOENERGETIC|MONOCHROMATIC)\b")
 
 PLAIN = re.compile(r"\b(PLAIN|NATIVE?|NCCT|NECT|UNENHANCED|NON|PRE|WITHOUT|SANS|SIN|SENZA|OHNE)\b")
+# Not in "with and without contrast" and "w/wo contrast".
 _DENIAL = re.compile(
-    r"\b(PRE|NON|NO|WITHOUT|W O|WO|SANS|SIN|SENZA|OHNE|BEFORE)[ -]*(IV )?"
+    r"(?<!AND )(?<!W )(?<!WITH )\b(PRE|NON|NO|WITHOUT|W O|WO|SANS|SIN|SENZA|OHNE|BEFORE)[ -]*(IV )?"
     r"(CONTRAST\w*|KONTRAST\w*|CON|ENHANC\w*|INJECT\w*|INYEC\w*|INIE\w*|MDC|KM|CM|CE|IV|C)\b"
 )
 # "POST" means after contrast, but not in posterior fossa, postoperative or post-traumatic.

@@ -68,7 +68,7 @@ class TestLabels:
         assert not clean_head.masks.any()
         assert not clean_head.visible.any()
         for head in bleeding_heads:
-            strong = head.visible > 4 * VISIBLE_HU_MM2
+            strong = head.visible > 8 * VISIBLE_HU_MM2
             # Blood in a sulcus may fill no pixel by half, and still be seen.
             strong[:, HEMORRHAGE_TYPES.index("subarachnoid")] = False
             assert head.masks.any(axis=(2, 3)).T[strong].all()
@@ -83,7 +83,10 @@ class TestLabels:
         without = make_head(PhantomSettings(seed=5, size=128, slices=16, prevalence=0.0, noise=0.0), patient)
         brighter = (with_blood.hu.astype(float) - without.hu).sum(axis=(1, 2)) * with_blood.spacing_mm[1] ** 2
         visible = with_blood.visible.sum(axis=1)
-        assert brighter == pytest.approx(visible, rel=0.25, abs=VISIBLE_HU_MM2)
+        assert visible.max() > 5 * VISIBLE_HU_MM2
+        # Pixels that are hardly brighter do not count as visible, so the difference may be larger, never much smaller.
+        assert (visible <= 1.1 * brighter + 0.2 * VISIBLE_HU_MM2).all()
+        assert (brighter <= 2 * visible + 2 * VISIBLE_HU_MM2).all()
 
     def test_about_the_wanted_share_of_the_scans_bleeds(self):
         settings = PhantomSettings(seed=5, size=48, slices=8)

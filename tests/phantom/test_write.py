@@ -49,8 +49,8 @@ class TestFiles:
     def test_files_are_named_by_their_identifier(self, datasets):
         for name, dataset in datasets.items():
             assert re.fullmatch(r"ID_[0-9a-f]{9}", name)
-            assert dataset.SOPInstanceUID == name
-            assert dataset.file_meta.MediaStorageSOPInstanceUID != name
+            assert str(dataset.SOPInstanceUID) == name
+            assert str(dataset.file_meta.MediaStorageSOPInstanceUID) != name
             assert dataset.file_meta.TransferSyntaxUID == pydicom.uid.ExplicitVRLittleEndian
             assert dataset.PatientID.startswith("ID_")
 

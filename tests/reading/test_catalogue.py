@@ -120,7 +120,7 @@ def test_extra_file_is_skipped_with_its_reason(case: str, tmp_path: Path) -> Non
     assert len(outcome.ledger) == files_below(tmp_path)
 
 
-EXTRA_SERIES = {
+EXTRA_SERIES: dict[str, tuple[dict[str, Any], str]] = {
     "31-rgb": ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3, "stored": bytes(32 * 32 * 6)}, "color"),
     "31-secondary-capture": ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "secondary_capture"),
     "47-sagittal": ({"orientation": SAGITTAL}, "not_axial"),
@@ -144,7 +144,8 @@ EXTRA_SERIES = {
 def test_other_series_of_the_study_is_skipped_with_its_reason(case: str, tmp_path: Path) -> None:
     elements, code = EXTRA_SERIES[case]
     make_series(tmp_path / "a", SeriesDescription="STD")
-    others = make_series(tmp_path / "b", **({"SeriesInstanceUID": "1.2.3.100.2", "SeriesNumber": 1} | elements))
+    own: dict[str, Any] = {"SeriesInstanceUID": "1.2.3.100.2", "SeriesNumber": 1}
+    others = make_series(tmp_path / "b", **(own | elements))
     outcome = read_like_prediction(tmp_path)
     assert outcome.scan is not None
     assert outcome.scan.series_uid == "1.2.3.100.1"

@@ -1,0 +1,73 @@
+"""ich-predict: probabilities of hemorrhage for every study below a path."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ich_lstm.cli.console import DONE, FAILED, SOME_FAILED, console, parse, progress_bar, run_command
+
+HELP = """
+ich-predict PATH [PATH ...] --checkpoint FILE_OR_FOLDER --out DIR
+
+Predict every study below the paths (folders, zips, PACS exports): probabilities of the five hemorrhage types and "any",
+for each slice and each scan. A study that cannot be read gets a row with the reason, and never a probability.
+
+  --checkpoint PATH    a run's folder, its model folder, or a .ckpt
+  --out DIR            new or empty folder: slices.csv, scans.csv, manifest.json (shareable, hashed ids), and private/
+                       (the key to the ids, the ledger of all files, the choice of series, a page per scan)
+  --series UID         read this series instead of the one that is chosen; the beginning of the UID is enough
+  --project-key FILE   key for the ids; left out: the user's own
+  --device cpu         or cuda; left out: cuda if there is one
+  --debug              show the traceback of an error
+  --version
+
+Research use only, not for diagnosis. Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 some inputs failed.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    return run_command("ich-predict", HELP, _predict, argv)
+
+
+def _predict(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser("ich-predict", add_help=False)
+    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH")
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--series")
+    parser.add_argument("--project-key", type=Path)
+    parser.add_argument("--device", choices=("cpu", "cuda"))
+    given = parse(parser, arguments)
+    import torch
+
+    from ich_lstm.learning.classifier import ScanClassifier
+    from ich_lstm.privacy import ProjectKey
+    from ich_lstm.results.predict import predict_archive
+
+    out = console()
+    device = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    classifier = ScanClassifier.load(given.checkpoint).to(device)
+    done = failed = 0
+    with progress_bar(out) as tell:
+        results = predict_archive(
+            classifier, given.paths, given.out, key=ProjectKey.open(given.project_key), series_uid=given.series, progress=tell
+        )
+        for result in results:
+            # markup=False: a series description may hold square brackets.
+            if result.error is not None:
+                failed += 1
+                out.print(f"{result.name}: {result.error}", markup=False)
+                continue
+            done += 1
+            out.print(f"{result.name}: {result.page}", markup=False)
+            for line in result.choices:
+                out.print(f"  {line}", markup=False)
+            out.print(repr(result.prediction), markup=False)
+    out.print(f"{done} studies predicted, {failed} failed: {given.out / 'scans.csv'}")
+    return DONE if not failed else SOME_FAILED if done else FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

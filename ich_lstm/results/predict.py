@@ -1,0 +1,167 @@
+"""Predict an archive: every study gets a row, and what fails does not end the rest."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from ich_lstm.data.prepare import key_rows
+from ich_lstm.errors import ConfigError, IchLstmError
+from ich_lstm.labels import LABELS
+from ich_lstm.learning.classifier import ScanClassifier
+from ich_lstm.privacy import PRIVATE, ProjectKey, private_folder
+from ich_lstm.reading import Candidate, Ledger, Series, Study, choose_series, index_source, load_scan, rank_series, short_uid
+from ich_lstm.reading.ledger import ACTIONS
+from ich_lstm.views.prediction import ScanPrediction
+
+Progress = Callable[[str, int, int | None], None]
+
+SLICES, SCANS, MANIFEST = "slices.csv", "scans.csv", "manifest.json"
+KEY_TABLE, LEDGER_TABLE, SERIES_TABLE, PAGES = "key.csv", "ledger.csv", "series.csv", "pages"
+
+
+class StudyResult(NamedTuple):
+    """What became of one study, or of a path from which no study could be read.
+
+    Args:
+        name: The study, or the path, for a person; private.
+        prediction: Of the series that was read, or None.
+        choices: A line per series: the one that was read, and why not the others.
+        error: Why there is no prediction, or None.
+        page: The page that was written, or None.
+    """
+
+    name: str
+    prediction: ScanPrediction | None
+    choices: list[str]
+    error: IchLstmError | None
+    page: Path | None
+
+
+def predict_archive(
+    classifier: ScanClassifier,
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    key: ProjectKey,
+    series_uid: str | None = None,
+    progress: Progress | None = None,
+) -> Iterator[StudyResult]:
+    """Predict every study below some paths, and write the tables, the pages and the manifest.
+
+    Shareable, with hashed ids: ``slices.csv``, ``scans.csv`` (a row for every study; ``status`` is ``ok`` or the reason code)
+    and ``manifest.json``. In ``private/``: the key to the ids, the ledger of all files, the series of every study with the
+    reason for which each is or is not read, and a page per scan (a stack of slices shows the face).
+
+    Args:
+        classifier: The model.
+        paths: Folders, zips or files.
+        out: Folder to make; it must be new or empty.
+        key: The project's key.
+        series_uid: The series to read, instead of the one that is chosen; its beginning is enough.
+        progress: Told how far it is.
+
+    Yields:
+        What became of each study, when it is on disk.
+
+    Raises:
+        ConfigError: If ``out`` holds something already.
+    """
+    tell = progress or (lambda what, done, total: None)
+    folder = _PredictionFolder(out, key)
+    counts = {"studies": 0, "predicted": 0, "failed": 0}
+    files: Counter[str] = Counter()
+    for path in paths:
+        try:
+            index = index_source(path, progress=lambda done: tell("reading headers", done, None))
+        except IchLstmError as error:
+            counts["failed"] += 1
+            folder.add_failure(str(path), "", error)
+            yield StudyResult(str(path), None, [], error, None)
+            continue
+        studies = index.studies()
+        tell("predicting", 0, len(studies))
+        for study in studies:
+            result = _predict_study(classifier, study, series_uid, index.ledger, folder, path)
+            counts["studies"] += 1
+            counts["predicted" if result.prediction else "failed"] += 1
+            tell("predicting", 1, len(studies))
+            yield result
+        folder.add(PRIVATE / LEDGER_TABLE, index.ledger.to_frame())
+        files.update(index.ledger.counts())
+    manifest = {
+        "ich_lstm": version("ich_lstm"),
+        "model": {"name": classifier.name, "hash": classifier.weights_hash()},
+        "labels": list(LABELS),
+        "counts": {**counts, "files": {action: files[action] for action in ACTIONS}},
+        "private": folder.private_files(),
+    }
+    (out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def _predict_study(
+    classifier: ScanClassifier, study: Study, series_uid: str | None, ledger: Ledger, folder: "_PredictionFolder", root: Path
+) -> StudyResult:
+    name = f"study {short_uid(study.study_uid)}"
+    candidates = rank_series(study)
+    chosen: Series | None = None
+    try:
+        chosen = choose_series(study, series_uid, ledger=ledger).series
+        scan = load_scan(chosen, ledger=ledger)
+        prediction = classifier.predict_scan(scan, folder.key)
+    except IchLstmError as error:
+        folder.add_failure(study.study_uid, study.patient_id, error)
+        return StudyResult(name, None, folder.add_choices(study, candidates, None), error, None)
+    choices = folder.add_choices(study, candidates, chosen)
+    headers = {header.sop_uid: header for header in chosen.headers}
+    folder.add(PRIVATE / KEY_TABLE, key_rows(folder.key, [headers[uid] for uid in scan.sop_uids], root))
+    folder.add(Path(SLICES), prediction.to_frame())
+    page = prediction.to_html(folder.out / PRIVATE / PAGES / f"{prediction.scan_id}.html")
+    folder.add(Path(SCANS), prediction.scan_frame())
+    return StudyResult(name, prediction, choices, None, page)
+
+
+class _PredictionFolder:
+    """The folder that is being filled; every row is on disk before the next study begins."""
+
+    def __init__(self, out: Path, key: ProjectKey) -> None:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ConfigError("out_not_empty", where="--out", got=f"{out}, which is not empty", expected="a new or empty folder")
+        self.out = out
+        self.key = key
+        out.mkdir(parents=True, exist_ok=True)
+        (private_folder(out) / PAGES).mkdir()
+
+    def add(self, table: Path, rows: pd.DataFrame) -> None:
+        """Append rows to a CSV."""
+        path = self.out / table
+        rows.to_csv(path, mode="a", header=not path.exists(), index=False)
+
+    def add_failure(self, identifier: str, patient_id: str, error: IchLstmError) -> None:
+        """A row of ``scans.csv`` without probabilities, and with the reason's code."""
+        ids = {"scan_id": self.key.hash_id(identifier), "patient_id": self.key.hash_id(patient_id) if patient_id else ""}
+        self.add(Path(SCANS), pd.DataFrame([ids | dict.fromkeys(LABELS, "") | {"flags": "", "status": error.code}]))
+
+    def add_choices(self, study: Study, candidates: Sequence[Candidate], chosen: Series | None) -> list[str]:
+        """Rows on the series of a study, and the same as lines for a person."""
+        rows, lines = [], []
+        for candidate in candidates:
+            first = candidate.series.headers[0]
+            read = chosen is not None and candidate.series == chosen
+            code, reason = ("", "read") if read else (candidate.code or "not_chosen", candidate.reason)
+            title = first.series_description or "(no description)"
+            lines.append(f"{'read' if read else 'not read'}: {title} ({len(candidate.series)} images): {candidate.reason}")
+            uids = {"study_uid": study.study_uid, "series_uid": candidate.series.series_uid}
+            rows.append(
+                uids | {"description": title, "images": len(candidate.series), "read": read, "code": code, "reason": reason}
+            )
+        self.add(PRIVATE / SERIES_TABLE, pd.DataFrame(rows))
+        return lines
+
+    def private_files(self) -> list[str]:
+        """All files below ``private/``."""
+        return sorted(file.relative_to(self.out).as_posix() for file in (self.out / PRIVATE).rglob("*") if file.is_file())

@@ -1,0 +1,120 @@
+"""Which series of a study is read, and what its words mean."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dicom_files import make_series
+
+from ich_lstm.errors import StudyError
+from ich_lstm.reading import Study, choose_series, index_source, rank_series, words
+
+
+def make_study(folder: Path, *series: dict[str, Any]) -> Study:
+    for number, elements in enumerate(series, 1):
+        own: dict[str, Any] = {"SeriesInstanceUID": f"1.2.3.100.{number}", "SeriesNumber": number}
+        make_series(folder / str(number), **(own | elements))
+    (study,) = index_source(folder).studies()
+    return study
+
+
+THICK: dict[str, Any] = {"SeriesDescription": "Plain"}
+THIN: dict[str, Any] = {"SeriesDescription": "Plain THIN", "SliceThickness": "0.625", "step": 1.0, "count": 40}
+BONE: dict[str, Any] = {"SeriesDescription": "BONE"}
+CONTRAST: dict[str, Any] = {"SeriesDescription": "POST CONTRAST"}
+
+
+class TestRank:
+    def test_plain_thick_then_thin_then_never(self, tmp_path: Path) -> None:
+        ranked = rank_series(make_study(tmp_path, BONE, CONTRAST, THIN, THICK))
+        assert [candidate.series.series_uid[-1] for candidate in ranked] == ["4", "3", "1", "2"]
+        assert [candidate.rank for candidate in ranked] == [1, 2, 3, 4]
+        assert [candidate.eligible for candidate in ranked] == [True, True, False, False]
+        assert [candidate.code for candidate in ranked] == ["", "", "bone_kernel", "contrast"]
+        assert all(candidate.reason for candidate in ranked)
+
+    def test_part_of_the_head_is_not_chosen_beside_the_whole(self, tmp_path: Path) -> None:
+        ranked = rank_series(make_study(tmp_path, THICK | {"count": 5}, THIN | {"count": 100}))
+        assert [candidate.code for candidate in ranked] == ["", "partial_coverage"]
+        assert ranked[0].series.series_uid[-1] == "2"
+
+    def test_a_tie_is_resolved_by_number_then_uid(self, tmp_path: Path) -> None:
+        study = make_study(tmp_path, THICK | {"SeriesNumber": 9}, THICK | {"SeriesNumber": 3}, THICK | {"SeriesNumber": 3})
+        turned = Study(study.study_uid, study.patient_id, study.series[::-1])
+        for each in (study, turned):
+            assert [candidate.series.series_uid[-1] for candidate in rank_series(each)] == ["2", "3", "1"]
+
+    def test_contrast_may_be_allowed_and_comes_last(self, tmp_path: Path) -> None:
+        ranked = rank_series(make_study(tmp_path, CONTRAST, THIN), allow_contrast=True)
+        assert [(candidate.series.series_uid[-1], candidate.eligible) for candidate in ranked] == [("2", True), ("1", True)]
+
+
+class TestChoose:
+    def test_none_fits_says_why_for_each(self, tmp_path: Path) -> None:
+        with pytest.raises(StudyError) as error:
+            choose_series(make_study(tmp_path, BONE, CONTRAST))
+        assert error.value.code == "no_series"
+        assert "bone kernel" in str(error.value)
+        assert "contrast" in str(error.value)
+
+    def test_a_named_series_is_taken_though_it_is_bone(self, tmp_path: Path) -> None:
+        study = make_study(tmp_path, BONE, THICK)
+        assert choose_series(study, "1.2.3.100.1").series.series_uid == "1.2.3.100.1"
+
+    @pytest.mark.parametrize("other", [CONTRAST, {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, {"count": 2}])
+    def test_a_named_series_that_is_no_plain_scan_is_refused(self, other: dict[str, Any], tmp_path: Path) -> None:
+        with pytest.raises(StudyError):
+            choose_series(make_study(tmp_path, other, THICK), "1.2.3.100.1")
+
+    @pytest.mark.parametrize("uid", ["1.2.3", "9.9"])
+    def test_a_name_must_mean_one_series(self, uid: str, tmp_path: Path) -> None:
+        with pytest.raises(StudyError) as error:
+            choose_series(make_study(tmp_path, BONE, THICK), uid)
+        assert error.value.code == "no_such_series"
+
+
+PLAIN_NAMES = """
+    Plain | 55mm Plain | 5mm | PRE CONTRAST 5MM STD | Plain 3mm | 2.55mm | BRAIN PLAIN | CT Plain-2 | PLAIN THIN | Thin Plain
+    PRE CONTRAST THIN | 0.625mm | SOFT THIN | CT Thin Stnd | STD BRAIN 1MM, iDose | HEAD W/O CONTRAST | Head without IV contrast
+    Schädel nativ | SIN CONTRASTE | sans injection | ohne KM | Post fossa 2.5mm | POST-OP HEAD | NON-CONTRAST | Low dose head
+    UNENHANCED | Axial 5.0 H31s
+"""
+CONTRAST_NAMES = """
+    POST CONTRAST | 4cc sec 150cc D3D on | CONTRAST | CECT | ORAL IV | CTA HEAD | C+ Head | mit KM | HEAD W CONTRAST | Angio 0.75
+    WITH AND WITHOUT CONTRAST | WITHOUT AND WITH CONTRAST | HEAD W/WO CONTRAST | Post
+"""
+SOFT_KERNELS = "H31s | Hr40f\\3 | J30s | STANDARD | SOFT | STD+ | UB | FC21 | FC64"
+BONE_KERNELS = "H60s | H70h | Hr64h\\3 | BONE | BONEPLUS | YA | FC30 | FC81"
+
+
+def names(text: str) -> list[str]:
+    return [name.strip() for line in text.strip().splitlines() for name in line.split("|")]
+
+
+class TestWords:
+    @pytest.mark.parametrize("name", names(PLAIN_NAMES))
+    def test_names_of_plain_soft_series(self, name: str) -> None:
+        assert not words.names_contrast(name)
+        assert not words.names_bone(name)
+        assert not words.names_map(name)
+        assert not words.names_other_part(name, "HEAD")
+        assert not words.REPORT.search(words.normal_form(name))
+        assert not words.LOCALIZER.search(words.normal_form(name))
+
+    @pytest.mark.parametrize("name", ["BONE", "BONE THIN", "PRE CONTRAST BONE", "Knochen 1.0", "CT BONE-2"])
+    def test_names_of_bone_series(self, name: str) -> None:
+        assert words.names_bone(name)
+
+    @pytest.mark.parametrize("name", names(CONTRAST_NAMES))
+    def test_names_of_series_with_contrast(self, name: str) -> None:
+        assert words.names_contrast(name)
+
+    def test_kernels(self) -> None:
+        assert [kernel for kernel in names(SOFT_KERNELS) if words.is_bone_kernel(kernel)] == []
+        assert [kernel for kernel in names(BONE_KERNELS) if not words.is_bone_kernel(kernel)] == []
+
+    @pytest.mark.parametrize(
+        ("agent", "given"), [("", False), ("NONE", False), ("No contrast", False), ("OMNIPAQUE 350", True), ("IV", True)]
+    )
+    def test_agents(self, agent: str, given: bool) -> None:
+        assert words.names_agent(agent) == given
