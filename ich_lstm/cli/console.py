@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from ich_lstm.errors import ConfigError, IchLstmError
 
@@ -81,19 +81,30 @@ def progress_bar(out: "Console") -> Iterator[Callable[[str, int, int | None], No
         yield tell
 
 
-def parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
-    """Parse, with wrong usage as a ConfigError that names the nearest option."""
-    parser.exit_on_error = False
-    try:
-        known, unknown = parser.parse_known_args(arguments)
-    except (argparse.ArgumentError, SystemExit) as error:
-        raise _usage_error(parser, str(error)) from error
-    if unknown:
-        near = difflib.get_close_matches(unknown[0].split("=")[0], list(parser._option_string_actions), n=1)
-        todo = f"Did you mean {near[0]}? " if near else ""
-        raise _usage_error(parser, f"unknown argument {unknown[0]}", todo)
-    return known
+class OptionParser(argparse.ArgumentParser):
+    """An argument parser that raises a ConfigError, with the nearest option where one is unknown."""
 
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, add_help=False, allow_abbrev=False)
 
-def _usage_error(parser: argparse.ArgumentParser, got: str, todo: str = "") -> ConfigError:
-    return ConfigError("wrong_usage", where="command line", got=got, todo=f"{todo}{parser.prog} --help lists the options.")
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parse.
+
+        Raises:
+            ConfigError: If an option is unknown, missing or malformed.
+        """
+        known = list(self._option_string_actions)
+        for argument in arguments:
+            name = argument.split("=")[0]
+            # Before anything else: a misspelt option would be reported as a missing one.
+            if name.startswith("--") and name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                self._fail(f"unknown option {name}", f"Did you mean {near[0]}? " if near else "")
+        return self.parse_args(arguments)
+
+    def error(self, message: str) -> NoReturn:
+        """What argparse calls; without its usage text and its exit."""
+        self._fail(message)
+
+    def _fail(self, got: str, todo: str = "") -> NoReturn:
+        raise ConfigError("wrong_usage", where="command line", got=got, todo=f"{todo}{self.prog} --help lists the options.")

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import pandas as pd
 import torch
 import yaml
+from jsonargparse import ArgumentParser, Namespace
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
@@ -55,15 +56,7 @@ def run_training(recipe: str, arguments: list[str]) -> int:
     _quiet()
     out = console()
     training = _Training(recipe, arguments)
-    folder, data, trainer = training.folder, training.datamodule, training.trainer
-    if _rank() == 0:
-        _write_config(folder, training.plain_config)
-        with progress_bar(out) as tell:
-            training.make_phantom(tell)
-            data.progress = tell
-            data.prepare_data()
-        data.setup("fit")
-        out.print(f"[bold]{recipe}[/]: {_in_words(data)}")
+    folder, data, trainer = training.folder, training.data, training.trainer
     trainer.fit(training.model, data)
     if _rank() != 0:
         return DONE
@@ -88,7 +81,6 @@ class _Training(LightningCLI):
     """LightningCLI without subcommands, with the keys ``--out`` and ``--phantom``, and a run's folder."""
 
     model: ScanClassifier
-    datamodule: ScanDataModule
 
     def __init__(self, recipe: str, arguments: list[str]) -> None:
         self.recipe = recipe
@@ -133,20 +125,33 @@ class _Training(LightningCLI):
         shows_bar = console().is_terminal
         self.trainer_defaults["callbacks"] = [self.checkpoint, RichProgressBar() if shows_bar else _EpochLines()]
         config.trainer.enable_progress_bar = shows_bar
+        # The data come before the model: what is wrong with them should show at once, not after a download of weights.
+        parser = ArgumentParser()
+        parser.add_class_arguments(ScanDataModule, "data")
+        self.data: ScanDataModule = parser.instantiate(Namespace(data=config.data)).data
+        if _rank() == 0:
+            _write_config(self.folder, self.plain_config)
+            self._prepare_data()
+
+    def _prepare_data(self) -> None:
+        out = console()
+        with progress_bar(out) as tell:
+            if self.config.phantom is not None:
+                settings = PhantomSettings(**vars(self.config.phantom))
+                what = "making synthetic heads"
+                tell(what, 0, settings.patients)
+                write_phantom(settings, self.folder / "phantom", progress=lambda done: tell(what, done, settings.patients))
+            self.data.progress = tell
+            self.data.prepare_data()
+            self.data.progress = None
+        self.data.setup("fit")
+        out.print(f"[bold]{self.recipe}[/]: {_in_words(self.data)}")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer, with a CSV log in the run's folder unless another logger is configured."""
         if self.config.trainer.logger is None:
             kwargs["logger"] = CSVLogger(self.folder, name="", version="")
         return super().instantiate_trainer(**kwargs)
-
-    def make_phantom(self, tell: Callable[[str, int, int | None], None]) -> None:
-        """Write the synthetic heads, if they are asked for."""
-        if self.config.phantom is not None:
-            settings = self.config_init.phantom
-            what = "making synthetic heads"
-            tell(what, 0, settings.patients)
-            write_phantom(settings, self.folder / "phantom", progress=lambda done: tell(what, done, settings.patients))
 
 
 class _EpochLines(Callback):

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ich_lstm.cli.console import DONE, console, parse, progress_bar, run_command
+from ich_lstm.cli.console import DONE, OptionParser, console, progress_bar, run_command
 
 HELP = """
 ich-phantom --out DIR [--patients 100] [--slices 30] [--size 256] [--seed 1]
@@ -34,13 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _phantom(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("ich-phantom", add_help=False)
+    parser = OptionParser("ich-phantom")
     parser.add_argument("--out", type=Path, required=True)
     for name, kind in {"patients": int, "slices": int, "size": int, "seed": int, "prevalence": float, "noise": float}.items():
         # The defaults are those of PhantomSettings: what is not given is not passed on.
         parser.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS)
     parser.add_argument("--workers", type=int)
-    given = vars(parse(parser, arguments))
+    given = vars(parser.parse(arguments))
     from ich_lstm.phantom import PhantomSettings, write_phantom
 
     folder, workers = given.pop("out"), given.pop("workers")

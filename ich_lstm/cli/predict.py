@@ -1,11 +1,10 @@
 """ich-predict: probabilities of hemorrhage for every study below a path."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ich_lstm.cli.console import DONE, FAILED, SOME_FAILED, console, parse, progress_bar, run_command
+from ich_lstm.cli.console import DONE, FAILED, SOME_FAILED, OptionParser, console, progress_bar, run_command
 
 HELP = """
 ich-predict PATH [PATH ...] --checkpoint FILE_OR_FOLDER --out DIR
@@ -32,14 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _predict(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("ich-predict", add_help=False)
+    parser = OptionParser("ich-predict")
     parser.add_argument("paths", type=Path, nargs="+", metavar="PATH")
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--series")
     parser.add_argument("--project-key", type=Path)
     parser.add_argument("--device", choices=("cpu", "cuda"))
-    given = parse(parser, arguments)
+    given = parser.parse(arguments)
     import torch
 
     from ich_lstm.learning.classifier import ScanClassifier

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ich_lstm.cli.console import DONE, SOME_FAILED, console, parse, progress_bar, run_command
+from ich_lstm.cli.console import DONE, SOME_FAILED, OptionParser, console, progress_bar, run_command
 
 HELP = """
 ich-prepare PATH --out DIR [--labels CSV] [--size 256] [--crop head]
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _prepare(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser("ich-prepare", add_help=False)
+    parser = OptionParser("ich-prepare")
     parser.add_argument("path", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--labels", type=Path)
@@ -41,7 +41,7 @@ def _prepare(arguments: list[str]) -> int:
     parser.add_argument("--crop", default=argparse.SUPPRESS)
     parser.add_argument("--workers", type=int)
     parser.add_argument("--project-key", type=Path)
-    given = parse(parser, arguments)
+    given = parser.parse(arguments)
     from ich_lstm.data.prepare import prepare
     from ich_lstm.data.table import read_label_table
     from ich_lstm.pixels.preprocess import Preprocessing

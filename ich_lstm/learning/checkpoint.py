@@ -88,7 +88,9 @@ def _read_lightning(path: Path) -> SavedModel:
         content = torch.load(path, map_location="cpu", weights_only=True)
         about = content[ABOUT_KEY]
         state = content["state_dict"]
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:
+        raise _no_model(path, "a file that holds more than tensors and plain values, or none; it is not read") from error
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "no content"
         raise _no_model(path, f"{type(error).__name__}: {reason}") from error
     return _checked(path, about, {name.removeprefix("model."): tensor for name, tensor in state.items()})

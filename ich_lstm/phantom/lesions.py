@@ -189,7 +189,9 @@ class VentricleBlood:
         weight = cover(place.brain.ventricles + np.float32(0.2), place.slab.pixel_mm)
         weight *= cover(np.float32(self.level) - place.slab.y + np.float32(1.5) * place.texture, 2.5)
         if self.side:
-            weight *= cover(np.float32(-self.side) * place.brain_slab.x, 2.0)
+            # The fourth ventricle, below, fills from either side.
+            of_side = cover(np.float32(-self.side) * place.brain_slab.x, 2.0)
+            weight *= np.where(place.slab.z < -22, np.float32(1), of_side)
         return weight
 
 

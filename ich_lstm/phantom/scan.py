@@ -25,6 +25,9 @@ instance 40 mm² at 25 HU, or a clot 6 mm wide at 35 HU. Less is not to be seen 
 SEEN_HU = 8.0
 """A pixel that blood brightens by less than this, twice the usual noise, does not count."""
 
+UNHIDDEN = 0.9
+"""Nor does a pixel that holds more bone than the rest: a tenth of it outshines blood, as at the vertex."""
+
 HYDROCEPHALUS = 1.25
 """Blood in the ventricles dams up the CSF and widens them by this factor."""
 
@@ -179,11 +182,11 @@ class _Painter:
         if cut := bounding_box(inner < 1.5):
             bends = [bend.planes(depths, self._shape)[cut] for bend in self._bends]
             place = self._brain_place(slab.cut(cut), inner[cut], vault[cut], grain.middle[cut], bends)
+            inside[cut[1:]] = place.inside.mean(axis=0)
             for kind, (share, brighter) in _bleed(self._lesions, place).items():
                 blood[kind][cut[1:]] = share
-                contrast[kind] = brighter[brighter > SEEN_HU].sum()
+                contrast[kind] = brighter[(brighter > SEEN_HU) & (inside[cut[1:]] > UNHIDDEN)].sum()
             paint(hu[cut], place.brain.hu, place.inside)
-            inside[cut[1:]] = place.inside.mean(axis=0)
             ventricles[cut[1:]] = (cover(place.brain.ventricles, 1.0) * place.inside).mean(axis=0)
         return _Layer(hu.mean(axis=0), blood, contrast, inside, ventricles)
 

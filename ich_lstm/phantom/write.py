@@ -138,7 +138,9 @@ def _write_patient(settings: PhantomSettings, patient: int, images: Path) -> lis
         with pydicom.config.disable_value_validation():
             dataset = _slice_dataset(scan, i, stored[i])
             dataset.file_meta = _file_meta(file_uid(settings.seed, patient, i))
-            dataset.save_as(images / f"{uid}.dcm", enforce_file_format=True)
+            # Enforcing the file format would copy the data set's UID into the file-meta group; RSNA's two differ.
+            dataset.preamble = b"\0" * 128
+            dataset.save_as(images / f"{uid}.dcm", enforce_file_format=False)
     return [(uid, tuple(map(int, labels))) for uid, labels in zip(scan.sop_uids, scan.slice_labels, strict=True)]
 
 
@@ -172,6 +174,8 @@ def _slice_dataset(scan: PhantomScan, index: int, stored: np.ndarray) -> Dataset
 
 def _file_meta(uid: str) -> FileMetaDataset:
     meta = FileMetaDataset()
+    meta.FileMetaInformationGroupLength = 0  # pydicom puts the true length here when it writes
+    meta.FileMetaInformationVersion = b"\0\1"
     meta.MediaStorageSOPClassUID = CTImageStorage
     meta.MediaStorageSOPInstanceUID = UID(uid)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian

@@ -88,7 +88,12 @@ def _kind_of(start: bytes) -> str:
 def inflate(ref: FileRef, stream: BinaryIO) -> BinaryIO:
     """The rest of a deflated file (PS3.5, A.5), inflated up to a bound."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    data = inflater.decompress(stream.read(MAX_INFLATED_BYTES), MAX_INFLATED_BYTES)
+    try:
+        data = inflater.decompress(stream.read(MAX_INFLATED_BYTES), MAX_INFLATED_BYTES)
+    except zlib.error as error:
+        raise FileError(
+            "decode_failed", where=str(ref), got="a deflated data set that cannot be inflated", todo="Export the file again."
+        ) from error
     if inflater.unconsumed_tail:
         raise FileError(
             "deflated_bomb",

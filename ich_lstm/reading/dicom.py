@@ -52,7 +52,10 @@ def read_hu(header: SliceHeader) -> tuple[np.ndarray, tuple[Note, ...]]:
     if header.transfer_syntax in NATIVE_SYNTAXES:
         stored, repairs = _read_native(header)
     else:
-        stored = _decode(header)
+        # pydicom warns of harmless oddities of a file; they are ours to judge.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            stored = _decode(header)
     storage = Storage(
         slope=header.slope,
         intercept=header.intercept,
@@ -160,12 +163,11 @@ def _truncated(header: SliceHeader, got: int, expected: int) -> FileError:
 
 def _decode(header: SliceHeader) -> np.ndarray:
     """Decode compressed pixels with the decoders that pydicom finds."""
-    from pydicom.config import IGNORE
     from pydicom.pixels import get_decoder, pixel_array
     from pydicom.uid import UID
 
     where = str(header.source)
-    uid = UID(header.transfer_syntax, IGNORE)
+    uid = UID(header.transfer_syntax)
     try:
         decoder = get_decoder(uid)
     except (NotImplementedError, ValueError) as error:
@@ -183,8 +185,7 @@ def _decode(header: SliceHeader) -> np.ndarray:
             todo='Install one with: pip install "ich_lstm[codecs]"',
         )
     try:
-        with header.source.open() as stream, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with header.source.open() as stream:
             stored = pixel_array(stream, raw=True)
     except FileError:
         raise

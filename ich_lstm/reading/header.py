@@ -229,9 +229,11 @@ def read_header(ref: FileRef) -> SliceHeader:
             raise
         except RecursionError as error:
             raise FileError("nested_too_deep", where=str(ref), got="sequences nested too deep to parse") from error
-        except (OSError, zlib.error, zipfile.BadZipFile) as error:
+        except (zlib.error, zipfile.BadZipFile) as error:
             raise unreadable(ref, error) from error
         except Exception as error:  # pydicom lets many kinds escape from damaged files (struct, value, key, EOF ...)
+            if isinstance(error, OSError) and error.errno is not None:  # the system's; pydicom's own have no number
+                raise unreadable(ref, error) from error
             raise FileError(
                 "truncated_header",
                 where=str(ref),

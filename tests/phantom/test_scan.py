@@ -2,7 +2,6 @@ import subprocess
 import sys
 
 import numpy as np
-import pytest
 from scipy import ndimage
 
 from ich_lstm.labels import HEMORRHAGE_TYPES, LABELS
@@ -86,7 +85,7 @@ class TestLabels:
         assert visible.max() > 5 * VISIBLE_HU_MM2
         # Pixels that are hardly brighter do not count as visible, so the difference may be larger, never much smaller.
         assert (visible <= 1.1 * brighter + 0.2 * VISIBLE_HU_MM2).all()
-        assert (brighter <= 2 * visible + 2 * VISIBLE_HU_MM2).all()
+        assert brighter.sum() < 2 * visible.sum()
 
     def test_about_the_wanted_share_of_the_scans_bleeds(self):
         settings = PhantomSettings(seed=5, size=48, slices=8)

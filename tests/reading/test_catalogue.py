@@ -4,6 +4,7 @@ Every case makes a folder with a sound series of 8 slices, spoils it or adds to 
 looks at the scan or the refusal, and at the ledger, whose sum must be the number of files.
 """
 
+import errno
 import os
 import struct
 import zipfile
@@ -16,7 +17,9 @@ import pandas as pd
 import pytest
 from dicom_files import AXIAL, head, make_series, make_slice, slice_hu
 from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
 )
@@ -278,6 +281,7 @@ def _hu(i: int) -> np.ndarray:
 REPAIRS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "1-no-preamble": ({"preamble": False}, set()),
     "1-no-preamble-implicit": ({"preamble": False, "syntax": ImplicitVRLittleEndian}, set()),
+    "19-deflated": ({"syntax": DeflatedExplicitVRLittleEndian}, set()),
     "21-implicit": ({"syntax": ImplicitVRLittleEndian}, set()),
     "22-rescale-missing-but-hu": (
         {"PixelRepresentation": 1, "intercept": 0, "RescaleSlope": None, "RescaleIntercept": None},
@@ -580,6 +584,53 @@ def test_70_vanished_file_refuses_its_series(tmp_path: Path) -> None:
         load_scan(index.studies()[0].series[0], ledger=index.ledger)
     assert refusal.value.code == "unreadable"
     assert index.ledger.counts() == {"used": 0, "skipped": 0, "refused": 8}
+
+
+def test_70_disk_error_in_the_header_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_series(tmp_path)
+
+    def fail(*args: object, **options: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("ich_lstm.reading.header.read_dataset", fail)
+    with pytest.raises(IchLstmError) as refusal:
+        index_source(tmp_path)
+    assert refusal.value.code == "no_ct"
+    assert "8 unreadable" in str(refusal.value)
+
+
+def test_11_deflated_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_series(tmp_path)
+    monkeypatch.setattr("ich_lstm.reading.container.MAX_INFLATED_BYTES", 1 << 20)
+    make_slice(tmp_path / "bomb.dcm", syntax=DeflatedExplicitVRLittleEndian, stored=bytes(8 << 20))
+    assert read_like_prediction(tmp_path).codes("refused") == {"deflated_bomb": 1}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_mutated_files_end_in_a_scan_or_a_reason(seed: int, tmp_path: Path) -> None:
+    """Bit flips, cuts and length lies: nothing but the library's own errors comes out."""
+    rng = np.random.default_rng(seed)
+    syntax = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, JPEG2000Lossless)[seed % 4]
+    sound = [path.read_bytes() for path in make_series(tmp_path, syntax=syntax)]
+    for _ in range(20):
+        for i, data in enumerate(sound):
+            mutated = bytearray(data)
+            at = int(rng.integers(128, min(1200, len(data) - 4)))
+            match rng.integers(4):
+                case 0:
+                    mutated[at] ^= 1 << int(rng.integers(8))
+                case 1:
+                    del mutated[at:]
+                case 2:
+                    del mutated[at : at + int(rng.integers(1, 40))]
+                case _:
+                    mutated[at : at + 4] = rng.bytes(4)
+            if rng.random() < 0.3:
+                (tmp_path / f"{i}.dcm").write_bytes(mutated)
+        try:
+            read_like_prediction(tmp_path, training=True)
+        except IchLstmError as error:
+            assert error.code == "no_ct"  # noqa: PT017
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
