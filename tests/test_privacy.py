@@ -28,7 +28,8 @@ class TestProjectKey:
 
     def test_ids_are_stable_and_hide_the_identifier(self) -> None:
         key = ProjectKey(bytes(range(32)))
-        assert key.hash_id("1.2.840.1") == "3a7ca3e6bcf0a9b8" or len(key.hash_id("1.2.840.1")) == 16
+        # HMAC-SHA256, computed elsewhere: another id would part all predictions that exist from their tables.
+        assert key.hash_id("1.2.840.1") == "d25ba188eba8ea45"
         assert key.hash_id("1.2.840.1") != key.hash_id("1.2.840.2")
         assert "840" not in repr(key)
 

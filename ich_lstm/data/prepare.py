@@ -214,7 +214,7 @@ def _wanted_series(study: Study, labels: "_LabelMatcher", ledger: Ledger) -> lis
             ledger.mark(series.headers, "no_label", "no label speaks of it")
         return []
     try:
-        return [choose_series(study, ledger=ledger).series]
+        return [choose_series(study, allow_contrast=True, ledger=ledger).series]  # in training, contrast is flagged
     except IchLstmError:
         return []  # the ledger has every series' reason
 

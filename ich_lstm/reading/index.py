@@ -115,7 +115,7 @@ def index_source(path: Path | str, *, workers: int | None = None, progress: Prog
     Args:
         path: The source.
         workers: Processes that read. By default one per core where there are thousands of files, else none but this one.
-        progress: Called now and then with the number of files done so far.
+        progress: Called now and then with the number of files done since.
 
     Raises:
         SourceError: ``missing_path``, ``empty_folder``, or ``no_ct``, which says what was found instead.
@@ -125,13 +125,11 @@ def index_source(path: Path | str, *, workers: int | None = None, progress: Prog
     refs = walk_source(source, on_problem=lambda ref, error: problems.append((ref, error)))
     batches: list[pa.RecordBatch] = []
     errors: list[tuple[FileRef, FileError]] = []
-    done = 0
     for chunk in _read_chunks(refs, workers):
         batches.append(chunk.batch)
         errors += chunk.errors
-        done += len(chunk.batch) + len(chunk.errors)
         if progress is not None:
-            progress(done)
+            progress(len(chunk.batch) + len(chunk.errors))
     table = pa.Table.from_batches(batches, SCHEMA).combine_chunks()
     ledger = Ledger(table)
     for ref, error in chain(problems, errors):
