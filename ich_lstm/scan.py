@@ -24,6 +24,18 @@ class Note(NamedTuple):
         return f"{self.code}: {self.detail}" if self.detail else self.code
 
 
+class Slab(NamedTuple):
+    """The slices that one slice of a scan was averaged of, inferior to superior.
+
+    Args:
+        ids: Their identifiers.
+        positions_mm: Their positions along the slice normal.
+    """
+
+    ids: tuple[str, ...]
+    positions_mm: tuple[float, ...]
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Scan:
     """One series of head CT, checked and ordered; immutable.
@@ -41,6 +53,8 @@ class Scan:
         description: Series Description (0008,103E); may be empty.
         repairs: What was wrong in the files and has been put right.
         flags: What a reader of the result should know.
+        slabs: Of thin slices that were averaged, those of each slab, whose ``sop_uids`` then name the middle ones; empty
+            where the slices are those of the files.
     """
 
     hu: np.ndarray = field(repr=False)
@@ -54,6 +68,7 @@ class Scan:
     description: str = ""
     repairs: tuple[Note, ...] = ()
     flags: tuple[Note, ...] = ()
+    slabs: tuple[Slab, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if self.hu.dtype != np.int16 or self.hu.ndim != 3 or 0 in self.hu.shape:
@@ -63,6 +78,8 @@ class Scan:
                 f"Scan: {len(self.hu)} slices with {len(self.positions_mm)} positions and "
                 f"{len(self.sop_uids)} identifiers, expected one of each per slice"
             )
+        if self.slabs and len(self.slabs) != len(self.hu):
+            raise ValueError(f"Scan.slabs: {len(self.slabs)} for {len(self.hu)} slices, expected one each, or none at all")
         if (np.diff(self.positions_mm) < 0).any():
             raise ValueError("Scan.positions_mm: decreasing, expected slices ordered inferior to superior")
         if int(self.hu.min()) < HU_MIN or int(self.hu.max()) > HU_MAX:
@@ -73,3 +90,8 @@ class Scan:
     def __len__(self) -> int:
         """Number of slices."""
         return len(self.hu)
+
+    @property
+    def file_sop_uids(self) -> tuple[str, ...]:
+        """Identifiers of the slices of the files: ``sop_uids``, or those of all slabs in a row."""
+        return tuple(uid for slab in self.slabs for uid in slab.ids) if self.slabs else self.sop_uids

@@ -16,6 +16,9 @@ for each slice and each scan. A study that cannot be read gets a row with the re
   --out DIR            new or empty folder: slices.csv, scans.csv, manifest.json (shareable, hashed ids), and private/
                        (the key to the ids, the ledger of all files, the choice of series, a page per scan)
   --series UID         read this series instead of the one that is chosen; the beginning of the UID is enough
+  --allow-contrast     predict series with contrast too, where a study has nothing plainer (enhanced vessels look like
+                       subarachnoid blood; the prediction is flagged)
+  --allow-other-body-part  predict what is no head by its name or its pixels too
   --project-key FILE   key for the ids; left out: the user's own
   --device cpu         or cuda; left out: cuda if there is one
   --debug              show the traceback of an error
@@ -36,6 +39,8 @@ def _predict(arguments: list[str]) -> int:
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--series")
+    parser.add_argument("--allow-contrast", action="store_true")
+    parser.add_argument("--allow-other-body-part", action="store_true")
     parser.add_argument("--project-key", type=Path)
     parser.add_argument("--device", choices=("cpu", "cuda"))
     given = parser.parse(arguments)
@@ -51,7 +56,14 @@ def _predict(arguments: list[str]) -> int:
     done = failed = 0
     with progress_bar(out) as tell:
         results = predict_archive(
-            classifier, given.paths, given.out, key=ProjectKey.open(given.project_key), series_uid=given.series, progress=tell
+            classifier,
+            given.paths,
+            given.out,
+            key=ProjectKey.open(given.project_key),
+            series_uid=given.series,
+            allow_contrast=given.allow_contrast,
+            allow_other_part=given.allow_other_body_part,
+            progress=tell,
         )
         for result in results:
             # markup=False: a series description may hold square brackets.

@@ -1,10 +1,9 @@
 """A tree of images becomes a prepared folder: every file accounted for, every wanted scan cached."""
 
 import json
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -20,12 +19,14 @@ from ich_lstm.errors import IchLstmError, SourceError
 from ich_lstm.pixels.preprocess import Preprocessing, preprocess_scan
 from ich_lstm.privacy import ProjectKey, private_folder
 from ich_lstm.reading import FileRef, Ledger, Series, SliceHeader, Study, choose_series, index_source, load_scan
+from ich_lstm.reading.ahead import count_cores, map_ahead
 from ich_lstm.reading.ledger import LedgerRow
 
 MANIFEST = "manifest.json"
 KEY_TABLE = "key.parquet"
 LEDGER_TABLE = "ledger.csv"
 JOURNAL = "prepared.jsonl"
+INDEX_FOLDER = "index"
 
 JOBS_WORTH_A_PROCESS = 8
 """Starting a process takes as long as preparing a few scans."""
@@ -119,6 +120,7 @@ def prepare(
     key: ProjectKey,
     labels: LabelTable | None = None,
     workers: int | None = None,
+    executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> PreparedFolder:
     """Read a tree of head CT, and cache the scans to train on or to predict.
@@ -133,7 +135,9 @@ def prepare(
         preprocessing: Size and crop.
         key: The project's key, for the ids.
         labels: Which slices and scans are labelled; studies without any label are then left out. None: every study.
-        workers: Processes; by default one per processor.
+        workers: Processes; by default one per processor. With an executor: how many calls it can run at a time.
+        executor: What runs the calls instead of processes of this machine, for example that of a dask.distributed client;
+            ``root`` and ``out`` must have the same paths there, and the project's key travels to it.
         progress: Told how far it is.
 
     Returns:
@@ -143,7 +147,14 @@ def prepare(
         SourceError: If nothing can be read, or no scan is left.
     """
     tell = progress or (lambda what, done, total: None)
-    index = index_source(root, workers=workers, progress=lambda done: tell("reading headers", done, None))
+    private = private_folder(out)
+    index = index_source(
+        root,
+        workers=workers,
+        executor=executor,
+        folder=private / INDEX_FOLDER,
+        progress=lambda done: tell("reading headers", done, None),
+    )
     ledger = index.ledger
     cache = ScanCache(out / "cache", preprocessing)
     matcher = _LabelMatcher(labels, root)
@@ -154,13 +165,12 @@ def prepare(
         for study in index.studies()
         for series in _wanted_series(study, matcher, ledger)
     ]
-    private = private_folder(out)
     rows: list[pd.DataFrame] = []
-    for job, done in _run(jobs, private / JOURNAL, workers, lambda done: tell("preparing scans", done, len(jobs))):
+    for job, done in _run(jobs, private / JOURNAL, workers, executor, lambda done: tell("preparing scans", done, len(jobs))):
         ledger.update(done.ledger)
         if done.slice_ids:
             rows.append(_key_rows(job, done.slice_ids, root))
-    ledger.to_frame().to_csv(private / LEDGER_TABLE, index=False)
+    ledger.write_csv(private / LEDGER_TABLE)
     if not rows:
         raise SourceError(
             "no_scan",
@@ -177,7 +187,7 @@ def prepare(
         "scans": len(rows),
         "slices": len(table),
         "patients": int(table["patient_id"].nunique()),
-        "private": [f"private/{KEY_TABLE}", f"private/{LEDGER_TABLE}", f"private/{JOURNAL}"],
+        "private": [f"private/{name}" for name in (KEY_TABLE, LEDGER_TABLE, JOURNAL, INDEX_FOLDER)],
         "summary": ledger.summary(),
     }
     table.to_parquet(private / KEY_TABLE)
@@ -265,7 +275,9 @@ def folders_of(name: str) -> list[str]:
     return ["/".join(parts[: depth + 1]) for depth in range(len(parts))]
 
 
-def _run(jobs: list[_Job], journal: Path, workers: int | None, progress: Callable[[int], None]) -> Iterator[tuple[_Job, _Done]]:
+def _run(
+    jobs: list[_Job], journal: Path, workers: int | None, executor: Executor | None, progress: Callable[[int], None]
+) -> Iterator[tuple[_Job, _Done]]:
     """Prepare what is not prepared yet. The journal remembers what is, so that an interrupted run goes on."""
     before = _read_journal(journal)
     pending = [job for job in jobs if job.path.name not in before or not job.path.exists()]
@@ -274,7 +286,7 @@ def _run(jobs: list[_Job], journal: Path, workers: int | None, progress: Callabl
             yield job, before[job.path.name]
     progress(len(jobs) - len(pending))
     with journal.open("a") as file:
-        for job, done in zip(pending, _map(pending, workers), strict=True):
+        for job, done in zip(pending, _map(pending, workers, executor), strict=True):
             if done.slice_ids:  # a refused series is tried again: a codec may be installed by then
                 file.write(json.dumps([job.path.name, done.slice_ids, done.ledger]) + "\n")
                 file.flush()
@@ -282,14 +294,11 @@ def _run(jobs: list[_Job], journal: Path, workers: int | None, progress: Callabl
             yield job, done
 
 
-def _map(jobs: list[_Job], workers: int | None) -> Iterator[_Done]:
-    workers = min(workers or os.cpu_count() or 1, len(jobs) // JOBS_WORTH_A_PROCESS)
-    if workers <= 1:
-        yield from map(_prepare_scan, jobs)
-        return
-    # Spawned, not forked: torch's threads, if it is loaded, do not survive a fork.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(_prepare_scan, jobs, chunksize=max(1, min(16, len(jobs) // (4 * workers))))
+def _map(jobs: list[_Job], workers: int | None, executor: Executor | None) -> Iterator[_Done]:
+    workers = workers or count_cores()
+    if executor is None:
+        workers = min(workers, len(jobs) // JOBS_WORTH_A_PROCESS)
+    return map_ahead(_prepare_scan, jobs, workers, executor)
 
 
 def _read_journal(journal: Path) -> dict[str, _Done]:
@@ -307,7 +316,7 @@ def _read_journal(journal: Path) -> dict[str, _Done]:
 def _prepare_scan(job: _Job) -> _Done:
     ledger = Ledger()
     try:
-        scan = load_scan(job.series, training=True, ledger=ledger)
+        scan = load_scan(job.series, training=True, ledger=ledger, slab_mm=None)  # labels speak of single slices
     except IchLstmError:
         return _Done((), ledger.rows())
     cached = CachedScan(

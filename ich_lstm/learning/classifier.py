@@ -21,8 +21,8 @@ from ich_lstm.learning.metrics import LabelAUROC, WeightedLogLoss
 from ich_lstm.models.scan_model import ScanLogits, ScanModel
 from ich_lstm.pixels.preprocess import Preprocessing, preprocess_scan
 from ich_lstm.privacy import ProjectKey
-from ich_lstm.reading import choose_series, index_source, load_scan
-from ich_lstm.scan import Scan
+from ich_lstm.reading import choose_series, index_source, is_nifti, load_scan, read_nifti
+from ich_lstm.scan import Scan, Slab
 from ich_lstm.views.prediction import ScanPrediction
 
 
@@ -251,7 +251,7 @@ class ScanClassifier(LightningModule):
         given, an error lists the studies that could not be read.
 
         Args:
-            source: A scan, a folder, a zip, or a file.
+            source: A scan, a folder, a zip, or a file, which may be NIfTI.
             project_key: Key for the ids in the predictions; by default the user's own.
 
         Yields:
@@ -264,6 +264,9 @@ class ScanClassifier(LightningModule):
         key = project_key or ProjectKey.open()
         if isinstance(source, Scan):
             yield self.predict_scan(source, key)
+            return
+        if is_nifti(source):
+            yield self.predict_scan(read_nifti(source), key)
             return
         refused = []
         for study in index_source(Path(source)).studies():
@@ -321,6 +324,7 @@ class ScanClassifier(LightningModule):
             repairs=scan.repairs,
             model_name=self.name,
             model_hash=self.weights_hash(),
+            slabs=tuple(Slab(tuple(project_key.hash_id(uid) for uid in slab.ids), slab.positions_mm) for slab in scan.slabs),
         )
 
 

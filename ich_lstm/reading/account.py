@@ -51,9 +51,10 @@ class Account:
         return tuple(Note(code, detail) for code, detail in self._flags.items())
 
     def write(self, ledger: Ledger) -> None:
-        """Note the left-out slices in a ledger."""
+        """Note the left-out slices in a ledger; a frame is none, for its file has others that are used."""
         for header, code, detail in self.dropped:
-            ledger.mark([header], code, detail)
+            if header.frames == 1:
+                ledger.mark([header], code, detail)
 
     def _with_count(self, code: str, detail: str) -> str:
         count = self._slices[code]

@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from functools import lru_cache
 from typing import Any, BinaryIO
 
 from pydicom.filereader import data_element_generator
@@ -102,6 +103,22 @@ def inflate(ref: FileRef, stream: BinaryIO) -> BinaryIO:
             todo="Do not open it; ask where it comes from.",
         )
     return io.BytesIO(data)
+
+
+@lru_cache(maxsize=1)
+def kept_bytes(ref: FileRef, inflated: bool, size: int) -> bytes:
+    """A whole file, or what a deflated one holds; the last one is kept, for its other frames will be asked for.
+
+    Args:
+        ref: The file.
+        inflated: Whether the data set is deflated, and asked for.
+        size: Of the file; a file that has changed is read again.
+    """
+    with ref.open() as stream:
+        if inflated:
+            start_data_set(ref, stream)
+            stream = inflate(ref, stream)
+        return stream.read()
 
 
 def _uid(value: bytes | None) -> str:

@@ -1,10 +1,15 @@
 """One DICOM file -> its header, and its pixels in Hounsfield units with the known repairs."""
 
-import warnings
+import io
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import BinaryIO
 
 import numpy as np
 
 from ich_lstm.errors import FileError
+from ich_lstm.reading.compressed import read_compressed
 from ich_lstm.reading.container import (
     DEFLATED,
     EXPLICIT_BIG,
@@ -12,11 +17,12 @@ from ich_lstm.reading.container import (
     IMPLICIT_LITTLE,
     UNDEFINED_LENGTH,
     inflate,
+    kept_bytes,
     start_data_set,
 )
 from ich_lstm.reading.header import SliceHeader as SliceHeader
 from ich_lstm.reading.header import read_header as read_header
-from ich_lstm.reading.rescale import RescaleError, Storage, to_hu
+from ich_lstm.reading.rescale import RescaleError, Storage, StoredPeaks, to_hu
 from ich_lstm.reading.sources import unreadable
 from ich_lstm.scan import Note
 
@@ -47,15 +53,7 @@ def read_hu(header: SliceHeader) -> tuple[np.ndarray, tuple[Note, ...]]:
         FileError: If they cannot be had, or are no HU; the code says why (``truncated_pixels``, ``bad_matrix``,
             ``pixel_format``, ``rescale_missing``, ``bad_rescale``, ``codec_missing`` and others).
     """
-    _check_format(header)
-    repairs: tuple[Note, ...] = ()
-    if header.transfer_syntax in NATIVE_SYNTAXES:
-        stored, repairs = _read_native(header)
-    else:
-        # pydicom warns of harmless oddities of a file; they are ours to judge.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            stored = _decode(header)
+    stored, repairs = read_stored(header)
     storage = Storage(
         slope=header.slope,
         intercept=header.intercept,
@@ -75,6 +73,48 @@ def read_hu(header: SliceHeader) -> tuple[np.ndarray, tuple[Note, ...]]:
             todo="Export the series again, with all attributes.",
         ) from error
     return hu, repairs + fixes
+
+
+def read_stored(header: SliceHeader) -> tuple[np.ndarray, tuple[Note, ...]]:
+    """Read the pixels of a slice as they are stored, before any rescale.
+
+    Args:
+        header: What :func:`read_header` gave.
+
+    Returns:
+        uint16 or int16 ``(rows, columns)``, and a note for each repair.
+
+    Raises:
+        FileError: As of :func:`read_hu`.
+    """
+    _check_format(header)
+    return _read_native(header) if header.transfer_syntax in NATIVE_SYNTAXES else (read_compressed(header), ())
+
+
+def has_rescale(header: SliceHeader) -> bool:
+    """Whether both Rescale Slope and Intercept are in the header."""
+    return header.slope is not None and header.intercept is not None
+
+
+def assume_rescale(headers: Sequence[SliceHeader]) -> list[SliceHeader]:
+    """Take the stored values of slices without rescale as HU, if those of all of them together have the peaks of HU.
+
+    A slice through the vertex alone has too little soft tissue to tell.
+
+    Args:
+        headers: Of one series.
+
+    Returns:
+        The same, those without rescale with a slope of 1 and an intercept of 0; unchanged if the values are not HU.
+    """
+    peaks = StoredPeaks()
+    for header in headers:
+        if not has_rescale(header):
+            with suppress(FileError):  # it is met again, with its reason, when the slice is read
+                peaks.add(read_stored(header)[0])
+    if not peaks.are_hu():
+        return list(headers)
+    return [header if has_rescale(header) else replace(header, slope=1.0, intercept=0.0) for header in headers]
 
 
 def _check_format(header: SliceHeader) -> None:
@@ -114,9 +154,9 @@ def _read_native(header: SliceHeader) -> tuple[np.ndarray, tuple[Note, ...]]:
     kind = "i2" if header.pixel_representation == 1 else "u2"
     stored = np.empty((header.rows, header.columns), ("<", ">")[header.big_endian] + kind)
     view = stored.data.cast("B")
-    with header.source.open() as stream:
+    with _open_data(header) as stream:
         try:
-            if header.transfer_syntax == DEFLATED:
+            if header.transfer_syntax == DEFLATED and not header.frame:
                 start_data_set(header.source, stream)
                 stream = inflate(header.source, stream)
             in_archive = header.source.member is not None
@@ -143,7 +183,22 @@ def _read_native(header: SliceHeader) -> tuple[np.ndarray, tuple[Note, ...]]:
     return native, _trailing_notes(header, spare, after[spare:])
 
 
+def _open_data(header: SliceHeader) -> BinaryIO:
+    """The file; of a frame in an archive, or of a deflated one, the whole content, which is not unpacked for each frame."""
+    deflated = header.transfer_syntax == DEFLATED
+    if header.frame and (deflated or header.source.member is not None):
+        try:
+            return io.BytesIO(kept_bytes(header.source, deflated, header.source.size()))
+        except FileError:
+            raise
+        except Exception as error:  # BadZipFile, zlib.error and EOFError of an archive
+            raise unreadable(header.source, error) from error
+    return header.source.open()
+
+
 def _trailing_notes(header: SliceHeader, spare: int, after: bytes) -> tuple[Note, ...]:
+    if header.frame < header.frames and header.frame:
+        return ()  # what follows is the next frame
     if spare > 1:
         return (Note("excess_pixels", f"{spare} bytes more than the matrix needs, left out"),)
     if after and int.from_bytes(after[:2], "big" if header.big_endian else "little") not in RAW_TRAILING_GROUPS:
@@ -159,49 +214,3 @@ def _truncated(header: SliceHeader, got: int, expected: int) -> FileError:
         expected=f"{expected:,}",
         todo="Copy or export the file again.",
     )
-
-
-def _decode(header: SliceHeader) -> np.ndarray:
-    """Decode compressed pixels with the decoders that pydicom finds."""
-    from pydicom.pixels import get_decoder, pixel_array
-    from pydicom.uid import UID
-
-    where = str(header.source)
-    uid = UID(header.transfer_syntax)
-    try:
-        decoder = get_decoder(uid)
-    except (NotImplementedError, ValueError) as error:
-        raise FileError(
-            "unknown_transfer_syntax",
-            where=where,
-            got=f"transfer syntax {header.transfer_syntax}",
-            todo="Export the series uncompressed (Explicit VR Little Endian).",
-        ) from error
-    if not decoder.is_available:
-        raise FileError(
-            "codec_missing",
-            where=where,
-            got=f"{uid.name} without a decoder",
-            todo='Install one with: pip install "ich_lstm[codecs]"',
-        )
-    try:
-        with header.source.open() as stream:
-            stored = pixel_array(stream, raw=True)
-    except FileError:
-        raise
-    except Exception as error:  # every decoder has its own kinds
-        raise FileError(
-            "decode_failed",
-            where=where,
-            got=f"{uid.name} pixels cannot be decoded ({type(error).__name__})",
-            todo="Export the file again.",
-        ) from error
-    if stored.shape != (header.rows, header.columns) or stored.dtype.kind not in "iu" or stored.dtype.itemsize != BYTES_PER_PIXEL:
-        raise FileError(
-            "decode_failed",
-            where=where,
-            got=f"decoded to {stored.dtype} {stored.shape}",
-            expected=f"16-bit {(header.rows, header.columns)}",
-            todo="Export the file again.",
-        )
-    return np.array(stored, stored.dtype.newbyteorder("="))

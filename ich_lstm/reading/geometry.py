@@ -92,3 +92,20 @@ def tilt_degrees(normal: np.ndarray) -> float:
 def positions_along(normal: np.ndarray, positions: Sequence[Sequence[float]]) -> np.ndarray:
     """Project positions in the patient onto the slice normal: mm, ``(n,)``."""
     return np.asarray(positions, float) @ normal
+
+
+def origins_in_plane(
+    display: Display, orientation: Sequence[float] | None, positions: Sequence[Sequence[float] | None]
+) -> np.ndarray | None:
+    """Where slices begin in their own plane, in mm across and down the displayed image, ``(n, 2)``; None if not known.
+
+    The corner is another one after a flip, but the same for all slices: only differences mean something.
+    """
+    known = [position for position in positions if position is not None]
+    if orientation is None or len(known) < len(positions):
+        return None
+    across, down = np.array(orientation[:3], float), np.array(orientation[3:], float)
+    if display.transpose:
+        across, down = down, across
+    axes = np.stack([-across if display.flip_columns else across, -down if display.flip_rows else down], axis=1)
+    return np.asarray(known, float) @ axes

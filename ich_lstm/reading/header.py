@@ -1,17 +1,18 @@
 """The header of one DICOM file: what anybody needs of it, and where its pixels lie."""
 
-import math
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, NamedTuple
 
+from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 
 from ich_lstm.errors import FileError
-from ich_lstm.reading.container import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE, inflate, start_data_set
+from ich_lstm.reading.container import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE, UNDEFINED_LENGTH, inflate, start_data_set
+from ich_lstm.reading.fields import convert_values
+from ich_lstm.reading.frames import FRAME_MARK, count_frames, frame_values, is_enhanced
 from ich_lstm.reading.sources import FileRef, unreadable
 
 DEFER_BYTES = 1 << 16
@@ -66,6 +67,8 @@ class SliceHeader:
         big_endian: Stored values are big endian.
         pixel_offset: Byte at which the pixel values begin (in a deflated file: after inflation, from the data set).
         pixel_length: Length of Pixel Data in bytes as the file claims it; 0xFFFFFFFF if encapsulated.
+        frame: Number of the frame that this is, from 1, in a multi-frame file; 0 where the file is one slice.
+        frames: Number of Frames (0028,0008).
     """
 
     source: FileRef
@@ -111,120 +114,114 @@ class SliceHeader:
     big_endian: bool = False
     pixel_offset: int = 0
     pixel_length: int = 0
+    frame: int = 0
+    frames: int = 1
 
 
-def _text(value: bytes, little: bool) -> str:
-    try:
-        return value.decode().strip(" \0")
-    except UnicodeDecodeError:
-        return value.decode("latin-1").strip(" \0")
-
-
-def _upper(value: bytes, little: bool) -> str:
-    return _text(value, little).upper()
-
-
-def _words(value: bytes, little: bool) -> tuple[str, ...]:
-    return tuple(word.strip() for word in _text(value, little).upper().split("\\"))
-
-
-def _floats(value: bytes, little: bool) -> tuple[float, ...]:
-    try:
-        return tuple([float(part) for part in value.strip(b" \0").split(b"\\")])
-    except ValueError:
-        return (math.nan,)
-
-
-def _float(value: bytes, little: bool) -> float | None:
-    values = _floats(value, little)
-    return values[0] if len(values) == 1 else math.nan
-
-
-def _integer_text(value: bytes, little: bool) -> int | None:
-    try:
-        number = int(value.strip(b" \0"))
-    except ValueError:
-        return None
-    return number if abs(number) < 1 << 31 else None  # the bounds of VR IS (PS3.5, 6.2)
-
-
-def _unsigned(value: bytes, little: bool) -> int:
-    return int.from_bytes(value[:2], "little" if little else "big")
-
-
-def _is_yes(value: bytes, little: bool) -> bool:
-    return value.strip(b" \0") in (b"01", b"YES")
-
-
-# Values are converted here, from the raw bytes that pydicom has cut out: its own conversion costs more than the
-# parsing, and complains about every "ID_..." of RSNA's.
-_FIELDS: tuple[tuple[str, int, Callable[[bytes, bool], Any]], ...] = (
-    ("sop_uid", 0x00080018, _text),
-    ("series_uid", 0x0020000E, _text),
-    ("study_uid", 0x0020000D, _text),
-    ("patient_id", 0x00100020, _text),
-    ("modality", 0x00080060, _upper),
-    ("image_type", 0x00080008, _words),
-    ("sop_class_uid", 0x00080016, _text),
-    ("rows", 0x00280010, _unsigned),
-    ("columns", 0x00280011, _unsigned),
-    ("position", 0x00200032, _floats),
-    ("orientation", 0x00200037, _floats),
-    ("pixel_spacing", 0x00280030, _floats),
-    ("instance_number", 0x00200013, _integer_text),
-    ("acquisition_number", 0x00200012, _integer_text),
-    ("acquisition_time", 0x00080033, _text),
-    ("acquisition_time", 0x00080032, _text),  # where both are there, this one stays
-    ("slice_location", 0x00201041, _float),
-    ("series_number", 0x00200011, _integer_text),
-    ("series_description", 0x0008103E, _text),
-    ("study_description", 0x00081030, _text),
-    ("body_part", 0x00180015, _upper),
-    ("thickness", 0x00180050, _float),
-    ("kernel", 0x00181210, _text),
-    ("contrast_agent", 0x00180010, _text),
-    ("tilt", 0x00181120, _float),
-    ("slope", 0x00281053, _float),
-    ("intercept", 0x00281052, _float),
-    ("bits_allocated", 0x00280100, _unsigned),
-    ("bits_stored", 0x00280101, _unsigned),
-    ("pixel_representation", 0x00280103, _unsigned),
-    ("photometric", 0x00280004, _upper),
-    ("samples_per_pixel", 0x00280002, _unsigned),
-    ("padding", 0x00280120, _unsigned),
-    ("padding_limit", 0x00280121, _unsigned),
-    ("patient_position", 0x00185100, _upper),
-    ("patient_age", 0x00101010, _upper),
-    ("kvp", 0x00180060, _float),
-    ("lossy", 0x00282110, _is_yes),
-    ("burned_in", 0x00280301, _is_yes),
-)
-_FRAMES = 0x00280008
 _PIXEL_DATA = 0x7FE00010
 _FIRST_PIXEL_TAG = 0x7FE00008  # float pixel data; double is 0x7FE00009
+_SECONDARY_CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
 
 
-class _PixelTag(NamedTuple):
-    tag: int
-    offset: int
-    length: int
+class _Parsed(NamedTuple):
+    """A data set up to its pixels, and where they are."""
+
+    syntax: str
+    data_set: Dataset
+    pixel_tag: int | None
+    pixel_offset: int
+    pixel_length: int
+
+    @property
+    def little(self) -> bool:
+        return self.syntax != EXPLICIT_BIG
+
+    @property
+    def elements(self) -> dict[Any, Any]:
+        """As they were cut out, unconverted."""
+        return dict(self.data_set.items())
 
 
 def read_header(ref: FileRef) -> SliceHeader:
     """Read one file up to its pixels.
 
-    A file without preamble is read too, if it looks like DICOM.
+    A file without preamble is read too, if it looks like DICOM. Of an enhanced multi-frame file this is the first frame, with
+    the number of all of them in ``frames``; :func:`read_frames` gives each.
 
     Raises:
-        FileError: If the file is no single CT image; the code says why (``not_dicom``, ``dicomdir``, ``no_pixels``,
-            ``not_ct``, ``multi_frame``, ``truncated_header``, ``unreadable`` and others).
+        FileError: If the file is no CT image; the code says why (``not_dicom``, ``dicomdir``, ``no_pixels``, ``not_ct``,
+            ``multi_frame``, ``truncated_header``, ``unreadable`` and others).
     """
+    parsed = _parse_file(ref, DEFER_BYTES)
+    elements = parsed.elements
+    values = convert_values(elements, parsed.little)
+    _check_is_ct_image(ref, values, parsed)
+    count = count_frames(elements)
+    if count > 1 or is_enhanced(elements):
+        frames = _frames_of(ref)
+        uid = frames[0].sop_uid.partition(FRAME_MARK)[0]
+        return frames[0] if count == 1 else replace(frames[0], frame=0, sop_uid=uid)
+    return _header(ref, parsed, values)
+
+
+def read_frames(header: SliceHeader) -> list[SliceHeader]:
+    """The slices of a multi-frame file, one per frame; of any other file, itself.
+
+    Args:
+        header: What :func:`read_header` gave.
+
+    Raises:
+        FileError: If the file has vanished or changed since.
+    """
+    return _frames_of(header.source) if header.frames > 1 and not header.frame else [header]
+
+
+def _frames_of(ref: FileRef) -> list[SliceHeader]:
+    parsed = _parse_file(ref, None)  # functional groups are longer than what is deferred otherwise
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            frames = frame_values(parsed.data_set, parsed.little)
+    except FileError:
+        raise
+    except Exception as error:  # pydicom's, on damaged sequences; ValueError of our own
+        is_capture = str(parsed.data_set.get("SOPClassUID", "")).startswith(_SECONDARY_CAPTURES)
+        raise FileError(
+            "secondary_capture" if is_capture else "multi_frame",
+            where=str(ref),
+            got=str(error) if type(error) is ValueError else f"functional groups that cannot be parsed ({type(error).__name__})",
+            expected="as many frames as functional groups (PS3.3 C.7.6.16)",
+            todo="Export the study again, or as classic CT images.",
+        ) from error
+    headers = []
+    for i, values in enumerate(frames):
+        header = _header(ref, parsed, values)
+        offset, length = header.pixel_offset, header.pixel_length
+        if length != UNDEFINED_LENGTH:
+            size = header.rows * header.columns * ((header.bits_allocated or 0) // 8)
+            offset, length = offset + i * size, min(size, max(0, length - i * size))
+        headers.append(replace(header, frame=i + 1, frames=len(frames), pixel_offset=offset, pixel_length=length))
+    return headers
+
+
+def _header(ref: FileRef, parsed: _Parsed, values: dict[str, Any]) -> SliceHeader:
+    return SliceHeader(
+        source=ref,
+        transfer_syntax=parsed.syntax,
+        big_endian=not parsed.little,
+        pixel_offset=parsed.pixel_offset,
+        pixel_length=parsed.pixel_length,
+        **values,
+    )
+
+
+def _parse_file(ref: FileRef, defer: int | None) -> _Parsed:
     with ref.open() as stream:
         try:
             # pydicom warns of harmless oddities of a file; they are ours to judge.
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return _parse(ref, stream)
+                return _parse(ref, stream, defer)
         except FileError:
             raise
         except RecursionError as error:
@@ -243,50 +240,31 @@ def read_header(ref: FileRef) -> SliceHeader:
             ) from error
 
 
-def _parse(ref: FileRef, stream: BinaryIO) -> SliceHeader:
+def _parse(ref: FileRef, stream: BinaryIO, defer: int | None) -> _Parsed:
     syntax = start_data_set(ref, stream)
-    little = syntax != EXPLICIT_BIG
     if syntax == DEFLATED:
         stream = inflate(ref, stream)
-    found: list[_PixelTag] = []
+    found: list[tuple[int, int, int]] = []
 
     def at_pixels(tag: int, vr: str | None, length: int) -> bool:
         if tag < _FIRST_PIXEL_TAG:
             return False
         if tag <= _PIXEL_DATA:
-            found.append(_PixelTag(tag, stream.tell(), length))
+            found.append((tag, stream.tell(), length))
         return True
 
-    implicit = syntax == IMPLICIT_LITTLE
-    elements: dict[int, Any] = dict(read_dataset(stream, implicit, little, stop_when=at_pixels, defer_size=DEFER_BYTES).items())
-    values: dict[str, Any] = {}
-    for name, tag, convert in _FIELDS:
-        element = elements.get(tag)
-        if element is not None and type(element.value) is bytes:
-            values[name] = convert(element.value, little)
-    _check_is_ct_image(ref, values, elements, found)
-    if values.get("pixel_representation") == 1:
-        for name in ("padding", "padding_limit"):
-            if name in values and values[name] >= 0x8000:
-                values[name] -= 0x10000
-    return SliceHeader(
-        source=ref,
-        transfer_syntax=syntax,
-        big_endian=not little,
-        pixel_offset=found[0].offset,
-        pixel_length=found[0].length,
-        **values,
-    )
+    data_set = read_dataset(stream, syntax == IMPLICIT_LITTLE, syntax != EXPLICIT_BIG, stop_when=at_pixels, defer_size=defer)
+    return _Parsed(syntax, data_set, *(found[0] if found else (None, 0, 0)))
 
 
-def _check_is_ct_image(ref: FileRef, values: dict[str, Any], elements: dict[int, Any], found: list[_PixelTag]) -> None:
+def _check_is_ct_image(ref: FileRef, values: dict[str, Any], parsed: _Parsed) -> None:
     where = str(ref)
     modality = values.get("modality", "")
-    if not elements:
+    if not len(parsed.data_set):
         raise FileError("truncated_header", where=where, got="no data elements", expected="DICOM", todo="Export the file again.")
     if modality not in ("CT", ""):
         raise FileError("not_ct", where=where, got=modality, expected="CT")
-    if not found:
+    if parsed.pixel_tag is None:
         if "rows" in values or not modality:
             raise FileError(
                 "truncated_header",
@@ -300,17 +278,8 @@ def _check_is_ct_image(ref: FileRef, values: dict[str, Any], elements: dict[int,
         raise FileError("not_ct", where=where, got="DICOM without modality", expected="CT")
     if "rows" not in values:
         raise FileError("no_pixels", where=where, got="no Rows (0028,0010)", expected="an image")
-    if found[0].tag != _PIXEL_DATA:
+    if parsed.pixel_tag != _PIXEL_DATA:
         raise FileError("pixel_format", where=where, got="floating-point pixels", expected="16-bit integers")
-    frames = elements.get(_FRAMES)
-    if frames is not None and (_integer_text(frames.value or b"1", True) or 1) > 1:
-        raise FileError(
-            "multi_frame",
-            where=where,
-            got="several frames in one file",
-            expected="one slice per file",
-            todo="Export the study as classic CT images.",
-        )
     if not values.get("series_uid"):
         raise FileError(
             "no_series_uid",

@@ -1,32 +1,28 @@
 """A tree of any size -> a table of slice headers, and the ledger of every file."""
 
 import logging
-import multiprocessing
-import os
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ich_lstm.errors import FileError, SourceError
+from ich_lstm.reading.ahead import count_cores, map_ahead
 from ich_lstm.reading.header import SliceHeader, read_header
-from ich_lstm.reading.ledger import Ledger, LedgerRow
+from ich_lstm.reading.ledger import LEDGER_SCHEMA, Ledger
+from ich_lstm.reading.parts import PART_FILES, FilesRead, Parts, Read, mapped, to_part, write_parquet
 from ich_lstm.reading.reasons import phrase_of
-from ich_lstm.reading.sources import FileRef, walk_source
+from ich_lstm.reading.sources import FileRef, Found, find_files
 from ich_lstm.reading.study import Study, group_studies
-from ich_lstm.reading.table import SCHEMA, HeaderRows, to_batch
+from ich_lstm.reading.table import SCHEMA, HeaderRows, Rows
 
 logger = logging.getLogger(__name__)
 
 CHUNK_FILES = 256
-CHUNKS_AHEAD = 4
-"""Chunks per worker that are read ahead: bounds the memory, whatever the size of the tree."""
 
 FILES_FOR_WORKERS = 4096
 """Below this, starting processes takes longer than reading."""
@@ -47,7 +43,7 @@ class Index:
         ledger: What became of every file.
     """
 
-    def __init__(self, table: pa.Table, ledger: Ledger) -> None:
+    def __init__(self, table: Rows, ledger: Ledger) -> None:
         self._table = table
         self.ledger = ledger
 
@@ -64,14 +60,8 @@ class Index:
         """Write the index as Parquet files into a folder, which should be private."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        _write_table(self._table, folder / HEADERS_FILE)
-        rows = self.ledger.rows()
-        columns = list(zip(*rows, strict=True)) if rows else [()] * len(_LEDGER_SCHEMA)
-        paths = [path.encode(errors="surrogateescape") for path in columns[0]]
-        _write_table(
-            pa.Table.from_arrays([pa.array(paths, pa.binary()), *map(_strings, columns[1:])], schema=_LEDGER_SCHEMA),
-            folder / LEDGER_FILE,
-        )
+        write_parquet(iter(self._table.batches), SCHEMA, folder / HEADERS_FILE)
+        write_parquet(self.ledger.noted_batches(), LEDGER_SCHEMA, folder / LEDGER_FILE)
 
     @classmethod
     def read(cls, folder: Path | str) -> "Index":
@@ -82,128 +72,144 @@ class Index:
         """
         folder = Path(folder)
         try:
-            table = pq.read_table(folder / HEADERS_FILE, schema=SCHEMA)
-            noted = pq.read_table(folder / LEDGER_FILE, schema=_LEDGER_SCHEMA)
-        except (OSError, pa.ArrowException) as error:
+            table = _read_parquet(folder / HEADERS_FILE, SCHEMA)
+            ledger = Ledger(table)
+            noted = _read_parquet(folder / LEDGER_FILE, LEDGER_SCHEMA)
+        except (OSError, KeyError, pa.ArrowException) as error:
             raise SourceError(
                 "no_index",
                 where=str(folder),
                 got=f"no readable {HEADERS_FILE} and {LEDGER_FILE}",
                 todo="Make the index with ich-prepare.",
             ) from error
-        ledger = Ledger(table)
-        ledger.update(LedgerRow(**{**row, "path": row["path"].decode(errors="surrogateescape")}) for row in noted.to_pylist())
+        ledger.update_from(noted)
         return cls(table, ledger)
 
 
-_LEDGER_SCHEMA = pa.schema([pa.field("path", pa.binary()), *(pa.field(name, pa.string()) for name in LedgerRow._fields[1:])])
+def _read_parquet(path: Path, schema: pa.Schema) -> Rows:
+    with pq.ParquetFile(path) as file:
+        batches = (
+            pa.RecordBatch.from_arrays([batch.column(name) for name in schema.names], schema=schema)
+            for batch in file.iter_batches(PART_FILES)
+        )
+        if file.metadata.num_rows <= PART_FILES:
+            return Rows(list(batches), schema)
+        return mapped(batches, schema)
 
 
-def _strings(column: Iterable[str]) -> pa.Array:
-    return pa.array(column, pa.string())
+def index_source(
+    path: Path | str,
+    *,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    folder: Path | str | None = None,
+    progress: Progress | None = None,
+    must_have_ct: bool = True,
+) -> Index:
+    """Read the headers of all files of a folder, an archive or a single file.
 
-
-def _write_table(table: pa.Table, path: Path) -> None:
-    aside = path.with_name(f"{path.name}.{os.getpid()}")
-    pq.write_table(table, aside, compression="zstd")
-    os.replace(aside, path)
-
-
-def index_source(path: Path | str, *, workers: int | None = None, progress: Progress | None = None) -> Index:
-    """Read the headers of all files of a folder, a zip or a single file.
+    A stream: what was read goes to disk part by part, and memory hardly grows with the number of files.
 
     Args:
         path: The source.
         workers: Processes that read. By default one per core where there are thousands of files, else none but this one.
+            With an executor: how many calls it can run at a time.
+        executor: What reads instead of processes of this machine, for example that of a dask.distributed client. The
+            source must have the same path there.
+        folder: Where to write the index, which should be private. An indexing of the same source that was interrupted
+            there goes on where it stopped, and ends with the same index.
         progress: Called now and then with the number of files done since.
+        must_have_ct: Refuse a source without any CT slice; otherwise its index has no studies, and a ledger.
 
     Raises:
-        SourceError: ``missing_path``, ``empty_folder``, or ``no_ct``, which says what was found instead.
+        SourceError: ``missing_path``, ``empty_folder``, ``no_ct``, which says what was found instead, or
+            ``executor_failed``.
     """
     source = Path(path).absolute()
-    problems: list[tuple[FileRef, FileError]] = []
-    refs = walk_source(source, on_problem=lambda ref, error: problems.append((ref, error)))
-    batches: list[pa.RecordBatch] = []
-    errors: list[tuple[FileRef, FileError]] = []
-    for chunk in _read_chunks(refs, workers):
-        batches.append(chunk.batch)
-        errors += chunk.errors
-        if progress is not None:
-            progress(len(chunk.batch) + len(chunk.errors))
-    table = pa.Table.from_batches(batches, SCHEMA).combine_chunks()
-    ledger = Ledger(table)
-    for ref, error in chain(problems, errors):
-        ledger.add(ref, error)
-    if not len(table):
-        raise _no_ct(source, [error for _, error in chain(problems, errors)])
-    return Index(table, ledger)
+    folder = None if folder is None else Path(folder)
+    parts = Parts(folder, source)
+    try:
+        files = _read_files(source, parts, workers, executor, progress or (lambda done: None))
+        ledger = Ledger(files.headers, files.left_out)
+        if must_have_ct and not len(files.headers):
+            raise _no_ct(source, files.left_out)
+        index = Index(files.headers, ledger)
+        if folder is not None:
+            index.write(folder)
+            parts.remove()
+        return index
+    finally:
+        parts.close()
 
 
-def _no_ct(source: Path, errors: list[FileError]) -> SourceError:
-    found = Counter(error.got if error.code in ("not_ct", "not_dicom") else phrase_of(error.code) for error in errors)
+def _read_files(source: Path, parts: Parts, workers: int | None, executor: Executor | None, progress: Progress) -> FilesRead:
+    """All files of a source, without those that an earlier run has read."""
+    known = 0
+
+    def unread() -> Iterator[Found]:
+        nonlocal known
+        for found in find_files(source):
+            if not len(parts) or (found if isinstance(found, FileRef) else found[0]) not in parts:
+                yield found
+                continue
+            known += 1
+            if known % CHUNK_FILES == 0:
+                progress(CHUNK_FILES)
+
+    for batch in _read_chunks(unread(), workers, executor):
+        parts.add(batch)
+        progress(len(batch))
+    if known % CHUNK_FILES:
+        progress(known % CHUNK_FILES)
+    if known == len(parts):
+        return parts.finish()
+    logger.warning("files were removed since indexing was interrupted; it begins again")
+    parts.forget()
+    return _read_files(source, parts, workers, executor, progress)
+
+
+def _no_ct(source: Path, left_out: Rows) -> SourceError:
+    found: Counter[str] = Counter()
+    for batch in left_out.batches:
+        for code, got in zip(batch.column("code").to_pylist(), batch.column("got").to_pylist(), strict=True):
+            found[got if code in ("not_ct", "not_dicom") else phrase_of(code)] += 1
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in found.most_common())
     return SourceError(
         "no_ct",
         where=str(source),
-        got=f"{len(errors):,} {'file' if len(errors) == 1 else 'files'}: {kinds}",
+        got=f"{len(left_out):,} {'file' if len(left_out) == 1 else 'files'}: {kinds}",
         expected="CT slices as DICOM",
         todo="Name the folder of a head CT.",
     )
 
 
-class _Chunk(NamedTuple):
-    batch: pa.RecordBatch
-    errors: list[tuple[FileRef, FileError]]
+def _read_chunk(chunk: list[Found]) -> pa.RecordBatch:
+    files: list[Read] = []
+    for found in chunk:
+        files.append(found if isinstance(found, tuple) else (found, _read(found)))
+    return to_part(files)
 
 
-def _read_chunk(refs: list[FileRef]) -> _Chunk:
-    headers: list[SliceHeader] = []
-    errors: list[tuple[FileRef, FileError]] = []
-    for ref in refs:
-        try:
-            headers.append(read_header(ref))
-        except FileError as error:
-            errors.append((ref, error.with_traceback(None)))
-    return _Chunk(to_batch(headers), errors)
+def _read(ref: FileRef) -> SliceHeader | FileError:
+    try:
+        return read_header(ref)
+    except FileError as error:
+        return error
 
 
-def _chunked(refs: Iterator[FileRef]) -> Iterator[list[FileRef]]:
-    while chunk := list(islice(refs, CHUNK_FILES)):
+def _chunked(files: Iterator[Found]) -> Iterator[list[Found]]:
+    while chunk := list(islice(files, CHUNK_FILES)):
         yield chunk
 
 
-def _read_chunks(refs: Iterator[FileRef], workers: int | None) -> Iterator[_Chunk]:
+def _read_chunks(files: Iterator[Found], workers: int | None, executor: Executor | None) -> Iterator[pa.RecordBatch]:
     """Read headers chunk by chunk, in the order of the source, in this process or in several."""
     if workers is None:
-        start = list(islice(refs, FILES_FOR_WORKERS))
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        if len(start) < FILES_FOR_WORKERS:
-            workers = 1
-        refs = chain(start, refs)
-    chunks = _chunked(refs)
-    # Workers of a data loader are daemonic and may have no children.
-    if workers <= 1 or multiprocessing.current_process().daemon:
-        yield from map(_read_chunk, chunks)
-    else:
-        yield from _read_in_processes(chunks, workers)
-
-
-def _read_in_processes(chunks: Iterator[list[FileRef]], workers: int) -> Iterator[_Chunk]:
-    # fork would copy the locks of torch's threads in whatever state they are.
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    waiting: deque[tuple[list[FileRef], Future[_Chunk]]] = deque()
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context(method)) as pool:
-        try:
-            for chunk in chunks:
-                waiting.append((chunk, pool.submit(_read_chunk, chunk)))
-                if len(waiting) >= workers * CHUNKS_AHEAD:
-                    yield waiting[0][1].result()
-                    waiting.popleft()
-            while waiting:
-                yield waiting[0][1].result()
-                waiting.popleft()
-            return
-        except BrokenProcessPool:
-            logger.warning("a process that reads headers died; going on in one process")
-            rest = chain([chunk for chunk, _ in waiting], chunks)
-    yield from map(_read_chunk, rest)
+        workers = count_cores()
+        if executor is None:
+            start = list(islice(files, FILES_FOR_WORKERS))
+            if len(start) < FILES_FOR_WORKERS:
+                workers = 1
+            files = chain(start, files)
+            del start
+    yield from map_ahead(_read_chunk, _chunked(files), workers, executor)

@@ -37,6 +37,7 @@ REASONS: dict[str, Reason] = {
     "bad_archive": Reason("refused", "damaged archive"),
     "archive_traversal": Reason("refused", "archive with paths outside itself"),
     "archive_bomb": Reason("refused", "archive that inflates beyond bounds"),
+    "nested_archive": Reason("refused", "archives nested too deep"),
     "encrypted": Reason("refused", "encrypted"),
     # the pixels of one file
     "bad_matrix": Reason("refused", "implausible matrix size"),
@@ -47,10 +48,19 @@ REASONS: dict[str, Reason] = {
     "unknown_transfer_syntax": Reason("refused", "unknown transfer syntax"),
     "codec_missing": Reason("refused", "codec not installed"),
     "decode_failed": Reason("refused", "pixels cannot be decoded"),
+    "codec_crashed": Reason("refused", "decoder crashed"),
+    "codec_timeout": Reason("refused", "decoder took too long"),
+    # a NIfTI file
+    "not_nifti": Reason("refused", "unreadable NIfTI"),
+    "four_dimensions": Reason("refused", "not three dimensions"),
+    "not_finite": Reason("refused", "NaN or infinite values"),
+    "not_hu": Reason("refused", "values that are not HU"),
+    "nifti_bomb": Reason("refused", "NIfTI beyond bounds"),
     # slices that are left out of a scan
     "duplicate_file": Reason("skipped", "same file twice"),
     "repeated_position": Reason("skipped", "earlier of two slices at one position"),
     "other_orientation": Reason("skipped", "other orientation than its series"),
+    "neck": Reason("skipped", "below the head"),
     # a series that cannot become a scan
     "mixed_matrix": Reason("refused", "mixed matrix sizes"),
     "mixed_spacing": Reason("refused", "mixed pixel spacing"),
@@ -60,6 +70,7 @@ REASONS: dict[str, Reason] = {
     "no_position": Reason("refused", "no position"),
     "equal_positions": Reason("refused", "all positions equal"),
     "conflicting_uids": Reason("refused", "different slices under one UID"),
+    "no_head": Reason("refused", "no head in the images"),
     "no_usable_slice": Reason("refused", "no usable slice"),
     # a series that is not the one to read
     "localizer": Reason("skipped", "localizer"),

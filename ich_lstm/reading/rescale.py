@@ -28,6 +28,9 @@ UNSIGNED_TISSUE_PEAK = (0, 100)
 MIN_PEAK_SHARE = 0.01
 """A peak holds at least 1 % of the pixels."""
 
+SOFT_RANGE = 200
+"""HU around water in which the peak of soft tissue is looked for."""
+
 INT16_SIZE = 1 << 16
 
 
@@ -92,16 +95,23 @@ def to_hu(stored: np.ndarray, storage: Storage) -> tuple[np.ndarray, tuple[Note,
         storage = _assume_hu(stored, storage, repairs)
     slope, intercept = _checked_rescale(storage)
     bits = storage.bits_stored
-    if bits == 12 and intercept > NO_AIR_INTERCEPT:
-        if storage.signed:
-            stored = _extend_sign(stored, repairs)
-        else:
-            return _unwrap_rsna(stored, repairs), tuple(repairs)
-    elif bits == 16 and not storage.signed and intercept > NO_AIR_INTERCEPT and _looks_signed(stored):
+    padded: np.ndarray | None = None
+    if bits == 12 and intercept > NO_AIR_INTERCEPT and not storage.signed:
+        return _unwrap_rsna(stored, repairs), tuple(repairs)
+    if bits == 16 and not storage.signed and intercept > NO_AIR_INTERCEPT and _looks_signed(stored):
         stored = stored.view(np.int16)
         repairs.append(Note("unsigned_flag", "signed values flagged as unsigned"))
-    padded = _padding_mask(stored, storage, slope, intercept)
-    if padded is None and int(stored.min()) * slope + intercept < CIRCLE_BELOW_HU:
+    elif bits < 16 and storage.signed:
+        stored = _extend_sign(stored, bits, intercept, repairs)
+    elif bits < 16:
+        padded = _padding_mask(stored, storage, slope, intercept)  # before the bits of a padding value are taken for unused
+        stored = _mask_unused(stored, bits, padded, repairs)
+    if padded is None:
+        padded = _padding_mask(stored, storage, slope, intercept)
+    low = int(stored.min()) * slope + intercept
+    if low < CIRCLE_BELOW_HU and padded is not None and not padded.all():
+        low = int(stored[~padded].min()) * slope + intercept
+    if low < CIRCLE_BELOW_HU and (padded is None or not padded.all()):
         repairs.append(Note("below_air", "values below air, outside the field of view, set to air"))
     hu = _linear(stored, slope, intercept)
     if padded is not None and padded.any():
@@ -133,12 +143,35 @@ def _unwrap_rsna(stored: np.ndarray, repairs: list[Note]) -> np.ndarray:
     return hu
 
 
-def _extend_sign(stored: np.ndarray, repairs: list[Note]) -> np.ndarray:
-    """Signed 12-bit values whose sign was not carried into the upper four bits: none is negative, some pass 2047."""
-    if stored.min() < 0 or not 2047 < stored.max() <= 4095:
+def _extend_sign(stored: np.ndarray, bits: int, intercept: float, repairs: list[Note]) -> np.ndarray:
+    """Signed values of fewer than 16 bits, whose sign was not carried into the bits above, or has something else there."""
+    half = 1 << (bits - 1)
+    low, high = int(stored.min()), int(stored.max())
+    if -half <= low and high < half:
         return stored
-    repairs.append(Note("sign_12bit", "12-bit signed values without sign extension, extended"))
-    return (stored ^ 0x800) - 0x800
+    if -half <= low and high < 2 * half and (low < 0 or intercept <= NO_AIR_INTERCEPT):
+        return stored  # Bits Stored is one too small, or the values are unsigned: they are meant as they stand
+    if low >= 0 and high < 2 * half:
+        repairs.append(Note(f"sign_{bits}bit", f"{bits}-bit signed values without sign extension, extended"))
+    else:
+        repairs.append(Note("unused_bits", f"bits above the {bits} stored ones, left out"))
+    return (stored << (16 - bits)) >> (16 - bits)
+
+
+def _mask_unused(stored: np.ndarray, bits: int, padded: np.ndarray | None, repairs: list[Note]) -> np.ndarray:
+    """Unsigned values without what stands in the bits above (PS3.5 8.1.1): an old overlay, or a sign."""
+    if int(stored.max()) < 1 << bits:
+        return stored
+    over = stored >= 1 << bits
+    if padded is not None:
+        over &= ~padded
+    if not over.any():
+        return stored
+    if int(stored[over].min()) >= INT16_SIZE - (1 << (bits - 1)):
+        repairs.append(Note("unsigned_flag", "signed values flagged as unsigned"))
+        return stored.view(np.int16)
+    repairs.append(Note("unused_bits", f"bits above the {bits} stored ones, left out"))
+    return stored & np.uint16((1 << bits) - 1)
 
 
 def _looks_signed(stored: np.ndarray) -> bool:
@@ -149,22 +182,42 @@ def _looks_signed(stored: np.ndarray) -> bool:
     return air >= MIN_PEAK_SHARE and _share(stored, *UNSIGNED_TISSUE_PEAK) >= MIN_PEAK_SHARE
 
 
+class StoredPeaks:
+    """Whether stored values are HU as they stand: air near -1000, and soft tissue at 0 to 60. Of one slice or of many."""
+
+    def __init__(self) -> None:
+        self._size = 0
+        self._air = 0
+        self._soft = np.zeros(2 * SOFT_RANGE, np.int64)
+
+    def add(self, stored: np.ndarray) -> None:
+        """Count the values of a slice."""
+        self._size += stored.size
+        self._air += int(np.count_nonzero((stored >= AIR_PEAK_HU[0]) & (stored <= AIR_PEAK_HU[1])))
+        soft = stored[(stored > -SOFT_RANGE) & (stored < SOFT_RANGE)]
+        self._soft += np.bincount(soft.astype(np.int64) + SOFT_RANGE, minlength=2 * SOFT_RANGE)
+
+    def are_hu(self) -> bool:
+        """Whether both peaks are there."""
+        least = max(1.0, MIN_PEAK_SHARE * self._size)
+        peak = int(self._soft.argmax()) - SOFT_RANGE
+        return self._air >= least and int(self._soft.sum()) >= least and TISSUE_PEAK_HU[0] <= peak <= TISSUE_PEAK_HU[1]
+
+
+NO_RESCALE = Note("rescale_missing", "no rescale in the header; the stored values are HU")
+
+
 def _assume_hu(stored: np.ndarray, storage: Storage, repairs: list[Note]) -> Storage:
     """Without rescale, take the values as HU if air and soft tissue lie where they should; refuse them otherwise."""
-    soft = stored[(stored > -200) & (stored < 200)]
-    peak = int(np.bincount(soft.astype(np.int64) + 200).argmax()) - 200 if soft.size else None
-    if (
-        _share(stored, *AIR_PEAK_HU) < MIN_PEAK_SHARE
-        or peak is None
-        or not TISSUE_PEAK_HU[0] <= peak <= TISSUE_PEAK_HU[1]
-        or soft.size < MIN_PEAK_SHARE * stored.size
-    ):
+    peaks = StoredPeaks()
+    peaks.add(stored)
+    if not peaks.are_hu():
         raise RescaleError(
             "rescale_missing",
             "no Rescale Slope or Intercept (0028,1053), (0028,1052), and the stored values are not HU",
             "both, or air near -1000 and soft tissue at 0 to 60",
         )
-    repairs.append(Note("rescale_missing", "no rescale in the header; the stored values are HU"))
+    repairs.append(NO_RESCALE)
     return storage._replace(slope=1.0, intercept=0.0)
 
 

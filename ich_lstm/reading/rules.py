@@ -1,7 +1,7 @@
 """The rules by which a series is the plain axial brain one, or not; to be read as a list."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -124,10 +124,11 @@ RULES: tuple[tuple[str, Callable[[Facts], str]], ...] = (
 
 
 def preference(facts: Facts) -> tuple[object, ...]:
-    """Smaller is better: no contrast, usual energies, thick slices, plain by name, near 5 mm, more coverage, the lower number."""
+    """Smaller is better: no contrast, a head, usual energies, thick slices, plain by name, near 5 mm, more, the lower number."""
     thin, thick = facts.thickness_mm < THIN_MM, facts.thickness_mm > THICK_MM
     return (
         bool(_contrast(facts)),
+        bool(_not_head(facts)),
         words.names_energy(facts.text),
         2 * thin + thick,
         not words.PLAIN.search(facts.text),
@@ -145,11 +146,14 @@ def describe(facts: Facts) -> str:
     return f"axial, {len(facts.headers)} slices of {facts.thickness_mm:.1f} mm{kernel}"
 
 
-def first_objection(facts: Facts, allow_contrast: bool) -> tuple[str, str]:
-    """Code and reason of the first rule that speaks against a series; empty if none does."""
+def first_objection(facts: Facts, allowed: Collection[str] = ()) -> tuple[str, str]:
+    """Code and reason of the first rule that speaks against a series; empty if none does.
+
+    Args:
+        facts: Of the series.
+        allowed: Codes of rules that are not asked.
+    """
     for code, rule in RULES:
-        if code == "contrast" and allow_contrast:
-            continue
-        if reason := rule(facts):
+        if code not in allowed and (reason := rule(facts)):
             return code, reason
     return "", ""

@@ -1,19 +1,31 @@
 """The slices of one series -> an ordered, checked Scan."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ich_lstm.errors import FileError, IchLstmError, SeriesError
 from ich_lstm.reading import words
 from ich_lstm.reading.account import Account
-from ich_lstm.reading.dicom import SliceHeader, read_hu
-from ich_lstm.reading.geometry import Display, tilt_degrees
+from ich_lstm.reading.dicom import SliceHeader, assume_rescale, has_rescale, read_hu
+from ich_lstm.reading.geometry import Display, origins_in_plane, tilt_degrees
+from ich_lstm.reading.head import METAL_MM2, NECK_MARGIN_MM, count_neck_slices, judge, look_at_section, metal_mm2
 from ich_lstm.reading.ledger import Ledger
-from ich_lstm.reading.members import SAME_MM, check_count, check_same_grid, parallel_slices, without_doubles, without_scouts
+from ich_lstm.reading.members import (
+    MIN_SLICES,
+    SAME_MM,
+    check_count,
+    check_same_grid,
+    parallel_slices,
+    without_doubles,
+    without_scouts,
+)
 from ich_lstm.reading.ordering import place_slices, spacing_flags
-from ich_lstm.scan import Scan
+from ich_lstm.reading.rescale import NO_RESCALE
+from ich_lstm.reading.slabs import SLAB_MM, mean_slabs
+from ich_lstm.scan import Note, Scan
 
 FEW_SLICES = 12
 """A head of 140 mm in slices of 12 mm; with fewer, part of it is likely missing."""
@@ -57,7 +69,14 @@ def name_series(series: Series) -> str:
     return f"series {short_uid(series.series_uid)} ({len(series)} {'slice' if len(series) == 1 else 'slices'})"
 
 
-def load_scan(series: Series, *, training: bool = False, ledger: Ledger | None = None) -> Scan:
+def load_scan(
+    series: Series,
+    *,
+    training: bool = False,
+    ledger: Ledger | None = None,
+    slab_mm: float | None = SLAB_MM,
+    allow_other_part: bool = False,
+) -> Scan:
     """Read a series as a scan: ordered by the projection on the slice normal, in the display convention.
 
     Args:
@@ -66,6 +85,8 @@ def load_scan(series: Series, *, training: bool = False, ledger: Ledger | None =
             refuses the scan, for a probability of half a head is none.
         ledger: Where to note the slices that were left out (doubles, scouts, unreadable ones) and, if the series is
             refused, all of them. In a worker process: give it an empty one, and send its rows home.
+        slab_mm: Thin slices are averaged to slabs of about this thickness; None leaves them as they are.
+        allow_other_part: Read a series that shows no head by its pixels too (:func:`~ich_lstm.reading.head.judge`).
 
     Raises:
         SeriesError: If the slices make no scan; the code says why.
@@ -76,7 +97,7 @@ def load_scan(series: Series, *, training: bool = False, ledger: Ledger | None =
     """
     account = Account()
     try:
-        return _load(series, training, account)
+        return _load(series, training, slab_mm, allow_other_part, account)
     except IchLstmError as error:
         if ledger is not None:
             ledger.mark(series.headers, error.code, error.detail)
@@ -86,9 +107,9 @@ def load_scan(series: Series, *, training: bool = False, ledger: Ledger | None =
             account.write(ledger)
 
 
-def _load(series: Series, training: bool, account: Account) -> Scan:
+def _load(series: Series, training: bool, slab_mm: float | None, allow_other_part: bool, account: Account) -> Scan:
     name = name_series(series)
-    headers = sorted(series.headers, key=lambda header: str(header.source))
+    headers = sorted(series.headers, key=lambda header: (str(header.source), header.frame))
     headers = without_scouts(headers, account)
     headers = without_doubles(name, headers, account)
     headers, display = parallel_slices(name, headers, account)
@@ -99,31 +120,109 @@ def _load(series: Series, training: bool, account: Account) -> Scan:
     headers, positions = [headers[i] for i in read], positions[read]
     check_count(name, headers)
     volume, pixel_mm = _square_pixels(volume, headers[0], display, account)
-    step_mm = float(np.median(np.diff(positions)))
     for flag in spacing_flags(positions):
         account.flag(*flag)
-    tilt = tilt_degrees(display.normal)
-    _flag_geometry(tilt, step_mm, volume, account)
-    _flag_header(headers, account)
-    return Scan(
+    scan = Scan(
         hu=volume,
         positions_mm=positions,
-        spacing_mm=(step_mm, *pixel_mm),
-        tilt_degrees=tilt,
+        spacing_mm=(float(np.median(np.diff(positions))), *pixel_mm),
+        tilt_degrees=tilt_degrees(display.normal),
         sop_uids=tuple(header.sop_uid for header in headers),
         series_uid=series.series_uid,
         study_uid=headers[0].study_uid,
         patient_id=headers[0].patient_id,
         description=headers[0].series_description,
         repairs=account.repairs(),
-        flags=account.flags(),
     )
+    _flag_header(headers, account)
+    origins = origins_in_plane(display, headers[0].orientation, [header.position for header in headers])
+    scan, below = without_neck(scan, name, account, allow_other_part=allow_other_part)
+    for header in headers[:below]:
+        account.drop(header, "neck", "a slice of the neck, below the head")
+    origins = None if origins is None else origins[below:]
+    return finish_scan(scan, account, slab_mm=slab_mm, thickness_mm=_thickness(headers), origins_mm=origins)
+
+
+def without_neck(scan: Scan, name: str, account: Account, *, allow_other_part: bool = False) -> tuple[Scan, int]:
+    """See that a scan shows a head, and leave out the slices of the neck below it.
+
+    Args:
+        scan: In the display convention, with square pixels.
+        name: What messages call it.
+        account: Takes flags and repairs.
+        allow_other_part: Do not refuse what is no head.
+
+    Returns:
+        The scan, and how many slices were left out at its lower end.
+
+    Raises:
+        SeriesError: ``no_head``.
+    """
+    looks = [look_at_section(image, scan.spacing_mm[1]) for image in scan.hu]
+    verdict = judge(looks, scan.spacing_mm[0])
+    if verdict == "other" and not allow_other_part:
+        raise SeriesError(
+            "no_head",
+            where=name,
+            got="slices that show another part of the body",
+            expected="a ring of bone of the size of a skull",
+            todo="Choose the series of the head.",
+        )
+    if verdict != "head":
+        account.flag("no_skull", "no skull in the images: a phantom, or not the whole head")
+    if metal_mm2(scan.hu, scan.spacing_mm[1] * scan.spacing_mm[2]) >= METAL_MM2:
+        account.flag("metal", "metal in the images")
+    below = count_neck_slices(looks, scan.positions_mm) if verdict == "head" else 0
+    if below == 0 or len(scan) - below < MIN_SLICES:
+        return scan, 0
+    count = f"{below} {'slice' if below == 1 else 'slices'}"
+    note = Note("neck", f"{count} of the neck, more than {NECK_MARGIN_MM:.0f} mm below the skull, left out")
+    above = replace(
+        scan,
+        hu=scan.hu[below:],
+        positions_mm=scan.positions_mm[below:],
+        sop_uids=scan.sop_uids[below:],
+        repairs=(*scan.repairs, note),
+    )
+    return above, below
+
+
+def finish_scan(
+    scan: Scan,
+    account: Account,
+    *,
+    slab_mm: float | None,
+    thickness_mm: float | None = None,
+    origins_mm: np.ndarray | None = None,
+) -> Scan:
+    """Thin slices to slabs, and the flags: the last steps of every scan, wherever it comes from.
+
+    Args:
+        scan: In the display convention, with its repairs.
+        account: Takes the flags.
+        slab_mm: As of :func:`load_scan`.
+        thickness_mm: Slice Thickness, if known.
+        origins_mm: As of :func:`~ich_lstm.reading.slabs.mean_slabs`.
+    """
+    if slab_mm is not None:
+        scan = mean_slabs(scan, slab_mm=slab_mm, thickness_mm=thickness_mm, origins_mm=origins_mm)
+    flag_scan(scan, account)
+    return replace(scan, flags=account.flags())
+
+
+def _thickness(headers: Sequence[SliceHeader]) -> float | None:
+    known = [header.thickness for header in headers if header.thickness is not None and 0 < header.thickness < math.inf]
+    return float(np.median(known)) if known else None
 
 
 def _read_volume(
     name: str, headers: Sequence[SliceHeader], display: Display, training: bool, account: Account
 ) -> tuple[np.ndarray, list[int]]:
     """All slices as int16 ``(n, h, w)``, and the indices of those that could be read."""
+    if not all(map(has_rescale, headers)):
+        headers = assume_rescale(headers)
+        if all(map(has_rescale, headers)):
+            account.repair(*NO_RESCALE)
     volume: np.ndarray | None = None
     read: list[int] = []
     for i, header in enumerate(headers):
@@ -170,14 +269,15 @@ def _square_pixels(
     return square, (side, side)
 
 
-def _flag_geometry(tilt: float, step_mm: float, volume: np.ndarray, account: Account) -> None:
-    if tilt >= TILT_FLAG_DEGREES:
-        account.flag("tilt", f"slices tilted by {tilt:.1f} degrees")
-    if len(volume) < FEW_SLICES:
-        account.flag("few_slices", f"{len(volume)} slices")
-    if step_mm >= THICK_MM:
-        account.flag("thick_slices", f"one slice per {step_mm:.1f} mm")
-    constant = sum(bool(image.min() == image.max()) for image in volume)
+def flag_scan(scan: Scan, account: Account) -> None:
+    """Flag what can be seen of a scan itself: tilt, few or thick slices, slices without content."""
+    if scan.tilt_degrees >= TILT_FLAG_DEGREES:
+        account.flag("tilt", f"slices tilted by {scan.tilt_degrees:.1f} degrees")
+    if len(scan) < FEW_SLICES:
+        account.flag("few_slices", f"{len(scan)} slices")
+    if scan.spacing_mm[0] >= THICK_MM:
+        account.flag("thick_slices", f"one slice per {scan.spacing_mm[0]:.1f} mm")
+    constant = sum(bool(image.min() == image.max()) for image in scan.hu)
     if constant:
         account.flag("constant_slice", f"{constant} {'slice' if constant == 1 else 'slices'} of one value")
 

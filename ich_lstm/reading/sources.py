@@ -1,40 +1,28 @@
-"""Where files come from: a folder of any depth and size, a zip, or a single file."""
+"""Where files come from: a folder of any depth and size, an archive, or a single file."""
 
-import io
 import os
 import stat
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 from ich_lstm.errors import FileError, SourceError
+from ich_lstm.reading import archives
 
-MAX_MEMBER_BYTES = 2 * 2**30
-"""No single slice, not even an enhanced multi-frame one, comes near 2 GiB."""
-
-MAX_ARCHIVE_RATIO = 200
-"""CT compresses 2 to 10 times; deflate of zeros 1,000 times."""
-
-SMALL_ARCHIVE_BYTES = 2**30
-"""What inflates to less than 1 GiB in all does no harm, whatever its ratio (blank slices compress a thousand times)."""
-
-ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
-OPEN_ARCHIVES = 8
-READ_AHEAD_BYTES = 1 << 15
+MAX_OPEN_FOLDERS = 100
+"""Deeper than this, the listing of a folder is read whole: a process may open 1,024 files."""
 
 OnProblem = Callable[["FileRef", FileError], None]
 
 
 @dataclass(frozen=True, slots=True)
 class FileRef:
-    """A file, or a member of a zip.
+    """A file, or a member of an archive.
 
     Args:
-        path: The file, or the zip that holds it.
-        member: The name inside the zip; None for a plain file.
+        path: The file, or the archive that holds it.
+        member: The name inside the archive, ``inner.zip!name`` if it lies in an archive in the archive; None for a plain file.
     """
 
     path: Path
@@ -49,30 +37,31 @@ class FileRef:
         Raises:
             FileError: If it cannot be opened (``unreadable``, ``encrypted``, ``bad_archive``).
         """
-        try:
-            if self.member is None:
+        if self.member is None:
+            try:
                 return open(self.path, "rb")
-            archive = _open_archive(self.path)
-            # ZipExtFile is slow at the small reads of a header parser.
-            return io.BufferedReader(archive.open(self.member), READ_AHEAD_BYTES)  # type: ignore[type-var]
+            except OSError as error:
+                raise unreadable(self, error) from error
+        try:
+            archive, name = archives.locate(self.path, self.member)
+            return archive.open(name)
         except OSError as error:
             raise unreadable(self, error) from error
         except NotImplementedError as error:  # a kind of compression that zipfile does not know
-            raise _bad_archive(self, str(error)) from error
+            raise archives.bad_archive(str(self), str(error)) from error
         except RuntimeError as error:  # zipfile's word for "password required"
-            raise FileError(
-                "encrypted", where=str(self), got=str(error), todo="Unpack the archive, and name the folder instead."
-            ) from error
-        except (zipfile.BadZipFile, KeyError) as error:
-            raise _bad_archive(self, str(error)) from error
+            raise archives.encrypted(str(self), error) from error
+        except Exception as error:  # an archive that was damaged after it was listed
+            raise archives.bad_archive(str(self), str(error) or type(error).__name__) from error
 
     def size(self) -> int:
         """Bytes in the file."""
         try:
             if self.member is None:
                 return self.path.stat().st_size
-            return _open_archive(self.path).getinfo(self.member).file_size
-        except (OSError, zipfile.BadZipFile, KeyError) as error:
+            archive, name = archives.locate(self.path, self.member)
+            return archive.size(name)
+        except archives.READ_ERRORS as error:
             raise unreadable(self, error) from error
 
 
@@ -82,24 +71,45 @@ def unreadable(ref: FileRef, error: Exception) -> FileError:
     return FileError("unreadable", where=str(ref), got=reason, todo="Check the disk and the permissions, then run again.")
 
 
+Found: TypeAlias = FileRef | tuple[FileRef, FileError]
+"""A file to read, or one that is not handed out, and why."""
+
+
 def walk_source(path: Path | str, *, on_problem: OnProblem | None = None) -> Iterator[FileRef]:
-    """All files below a folder, in a zip, or the single file; zips inside a folder are opened too.
+    """All files below a folder, in an archive, or the single file; archives inside a folder are opened too.
 
     A stream: memory does not grow with the number of files. Links are never followed. The order is the file system's.
 
     Args:
-        path: A folder, a zip, or a file.
-        on_problem: Called for what is not handed out: links, damaged or hostile zips, unreadable folders. By default
+        path: A folder, an archive, or a file.
+        on_problem: Called for what is not handed out: links, damaged or hostile archives, unreadable folders. By default
             refusals are raised, and links are passed over.
 
     Yields:
-        One reference per file or zip member.
+        One reference per file or member of an archive.
 
     Raises:
-        SourceError: If there is nothing: ``missing_path``, ``empty_folder``, or a zip that is refused.
+        SourceError: If there is nothing: ``missing_path``, ``empty_folder``, or an archive that is refused.
+    """
+    report = on_problem or _raise_refusals
+    nothing = True
+    for found in find_files(path):
+        if isinstance(found, FileRef):
+            nothing = False
+            yield found
+        else:
+            report(*found)
+    if nothing:
+        raise _empty(Path(path))
+
+
+def find_files(path: Path | str) -> Iterator[Found]:
+    """Like :func:`walk_source`, with what is not handed out in its place among the files.
+
+    Raises:
+        SourceError: ``missing_path``, ``special_file``, ``empty_folder``, or an archive alone that is refused.
     """
     root = Path(path)
-    report = on_problem or _raise_refusals
     try:
         mode = root.stat().st_mode
     except OSError as error:
@@ -107,38 +117,32 @@ def walk_source(path: Path | str, *, on_problem: OnProblem | None = None) -> Ite
             "missing_path",
             where=str(root),
             got=error.strerror or "cannot be read",
-            expected="a folder, a zip or a DICOM file",
+            expected="a folder, an archive or a DICOM file",
             todo="Check the spelling, and that the disk is mounted.",
         ) from error
-    if stat.S_ISDIR(mode):
-        yield from _not_empty(root, _walk_folder(root, report))
-    elif not stat.S_ISREG(mode):
+    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
         raise SourceError(
-            "special_file", where=str(root), got="a device, pipe or socket", expected="a folder, a zip or a DICOM file"
+            "special_file", where=str(root), got="a device, pipe or socket", expected="a folder, an archive or a DICOM file"
         )
-    elif _is_zip(root):
-        try:
-            members = list(_walk_zip(root))
-        except FileError as error:
-            raise SourceError(error.code, where=str(root), got=error.got, expected=error.expected, todo=error.todo) from error
-        yield from _not_empty(root, iter(members))
-    else:
-        yield FileRef(root)
-
-
-def _not_empty(root: Path, refs: Iterator[FileRef]) -> Iterator[FileRef]:
     nothing = True
-    for ref in refs:
-        nothing = False
-        yield ref
+    try:
+        for found in _walk_folder(root) if stat.S_ISDIR(mode) else _walk_file(root):
+            nothing = False
+            yield found
+    except FileError as error:
+        raise SourceError(error.code, where=str(root), got=error.got, expected=error.expected, todo=error.todo) from error
     if nothing:
-        raise SourceError(
-            "empty_folder",
-            where=str(root),
-            got="no files",
-            expected="DICOM files of head CT, in folders of any depth",
-            todo="Name the folder that holds them.",
-        )
+        raise _empty(root)
+
+
+def _empty(root: Path) -> SourceError:
+    return SourceError(
+        "empty_folder",
+        where=str(root),
+        got="no files",
+        expected="DICOM files of head CT, in folders of any depth",
+        todo="Name the folder that holds them.",
+    )
 
 
 def _raise_refusals(ref: FileRef, error: FileError) -> None:
@@ -146,88 +150,57 @@ def _raise_refusals(ref: FileRef, error: FileError) -> None:
         raise error
 
 
-def _walk_folder(root: Path, report: OnProblem) -> Iterator[FileRef]:
-    folders = [root]
-    while folders:
-        folder = folders.pop()
-        try:
-            entries = os.scandir(folder)
-        except OSError as error:
-            report(FileRef(folder), unreadable(FileRef(folder), error))
-            continue
-        with entries:
-            for entry in entries:
-                if entry.is_symlink():
-                    ref = FileRef(Path(entry.path))
-                    report(ref, FileError("link", where=str(ref), got="a symbolic link", expected="a file"))
-                elif entry.is_dir(follow_symlinks=False):
-                    folders.append(Path(entry.path))
-                elif not entry.is_file(follow_symlinks=False):
-                    ref = FileRef(Path(entry.path))
-                    report(ref, FileError("special_file", where=str(ref), got="a device, pipe or socket", expected="a file"))
-                elif entry.name[-4:].lower() == ".zip":
-                    try:
-                        yield from list(_walk_zip(Path(entry.path)))
-                    except FileError as error:
-                        report(FileRef(Path(entry.path)), error)
-                else:
-                    yield FileRef(Path(entry.path))
+def _walk_folder(root: Path) -> Iterator[Found]:
+    # Open listings, not names: of a folder with a million folders only one is held at a time.
+    listings = [_list_folder(root)]
+    while listings:
+        entry = next(listings[-1], None)
+        if entry is None:
+            listings.pop()
+        elif isinstance(entry, tuple):
+            yield entry
+        elif entry.is_symlink():
+            yield _not_read(entry, "link", "a symbolic link")
+        elif entry.is_dir(follow_symlinks=False):
+            listing = _list_folder(Path(entry.path))
+            listings.append(listing if len(listings) < MAX_OPEN_FOLDERS else iter(list(listing)))
+        elif not entry.is_file(follow_symlinks=False):
+            yield _not_read(entry, "special_file", "a device, pipe or socket")
+        elif archives.has_suffix(entry.name):
+            try:
+                yield from list(_walk_archive(Path(entry.path)))
+            except FileError as error:
+                yield FileRef(Path(entry.path)), error
+        else:
+            yield FileRef(Path(entry.path))
 
 
-def _is_zip(path: Path) -> bool:
-    with FileRef(path).open() as stream:
-        return stream.read(4) in ZIP_MAGICS
-
-
-def _walk_zip(path: Path) -> Iterator[FileRef]:
+def _list_folder(folder: Path) -> Iterator["os.DirEntry[str] | tuple[FileRef, FileError]"]:
     try:
-        archive = _open_archive(path)
+        with os.scandir(folder) as entries:
+            yield from entries
+    except OSError as error:
+        yield FileRef(folder), unreadable(FileRef(folder), error)
+
+
+def _not_read(entry: "os.DirEntry[str]", code: str, got: str) -> tuple[FileRef, FileError]:
+    ref = FileRef(Path(entry.path))
+    return ref, FileError(code, where=str(ref), got=got, expected="a file")
+
+
+def _walk_file(path: Path) -> Iterator[Found]:
+    try:
+        archive = archives.is_archive(path)
     except OSError as error:
         raise unreadable(FileRef(path), error) from error
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise _bad_archive(FileRef(path), str(error)) from error
-    members = archive.infolist()
-    _check_members(path, members)
-    for member in members:
-        if not member.is_dir():
-            yield FileRef(path, member.filename)
+    yield from _walk_archive(path) if archive else iter([FileRef(path)])
 
 
-def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
-    """Refuse an archive that was made to do harm: paths outside it, or far more bytes than it has."""
-    for member in members:
-        name = member.orig_filename.replace("\\", "/")
-        if name.startswith("/") or name[1:2] == ":" or ".." in name.split("/"):
-            raise FileError(
-                "archive_traversal",
-                where=str(path),
-                got="members with absolute paths or '..'",
-                expected="paths inside the archive",
-                todo="Do not unpack it; ask where it comes from.",
-            )
-    total = sum(member.file_size for member in members)
-    largest = max((member.file_size for member in members), default=0)
-    size = path.stat().st_size
-    if largest > MAX_MEMBER_BYTES or (total > SMALL_ARCHIVE_BYTES and total > MAX_ARCHIVE_RATIO * size):
-        raise FileError(
-            "archive_bomb",
-            where=str(path),
-            got=f"{size:,} bytes that inflate to {total:,}, the largest file to {largest:,}",
-            expected=f"at most {MAX_ARCHIVE_RATIO} times its size, and files of {MAX_MEMBER_BYTES:,} bytes",
-            todo="Do not unpack it; ask where it comes from.",
-        )
-
-
-def _bad_archive(ref: FileRef, got: str) -> FileError:
-    return FileError("bad_archive", where=str(ref), got=got, expected="a whole zip", todo="Copy it again.")
-
-
-def _open_archive(path: Path) -> zipfile.ZipFile:
-    status = path.stat()
-    # The process id: a forked worker that shared its parent's file position would read the parent's bytes.
-    return _cached_archive(path, status.st_mtime_ns, status.st_size, os.getpid())
-
-
-@lru_cache(maxsize=OPEN_ARCHIVES)
-def _cached_archive(path: Path, mtime_ns: int, size: int, pid: int) -> zipfile.ZipFile:
-    return zipfile.ZipFile(path)
+def _walk_archive(path: Path) -> Iterator[Found]:
+    try:
+        for name, error in archives.walk_archive(path):
+            yield FileRef(path, name) if error is None else (FileRef(path, name), error)
+    except archives.NoArchive:
+        yield FileRef(path)
+    except OSError as error:
+        raise unreadable(FileRef(path), error) from error

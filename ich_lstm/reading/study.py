@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
-from ich_lstm.errors import StudyError
-from ich_lstm.reading.header import SliceHeader
+from ich_lstm.errors import FileError, StudyError
+from ich_lstm.reading.header import SliceHeader, read_frames
 from ich_lstm.reading.ledger import Ledger
 from ich_lstm.reading.ordering import SAME_POSITION_MM
 from ich_lstm.reading.rules import Facts, describe, facts_of, first_objection, preference
 from ich_lstm.reading.series import Series, name_series, short_uid
-from ich_lstm.reading.table import HeaderRows
+from ich_lstm.reading.table import HeaderRows, Rows
 
 WHOLE_HEAD_MM = 120.0
 COVERAGE_SHARE = 0.75
@@ -57,17 +56,19 @@ class Candidate(NamedTuple):
     reason: str
 
 
-def rank_series(study: Study, *, allow_contrast: bool = False) -> list[Candidate]:
+def rank_series(study: Study, *, allow_contrast: bool = False, allow_other_part: bool = False) -> list[Candidate]:
     """Order the series of a study, the one to read first; each with its reason.
 
     Args:
         study: The study.
-        allow_contrast: Take series with contrast too.
+        allow_contrast: Take series with contrast too; they come last.
+        allow_other_part: Take series too that are of another part of the body by their names; they come last.
     """
+    allowed = {code for code, allow in (("contrast", allow_contrast), ("not_head", allow_other_part)) if allow}
     eligible: list[Facts] = []
     others: list[tuple[Facts, str, str]] = []
     for facts in map(facts_of, study.series):
-        code, reason = first_objection(facts, allow_contrast)
+        code, reason = first_objection(facts, allowed)
         if code:
             others.append((facts, code, reason))
         else:
@@ -86,7 +87,12 @@ def rank_series(study: Study, *, allow_contrast: bool = False) -> list[Candidate
 
 
 def choose_series(
-    study: Study, series_uid: str | None = None, *, allow_contrast: bool = False, ledger: Ledger | None = None
+    study: Study,
+    series_uid: str | None = None,
+    *,
+    allow_contrast: bool = False,
+    allow_other_part: bool = False,
+    ledger: Ledger | None = None,
 ) -> Candidate:
     """Choose the series of a study that is to be read.
 
@@ -95,13 +101,14 @@ def choose_series(
         series_uid: The series to take instead of the best; its beginning is enough. It may be a bone or partial series,
             but not a localizer, a screenshot, or one with contrast (unless allowed).
         allow_contrast: Take series with contrast too.
+        allow_other_part: Take series too that are of another part of the body by their names.
         ledger: Where to note all the slices that are not read, with the reason.
 
     Raises:
         StudyError: ``no_series`` if none fits, ``no_such_series`` if the one named is not there or not unique. Every
             candidate's reason is in the text.
     """
-    ranked = rank_series(study, allow_contrast=allow_contrast)
+    ranked = rank_series(study, allow_contrast=allow_contrast, allow_other_part=allow_other_part)
     chosen: Candidate | None = ranked[0] if ranked and ranked[0].eligible else None
     if series_uid is not None:
         named = [candidate for candidate in ranked if candidate.series.series_uid == series_uid] or [
@@ -144,31 +151,42 @@ def _list(candidates: Sequence[Candidate]) -> str:
     )
 
 
-def group_studies(table: pa.Table) -> list[Study]:
+def group_studies(table: Rows) -> list[Study]:
     """Rows of headers as studies, ordered by UID, each with its series ordered by UID."""
-    study_codes, series_codes = (_codes(table[name]) for name in ("study_uid", "series_uid"))
+    study_codes, study_uids = table.codes("study_uid")
+    series_codes, series_uids = table.codes("series_uid")
+    kernel_codes, _ = table.codes("kernel")
+    multi_frame = table.column("frames").to_numpy() > 1
     order = np.lexsort((series_codes, study_codes))
-    keys = np.stack([study_codes[order], series_codes[order]])
-    starts = np.flatnonzero(np.any(np.diff(keys, axis=1), axis=0)) + 1
+    starts = np.flatnonzero(np.diff(study_codes[order]) | np.diff(series_codes[order])) + 1
     studies: dict[str, list[Series]] = {}
-    patients: dict[str, str] = {}
-    for rows in np.split(order, starts):
-        if not len(rows):
-            continue
-        row = int(rows[0])
-        study_uid, series_uid = table["study_uid"][row].as_py(), table["series_uid"][row].as_py()
-        headers = HeaderRows(table, np.sort(rows))
-        kernels = table["kernel"].take(rows).unique()
-        series = Series(series_uid, headers)
-        studies.setdefault(study_uid, []).extend([series] if len(kernels) == 1 else split_by_kernel(series))
-        patients.setdefault(study_uid, table["patient_id"][row].as_py())
+    first_rows: dict[str, int] = {}
+    for rows in np.split(order, starts) if len(order) else []:
+        study_uid, series_uid = study_uids[study_codes[rows[0]]].as_py(), series_uids[series_codes[rows[0]]].as_py()
+        # A copy: a view would keep the order of the whole table alive.
+        series = Series(series_uid, HeaderRows(table, np.sort(rows).astype(np.uint32)))
+        if multi_frame[rows].any():
+            series = with_frames(series)
+        one_kernel = bool((kernel_codes[rows] == kernel_codes[rows[0]]).all())
+        studies.setdefault(study_uid, []).extend([series] if one_kernel else split_by_kernel(series))
+        first_rows[study_uid] = min(first_rows.get(study_uid, len(table)), int(rows.min()))
     ordered = sorted(studies)
-    return [Study(uid, patients[uid], tuple(sorted(studies[uid], key=lambda series: series.series_uid))) for uid in ordered]
+    patients = table.take(np.array([first_rows[uid] for uid in ordered], np.int64))["patient_id"].to_pylist()
+    return [
+        Study(uid, patient, tuple(sorted(studies[uid], key=lambda series: series.series_uid)))
+        for uid, patient in zip(ordered, patients, strict=True)
+    ]
 
 
-def _codes(column: pa.ChunkedArray) -> np.ndarray:
-    encoded = column.combine_chunks().dictionary_encode()
-    return encoded.indices.to_numpy(zero_copy_only=False)
+def with_frames(series: Series) -> Series:
+    """The same with one header per slice, where a file holds many."""
+    headers: list[SliceHeader] = []
+    for header in series.headers:
+        try:
+            headers += read_frames(header)
+        except FileError:
+            headers.append(header)  # it was sound when it was indexed; reading its pixels will say what became of it
+    return Series(series.series_uid, tuple(headers))
 
 
 def split_by_kernel(series: Series) -> list[Series]:

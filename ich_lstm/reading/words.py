@@ -4,54 +4,112 @@ All patterns are for the normal form of a text: upper case, single spaces.
 """
 
 import re
+import unicodedata
 
 _SEPARATORS = re.compile(r"[\s_,;:()\[\]/|\\^]+")
+_PLAIN_LETTERS = str.maketrans({"Ł": "L", "Ø": "O", "Æ": "AE", "Đ": "D"})
 
-LOCALIZER = re.compile(r"\b(LOCALI[SZ]ER|SCOUT|TOPOGRAM|SURVIEW|SCANOGRAM|PILOT)")
-REPORT = re.compile(
-    r"\b((DOSE|DOSIS|EXAM|PATIENT) ?(REPORT|INFO|SUMMARY|RECORD|PROTOCOL|SHEET)|"
-    r"RADIATION|SCREEN ?(SAVE|SHOT|CAPTURE)|REPORT|RESULTS)"
-)
-_MAP = re.compile(
-    r"\b(IODINE|VNC|VIRTUAL NON|BONE ?REMOV\w*|BONELESS|BONE SUBTR\w*|SUBTRACT\w*|MIP|MINIP|VRT?|VOLUME REND\w*|RENDER\w*|3D|"
-    r"PERFUSION|CBF|CBV|MTT|TTP|TMAX|COLOU?R)\b"
-)
+
+def _any(*groups: str) -> str:
+    """One pattern of many words."""
+    return "|".join(word.replace("~", "[ -]?") for group in groups for word in group.split())
+
+
+# Words parted by spaces; ``~`` is a space, a hyphen or nothing.
+_LOCALIZER_WORDS = r"""
+    LOCALI[SZ]ER SCOUT TOPOGRAM SURVIEW SCANOGRAM PILOT SCANO\b TOPO\b
+    LOKALI[SZ] UE?BERSICHT REPERAGE LOCALIZADOR LOCALIZZAT ESCANOGRAM OVERZICHT SKANOGRAM ICHIGIME DINGWEI
+"""
+_REPORT_KIND_WORDS = r"""
+    REPORT INFO SUMMARY RECORD PROTO[CK]OL SHEET BERICHT RAPPORT INFORME RELATORIO REFERTO RAPOR RAPORT PAGE
+"""
+_REPORT_WORDS = r"""
+    RADIATION SCREEN~(SAVE|SHOT|CAPTURE) REPORT RESULTS BEFUND BERICHT RAPPORT INFORME RELATORIO REFERTO RAPORU? RAPORT
+    BILDSCHIRM CAPTURA COPIE~ECRAN KEY~IMAGES?
+"""
+_MAPS_WORDS = r"""
+    IODINE IODE IODIO YODO JOD(KARTE|BILD)? VNC VIRTUAL~NON BONE~REMOV\w* BONELESS BONE~SUBTR\w* SUBTRA\w* SUBTRAKTION
+    KNOCHENENTFERN\w* MIP MINIP VRT? VOLUME~REND\w* RENDER\w* 3D CBF CBV MTT TTP TMAX COLOU?R FUSION
+    PERFUSION\w* PERFUSIE PERFUSAO PERFUZJ\w* PERFUZYON
+"""
+_PLAIN_WORDS = r"""
+    PLAIN NATIV\w* NCCT NECT UNENHANCED NON PRE WITHOUT SANS SIN SENZA OHNE SEM ZONDER BLANCO BEZ BASALE? SIMPLES?
+    KONTRASTSIZ TANJUN PINGSAO
+"""
+_AGENTS_GIVEN_WORDS = r"""
+    CONTRAST\w* KONTRAS\w* CECT CE C\+ ENHANCED ANGIO\w* ANJIO\w* CTA CTV VENOGRA\w* ARTERI\w* VENOUS VENOS\w* VENEU\w*
+    DELAY\w* TARDI\w* SPATPHASE ORAL IV INJE[CK]\w* INYEC\w* INIE\w* KM MDC PDC CIV ZOU?EI ZENGQIANG
+"""
+_BONES_WORDS = r"""
+    BONES? KNOCHEN OSS?EU[XS]?E? OS HUESO OSEO OSEA OSSO OSSA OSSE[AO] BOT BOTTEN KEMIK KOSC\w* KOSTN\w* KOTSU GUCHUANG
+    LUNG EDGE SHARP PETROUS FELSENBEIN ROCHERS? IAC INNER~EAR
+"""
+_PARTS_WORDS = r"""
+    NECK C~SPINE CERVICAL\w* SPINE CHEST THORA[XK]\w* ABD\w* PELVIS LUMBAR SINUS\w* ORBITS? FACE FACIAL MAXILL\w* MANDIBLE
+    TEMPORAL~BONES? KNEE HIP SHOULDER WRIST ANKLE FOOT HAND ELBOW EXTREMITY ARM LEG HEART LUNGS?
+    HALS HWS BWS LWS WIRBEL\w* BECKEN NNH NASENNEBEN\w* ORBITA GESICHT\w* COU RACHIS BASSIN POUMONS? GENOU
+    CUELLO COLUMNA TORAX SENOS RODILLA COLLO TORACE ADDOME RACHIDE BACINO SENI PESCOCO COLUNA SEIOS QUADRIL
+    NEK BUIK BEKKEN WERVEL\w* BOYUN TORAKS BATIN SZYJ\w* KLATK\w* BRZUCH\w* MIEDNIC\w* KREGOSLUP\w*
+    KEIBU KYOU?BU FUKUBU JINGBU XIONGBU FUBU
+"""
+_HEADS_WORDS = r"""
+    HEAD\w* BRAIN SKULL CRAN\w* KRANI\w* CEREBR\w* STROKE NEURO\w* SCHA?E?DEL\w* KOPF HIRN\w* TETE CERVEAU ENC[EP]+H?AL\w*
+    CABEZA CABECA TESTA CERVELLO HOOFD HERSEN\w* SCHEDEL BEYIN KAFA GLOW\w* MOZG\w* CZASZK\w* TOUBU TOULU NAOBU
+"""
+
+LOCALIZER = re.compile(rf"\b({_any(_LOCALIZER_WORDS)})|定位|位置決")
+REPORT = re.compile(rf"\b((DOSE|DOSIS|DOSI|DOZ|EXAM|PATIENT\w*)[ -]?({_any(_REPORT_KIND_WORDS)})|{_any(_REPORT_WORDS)})")
+_MAP = re.compile(rf"\b({_any(_MAPS_WORDS)})\b")
 PLAIN_ENERGIES_KEV = range(60, 81)
 _KEV = re.compile(r"\b(\d{2,3}) ?KEV\b")
 _MIXED = re.compile(r"\b(MIXED|MONO|MONOENERGETIC|MONOCHROMATIC)\b")
 
-PLAIN = re.compile(r"\b(PLAIN|NATIVE?|NCCT|NECT|UNENHANCED|NON|PRE|WITHOUT|SANS|SIN|SENZA|OHNE)\b")
-# Not in "with and without contrast" and "w/wo contrast".
+# What denies contrast, and how it is called; English, German, French, Spanish, Italian, Portuguese, Dutch, Turkish, Polish.
+_WITHOUT = _any(
+    "PRE NON NO WITHOUT W~O WO BEFORE UN OHNE O\\. VOR KEIN SANS AVANT SIN ANTES~DE SENZA PRIMA~DEL SEM S ZONDER GEEN VOOR BEZ",
+    "PRZED",
+)
+_AGENT = _any(
+    "CONTRAST\\w* KONTRAS\\w* CON ENHANC\\w* INJE[CK]\\w* INYEC\\w* INIE\\w* MDC MDK KM CM CE PDC CIV IV I~V C",
+)
+PLAIN = re.compile(rf"\b(({_any(_PLAIN_WORDS)})\b|C-(?=\W|$))|単純|平扫|平掃|単純CT")
+# Not in "with and without contrast", "w/wo contrast", "con y sin contraste".
+_AND = ("AND", "W", "WITH", "UND", "MIT", "ET", "AVEC", "Y", "CON", "E", "COM", "EN", "MET", "I", "Z")
 _DENIAL = re.compile(
-    r"(?<!AND )(?<!W )(?<!WITH )\b(PRE|NON|NO|WITHOUT|W O|WO|SANS|SIN|SENZA|OHNE|BEFORE)[ -]*(IV )?"
-    r"(CONTRAST\w*|KONTRAST\w*|CON|ENHANC\w*|INJECT\w*|INYEC\w*|INIE\w*|MDC|KM|CM|CE|IV|C)\b"
+    "".join(rf"(?<!\b{word} )" for word in _AND)
+    + rf"\b(({_WITHOUT})[ -]*(IV |PRODUIT DE |MEDIO DE |MEZZO DI |MEIO DE )?({_AGENT})\b|KONTRAST(SIZ|FREI|LOS)\w*)"
+    + "|造影なし|非造影|非增强"
 )
-# "POST" means after contrast, but not in posterior fossa, postoperative or post-traumatic.
+# "POST" means after contrast, but not in posterior fossa ("fosse post"), postoperative or post-traumatic.
 _CONTRAST = re.compile(
-    r"\b(CONTRAST\w*|KONTRAST\w*|POST(?![ -]?(FOSSA|OP|SURG|TRAUMA))|CECT|CE|C\+|(WITH|W|MIT) (CON|C|KM)|ENHANCED|ANGIO\w*|"
-    r"CTA|CTV|VENOGRA\w*|ARTERIAL|VENOUS|DELAY\w*|ORAL|IV|INJECT\w*|KM|\d+ ?CC)(?=\W|$)"
+    rf"\b({_any(_AGENTS_GIVEN_WORDS)}|(?<!FOSSE )(?<!FOSSA )(?<!FOSA )POST(?![ -]?(FOSSA|FOSSE|FOSA|OP|SURG|TRAUMA))|"
+    r"(WITH|W|MIT|AVEC|COM|MET) (CON|C|KM|IV)|\d+ ?CC)(?=\W|$)|造影|增强|増強|增強"
 )
-_NO_AGENT = frozenset({"", "NONE", "NO", "N", "N A", "NA", "NIL", "0", "WITHOUT", "NO CONTRAST", "NON CONTRAST", "KEIN", "AUCUN"})
+_NO_AGENTS = """
+    NONE | NO | N | N A | NA | NIL | 0 | WITHOUT | NO CONTRAST | NON CONTRAST | NONE GIVEN | NOT GIVEN | - | KEIN | KEINS | OHNE
+    | AUCUN | SANS | SIN | NINGUNO | NESSUNO | SENZA | NENHUM | SEM | GEEN | YOK | BRAK | NASHI
+"""
+_NO_AGENT = frozenset({"", *(name.strip() for name in _NO_AGENTS.split("|"))})
 
-_BONE = re.compile(r"\b(BONES?|KNOCHEN|OSS?EU[XS]?|HUESO|OSSO|OSSA|LUNG|EDGE|SHARP|PETROUS|IAC|INNER EAR)\b")
+_BONE = re.compile(rf"\b({_any(_BONES_WORDS)})\b|骨")
 # GE BONE, BONEPLUS, EDGE, LUNG; Philips YA to YE; Canon FC30 to FC39, FC50 to FC52, FC80 on; Siemens from 60 up (H60s, Hr64h).
 _BONE_KERNEL = re.compile(r"(BONE|EDGE|ULTRA|LUNG|SHARP|Y[A-E]\b|FC(3\d|5[0-2]|8\d)|[BHJUIQTD][A-Z]{0,2}[6-9]\d)")
 
-_OTHER_PART = re.compile(
-    r"\b(NECK|C[- ]?SPINE|CERVICAL|SPINE|CHEST|THORAX|ABD\w*|PELVIS|LUMBAR|SINUS\w*|ORBITS?|FACE|FACIAL|MAXILL\w*|MANDIBLE|"
-    r"TEMPORAL BONES?|KNEE|HIP|SHOULDER|WRIST|ANKLE|FOOT|HAND|ELBOW|EXTREMITY|ARM|LEG|HEART)\b"
-)
-_HEAD = re.compile(r"\b(HEAD\w*|BRAIN|SKULL|CRAN\w*|CEREBR\w*|KOPF|SCH(AE|Ä)DEL|CABEZA|TESTA|HIRN|STROKE)\b")
+_OTHER_PART = re.compile(rf"\b({_any(_PARTS_WORDS)})\b|胸部|腹部|頸部|颈部|頚部")
+_HEAD = re.compile(rf"\b({_any(_HEADS_WORDS)})\b|頭|头|脑|脳|颅")
 
 
 def normal_form(text: str) -> str:
-    """Upper case, with single spaces for separators.
+    """Upper case without accents, with single spaces for separators.
 
     Example:
-        >>> normal_form("Head_Plain(5mm)")
-        'HEAD PLAIN 5MM'
+        >>> normal_form("Head_Plain(5mm)"), normal_form("Schädel nativ")
+        ('HEAD PLAIN 5MM', 'SCHADEL NATIV')
     """
-    return _SEPARATORS.sub(" ", text.upper()).strip()
+    if not text.isascii():
+        parted = unicodedata.normalize("NFKD", text)
+        text = unicodedata.normalize("NFC", "".join(letter for letter in parted if not unicodedata.combining(letter)))
+    return _SEPARATORS.sub(" ", text.upper().translate(_PLAIN_LETTERS)).strip()
 
 
 def names_contrast(description: str) -> bool:

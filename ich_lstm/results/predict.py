@@ -49,6 +49,8 @@ def predict_archive(
     *,
     key: ProjectKey,
     series_uid: str | None = None,
+    allow_contrast: bool = False,
+    allow_other_part: bool = False,
     progress: Progress | None = None,
 ) -> Iterator[StudyResult]:
     """Predict every study below some paths, and write the tables, the pages and the manifest.
@@ -63,6 +65,8 @@ def predict_archive(
         out: Folder to make; it must be new or empty.
         key: The project's key.
         series_uid: The series to read, instead of the one that is chosen; its beginning is enough.
+        allow_contrast: Predict series with contrast too, where there is nothing plainer; they are flagged.
+        allow_other_part: Predict what is no head by its name or its pixels too.
         progress: Told how far it is.
 
     Yields:
@@ -72,6 +76,7 @@ def predict_archive(
         ConfigError: If ``out`` holds something already.
     """
     tell = progress or (lambda what, done, total: None)
+    allowed = {"allow_contrast": allow_contrast, "allow_other_part": allow_other_part}
     folder = _PredictionFolder(out, key)
     counts = {"studies": 0, "predicted": 0, "failed": 0}
     files: Counter[str] = Counter()
@@ -86,7 +91,7 @@ def predict_archive(
         studies = index.studies()
         tell("predicting", 0, len(studies))
         for study in studies:
-            result = _predict_study(classifier, study, series_uid, index.ledger, folder, path)
+            result = _predict_study(classifier, study, series_uid, allowed, index.ledger, folder, path)
             counts["studies"] += 1
             counts["predicted" if result.prediction else "failed"] += 1
             tell("predicting", 1, len(studies))
@@ -104,21 +109,27 @@ def predict_archive(
 
 
 def _predict_study(
-    classifier: ScanClassifier, study: Study, series_uid: str | None, ledger: Ledger, folder: "_PredictionFolder", root: Path
+    classifier: ScanClassifier,
+    study: Study,
+    series_uid: str | None,
+    allowed: dict[str, bool],
+    ledger: Ledger,
+    folder: "_PredictionFolder",
+    root: Path,
 ) -> StudyResult:
     name = f"study {short_uid(study.study_uid)}"
-    candidates = rank_series(study)
+    candidates = rank_series(study, **allowed)
     chosen: Series | None = None
     try:
-        chosen = choose_series(study, series_uid, ledger=ledger).series
-        scan = load_scan(chosen, ledger=ledger)
+        chosen = choose_series(study, series_uid, ledger=ledger, **allowed).series
+        scan = load_scan(chosen, ledger=ledger, allow_other_part=allowed["allow_other_part"])
         prediction = classifier.predict_scan(scan, folder.key)
     except IchLstmError as error:
         folder.add_failure(study.study_uid, study.patient_id, error)
         return StudyResult(name, None, folder.add_choices(study, candidates, None), error, None)
     choices = folder.add_choices(study, candidates, chosen)
     headers = {header.sop_uid: header for header in chosen.headers}
-    folder.add(PRIVATE / KEY_TABLE, key_rows(folder.key, [headers[uid] for uid in scan.sop_uids], root))
+    folder.add(PRIVATE / KEY_TABLE, key_rows(folder.key, [headers[uid] for uid in scan.file_sop_uids], root))
     folder.add(Path(SLICES), prediction.to_frame())
     page = prediction.to_html(folder.out / PRIVATE / PAGES / f"{prediction.scan_id}.html")
     folder.add(Path(SCANS), prediction.scan_frame())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ich_lstm.labels import LABELS
-from ich_lstm.scan import Note
+from ich_lstm.scan import Note, Slab
 from ich_lstm.views.look import LABEL_NAMES, RESEARCH_USE, millimetres, percent
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ class ScanPrediction:
         model_name: Name of the model.
         model_hash: Hash of its weights.
         tilt_degrees: Angle between the slice normal and the body axis.
+        slabs: Where each slice is a slab of thin ones: the keyed hashes and positions of those. Tables have a row for each
+            of them, with the probabilities of its slab.
     """
 
     slice_probabilities: np.ndarray
@@ -65,6 +67,7 @@ class ScanPrediction:
     model_name: str
     model_hash: str
     tilt_degrees: float = 0.0
+    slabs: tuple[Slab, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.slice_ids)
@@ -78,6 +81,8 @@ class ScanPrediction:
             raise ValueError("ScanPrediction.positions_mm: decreasing, expected slices ordered inferior to superior")
         if len(self.spacing_mm) != 3 or not all(np.isfinite(self.spacing_mm)) or min(self.spacing_mm) < 0:
             raise ValueError(f"ScanPrediction.spacing_mm: {self.spacing_mm}, expected slice, row and column spacing in mm")
+        if self.slabs and len(self.slabs) != count:
+            raise ValueError(f"ScanPrediction.slabs: {len(self.slabs)}, expected one per slice, or none at all")
         if self.hu.dtype != np.int16 or self.hu.ndim != 3 or len(self.hu) != count or 0 in self.hu.shape:
             raise ValueError(f"ScanPrediction.hu: {self.hu.dtype} {self.hu.shape}, expected int16 ({count}, h, w)")
 
@@ -111,16 +116,22 @@ class ScanPrediction:
             )
 
     def to_frame(self) -> "DataFrame":
-        """One row per slice, as in ``slices.csv``: ``scan_id, slice`` (from 1), ``slice_id, position_mm``, six labels."""
+        """One row per slice, as in ``slices.csv``: ``scan_id, slice`` (from 1), ``slice_id, position_mm``, six labels.
+
+        Of slabs, one row per slice of the files, with its slab's probabilities.
+        """
         from pandas import DataFrame
 
+        slabs = self.slabs or [Slab((i,), (p,)) for i, p in zip(self.slice_ids, self.positions_mm, strict=True)]
+        ids = [slice_id for slab in slabs for slice_id in slab.ids]
         columns = {
             "scan_id": self.scan_id,
-            "slice": np.arange(1, len(self) + 1),
-            "slice_id": self.slice_ids,
-            "position_mm": self.positions_mm,
+            "slice": np.arange(1, len(ids) + 1),
+            "slice_id": ids,
+            "position_mm": [position for slab in slabs for position in slab.positions_mm],
         }
-        return DataFrame(columns | dict(zip(LABELS, self.slice_probabilities.T, strict=True)))
+        probabilities = np.repeat(self.slice_probabilities, [len(slab.ids) for slab in slabs], axis=0)
+        return DataFrame(columns | dict(zip(LABELS, probabilities.T, strict=True)))
 
     def scan_frame(self) -> "DataFrame":
         """One row for the scan, as in ``scans.csv``: ``scan_id, patient_id``, six labels, ``flags, status``."""

@@ -129,14 +129,14 @@ class TestLedger:
         assert list(frame.columns) == ["path", "sop_uid", "series_uid", "action", "code", "detail"]
         assert len(frame) == count
         assert Counter(frame.action) == {"used": 11, "skipped": 8}
-        assert index.ledger.summary() == "19 files: 11 used in 2 series, 8 skipped (6 bone kernel, 1 not DICOM, 1 not CT)."
+        assert index.ledger.summary() == "19 files: 11 used in 2 scans, 8 skipped (6 bone kernel, 1 not DICOM, 1 not CT)."
 
     def test_refusals_are_counted_by_series(self, tmp_path: Path) -> None:
         make_series(tmp_path, ContrastBolusAgent="OMNIPAQUE")
         index = index_source(tmp_path)
         with pytest.raises(StudyError):
             choose_series(index.studies()[0], ledger=index.ledger)
-        assert index.ledger.summary() == "8 files: 0 used, 8 refused in 1 series (8 contrast given)."
+        assert index.ledger.summary() == "8 files: 0 used, 8 refused in 1 series (contrast given)."
 
     def test_rows_of_a_worker_join_the_whole(self, tmp_path: Path) -> None:
         paths = make_series(tmp_path, 6)
@@ -154,7 +154,7 @@ class TestLedger:
         index.ledger.mark(index.headers, "few_slices", "for a test")
         index.ledger.mark_used(index.headers)
         assert index.ledger.counts() == {"used": 5, "skipped": 0, "refused": 0}
-        assert "5 used in 1 series" in index.ledger.summary()
+        assert "5 used in 1 scan" in index.ledger.summary()
 
 
 def test_headers_behave_like_a_list(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Which series of a study is read, and what its words mean."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from dicom_files import make_series
 
 from ich_lstm.errors import StudyError
-from ich_lstm.reading import Study, choose_series, index_source, rank_series, words
+from ich_lstm.reading import FileRef, Series, SliceHeader, Study, choose_series, index_source, rank_series, words
 
 
 def make_study(folder: Path, *series: dict[str, Any]) -> Study:
@@ -71,6 +72,85 @@ class TestChoose:
         with pytest.raises(StudyError) as error:
             choose_series(make_study(tmp_path, BONE, THICK), uid)
         assert error.value.code == "no_such_series"
+
+
+CQ500_WANTED = ("Plain", "55mm Plain", "5mm", "PRE CONTRAST 5MM STD", "Plain 3mm", "2.55mm", "BRAIN PLAIN")
+CQ500_SECOND = ("PLAIN THIN", "Thin Plain", "PRE CONTRAST THIN", "0.625mm", "Plain THIN", "SOFT THIN", "Thin Stnd")
+CQ500_NEVER = ("BONE", "BONE THIN", "PRE CONTRAST BONE", "POST CONTRAST", "4cc sec 150cc D3D on", "CONTRAST", "CECT", "ORAL IV")
+
+
+def in_memory(number: int, name: str, step: float, **own: Any) -> Series:
+    """A series of a head without its files."""
+    headers = [
+        SliceHeader(
+            source=FileRef(Path(f"{number}-{i}")),
+            sop_uid=f"{number}.{i}",
+            series_uid=f"1.2.{number}",
+            study_uid="1.2",
+            modality="CT",
+            image_type=("ORIGINAL", "PRIMARY", "AXIAL"),
+            orientation=(1, 0, 0, 0, 1, 0),
+            position=(0, 0, i * step),
+            thickness=step,
+            series_description=name,
+            series_number=number,
+            **own,
+        )
+        for i in range(int(150 / step))
+    ]
+    return Series(f"1.2.{number}", tuple(headers))
+
+
+class TestCQ500:
+    """The names of its 1,267 series: each may carry the prefix ``CT `` and, where it repeats, the suffix ``-2``."""
+
+    @pytest.mark.parametrize("form", ["{}", "CT {}", "CT {}-2"])
+    @pytest.mark.parametrize("wanted", CQ500_WANTED)
+    def test_wanted_before_all_others(self, wanted: str, form: str) -> None:
+        others = [in_memory(i, form.format(name), 0.625) for i, name in enumerate(CQ500_SECOND, 1)]
+        others += [in_memory(i, form.format(name), 5) for i, name in enumerate(CQ500_NEVER, 20)]
+        series = in_memory(50, form.format(wanted), 5)
+        assert choose_series(Study("1.2", "", (*others, series))).series is series
+
+    @pytest.mark.parametrize("form", ["{}", "CT {}", "CT {}-2"])
+    @pytest.mark.parametrize("second", CQ500_SECOND)
+    def test_second_choice(self, second: str, form: str) -> None:
+        never = [in_memory(i, form.format(name), 5) for i, name in enumerate(CQ500_NEVER, 20)]
+        series = in_memory(50, form.format(second), 0.625)
+        assert choose_series(Study("1.2", "", (*never, series))).series is series
+
+    @pytest.mark.parametrize("form", ["{}", "CT {}", "CT {}-2"])
+    @pytest.mark.parametrize("never", CQ500_NEVER)
+    def test_never(self, never: str, form: str) -> None:
+        study = Study("1.2", "", (in_memory(1, form.format(never), 5),))
+        with pytest.raises(StudyError) as error:
+            choose_series(study)
+        assert error.value.code in ("bone_kernel", "contrast")
+
+    def test_of_two_thick_ones_always_the_same(self) -> None:
+        two = in_memory(4, "CT Plain", 5), in_memory(7, "CT Plain-2", 5)
+        assert {choose_series(Study("1.2", "", order)).series.series_uid for order in (two, two[::-1])} == {"1.2.4"}
+
+
+class TestOptions:
+    def test_other_parts_of_the_body_may_be_allowed_and_come_last(self) -> None:
+        neck, head = in_memory(1, "C-SPINE", 2), in_memory(2, "5mm", 5)
+        study = Study("1.2", "", (neck, head))
+        assert [candidate.eligible for candidate in rank_series(study)] == [True, False]
+        ranked = rank_series(study, allow_other_part=True)
+        assert [(candidate.series, candidate.eligible) for candidate in ranked] == [(head, True), (neck, True)]
+        assert choose_series(Study("1.2", "", (neck,)), allow_other_part=True).series is neck
+
+    def test_an_axial_reformat_is_eligible(self) -> None:
+        reformat = in_memory(1, "Axial MPR", 5)
+        turned = [replace(header, image_type=("DERIVED", "SECONDARY", "REFORMATTED")) for header in reformat.headers]
+        assert rank_series(Study("1.2", "", (Series("1.2.1", turned),)))[0].eligible
+
+    def test_a_named_series_with_contrast_needs_the_option(self) -> None:
+        study = Study("1.2", "", (in_memory(1, "CTA", 5), in_memory(2, "Plain", 5)))
+        with pytest.raises(StudyError):
+            choose_series(study, "1.2.1")
+        assert choose_series(study, "1.2.1", allow_contrast=True).series.series_uid == "1.2.1"
 
 
 PLAIN_NAMES = """

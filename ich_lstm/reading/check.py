@@ -1,0 +1,90 @@
+"""Would every study of a source be read? Its headers, the choice of series, and the pixels of those that are chosen."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from ich_lstm.errors import IchLstmError
+from ich_lstm.reading.ahead import count_cores, map_ahead
+from ich_lstm.reading.index import Index, index_source
+from ich_lstm.reading.ledger import Ledger, LedgerRow
+from ich_lstm.reading.series import Series, load_scan
+from ich_lstm.reading.study import Study, choose_series
+
+SCANS_FOR_WORKERS = 8
+"""Below this, starting processes takes longer than reading."""
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is being done, how much has been done since, and the total if known."""
+
+
+def check_source(
+    path: Path | str,
+    *,
+    allow_contrast: bool = False,
+    allow_other_part: bool = False,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> Index:
+    """Read a source like a prediction does, and keep nothing but the account of its files.
+
+    Args:
+        path: A folder, an archive, or a file.
+        allow_contrast: Take series with contrast too.
+        allow_other_part: Take series of other parts of the body too.
+        workers: Processes; by default one per core where there is much to do.
+        executor: What runs the calls instead of processes of this machine.
+        folder: Where the index is written, which should be private; one that was interrupted there goes on.
+        progress: Told how far it is.
+
+    Returns:
+        The index, whose ledger says of every file whether it is used, skipped or refused. A source without any CT has an
+        index without studies.
+
+    Raises:
+        SourceError: If there is no such path, or it is empty.
+    """
+    tell = progress or (lambda what, done, total: None)
+    index = index_source(
+        path,
+        workers=workers,
+        executor=executor,
+        folder=folder,
+        progress=lambda done: tell("reading headers", done, None),
+        must_have_ct=False,
+    )
+    studies = index.studies()
+    if executor is None:
+        workers = min(workers or count_cores(), len(studies) // SCANS_FOR_WORKERS)
+    tell("reading pixels", 0, len(studies))
+
+    def chosen() -> Iterator[Series | None]:
+        for study in studies:
+            yield _choose(study, index.ledger, allow_contrast, allow_other_part)
+
+    load = partial(_try_to_load, allow_other_part=allow_other_part)
+    for rows in map_ahead(load, chosen(), workers or count_cores(), executor):
+        index.ledger.update(rows)
+        tell("reading pixels", 1, len(studies))
+    if folder is not None:
+        index.write(folder)
+    return index
+
+
+def _choose(study: Study, ledger: Ledger, allow_contrast: bool, allow_other_part: bool) -> Series | None:
+    try:
+        return choose_series(study, allow_contrast=allow_contrast, allow_other_part=allow_other_part, ledger=ledger).series
+    except IchLstmError:
+        return None  # the ledger has the reason of each of its series
+
+
+def _try_to_load(series: Series | None, allow_other_part: bool) -> list[LedgerRow]:
+    ledger = Ledger()
+    if series is not None:
+        with suppress(IchLstmError):  # the ledger has the reason of each of its files
+            load_scan(series, ledger=ledger, allow_other_part=allow_other_part)
+    return ledger.rows()

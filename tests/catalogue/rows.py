@@ -1,0 +1,94 @@
+"""The rows of the catalogue: the input, and what is done with it."""
+
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    """One kind of bad input.
+
+    Args:
+        title: The input.
+        action: What is done, for a person.
+    """
+
+    title: str
+    action: str
+
+
+ROWS: dict[str, Row] = {
+    "1": Row("no preamble or DICM mark", "read"),
+    "2": Row("text, `.DS_Store`, empty file, random bytes", "skipped"),
+    "3": Row("DICOMDIR, DIRFILE", "skipped; the paths inside are not followed"),
+    "4": Row("truncated pixel data", "series refused; in training the slice is left out"),
+    "5": Row("truncated header", "skipped"),
+    "6": Row("bytes after the last element", "repaired"),
+    "7": Row("Pixel Data of 4 GB claimed by a small file", "series refused"),
+    "8": Row("65535 x 65535 pixels claimed", "series refused"),
+    "9": Row("Rows or Columns 0", "series refused"),
+    "10": Row("no pixels (SR, PR, RTSTRUCT, KO)", "skipped"),
+    "11": Row("deflated file that inflates beyond bounds", "refused"),
+    "12": Row("sequences nested without end", "skipped"),
+    "13": Row("unknown transfer syntax", "series refused, with the UID"),
+    "14": Row("transfer syntax says compressed, bytes are raw", "series refused"),
+    "15": Row("corrupt compressed stream", "series refused where it shows"),
+    "16": Row("truncated compressed stream", "series refused"),
+    "17": Row("a codec aborts or hangs the process", "series refused; the run goes on"),
+    "18": Row("codec not installed", "series refused, with the extra that installs it"),
+    "19": Row("RLE, JPEG-LS, JPEG 2000, JPEG lossless, deflated", "read, equal to the raw file"),
+    "20": Row("lossy compressed", "read and flagged"),
+    "21": Row("implicit and explicit VR mixed, big endian", "read"),
+    "22": Row("Rescale Slope or Intercept missing", "series refused, unless the stored values are HU"),
+    "23": Row("Rescale Slope 0, NaN or huge", "series refused"),
+    "24": Row("fractional slope", "read"),
+    "25": Row("rescale differs from slice to slice", "read, per slice"),
+    "26": Row("signed values flagged unsigned", "repaired"),
+    "27": Row("RSNA's 12-bit wrap", "repaired"),
+    "28": Row("12-bit signed values without sign extension", "repaired"),
+    "29": Row("padding below air, or Pixel Padding Value", "set to air"),
+    "30": Row("MONOCHROME1", "read, HU kept"),
+    "31": Row("RGB, secondary capture, screenshots", "skipped"),
+    "32": Row("palette, 1-bit, 32-bit or float pixels", "series refused"),
+    "33": Row("NaN or Inf in a NIfTI", "refused"),
+    "34": Row("values beyond int16 after rescale", "clipped"),
+    "35": Row("constant slice", "read and flagged"),
+    "36": Row("no Image Position (Patient)", "ordered by Slice Location, then Instance Number; flagged"),
+    "37": Row("no Image Orientation (Patient)", "taken as axial; flagged"),
+    "38": Row("all positions equal", "series refused"),
+    "39": Row("a slice is missing", "read; gap flagged"),
+    "40": Row("two slices at one position", "the later is kept; two kernels are parted"),
+    "41": Row("the same file twice", "read once"),
+    "42": Row("Instance Number reversed or shuffled", "ordered by position"),
+    "43": Row("no Instance Number", "read"),
+    "44": Row("position of NaN or two values", "series refused"),
+    "45": Row("gantry tilt", "read; angle flagged"),
+    "46": Row("uneven steps", "read and flagged"),
+    "47": Row("coronal, sagittal or steep reformat", "skipped; axial reformats up to 40 degrees are read"),
+    "48": Row("a scout inside the series", "the scout is skipped"),
+    "49": Row("localizer, or fewer than 4 slices", "skipped"),
+    "50": Row("two series in one folder", "parted"),
+    "51": Row("mixed matrix sizes", "series refused"),
+    "52": Row("mixed pixel spacing", "series refused"),
+    "53": Row("pixels that are not square, or without spacing", "resampled; without spacing refused"),
+    "54": Row("256, 768 or 1024 matrix", "read"),
+    "55": Row("perfusion and other time series", "skipped"),
+    "56": Row("enhanced multi-frame CT", "read"),
+    "57": Row("reports, maps, extreme energies", "skipped; mixed and 60 to 80 keV images are ranked low"),
+    "58": Row("bone kernel beside a soft one", "the soft one is read"),
+    "59": Row("contrast given", "refused unless allowed; in training flagged"),
+    "60": Row("thin slices", "mean slabs of about 5 mm"),
+    "60b": Row("slices of 10 mm", "read and flagged"),
+    "61": Row("MR, PT, CR and others", "skipped"),
+    "62": Row("not a head", "skipped by its name, refused by its pixels"),
+    "63": Row("age under 18, kVp outside 70 to 150", "read and flagged"),
+    "64": Row("feet first, prone, mirrored", "turned to the display convention"),
+    "65": Row("burned-in annotation", "read and flagged"),
+    "66": Row("unknown character set, raw bytes in a name", "read; names are ignored"),
+    "67": Row("archive with paths outside itself", "refused"),
+    "68": Row("archive that inflates beyond bounds", "refused"),
+    "69": Row("link that loops, dangles, or leads elsewhere", "skipped"),
+    "70": Row("unreadable or vanished file, I/O error", "series refused"),
+    "71": Row("names with newlines or beyond ASCII", "read"),
+    "80": Row("a scan with no usable slice", "refused"),
+    "a": Row("an attribute is missing that is not needed", "read"),
+    "b": Row("an attribute is missing that is needed", "refused or skipped"),
+}

@@ -1,0 +1,156 @@
+"""Whether it is a head, and where it ends: row 62 of the catalogue. The shapes are rough, and in mm."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dicom_files import make_series, slice_hu
+
+from ich_lstm.errors import IchLstmError
+from ich_lstm.phantom import PhantomSettings, make_head
+from ich_lstm.reading import choose_series, index_source, load_scan, read_scan
+from ich_lstm.reading.head import count_neck_slices, judge, look_at_section
+
+Shape = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+FIELD = {"size": 128, "spacing": 4.0}
+START = (-256.0, -256.0)
+
+
+def ellipse(x: np.ndarray, y: np.ndarray, a: float, b: float, at: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
+    return ((x - at[0]) / a) ** 2 + ((y - at[1]) / b) ** 2 < 1
+
+
+def skull(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    hu = np.where(ellipse(x, y, 76, 95), 30.0, -1000.0)
+    hu[ellipse(x, y, 72, 91) & ~ellipse(x, y, 64, 83)] = 900
+    hu[ellipse(x, y, 64, 83)] = 32
+    return hu
+
+
+def craniectomy(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    hu = skull(x, y, z)
+    hu[(x > 30) & (y < 40) & (hu > 200)] = 30
+    return hu
+
+
+def operated(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    hu = skull(x, y, z)
+    hu[ellipse(x, y, 50, 45, (0, -20)) & ellipse(x, y, 64, 83)] = -990
+    return hu
+
+
+def neck(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    hu = np.where(ellipse(x, y, 62, 58), 40.0, -1000.0)
+    hu[ellipse(x, y, 20, 16, (0, 14))] = 400
+    hu[ellipse(x, y, 9, 8, (0, -20))] = -950
+    return hu
+
+
+def chest(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    hu = np.where(ellipse(x, y, 170, 115), 40.0, -1000.0)
+    for side in (-80, 80):
+        hu[ellipse(x, y, 60, 80, (side, 0))] = -850
+    hu[ellipse(x, y, 22, 20, (0, 70))] = 400
+    angle = np.arctan2(y, x)
+    hu[ellipse(x, y, 165, 110) & ~ellipse(x, y, 155, 100) & (np.cos(8 * angle) > 0.6)] = 500
+    return hu
+
+
+def abdomen(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    hu = np.where(ellipse(x, y, 175, 120), 50.0, -1000.0)
+    hu[ellipse(x, y, 24, 22, (0, 70))] = 350
+    return hu
+
+
+def knee(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    hu = np.where(ellipse(x, y, 65, 65), 40.0, -1000.0)
+    hu[ellipse(x, y, 30, 25)] = 450
+    return hu
+
+
+def water(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    return np.where(ellipse(x, y, 100, 100), 0.0, -1000.0)
+
+
+def looks_of(shape: Shape, count: int = 20) -> list[Any]:
+    hu = np.rint(slice_hu((*START, 0), anatomy=shape, **FIELD)).astype(np.int16)  # type: ignore[arg-type]
+    return [look_at_section(hu, FIELD["spacing"])] * count
+
+
+def make(folder: Path, shape_at: Callable[[float], Shape], count: int = 24, **elements: Any) -> Path:
+    """A series of shapes by height, on a field of 512 mm."""
+
+    def own(i: int) -> dict[str, Any]:
+        corner = (*START, 5.0 * i)
+        return {"ImagePositionPatient": list(corner), "hu": slice_hu(corner, anatomy=shape_at(5.0 * i), **FIELD)}  # type: ignore[arg-type]
+
+    make_series(folder, count, PixelSpacing=[4, 4], change=own, **elements)
+    return folder
+
+
+class TestJudge:
+    @pytest.mark.parametrize("shape", [skull, craniectomy, operated])
+    def test_62_heads(self, shape: Shape) -> None:
+        assert judge(looks_of(shape), 5.0) == "head"
+
+    @pytest.mark.parametrize("shape", [neck, chest, abdomen, knee])
+    def test_62_other_parts(self, shape: Shape) -> None:
+        assert judge(looks_of(shape), 5.0) == "other"
+
+    def test_62_a_phantom_of_water_is_unclear(self) -> None:
+        assert judge(looks_of(water), 5.0) == "unclear"
+
+    def test_few_slices_of_a_skull_under_much_neck_are_a_head(self) -> None:
+        assert judge(looks_of(neck, 60) + looks_of(skull, 5), 5.0) == "head"
+
+    @pytest.mark.parametrize("patient", range(12))
+    def test_phantom_heads_are_heads_and_have_no_neck(self, patient: int) -> None:
+        head = make_head(PhantomSettings(patients=12, size=96, seed=62), patient)
+        looks = [look_at_section(image, head.spacing_mm[1]) for image in head.hu]
+        assert judge(looks, head.spacing_mm[0]) == "head"
+        assert count_neck_slices(looks, np.asarray(head.positions_mm)) == 0
+
+    @pytest.mark.parametrize("value", [-1024, 0, 40, 500, 3071])
+    def test_pictures_without_content_are_unclear(self, value: int) -> None:
+        looks = [look_at_section(np.full((64, 64), value, np.int16), 4.0)] * 10
+        assert judge(looks, 5.0) == "unclear"
+        assert count_neck_slices(looks, np.arange(10) * 5.0) == 0
+
+
+class TestSeries:
+    @pytest.mark.parametrize("shape", [neck, chest, abdomen, knee])
+    def test_62_another_part_is_refused(self, shape: Shape, tmp_path: Path) -> None:
+        index = index_source(make(tmp_path, lambda z: shape))
+        series = choose_series(index.studies()[0]).series
+        with pytest.raises(IchLstmError) as refusal:
+            load_scan(series, ledger=index.ledger)
+        assert refusal.value.code == "no_head"
+        assert index.ledger.counts() == {"used": 0, "skipped": 0, "refused": 24}
+        assert "no_skull" in {flag.code for flag in load_scan(series, allow_other_part=True).flags}
+
+    def test_62_slices_of_the_neck_are_left_out_and_said(self, tmp_path: Path) -> None:
+        index = index_source(make(tmp_path, lambda z: skull if z >= 150 else neck, count=50))
+        scan = load_scan(choose_series(index.studies()[0]).series, ledger=index.ledger)
+        assert scan.positions_mm[0] == pytest.approx(110)
+        assert [note.code for note in scan.repairs] == ["neck"]
+        assert "22 slices" in scan.repairs[0].detail
+        assert index.ledger.counts() == {"used": 28, "skipped": 22, "refused": 0}
+        assert set(index.ledger.to_frame().code) == {"", "neck"}
+
+    def test_62_a_head_with_a_little_neck_is_left_whole(self, tmp_path: Path) -> None:
+        scan = read_scan(make(tmp_path, lambda z: skull if z >= 35 else neck))
+        assert len(scan) == 24
+        assert scan.repairs == ()
+
+    def test_62_a_phantom_is_flagged(self, tmp_path: Path) -> None:
+        assert [flag.code for flag in read_scan(make(tmp_path, lambda z: water)).flags] == ["no_skull"]
+
+    def test_62_metal_is_flagged(self, tmp_path: Path) -> None:
+        def clip(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+            hu = skull(x, y, z)
+            hu[ellipse(x, y, 8, 8, (20, 20))] = 3071
+            return hu
+
+        assert [flag.code for flag in read_scan(make(tmp_path, lambda z: clip if z == 50 else skull)).flags] == ["metal"]
