@@ -33,7 +33,7 @@ from ich_lstm.labels import ANY, LABELS
 from ich_lstm.learning.checkpoint import PathlessCheckpoint
 from ich_lstm.learning.classifier import ScanClassifier
 from ich_lstm.phantom import PhantomSettings, write_phantom
-from ich_lstm.privacy import ProjectKey, private_folder
+from ich_lstm.privacy import PRIVATE, ProjectKey, private_folder
 from ich_lstm.results.evaluate import ENCODER_PREFIX, LABEL_PREFIX, columns_of, predict_part, summarize, write_labelled
 from ich_lstm.views.curves import plot_history, plot_precision_recall, plot_roc, save_figure
 from ich_lstm.views.train_report import train_report_page
@@ -112,7 +112,7 @@ class _Training(LightningCLI):
         self.folder = _run_folder(config.out, self.recipe)
         if config.phantom is not None and config.data.root is None:
             config.data.root = str(self.folder / "phantom")
-            config.data.cache_dir = config.data.cache_dir or str(private_folder(self.folder) / "prepared")
+            config.data.cache_dir = config.data.cache_dir or str(self.folder / PRIVATE / "prepared")
         config.trainer.precision = config.trainer.precision or best_precision()
         config.trainer.default_root_dir = str(self.folder)
         self.checkpoint = PathlessCheckpoint(
@@ -130,8 +130,8 @@ class _Training(LightningCLI):
         parser.add_class_arguments(ScanDataModule, "data")
         self.data: ScanDataModule = parser.instantiate(Namespace(data=config.data)).data
         if _rank() == 0:
-            _write_config(self.folder, self.plain_config)
             self._prepare_data()
+            _write_config(self.folder, self.plain_config)
 
     def _prepare_data(self) -> None:
         out = console()
@@ -224,7 +224,6 @@ def _run_folder(out: str | None, recipe: str) -> Path:
     folder = Path(out) if out else Path("runs") / f"{recipe}-{datetime.now():%Y%m%d-%H%M%S}"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError("out_not_empty", where="--out", got=f"{folder}, which is not empty", expected="a new or empty folder")
-    folder.mkdir(parents=True, exist_ok=True)
     if out is None:
         # Lightning starts its other processes with this command line: they must work in the same folder.
         sys.argv += ["--out", str(folder)]

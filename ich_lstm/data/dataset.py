@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from ich_lstm.data.batch import SampleRequest, ScanBatch, ScanSample, pack_scans
 from ich_lstm.data.cache import read_cached
 from ich_lstm.data.prepare import PreparedScan, folders_of
-from ich_lstm.data.table import PATIENT, SCAN_KEYS, LabelTable, stop_at
+from ich_lstm.data.table import NO_IMAGE, PATIENT, SCAN_KEYS, LabelTable, stop_at
 from ich_lstm.errors import TableError
 from ich_lstm.labels import LABELS
 from ich_lstm.pixels.augment import Geometry, sample_seed
@@ -113,13 +113,7 @@ def join_labels(scans: Sequence[PreparedScan], table: LabelTable, *, allow_missi
     if ambiguous:
         stop_at(table.source, ambiguous, "several_scans", "rows that fit several scans", "one scan: name it by series_uid")
     if unmatched and (not allow_missing or len(unmatched) == len(table)):
-        stop_at(
-            table.source,
-            unmatched,
-            "labels_without_image",
-            "labels that name no prepared image",
-            "an image for each, or --data.allow_missing true",
-        )
+        stop_at(table.source, unmatched, *NO_IMAGE)
     return _known_scans(scans, table, slice_labels, scan_labels, patients)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ich_lstm.data.cache import CachedScan, ScanCache, write_cached
-from ich_lstm.data.table import LabelTable
+from ich_lstm.data.table import NO_IMAGE, LabelTable, stop_at
 from ich_lstm.errors import IchLstmError, SourceError
 from ich_lstm.pixels.preprocess import Preprocessing, preprocess_scan
 from ich_lstm.privacy import ProjectKey, private_folder
@@ -154,6 +154,8 @@ def prepare(
         for study in index.studies()
         for series in _wanted_series(study, matcher, ledger)
     ]
+    if labels is not None and not jobs:
+        stop_at(labels.source, labels.rows["line"], *NO_IMAGE)
     private = private_folder(out)
     rows: list[pd.DataFrame] = []
     for job, done in _run(jobs, private / JOURNAL, workers, lambda done: tell("preparing scans", done, len(jobs))):
@@ -165,8 +167,8 @@ def prepare(
         raise SourceError(
             "no_scan",
             where=str(root),
-            got=ledger.summary(),
-            expected="at least one readable scan of the head" + (" that the labels name" if labels is not None else ""),
+            got=ledger.summary().rstrip("."),
+            expected="at least one readable scan of the head",
             todo=f"{private / LEDGER_TABLE} has the reason for each file.",
         )
     table = pd.concat(rows, ignore_index=True)

@@ -17,6 +17,9 @@ PATIENT = "patient_id"
 
 ROWS_SHOWN = 10
 
+NO_IMAGE = ("labels_without_image", "labels that name no readable image", "an image for each, or --data.allow_missing true")
+"""Code, finding and expectation where labels name images that are not there."""
+
 
 @dataclass(frozen=True, eq=False)
 class LabelTable:
