@@ -63,6 +63,8 @@ class Scan:
                 f"Scan: {len(self.hu)} slices with {len(self.positions_mm)} positions and "
                 f"{len(self.sop_uids)} identifiers, expected one of each per slice"
             )
+        if self.positions_mm.shape != (len(self.hu),) or not np.isfinite(self.positions_mm).all():
+            raise ValueError(f"Scan.positions_mm: got shape {self.positions_mm.shape}, expected ({len(self.hu)},) and finite")
         if (np.diff(self.positions_mm) < 0).any():
             raise ValueError("Scan.positions_mm: decreasing, expected slices ordered inferior to superior")
         if int(self.hu.min()) < HU_MIN or int(self.hu.max()) > HU_MAX:

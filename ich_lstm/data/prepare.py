@@ -20,7 +20,7 @@ from ich_lstm.errors import IchLstmError, SourceError
 from ich_lstm.pixels.preprocess import Preprocessing, preprocess_scan
 from ich_lstm.privacy import ProjectKey, private_folder
 from ich_lstm.reading import FileRef, Ledger, Series, SliceHeader, Study, choose_series, index_source, load_scan
-from ich_lstm.reading.ledger import LedgerRow
+from ich_lstm.reading.ledger import LedgerRow, printable
 
 MANIFEST = "manifest.json"
 KEY_TABLE = "key.parquet"
@@ -100,14 +100,15 @@ class PreparedFolder:
         """Every scan, in the order of the key table."""
         return [
             PreparedScan(
-                scan_id=str(scan_id),
+                scan_id=rows["scan_id"].iloc[0],
                 patient_id=rows["patient_id"].iloc[0],
                 series_uid=rows["series_uid"].iloc[0],
                 study_uid=rows["study_uid"].iloc[0],
-                cache_path=self.folder / "cache" / rows["cache"].iloc[0],
+                cache_path=self.folder / "cache" / str(cache),
                 slices=rows,
             )
-            for scan_id, rows in self.key.groupby("scan_id", sort=False)
+            # Not by scan_id: two kernels under one series UID are two scans.
+            for cache, rows in self.key.groupby("cache", sort=False)
         ]
 
 
@@ -258,7 +259,8 @@ def relative_name(source: FileRef, root: Path) -> str:
     """A file as label tables name it: relative to the root, with ``/``; a zip counts as a folder."""
     base = root if root.is_dir() else root.parent
     name = Path(os.path.relpath(source.path, base)).as_posix()
-    return name if source.member is None else f"{name}/{source.member}"
+    name = name if source.member is None else f"{name}/{source.member}"
+    return printable(name)
 
 
 def folders_of(name: str) -> list[str]:
@@ -270,13 +272,16 @@ def folders_of(name: str) -> list[str]:
 def _run(jobs: list[_Job], journal: Path, workers: int | None, progress: Callable[[int], None]) -> Iterator[tuple[_Job, _Done]]:
     """Prepare what is not prepared yet. The journal remembers what is, so that an interrupted run goes on."""
     before = _read_journal(journal)
-    pending = [job for job in jobs if job.path.name not in before or not job.path.exists()]
-    for job in jobs:
-        if job.path.name in before and job.path.exists():
-            yield job, before[job.path.name]
-    progress(len(jobs) - len(pending))
+    is_pending = [job.path.name not in before or not job.path.exists() for job in jobs]
+    progress(len(jobs) - sum(is_pending))
+    made = _map([job for job, pending in zip(jobs, is_pending, strict=True) if pending], workers)
     with journal.open("a") as file:
-        for job, done in zip(pending, _map(pending, workers), strict=True):
+        # In the order of the jobs, whatever was done before: the order of scans decides how they are dealt into batches.
+        for job, pending in zip(jobs, is_pending, strict=True):
+            if not pending:
+                yield job, before[job.path.name]
+                continue
+            done = next(made)
             if done.slice_ids:  # a refused series is tried again: a codec may be installed by then
                 file.write(json.dumps([job.path.name, done.slice_ids, done.ledger]) + "\n")
                 file.flush()

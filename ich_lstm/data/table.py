@@ -1,6 +1,7 @@
 """Label tables: what is known of slices and scans, checked before it is believed."""
 
 import difflib
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,17 +67,47 @@ def read_label_table(path: Path | str) -> LabelTable:
 
         return read_rsna_labels(path)
     _check_columns(path, header)
-    # utf-8-sig: with or without a byte-order mark. Text only: "007" is an identifier, and "True" must not become 1.
-    cells = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
-    cells.columns = [column.strip() for column in cells.columns]
-    if cells.empty:
-        raise TableError("no_rows", where=str(path), got="a header and no rows", expected="labelled slices or scans")
-    lines = np.arange(2, len(cells) + 2)
+    cells, lines = read_cells(path)
     kinds, names = _kinds_and_names(path, cells, lines)
     labels = parse_labels(path, cells.reindex(columns=list(LABELS), fill_value=""), lines)
-    patients = cells[PATIENT].str.strip() if PATIENT in cells else ""
+    patients = cells[PATIENT] if PATIENT in cells else ""
     rows = pd.DataFrame({"kind": kinds, "name": names, PATIENT: patients, "line": lines}).join(labels)
-    return checked_table(rows, path)
+    table = checked_table(rows, path)
+    unread = tuple(f"the column {column} is not read; did you mean {meant}?" for column, meant in _near_misses(header))
+    return LabelTable(table.rows, path, (*table.flags, *unread))
+
+
+def read_cells(path: Path) -> tuple[pd.DataFrame, np.ndarray]:
+    """The cells of a CSV as text without blanks around it, and the number of each row's line in the file.
+
+    Raises:
+        TableError: If the file is no CSV in UTF-8, a row has more cells than the header, or there are no rows.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            cells = pd.read_csv(
+                path,
+                dtype=str,  # "007" is an identifier, and "True" must not become 1
+                keep_default_na=False,
+                encoding="utf-8-sig",  # with or without a byte-order mark
+                skipinitialspace=True,
+                skip_blank_lines=False,  # or the lines in messages would be wrong
+                index_col=False,  # or rows with one cell too many would be shifted by one column
+            )
+    except (ValueError, pd.errors.ParserWarning) as error:
+        raise TableError(
+            "unreadable_table",
+            where=str(path),
+            got=" ".join(str(error).split()),
+            expected="a CSV in UTF-8 whose rows have as many cells as the header",
+        ) from error
+    cells.columns = [column.strip() for column in cells.columns]
+    cells = cells.fillna("").apply(lambda column: column.str.strip())
+    filled = cells.ne("").any(axis=1).to_numpy()
+    if not filled.any():
+        raise TableError("no_rows", where=str(path), got="a header and no rows", expected="labelled slices or scans")
+    return cells[filled].reset_index(drop=True), np.flatnonzero(filled) + 2
 
 
 def checked_table(rows: pd.DataFrame, source: Path) -> LabelTable:
@@ -133,11 +164,10 @@ def checked_table(rows: pd.DataFrame, source: Path) -> LabelTable:
 
 def parse_labels(path: Path, cells: pd.DataFrame, lines: Iterable[int]) -> pd.DataFrame:
     """Cells 0, 1 or empty to float32 with NaN for unknown; anything else stops."""
-    text = cells.apply(lambda column: column.str.strip())
     known = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "": np.nan}
-    wrong = ~text.isin(list(known)).all(axis=1).to_numpy()
+    wrong = ~cells.isin(list(known)).all(axis=1).to_numpy()
     if wrong.any():
-        first = text[wrong].iloc[0]
+        first = cells[wrong].iloc[0]
         stop_at(
             path,
             np.asarray(lines)[wrong],
@@ -145,7 +175,7 @@ def parse_labels(path: Path, cells: pd.DataFrame, lines: Iterable[int]) -> pd.Da
             f"the label {first[~first.isin(list(known))].iloc[0]!r}",
             "0, 1 or an empty cell",
         )
-    return text.apply(lambda column: column.map(known)).astype(np.float32)
+    return cells.apply(lambda column: column.map(known)).astype(np.float32)
 
 
 def stop_at(path: Path, lines: Iterable[int], code: str, got: str, expected: str) -> None:
@@ -179,17 +209,26 @@ def _read_header(path: Path) -> list[str]:
 
 def _check_columns(path: Path, header: list[str]) -> None:
     keys = [*SLICE_KEYS, *SCAN_KEYS]
+    repeated = {column for column in header if header.count(column) > 1} & {*keys, *LABELS, PATIENT}
+    if repeated:
+        raise TableError(
+            "repeated_columns", where=f"{path}, line 1", got=f"{', '.join(sorted(repeated))} more than once", expected="once each"
+        )
     if not set(header) & set(keys) or not set(header) & set(LABELS):
-        near = [
-            (c, m[0]) for c in header if (m := difflib.get_close_matches(c.lower(), [*keys, *LABELS, PATIENT], n=1)) and m[0] != c
-        ]
         raise TableError(
             "missing_columns",
             where=f"{path}, line 1",
             got=f"columns {', '.join(header[:12])}",
             expected=f"one of {', '.join(keys)}, and one or more of {', '.join(LABELS)}",
-            todo=" ".join(f"Did you mean {meant} by {column}?" for column, meant in near[:3]) or "Give the table a header.",
+            todo=" ".join(f"Did you mean {meant} by {column}?" for column, meant in _near_misses(header)[:3]) or "Give the table a header.",
         )
+
+
+def _near_misses(header: list[str]) -> list[tuple[str, str]]:
+    """Columns that are not read, but are spelt nearly like one that would be."""
+    known = [*SLICE_KEYS, *SCAN_KEYS, *LABELS, PATIENT]
+    near = [(column, difflib.get_close_matches(column.lower(), known, n=1)) for column in header if column not in known]
+    return [(column, meant[0]) for column, meant in near if meant]
 
 
 def _kinds_and_names(path: Path, cells: pd.DataFrame, lines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -198,7 +237,7 @@ def _kinds_and_names(path: Path, cells: pd.DataFrame, lines: np.ndarray) -> tupl
     names = np.full(len(cells), "", dtype=object)
     for key in [*SLICE_KEYS, *SCAN_KEYS]:
         if key in cells:
-            text = cells[key].str.strip().to_numpy()
+            text = cells[key].to_numpy()
             fill = (kinds == "") & (text != "")
             kinds[fill], names[fill] = key, text[fill]
     nameless = kinds == ""

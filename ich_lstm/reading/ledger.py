@@ -113,7 +113,7 @@ class Ledger:
             paths = [path.decode(errors="surrogateescape") for path in _full_paths(table).to_pylist()]
             uids = zip(table["sop_uid"].to_pylist(), table["series_uid"].to_pylist(), strict=True)
             rows += [LedgerRow(path, *uid, "used", "", "") for path, uid in zip(paths, uids, strict=True)]
-        return pd.DataFrame(sorted(rows), columns=list(LedgerRow._fields))
+        return pd.DataFrame([row._replace(path=printable(row.path)) for row in sorted(rows)], columns=list(LedgerRow._fields))
 
     def summary(self) -> str:
         """What became of the files, in one sentence that holds no path and no identifier."""
@@ -134,6 +134,11 @@ class Ledger:
             words = ", ".join(f"{count:,} {phrase}" for phrase, count in reasons)
             parts.append(f"{len(rows):,} {action}{within} ({words})")
         return f"{_count(total, 'file', 'files')}: {', '.join(parts)}."
+
+
+def printable(path: str) -> str:
+    """A path as text that any table can hold: bytes that are no UTF-8 become ``\\xff``."""
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _count(count: int, one: str, many: str) -> str:

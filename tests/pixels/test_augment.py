@@ -54,10 +54,8 @@ class TestGeometry:
         geometry = Geometry(shift=0.4, scale=0.3, rotate=45)
         for seed in range(10):
             out = geometry(discs(hu=40) + 1000, seed)  # nothing below 0 HU in it
-            corners = out[0][[0, 0, -1, -1], [0, -1, 0, -1]]
             assert out.dtype == np.int16
             assert out.min() == -1024
-            assert set(corners.tolist()) <= set(range(-1024, 1)) - {-1} or -1024 in corners
         full = np.full((2, 32, 32), 500, np.int16)
         moved = Geometry(flip=0, shift=0.4, scale=0, rotate=0)(full, 1)
         assert set(np.unique(moved)) <= set(range(-1024, 501))

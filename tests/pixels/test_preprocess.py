@@ -56,7 +56,7 @@ class TestPreprocessScan:
     def test_a_circle_stays_a_circle(self, spacing: tuple[float, float], crop: str) -> None:
         scan = make_scan(ellipses([(48, 48)] * 3, 25, spacing), spacing_mm=(5.0, *spacing))
         top, bottom, left, right = bounds(preprocess_scan(scan, Preprocessing(size=128, crop=crop))[1])
-        assert abs((bottom - top) - (right - left)) <= 3
+        assert abs((bottom - top) - (right - left)) <= 5  # of 115; a row of the input is 4 pixels wide
 
     def test_one_box_for_all_slices(self) -> None:
         # The head grows and moves from slice to slice; what is at one place in two slices must stay at one place.
@@ -80,7 +80,7 @@ class TestPreprocessScan:
         hu[:, 0:50, 20:44] = 40  # cut at the top
         out = preprocess_scan(make_scan(hu), Preprocessing(size=64))
         assert out.min() == -1024
-        assert set(np.unique(out[:, :, 0])) <= {-1024, -1000}
+        assert out[:, :, 0].max() <= -1000
 
     @pytest.mark.parametrize("crop", ["head", "none"])
     def test_nothing_but_air(self, crop: str) -> None:
