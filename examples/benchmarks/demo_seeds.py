@@ -2,7 +2,7 @@
 
     python examples/benchmarks/demo_seeds.py --out runs/demo-seeds --seeds 1 2 3
 
-Each run has its own synthetic heads, split and initial weights. Prints a table in Markdown; takes about 4 minutes a seed on 2 cores.
+Each run has its own synthetic heads, split and initial weights. Prints a table in Markdown; about 4 minutes a seed on 2 cores.
 """
 
 import argparse
@@ -27,7 +27,10 @@ def main() -> None:
         results = json.loads((out / "results.json").read_text())
         sequence, encoder = results["slices"]["sequence"], results["slices"]["encoder"]
         losses = sequence["weighted_log_loss"], encoder["weighted_log_loss"]
-        print(f"| {seed} | {sequence['auroc']['any']:.3f} | {losses[0]:.4f} | {losses[1]:.4f} | {results['seconds']:.0f} |", flush=True)
+        print(
+            f"| {seed} | {sequence['auroc']['any']:.3f} | {losses[0]:.4f} | {losses[1]:.4f} | {results['seconds']:.0f} |",
+            flush=True,
+        )
         if losses[0] >= losses[1] or sequence["auroc"]["any"] < 0.95:
             worse.append(seed)
     if worse:

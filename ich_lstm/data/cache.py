@@ -77,7 +77,7 @@ def write_cached(path: Path, scan: CachedScan) -> None:
         )
         array.schunk.vlmeta["scan"] = {
             "format": FORMAT,
-            "crc32": zlib.crc32(np.ascontiguousarray(scan.hu)),
+            "crc32": zlib.crc32(np.ascontiguousarray(scan.hu).data),
             "positions_mm": [float(position) for position in scan.positions_mm],
             "slice_ids": list(scan.slice_ids),
             "flags": [list(note) for note in scan.flags],
@@ -98,7 +98,7 @@ def read_cached(path: Path) -> CachedScan:
         array = blosc2.open(str(path), mode="r")
         about = array.schunk.vlmeta["scan"]
         hu = array[:]
-        if zlib.crc32(hu) != about["crc32"]:  # the compression itself does not notice a flipped bit
+        if zlib.crc32(hu.data) != about["crc32"]:  # the compression itself does not notice a flipped bit
             raise ValueError("the pixels are not those that were written")
         return CachedScan(
             hu=hu,

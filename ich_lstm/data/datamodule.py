@@ -111,7 +111,7 @@ class ScanDataModule(LightningDataModule):
         table = self._label_table(root)
         for flag in table.flags:
             logger.warning("%s: %s", table.source.name, flag)
-        known = join_labels(folder.scans, table, allow_missing=self.allow_missing)
+        known = join_labels(folder.scans, table, left_out=folder.left_out, allow_missing=self.allow_missing)
         positive = {scan.patient_id: False for scan in known}
         for scan in known:
             positive[scan.patient_id] |= bool((scan.scan_labels == 1).any())

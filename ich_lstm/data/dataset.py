@@ -1,6 +1,6 @@
 """Labelled scans as a torch dataset that yields packed batches."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,12 +70,15 @@ class ScanDataset(Dataset):
         return ScanSample(hu, cached.positions_mm, scan.slice_labels, scan.scan_labels, scan.scan_id)
 
 
-def join_labels(scans: Sequence[PreparedScan], table: LabelTable, *, allow_missing: bool = False) -> list[LabelledScan]:
+def join_labels(
+    scans: Sequence[PreparedScan], table: LabelTable, *, left_out: Collection[str] = (), allow_missing: bool = False
+) -> list[LabelledScan]:
     """Give each prepared scan its labels. A scan's label is 1 if any of its slices is 1, 0 if all are known to be 0.
 
     Args:
         scans: Prepared scans.
         table: The labels.
+        left_out: SOP and series UIDs of files that were left out with a reason; labels that name them are passed over.
         allow_missing: Whether labels may name images that are not there.
 
     Returns:
@@ -105,7 +108,8 @@ def join_labels(scans: Sequence[PreparedScan], table: LabelTable, *, allow_missi
             scan, n = place[kind].get(name, (None, 0))
             known = None if scan is None else slice_labels[scan][n]
         if scan is None or known is None:
-            unmatched.append(line)
+            if name not in left_out:
+                unmatched.append(line)
             continue
         # Two rows may speak of one thing by different names, say by UID and by file.
         if ((known == 1) & (labels == 0) | (known == 0) & (labels == 1)).any():

@@ -96,6 +96,15 @@ class PreparedFolder:
             ) from error
 
     @cached_property
+    def left_out(self) -> frozenset[str]:
+        """SOP and series UIDs of files that the ledger skips or refuses: labels may name them, and find no image."""
+        ledger = pd.read_csv(
+            self.folder / "private" / LEDGER_TABLE, usecols=["sop_uid", "series_uid", "action"], dtype=str, keep_default_na=False
+        )
+        rows = ledger[ledger["action"] != "used"]
+        return frozenset(rows["sop_uid"]) | frozenset(rows["series_uid"])
+
+    @cached_property
     def scans(self) -> list[PreparedScan]:
         """Every scan, in the order of the key table."""
         return [

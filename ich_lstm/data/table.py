@@ -70,7 +70,7 @@ def read_label_table(path: Path | str) -> LabelTable:
     cells, lines = read_cells(path)
     kinds, names = _kinds_and_names(path, cells, lines)
     labels = parse_labels(path, cells.reindex(columns=list(LABELS), fill_value=""), lines)
-    patients = cells[PATIENT] if PATIENT in cells else ""
+    patients = cells.get(PATIENT, "")
     rows = pd.DataFrame({"kind": kinds, "name": names, PATIENT: patients, "line": lines}).join(labels)
     table = checked_table(rows, path)
     unread = tuple(f"the column {column} is not read; did you mean {meant}?" for column, meant in _near_misses(header))
@@ -220,7 +220,8 @@ def _check_columns(path: Path, header: list[str]) -> None:
             where=f"{path}, line 1",
             got=f"columns {', '.join(header[:12])}",
             expected=f"one of {', '.join(keys)}, and one or more of {', '.join(LABELS)}",
-            todo=" ".join(f"Did you mean {meant} by {column}?" for column, meant in _near_misses(header)[:3]) or "Give the table a header.",
+            todo=" ".join(f"Did you mean {meant} by {column}?" for column, meant in _near_misses(header)[:3])
+            or "Give the table a header.",
         )
 
 

@@ -1,6 +1,7 @@
 """The CNN that all slices of a scan share."""
 
 import difflib
+from typing import Any
 
 import timm
 import torch
@@ -39,7 +40,7 @@ class SliceEncoder(nn.Module):
                 todo=f"Did you mean {' or '.join(near)}?" if near else "timm.list_models() lists them.",
             )
         try:
-            pooling = {} if global_pool is None else {"global_pool": global_pool}
+            pooling: dict[str, Any] = {} if global_pool is None else {"global_pool": global_pool}
             self.network = timm.create_model(backbone, pretrained=pretrained, num_classes=0, in_chans=in_channels, **pooling)
         except (AssertionError, TypeError) as error:
             if global_pool is None:

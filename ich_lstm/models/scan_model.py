@@ -13,7 +13,6 @@ from ich_lstm.models.pooling import PoolingKind, ScanPooling
 from ich_lstm.models.sequence import SequenceHead
 from ich_lstm.pixels.windows import BONE, BRAIN, SUBDURAL, WindowStack
 
-
 SequenceKind = Literal["lstm", "gru", "none"]
 
 

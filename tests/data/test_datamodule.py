@@ -1,5 +1,6 @@
 """The data module: from files and a table to batches."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -62,7 +63,11 @@ class TestScanDataModule:
 
     def test_each_scan_once_in_its_part(self, module) -> None:
         data = module()
-        for part, loader in (("train", data.train_dataloader()), ("validation", data.val_dataloader()), ("test", data.test_dataloader())):
+        for part, loader in (
+            ("train", data.train_dataloader()),
+            ("validation", data.val_dataloader()),
+            ("test", data.test_dataloader()),
+        ):
             assert sorted(ids_of(list(loader))) == sorted(scan.scan_id for scan in data.scans[part])
             assert sorted(ids_of(list(data.evaluation_loader(part)))) == sorted(scan.scan_id for scan in data.scans[part])
 
@@ -92,9 +97,7 @@ class TestScanDataModule:
 
     def test_budget_and_number_of_scans(self, module) -> None:
         data = module(split=(1, 0.01, 0), slices_per_batch=36, scans_per_batch=2)
-        assert [batch.lengths.tolist() for batch in data.train_dataloader()] == [[12, 12], [12, 12], [12]] or all(
-            len(batch.lengths) <= 2 for batch in data.train_dataloader()
-        )
+        assert all(len(batch.lengths) <= 2 for batch in data.train_dataloader())
         assert all(int(batch.lengths.sum()) <= 36 for batch in data.train_dataloader())
 
     def test_labels_are_known_or_nan(self, module, prepared: PreparedFolder, tmp_path: Path) -> None:
@@ -124,7 +127,10 @@ class TestRefused:
 
     def test_labels_that_name_no_image(self, prepared: PreparedFolder, phantom: Path, tmp_path: Path) -> None:
         text = (phantom / "stage_2_train.csv").read_text()
-        more = "".join(f"ID_none_{label},0\n" for label in ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural", "any"))
+        more = "".join(
+            f"ID_none_{label},0\n"
+            for label in ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural", "any")
+        )
         (tmp_path / "labels.csv").write_text(text + more)
         settings = {"labels": str(tmp_path / "labels.csv"), "num_workers": 0}
         data = ScanDataModule(str(prepared.folder), **settings)
@@ -139,3 +145,16 @@ class TestRefused:
     def test_settings_out_of_range(self, changes: dict) -> None:
         with pytest.raises(ConfigError):
             ScanDataModule("somewhere", **changes)
+
+
+def test_a_bad_file_that_the_ledger_names_does_not_stop_the_training(phantom: Path, tmp_path: Path) -> None:
+    """RSNA's own set holds one file whose pixel data are too short, and labels for it."""
+    root = tmp_path / "rsna"
+    shutil.copytree(phantom, root)
+    bad = sorted((root / "stage_2_train").iterdir())[5]
+    bad.write_bytes(bad.read_bytes()[:-3000])
+    data = ScanDataModule(str(root), size=32, num_workers=0, cache_dir=str(tmp_path / "cache"))
+    data.prepare_data()
+    data.setup()
+    lengths = [len(scan.slice_labels) for scans in data.scans.values() for scan in scans]
+    assert sum(lengths) == len(list((root / "stage_2_train").iterdir())) - 1

@@ -26,7 +26,9 @@ def join(tmp_path: Path) -> Join:
 
     def _join(text: str, scans: list[PreparedScan] | None = None, **changes: bool) -> list[LabelledScan]:
         (tmp_path / "labels.csv").write_text(text)
-        return join_labels([make("1"), make("2")] if scans is None else scans, read_label_table(tmp_path / "labels.csv"), **changes)
+        return join_labels(
+            [make("1"), make("2")] if scans is None else scans, read_label_table(tmp_path / "labels.csv"), **changes
+        )
 
     return _join
 
@@ -70,7 +72,9 @@ class TestJoinLabels:
         (scan,) = join("sop_uid,any\n1.0,0\n1.1,1\n")
         assert any_of(scan.scan_labels) == 1
 
-    @pytest.mark.parametrize("name", ["series_uid,any\n1.9", "study_uid,any\n1.8", "folder,any\ncase 1", "folder,any\ncase 1/series"])
+    @pytest.mark.parametrize(
+        "name", ["series_uid,any\n1.9", "study_uid,any\n1.8", "folder,any\ncase 1", "folder,any\ncase 1/series"]
+    )
     def test_scans_are_found_by_series_study_or_folder(self, join: Join, name: str) -> None:
         (scan,) = join(f"{name},1\n")
         assert scan.scan_id == "scan-1"

@@ -123,7 +123,9 @@ class TestLedger:
         folder = make(root)
         ledger = pd.read_csv(folder.folder / "private" / "ledger.csv", keep_default_na=False)
         assert len(ledger) == len(set(ledger["path"])) == sum(file.is_file() for file in root.rglob("*"))
-        assert folder.manifest["files"] == {action: int((ledger["action"] == action).sum()) for action in ("used", "skipped", "refused")}
+        assert folder.manifest["files"] == {
+            action: int((ledger["action"] == action).sum()) for action in ("used", "skipped", "refused")
+        }
         assert Counter(ledger["action"]) == {"used": 11, "skipped": 3, "refused": 7}
         assert (ledger["code"][ledger["action"] != "used"] != "").all()
         assert (folder.manifest["scans"], folder.manifest["slices"]) == (2, 11)

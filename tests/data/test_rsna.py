@@ -15,7 +15,9 @@ KAGGLE_ORDER = ("epidural", "intraparenchymal", "intraventricular", "subarachnoi
 
 def write_rsna(path: Path, images: dict[str, tuple[int, ...]], extra: str = "") -> Path:
     """Six rows per image, as Kaggle wrote them."""
-    rows = [f"ID_{name}_{label},{value}" for name, values in images.items() for label, value in zip(KAGGLE_ORDER, values, strict=True)]
+    rows = [
+        f"ID_{name}_{label},{value}" for name, values in images.items() for label, value in zip(KAGGLE_ORDER, values, strict=True)
+    ]
     path.write_text("\n".join(["ID,Label", *rows]) + "\n" + extra)
     return path
 
@@ -38,7 +40,7 @@ class TestReadRsnaLabels:
             assert [getattr(row, label) for label in LABELS] == [cells[f"{row.name}_{label}"] for label in LABELS]
 
     def test_order_of_rows_does_not_matter(self, tmp_path: Path) -> None:
-        images = {f"{i:03x}": tuple(map(int, np.binary_repr(i, 5))) + (int(i > 0),) for i in range(8)}
+        images = {f"{i:03x}": (*map(int, np.binary_repr(i, 5)), int(i > 0)) for i in range(8)}
         path = write_rsna(tmp_path / "t.csv", images)
         lines = path.read_text().splitlines()
         shuffled = tmp_path / "s.csv"
@@ -59,7 +61,9 @@ class TestReadRsnaLabels:
         assert caught.value.code == "contradicting_rows"
         assert "7, 8" in caught.value.where
 
-    @pytest.mark.parametrize("row", ["ID_0_any,2", "ID_0_any,", "ID_0_some,1", "ID_0,1", "_any,1", "any,1", "ID_0_any,True", ",1"])
+    @pytest.mark.parametrize(
+        "row", ["ID_0_any,2", "ID_0_any,", "ID_0_some,1", "ID_0,1", "_any,1", "any,1", "ID_0_any,True", ",1"]
+    )
     def test_malformed_rows_stop(self, tmp_path: Path, row: str) -> None:
         path = write_rsna(tmp_path / "t.csv", {"0": (0,) * 6}, extra=row + "\n")
         with pytest.raises(TableError) as caught:

@@ -88,7 +88,15 @@ def data(prepared: PreparedFolder, phantom: Path) -> Callable[..., ScanDataModul
 def fit(data: Callable[..., ScanDataModule]) -> Callable[..., Fit]:
     """Train a small classifier on the CPU."""
 
-    def _fit(folder: Path, *, resume: bool = False, stop: int | None = None, labels: str | None = None, trainer: dict | None = None, **changes: Any) -> Fit:
+    def _fit(
+        folder: Path,
+        *,
+        resume: bool = False,
+        stop: int | None = None,
+        labels: str | None = None,
+        trainer: dict | None = None,
+        **changes: Any,
+    ) -> Fit:
         seed_everything(7, verbose=False)
         watch = Watch()
         checkpoint = PathlessCheckpoint(

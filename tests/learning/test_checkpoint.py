@@ -37,7 +37,8 @@ def refusal(path: Path) -> CheckpointError:
 
 def logits_of(classifier: ScanClassifier) -> list[np.ndarray]:
     with torch.inference_mode():
-        return [values.numpy() for values in classifier.eval()(pack_scans([make_sample(4), make_sample(7)]))]
+        logits = classifier.eval()(pack_scans([make_sample(4), make_sample(7)]))
+    return [values.numpy() for values in logits if values is not None]
 
 
 class TestFolder:
@@ -94,7 +95,9 @@ class TestRefused:
     def test_empty_folder(self, tmp_path: Path) -> None:
         assert refusal(tmp_path).code == "not_a_model"
 
-    @pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x02.", b"PK\x03\x04", b"(((((", b"0", b"\x80\x04\x95" + b"\xff" * 20])
+    @pytest.mark.parametrize(
+        "content", [b"", b"hello", b"\x80\x02.", b"PK\x03\x04", b"(((((", b"0", b"\x80\x04\x95" + b"\xff" * 20]
+    )
     def test_something_else(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "model.ckpt").write_bytes(content)
         assert refusal(tmp_path / "model.ckpt").code == "not_a_model"

@@ -47,7 +47,9 @@ class TestTraining:
         np.testing.assert_allclose(rates / rates.max(axis=0), np.repeat(share[:, None], rates.shape[1], axis=1), rtol=1e-9)
         steps, warm = len(share), len(share) // 4
         np.testing.assert_allclose(share[:warm], np.arange(1, warm + 1) / (warm + 1))
-        np.testing.assert_allclose(share[warm:], [0.5 * (1 + math.cos(math.pi * i / (steps - warm))) for i in range(steps - warm)])
+        np.testing.assert_allclose(
+            share[warm:], [0.5 * (1 + math.cos(math.pi * i / (steps - warm))) for i in range(steps - warm)]
+        )
 
     def test_a_model_without_head_trains_too(self, fit, tmp_path: Path) -> None:
         assert np.isfinite(fit(tmp_path, sequence="none", trainer={"max_epochs": 1}).losses).all()
@@ -59,7 +61,9 @@ class TestTraining:
         assert np.isfinite(done.losses).all()
         assert np.isfinite(done.monitored).all()
         before, after = make_classifier().model.state_dict(), done.classifier.model.state_dict()
-        assert any(not torch.equal(before[name], after[name]) for name in before if name.startswith("encoder.") and "conv" in name)
+        assert any(
+            not torch.equal(before[name], after[name]) for name in before if name.startswith("encoder.") and "conv" in name
+        )
 
 
 class TestOptimizer:
@@ -126,7 +130,9 @@ class TestPredict:
         # What is trained on and what is predicted cannot diverge.
         module = trained.data()
         module.setup()
-        predictions = {prediction.scan_id: prediction for prediction in trained.classifier.predict(phantom, project_key=project_key)}
+        predictions = {
+            prediction.scan_id: prediction for prediction in trained.classifier.predict(phantom, project_key=project_key)
+        }
         for batch in module.evaluation_loader("train"):
             with torch.inference_mode():
                 logits = trained.classifier.eval()(batch)
@@ -163,12 +169,13 @@ class TestPredict:
     def test_the_good_come_first_and_then_the_error(self, tmp_path: Path, project_key) -> None:
         make_series(tmp_path / "a", 6, StudyInstanceUID="1", SeriesInstanceUID="1.1", PixelSpacing=None)
         make_series(tmp_path / "b", 6, StudyInstanceUID="2", SeriesInstanceUID="2.1")
-        make_series(tmp_path / "c", 6, StudyInstanceUID="3", SeriesInstanceUID="3.1", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+        make_series(
+            tmp_path / "c", 6, StudyInstanceUID="3", SeriesInstanceUID="3.1", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]
+        )
         make_series(tmp_path / "d", 6, StudyInstanceUID="4", SeriesInstanceUID="4.1")
         got = []
         with pytest.raises(StudyError) as caught:
-            for prediction in make_classifier().predict(tmp_path, project_key=project_key):
-                got.append(prediction.scan_id)
+            got.extend(prediction.scan_id for prediction in make_classifier().predict(tmp_path, project_key=project_key))
         assert got == [project_key.hash_id("2.1"), project_key.hash_id("4.1")]
         assert "2 studies" in str(caught.value)
 

@@ -20,7 +20,11 @@ def vector(name: str) -> dict:
     if not VECTORS.is_file():
         pytest.skip("the shared metric vectors are not beside this repository")
     (case,) = [case for case in json.loads(VECTORS.read_text())["weighted_log_loss"] if case["name"] == name]
-    return {**case, "y": torch.tensor(case["y"], dtype=torch.float64)[:, COLUMNS], "p": torch.tensor(case["p"], dtype=torch.float64)[:, COLUMNS]}
+    return {
+        **case,
+        "y": torch.tensor(case["y"], dtype=torch.float64)[:, COLUMNS],
+        "p": torch.tensor(case["p"], dtype=torch.float64)[:, COLUMNS],
+    }
 
 
 def draw(rows: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,7 +42,9 @@ class TestWeightedLogLoss:
 
     def test_rows_of_a_shared_vector(self) -> None:
         case = vector("B")
-        rows = [float(weighted_log_loss_with_logits(torch.logit(p[None]), y[None])) for p, y in zip(case["p"], case["y"], strict=True)]
+        rows = [
+            float(weighted_log_loss_with_logits(torch.logit(p[None]), y[None])) for p, y in zip(case["p"], case["y"], strict=True)
+        ]
         np.testing.assert_allclose(rows, case["rows"], atol=1e-11)
 
     def test_equals_a_sum_in_numpy(self) -> None:

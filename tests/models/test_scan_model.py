@@ -95,7 +95,10 @@ class TestScanModel:
             assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
 
     def test_settings_build_the_same_network(self, samples: list) -> None:
-        for changes in ({}, {"windows": [(50, 100)], "mean": (0.3,), "pooling": "max", "sequence": "gru", "bidirectional": False}):
+        for changes in (
+            {},
+            {"windows": [(50, 100)], "mean": (0.3,), "pooling": "max", "sequence": "gru", "bidirectional": False},
+        ):
             model = make_model(**changes)
             settings = json.loads(json.dumps(model.settings))
             again = ScanModel(**{**settings, "pretrained": False})

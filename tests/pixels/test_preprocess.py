@@ -11,10 +11,7 @@ from ich_lstm.pixels.preprocess import Preprocessing, preprocess_scan
 def ellipses(centres: list[tuple[float, float]], radii_mm: float, spacing: tuple[float, float], size: int = 96) -> np.ndarray:
     """Per slice a disc (in mm) of 40 HU in air around a centre in pixels, int16 ``(n, size, size)``."""
     rows, columns = np.mgrid[:size, :size]
-    discs = [
-        np.hypot((rows - top) * spacing[0], (columns - left) * spacing[1]) < radii_mm
-        for top, left in centres
-    ]
+    discs = [np.hypot((rows - top) * spacing[0], (columns - left) * spacing[1]) < radii_mm for top, left in centres]
     return np.where(discs, 40, -1000).astype(np.int16)
 
 
