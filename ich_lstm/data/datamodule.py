@@ -12,10 +12,11 @@ from torch.utils.data import DataLoader
 
 from ich_lstm.data.batch import SliceBudgetSampler
 from ich_lstm.data.dataset import LabelledScan, ScanDataset, join_labels
+from ich_lstm.data.labelled import LabelTable
 from ich_lstm.data.prepare import PreparedFolder, Progress, prepare
 from ich_lstm.data.rsna import LABEL_FILE
 from ich_lstm.data.split import PARTS, Part, split_patients
-from ich_lstm.data.table import LabelTable, read_label_table
+from ich_lstm.data.table import read_label_table
 from ich_lstm.errors import ConfigError, SourceError
 from ich_lstm.pixels.augment import Geometry
 from ich_lstm.pixels.preprocess import Preprocessing

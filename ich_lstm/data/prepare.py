@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ich_lstm.data.cache import CachedScan, ScanCache, write_cached
-from ich_lstm.data.table import NO_IMAGE, LabelTable, stop_at
+from ich_lstm.data.labelled import NO_IMAGE, LabelTable, stop_at
 from ich_lstm.errors import IchLstmError, SourceError
 from ich_lstm.pixels.preprocess import Preprocessing, preprocess_scan
 from ich_lstm.privacy import ProjectKey, private_folder

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ich_lstm.data.table import PATIENT, LabelTable, checked_table, read_cells, stop_at
+from ich_lstm.data.labelled import PATIENT, LabelTable, checked_table, read_cells, stop_at
 from ich_lstm.labels import LABELS
 
 LABEL_FILE = "stage_2_train.csv"

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ich_lstm import LABELS
-from ich_lstm.data.table import LabelTable, read_label_table
+from ich_lstm.data.labelled import LabelTable
+from ich_lstm.data.table import read_label_table
 from ich_lstm.errors import TableError
 
 Write = Callable[[str | bytes], Path]
