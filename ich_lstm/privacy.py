@@ -66,7 +66,8 @@ class ProjectKey:
 
     def hash_id(self, identifier: str) -> str:
         """The id that stands for an identifier in everything shareable: 16 hexadecimal digits."""
-        return hmac.new(self._secret, identifier.encode(), hashlib.sha256).hexdigest()[:ID_HEX_DIGITS]
+        # surrogatepass: file names that are no UTF-8, and damaged headers, have ids too.
+        return hmac.new(self._secret, identifier.encode(errors="surrogatepass"), hashlib.sha256).hexdigest()[:ID_HEX_DIGITS]
 
 
 def _make_key_file(path: Path) -> None:

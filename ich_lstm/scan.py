@@ -80,6 +80,8 @@ class Scan:
             )
         if self.slabs and len(self.slabs) != len(self.hu):
             raise ValueError(f"Scan.slabs: {len(self.slabs)} for {len(self.hu)} slices, expected one each, or none at all")
+        if self.positions_mm.shape != (len(self.hu),) or not np.isfinite(self.positions_mm).all():
+            raise ValueError(f"Scan.positions_mm: got shape {self.positions_mm.shape}, expected ({len(self.hu)},) and finite")
         if (np.diff(self.positions_mm) < 0).any():
             raise ValueError("Scan.positions_mm: decreasing, expected slices ordered inferior to superior")
         if int(self.hu.min()) < HU_MIN or int(self.hu.max()) > HU_MAX:

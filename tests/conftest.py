@@ -73,3 +73,12 @@ def prepared(phantom: Path, project_key, tmp_path_factory: pytest.TempPathFactor
         labels=read_label_table(phantom / "stage_2_train.csv"),
         workers=1,
     )
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real CT files beside the checkout."""
+    folder = Path(__file__).parent.parent.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the real CT files are not beside this checkout")
+    return folder

@@ -33,7 +33,7 @@ from ich_lstm.labels import ANY, LABELS
 from ich_lstm.learning.checkpoint import PathlessCheckpoint
 from ich_lstm.learning.classifier import ScanClassifier
 from ich_lstm.phantom import PhantomSettings, write_phantom
-from ich_lstm.privacy import ProjectKey, private_folder
+from ich_lstm.privacy import PRIVATE, ProjectKey, private_folder
 from ich_lstm.results.evaluate import ENCODER_PREFIX, LABEL_PREFIX, columns_of, predict_part, summarize, write_labelled
 from ich_lstm.views.curves import plot_history, plot_precision_recall, plot_roc, save_figure
 from ich_lstm.views.train_report import train_report_page
@@ -112,7 +112,7 @@ class _Training(LightningCLI):
         self.folder = _run_folder(config.out, self.recipe)
         if config.phantom is not None and config.data.root is None:
             config.data.root = str(self.folder / "phantom")
-            config.data.cache_dir = config.data.cache_dir or str(private_folder(self.folder) / "prepared")
+            config.data.cache_dir = config.data.cache_dir or str(self.folder / PRIVATE / "prepared")
         config.trainer.precision = config.trainer.precision or best_precision()
         config.trainer.default_root_dir = str(self.folder)
         self.checkpoint = PathlessCheckpoint(
@@ -130,8 +130,8 @@ class _Training(LightningCLI):
         parser.add_class_arguments(ScanDataModule, "data")
         self.data: ScanDataModule = parser.instantiate(Namespace(data=config.data)).data
         if _rank() == 0:
-            _write_config(self.folder, self.plain_config)
             self._prepare_data()
+            _write_config(self.folder, self.plain_config)
 
     def _prepare_data(self) -> None:
         out = console()
@@ -197,7 +197,8 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter.*")
     # The run's folder holds the configuration and the data before the log begins.
     warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty.*")
-    # Lightning 2.6 asks torch 2.15 in an older way.
+    # Lightning 2.6 calls jsonargparse and torch in older ways.
+    warnings.filterwarnings("ignore", message=r"(?s).*(JsonargparseDeprecationWarning|deprecated in v4).*")
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
     # torch's scheduler is stepped by Lightning, after the optimizer; the warning is of the AMP scaler's skipped first step.
     warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*optimizer.step.*")
@@ -206,10 +207,12 @@ def _quiet() -> None:
 def _config_error(parser: LightningArgumentParser, message: str) -> ConfigError:
     """What jsonargparse found wrong, with the nearest key where one is unknown."""
     known = [action.dest for action in parser._actions]
-    unknown = re.search(r"(?:unrecognized arguments: --|[Kk]ey ')([\w.]+)", message)
+    in_group = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message)
+    unrecognized = re.search(r"(?:unrecognized arguments: --|[Kk]ey ')([\w.]+)", message)
     todo = "ich-train --help=full lists every key."
-    if unknown:
-        near = difflib.get_close_matches(unknown[1], known, n=1, cutoff=0.5)
+    if in_group or unrecognized:
+        unknown = ".".join(in_group.groups()) if in_group else unrecognized[1]  # type: ignore[index]
+        near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
         todo = (f"Did you mean {near[0]}? " if near else "") + todo
     return ConfigError("bad_configuration", where="configuration", got=" ".join(message.split()), todo=todo)
 
@@ -224,7 +227,6 @@ def _run_folder(out: str | None, recipe: str) -> Path:
     folder = Path(out) if out else Path("runs") / f"{recipe}-{datetime.now():%Y%m%d-%H%M%S}"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError("out_not_empty", where="--out", got=f"{folder}, which is not empty", expected="a new or empty folder")
-    folder.mkdir(parents=True, exist_ok=True)
     if out is None:
         # Lightning starts its other processes with this command line: they must work in the same folder.
         sys.argv += ["--out", str(folder)]
@@ -257,8 +259,11 @@ def _counts(data: ScanDataModule) -> dict[str, dict[str, int]]:
 
 
 def _in_words(data: ScanDataModule) -> str:
-    words = (f"{part} {n['patients']} patients, {n['scans']} scans, {n['slices']:,} slices" for part, n in _counts(data).items())
-    return "; ".join(words)
+    return "; ".join(f"{part} {_how_many(counts)}" for part, counts in _counts(data).items())
+
+
+def _how_many(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {name if count != 1 else name[:-1]}" for name, count in counts.items())
 
 
 def _evaluate(
@@ -296,14 +301,14 @@ def _write_report(recipe: str, folder: Path, results: dict[str, Any]) -> None:
 
 def _print_results(out: Console, results: dict[str, Any]) -> None:
     counts = results["counts"][results["part"]]
-    whose = "held-out" if results["part"] == "test" else "validation (there were too few patients to hold any out)"
+    whose = "Held-out patients" if results["part"] == "test" else "Validation patients (too few to hold any out)"
     columns = {
         "slices, sequence": results["slices"]["sequence"],
         "slices, encoder alone": results["slices"].get("encoder"),
         "scans": results["scans"]["sequence"],
     }
     columns = {name: figures for name, figures in columns.items() if figures}
-    table = Table(title=f"{counts['patients']} {whose} patients, {counts['scans']} scans, {counts['slices']:,} slices")
+    table = Table(title=f"{whose}: {_how_many(counts)}")
     for name in ("", *columns):
         table.add_column(name, justify="left" if not name else "right")
     table.add_row("weighted log loss", *(_figure(figures["weighted_log_loss"], 4) for figures in columns.values()))

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import secrets
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from ich_lstm.errors import CacheError
 from ich_lstm.pixels.preprocess import Preprocessing
 from ich_lstm.scan import Note
 
-FORMAT = 1
+FORMAT = 2
 """Written into each file, and part of its name's digest: a change of the format leaves old files unread."""
 
 blosc2.set_nthreads(1)  # the loader's workers and the preparing processes are the parallel ones
@@ -76,6 +77,7 @@ def write_cached(path: Path, scan: CachedScan) -> None:
         )
         array.schunk.vlmeta["scan"] = {
             "format": FORMAT,
+            "crc32": zlib.crc32(np.ascontiguousarray(scan.hu).data),
             "positions_mm": [float(position) for position in scan.positions_mm],
             "slice_ids": list(scan.slice_ids),
             "flags": [list(note) for note in scan.flags],
@@ -96,6 +98,8 @@ def read_cached(path: Path) -> CachedScan:
         array = blosc2.open(str(path), mode="r")
         about = array.schunk.vlmeta["scan"]
         hu = array[:]
+        if zlib.crc32(hu.data) != about["crc32"]:  # the compression itself does not notice a flipped bit
+            raise ValueError("the pixels are not those that were written")
         return CachedScan(
             hu=hu,
             positions_mm=np.array(about["positions_mm"], dtype=np.float32),

@@ -12,10 +12,11 @@ from torch.utils.data import DataLoader
 
 from ich_lstm.data.batch import SliceBudgetSampler
 from ich_lstm.data.dataset import LabelledScan, ScanDataset, join_labels
+from ich_lstm.data.labelled import LabelTable
 from ich_lstm.data.prepare import PreparedFolder, Progress, prepare
 from ich_lstm.data.rsna import LABEL_FILE
 from ich_lstm.data.split import PARTS, Part, split_patients
-from ich_lstm.data.table import LabelTable, read_label_table
+from ich_lstm.data.table import read_label_table
 from ich_lstm.errors import ConfigError, SourceError
 from ich_lstm.pixels.augment import Geometry
 from ich_lstm.pixels.preprocess import Preprocessing
@@ -111,7 +112,7 @@ class ScanDataModule(LightningDataModule):
         table = self._label_table(root)
         for flag in table.flags:
             logger.warning("%s: %s", table.source.name, flag)
-        known = join_labels(folder.scans, table, allow_missing=self.allow_missing)
+        known = join_labels(folder.scans, table, left_out=folder.left_out, allow_missing=self.allow_missing)
         positive = {scan.patient_id: False for scan in known}
         for scan in known:
             positive[scan.patient_id] |= bool((scan.scan_labels == 1).any())

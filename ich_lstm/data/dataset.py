@@ -1,6 +1,6 @@
 """Labelled scans as a torch dataset that yields packed batches."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,8 +9,8 @@ from torch.utils.data import Dataset
 
 from ich_lstm.data.batch import SampleRequest, ScanBatch, ScanSample, pack_scans
 from ich_lstm.data.cache import read_cached
+from ich_lstm.data.labelled import NO_IMAGE, PATIENT, SCAN_KEYS, LabelTable, stop_at
 from ich_lstm.data.prepare import PreparedScan, folders_of
-from ich_lstm.data.table import PATIENT, SCAN_KEYS, LabelTable, stop_at
 from ich_lstm.errors import TableError
 from ich_lstm.labels import LABELS
 from ich_lstm.pixels.augment import Geometry, sample_seed
@@ -70,12 +70,15 @@ class ScanDataset(Dataset):
         return ScanSample(hu, cached.positions_mm, scan.slice_labels, scan.scan_labels, scan.scan_id)
 
 
-def join_labels(scans: Sequence[PreparedScan], table: LabelTable, *, allow_missing: bool = False) -> list[LabelledScan]:
+def join_labels(
+    scans: Sequence[PreparedScan], table: LabelTable, *, left_out: Collection[str] = (), allow_missing: bool = False
+) -> list[LabelledScan]:
     """Give each prepared scan its labels. A scan's label is 1 if any of its slices is 1, 0 if all are known to be 0.
 
     Args:
         scans: Prepared scans.
         table: The labels.
+        left_out: SOP and series UIDs of files that were left out with a reason; labels that name them are passed over.
         allow_missing: Whether labels may name images that are not there.
 
     Returns:
@@ -92,7 +95,7 @@ def join_labels(scans: Sequence[PreparedScan], table: LabelTable, *, allow_missi
     slice_labels = [np.full((len(scan.slices), len(LABELS)), np.nan, np.float32) for scan in scans]
     scan_labels = np.full((len(scans), len(LABELS)), np.nan, np.float32)
     patients = [scan.patient_id for scan in scans]
-    unmatched, ambiguous = [], []
+    unmatched, ambiguous, contradicting, strangers = [], [], [], []
     columns = table.rows[["kind", "name", PATIENT, "line"]].itertuples(index=False)
     for (kind, name, patient, line), labels in zip(columns, table.rows[list(LABELS)].to_numpy(), strict=True):
         if kind in SCAN_KEYS:
@@ -100,26 +103,42 @@ def join_labels(scans: Sequence[PreparedScan], table: LabelTable, *, allow_missi
             if len(found) > 1:
                 ambiguous.append(line)
             scan = found[0] if found else None
-            if scan is not None:
-                scan_labels[scan] = labels
+            known = None if scan is None else scan_labels[scan]
         else:
             scan, n = place[kind].get(name, (None, 0))
-            if scan is not None:
-                slice_labels[scan][n] = labels
-        if scan is None:
-            unmatched.append(line)
-        elif patient:
+            known = None if scan is None else slice_labels[scan][n]
+        if scan is None or known is None:
+            if name not in left_out:
+                unmatched.append(line)
+            continue
+        # Two rows may speak of one thing by different names, say by UID and by file.
+        if ((known == 1) & (labels == 0) | (known == 0) & (labels == 1)).any():
+            contradicting.append(line)
+        known[~np.isnan(labels)] = labels[~np.isnan(labels)]
+        if patient:
+            if patients[scan] not in ("", patient):
+                strangers.append(line)
             patients[scan] = patient
+    if contradicting:
+        stop_at(
+            table.source,
+            contradicting,
+            "contradicting_rows",
+            "rows that contradict an earlier one on the same slice or scan",
+            "labels that agree, by whatever name",
+        )
+    if strangers:
+        stop_at(
+            table.source,
+            strangers,
+            "contradicting_patients",
+            "rows whose patient is not the one of the images, or of another row on the same scan",
+            "one patient per scan, named as in the images where they name one",
+        )
     if ambiguous:
         stop_at(table.source, ambiguous, "several_scans", "rows that fit several scans", "one scan: name it by series_uid")
     if unmatched and (not allow_missing or len(unmatched) == len(table)):
-        stop_at(
-            table.source,
-            unmatched,
-            "labels_without_image",
-            "labels that name no prepared image",
-            "an image for each, or --data.allow_missing true",
-        )
+        stop_at(table.source, unmatched, *NO_IMAGE)
     return _known_scans(scans, table, slice_labels, scan_labels, patients)
 
 
@@ -136,9 +155,11 @@ def _places_of_scans(scans: Sequence[PreparedScan]) -> dict[str, dict[str, list[
 def _known_scans(
     scans: Sequence[PreparedScan], table: LabelTable, slice_labels: list[np.ndarray], scan_labels: np.ndarray, patients: list[str]
 ) -> list[LabelledScan]:
-    known = []
+    known, contradicting = [], 0
     for i, scan in enumerate(scans):
         slices = slice_labels[i]
+        if ((slices == 1).any(axis=0) & (scan_labels[i] == 0)).any():
+            contradicting += 1
         from_slices = np.where((slices == 1).any(axis=0), 1, np.where((slices == 0).all(axis=0), 0, np.nan)).astype(np.float32)
         whole = np.where(np.isnan(scan_labels[i]), from_slices, scan_labels[i])
         # A scan without any is a scan whose every slice is without.
@@ -146,6 +167,14 @@ def _known_scans(
         if not np.isnan(whole).all() or not np.isnan(slices).all():
             ids = tuple(scan.slices["slice_id"])
             known.append(LabelledScan(scan.scan_id, patients[i], scan.series_uid, scan.cache_path, ids, slices, whole))
+    if contradicting:
+        raise TableError(
+            "contradicting_rows",
+            where=str(table.source),
+            got=f"{contradicting} scans labelled 0 that hold a slice labelled 1",
+            expected="1 for a scan if it is 1 for any of its slices",
+            todo="Correct the table, and run again.",
+        )
     nameless = [scan for scan in known if not scan.patient_id]
     if nameless:
         raise TableError(

@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 
 from ich_lstm.data.cache import CachedScan, ScanCache, write_cached
-from ich_lstm.data.table import LabelTable
+from ich_lstm.data.labelled import NO_IMAGE, LabelTable, stop_at
 from ich_lstm.errors import IchLstmError, SourceError
 from ich_lstm.pixels.preprocess import Preprocessing, preprocess_scan
 from ich_lstm.privacy import ProjectKey, private_folder
-from ich_lstm.reading import FileRef, Ledger, Series, SliceHeader, Study, choose_series, index_source, load_scan
+from ich_lstm.reading import FileRef, Ledger, Series, SliceHeader, Study, choose_series, index_source, load_scan, walk_source
 from ich_lstm.reading.ahead import count_cores, map_ahead
-from ich_lstm.reading.ledger import LedgerRow
+from ich_lstm.reading.ledger import LedgerRow, printable
 
 MANIFEST = "manifest.json"
 KEY_TABLE = "key.parquet"
@@ -97,18 +97,28 @@ class PreparedFolder:
             ) from error
 
     @cached_property
+    def left_out(self) -> frozenset[str]:
+        """SOP and series UIDs of files that the ledger skips or refuses: labels may name them, and find no image."""
+        ledger = pd.read_csv(
+            self.folder / "private" / LEDGER_TABLE, usecols=["sop_uid", "series_uid", "action"], dtype=str, keep_default_na=False
+        )
+        rows = ledger[ledger["action"] != "used"]
+        return frozenset(rows["sop_uid"]) | frozenset(rows["series_uid"])
+
+    @cached_property
     def scans(self) -> list[PreparedScan]:
         """Every scan, in the order of the key table."""
         return [
             PreparedScan(
-                scan_id=str(scan_id),
+                scan_id=rows["scan_id"].iloc[0],
                 patient_id=rows["patient_id"].iloc[0],
                 series_uid=rows["series_uid"].iloc[0],
                 study_uid=rows["study_uid"].iloc[0],
-                cache_path=self.folder / "cache" / rows["cache"].iloc[0],
+                cache_path=self.folder / "cache" / str(cache),
                 slices=rows,
             )
-            for scan_id, rows in self.key.groupby("scan_id", sort=False)
+            # Not by scan_id: two kernels under one series UID are two scans.
+            for cache, rows in self.key.groupby("cache", sort=False)
         ]
 
 
@@ -147,6 +157,7 @@ def prepare(
         SourceError: If nothing can be read, or no scan is left.
     """
     tell = progress or (lambda what, done, total: None)
+    next(walk_source(root))  # a missing path or an empty folder should leave nothing behind
     private = private_folder(out)
     index = index_source(
         root,
@@ -165,6 +176,8 @@ def prepare(
         for study in index.studies()
         for series in _wanted_series(study, matcher, ledger)
     ]
+    if labels is not None and not jobs:
+        stop_at(labels.source, labels.rows["line"], *NO_IMAGE)
     rows: list[pd.DataFrame] = []
     for job, done in _run(jobs, private / JOURNAL, workers, executor, lambda done: tell("preparing scans", done, len(jobs))):
         ledger.update(done.ledger)
@@ -175,8 +188,8 @@ def prepare(
         raise SourceError(
             "no_scan",
             where=str(root),
-            got=ledger.summary(),
-            expected="at least one readable scan of the head" + (" that the labels name" if labels is not None else ""),
+            got=ledger.summary().rstrip("."),
+            expected="at least one readable scan of the head",
             todo=f"{private / LEDGER_TABLE} has the reason for each file.",
         )
     table = pd.concat(rows, ignore_index=True)
@@ -266,7 +279,8 @@ def relative_name(source: FileRef, root: Path) -> str:
     """A file as label tables name it: relative to the root, with ``/``; a zip counts as a folder."""
     base = root if root.is_dir() else root.parent
     name = Path(os.path.relpath(source.path, base)).as_posix()
-    return name if source.member is None else f"{name}/{source.member}"
+    name = name if source.member is None else f"{name}/{source.member}"
+    return printable(name)
 
 
 def folders_of(name: str) -> list[str]:
@@ -280,13 +294,16 @@ def _run(
 ) -> Iterator[tuple[_Job, _Done]]:
     """Prepare what is not prepared yet. The journal remembers what is, so that an interrupted run goes on."""
     before = _read_journal(journal)
-    pending = [job for job in jobs if job.path.name not in before or not job.path.exists()]
-    for job in jobs:
-        if job.path.name in before and job.path.exists():
-            yield job, before[job.path.name]
-    progress(len(jobs) - len(pending))
+    is_pending = [job.path.name not in before or not job.path.exists() for job in jobs]
+    progress(len(jobs) - sum(is_pending))
+    made = _map([job for job, pending in zip(jobs, is_pending, strict=True) if pending], workers, executor)
     with journal.open("a") as file:
-        for job, done in zip(pending, _map(pending, workers, executor), strict=True):
+        # In the order of the jobs, whatever was done before: the order of scans decides how they are dealt into batches.
+        for job, pending in zip(jobs, is_pending, strict=True):
+            if not pending:
+                yield job, before[job.path.name]
+                continue
+            done = next(made)
             if done.slice_ids:  # a refused series is tried again: a codec may be installed by then
                 file.write(json.dumps([job.path.name, done.slice_ids, done.ledger]) + "\n")
                 file.flush()

@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ich_lstm.data.table import PATIENT, LabelTable, checked_table, stop_at
-from ich_lstm.errors import TableError
+from ich_lstm.data.labelled import PATIENT, LabelTable, checked_table, read_cells, stop_at
 from ich_lstm.labels import LABELS
 
 LABEL_FILE = "stage_2_train.csv"
@@ -26,13 +25,7 @@ def read_rsna_labels(path: Path) -> LabelTable:
     Raises:
         TableError: If a row is malformed, an image lacks a label, or rows contradict one another.
     """
-    try:
-        cells = pd.read_csv(path, dtype={"ID": str, "Label": str}, keep_default_na=False, encoding="utf-8-sig")
-    except ValueError as error:
-        raise TableError("unreadable_table", where=str(path), got=str(error), expected="two columns, ID and Label") from error
-    if cells.empty:
-        raise TableError("no_rows", where=str(path), got="a header and no rows", expected="labelled images")
-    lines = np.arange(2, len(cells) + 2)
+    cells, lines = read_cells(path)
     parts = cells["ID"].str.rsplit("_", n=1, expand=True).reindex(columns=[0, 1], fill_value="")
     wrong = ~(parts[1].isin(LABELS) & parts[0].ne("") & cells["Label"].isin(["0", "1"])).to_numpy()
     if wrong.any():

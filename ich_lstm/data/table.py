@@ -1,42 +1,15 @@
-"""Label tables: what is known of slices and scans, checked before it is believed."""
+"""Label tables: RSNA's, or one's own."""
 
 import difflib
-from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from ich_lstm.data.labelled import PATIENT, SCAN_KEYS, SLICE_KEYS, LabelTable, checked_table, parse_labels, read_cells, stop_at
+from ich_lstm.data.rsna import read_rsna_labels
 from ich_lstm.errors import TableError
-from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
-
-SLICE_KEYS = ("sop_uid", "file")
-SCAN_KEYS = ("series_uid", "study_uid", "folder")
-PATIENT = "patient_id"
-
-ROWS_SHOWN = 10
-
-
-@dataclass(frozen=True, eq=False)
-class LabelTable:
-    """What is known of slices and scans.
-
-    Args:
-        rows: One line per labelled slice or scan, with the columns ``kind`` (one of `SLICE_KEYS` and `SCAN_KEYS`), ``name``
-            (what of that kind the line speaks of), ``patient_id`` (empty: as the images say), ``line`` (its number in the
-            file), and the six labels as float32: 1 present, 0 absent, NaN unknown.
-        source: The file.
-        flags: What a reader should know, for example how many equal duplicates were dropped.
-    """
-
-    rows: pd.DataFrame = field(repr=False)
-    source: Path
-    flags: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        """Labelled slices and scans."""
-        return len(self.rows)
+from ich_lstm.labels import LABELS
 
 
 def read_label_table(path: Path | str) -> LabelTable:
@@ -59,104 +32,16 @@ def read_label_table(path: Path | str) -> LabelTable:
     path = Path(path)
     header = _read_header(path)
     if header == ["ID", "Label"]:
-        from ich_lstm.data.rsna import read_rsna_labels
-
         return read_rsna_labels(path)
     _check_columns(path, header)
-    # utf-8-sig: with or without a byte-order mark. Text only: "007" is an identifier, and "True" must not become 1.
-    cells = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
-    cells.columns = [column.strip() for column in cells.columns]
-    if cells.empty:
-        raise TableError("no_rows", where=str(path), got="a header and no rows", expected="labelled slices or scans")
-    lines = np.arange(2, len(cells) + 2)
+    cells, lines = read_cells(path)
     kinds, names = _kinds_and_names(path, cells, lines)
     labels = parse_labels(path, cells.reindex(columns=list(LABELS), fill_value=""), lines)
-    patients = cells[PATIENT].str.strip() if PATIENT in cells else ""
+    patients = cells.get(PATIENT, "")
     rows = pd.DataFrame({"kind": kinds, "name": names, PATIENT: patients, "line": lines}).join(labels)
-    return checked_table(rows, path)
-
-
-def checked_table(rows: pd.DataFrame, source: Path) -> LabelTable:
-    """Drop equal duplicates, stop at contradictions, and complete what follows from the other labels.
-
-    Args:
-        rows: As in `LabelTable`.
-        source: The file they are from.
-
-    Raises:
-        TableError: If two rows on one thing differ, or "any" contradicts the types.
-    """
-    key = ["kind", "name"]
-    flags = []
-    repeated = rows.duplicated(key, keep=False)
-    if repeated.any():
-        once = rows[repeated].drop_duplicates([*key, PATIENT, *LABELS])
-        twice = once[once.duplicated(key, keep=False)]
-        if len(twice):
-            stop_at(
-                source,
-                twice["line"],
-                "contradicting_rows",
-                "rows that speak of the same thing and differ",
-                "one row each, or equal ones",
-            )
-        count = int(rows.duplicated(key).sum())
-        rows = rows.drop_duplicates(key).reset_index(drop=True)
-        flags.append(f"{count} repeated rows, equal to others, were dropped")
-    types = rows[list(HEMORRHAGE_TYPES)].to_numpy()
-    present = (types == 1).any(axis=1)
-    any_label = rows[ANY].to_numpy()
-    wrong = present & (any_label == 0)
-    if wrong.any():
-        stop_at(
-            source,
-            rows["line"][wrong],
-            "any_contradicts_types",
-            "a type that is 1 while any is 0",
-            "any = 1 where a type is present",
-        )
-    absent = (types == 0).all(axis=1)
-    rows = rows.assign(
-        any=np.where(np.isnan(any_label) & present, 1, np.where(np.isnan(any_label) & absent, 0, any_label)).astype(np.float32)
-    )
-    # Nothing at all: no type can be present. (any = 1 and no type is right where readers disagree on the type.)
-    none = (rows[ANY] == 0).to_numpy()[:, None]
-    rows[list(HEMORRHAGE_TYPES)] = np.where(none & np.isnan(types), 0, types).astype(np.float32)
-    bare = int(((rows[ANY] == 1).to_numpy() & absent).sum())
-    if bare:
-        flags.append(f"{bare} rows say any = 1 and no type")
-    return LabelTable(rows, source, tuple(flags))
-
-
-def parse_labels(path: Path, cells: pd.DataFrame, lines: Iterable[int]) -> pd.DataFrame:
-    """Cells 0, 1 or empty to float32 with NaN for unknown; anything else stops."""
-    text = cells.apply(lambda column: column.str.strip())
-    known = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "": np.nan}
-    wrong = ~text.isin(list(known)).all(axis=1).to_numpy()
-    if wrong.any():
-        first = text[wrong].iloc[0]
-        stop_at(
-            path,
-            np.asarray(lines)[wrong],
-            "bad_label",
-            f"the label {first[~first.isin(list(known))].iloc[0]!r}",
-            "0, 1 or an empty cell",
-        )
-    return text.apply(lambda column: column.map(known)).astype(np.float32)
-
-
-def stop_at(path: Path, lines: Iterable[int], code: str, got: str, expected: str) -> None:
-    """Raise a TableError that names the first ten lines and counts all."""
-    lines = list(lines)
-    shown = ", ".join(map(str, lines[:ROWS_SHOWN]))
-    more = f" and {len(lines) - ROWS_SHOWN} more" if len(lines) > ROWS_SHOWN else ""
-    raise TableError(
-        code,
-        where=f"{path}, line {shown}{more}",
-        got=f"{got} ({len(lines)} rows)",
-        expected=expected,
-        todo="Correct the table, and run again.",
-    )
+    table = checked_table(rows, path)
+    unread = tuple(f"the column {column} is not read; did you mean {meant}?" for column, meant in _near_misses(header))
+    return LabelTable(table.rows, path, (*table.flags, *unread))
 
 
 def _read_header(path: Path) -> list[str]:
@@ -176,17 +61,27 @@ def _read_header(path: Path) -> list[str]:
 
 def _check_columns(path: Path, header: list[str]) -> None:
     keys = [*SLICE_KEYS, *SCAN_KEYS]
+    repeated = {column for column in header if header.count(column) > 1} & {*keys, *LABELS, PATIENT}
+    if repeated:
+        raise TableError(
+            "repeated_columns", where=f"{path}, line 1", got=f"{', '.join(sorted(repeated))} more than once", expected="once each"
+        )
     if not set(header) & set(keys) or not set(header) & set(LABELS):
-        near = [
-            (c, m[0]) for c in header if (m := difflib.get_close_matches(c.lower(), [*keys, *LABELS, PATIENT], n=1)) and m[0] != c
-        ]
         raise TableError(
             "missing_columns",
             where=f"{path}, line 1",
             got=f"columns {', '.join(header[:12])}",
             expected=f"one of {', '.join(keys)}, and one or more of {', '.join(LABELS)}",
-            todo=" ".join(f"Did you mean {meant} by {column}?" for column, meant in near[:3]) or "Give the table a header.",
+            todo=" ".join(f"Did you mean {meant} by {column}?" for column, meant in _near_misses(header)[:3])
+            or "Give the table a header.",
         )
+
+
+def _near_misses(header: list[str]) -> list[tuple[str, str]]:
+    """Columns that are not read, but are spelt nearly like one that would be."""
+    known = [*SLICE_KEYS, *SCAN_KEYS, *LABELS, PATIENT]
+    near = [(column, difflib.get_close_matches(column.lower(), known, n=1)) for column in header if column not in known]
+    return [(column, meant[0]) for column, meant in near if meant]
 
 
 def _kinds_and_names(path: Path, cells: pd.DataFrame, lines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -195,7 +90,7 @@ def _kinds_and_names(path: Path, cells: pd.DataFrame, lines: np.ndarray) -> tupl
     names = np.full(len(cells), "", dtype=object)
     for key in [*SLICE_KEYS, *SCAN_KEYS]:
         if key in cells:
-            text = cells[key].str.strip().to_numpy()
+            text = cells[key].to_numpy()
             fill = (kinds == "") & (text != "")
             kinds[fill], names[fill] = key, text[fill]
     nameless = kinds == ""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,27 +80,40 @@ def _read_folder(folder: Path) -> SavedModel:
         weights = load_file(folder / WEIGHTS_FILE)
     except (OSError, ValueError, SafetensorError) as error:
         raise _no_model(folder, f"{type(error).__name__}: {error}") from error
-    return _checked(folder, about, weights)
+    saved = _checked(folder, about, weights)
+    if about.get("hash") != saved.hash:
+        raise CheckpointError(
+            "weights_damaged",
+            where=str(folder),
+            got=f"weights with the hash {saved.hash}",
+            expected=f"{about.get('hash')}, as {ABOUT_FILE} says",
+            todo="Take another copy of the model.",
+        )
+    return saved
 
 
 def _read_lightning(path: Path) -> SavedModel:
     try:
-        # weights_only: tensors and plain values are read, anything that would run code is refused.
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols; what is no checkpoint is refused below
+            # weights_only: tensors and plain values are read, anything that would run code is refused.
+            content = torch.load(path, map_location="cpu", weights_only=True)
         about = content[ABOUT_KEY]
-        state = content["state_dict"]
+        weights = {name.removeprefix("model."): tensor for name, tensor in content["state_dict"].items()}
     except pickle.UnpicklingError as error:
         raise _no_model(path, "a file that holds more than tensors and plain values, or none; it is not read") from error
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError) as error:
+    except Exception as error:  # the unpickler stumbles over foreign bytes in every way there is
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "no content"
         raise _no_model(path, f"{type(error).__name__}: {reason}") from error
-    return _checked(path, about, {name.removeprefix("model."): tensor for name, tensor in state.items()})
+    return _checked(path, about, weights)
 
 
 def _checked(path: Path, about: Any, weights: dict[str, Tensor]) -> SavedModel:
     if not isinstance(about, dict) or not isinstance(about.get("settings"), dict) or "preprocessing" not in about:
         raise _no_model(path, f"an {ABOUT_FILE} without settings and preprocessing")
-    if about.get("format", FORMAT) > FORMAT:
+    if not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+        raise _no_model(path, "weights that are no tensors")
+    if not isinstance(about.get("format", FORMAT), int) or about.get("format", FORMAT) > FORMAT:
         raise CheckpointError(
             "newer_format",
             where=str(path),

@@ -140,12 +140,13 @@ class ScanClassifier(LightningModule):
             values = metrics.compute()
             metrics.reset()
             losses[name], aurocs[name] = values["loss"].float(), values["auroc"].float()
-            self.log(f"{name}loss", losses[name], prog_bar=name == "val/")
+            # The metrics have gathered from all processes already; sync_dist takes the mean of equal values.
+            self.log(f"{name}loss", losses[name], prog_bar=name == "val/", sync_dist=True)
             for label, area in zip(LABELS, aurocs[name], strict=True):
-                self.log(f"{name}auroc_{label}", area, prog_bar=name == "val/" and label == ANY)
+                self.log(f"{name}auroc_{label}", area, prog_bar=name == "val/" and label == ANY, sync_dist=True)
         # The slices' loss; where the slices' labels cannot tell good from bad, for they are of one class, the scans'.
         slices_tell = not aurocs["val/"].isnan().all()
-        self.log("val/monitor", losses["val/" if slices_tell else "val/scan_"])
+        self.log("val/monitor", losses["val/" if slices_tell else "val/scan_"], sync_dist=True)
 
     def _metrics_by_prefix(self) -> dict[str, MetricCollection]:
         metrics = {"val/": self.slice_metrics, "val/scan_": self.scan_metrics}
@@ -213,7 +214,9 @@ class ScanClassifier(LightningModule):
         try:
             classifier = cls(**{**saved.about["settings"], "pretrained": False})
             classifier.model.load_state_dict(saved.weights)
-        except (TypeError, RuntimeError, IchLstmError) as error:
+            if saved.about["preprocessing"] is not None:
+                classifier.preprocessing = Preprocessing(**saved.about["preprocessing"])
+        except (AttributeError, TypeError, ValueError, RuntimeError, IchLstmError) as error:
             raise CheckpointError(
                 "weights_do_not_fit",
                 where=str(path),
@@ -221,8 +224,6 @@ class ScanClassifier(LightningModule):
                 expected="weights of the model that its settings describe",
                 todo="Take another copy of the model, or the version of ich_lstm that made it.",
             ) from error
-        if saved.about["preprocessing"] is not None:
-            classifier.preprocessing = Preprocessing(**saved.about["preprocessing"])
         classifier.name = saved.about["name"] or classifier.name
         return classifier.eval()
 
@@ -236,8 +237,11 @@ class ScanClassifier(LightningModule):
 
     def weights_hash(self) -> str:
         """What the weights are known by, 12 hexadecimal digits."""
+        weights = self.model.state_dict().values()
+        if any(tensor.is_inference() for tensor in weights):  # made under inference_mode; they count no versions
+            return self._saved().hash
         # In-place updates count up a tensor's version: hashing 100 MB again for each scan would cost as much as reading it.
-        now = tuple((tensor.data_ptr(), tensor._version) for tensor in self.model.state_dict().values())
+        now = tuple((tensor.data_ptr(), tensor._version) for tensor in weights)
         if self._hash is None or self._hash[0] != now:
             self._hash = now, self._saved().hash
         return self._hash[1]
@@ -303,13 +307,14 @@ class ScanClassifier(LightningModule):
             )
         hu = torch.from_numpy(preprocess_scan(scan, self.preprocessing)).to(self.device)
         positions = torch.tensor(scan.positions_mm, dtype=torch.float32, device=self.device)
-        was_training = self.training
+        modes = [(module, module.training) for module in self.modules()]  # a part may be frozen in evaluation mode
         self.eval()
         try:
             with torch.inference_mode():
                 logits = self.model(hu, torch.tensor([len(scan)]), positions)
         finally:
-            self.train(was_training)
+            for module, mode in modes:
+                module.training = mode
         return ScanPrediction(
             slice_probabilities=_probabilities(logits.slice_logits).cpu().numpy(),
             scan_probabilities=_probabilities(logits.scan_logits)[0].cpu().numpy(),

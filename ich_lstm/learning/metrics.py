@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.utilities.data import dim_zero_cat
 
 from ich_lstm.labels import LABEL_WEIGHTS, LABELS
@@ -54,7 +53,7 @@ class _OfLabelledProbabilities(Metric):
         self.labels.append(labels.detach().to(torch.float32))
 
     def _all(self) -> tuple[Tensor, Tensor]:
-        if not self.probabilities:
+        if len(self.probabilities) == 0:  # a list of batches; after the processes have been gathered, a tensor
             empty = torch.empty(0, len(LABELS), dtype=torch.float64, device=self.device)
             return empty, empty
         return dim_zero_cat(self.probabilities), dim_zero_cat(self.labels)
@@ -101,9 +100,17 @@ class LabelAUROC(_OfLabelledProbabilities):
         areas = []
         for p, y in zip(probabilities.T, labels.T, strict=True):
             known = ~y.isnan()
-            p, y = p[known], y[known].long()
-            both = 0 < int(y.sum()) < len(y)
-            areas.append(
-                binary_auroc(p, y).to(torch.float64) if both else torch.tensor(torch.nan, dtype=torch.float64, device=p.device)
-            )
+            areas.append(_area(p[known], y[known].to(torch.float64)))
         return torch.stack(areas)
+
+
+def _area(p: Tensor, y: Tensor) -> Tensor:
+    """Share of the pairs of a positive and a negative in which the positive is more probable; equal ones count half.
+
+    That is the area under the ROC curve (Mann-Whitney), here in float64: torchmetrics' own sums are float32.
+    """
+    levels, level = p.unique(return_inverse=True)  # sorted
+    positive = torch.zeros_like(levels).index_add_(0, level, y)
+    negative = torch.zeros_like(levels).index_add_(0, level, 1 - y)
+    below = negative.cumsum(0) - negative
+    return (positive * (below + negative / 2)).sum() / (positive.sum() * negative.sum())  # 0 / 0 for one class: NaN

@@ -1,6 +1,7 @@
 """The CNN that all slices of a scan share."""
 
 import difflib
+from typing import Any
 
 import timm
 import torch
@@ -19,13 +20,15 @@ class SliceEncoder(nn.Module):
     Args:
         backbone: Any model name of timm.
         in_channels: Number of windows.
+        global_pool: timm's pooling over the image: ``avg``, ``max``, ``avgmax`` (their mean) or ``catavgmax`` (both, side by
+            side); None is the backbone's own, for CNNs the mean.
         pretrained: Start from timm's pretrained weights, which are downloaded on first use.
 
     Raises:
         ConfigError: If timm does not know the name, or the weights cannot be had.
     """
 
-    def __init__(self, backbone: str, *, in_channels: int, pretrained: bool) -> None:
+    def __init__(self, backbone: str, *, in_channels: int, global_pool: str | None, pretrained: bool) -> None:
         super().__init__()
         if not timm.is_model(backbone):
             near = difflib.get_close_matches(backbone, timm.list_models(), n=3)
@@ -37,7 +40,18 @@ class SliceEncoder(nn.Module):
                 todo=f"Did you mean {' or '.join(near)}?" if near else "timm.list_models() lists them.",
             )
         try:
-            self.network = timm.create_model(backbone, pretrained=pretrained, num_classes=0, in_chans=in_channels)
+            pooling: dict[str, Any] = {} if global_pool is None else {"global_pool": global_pool}
+            self.network = timm.create_model(backbone, pretrained=pretrained, num_classes=0, in_chans=in_channels, **pooling)
+        except (AssertionError, TypeError) as error:
+            if global_pool is None:
+                raise
+            raise ConfigError(
+                "pooling_not_supported",
+                where=f"backbone {backbone}",
+                got=f"global_pool={global_pool!r}",
+                expected="a pooling that this backbone has",
+                todo="Leave global_pool out, or take another backbone.",
+            ) from error
         except (OSError, RuntimeError) as error:
             if not pretrained:
                 raise

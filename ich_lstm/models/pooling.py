@@ -13,6 +13,10 @@ SHARPNESS = 4.0
 """Of log-sum-exp pooling: towards infinity it becomes the maximum, towards 0 the mean."""
 
 
+SMALL_ODDS = 1e-10
+"""Below these odds of a scan, noisy-or is the sum of its slices' odds, to that relative error."""
+
+
 class ScanPooling(nn.Module):
     """One logit per scan and label, so that a label of the whole scan can train the slices.
 
@@ -64,4 +68,7 @@ def _noisy_or(logits: Tensor) -> Tensor:
     """Logit of 1 - prod(1 - sigmoid(logits)) over the slices, without leaving log space."""
     # log prod(1 - p) = -sum softplus = -s, so the odds are (1 - e^-s) / e^-s = e^s - 1.
     s = F.softplus(logits).sum(dim=0)
-    return s + torch.log(-torch.expm1(-s))
+    # Below, odds are so small that they add up; s itself would underflow, and the gradient with it.
+    rare = torch.logsumexp(logits, dim=0)
+    common = s.clamp(min=SMALL_ODDS)
+    return torch.where(s < SMALL_ODDS, rare, common + torch.log(-torch.expm1(-common)))

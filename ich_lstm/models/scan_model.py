@@ -1,7 +1,7 @@
 """The whole network: a CNN shared by all slices of a scan, and a recurrent head along the scan."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from ich_lstm.models.encoder import SliceEncoder
 from ich_lstm.models.pooling import PoolingKind, ScanPooling
 from ich_lstm.models.sequence import SequenceHead
 from ich_lstm.pixels.windows import BONE, BRAIN, SUBDURAL, WindowStack
+
+SequenceKind = Literal["lstm", "gru", "none"]
 
 
 class ScanLogits(NamedTuple):
@@ -34,6 +36,7 @@ class ScanModel(nn.Module):
     Args:
         backbone: Encoder, any model name of timm.
         pretrained: Start the encoder from timm's pretrained weights.
+        global_pool: Pooling of the encoder's last map: ``avg``, ``max``, ``avgmax`` or ``catavgmax``; None is the backbone's own.
         windows: Level and width in HU of each input channel.
         mean: Mean of the windowed channels (0 to 1): one value, or one per window. The default is ImageNet's average.
         std: Standard deviation likewise.
@@ -56,10 +59,11 @@ class ScanModel(nn.Module):
         *,
         backbone: str = "resnext50_32x4d",
         pretrained: bool = True,
+        global_pool: Literal["avg", "max", "avgmax", "catavgmax"] | None = None,
         windows: Sequence[tuple[float, float]] = (BRAIN, SUBDURAL, BONE),
         mean: Sequence[float] = (0.449,),
         std: Sequence[float] = (0.226,),
-        sequence: Literal["lstm", "gru", "none"] = "lstm",
+        sequence: SequenceKind = "lstm",
         hidden_size: int = 512,
         num_layers: int = 2,
         bidirectional: bool = True,
@@ -78,6 +82,9 @@ class ScanModel(nn.Module):
                 got=f"{hidden_size}, {num_layers}, {dropout}",
                 expected="at least 1, at least 1, in [0, 1)",
             )
+        for name, value, choices in (("sequence", sequence, get_args(SequenceKind)), ("pooling", pooling, get_args(PoolingKind))):
+            if value not in choices:
+                raise ConfigError(f"unknown_{name}", where=name, got=repr(value), expected=f"one of {', '.join(choices)}")
         try:
             self.windows = WindowStack(windows, mean, std)
         except ValueError as error:
@@ -85,7 +92,7 @@ class ScanModel(nn.Module):
         settings["windows"] = [[float(level), float(width)] for level, width in windows]
         settings["mean"], settings["std"] = [float(value) for value in mean], [float(value) for value in std]
         self.settings = settings
-        self.encoder = SliceEncoder(backbone, in_channels=len(windows), pretrained=pretrained)
+        self.encoder = SliceEncoder(backbone, in_channels=len(windows), global_pool=global_pool, pretrained=pretrained)
         features = self.encoder.out_features
         self.dropout = nn.Dropout(dropout)
         self.encoder_classifier = nn.Linear(features, len(LABELS))

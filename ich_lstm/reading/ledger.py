@@ -230,7 +230,7 @@ class Ledger:
     def _everything(self) -> Iterator[LedgerRow]:
         """All rows, with names that are no text written as text."""
         for row in self._iterate(np.arange(len(self._fate_of))):
-            yield row._replace(path=row.path.encode(errors="surrogateescape").decode(errors="backslashreplace"))
+            yield row._replace(path=printable(row.path))
 
     def summary(self) -> str:
         """What became of the files, in one sentence that holds no path and no identifier.
@@ -269,6 +269,11 @@ def _words(reasons: dict[_Fate, int]) -> str:
     if len(phrases) == 1:
         return f" ({next(iter(phrases))})"
     return f" ({', '.join(f'{count:,} {phrase}' for phrase, count in phrases.most_common())})" if phrases else ""
+
+
+def printable(path: str) -> str:
+    """A path as text that any table can hold: bytes that are no UTF-8 become ``\\xff``."""
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _count(count: int, one: str, many: str) -> str:

@@ -110,7 +110,8 @@ def _figures(frame: pd.DataFrame, prefix: str) -> dict[str, Any]:
     probabilities = torch.tensor(columns_of(frame, prefix), dtype=torch.float64)
     labels = torch.tensor(columns_of(frame, LABEL_PREFIX), dtype=torch.float64)
     values = []
-    for metric in (WeightedLogLoss(), LabelAUROC(), LabelLogLoss()):
+    for kind in (WeightedLogLoss, LabelAUROC, LabelLogLoss):
+        metric = kind(sync_on_compute=False)  # the tables are whole, and after a fit the other processes may be gone
         metric.update(probabilities, labels)
         values.append(metric.compute())
     loss, aurocs, losses = values

@@ -45,11 +45,12 @@ def plot_history(frame: "DataFrame") -> "Figure":
     """Training and validation loss per epoch, with the validation's AUC of "any" where it was logged.
 
     Args:
-        frame: Lightning's ``metrics.csv``: ``epoch`` and some of ``train/loss``, ``val/loss``, ``val/encoder_loss``,
-            ``val/auroc_any``; a row holds NaN in the columns of other moments. ``train/loss_epoch`` serves too.
+        frame: Lightning's ``metrics.csv``: ``epoch`` and some of ``train/slice_loss``, ``val/loss``, ``val/encoder_loss``,
+            ``val/auroc_any``; a row holds NaN in the columns of other moments. (``train/loss`` is a sum of several terms, and
+            would not compare; it serves where there is nothing else.)
     """
     losses = {
-        "training": ("train/loss_epoch" if "train/loss_epoch" in frame else "train/loss", QUIET, ":"),
+        "training": ("train/slice_loss" if "train/slice_loss" in frame else "train/loss", QUIET, ":"),
         "validation, sequence model": ("val/loss", MODEL_COLORS["sequence"], "-"),
         "validation, encoder alone": ("val/encoder_loss", MODEL_COLORS["encoder"], (0, (4, 2))),
     }

@@ -30,11 +30,11 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def percent(probability: float) -> str:
-    """A probability in whole percent; never 0 or 100 %, which no model can promise.
+    """A probability in whole percent, with a no-break space; never 0 or 100 %, which no model can promise.
 
     Example:
-        >>> percent(0.873), percent(0.0004), percent(1.0)
-        ('87 %', '<1 %', '>99 %')
+        >>> print(percent(0.0004))
+        <1\xa0%
     """
     value = 100 * probability
     if value < 1:
@@ -45,11 +45,11 @@ def percent(probability: float) -> str:
 
 
 def millimetres(position: float) -> str:
-    """A position with one decimal and a true minus sign.
+    """A position with one decimal, a true minus sign and a no-break space.
 
     Example:
-        >>> millimetres(-33.67)
-        '−33.7 mm'
+        >>> print(millimetres(-33.67))
+        −33.7\xa0mm
     """
     return f"{position:.1f}\u00a0mm".replace("-", "\u2212")
 

@@ -1,0 +1,173 @@
+"""ich-predict from its command line to its folder."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from dicom_files import make_series
+
+from ich_lstm.cli import predict
+from ich_lstm.labels import LABELS
+
+
+def run(paths: list[Path], model: Path, out: Path, *options: str) -> int:
+    return predict.main([*map(str, paths), "--checkpoint", str(model), "--out", str(out), *options])
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory, phantom: Path) -> Path:
+    """Three synthetic studies; in one of them a file has lost its end."""
+    from ich_lstm.reading import index_source
+
+    folder = tmp_path_factory.mktemp("canary-archive")
+    studies = index_source(phantom).studies()[:3]
+    for number, study in enumerate(studies):
+        (folder / f"study-{number}").mkdir()
+        for header in study.series[0].headers:
+            shutil.copy(header.source.path, folder / f"study-{number}")
+    victim = sorted((folder / "study-1").iterdir())[3]
+    victim.write_bytes(victim.read_bytes()[:-500])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predicted(archive: Path, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of predictions of `archive`."""
+    out = tmp_path_factory.mktemp("predictions") / "out"
+    assert run([archive], model_folder, out) == 3
+    return out
+
+
+class TestArchiveWithABrokenStudy:
+    def test_every_study_has_a_row(self, predicted: Path) -> None:
+        scans = pd.read_csv(predicted / "scans.csv")
+        assert len(scans) == 3
+        assert (scans["status"] == "ok").sum() == 2
+
+    def test_a_refused_study_has_no_probability(self, predicted: Path) -> None:
+        scans = pd.read_csv(predicted / "scans.csv")
+        refused = scans[scans["status"] != "ok"]
+        assert refused["status"].tolist() == ["truncated_pixels"]
+        assert refused[list(LABELS)].isna().all(axis=None)
+
+    def test_slices_are_those_of_the_scans_in_order(self, predicted: Path) -> None:
+        slices = pd.read_csv(predicted / "slices.csv")
+        scans = pd.read_csv(predicted / "scans.csv").query("status == 'ok'")
+        assert list(slices["scan_id"].unique()) == list(scans["scan_id"])
+        for _, rows in slices.groupby("scan_id"):
+            assert rows["slice"].tolist() == list(range(1, len(rows) + 1))
+            assert (np.diff(rows["position_mm"]) > 0).all()
+
+    def test_the_ledger_accounts_for_every_file(self, predicted: Path, archive: Path) -> None:
+        ledger = pd.read_csv(predicted / "private/ledger.csv")
+        counts = json.loads((predicted / "manifest.json").read_text())["counts"]
+        assert len(ledger) == len([path for path in archive.rglob("*") if path.is_file()]) == sum(counts["files"].values())
+        assert ledger["action"].value_counts().to_dict() == {key: n for key, n in counts["files"].items() if n}
+
+    def test_the_key_joins_predictions_to_files(self, predicted: Path) -> None:
+        slices, key = pd.read_csv(predicted / "slices.csv"), pd.read_csv(predicted / "private/key.csv")
+        joined = slices.merge(key, on=["scan_id", "slice", "slice_id"], validate="one_to_one")
+        assert len(joined) == len(slices)
+        assert joined["sop_uid"].is_unique
+
+    def test_private_files_are_those_that_the_manifest_names(self, predicted: Path) -> None:
+        named = json.loads((predicted / "manifest.json").read_text())["private"]
+        found = [path.relative_to(predicted).as_posix() for path in (predicted / "private").rglob("*") if path.is_file()]
+        assert sorted(found) == named
+
+    def test_shareable_files_know_no_identity(self, predicted: Path) -> None:
+        for path in predicted.iterdir():
+            if path.is_file():
+                assert not re.search(rb"ID_[0-9a-f]{8}|canary", path.read_bytes()), path
+
+    def test_each_page_shows_every_slice(self, predicted: Path) -> None:
+        slices = pd.read_csv(predicted / "slices.csv")
+        for scan_id, rows in slices.groupby("scan_id"):
+            page = (predicted / f"private/pages/{scan_id}.html").read_text()
+            assert page.count("data:image/") >= len(rows)
+
+
+class TestExitCodes:
+    def test_all_done(self, archive: Path, model_folder: Path, tmp_path: Path) -> None:
+        assert run([archive / "study-0"], model_folder, tmp_path / "out") == 0
+
+    def test_all_failed(self, archive: Path, model_folder: Path, tmp_path: Path) -> None:
+        assert run([archive / "study-1"], model_folder, tmp_path / "out") == 1
+
+    def test_a_missing_path_beside_a_good_one(self, archive: Path, model_folder: Path, tmp_path: Path) -> None:
+        assert run([archive / "study-0", tmp_path / "nothing"], model_folder, tmp_path / "out") == 3
+        assert pd.read_csv(tmp_path / "out/scans.csv")["status"].tolist() == ["ok", "missing_path"]
+
+    @pytest.mark.parametrize("arguments", [[], ["x"], ["x", "--checkpoint", "y", "--oout", "z"]])
+    def test_wrong_usage(self, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+        assert predict.main(arguments) == 2
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+    def test_no_model(self, archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert run([archive], tmp_path, tmp_path / "out") == 1
+        assert "CheckpointError[not_a_model]" in capsys.readouterr().err
+
+    def test_a_full_folder_is_not_written_into(self, archive: Path, model_folder: Path, tmp_path: Path) -> None:
+        (tmp_path / "mine.txt").write_text("mine")
+        assert run([archive / "study-0"], model_folder, tmp_path) == 2
+        assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_two_series_of_a_study_are_told_apart(model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The thick one is read; the other can be named."""
+    make_series(
+        tmp_path / "in/thin",
+        count=60,
+        step=2.5,
+        StudyInstanceUID="1.2.3",
+        SeriesInstanceUID="1.2.3.1",
+        SeriesDescription="thin",
+        SliceThickness=2.5,
+    )
+    make_series(
+        tmp_path / "in/thick",
+        count=30,
+        step=5.0,
+        StudyInstanceUID="1.2.3",
+        SeriesInstanceUID="1.2.3.2",
+        SeriesDescription="thick",
+    )
+    assert run([tmp_path / "in"], model_folder, tmp_path / "one") == 0
+    assert run([tmp_path / "in"], model_folder, tmp_path / "two", "--series", "1.2.3.1") == 0
+    chosen = [pd.read_csv(tmp_path / name / "private/series.csv").query("read")["description"].item() for name in ("one", "two")]
+    assert chosen == ["thick", "thin"]
+
+
+@pytest.fixture(scope="module")
+def real(real_data: Path, model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of predictions of the real scans."""
+    out = tmp_path_factory.mktemp("real") / "out"
+    assert run([real_data / "ge_head_tilt", real_data / "philips_exam.zip"], model_folder, out) == 0
+    return out
+
+
+class TestRealScans:
+    def test_tilted_scan_in_anatomical_order(self, real: Path) -> None:
+        scans, slices = pd.read_csv(real / "scans.csv"), pd.read_csv(real / "slices.csv")
+        tilted = slices[slices["scan_id"] == scans["scan_id"][0]]
+        assert len(tilted) == 28
+        assert tilted["position_mm"].iloc[[0, -1]].round(2).tolist() == [-33.67, 110.42]
+        assert set(scans["flags"][0].split(";")) == {"tilt", "uneven_spacing"}
+
+    def test_export_chooses_the_thick_brain_series_and_says_why(self, real: Path) -> None:
+        series = pd.read_csv(real / "private/series.csv").iloc[1:]
+        assert series.query("read")["description"].tolist() == ["STD BRAIN 5MM"]
+        assert series.query("read")["images"].tolist() == [28]
+        assert len(series) == 5
+        assert series.query("not read")[["code", "reason"]].notna().all(axis=None)
+
+    def test_every_member_of_the_export_is_accounted_for(self, real: Path, real_data: Path) -> None:
+        import zipfile
+
+        members = [info for info in zipfile.ZipFile(real_data / "philips_exam.zip").infolist() if not info.is_dir()]
+        ledger = pd.read_csv(real / "private/ledger.csv")
+        assert ledger["path"].str.contains("philips_exam.zip!").sum() == len(members)

@@ -1,0 +1,250 @@
+"""Models at rest."""
+
+import json
+import pickle
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fabricated import TINY, make_classifier, make_sample
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from safetensors.torch import load_file, save_file
+
+from ich_lstm import LABELS, ScanClassifier
+from ich_lstm.data.batch import pack_scans
+from ich_lstm.errors import CheckpointError
+from ich_lstm.learning.checkpoint import read_model, write_model
+from ich_lstm.pixels.preprocess import Preprocessing
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A folder made by save_pretrained."""
+    make_classifier().save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def refusal(path: Path) -> CheckpointError:
+    """Load what must be refused, and return the error."""
+    with pytest.raises(CheckpointError) as caught:
+        ScanClassifier.load(path)
+    assert caught.value.where
+    return caught.value
+
+
+def logits_of(classifier: ScanClassifier) -> list[np.ndarray]:
+    with torch.inference_mode():
+        logits = classifier.eval()(pack_scans([make_sample(4), make_sample(7)]))
+    return [values.numpy() for values in logits if values is not None]
+
+
+class TestFolder:
+    def test_comes_back_bit_for_bit(self, tmp_path: Path) -> None:
+        for i, changes in enumerate(({}, {"sequence": "none", "pooling": "max"}, {"windows": [(50, 100)], "learning_rate": 0.5})):
+            classifier = make_classifier(**changes)
+            classifier.name = "my model"
+            classifier.save_pretrained(tmp_path / str(i))
+            back = ScanClassifier.load(tmp_path / str(i))
+            assert not back.training
+            assert back.settings == classifier.settings
+            assert (back.name, back.preprocessing) == ("my model", Preprocessing(size=32))
+            assert back.weights_hash() == classifier.weights_hash()
+            for got, expected in zip(logits_of(back), logits_of(classifier), strict=True):
+                np.testing.assert_array_equal(got, expected)
+
+    def test_by_any_of_its_names(self, saved: Path) -> None:
+        names = [saved, saved.parent, saved / "model.safetensors", saved / "model.json"]
+        assert len({ScanClassifier.load(name).weights_hash() for name in names}) == 1
+        assert len({ScanClassifier.load(str(name)).weights_hash() for name in names}) == 1
+
+    def test_holds_no_path_and_is_described(self, saved: Path) -> None:
+        for file in saved.iterdir():
+            assert saved.parent.name.encode() not in file.read_bytes()
+        about = json.loads((saved / "model.json").read_text())
+        assert about["labels"] == list(LABELS)
+        assert about["hash"] == make_classifier().weights_hash()
+
+    def test_a_model_without_preprocessing_may_be_saved(self, tmp_path: Path) -> None:
+        classifier = make_classifier()
+        classifier.preprocessing = None
+        classifier.save_pretrained(tmp_path)
+        assert ScanClassifier.load(tmp_path).preprocessing is None
+
+    def test_hash_follows_the_weights(self, saved: Path) -> None:
+        classifier = ScanClassifier.load(saved)
+        before = classifier.weights_hash()
+        assert classifier.weights_hash() == before
+        with torch.no_grad():
+            classifier.model.encoder_classifier.bias[0] += 1
+        assert classifier.weights_hash() != before
+        classifier.model.load_state_dict(load_file(saved / "model.safetensors"))
+        assert classifier.weights_hash() == before
+
+    def test_may_be_loaded_where_no_gradients_are_kept(self, saved: Path) -> None:
+        with torch.inference_mode():
+            assert ScanClassifier.load(saved).weights_hash() == make_classifier().weights_hash()
+
+
+class TestRefused:
+    def test_missing(self, tmp_path: Path) -> None:
+        assert refusal(tmp_path / "none").code == "missing_checkpoint"
+
+    def test_empty_folder(self, tmp_path: Path) -> None:
+        assert refusal(tmp_path).code == "not_a_model"
+
+    @pytest.mark.parametrize(
+        "content", [b"", b"hello", b"\x80\x02.", b"PK\x03\x04", b"(((((", b"0", b"\x80\x04\x95" + b"\xff" * 20]
+    )
+    def test_something_else(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "model.ckpt").write_bytes(content)
+        assert refusal(tmp_path / "model.ckpt").code == "not_a_model"
+
+    def test_noise(self, tmp_path: Path) -> None:
+        draw = random.Random(0)
+        for _ in range(300):
+            head = draw.choice([b"", b"\x80\x02", b"\x80\x04\x95"])
+            (tmp_path / "model.ckpt").write_bytes(head + draw.randbytes(draw.randrange(1, 60)))
+            assert refusal(tmp_path / "model.ckpt").code == "not_a_model"
+
+    def test_a_pickle_is_not_executed(self, tmp_path: Path) -> None:
+        class Attack:
+            def __reduce__(self) -> tuple:
+                return Path.touch, (tmp_path / "executed",)
+
+        (tmp_path / "a.ckpt").write_bytes(pickle.dumps(Attack()))
+        torch.save({"ich_lstm": Attack(), "state_dict": {}}, tmp_path / "b.ckpt")
+        for name in ("a.ckpt", "b.ckpt"):
+            assert refusal(tmp_path / name).code == "not_a_model"
+        assert not (tmp_path / "executed").exists()
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            {"state_dict": {}},
+            {"ich_lstm": {}, "state_dict": {}},
+            {"ich_lstm": 3, "state_dict": {}},
+            {"ich_lstm": {"settings": TINY, "preprocessing": None}, "state_dict": [1]},
+            {"ich_lstm": {"settings": TINY, "preprocessing": None}, "state_dict": {"model.a": 1}},
+            torch.zeros(3),
+            [1, 2],
+        ],
+        ids=["no model", "nothing", "number", "list of weights", "numbers", "tensor", "list"],
+    )
+    def test_checkpoints_of_others(self, tmp_path: Path, content: object) -> None:
+        torch.save(content, tmp_path / "other.ckpt")
+        refusal(tmp_path / "other.ckpt")
+
+    def test_weights_of_another_network(self, saved: Path, tmp_path: Path) -> None:
+        make_classifier(hidden_size=16).save_pretrained(tmp_path / "other")
+        (tmp_path / "other" / "model.safetensors").rename(saved / "model.safetensors")
+        refusal(saved)
+
+    def test_weights_that_were_tampered_with(self, saved: Path) -> None:
+        whole = (saved / "model.safetensors").read_bytes()
+        changed = bytearray(whole)
+        changed[-1] ^= 1
+        for content in (whole[:-100], whole[:5], b"", b"\xff" * 8 + whole[8:], whole[:50] + b"}" + whole[51:], bytes(changed)):
+            (saved / "model.safetensors").write_bytes(content)
+            refusal(saved)
+
+    def test_weights_that_are_missing(self, saved: Path) -> None:
+        weights = load_file(saved / "model.safetensors")
+        weights.pop("gate")
+        save_file(weights, saved / "model.safetensors")
+        refusal(saved)
+        (saved / "model.safetensors").unlink()
+        refusal(saved)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"settings": None},
+            {"settings": {}},
+            {"settings": {**TINY, "backbone": "no such"}},
+            {"settings": {**TINY, "backbone": 5}},
+            {"settings": {**TINY, "sequence": "rnn"}},
+            {"settings": {**TINY, "unheard": 1}},
+            {"settings": {**TINY, "hidden_size": "8"}},
+            {"settings": {**TINY, "windows": 3}},
+            {"preprocessing": {"size": 3}},
+            {"preprocessing": {"side": 32}},
+            {"preprocessing": 7},
+            {"format": 99},
+            {"format": "x"},
+            {"labels": list(reversed(LABELS))},
+        ],
+        ids=str,
+    )
+    def test_descriptions_that_do_not_fit(self, saved: Path, changes: dict) -> None:
+        about = json.loads((saved / "model.json").read_text())
+        (saved / "model.json").write_text(json.dumps(about | changes))
+        refusal(saved)
+
+    @pytest.mark.parametrize("text", ["", "{", "[]", "null", "\xff"])
+    def test_descriptions_that_are_none(self, saved: Path, text: str) -> None:
+        (saved / "model.json").write_bytes(text.encode("latin-1"))
+        refusal(saved)
+
+
+def test_written_and_read_models_are_the_same(saved: Path, tmp_path: Path) -> None:
+    first = read_model(saved)
+    write_model(tmp_path / "again", first)
+    again = read_model(tmp_path / "again")
+    assert again.about == first.about
+    assert again.hash == first.hash
+
+
+class TestPathlessCheckpoint:
+    """Fits are those of `trained` in the folder's conftest: four epochs, stopped after two in one case and resumed."""
+
+    def test_no_path_in_any_file(self, trained, tmp_path_factory: pytest.TempPathFactory) -> None:
+        files = list((trained.folder / "checkpoints").iterdir())
+        assert sorted(file.name for file in files) == ["best.ckpt", "last.ckpt"]
+        for file in files:
+            content = file.read_bytes()
+            for part in (trained.folder.name, str(trained.folder.parent), tmp_path_factory.getbasetemp().name, str(Path.home())):
+                assert part.encode() not in content
+
+    def test_all_forms_hold_the_same_model(self, trained, tmp_path: Path) -> None:
+        last = ScanClassifier.load(trained.folder / "checkpoints" / "last.ckpt")
+        assert last.weights_hash() == trained.classifier.weights_hash()
+        assert last.preprocessing == Preprocessing(size=32)
+        last.save_pretrained(tmp_path / "run" / "model")
+        for form in (last, ScanClassifier.load(tmp_path / "run"), ScanClassifier.load(tmp_path / "run" / "model")):
+            for got, expected in zip(logits_of(form), logits_of(trained.classifier), strict=True):
+                np.testing.assert_array_equal(got, expected)
+
+    def test_best_is_the_lowest_of_what_was_logged(self, trained) -> None:
+        assert float(trained.checkpoint.best_model_score) == pytest.approx(min(trained.monitored))
+        assert trained.checkpoint.best_model_path == str(trained.folder / "checkpoints" / "best.ckpt")
+
+    def test_a_resume_is_as_if_there_had_been_no_stop(self, trained, resumed) -> None:
+        assert resumed.classifier.weights_hash() == trained.classifier.weights_hash()
+        assert resumed.monitored == trained.monitored
+        ours, theirs = resumed.checkpoint, trained.checkpoint
+        assert ours.best_model_score == theirs.best_model_score
+        assert ours.best_model_path == str(resumed.folder / "checkpoints" / "best.ckpt")
+        assert ours.last_model_path == str(resumed.folder / "checkpoints" / "last.ckpt")
+        assert list(ours.best_k_models) == [ours.best_model_path]
+        # No second best beside the first.
+        assert sorted(file.name for file in (resumed.folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+        best = [ScanClassifier.load(run.folder / "checkpoints" / "best.ckpt").weights_hash() for run in (resumed, trained)]
+        assert best[0] == best[1]
+
+    def test_lightning_s_own_would_have_written_paths(self, trained, tmp_path: Path) -> None:
+        # The search above can fail.
+        trainer = Trainer(
+            max_steps=1,
+            logger=False,
+            accelerator="cpu",
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            limit_val_batches=0,
+            callbacks=[ModelCheckpoint(dirpath=tmp_path / "own", save_last=True)],
+        )
+        trainer.fit(make_classifier(), trained.data())
+        assert tmp_path.name.encode() in (tmp_path / "own" / "last.ckpt").read_bytes()

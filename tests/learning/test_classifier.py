@@ -1,0 +1,209 @@
+"""ScanClassifier: training and prediction."""
+
+import math
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from dicom_files import make_series
+from fabricated import make_classifier, make_scan
+
+from ich_lstm import ScanClassifier, ScanPrediction
+from ich_lstm.errors import CheckpointError, ConfigError, SourceError, StudyError
+
+
+class TestTraining:
+    def test_the_loss_falls(self, trained) -> None:
+        steps = len(trained.losses) // 4
+        assert np.mean(trained.losses[-steps:]) < 0.8 * np.mean(trained.losses[:steps])
+
+    def test_every_part_learns(self, trained) -> None:
+        before, after = make_classifier().model.state_dict(), trained.classifier.model.state_dict()
+        moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+        assert moved == {name.split(".")[0] for name in before if not name.startswith("windows.")}
+
+    def test_two_runs_with_one_seed_are_equal(self, fit, trained, tmp_path: Path) -> None:
+        again = fit(tmp_path)
+        assert again.losses == trained.losses
+        assert again.classifier.weights_hash() == trained.classifier.weights_hash()
+
+    def test_every_scan_once_per_epoch_in_another_order(self, trained) -> None:
+        # Lightning has left the sampler alone, and told it the epochs.
+        assert len(trained.seen) == 4
+        assert all(Counter(epoch) == Counter(trained.seen[0]) for epoch in trained.seen)
+        assert set(Counter(trained.seen[0]).values()) == {1}
+        assert len({tuple(epoch) for epoch in trained.seen}) > 1
+
+    def test_it_takes_over_how_the_data_were_prepared(self, trained) -> None:
+        assert trained.classifier.preprocessing.size == 32
+
+    def test_rates_rise_to_their_peaks_and_fall_along_a_cosine(self, fit, tmp_path: Path) -> None:
+        rates = np.array(fit(tmp_path, warmup=0.25, learning_rate=1e-2, encoder_learning_rate=1e-3).rates)
+        head, encoder = rates.max(axis=0).max(), rates.max(axis=0).min()
+        assert (head, encoder) == pytest.approx((1e-2, 1e-3))
+        share = rates[:, rates[0].argmax()] / 1e-2
+        np.testing.assert_allclose(rates / rates.max(axis=0), np.repeat(share[:, None], rates.shape[1], axis=1), rtol=1e-9)
+        steps, warm = len(share), len(share) // 4
+        np.testing.assert_allclose(share[:warm], np.arange(1, warm + 1) / (warm + 1))
+        np.testing.assert_allclose(
+            share[warm:], [0.5 * (1 + math.cos(math.pi * i / (steps - warm))) for i in range(steps - warm)]
+        )
+
+    def test_a_model_without_head_trains_too(self, fit, tmp_path: Path) -> None:
+        assert np.isfinite(fit(tmp_path, sequence="none", trainer={"max_epochs": 1}).losses).all()
+
+    def test_labels_of_scans_alone_train_the_encoder_too(self, fit, heads, tmp_path: Path) -> None:
+        table = tmp_path / "labels.csv"
+        table.write_text("series_uid,any\n" + "".join(f"{head.series_uid},{head.slice_labels[:, 5].max()}\n" for head in heads))
+        done = fit(tmp_path, labels=str(table), trainer={"max_epochs": 1})
+        assert np.isfinite(done.losses).all()
+        assert np.isfinite(done.monitored).all()
+        before, after = make_classifier().model.state_dict(), done.classifier.model.state_dict()
+        assert any(
+            not torch.equal(before[name], after[name]) for name in before if name.startswith("encoder.") and "conv" in name
+        )
+
+
+class TestOptimizer:
+    @pytest.fixture
+    def groups(self):
+        """Parameter names of each (rate, decay)."""
+
+        def _groups(**changes) -> dict[tuple[float, float], set[str]]:
+            classifier = make_classifier(**changes)
+            names = {id(parameter): name for name, parameter in classifier.model.named_parameters()}
+
+            class FewSteps:
+                estimated_stepping_batches = 10
+
+            classifier._trainer = FewSteps()  # type: ignore[assignment]
+            optimizer = classifier.configure_optimizers()["optimizer"]
+            found = {
+                (group["initial_lr"], group["weight_decay"]): {names[id(parameter)] for parameter in group["params"]}
+                for group in optimizer.param_groups
+            }
+            assert sum(map(len, found.values())) == len(names)
+            return found
+
+        return _groups
+
+    def test_encoder_and_head_have_their_own_rates(self, groups) -> None:
+        for (rate, _), names in groups(learning_rate=1e-2, encoder_learning_rate=1e-3).items():
+            assert {name.startswith("encoder.") for name in names} == {rate == 1e-3}
+
+    def test_biases_and_normalizations_do_not_decay(self, groups) -> None:
+        found = groups(weight_decay=0.1)
+        still = set().union(*(names for (_, decay), names in found.items() if decay == 0))
+        decaying = set().union(*(names for (_, decay), names in found.items() if decay == 0.1))
+        assert {"gate", "sequence.norm.weight", "encoder_classifier.bias", "sequence.recurrence.bias_hh_l0"} <= still
+        assert {"encoder_classifier.weight", "sequence.recurrence.weight_hh_l0", "encoder.network.conv1.0.weight"} <= decaying
+        assert not [name for name in decaying if name.endswith("bias") or ".bn" in name]
+
+    def test_equal_rates_leave_nothing_out(self, groups) -> None:
+        assert groups(learning_rate=1e-3, encoder_learning_rate=1e-3)
+
+    @pytest.mark.parametrize(
+        "changes", [{"warmup": 1.0}, {"warmup": -0.1}, {"learning_rate": -1}, {"encoder_learning_rate": -1}, {"weight_decay": -1}]
+    )
+    def test_settings_out_of_range(self, changes: dict) -> None:
+        with pytest.raises(ConfigError):
+            make_classifier(**changes)
+
+
+class TestPredict:
+    def test_every_study_of_a_folder(self, phantom: Path, heads, project_key) -> None:
+        classifier = make_classifier()
+        predictions = {prediction.scan_id: prediction for prediction in classifier.predict(phantom, project_key=project_key)}
+        assert len(predictions) == len(heads)
+        for head in heads:
+            prediction = predictions[project_key.hash_id(head.series_uid)]
+            assert isinstance(prediction, ScanPrediction)
+            assert prediction.slice_ids == tuple(project_key.hash_id(uid) for uid in head.sop_uids)
+            assert prediction.patient_id == project_key.hash_id(head.patient_id)
+            assert prediction.slice_probabilities.shape == (12, 6)
+            assert (prediction.model_name, prediction.model_hash) == ("resnet10t", classifier.weights_hash())
+            np.testing.assert_array_equal(prediction.hu, np.clip(head.hu, -1024, 3071))
+
+    def test_as_from_the_cache(self, phantom: Path, trained, project_key) -> None:
+        # What is trained on and what is predicted cannot diverge.
+        module = trained.data()
+        module.setup()
+        predictions = {
+            prediction.scan_id: prediction for prediction in trained.classifier.predict(phantom, project_key=project_key)
+        }
+        for batch in module.evaluation_loader("train"):
+            with torch.inference_mode():
+                logits = trained.classifier.eval()(batch)
+            expected = torch.sigmoid(logits.slice_logits.double()).split(batch.lengths.tolist())
+            for scan_id, probabilities in zip(batch.scan_ids, expected, strict=True):
+                np.testing.assert_allclose(predictions[scan_id].slice_probabilities, probabilities, atol=1e-5)
+
+    def test_the_mode_is_left_as_it_was(self, project_key) -> None:
+        classifier = make_classifier()
+        classifier.train()
+        classifier.model.encoder.eval()  # frozen, for instance
+        modes = [module.training for module in classifier.modules()]
+        before = {name: value.clone() for name, value in classifier.state_dict().items()}
+        list(classifier.predict(make_scan(), project_key=project_key))
+        assert [module.training for module in classifier.modules()] == modes
+        assert all(torch.equal(value, before[name]) for name, value in classifier.state_dict().items())
+        classifier.eval()
+        list(classifier.predict(make_scan(), project_key=project_key))
+        assert not classifier.training
+
+    def test_the_mode_is_left_as_it_was_after_an_error(self, project_key, monkeypatch: pytest.MonkeyPatch) -> None:
+        classifier = make_classifier().train()
+        monkeypatch.setattr(classifier.model, "head", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            list(classifier.predict(make_scan(), project_key=project_key))
+        assert classifier.training
+
+    def test_training_mode_does_not_change_a_prediction(self, project_key) -> None:
+        classifier = make_classifier(dropout=0.5)
+        (first,) = classifier.train().predict(make_scan(), project_key=project_key)
+        (second,) = classifier.eval().predict(make_scan(), project_key=project_key)
+        np.testing.assert_array_equal(first.slice_probabilities, second.slice_probabilities)
+
+    def test_the_good_come_first_and_then_the_error(self, tmp_path: Path, project_key) -> None:
+        make_series(tmp_path / "a", 6, StudyInstanceUID="1", SeriesInstanceUID="1.1", PixelSpacing=None)
+        make_series(tmp_path / "b", 6, StudyInstanceUID="2", SeriesInstanceUID="2.1")
+        make_series(
+            tmp_path / "c", 6, StudyInstanceUID="3", SeriesInstanceUID="3.1", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]
+        )
+        make_series(tmp_path / "d", 6, StudyInstanceUID="4", SeriesInstanceUID="4.1")
+        got = []
+        with pytest.raises(StudyError) as caught:
+            got.extend(prediction.scan_id for prediction in make_classifier().predict(tmp_path, project_key=project_key))
+        assert got == [project_key.hash_id("2.1"), project_key.hash_id("4.1")]
+        assert "2 studies" in str(caught.value)
+
+    def test_nothing_to_read(self, tmp_path: Path, project_key) -> None:
+        for path in (tmp_path, tmp_path / "none"):
+            with pytest.raises(SourceError):
+                list(make_classifier().predict(path, project_key=project_key))
+
+    def test_a_model_that_does_not_know_how_scans_are_prepared(self, project_key) -> None:
+        classifier = make_classifier()
+        classifier.preprocessing = None
+        with pytest.raises(CheckpointError) as caught:
+            list(classifier.predict(make_scan(), project_key=project_key))
+        assert caught.value.code == "no_preprocessing"
+
+    def test_one_slice_is_a_scan(self, project_key) -> None:
+        scan = make_scan(np.full((1, 40, 40), 30, np.int16))
+        (prediction,) = make_classifier().predict(scan, project_key=project_key)
+        assert prediction.slice_probabilities.shape == (1, 6)
+
+    def test_the_user_s_own_key_by_default(self, home: Path) -> None:
+        (first,) = make_classifier().predict(make_scan())
+        (second,) = make_classifier().predict(make_scan())
+        assert first.scan_id == second.scan_id
+        assert list(home.rglob("project.key"))
+
+    def test_a_loaded_model_predicts_without_keeping_gradients(self, tmp_path: Path, project_key) -> None:
+        make_classifier().save_pretrained(tmp_path)
+        with torch.inference_mode():
+            (prediction,) = ScanClassifier.load(tmp_path).predict(make_scan(), project_key=project_key)
+        assert prediction.model_hash == make_classifier().weights_hash()
