@@ -2,7 +2,7 @@
 
     python examples/quickstart.py quickstart/
 
-Makes 12 synthetic patients, trains a small model for two epochs (it has learned next to nothing by then), and predicts. About a minute.
+Makes 12 synthetic patients, trains a small model for two epochs (it has learned next to nothing by then), predicts: a minute.
 """
 
 import sys
@@ -17,7 +17,9 @@ from ich_lstm.phantom import PhantomSettings, write_phantom
 def main(folder: Path) -> None:
     dicom = write_phantom(PhantomSettings(patients=12, size=128), folder / "dicom")
 
-    data = ich_lstm.ScanDataModule(root=str(dicom), size=64, slices_per_batch=64, num_workers=0, cache_dir=str(folder / "prepared"))
+    data = ich_lstm.ScanDataModule(
+        root=str(dicom), size=64, slices_per_batch=64, num_workers=0, cache_dir=str(folder / "prepared")
+    )
     model = ich_lstm.ScanClassifier(backbone="resnet10t", pretrained=False, hidden_size=32, encoder_learning_rate=1e-3)
     Trainer(max_epochs=2, logger=False, enable_checkpointing=False, accelerator="cpu").fit(model, data)
     model.save_pretrained(folder / "model")

@@ -1,30 +1,31 @@
-"""Enhanced multi-frame files, and what is no head; made by the functions of those rooms' own tests."""
+"""Enhanced multi-frame files, and what is no head."""
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from body_parts import Shape, abdomen, chest, knee, neck, skull, water
+from body_parts import make as make_series_of
+from enhanced_files import make_enhanced
 
 from catalogue.case import Expect, Make, Variant, refused
 
 
 def frames(**options: Any) -> Make:
     """One enhanced file of eight frames."""
-    return lambda folder: import_module("test_multiframe").make_enhanced(folder / "a.dcm", **options)
+    return lambda folder: make_enhanced(folder / "a.dcm", **options)
 
 
-def body(name: str) -> Make:
+def body(shape: Shape) -> Make:
     """A series of another part of the body, not named so."""
 
     def make(folder: Path) -> None:
-        heads = import_module("test_head")
-        heads.make(folder, lambda z: getattr(heads, name))
+        make_series_of(folder, lambda z: shape)
 
     return make
 
 
 def _head_over_neck(folder: Path) -> None:
-    heads = import_module("test_head")
-    heads.make(folder, lambda z: heads.skull if z >= 150 else heads.neck, count=50)
+    make_series_of(folder, lambda z: skull if z >= 150 else neck, count=50)
 
 
 FRAMES_READ = Expect(slices=8, files_used=1, repairs=frozenset(), same_hu=True)
@@ -35,8 +36,8 @@ VARIANTS: list[Variant] = [
     Variant(row="56", name="deflated", make=frames(syntax="1.2.840.10008.1.2.1.99"), expect=FRAMES_READ),
     Variant(row="56", name="any-order", make=frames(order=[3, 0, 7, 1, 6, 2, 5, 4]), expect=FRAMES_READ),
     *(
-        Variant(row="62", name=f"{part}-by-its-pixels", make=body(part), expect=refused("no_head", 24))
-        for part in ("neck", "chest", "abdomen", "knee")
+        Variant(row="62", name=f"{part.__name__}-by-its-pixels", make=body(part), expect=refused("no_head", 24))
+        for part in (neck, chest, abdomen, knee)
     ),
     Variant(
         row="62",
@@ -47,7 +48,7 @@ VARIANTS: list[Variant] = [
     Variant(
         row="62",
         name="water-phantom",
-        make=body("water"),
+        make=body(water),
         expect=Expect(slices=24, repairs=frozenset(), flags=frozenset({"no_skull"})),
     ),
 ]
