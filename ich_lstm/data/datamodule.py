@@ -3,14 +3,17 @@
 import hashlib
 import logging
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from platformdirs import user_cache_path
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from ich_lstm.data.batch import SliceBudgetSampler
+from ich_lstm.data.cache import read_cached
 from ich_lstm.data.dataset import LabelledScan, ScanDataset, join_labels
 from ich_lstm.data.labelled import LabelTable
 from ich_lstm.data.prepare import PreparedFolder, Progress, prepare
@@ -23,6 +26,9 @@ from ich_lstm.pixels.preprocess import Preprocessing
 from ich_lstm.privacy import ProjectKey
 
 logger = logging.getLogger(__name__)
+
+SCANS_SAMPLED = 64
+"""Enough for the median distance of slices, and read in a second."""
 
 
 class ScanDataModule(LightningDataModule):
@@ -118,6 +124,14 @@ class ScanDataModule(LightningDataModule):
             positive[scan.patient_id] |= bool((scan.scan_labels == 1).any())
         parts = split_patients(positive, self.split, seed=self.seed)
         self.scans = {part: [scan for scan in known if parts[scan.patient_id] == part] for part in PARTS}
+
+    @cached_property
+    def slice_mm(self) -> float:
+        """The usual distance of slices in the training scans, in mm, from a sample of them; 0 if all have one slice."""
+        scans = self.scans["train"]
+        sample = scans[:: max(1, len(scans) // SCANS_SAMPLED)][:SCANS_SAMPLED]
+        steps = [np.median(np.diff(read_cached(scan.cache_path).positions_mm)) for scan in sample if len(scan.slice_ids) > 1]
+        return float(np.median(steps)) if steps else 0.0
 
     def train_dataloader(self) -> DataLoader:
         """Augmented, shuffled batches of the training patients."""

@@ -28,6 +28,9 @@ LEDGER_TABLE = "ledger.csv"
 JOURNAL = "prepared.jsonl"
 INDEX_FOLDER = "index"
 
+KEY_COLUMNS = ("scan_id", "slice", "slice_id", "patient_id", "study_uid", "series_uid", "sop_uid", "file")
+"""Of the key tables, here and in predictions."""
+
 JOBS_WORTH_A_PROCESS = 8
 """Starting a process takes as long as preparing a few scans."""
 

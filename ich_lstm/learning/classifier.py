@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from ich_lstm.data.batch import ScanBatch
+from ich_lstm.data.datamodule import ScanDataModule
 from ich_lstm.errors import CheckpointError, ConfigError, IchLstmError, StudyError
 from ich_lstm.labels import ANY, LABELS
 from ich_lstm.learning.checkpoint import ABOUT_KEY, SavedModel, read_model, write_model
@@ -22,6 +23,7 @@ from ich_lstm.models.scan_model import ScanLogits, ScanModel
 from ich_lstm.pixels.preprocess import Preprocessing, preprocess_scan
 from ich_lstm.privacy import ProjectKey
 from ich_lstm.reading import choose_series, index_source, is_nifti, load_scan, read_nifti
+from ich_lstm.reading.slabs import SLAB_MM, THIN_MM
 from ich_lstm.scan import Scan, Slab
 from ich_lstm.views.prediction import ScanPrediction
 
@@ -75,6 +77,8 @@ class ScanClassifier(LightningModule):
         self.scan_loss = scan_loss
         self.preprocessing: Preprocessing | None = None
         """How scans are prepared for this model: taken over from the data it is trained on."""
+        self.slice_mm: float | None = None
+        """The usual distance of slices in the scans it was trained on, in mm; likewise."""
         self.name = self.model.settings["backbone"]
         """What predictions call the model."""
         self._hash: tuple[tuple, str] | None = None
@@ -94,9 +98,10 @@ class ScanClassifier(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Take over how the data are prepared."""
-        prepared = getattr(getattr(self.trainer, "datamodule", None), "preprocessing", None)
-        if stage == "fit" and prepared is not None:
-            self.preprocessing = prepared
+        data = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and isinstance(data, ScanDataModule):
+            self.preprocessing = data.preprocessing
+            self.slice_mm = data.slice_mm
 
     def training_step(self, batch: ScanBatch, batch_index: int) -> Tensor:
         """The loss of a batch: slices, the encoder's own view of them, and scans, each with its weight."""
@@ -224,6 +229,7 @@ class ScanClassifier(LightningModule):
                 expected="weights of the model that its settings describe",
                 todo="Take another copy of the model, or the version of ich_lstm that made it.",
             ) from error
+        classifier.slice_mm = saved.about["slice_mm"]
         classifier.name = saved.about["name"] or classifier.name
         return classifier.eval()
 
@@ -232,6 +238,7 @@ class ScanClassifier(LightningModule):
             "name": self.name,
             "settings": self.settings,
             "preprocessing": self.preprocessing.to_dict() if self.preprocessing else None,
+            "slice_mm": self.slice_mm,
         }
         return SavedModel(about, self.model.state_dict())
 
@@ -247,6 +254,11 @@ class ScanClassifier(LightningModule):
         return self._hash[1]
 
     # Prediction
+
+    @property
+    def slab_mm(self) -> float | None:
+        """How thick the slabs are to which thin slices are averaged for this model; None if it was trained on thin ones."""
+        return SLAB_MM if self.slice_mm is None or self.slice_mm > THIN_MM else None
 
     def predict(self, source: Path | str | Scan, *, project_key: ProjectKey | None = None) -> Iterator[ScanPrediction]:
         """Predict a scan, or every study below a path, one after the other.
@@ -270,12 +282,12 @@ class ScanClassifier(LightningModule):
             yield self.predict_scan(source, key)
             return
         if is_nifti(source):
-            yield self.predict_scan(read_nifti(source), key)
+            yield self.predict_scan(read_nifti(source, slab_mm=self.slab_mm), key)
             return
         refused = []
         for study in index_source(Path(source)).studies():
             try:
-                scan = load_scan(choose_series(study).series)
+                scan = load_scan(choose_series(study).series, slab_mm=self.slab_mm)
             except IchLstmError as error:
                 refused.append(str(error))
                 continue

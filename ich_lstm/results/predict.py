@@ -9,13 +9,25 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from ich_lstm.data.prepare import key_rows
+from ich_lstm.data.prepare import KEY_COLUMNS, key_rows
 from ich_lstm.errors import ConfigError, IchLstmError
 from ich_lstm.labels import LABELS
 from ich_lstm.learning.classifier import ScanClassifier
 from ich_lstm.privacy import PRIVATE, ProjectKey, private_folder
-from ich_lstm.reading import Candidate, Ledger, Series, Study, choose_series, index_source, load_scan, rank_series, short_uid
-from ich_lstm.reading.ledger import ACTIONS
+from ich_lstm.reading import (
+    Candidate,
+    Ledger,
+    Series,
+    Study,
+    choose_series,
+    index_source,
+    is_nifti,
+    load_scan,
+    rank_series,
+    read_nifti,
+    short_uid,
+)
+from ich_lstm.reading.ledger import ACTIONS, LedgerRow
 from ich_lstm.views.prediction import ScanPrediction
 
 Progress = Callable[[str, int, int | None], None]
@@ -81,6 +93,13 @@ def predict_archive(
     counts = {"studies": 0, "predicted": 0, "failed": 0}
     files: Counter[str] = Counter()
     for path in paths:
+        if is_nifti(path):
+            result = _predict_nifti(classifier, path, allowed, folder)
+            counts["studies"] += 1
+            counts["predicted" if result.prediction else "failed"] += 1
+            files["used" if result.prediction else "refused"] += 1
+            yield result
+            continue
         try:
             index = index_source(path, progress=lambda done: tell("reading headers", done, None))
         except IchLstmError as error:
@@ -122,7 +141,7 @@ def _predict_study(
     chosen: Series | None = None
     try:
         chosen = choose_series(study, series_uid, ledger=ledger, **allowed).series
-        scan = load_scan(chosen, ledger=ledger, allow_other_part=allowed["allow_other_part"])
+        scan = load_scan(chosen, ledger=ledger, slab_mm=classifier.slab_mm, allow_other_part=allowed["allow_other_part"])
         prediction = classifier.predict_scan(scan, folder.key)
     except IchLstmError as error:
         folder.add_failure(study.study_uid, study.patient_id, error)
@@ -130,10 +149,24 @@ def _predict_study(
     choices = folder.add_choices(study, candidates, chosen)
     headers = {header.sop_uid: header for header in chosen.headers}
     folder.add(PRIVATE / KEY_TABLE, key_rows(folder.key, [headers[uid] for uid in scan.file_sop_uids], root))
-    folder.add(Path(SLICES), prediction.to_frame())
-    page = prediction.to_html(folder.out / PRIVATE / PAGES / f"{prediction.scan_id}.html")
-    folder.add(Path(SCANS), prediction.scan_frame())
-    return StudyResult(name, prediction, choices, None, page)
+    return StudyResult(name, prediction, choices, None, folder.add_prediction(prediction))
+
+
+def _predict_nifti(classifier: ScanClassifier, path: Path, allowed: dict[str, bool], folder: "_PredictionFolder") -> StudyResult:
+    """A NIfTI file is a study of its own, without any identifier but its name."""
+    try:
+        scan = read_nifti(path, slab_mm=classifier.slab_mm, allow_other_part=allowed["allow_other_part"])
+        prediction = classifier.predict_scan(scan, folder.key)
+    except IchLstmError as error:
+        folder.add_failure(str(path), "", error)
+        folder.add(PRIVATE / LEDGER_TABLE, pd.DataFrame([LedgerRow(str(path), "", "", "refused", error.code, error.detail)]))
+        return StudyResult(str(path), None, [], error, None)
+    uids = scan.file_sop_uids
+    key = pd.DataFrame({"scan_id": prediction.scan_id, "slice": range(1, len(uids) + 1), "sop_uid": uids})
+    key = key.assign(slice_id=[folder.key.hash_id(uid) for uid in uids], series_uid=scan.series_uid, file=path.name)
+    folder.add(PRIVATE / KEY_TABLE, key.reindex(columns=list(KEY_COLUMNS), fill_value=""))
+    folder.add(PRIVATE / LEDGER_TABLE, pd.DataFrame([LedgerRow(str(path), "", scan.series_uid, "used", "", "")]))
+    return StudyResult(str(path), prediction, [], None, folder.add_prediction(prediction))
 
 
 class _PredictionFolder:
@@ -151,6 +184,13 @@ class _PredictionFolder:
         """Append rows to a CSV."""
         path = self.out / table
         rows.to_csv(path, mode="a", header=not path.exists(), index=False)
+
+    def add_prediction(self, prediction: ScanPrediction) -> Path:
+        """Rows of both tables, and the page, whose path is returned."""
+        self.add(Path(SLICES), prediction.to_frame())
+        page = prediction.to_html(self.out / PRIVATE / PAGES / f"{prediction.scan_id}.html")
+        self.add(Path(SCANS), prediction.scan_frame())
+        return page
 
     def add_failure(self, identifier: str, patient_id: str, error: IchLstmError) -> None:
         """A row of ``scans.csv`` without probabilities, and with the reason's code."""

@@ -171,3 +171,38 @@ class TestRealScans:
         members = [info for info in zipfile.ZipFile(real_data / "philips_exam.zip").infolist() if not info.is_dir()]
         ledger = pd.read_csv(real / "private/ledger.csv")
         assert ledger["path"].str.contains("philips_exam.zip!").sum() == len(members)
+
+
+class TestNifti:
+    @pytest.fixture
+    def file(self, heads: list, tmp_path: Path) -> Path:
+        nibabel = pytest.importorskip("nibabel")
+        row, column = heads[0].spacing_mm[1:]
+        # Ours is (slice, down, across) with the patient's right at the left; NIfTI's axes run right, anterior, superior.
+        volume = heads[0].hu.transpose(2, 1, 0)
+        nibabel.save(nibabel.Nifti1Image(volume, np.diag([-column, -row, heads[0].spacing_mm[0], 1.0])), tmp_path / "head.nii.gz")
+        return tmp_path / "head.nii.gz"
+
+    def test_is_predicted(self, file: Path, model_folder: Path, tmp_path: Path) -> None:
+        assert run([file], model_folder, tmp_path / "out", "--allow-other-body-part") == 0
+        slices, key = pd.read_csv(tmp_path / "out/slices.csv"), pd.read_csv(tmp_path / "out/private/key.csv")
+        assert len(slices) == 12
+        assert slices.merge(key, on=["scan_id", "slice", "slice_id"], validate="one_to_one")["file"].eq("head.nii.gz").all()
+
+    def test_a_damaged_one_has_a_row(self, file: Path, model_folder: Path, tmp_path: Path) -> None:
+        file.write_bytes(file.read_bytes()[:2000])
+        assert run([file], model_folder, tmp_path / "out") == 1
+        assert pd.read_csv(tmp_path / "out/scans.csv")["status"].item() != "ok"
+        assert pd.read_csv(tmp_path / "out/private/ledger.csv")["action"].tolist() == ["refused"]
+
+
+def test_thin_slices_are_averaged_for_a_model_of_thick_ones_only(model_folder: Path, tmp_path: Path) -> None:
+    from ich_lstm import ScanClassifier
+
+    make_series(tmp_path / "thin", count=80, step=1.25, SliceThickness=1.25)
+    for slice_mm, expected in ((None, 20), (5.0, 20), (1.0, 80)):
+        classifier = ScanClassifier.load(model_folder)
+        classifier.slice_mm = slice_mm
+        (prediction,) = classifier.predict(tmp_path / "thin")
+        assert len(prediction) == expected
+        assert len(prediction.to_frame()) == 80
