@@ -1,4 +1,4 @@
-"""Write `docs/inputs.md`: what happens to which input, from the same list as the tests.
+"""Write `docs/inputs.md`, and the table in the README: what happens to which input, from the same list as the tests.
 
 python docs/make_inputs.py
 """
@@ -8,6 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "inputs.md"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- inputs -->\n", "<!-- /inputs -->\n"
 
 HEADER = """\
 # What happens to which input
@@ -24,11 +26,21 @@ with 3. Numbers are those of the catalogue; rows that concern label tables are n
 """
 
 
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+from catalogue import ROWS, VARIANTS  # noqa: E402
+
+
+def readme() -> str:
+    """The README with its table made anew."""
+    before, _, rest = README.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    tested = {variant.row for variant in VARIANTS}
+    lines = [f"| {row.title} | {row.action} |\n" for number, row in ROWS.items() if number in tested]
+    return before + BEGIN + "\n| input | what is done |\n|---|---|\n" + "".join(lines) + "\n" + END + after
+
+
 def page() -> str:
     """The page's text."""
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-    from catalogue import ROWS, VARIANTS
-
     lines = []
     for number, row in ROWS.items():
         variants = [variant for variant in VARIANTS if variant.row == number]
@@ -47,3 +59,4 @@ def page() -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page())
+    README.write_text(readme())

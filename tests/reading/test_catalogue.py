@@ -110,3 +110,4 @@ def test_the_page_for_readers_is_made_from_this_list() -> None:
     docs = Path(__file__).parents[2] / "docs"
     namespace = runpy.run_path(str(docs / "make_inputs.py"))
     assert (docs / "inputs.md").read_text() == namespace["page"](), "run: python docs/make_inputs.py"
+    assert (docs.parent / "README.md").read_text() == namespace["readme"](), "run: python docs/make_inputs.py"
