@@ -51,7 +51,10 @@ class ProjectKey:
             text = path.read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
-                "project_key_unusable", where=str(path), got=str(error), todo="Name another file with --project-key."
+                "project_key_unusable",
+                where=str(path),
+                got=str(error),
+                todo="Name another key file: --project-key, or --data.project_key of ich-train.",
             ) from error
         try:
             return cls(bytes.fromhex(text))

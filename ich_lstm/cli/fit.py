@@ -30,13 +30,15 @@ from ich_lstm.data.datamodule import ScanDataModule
 from ich_lstm.data.split import Part
 from ich_lstm.errors import CheckpointError, ConfigError
 from ich_lstm.labels import ANY, LABELS
-from ich_lstm.learning.checkpoint import PathlessCheckpoint
+from ich_lstm.learning.checkpoint import PathlessCheckpoint, without_folders
 from ich_lstm.learning.classifier import ScanClassifier
 from ich_lstm.phantom import PhantomSettings, write_phantom
 from ich_lstm.privacy import PRIVATE, ProjectKey, private_folder
 from ich_lstm.results.evaluate import ENCODER_PREFIX, LABEL_PREFIX, columns_of, predict_part, summarize, write_labelled
 from ich_lstm.views.curves import plot_history, plot_precision_recall, plot_roc, save_figure
 from ich_lstm.views.train_report import train_report_page
+
+DEFAULT_SEED = 1
 
 PATH_KEYS = ("out", "data.root", "data.labels", "data.cache_dir", "data.project_key", "trainer.default_root_dir")
 """Keys whose values are paths: in the shareable configuration only the last part of them stands."""
@@ -91,9 +93,9 @@ class _Training(LightningCLI):
                 run=False,
                 args=arguments,
                 save_config_callback=None,
-                seed_everything_default=1,
+                seed_everything_default=DEFAULT_SEED,
                 auto_configure_optimizers=False,
-                parser_kwargs={"exit_on_error": False},
+                parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
                 trainer_defaults={"enable_model_summary": False, "num_sanity_val_steps": 0, "log_every_n_steps": 1},
             )
         except ArgumentError as error:
@@ -103,7 +105,7 @@ class _Training(LightningCLI):
         """The keys that are neither the model's, the data's nor the trainer's."""
         parser.add_argument("--out", type=str | None, default=None, help="Folder of the run.")
         parser.add_argument("--phantom", type=PhantomSettings | None, default=None, help="Synthetic heads to train on.")
-        parser.link_arguments("seed_everything", "data.seed")
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=_seed_of_data)
 
     def before_instantiate_classes(self) -> None:
         """Settle the run's folder, the data and the precision."""
@@ -113,17 +115,18 @@ class _Training(LightningCLI):
         if config.phantom is not None and config.data.root is None:
             config.data.root = str(self.folder / "phantom")
             config.data.cache_dir = config.data.cache_dir or str(self.folder / PRIVATE / "prepared")
-        config.trainer.precision = config.trainer.precision or best_precision()
+        config.trainer.precision = config.trainer.precision or best_precision(str(config.trainer.accelerator))
         config.trainer.default_root_dir = str(self.folder)
         self.checkpoint = PathlessCheckpoint(
             dirpath=self.folder / "checkpoints",
             filename="best",
             monitor="val/monitor",
-            save_last=True,
             enable_version_counter=False,
         )
+        # Not save_last: Lightning writes that only when it writes the best.
+        last = PathlessCheckpoint(dirpath=self.folder / "checkpoints", filename="last", enable_version_counter=False)
         shows_bar = console().is_terminal
-        self.trainer_defaults["callbacks"] = [self.checkpoint, RichProgressBar() if shows_bar else _EpochLines()]
+        self.trainer_defaults["callbacks"] = [self.checkpoint, last, RichProgressBar() if shows_bar else _EpochLines()]
         config.trainer.enable_progress_bar = shows_bar
         # The data come before the model: what is wrong with them should show at once, not after a download of weights.
         parser = ArgumentParser()
@@ -173,9 +176,14 @@ class _EpochLines(Callback):
         console().print(f"{epoch}: {', '.join(figures)} ({time.monotonic() - self._started:.0f} s)")
 
 
-def best_precision() -> Literal["bf16-mixed", "32-true"]:
+def _seed_of_data(seed: int | bool) -> int:
+    """The seed of everything, for the data too; ``true`` and ``false`` mean a seed that nobody named."""
+    return DEFAULT_SEED if isinstance(seed, bool) else seed
+
+
+def best_precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:
     """bfloat16 where the hardware computes in it, which halves the time; float32 elsewhere, where it would be emulated."""
-    if torch.cuda.is_available():
+    if accelerator != "cpu" and torch.cuda.is_available():
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -244,6 +252,7 @@ def _write_config(folder: Path, config: dict[str, Any]) -> None:
             place = place[section]
         if place.get(last):
             place[last] = Path(place[last]).name
+    config = without_folders(config)
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
 
 

@@ -50,7 +50,7 @@ def _phantom(arguments: list[str]) -> int:
         tell("making heads", 0, settings.patients)
         write_phantom(settings, folder, workers=workers, progress=lambda done: tell("making heads", done, settings.patients))
     out.print(f"{settings.patients} synthetic patients in {folder}")
-    out.print(f"Next: ich-train --data.root {folder} --model.pretrained false")
+    out.print(f"Next: ich-train --config demo --phantom null --data.root {folder}")
     return DONE
 
 

@@ -1,5 +1,6 @@
 """ich-predict: probabilities of hemorrhage for every study below a path."""
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,9 +49,11 @@ def _predict(arguments: list[str]) -> int:
 
     from ich_lstm.learning.classifier import ScanClassifier
     from ich_lstm.privacy import ProjectKey
-    from ich_lstm.results.predict import predict_archive
+    from ich_lstm.results.predict import MANIFEST, predict_archive
 
     out = console()
+    if given.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: no GPU that torch can use")
     device = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
     classifier = ScanClassifier.load(given.checkpoint).to(device)
     done = failed = 0
@@ -77,7 +80,10 @@ def _predict(arguments: list[str]) -> int:
                 out.print(f"  {line}", markup=False)
             out.print(repr(result.prediction), markup=False)
     out.print(f"{done} studies predicted, {failed} failed: {given.out / 'scans.csv'}")
-    return DONE if not failed else SOME_FAILED if done else FAILED
+    if not done:
+        return FAILED
+    refused = json.loads((given.out / MANIFEST).read_text())["counts"]["files"]["refused"]
+    return SOME_FAILED if failed or refused else DONE
 
 
 if __name__ == "__main__":

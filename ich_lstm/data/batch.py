@@ -157,7 +157,7 @@ class SliceBudgetSampler(DistributedSampler):
         batches: list[list[int]] = []
         room: list[int] = []
         first_open = 0
-        smallest = int(self._lengths.min(initial=1))
+        smallest = int(self._lengths.min()) if len(self._lengths) else 1
         for index in order.tolist():
             length = int(self._lengths[index])
             for place in range(first_open, len(batches)):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from platformdirs import user_cache_path
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
@@ -92,6 +93,7 @@ class ScanDataModule(LightningDataModule):
         self.project_key = project_key
         self.scans: dict[Part, list[LabelledScan]] = {}
         self._is_prepared = False
+        self._table: LabelTable | None = None
 
     def prepare_data(self) -> None:
         """Read and cache the scans, unless that is done; Lightning calls it in one process only."""
@@ -169,6 +171,8 @@ class ScanDataModule(LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             multiprocessing_context="spawn" if self.num_workers else None,
+            # A generator of its own: the loader would draw from torch's, more or less often with more or fewer workers.
+            generator=torch.Generator().manual_seed(self.seed),
         )
 
     def _checked_root(self) -> Path:
@@ -191,7 +195,9 @@ class ScanDataModule(LightningDataModule):
                 expected="a CSV of labels",
                 todo="Give --data.labels FILE.",
             )
-        return read_label_table(path)
+        if self._table is None:
+            self._table = read_label_table(path)
+        return self._table
 
     def _prepared_path(self, root: Path) -> Path:
         if self.cache_dir:

@@ -1,5 +1,6 @@
 """Labelled scans as a torch dataset that yields packed batches."""
 
+import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,8 @@ from ich_lstm.data.prepare import PreparedScan, folders_of
 from ich_lstm.errors import TableError
 from ich_lstm.labels import LABELS
 from ich_lstm.pixels.augment import Geometry, sample_seed
+
+logger = logging.getLogger(__name__)
 
 
 class LabelledScan(NamedTuple):
@@ -95,7 +98,7 @@ def join_labels(
     slice_labels = [np.full((len(scan.slices), len(LABELS)), np.nan, np.float32) for scan in scans]
     scan_labels = np.full((len(scans), len(LABELS)), np.nan, np.float32)
     patients = [scan.patient_id for scan in scans]
-    unmatched, ambiguous, contradicting, strangers = [], [], [], []
+    unmatched, ambiguous, contradicting, strangers, passed_over = [], [], [], [], 0
     columns = table.rows[["kind", "name", PATIENT, "line"]].itertuples(index=False)
     for (kind, name, patient, line), labels in zip(columns, table.rows[list(LABELS)].to_numpy(), strict=True):
         if kind in SCAN_KEYS:
@@ -108,7 +111,9 @@ def join_labels(
             scan, n = place[kind].get(name, (None, 0))
             known = None if scan is None else slice_labels[scan][n]
         if scan is None or known is None:
-            if name not in left_out:
+            if name in left_out:
+                passed_over += 1
+            else:
                 unmatched.append(line)
             continue
         # Two rows may speak of one thing by different names, say by UID and by file.
@@ -139,6 +144,10 @@ def join_labels(
         stop_at(table.source, ambiguous, "several_scans", "rows that fit several scans", "one scan: name it by series_uid")
     if unmatched and (not allow_missing or len(unmatched) == len(table)):
         stop_at(table.source, unmatched, *NO_IMAGE)
+    if passed_over:
+        logger.warning(
+            "%s: %d labels name images that were left out, each with its reason in the ledger", table.source.name, passed_over
+        )
     return _known_scans(scans, table, slice_labels, scan_labels, patients)
 
 
@@ -158,7 +167,7 @@ def _known_scans(
     known, contradicting = [], 0
     for i, scan in enumerate(scans):
         slices = slice_labels[i]
-        if ((slices == 1).any(axis=0) & (scan_labels[i] == 0)).any():
+        if ((slices == 1).any(axis=0) & (scan_labels[i] == 0) | (slices == 0).all(axis=0) & (scan_labels[i] == 1)).any():
             contradicting += 1
         from_slices = np.where((slices == 1).any(axis=0), 1, np.where((slices == 0).all(axis=0), 0, np.nan)).astype(np.float32)
         whole = np.where(np.isnan(scan_labels[i]), from_slices, scan_labels[i])
@@ -171,8 +180,8 @@ def _known_scans(
         raise TableError(
             "contradicting_rows",
             where=str(table.source),
-            got=f"{contradicting} scans labelled 0 that hold a slice labelled 1",
-            expected="1 for a scan if it is 1 for any of its slices",
+            got=f"{contradicting} scans whose label differs from those of their slices",
+            expected="1 for a scan if it is 1 for any of its slices, 0 if all of them are 0",
             todo="Correct the table, and run again.",
         )
     nameless = [scan for scan in known if not scan.patient_id]

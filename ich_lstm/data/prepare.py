@@ -1,5 +1,6 @@
 """A tree of images becomes a prepared folder: every file accounted for, every wanted scan cached."""
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ import pandas as pd
 
 from ich_lstm.data.cache import CachedScan, ScanCache, write_cached
 from ich_lstm.data.labelled import NO_IMAGE, LabelTable, stop_at
-from ich_lstm.errors import IchLstmError, SourceError
+from ich_lstm.errors import ConfigError, IchLstmError, SourceError
 from ich_lstm.pixels.preprocess import Preprocessing, preprocess_scan
 from ich_lstm.privacy import ProjectKey, private_folder
 from ich_lstm.reading import FileRef, Ledger, Series, SliceHeader, Study, choose_series, index_source, load_scan, walk_source
@@ -101,12 +102,15 @@ class PreparedFolder:
 
     @cached_property
     def left_out(self) -> frozenset[str]:
-        """SOP and series UIDs of files that the ledger skips or refuses: labels may name them, and find no image."""
-        ledger = pd.read_csv(
-            self.folder / "private" / LEDGER_TABLE, usecols=["sop_uid", "series_uid", "action"], dtype=str, keep_default_na=False
-        )
-        rows = ledger[ledger["action"] != "used"]
-        return frozenset(rows["sop_uid"]) | frozenset(rows["series_uid"])
+        """SOP and series UIDs that labels may name in vain: of what was refused, and of slices left out of a scan.
+
+        Not those of series that were passed over: these could have been prepared.
+        """
+        columns = ["sop_uid", "series_uid", "action"]
+        ledger = pd.read_csv(self.folder / "private" / LEDGER_TABLE, usecols=columns, dtype=str, keep_default_na=False)
+        refused = ledger[ledger["action"] == "refused"]
+        cut = ledger[(ledger["action"] == "skipped") & ledger["series_uid"].isin(self.key["series_uid"])]
+        return frozenset(refused["sop_uid"]) | frozenset(refused["series_uid"]) | frozenset(cut["sop_uid"])
 
     @cached_property
     def scans(self) -> list[PreparedScan]:
@@ -161,7 +165,16 @@ def prepare(
     """
     tell = progress or (lambda what, done, total: None)
     next(walk_source(root))  # a missing path or an empty folder should leave nothing behind
-    private = private_folder(out)
+    try:
+        private = private_folder(out)
+    except OSError as error:
+        raise ConfigError(
+            "folder_unwritable",
+            where=str(out),
+            got=str(error),
+            expected="a folder that can be written into",
+            todo="Name another: --out, or --data.cache_dir of ich-train.",
+        ) from error
     index = index_source(
         root,
         workers=workers,
@@ -174,7 +187,7 @@ def prepare(
     matcher = _LabelMatcher(labels, root)
     jobs = [
         _Job(
-            series, key, cache.path(key.hash_id(series.series_uid), [header.sop_uid for header in series.headers]), preprocessing
+            series, key, cache.path(key.hash_id(series.identifier), [header.sop_uid for header in series.headers]), preprocessing
         )
         for study in index.studies()
         for series in _wanted_series(study, matcher, ledger)
@@ -297,18 +310,19 @@ def _run(
 ) -> Iterator[tuple[_Job, _Done]]:
     """Prepare what is not prepared yet. The journal remembers what is, so that an interrupted run goes on."""
     before = _read_journal(journal)
-    is_pending = [job.path.name not in before or not job.path.exists() for job in jobs]
+    is_pending = [not _is_done(job, before.get(job.path.name)) for job in jobs]
     progress(len(jobs) - sum(is_pending))
     made = _map([job for job, pending in zip(jobs, is_pending, strict=True) if pending], workers, executor)
     with journal.open("a") as file:
         # In the order of the jobs, whatever was done before: the order of scans decides how they are dealt into batches.
         for job, pending in zip(jobs, is_pending, strict=True):
             if not pending:
-                yield job, before[job.path.name]
+                yield job, before[job.path.name].done_of(job)
                 continue
             done = next(made)
-            if done.slice_ids:  # a refused series is tried again: a codec may be installed by then
-                file.write(json.dumps([job.path.name, done.slice_ids, done.ledger]) + "\n")
+            # What was refused is tried again: the file may be mended by then, or a codec installed.
+            if done.slice_ids and all(row.action != "refused" for row in done.ledger):
+                file.write(json.dumps([job.path.name, *_Entry.of(job, done)]) + "\n")
                 file.flush()
             progress(1)
             yield job, done
@@ -321,16 +335,62 @@ def _map(jobs: list[_Job], workers: int | None, executor: Executor | None) -> It
     return map_ahead(_prepare_scan, jobs, workers, executor)
 
 
-def _read_journal(journal: Path) -> dict[str, _Done]:
-    done = {}
+class _Entry(NamedTuple):
+    """What the journal remembers of a scan; without paths, for the source may be moved.
+
+    Args:
+        files: Size and time of change of each file, in the order of their paths.
+        slice_ids: As of `_Done`.
+        left_out: Which of the files have a row in the ledger, and its action, code and detail.
+    """
+
+    files: list[list[int]]
+    slice_ids: list[str]
+    left_out: list[list[Any]]
+
+    @classmethod
+    def of(cls, job: _Job, done: _Done) -> "_Entry":
+        """What to remember of a scan that is done."""
+        places = {str(source): place for place, source in enumerate(_sources(job))}
+        left_out = [[places[row.path], row.sop_uid, row.action, row.code, row.detail] for row in done.ledger]
+        return cls(_states(job), list(done.slice_ids), left_out)
+
+    def done_of(self, job: _Job) -> _Done:
+        """The same, for the files where they are now."""
+        sources = _sources(job)
+        rows = [LedgerRow(str(sources[place]), uid, job.series.series_uid, *row) for place, uid, *row in self.left_out]
+        return _Done(tuple(self.slice_ids), rows)
+
+
+def _is_done(job: _Job, entry: _Entry | None) -> bool:
+    """Whether a scan is cached, and its files are as they were then."""
+    return entry is not None and job.path.exists() and entry.files == _states(job)
+
+
+def _sources(job: _Job) -> list[FileRef]:
+    return sorted({header.source for header in job.series.headers}, key=str)
+
+
+def _states(job: _Job) -> list[list[int]]:
+    """Size and time of change of each file of a scan; of archives, of the archive."""
+    states = []
+    for source in _sources(job):
+        with contextlib.suppress(OSError):  # vanished: then it differs from what was noted, and reading will say so
+            state = source.path.stat()
+            states.append([state.st_size, state.st_mtime_ns])
+    return states
+
+
+def _read_journal(journal: Path) -> dict[str, _Entry]:
+    entries = {}
     if journal.exists():
         for line in journal.read_text().splitlines():
             try:
-                name, slice_ids, rows = json.loads(line)
-            except ValueError:
+                name, *entry = json.loads(line)
+                entries[name] = _Entry(*entry)
+            except (ValueError, TypeError):
                 continue  # the line that a kill cut short
-            done[name] = _Done(tuple(slice_ids), [LedgerRow(*row) for row in rows])
-    return done
+    return entries
 
 
 def _prepare_scan(job: _Job) -> _Done:
@@ -352,21 +412,24 @@ def _prepare_scan(job: _Job) -> _Done:
 
 def _key_rows(job: _Job, slice_ids: Sequence[str], root: Path) -> pd.DataFrame:
     headers = {job.key.hash_id(header.sop_uid): header for header in job.series.headers}
-    return key_rows(job.key, [headers[slice_id] for slice_id in slice_ids], root).assign(cache=job.path.name)
+    return key_rows(job.key, job.key.hash_id(job.series.identifier), [headers[slice_id] for slice_id in slice_ids], root).assign(
+        cache=job.path.name
+    )
 
 
-def key_rows(key: ProjectKey, headers: Sequence[SliceHeader], root: Path) -> pd.DataFrame:
+def key_rows(key: ProjectKey, scan_id: str, headers: Sequence[SliceHeader], root: Path) -> pd.DataFrame:
     """The key to the ids of one scan, a row per slice, inferior to superior. Private.
 
     Args:
         key: The project's key.
+        scan_id: The scan's id.
         headers: The scan's slices in order.
         root: What the files are named relative to.
     """
     first = headers[0]
     return pd.DataFrame(
         {
-            "scan_id": key.hash_id(first.series_uid),
+            "scan_id": scan_id,
             "slice": np.arange(1, len(headers) + 1),
             "slice_id": [key.hash_id(header.sop_uid) for header in headers],
             "patient_id": first.patient_id,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pickle
 import warnings
 from importlib.metadata import version
@@ -134,6 +135,17 @@ def _no_model(path: Path, got: str) -> CheckpointError:
         expected=f"a run's folder, a folder with {ABOUT_FILE} and {WEIGHTS_FILE}, or a .ckpt of this library",
         todo="Name the folder that ich-train made.",
     )
+
+
+def without_folders(value: Any) -> Any:
+    """The same values, with only the names of all files and folders that stand in them with an absolute path."""
+    if isinstance(value, str):
+        return Path(value).name if os.path.isabs(value) else value
+    if isinstance(value, dict):
+        return {without_folders(key): without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_folders(item) for item in value]
+    return value
 
 
 class PathlessCheckpoint(ModelCheckpoint):

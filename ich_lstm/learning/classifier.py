@@ -16,7 +16,7 @@ from ich_lstm.data.batch import ScanBatch
 from ich_lstm.data.datamodule import ScanDataModule
 from ich_lstm.errors import CheckpointError, ConfigError, IchLstmError, StudyError
 from ich_lstm.labels import ANY, LABELS
-from ich_lstm.learning.checkpoint import ABOUT_KEY, SavedModel, read_model, write_model
+from ich_lstm.learning.checkpoint import ABOUT_KEY, SavedModel, read_model, without_folders, write_model
 from ich_lstm.learning.losses import weighted_loss_sums
 from ich_lstm.learning.metrics import LabelAUROC, WeightedLogLoss
 from ich_lstm.models.scan_model import ScanLogits, ScanModel
@@ -150,7 +150,7 @@ class ScanClassifier(LightningModule):
             for label, area in zip(LABELS, aurocs[name], strict=True):
                 self.log(f"{name}auroc_{label}", area, prog_bar=name == "val/" and label == ANY, sync_dist=True)
         # The slices' loss; where the slices' labels cannot tell good from bad, for they are of one class, the scans'.
-        slices_tell = not aurocs["val/"].isnan().all()
+        slices_tell = not aurocs["val/"].isnan().all() or losses["val/scan_"].isnan()
         self.log("val/monitor", losses["val/" if slices_tell else "val/scan_"], sync_dist=True)
 
     def _metrics_by_prefix(self) -> dict[str, MetricCollection]:
@@ -191,8 +191,9 @@ class ScanClassifier(LightningModule):
     # Models at rest
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what it takes to build the model again."""
+        """Add what it takes to build the model again, and take out paths of this machine."""
         checkpoint[ABOUT_KEY] = self._saved().about
+        checkpoint["callbacks"] = without_folders(checkpoint.get("callbacks", {}))
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write the model as ``model.safetensors`` and ``model.json``, which holds everything but the weights.

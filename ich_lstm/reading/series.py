@@ -49,10 +49,17 @@ class Series:
     Args:
         series_uid: Series Instance UID (0020,000E).
         headers: At least one.
+        part: What tells it apart from another series under the same UID: its kernel. Usually empty.
     """
 
     series_uid: str
     headers: Sequence[SliceHeader]
+    part: str = ""
+
+    @property
+    def identifier(self) -> str:
+        """What no other series has: the UID, and the part if the UID stands for several."""
+        return f"{self.series_uid}|{self.part}" if self.part else self.series_uid
 
     def __len__(self) -> int:
         """Number of files."""

@@ -199,5 +199,5 @@ def split_by_kernel(series: Series) -> list[Series]:
         for header in headers:
             place = tuple(round(value / SAME_POSITION_MM) for value in header.position or () if math.isfinite(value))
             if place and seen.setdefault(place, kernel) != kernel:
-                return [Series(series.series_uid, tuple(by_kernel[kernel])) for kernel in sorted(by_kernel)]
+                return [Series(series.series_uid, tuple(by_kernel[kernel]), kernel) for kernel in sorted(by_kernel)]
     return [series]

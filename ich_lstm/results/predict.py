@@ -1,5 +1,6 @@
 """Predict an archive: every study gets a row, and what fails does not end the rest."""
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from ich_lstm.data.prepare import KEY_COLUMNS, key_rows
-from ich_lstm.errors import ConfigError, IchLstmError
+from ich_lstm.errors import ConfigError, IchLstmError, StudyError
 from ich_lstm.labels import LABELS
 from ich_lstm.learning.classifier import ScanClassifier
 from ich_lstm.privacy import PRIVATE, ProjectKey, private_folder
@@ -110,7 +111,10 @@ def predict_archive(
         studies = index.studies()
         tell("predicting", 0, len(studies))
         for study in studies:
-            result = _predict_study(classifier, study, series_uid, allowed, index.ledger, folder, path)
+            if folder.has_seen(study):
+                result = _repeated(study, folder)
+            else:
+                result = _predict_study(classifier, study, series_uid, allowed, index.ledger, folder, path)
             counts["studies"] += 1
             counts["predicted" if result.prediction else "failed"] += 1
             tell("predicting", 1, len(studies))
@@ -148,8 +152,16 @@ def _predict_study(
         return StudyResult(name, None, folder.add_choices(study, candidates, None), error, None)
     choices = folder.add_choices(study, candidates, chosen)
     headers = {header.sop_uid: header for header in chosen.headers}
-    folder.add(PRIVATE / KEY_TABLE, key_rows(folder.key, [headers[uid] for uid in scan.file_sop_uids], root))
+    folder.add(PRIVATE / KEY_TABLE, key_rows(folder.key, prediction.scan_id, [headers[uid] for uid in scan.file_sop_uids], root))
     return StudyResult(name, prediction, choices, None, folder.add_prediction(prediction))
+
+
+def _repeated(study: Study, folder: "_PredictionFolder") -> StudyResult:
+    """A study that another path has brought already: its row says so, and its probabilities stand there once."""
+    name = f"study {short_uid(study.study_uid)}"
+    error = StudyError("repeated_study", where=name, got="the same files below two paths", todo="Name each folder once.")
+    folder.add_failure(study.study_uid, study.patient_id, error)
+    return StudyResult(name, None, [], error, None)
 
 
 def _predict_nifti(classifier: ScanClassifier, path: Path, allowed: dict[str, bool], folder: "_PredictionFolder") -> StudyResult:
@@ -177,6 +189,7 @@ class _PredictionFolder:
             raise ConfigError("out_not_empty", where="--out", got=f"{out}, which is not empty", expected="a new or empty folder")
         self.out = out
         self.key = key
+        self._seen: set[bytes] = set()
         out.mkdir(parents=True, exist_ok=True)
         (private_folder(out) / PAGES).mkdir()
 
@@ -184,6 +197,14 @@ class _PredictionFolder:
         """Append rows to a CSV."""
         path = self.out / table
         rows.to_csv(path, mode="a", header=not path.exists(), index=False)
+
+    def has_seen(self, study: Study) -> bool:
+        """Whether the same files have come before, below another path."""
+        files = sorted(str(header.source) for series in study.series for header in series.headers)
+        digest = hashlib.sha256("\n".join([study.study_uid, *files]).encode(errors="surrogateescape")).digest()
+        seen = digest in self._seen
+        self._seen.add(digest)
+        return seen
 
     def add_prediction(self, prediction: ScanPrediction) -> Path:
         """Rows of both tables, and the page, whose path is returned."""

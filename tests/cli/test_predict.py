@@ -102,6 +102,12 @@ class TestExitCodes:
         assert run([archive / "study-0", tmp_path / "nothing"], model_folder, tmp_path / "out") == 3
         assert pd.read_csv(tmp_path / "out/scans.csv")["status"].tolist() == ["ok", "missing_path"]
 
+    def test_one_study_below_two_paths_is_predicted_once(self, archive: Path, model_folder: Path, tmp_path: Path) -> None:
+        folder = archive / "study-0"
+        assert run([folder, archive.parent / archive.name / "study-0"], model_folder, tmp_path / "out") == 3
+        assert pd.read_csv(tmp_path / "out/scans.csv")["status"].tolist() == ["ok", "repeated_study"]
+        assert not pd.read_csv(tmp_path / "out/slices.csv").duplicated(["scan_id", "slice"]).any()
+
     @pytest.mark.parametrize("arguments", [[], ["x"], ["x", "--checkpoint", "y", "--oout", "z"]])
     def test_wrong_usage(self, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         assert predict.main(arguments) == 2

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from dicom_files import make_series
 
 from ich_lstm.cli import prepare, train
 from ich_lstm.data.cache import read_cached
@@ -54,3 +55,53 @@ def test_wrong_usage(arguments: list[str]) -> None:
 def test_missing_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert prepare.main([str(tmp_path / "nothing"), "--out", str(tmp_path / "out")]) == 1
     assert "SourceError[missing_path]" in capsys.readouterr().err
+
+
+def test_a_mended_file_is_read_again(phantom: Path, tmp_path: Path) -> None:
+    shutil.copytree(phantom, tmp_path / "in")
+    victim = sorted((tmp_path / "in/stage_2_train").iterdir())[0]
+    whole = victim.read_bytes()
+    victim.write_bytes(whole[:-100])
+    arguments = [str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--size", "32"]
+    assert prepare.main(arguments) == 3
+    victim.write_bytes(whole)
+    assert prepare.main(arguments) == 0
+    assert len(PreparedFolder.open(tmp_path / "out").key) == len(list((phantom / "stage_2_train").iterdir()))
+
+
+def test_other_pixels_under_the_same_uids_are_noticed(phantom: Path, tmp_path: Path) -> None:
+    shutil.copytree(phantom, tmp_path / "in")
+    arguments = [str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--size", "32", "--crop", "none"]
+    assert prepare.main(arguments) == 0
+    paths = [scan.cache_path for scan in PreparedFolder.open(tmp_path / "out").scans]
+    before = [read_cached(path).hu.copy() for path in paths]
+    victim = sorted((tmp_path / "in/stage_2_train").iterdir())[0]
+    content = bytearray(victim.read_bytes())
+    content[-4096:] = content[-8192:-4096]
+    victim.write_bytes(bytes(content))
+    assert prepare.main(arguments) == 0
+    changed = [not (read_cached(path).hu == old).all() for path, old in zip(paths, before, strict=True)]
+    assert sum(changed) == 1
+
+
+def test_a_moved_source_is_not_counted_twice(phantom: Path, tmp_path: Path) -> None:
+    shutil.copytree(phantom, tmp_path / "here")
+    assert prepare.main([str(tmp_path / "here"), "--out", str(tmp_path / "out"), "--size", "32"]) == 0
+    (tmp_path / "here").rename(tmp_path / "there ü")
+    assert prepare.main([str(tmp_path / "there ü"), "--out", str(tmp_path / "out"), "--size", "32"]) == 0
+    ledger = pd.read_csv(tmp_path / "out/private/ledger.csv")
+    assert len(ledger) == sum(1 for path in phantom.rglob("*") if path.is_file())
+    assert ledger["path"].str.contains("there ü").all()
+
+
+def test_two_kernels_under_one_series_uid_are_two_scans(tmp_path: Path) -> None:
+    uids = {"StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.4"}
+    make_series(tmp_path / "in/soft", count=24, ConvolutionKernel="H30s", **uids)
+    make_series(
+        tmp_path / "in/bone", count=24, ConvolutionKernel="H60s", change=lambda i: {"SOPInstanceUID": f"1.2.3.4.9.{i}"}, **uids
+    )
+    (tmp_path / "labels.csv").write_text("series_uid,any,patient_id\n1.2.3.4,1,a\n")
+    out = ["--out", str(tmp_path / "out"), "--size", "32", "--labels", str(tmp_path / "labels.csv")]
+    assert prepare.main([str(tmp_path / "in"), *out]) == 0
+    folder = PreparedFolder.open(tmp_path / "out")
+    assert len({scan.scan_id for scan in folder.scans}) == len(folder.scans) == 2

@@ -158,3 +158,13 @@ def test_a_bad_file_that_the_ledger_names_does_not_stop_the_training(phantom: Pa
     data.setup()
     lengths = [len(scan.slice_labels) for scans in data.scans.values() for scan in scans]
     assert sum(lengths) == len(list((root / "stage_2_train").iterdir())) - 1
+
+
+def test_loading_leaves_torch_s_random_state_alone(phantom: Path, tmp_path: Path) -> None:
+    """Or dropout would depend on the number of loader processes."""
+    data = ScanDataModule(str(phantom), size=32, num_workers=0, cache_dir=str(tmp_path / "cache"))
+    data.prepare_data()
+    data.setup()
+    before = torch.get_rng_state()
+    assert len(list(data.train_dataloader())) > 0
+    assert torch.equal(before, torch.get_rng_state())
