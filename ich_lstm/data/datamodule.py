@@ -92,6 +92,8 @@ class ScanDataModule(LightningDataModule):
         self.cache_dir = cache_dir
         self.project_key = project_key
         self.scans: dict[Part, list[LabelledScan]] = {}
+        self.is_synthetic = False
+        """Whether the scans are synthetic heads; known after `setup`."""
         self._is_prepared = False
         self._table: LabelTable | None = None
 
@@ -117,6 +119,7 @@ class ScanDataModule(LightningDataModule):
         root = self._checked_root()
         folder = PreparedFolder.open(root if PreparedFolder.is_one(root) else self._prepared_path(root))
         self.preprocessing = folder.preprocessing
+        self.is_synthetic = bool(folder.manifest.get("synthetic"))
         table = self._label_table(root)
         for flag in table.flags:
             logger.warning("%s: %s", table.source.name, flag)

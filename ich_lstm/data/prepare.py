@@ -27,6 +27,9 @@ MANIFEST = "manifest.json"
 KEY_TABLE = "key.parquet"
 LEDGER_TABLE = "ledger.csv"
 JOURNAL = "prepared.jsonl"
+
+PHANTOM_MARKER = "phantom.json"
+"""What the library's own synthetic heads have beside them."""
 INDEX_FOLDER = "index"
 
 KEY_COLUMNS = ("scan_id", "slice", "slice_id", "patient_id", "study_uid", "series_uid", "sop_uid", "file")
@@ -218,6 +221,7 @@ def prepare(
         "patients": int(table["patient_id"].nunique()),
         "private": [f"private/{name}" for name in (KEY_TABLE, LEDGER_TABLE, JOURNAL, INDEX_FOLDER)],
         "summary": ledger.summary(),
+        "synthetic": (root / PHANTOM_MARKER).is_file(),
     }
     table.to_parquet(private / KEY_TABLE)
     (out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")

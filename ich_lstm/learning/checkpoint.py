@@ -124,7 +124,9 @@ def _checked(path: Path, about: Any, weights: dict[str, Tensor]) -> SavedModel:
         )
     if about.get("labels", list(LABELS)) != list(LABELS):
         raise CheckpointError("other_labels", where=str(path), got=str(about["labels"]), expected=", ".join(LABELS))
-    return SavedModel({name: about.get(name) for name in ("settings", "preprocessing", "slice_mm", "name")}, weights)
+    return SavedModel(
+        {name: about.get(name) for name in ("settings", "preprocessing", "slice_mm", "is_synthetic", "name")}, weights
+    )
 
 
 def _no_model(path: Path, got: str) -> CheckpointError:

@@ -24,8 +24,10 @@ from ich_lstm.pixels.preprocess import Preprocessing, preprocess_scan
 from ich_lstm.privacy import ProjectKey
 from ich_lstm.reading import choose_series, index_source, is_nifti, load_scan, read_nifti
 from ich_lstm.reading.slabs import SLAB_MM, THIN_MM
-from ich_lstm.scan import Scan, Slab
+from ich_lstm.scan import Note, Scan, Slab
 from ich_lstm.views.prediction import ScanPrediction
+
+SYNTHETIC = Note("synthetic_model", "the model was trained on synthetic heads only")
 
 
 class ScanClassifier(LightningModule):
@@ -79,6 +81,8 @@ class ScanClassifier(LightningModule):
         """How scans are prepared for this model: taken over from the data it is trained on."""
         self.slice_mm: float | None = None
         """The usual distance of slices in the scans it was trained on, in mm; likewise."""
+        self.is_synthetic = False
+        """Whether it was trained on synthetic heads, of which its predictions then warn."""
         self.name = self.model.settings["backbone"]
         """What predictions call the model."""
         self._hash: tuple[tuple, str] | None = None
@@ -102,6 +106,7 @@ class ScanClassifier(LightningModule):
         if stage == "fit" and isinstance(data, ScanDataModule):
             self.preprocessing = data.preprocessing
             self.slice_mm = data.slice_mm
+            self.is_synthetic = data.is_synthetic
 
     def training_step(self, batch: ScanBatch, batch_index: int) -> Tensor:
         """The loss of a batch: slices, the encoder's own view of them, and scans, each with its weight."""
@@ -231,6 +236,7 @@ class ScanClassifier(LightningModule):
                 todo="Take another copy of the model, or the version of ich_lstm that made it.",
             ) from error
         classifier.slice_mm = saved.about["slice_mm"]
+        classifier.is_synthetic = bool(saved.about["is_synthetic"])
         classifier.name = saved.about["name"] or classifier.name
         return classifier.eval()
 
@@ -240,6 +246,7 @@ class ScanClassifier(LightningModule):
             "settings": self.settings,
             "preprocessing": self.preprocessing.to_dict() if self.preprocessing else None,
             "slice_mm": self.slice_mm,
+            "is_synthetic": self.is_synthetic,
         }
         return SavedModel(about, self.model.state_dict())
 
@@ -338,7 +345,7 @@ class ScanClassifier(LightningModule):
             spacing_mm=scan.spacing_mm,
             tilt_degrees=scan.tilt_degrees,
             hu=scan.hu,
-            flags=scan.flags,
+            flags=scan.flags + ((SYNTHETIC,) if self.is_synthetic else ()),
             repairs=scan.repairs,
             model_name=self.name,
             model_hash=self.weights_hash(),

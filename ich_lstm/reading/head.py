@@ -45,6 +45,10 @@ NECK_MARGIN_MM = 40.0
 
 METAL_MM2 = 50.0
 
+BRAIN_HU = (0, 80)
+BRAIN_SHARE = 0.2
+"""Less of the sections through the skull in that range is no brain: a real head had 56 %, one of plastic 3 %."""
+
 Verdict = Literal["head", "other", "unclear"]
 
 
@@ -161,6 +165,23 @@ def count_neck_slices(looks: Sequence[SectionLook], positions_mm: np.ndarray) ->
         if above.sum() >= min(MIN_CRANIAL_SLICES, len(above)):
             return int(np.searchsorted(positions_mm, positions_mm[i] - NECK_MARGIN_MM))
     return 0
+
+
+def brain_share(volume: np.ndarray, looks: Sequence[SectionLook], pixel_mm2: float) -> float:
+    """The share of soft tissue in the sections through the skull, the middle one of them; 1 if there are none to judge by.
+
+    Args:
+        volume: HU ``(n, h, w)``.
+        looks: One per slice.
+        pixel_mm2: Area of a pixel.
+    """
+    low, high = BRAIN_HU
+    shares = [
+        np.count_nonzero((image >= low) & (image <= high)) * pixel_mm2 / 100 / look.area_cm2
+        for image, look in zip(volume, looks, strict=True)
+        if look.is_cranial
+    ]
+    return float(np.median(shares)) if shares else 1.0
 
 
 def metal_mm2(hu: np.ndarray, pixel_mm2: float) -> float:

@@ -11,7 +11,16 @@ from ich_lstm.reading import words
 from ich_lstm.reading.account import Account
 from ich_lstm.reading.dicom import SliceHeader, assume_rescale, has_rescale, read_hu
 from ich_lstm.reading.geometry import Display, origins_in_plane, tilt_degrees
-from ich_lstm.reading.head import METAL_MM2, NECK_MARGIN_MM, count_neck_slices, judge, look_at_section, metal_mm2
+from ich_lstm.reading.head import (
+    BRAIN_SHARE,
+    METAL_MM2,
+    NECK_MARGIN_MM,
+    brain_share,
+    count_neck_slices,
+    judge,
+    look_at_section,
+    metal_mm2,
+)
 from ich_lstm.reading.ledger import Ledger
 from ich_lstm.reading.members import (
     MIN_SLICES,
@@ -177,7 +186,10 @@ def without_neck(scan: Scan, name: str, account: Account, *, allow_other_part: b
         )
     if verdict != "head":
         account.flag("no_skull", "no skull in the images: a phantom, or not the whole head")
-    if metal_mm2(scan.hu, scan.spacing_mm[1] * scan.spacing_mm[2]) >= METAL_MM2:
+    pixel_mm2 = scan.spacing_mm[1] * scan.spacing_mm[2]
+    if brain_share(scan.hu, looks, pixel_mm2) < BRAIN_SHARE:
+        account.flag("no_brain", "little within the skull has the density of a brain")
+    if metal_mm2(scan.hu, pixel_mm2) >= METAL_MM2:
         account.flag("metal", "metal in the images")
     below = count_neck_slices(looks, scan.positions_mm) if verdict == "head" else 0
     if below == 0 or len(scan) - below < MIN_SLICES:

@@ -33,6 +33,8 @@ FLAG_MEANINGS = {
     "lossy": "Images were compressed with loss. Fine detail may be gone.",
     "metal": "Metal makes streaks that can hide or imitate a bleed.",
     "no_orientation": "The header does not say which side is which. R and L on this page are an assumption.",
+    "no_brain": "Inside the skull there is little of a brain's density. This may be a phantom made of plastic.",
+    "synthetic_model": "This model has seen synthetic heads only. Its probabilities mean nothing for a patient.",
     "no_skull": "No skull was found around the brain. This may be a phantom, another part of the body, or a part of the head.",
     "order_assumed": "The header does not say which end is which. Inferior and superior on this page are an assumption.",
     "thick_slices": "Small bleeds are averaged with the tissue around them.",

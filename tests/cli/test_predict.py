@@ -179,6 +179,18 @@ class TestRealScans:
         assert ledger["path"].str.contains("philips_exam.zip!").sum() == len(members)
 
 
+def test_a_model_of_synthetic_heads_warns(phantom: Path, archive: Path, tmp_path: Path) -> None:
+    """Somebody will try the demo's model on a patient."""
+    from ich_lstm.cli import train
+
+    data = ["--data.root", str(phantom), "--data.size=32", "--data.num_workers=0", "--data.cache_dir", str(tmp_path / "cache")]
+    model = ["--model.backbone=resnet10t", "--model.pretrained=false", "--model.hidden_size=8"]
+    trainer = ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--out", str(tmp_path / "run")]
+    assert train.main([*data, *model, *trainer]) == 0
+    assert run([archive / "study-0"], tmp_path / "run", tmp_path / "out") == 0
+    assert "synthetic_model" in pd.read_csv(tmp_path / "out/scans.csv")["flags"][0]
+
+
 class TestNifti:
     @pytest.fixture
     def file(self, heads: list, tmp_path: Path) -> Path:

@@ -83,3 +83,15 @@ class TestSeries:
             return hu
 
         assert [flag.code for flag in read_scan(make(tmp_path, lambda z: clip if z == 50 else skull)).flags] == ["metal"]
+
+
+def test_62_a_skull_around_plastic_is_flagged(tmp_path: Path) -> None:
+    def plastic(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+        hu = skull(x, y, z)
+        hu[ellipse(x, y, 64, 83)] = -70
+        return hu
+
+    scans = [
+        read_scan(make(tmp_path / name, lambda z, shape=shape: shape)) for name, shape in (("head", skull), ("doll", plastic))
+    ]
+    assert [[flag.code for flag in scan.flags if flag.code == "no_brain"] for scan in scans] == [[], ["no_brain"]]

@@ -62,7 +62,7 @@ class TestExport:
         assert scan.description == "STD BRAIN 5MM"
         assert len(scan) == 28
         assert scan.spacing_mm[0] == pytest.approx(5)
-        assert scan.flags == ()
+        assert [flag.code for flag in scan.flags] == ["no_brain"]  # a skull around plastic
         assert index.ledger.counts() == {"used": 28, "skipped": 114, "refused": 0}
 
     def test_series_by_name(self) -> None:
