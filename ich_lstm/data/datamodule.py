@@ -17,7 +17,8 @@ from ich_lstm.data.batch import SliceBudgetSampler
 from ich_lstm.data.cache import read_cached
 from ich_lstm.data.dataset import LabelledScan, ScanDataset, join_labels
 from ich_lstm.data.labelled import LabelTable
-from ich_lstm.data.prepare import PreparedFolder, Progress, prepare
+from ich_lstm.data.prepare import Progress, prepare
+from ich_lstm.data.prepared import PreparedFolder
 from ich_lstm.data.rsna import LABEL_FILE
 from ich_lstm.data.split import PARTS, Part, split_patients
 from ich_lstm.data.table import read_label_table

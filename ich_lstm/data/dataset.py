@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from ich_lstm.data.batch import SampleRequest, ScanBatch, ScanSample, pack_scans
 from ich_lstm.data.cache import read_cached
 from ich_lstm.data.labelled import NO_IMAGE, PATIENT, SCAN_KEYS, LabelTable, stop_at
-from ich_lstm.data.prepare import PreparedScan, folders_of
+from ich_lstm.data.prepared import PreparedScan, folders_of
 from ich_lstm.errors import TableError
 from ich_lstm.labels import LABELS
 from ich_lstm.pixels.augment import Geometry, sample_seed

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -69,23 +69,26 @@ class Geometry:
         Returns:
             int16 ``(n, h, w)``; what comes from outside the image is air.
         """
-        self._transform.set_random_seed(seed)
-        return self._transform(volume=hu)["volume"]
+        transform = _transform_of(self)
+        transform.set_random_seed(seed)
+        return transform(volume=hu)["volume"]
 
-    @cached_property
-    def _transform(self) -> albumentations.Compose:
-        return albumentations.Compose(
-            [
-                albumentations.HorizontalFlip(p=self.flip),
-                albumentations.Affine(
-                    scale=(1 - self.scale, 1 + self.scale),
-                    translate_percent=(-self.shift, self.shift),
-                    rotate=(-self.rotate, self.rotate),
-                    keep_ratio=True,
-                    interpolation=cv2.INTER_LINEAR,
-                    border_mode=cv2.BORDER_CONSTANT,
-                    fill=HU_MIN,  # the default, 0 HU, would be water around the head
-                    p=1.0,
-                ),
-            ]
-        )
+
+@lru_cache(maxsize=8)
+def _transform_of(geometry: Geometry) -> albumentations.Compose:
+    """Kept beside the settings, not in them: a default that is shared by all must not change when one of them uses it."""
+    return albumentations.Compose(
+        [
+            albumentations.HorizontalFlip(p=geometry.flip),
+            albumentations.Affine(
+                scale=(1 - geometry.scale, 1 + geometry.scale),
+                translate_percent=(-geometry.shift, geometry.shift),
+                rotate=(-geometry.rotate, geometry.rotate),
+                keep_ratio=True,
+                interpolation=cv2.INTER_LINEAR,
+                border_mode=cv2.BORDER_CONSTANT,
+                fill=HU_MIN,  # the default, 0 HU, would be water around the head
+                p=1.0,
+            ),
+        ]
+    )

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from ich_lstm.data.prepare import KEY_COLUMNS, key_rows
+from ich_lstm.data.prepared import KEY_COLUMNS, key_rows
 from ich_lstm.errors import ConfigError, IchLstmError, StudyError
 from ich_lstm.labels import LABELS
 from ich_lstm.learning.classifier import ScanClassifier

@@ -10,7 +10,7 @@ from dicom_files import make_series
 
 from ich_lstm.cli import prepare, train
 from ich_lstm.data.cache import read_cached
-from ich_lstm.data.prepare import PreparedFolder
+from ich_lstm.data.prepared import PreparedFolder
 
 
 def test_prepares_and_accounts(phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

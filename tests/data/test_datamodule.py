@@ -10,7 +10,7 @@ import torch
 
 from ich_lstm import ScanDataModule
 from ich_lstm.data.batch import ScanBatch
-from ich_lstm.data.prepare import PreparedFolder
+from ich_lstm.data.prepared import PreparedFolder
 from ich_lstm.errors import ConfigError, SourceError, TableError
 
 

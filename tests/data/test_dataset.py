@@ -11,7 +11,7 @@ from ich_lstm import LABELS
 from ich_lstm.data.batch import SampleRequest
 from ich_lstm.data.cache import read_cached
 from ich_lstm.data.dataset import LabelledScan, ScanDataset, join_labels
-from ich_lstm.data.prepare import PreparedFolder, PreparedScan
+from ich_lstm.data.prepared import PreparedFolder, PreparedScan
 from ich_lstm.data.table import read_label_table
 from ich_lstm.errors import TableError
 from ich_lstm.pixels.augment import Geometry

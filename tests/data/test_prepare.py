@@ -14,7 +14,8 @@ from fabricated import make_scan
 
 from ich_lstm.data import prepare as prepare_module
 from ich_lstm.data.cache import read_cached
-from ich_lstm.data.prepare import PreparedFolder, prepare
+from ich_lstm.data.prepare import prepare
+from ich_lstm.data.prepared import PreparedFolder
 from ich_lstm.data.table import read_label_table
 from ich_lstm.errors import SourceError
 from ich_lstm.pixels.preprocess import Preprocessing, preprocess_scan

@@ -10,7 +10,7 @@ from fabricated import make_classifier
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
 
 from ich_lstm import ScanClassifier, ScanDataModule
-from ich_lstm.data.prepare import PreparedFolder
+from ich_lstm.data.prepared import PreparedFolder
 from ich_lstm.learning.checkpoint import PathlessCheckpoint
 
 EPOCHS = 4

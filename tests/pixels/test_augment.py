@@ -99,3 +99,11 @@ class TestGeometry:
     def test_out_of_range(self, changes: dict) -> None:
         with pytest.raises(ConfigError):
             Geometry(**changes)
+
+
+def test_using_the_settings_does_not_change_them() -> None:
+    """The default of the data module is one object for all; a configuration is written from it."""
+    geometry = Geometry()
+    before = dict(vars(geometry))
+    geometry(np.zeros((2, 32, 32), np.int16), 1)
+    assert vars(geometry) == before
