@@ -20,6 +20,7 @@ for each slice and each scan. A study that cannot be read gets a row with the re
   --allow-contrast     predict series with contrast too, where a study has nothing plainer (enhanced vessels look like
                        subarachnoid blood; the prediction is flagged)
   --allow-other-body-part  predict what is no head by its name or its pixels too
+  --submission FILE    stage_2_sample_submission.csv of RSNA's challenge: answer it, in its order, in private/submission.csv
   --project-key FILE   key for the ids; left out: the user's own
   --device cpu         or cuda; left out: cuda if there is one
   --debug              show the traceback of an error
@@ -42,14 +43,15 @@ def _predict(arguments: list[str]) -> int:
     parser.add_argument("--series")
     parser.add_argument("--allow-contrast", action="store_true")
     parser.add_argument("--allow-other-body-part", action="store_true")
+    parser.add_argument("--submission", type=Path)
     parser.add_argument("--project-key", type=Path)
     parser.add_argument("--device", choices=("cpu", "cuda"))
     given = parser.parse(arguments)
     import torch
 
     from ich_lstm.learning.classifier import ScanClassifier
-    from ich_lstm.privacy import ProjectKey
-    from ich_lstm.results.predict import MANIFEST, predict_archive
+    from ich_lstm.privacy import PRIVATE, ProjectKey
+    from ich_lstm.results.predict import MANIFEST, SUBMISSION, predict_archive
 
     out = console()
     if given.device == "cuda" and not torch.cuda.is_available():
@@ -66,6 +68,7 @@ def _predict(arguments: list[str]) -> int:
             series_uid=given.series,
             allow_contrast=given.allow_contrast,
             allow_other_part=given.allow_other_body_part,
+            submission=given.submission,
             progress=tell,
         )
         for result in results:
@@ -80,6 +83,8 @@ def _predict(arguments: list[str]) -> int:
                 out.print(f"  {line}", markup=False)
             out.print(repr(result.prediction), markup=False)
     out.print(f"{done} studies predicted, {failed} failed: {given.out / 'scans.csv'}")
+    if given.submission:
+        out.print(f"submission: {given.out / PRIVATE / SUBMISSION}")
     if not done:
         return FAILED
     refused = json.loads((given.out / MANIFEST).read_text())["counts"]["files"]["refused"]

@@ -104,6 +104,7 @@ class ScanClassifier(LightningModule):
         """Take over how the data are prepared."""
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and isinstance(data, ScanDataModule):
+            data.preprocessing.check_windows(self.model.settings["windows"])
             self.preprocessing = data.preprocessing
             self.slice_mm = data.slice_mm
             self.is_synthetic = data.is_synthetic
