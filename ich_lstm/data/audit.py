@@ -22,6 +22,7 @@ from ich_lstm.data.checks import (
     find_refused,
     find_same_pixels,
     find_several_series,
+    find_unknown,
     find_unusual,
 )
 from ich_lstm.data.findings import CHECKS, Finding
@@ -127,6 +128,7 @@ def audit_scans(
         find_images_without_label(material, allowed=allow_unlabelled),
         *find_labels_without_image(material),
         *find_doubtful_patients(material, patient_ids),
+        find_unknown(material),
         find_refused(material),
         find_absent_labels(material),
         find_several_series(material),

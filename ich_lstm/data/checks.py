@@ -179,6 +179,17 @@ def find_labels_without_image(material: Material) -> Iterable[Finding | None]:
         yield make_finding(code, found[["kind", "name", "line"]], [f"line {line}" for line in found["line"]])
 
 
+def find_unknown(material: Material) -> Finding | None:
+    """Scans that the table speaks of without telling any label: they are in no part."""
+    slices = KeyRows(material.folder.key)
+    firsts = slices.rows.iloc[slices.first]
+    at_scan = material.places.scan
+    spoken_of = np.isin(np.arange(len(firsts)), at_scan[at_scan >= 0])
+    rows = firsts[spoken_of & ~firsts["cache"].isin(material.scans["cache"]).to_numpy()]
+    columns = [column for column in IDS if column != "part"]
+    return make_finding("scan_unknown", rows[columns], rows["scan_id"].tolist())
+
+
 def find_doubtful_patients(material: Material, patient_ids: PatientIds) -> Iterable[Finding | None]:
     """Ids that name nobody, that too many studies share, or that are spelt nearly alike.
 

@@ -120,6 +120,12 @@ CHECKS: dict[str, Check] = {
         "labels whose image was left out",
         "The ledger (private/ledger.csv) has the reason for each.",
     ),
+    "scan_unknown": Check(
+        "FLAG",
+        "scan whose labels are all unknown",
+        "scans whose labels are all unknown",
+        "The table names them and leaves every label empty, or is contradicted in all; they are neither trained on nor measured.",
+    ),
     "scan_refused": Check(
         "FLAG",
         "series that was refused",

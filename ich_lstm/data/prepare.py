@@ -141,6 +141,8 @@ def prepare(
                 expected="at least one readable scan of the head",
                 todo=f"{private / LEDGER_TABLE} has the reason for each file.",
             )
+        # First of all: a kill between new tables and an old manifest would leave scans of one size called another.
+        (out / MANIFEST).unlink(missing_ok=True)
         table = _write_tables(private, chosen, results, left_out_table(chosen, results, chooser, ledger, root), root)
         manifest = {
             "ich_lstm": version("ich_lstm"),

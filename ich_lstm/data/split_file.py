@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import secrets
 from collections import Counter
@@ -27,6 +28,8 @@ from ich_lstm.data.split import (
     split_patients,
 )
 from ich_lstm.errors import SplitError
+
+logger = logging.getLogger(__name__)
 
 SPLIT_FILE = "split.json"
 """In the private folder of every run."""
@@ -137,10 +140,22 @@ class SplitFile:
 
         Args:
             patients: As of `tabulate_patients`, new and old.
+
+        Raises:
+            SplitError: If none of them is in the split, unless that is by date: its ids seem to be others, and it would decide nothing.
         """
         new = patients[~patients.index.isin(list(self.patients))]
         if new.empty:
             return self
+        if len(new) == len(patients) and self.days is None:
+            raise SplitError(
+                "split_of_others",
+                where="split file",
+                got=f"{len(self.patients):,} patients, and none of the {len(patients):,} whose scans are labelled",
+                expected="patient ids as the images or the tables have them, with leading zeros",
+                todo="Correct the ids; or name another file, in which a new split is then kept.",
+            )
+        logger.warning("%d of %d patients are not in the split file, and are placed anew", len(new), len(patients))
         if self.days is not None:
             placed: Mapping[str, Part | int] = parts_by_date(new, self.days)
         else:

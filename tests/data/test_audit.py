@@ -229,6 +229,17 @@ class TestScans:
         write_ledger(data[0].folder, *[("7.7", "refused", "no_usable_slice")] * 3, ("7.8", "refused", "mixed_matrix"))
         assert counts(audit(data), "FLAG")["scan_refused"] == 2
 
+    def test_scans_of_which_nothing_is_known_do_not_vanish(self, data: Data) -> None:
+        folder, table = data
+        rows = table.rows.copy()
+        rows.loc[: SLICES - 1, list(LABELS)] = np.nan
+        emptied = folder, replace(table, rows=rows)
+        found = audit(emptied)
+        assert counts(found, "FLAG")["scan_unknown"] == 1
+        (finding,) = (finding for finding in found.findings if finding.code == "scan_unknown")
+        assert finding.examples == (f"{0:016x}",)
+        assert finding.rows["patient_id"].tolist() == ["CANARYA"]
+
     def test_several_scans_of_a_study(self, data: Data) -> None:
         of_one = change_key(data, data[0].key["cache"] == "1.b2nd", "study_uid", "1.2.0")
         assert counts(audit(of_one), "FLAG")["several_series"] == 1

@@ -106,6 +106,7 @@ class TestDamage:
             assert back[2:] == scan[2:]
         assert caught > 100
 
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # numpy's, of what the damaged header names as a type
     def test_no_changed_bit_of_the_header_loses_a_slice_or_fills_the_memory(self, tmp_path: Path) -> None:
         path = tmp_path / "a.b2nd"
         scan = make_cached()

@@ -131,6 +131,16 @@ class TestOpen:
         assert caught.value.code == "split_file_differs"
 
 
+    def test_a_split_of_other_patients_is_refused(self) -> None:
+        with pytest.raises(SplitError) as caught:
+            make(patients(0, 30)).extended(patients(30, 40))
+        assert caught.value.code == "split_of_others"
+
+    def test_new_patients_are_counted(self, caplog: pytest.LogCaptureFixture) -> None:
+        make(patients(0, 30)).extended(patients(0, 34))
+        assert "4 of 34 patients are not in the split file" in caplog.text
+
+
 class TestOwnTable:
     def read(self, tmp_path: Path, text: str) -> SplitFile:
         (tmp_path / "split.csv").write_text(text)
