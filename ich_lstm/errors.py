@@ -72,6 +72,10 @@ class SplitError(IchLstmError):
     """Patients that cannot be divided into training, validation and held-out sets."""
 
 
+class AuditError(IchLstmError):
+    """Labelled scans that must not be trained on as they are: leaked, contradicting, or of unknown patients."""
+
+
 class CacheError(IchLstmError):
     """A cached scan that is missing or damaged."""
 

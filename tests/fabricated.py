@@ -1,11 +1,14 @@
 """Fabricate scans, samples and small networks in one line."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from ich_lstm.data.batch import ScanSample
+from ich_lstm.data.cache import CachedScan, write_cached
+from ich_lstm.data.join import LabelledScan
 from ich_lstm.labels import LABELS
 from ich_lstm.learning.classifier import ScanClassifier
 from ich_lstm.models.scan_model import ScanModel
@@ -64,3 +67,23 @@ def make_classifier(seed: int = 0, size: int = 32, **changes: Any) -> ScanClassi
         classifier = ScanClassifier(**(TINY | changes))
     classifier.preprocessing = Preprocessing(size=size)
     return classifier
+
+
+def make_labelled(folder: Path, name: str, slices: int, seed: int = 0, size: int = 32) -> LabelledScan:
+    """A cached scan with the content and labels of `make_sample`; its series is called ``name``."""
+    sample = make_sample(slices, seed, size)
+    path = folder / f"{name}.b2nd"
+    slice_ids = tuple(f"{name}-{i}" for i in range(slices))
+    write_cached(path, CachedScan(sample.hu, sample.positions_mm, slice_ids, (), ()))
+    return LabelledScan(
+        scan_id=f"id-{name}",
+        patient_id=f"P{name}",
+        draw_id=name,
+        study_uid=f"study-{name}",
+        study_date="",
+        cache_path=path,
+        slice_ids=slice_ids,
+        slice_hashes=slice_ids,
+        slice_labels=sample.slice_labels,
+        scan_labels=sample.scan_labels,
+    )

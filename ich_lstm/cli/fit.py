@@ -25,9 +25,11 @@ from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
+from ich_lstm.cli.audit import report_audit
 from ich_lstm.cli.console import DONE, console, progress_bar
 from ich_lstm.data.datamodule import ScanDataModule
 from ich_lstm.data.split import Part
+from ich_lstm.data.split_file import SPLIT_FILE
 from ich_lstm.errors import CheckpointError, ConfigError
 from ich_lstm.labels import ANY, LABELS
 from ich_lstm.learning.checkpoint import PathlessCheckpoint, without_folders
@@ -40,7 +42,17 @@ from ich_lstm.views.train_report import train_report_page
 
 DEFAULT_SEED = 1
 
-PATH_KEYS = ("out", "data.root", "data.labels", "data.cache_dir", "data.project_key", "trainer.default_root_dir")
+PATH_KEYS = (
+    "out",
+    "data.root",
+    "data.labels",
+    "data.corrections",
+    "data.choices",
+    "data.split_file",
+    "data.cache_dir",
+    "data.project_key",
+    "trainer.default_root_dir",
+)
 """Keys whose values are paths: in the shareable configuration only the last part of them stands."""
 
 
@@ -132,6 +144,7 @@ class _Training(LightningCLI):
         parser = ArgumentParser()
         parser.add_class_arguments(ScanDataModule, "data")
         self.data: ScanDataModule = parser.instantiate(Namespace(data=config.data)).data
+        self.data.preprocessing.check_windows(config.model.windows)  # before hours of caching
         if _rank() == 0:
             self._prepare_data()
             _write_config(self.folder, self.plain_config)
@@ -147,7 +160,13 @@ class _Training(LightningCLI):
             self.data.progress = tell
             self.data.prepare_data()
             self.data.progress = None
-        self.data.setup("fit")
+        try:
+            self.data.setup("fit")
+        finally:
+            if self.data.audit is not None:  # also of what stops
+                report_audit(self.data.audit, self.folder, out)
+        if self.data.patients is not None:
+            self.data.patients.write(private_folder(self.folder) / SPLIT_FILE)
         out.print(f"[bold]{self.recipe}[/]: {_in_words(self.data)}")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -251,7 +270,8 @@ def _write_config(folder: Path, config: dict[str, Any]) -> None:
         for section in sections:
             place = place[section]
         if place.get(last):
-            place[last] = Path(place[last]).name
+            named = place[last]
+            place[last] = [Path(path).name for path in named] if isinstance(named, list) else Path(named).name
     config = without_folders(config)
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
 

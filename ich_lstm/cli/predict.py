@@ -20,6 +20,7 @@ for each slice and each scan. A study that cannot be read gets a row with the re
   --allow-contrast     predict series with contrast too, where a study has nothing plainer (enhanced vessels look like
                        subarachnoid blood; the prediction is flagged)
   --allow-other-body-part  predict what is no head by its name or its pixels too
+  --submission FILE    stage_2_sample_submission.csv of RSNA's challenge: answer it, in its order, in private/submission.csv
   --operating-point R  which of the operating points stored with the model is applied, by its rule; left out: the first
   --prevalence P       share of positive scans here, to which calibrated probabilities are moved; or: estimate
   --project-key FILE   key for the ids; left out: the user's own
@@ -44,6 +45,7 @@ def _predict(arguments: list[str]) -> int:
     parser.add_argument("--series")
     parser.add_argument("--allow-contrast", action="store_true")
     parser.add_argument("--allow-other-body-part", action="store_true")
+    parser.add_argument("--submission", type=Path)
     parser.add_argument("--operating-point")
     parser.add_argument("--prevalence")
     parser.add_argument("--project-key", type=Path)
@@ -53,8 +55,8 @@ def _predict(arguments: list[str]) -> int:
 
     from ich_lstm.cli.operating import ESTIMATE, choose_calibration, print_calibration
     from ich_lstm.learning.classifier import ScanClassifier
-    from ich_lstm.privacy import ProjectKey
-    from ich_lstm.results.predict import MANIFEST, predict_archive
+    from ich_lstm.privacy import PRIVATE, ProjectKey
+    from ich_lstm.results.predict import MANIFEST, SUBMISSION, predict_archive
 
     out = console()
     if given.device == "cuda" and not torch.cuda.is_available():
@@ -73,6 +75,7 @@ def _predict(arguments: list[str]) -> int:
             allow_contrast=given.allow_contrast,
             allow_other_part=given.allow_other_body_part,
             estimate_share=given.prevalence == ESTIMATE,
+            submission=given.submission,
             progress=tell,
         )
         for result in results:
@@ -87,6 +90,8 @@ def _predict(arguments: list[str]) -> int:
                 out.print(f"  {line}", markup=False)
             out.print(repr(result.prediction), markup=False)
     out.print(f"{done} studies predicted, {failed} failed: {given.out / 'scans.csv'}")
+    if given.submission:
+        out.print(f"submission: {given.out / PRIVATE / SUBMISSION}")
     manifest = json.loads((given.out / MANIFEST).read_text())
     print_calibration(out, manifest)
     if not done:

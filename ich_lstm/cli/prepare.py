@@ -1,26 +1,51 @@
 """ich-prepare: read a tree of head CT once, account for every file, and cache the scans."""
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ich_lstm.cli.audit import add_audit_options, audit_prepared, check_audit_options, folder_to_check
 from ich_lstm.cli.cluster import workforce
 from ich_lstm.cli.console import DONE, FAILED, SOME_FAILED, OptionParser, console, progress_bar, run_command
 
+if TYPE_CHECKING:
+    from ich_lstm.data.labelled import LabelTable
+    from ich_lstm.data.prepared import PreparedFolder
+    from ich_lstm.privacy import ProjectKey
+
+CHECK_SIZE = 128
+"""Side in pixels of the scans that a check makes and throws away: enough for small pictures, half a megabyte a scan."""
+
 HELP = """
-ich-prepare PATH --out DIR [--labels CSV] [--size 256] [--crop head]
-ich-prepare PATH --check [--out DIR]
+ich-prepare PATH --out DIR [--labels CSV ...] [--size 256] [--crop head]
+ich-prepare PATH --check [--labels CSV ...] [--out DIR]
 
 Read a folder or zip of head CT, choose the series to use, and cache them for training. Every file gets a row in
 DIR/private/ledger.csv: used, skipped or refused, and why.
 
   --out DIR            folder to make; an interrupted run goes on where it stopped
   --check              read everything as a prediction would, pixels too, say what became of the files, and keep nothing
-                       but the ledger (in DIR/private, if --out is given)
-  --labels CSV         take only what is labelled; left out: every study
+                       but the ledger (in DIR/private, if --out is given). With --labels, as a training would, and audit
+                       them; PATH may then be a prepared folder, too
+  --labels CSV         take only what is labelled, and audit it: DIR/audit.html; left out: every study, and no audit. Several
+                       tables count together
+  --corrections CSV    audit the labels with these corrections, which win over them; several count together
+  --truth majority     who of CQ500's readers must have seen a finding; or unanimous, any, R1, R2, R3
+  --repair-any         where labels say that a type is present and any is not, believe the type
+  --split-file FILE    who trains and who is held out (split.json of a run, or a CSV with patient_id and part), to audit
+  --patient-ids WORD   checked: doubtful ids stop; trusted: they are flagged; study: every study counts as a patient's
+  --disagreement WORD  where what labels say of a scan is not what they say of its slices: stop; unknown: neither counts
+  --allow-unlabelled   leave out, and do not stop for, images of which the labels do not speak
+  --allow-missing      likewise for labels whose image is not there
   --size 256           side of the network's input in pixels
   --crop head          smallest square around the head; or none
+  --clip LOW HIGH      keep HU between these only, for example -250 450: a third of the space, for a model whose windows
+                       all lie between; left out: all
+  --choices CSV        series to take where the rules would take another: columns study (UID, accession number or folder)
+                       and series (UID or description); DIR/private/series.csv lists what was taken, and why
   --workers N          processes; left out: one per processor
   --cluster ADDRESS    work on the cluster of this dask scheduler (tcp://HOST:PORT) instead of on this machine; the paths
                        must be the same there
@@ -29,7 +54,7 @@ DIR/private/ledger.csv: used, skipped or refused, and why.
   --version
 
 Then: ich-train --data.root DIR --data.labels CSV
-Exit codes: 0 done, 1 failed (or no CT at all), 2 wrong usage, 3 something was refused.
+Exit codes: 0 done, 1 failed (or no CT at all, or the audit stops), 2 wrong usage, 3 something was refused.
 """
 
 
@@ -43,40 +68,86 @@ def _prepare(arguments: list[str]) -> int:
     parser.add_argument("path", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--check", action="store_true")
-    parser.add_argument("--labels", type=Path)
+    parser.add_argument("--labels", type=Path, nargs="+")
+    parser.add_argument("--truth", default=argparse.SUPPRESS)
+    parser.add_argument("--repair-any", action="store_true")
     parser.add_argument("--size", type=int, default=argparse.SUPPRESS)
     parser.add_argument("--crop", default=argparse.SUPPRESS)
+    parser.add_argument("--clip", type=int, nargs=2, default=argparse.SUPPRESS)
+    parser.add_argument("--choices", type=Path)
     parser.add_argument("--workers", type=int)
     parser.add_argument("--project-key", type=Path)
     parser.add_argument("--cluster")
+    add_audit_options(parser)
     given = parser.parse(arguments)
+    check_audit_options(parser, given)
     if given.check:
-        return _check(given)
+        return _check_labelled(given) if given.labels else _check(given)
     if given.out is None:
         parser.error("--out is missing")
-    from ich_lstm.data.prepare import prepare
-    from ich_lstm.data.table import read_label_table
-    from ich_lstm.pixels.preprocess import Preprocessing
     from ich_lstm.privacy import ProjectKey
 
-    preprocessing = Preprocessing(**{name: getattr(given, name) for name in ("size", "crop") if name in given})
-    out = console()
-    labels = read_label_table(given.labels) if given.labels else None
-    with workforce(given.cluster, given.workers) as force, progress_bar(out) as tell:
-        prepared = prepare(
+    out, key = console(), ProjectKey.open(given.project_key)
+    labels = _read_labels(given) if given.labels else None
+    prepared = _cache_scans(given, given.out, labels, key)
+    counts = prepared.manifest
+    out.print(counts["summary"])
+    # A NIfTI file names nobody; the labels do.
+    whose = f" of {counts['patients']:,} patients" if counts["patients"] else ""
+    out.print(f"{counts['scans']:,} scans{whose}, {counts['slices']:,} slices, in {given.out}")
+    if labels is not None:
+        audit_prepared(prepared, labels, given, key=key, folder=given.out, out=out)
+    return SOME_FAILED if counts["files"]["refused"] else DONE
+
+
+def _read_labels(given: argparse.Namespace) -> "LabelTable":
+    from ich_lstm.data.table import read_label_tables
+
+    truth = {"truth": given.truth} if "truth" in given else {}
+    return read_label_tables(given.labels, repair_any=given.repair_any, **truth)
+
+
+def _cache_scans(given: argparse.Namespace, folder: Path, labels: "LabelTable | None", key: "ProjectKey") -> "PreparedFolder":
+    from ich_lstm.data.choices import read_choices
+    from ich_lstm.data.prepare import prepare
+    from ich_lstm.pixels.preprocess import Preprocessing
+
+    preprocessing = Preprocessing(**{name: getattr(given, name) for name in ("size", "crop", "clip") if name in given})
+    choices = read_choices(given.choices) if given.choices else None
+    with workforce(given.cluster, given.workers) as force, progress_bar(console()) as tell:
+        return prepare(
             given.path,
-            given.out,
+            folder,
             preprocessing=preprocessing,
-            key=ProjectKey.open(given.project_key),
+            key=key,
             labels=labels,
+            choices=choices,
             workers=force.workers,
             executor=force.executor,
             progress=tell,
+            leave_out=given.out,
         )
-    counts = prepared.manifest
-    out.print(counts["summary"])
-    out.print(f"{counts['scans']} scans of {counts['patients']} patients, {counts['slices']:,} slices, in {given.out}")
-    return SOME_FAILED if counts["files"]["refused"] else DONE
+
+
+def _check_labelled(given: argparse.Namespace) -> int:
+    """Read scans and labels as a training would, and keep the ledger and the audit."""
+    from ich_lstm.data.prepared import LEDGER_TABLE, PreparedFolder
+    from ich_lstm.privacy import PRIVATE, ProjectKey, private_folder
+
+    out, key = console(), ProjectKey.open(given.project_key)
+    labels = _read_labels(given)
+    if PreparedFolder.is_one(given.path):
+        audit_prepared(PreparedFolder.open(given.path), labels, given, key=key, folder=given.out, out=out)
+        return DONE
+    if "size" not in given:
+        given.size = CHECK_SIZE
+    with folder_to_check(given.out) as folder:
+        prepared = _cache_scans(given, folder, labels, key)
+        out.print(prepared.manifest["summary"])
+        if given.out is not None:
+            shutil.copy(folder / PRIVATE / LEDGER_TABLE, private_folder(given.out))
+        audit_prepared(prepared, labels, given, key=key, folder=given.out, out=out)
+    return SOME_FAILED if prepared.manifest["files"]["refused"] else DONE
 
 
 def _check(given: argparse.Namespace) -> int:
@@ -92,14 +163,16 @@ def _check(given: argparse.Namespace) -> int:
             executor=force.executor,
             folder=private / "index" if private else None,
             progress=tell,
+            leave_out=given.out,
         )
     out.print(index.ledger.summary())
     if private:
         index.ledger.write_csv(private / "ledger.csv")
         out.print(f"What became of each file: {private / 'ledger.csv'}")
-    if not len(index.headers):
+    counts = index.ledger.counts()
+    if not len(index.headers) and not counts["used"]:
         return FAILED
-    return SOME_FAILED if index.ledger.counts()["refused"] else DONE
+    return SOME_FAILED if counts["refused"] else DONE
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -11,18 +11,28 @@ import numpy as np
 import torch
 from platformdirs import user_cache_path
 from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader
+from pytorch_lightning.utilities import rank_zero_only
 
-from ich_lstm.data.batch import SliceBudgetSampler
+from ich_lstm.data.audit import Audit, audit_scans
+from ich_lstm.data.balance import balanced_weights
 from ich_lstm.data.cache import read_cached
-from ich_lstm.data.dataset import LabelledScan, ScanDataset, join_labels
+from ich_lstm.data.checks import UNDIVIDED
+from ich_lstm.data.choices import read_choices
+from ich_lstm.data.corrections import apply_corrections, read_corrections
+from ich_lstm.data.cq500 import Truth
+from ich_lstm.data.dataset import ScanDataset
+from ich_lstm.data.join import Disagreement, LabelledScan, PatientIds, join_labels
 from ich_lstm.data.labelled import LabelTable
+from ich_lstm.data.loader import ScanLoader, worker_context
+from ich_lstm.data.parts import Parts, SliceChoice
 from ich_lstm.data.prepare import Progress, prepare
 from ich_lstm.data.prepared import PreparedFolder
 from ich_lstm.data.rsna import LABEL_FILE
-from ich_lstm.data.split import PARTS, Part, split_patients
-from ich_lstm.data.table import read_label_table
-from ich_lstm.errors import ConfigError, SourceError
+from ich_lstm.data.sampler import SliceBudgetSampler
+from ich_lstm.data.split import Part, SplitBy, tabulate_patients
+from ich_lstm.data.split_file import SplitFile
+from ich_lstm.data.table import read_label_tables
+from ich_lstm.errors import ConfigError, SourceError, SplitError
 from ich_lstm.pixels.augment import Geometry
 from ich_lstm.pixels.preprocess import Preprocessing
 from ich_lstm.privacy import ProjectKey
@@ -38,14 +48,37 @@ class ScanDataModule(LightningDataModule):
 
     Args:
         root: A folder or zip of DICOM files, or a folder made by ``ich-prepare``.
-        labels: CSV of labels (RSNA's, or one's own); by default ``stage_2_train.csv`` in the root.
+        labels: CSV of labels (RSNA's, CQ500's, BHX's, CT-ICH's, or one's own), or several of them, which count together; by
+            default ``stage_2_train.csv`` in the root.
+        corrections: CSV of corrections, or several: they win over the labels. Which scans are read, the labels alone say.
+        truth: Who of CQ500's three readers must have seen a finding: ``majority``, ``unanimous``, ``any``, or one of them.
+        repair_any: Where labels say that a type is present and any is not, believe the type, and count it; otherwise stop.
         size: Side of the network's input in pixels; of a prepared folder, the size it was made with.
         crop: ``head`` or ``none``; of a prepared folder likewise.
+        clip: Lowest and highest HU to keep, for a smaller cache; null for all; of a prepared folder likewise.
+        choices: CSV of the series to take (columns ``study`` and ``series``) where the rules would take another; a prepared
+            folder has its own.
         slices_per_batch: Most slices in a batch; a longer scan travels alone.
         scans_per_batch: Most scans in a batch, if given.
+        slices_per_sample: Most slices of a scan in a training sample; null for whole scans. Evaluation is on whole scans.
+        sample: Which slices these are: ``adjacent`` around a random centre, ``random`` ones, or ``every`` slice of the scan once
+            in an epoch, in random groups.
+        balance: Draw scans of rare hemorrhage types more often in training, so that all types are seen equally often.
         augment: Flip, shift, scale and rotation in training; null for none.
         split: Shares of patients to train on, to validate on, and to hold out.
-        seed: Of the split, the order and the augmentation.
+        split_by: ``random``: each label's positive patients in nearly these shares; ``date``: the earliest patients train, the
+            latest are held out.
+        split_seed: Of the split; not the run's, so that all runs hold out the same patients.
+        split_file: Where the split is kept: made if missing, otherwise read, and only new patients are placed. Or a table of
+            one's own: a CSV with ``patient_id`` and ``part`` (train, validation, test).
+        folds: Number of folds, in place of the shares.
+        fold: The fold that is held out, from 0; the next one validates, the others train.
+        patient_ids: What to do with ids that seem not to tell patients apart: ``checked``: stop; ``trusted``: take them;
+            ``study``: count every study as a patient's.
+        disagreement: Where what labels say of a scan is not what they say of its slices: ``stop``, or let this label be
+            ``unknown`` for the scan and its slices, and count it.
+        allow_unlabelled: Whether there may be images of which the labels do not speak.
+        seed: Of the order and the augmentation.
         num_workers: Loader processes.
         allow_missing: Whether labels may name images that are not there.
         cache_dir: Where prepared scans are kept; by default in the user's cache folder.
@@ -58,14 +91,30 @@ class ScanDataModule(LightningDataModule):
     def __init__(
         self,
         root: str | None = None,
-        labels: str | None = None,
+        labels: list[str] | str | None = None,
         *,
+        corrections: list[str] | str | None = None,
+        truth: Truth = "majority",
+        repair_any: bool = False,
         size: int = 256,
         crop: Literal["head", "none"] = "head",
+        clip: tuple[int, int] | None = None,
+        choices: str | None = None,
         slices_per_batch: int = 256,
         scans_per_batch: int | None = None,
+        slices_per_sample: int | None = None,
+        sample: SliceChoice = "adjacent",
+        balance: bool = False,
         augment: Geometry | None = Geometry(),  # noqa: B008  (frozen)
         split: Sequence[float] = (0.7, 0.15, 0.15),
+        split_by: SplitBy = "random",
+        split_seed: int = 0,
+        split_file: str | None = None,
+        folds: int | None = None,
+        fold: int = 0,
+        patient_ids: PatientIds = "checked",
+        disagreement: Disagreement = "stop",
+        allow_unlabelled: bool = False,
         seed: int = 0,
         num_workers: int = 2,
         allow_missing: bool = False,
@@ -82,17 +131,35 @@ class ScanDataModule(LightningDataModule):
             )
         self.root = root
         self.labels = labels
-        self.preprocessing = Preprocessing(size=size, crop=crop)
+        self.corrections = corrections
+        self.truth = truth
+        self.repair_any = repair_any
+        self.preprocessing = Preprocessing(size=size, crop=crop, clip=clip)
+        self.choices = choices
         self.slices_per_batch = slices_per_batch
         self.scans_per_batch = scans_per_batch
+        self.parts = Parts(slices_per_sample, sample)
+        self.balance = balance
         self.augment = augment
         self.split = split
+        self.split_by = split_by
+        self.split_seed = split_seed
+        self.split_file = split_file
+        self.folds = folds
+        self.fold = fold
+        self.patient_ids = patient_ids
+        self.disagreement = disagreement
+        self.allow_unlabelled = allow_unlabelled
         self.seed = seed
         self.num_workers = num_workers
         self.allow_missing = allow_missing
         self.cache_dir = cache_dir
         self.project_key = project_key
         self.scans: dict[Part, list[LabelledScan]] = {}
+        self.audit: Audit | None = None
+        """What was found in the scans; known after `setup`, also if that stopped."""
+        self.patients: SplitFile | None = None
+        """Who is in which part; known after `setup`."""
         self.is_synthetic = False
         """Whether the scans are synthetic heads; known after `setup`."""
         self._is_prepared = False
@@ -109,27 +176,79 @@ class ScanDataModule(LightningDataModule):
             preprocessing=self.preprocessing,
             key=ProjectKey.open(Path(self.project_key) if self.project_key else None),
             labels=self._label_table(root),
+            choices=read_choices(self.choices) if self.choices else None,
             progress=self.progress,
         )
         self._is_prepared = True
 
     def setup(self, stage: str | None = None) -> None:
-        """Join the labels, and divide the patients."""
+        """Join the labels, divide the patients, and check everything.
+
+        Raises:
+            TableError: If the labels are malformed, or do not fit the images.
+            SplitError: If the patients cannot be divided.
+            AuditError: If something speaks against training on these scans.
+        """
         if self.scans:
             return
         root = self._checked_root()
         folder = PreparedFolder.open(root if PreparedFolder.is_one(root) else self._prepared_path(root))
         self.preprocessing = folder.preprocessing
         self.is_synthetic = bool(folder.manifest.get("synthetic"))
-        table = self._label_table(root)
+        table = self._corrected_table(root)
         for flag in table.flags:
             logger.warning("%s: %s", table.source.name, flag)
-        known = join_labels(folder.scans, table, left_out=folder.left_out, allow_missing=self.allow_missing)
-        positive = {scan.patient_id: False for scan in known}
-        for scan in known:
-            positive[scan.patient_id] |= bool((scan.scan_labels == 1).any())
-        parts = split_patients(positive, self.split, seed=self.seed)
-        self.scans = {part: [scan for scan in known if parts[scan.patient_id] == part] for part in PARTS}
+        known = join_labels(
+            folder,
+            table,
+            allow_missing=self.allow_missing,
+            patient_ids=self.patient_ids,
+            disagreement=self.disagreement,
+        )
+        try:
+            split = self._split(known)
+            scans = split.divide(known, self.fold)
+        except SplitError:
+            # Ids that many patients share leave too few of them to divide: then the audit says what is wrong.
+            audit = self._audit({UNDIVIDED: known}, folder, table)
+            if audit.stops:
+                self.audit = audit
+                audit.stop()
+            raise
+        self.audit = self._audit({str(part): mine for part, mine in scans.items()}, folder, table, split)
+        self.audit.stop()
+        if self.split_file and not self.split_file.lower().endswith(".csv") and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            split.write(Path(self.split_file))
+        self.scans, self.patients = scans, split
+
+    def _split(self, known: Sequence[LabelledScan]) -> SplitFile:
+        """Who is in which part: as the file says, and new patients as the settings say."""
+        return SplitFile.open(
+            Path(self.split_file) if self.split_file else None,
+            tabulate_patients(known),
+            fractions=self.split,
+            seed=self.split_seed,
+            by=self.split_by,
+            folds=self.folds,
+        )
+
+    def _audit(
+        self,
+        scans: Mapping[str, Sequence[LabelledScan]],
+        folder: PreparedFolder,
+        table: LabelTable,
+        split: SplitFile | None = None,
+    ) -> Audit:
+        return audit_scans(
+            scans,
+            folder,
+            table,
+            patient_ids=self.patient_ids,
+            allow_unlabelled=self.allow_unlabelled,
+            split=split,
+            fold=self.fold,
+            key=ProjectKey.open(Path(self.project_key) if self.project_key else None),
+        )
 
     @cached_property
     def slice_mm(self) -> float:
@@ -139,27 +258,35 @@ class ScanDataModule(LightningDataModule):
         steps = [np.median(np.diff(read_cached(scan.cache_path).positions_mm)) for scan in sample if len(scan.slice_ids) > 1]
         return float(np.median(steps)) if steps else 0.0
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> ScanLoader:
         """Augmented, shuffled batches of the training patients."""
         return self._loader("train", training=True)
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> ScanLoader:
         """Every validation scan once."""
         return self._loader("validation")
 
-    def test_dataloader(self) -> DataLoader:
+    def test_dataloader(self) -> ScanLoader:
         """Every held-out scan once."""
         return self._loader("test")
 
-    def evaluation_loader(self, part: Part) -> DataLoader:
+    def evaluation_loader(self, part: Part) -> ScanLoader:
         """Every scan of a part once, in this process alone, not augmented."""
         return self._loader(part, alone=True)
 
-    def _loader(self, part: Part, *, training: bool = False, alone: bool = False) -> DataLoader:
-        dataset = ScanDataset(self.scans[part], self.augment if training else None, seed=self.seed)
+    def _loader(self, part: Part, *, training: bool = False, alone: bool = False) -> ScanLoader:
+        scans = self.scans[part]
+        parts = self.parts if training else Parts()
+        dataset = ScanDataset(scans, self.augment if training else None, parts=parts, seed=self.seed)
         trainer = None if alone else self.trainer
+        weights = None
+        if training and self.balance:
+            weights = balanced_weights([scan.slice_labels for scan in scans], np.array([scan.scan_labels for scan in scans]))
         sampler = SliceBudgetSampler(
             dataset.lengths,
+            identifiers=[scan.draw_id for scan in scans],
+            parts=parts,
+            weights=weights,
             slices_per_batch=self.slices_per_batch,
             scans_per_batch=self.scans_per_batch,
             shuffle=training,
@@ -168,13 +295,15 @@ class ScanDataModule(LightningDataModule):
             world_size=trainer.world_size if trainer else 1,
         )
         # batch_size=None: the sampler deals whole batches, and the dataset packs them.
-        return DataLoader(
+        return ScanLoader(
             dataset,
             batch_size=None,
             sampler=sampler,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            multiprocessing_context="spawn" if self.num_workers else None,
+            multiprocessing_context=worker_context() if self.num_workers else None,
+            # Copies to a GPU wait for nothing only out of pinned memory.
+            pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
             # A generator of its own: the loader would draw from torch's, more or less often with more or fewer workers.
             generator=torch.Generator().manual_seed(self.seed),
         )
@@ -190,8 +319,8 @@ class ScanDataModule(LightningDataModule):
         return root
 
     def _label_table(self, root: Path) -> LabelTable:
-        path = Path(self.labels) if self.labels else root / LABEL_FILE
-        if not self.labels and not path.is_file():
+        paths = self._label_files() or [root / LABEL_FILE]
+        if not self.labels and not paths[0].is_file():
             raise ConfigError(
                 "no_labels",
                 where="--data.labels",
@@ -200,12 +329,24 @@ class ScanDataModule(LightningDataModule):
                 todo="Give --data.labels FILE.",
             )
         if self._table is None:
-            self._table = read_label_table(path)
+            self._table = read_label_tables(paths, truth=self.truth, repair_any=self.repair_any)
         return self._table
+
+    def _corrected_table(self, root: Path) -> LabelTable:
+        table, files = self._label_table(root), _paths(self.corrections)
+        return apply_corrections(table, read_corrections(files, repair_any=self.repair_any)) if files else table
+
+    def _label_files(self) -> list[Path]:
+        return _paths(self.labels)
 
     def _prepared_path(self, root: Path) -> Path:
         if self.cache_dir:
             return Path(self.cache_dir)
-        # One folder per source and labels; the scans' own files are named for their content as well.
-        name = f"{root.resolve()}|{self.labels and Path(self.labels).resolve()}|{self.preprocessing}"
+        # One folder per source, labels and choices; the scans' own files are named for their content as well.
+        tables = [path.resolve() for path in (*self._label_files(), *map(Path, filter(None, [self.choices])))]
+        name = "|".join(map(str, [root.resolve(), *tables, self.preprocessing]))
         return user_cache_path("ich_lstm") / hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def _paths(files: list[str] | str | None) -> list[Path]:
+    return [Path(file) for file in ([files] if isinstance(files, str) else files or []) if file]

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
@@ -12,8 +13,11 @@ from ich_lstm.errors import TableError
 from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
 
 SLICE_KEYS = ("sop_uid", "file")
-SCAN_KEYS = ("series_uid", "study_uid", "folder")
+SCAN_KEYS = ("series_uid", "study_uid", "accession_number", "folder", "folder_name")
 PATIENT = "patient_id"
+STUDY_DATE = "study_date"
+CORRECTS = "corrects"
+UNSURE = "unsure"
 
 ROWS_SHOWN = 10
 
@@ -27,19 +31,27 @@ class LabelTable:
 
     Args:
         rows: One line per labelled slice or scan, with the columns ``kind`` (one of `SLICE_KEYS` and `SCAN_KEYS`), ``name``
-            (what of that kind the line speaks of), ``patient_id`` (empty: as the images say), ``line`` (its number in the
-            file), and the six labels as float32: 1 present, 0 absent, NaN unknown.
+            (what of that kind the line speaks of), ``patient_id`` and ``study_date`` (``YYYY-MM-DD``; both empty: as the
+            images say), ``line`` (its number in the file), and the six labels as float32: 1 present, 0 absent, NaN unknown.
+            With corrections also ``corrects`` (bool: the row wins over the others) and ``unsure`` (the labels it makes unknown).
         source: The file.
         flags: What a reader should know, for example how many equal duplicates were dropped.
+        strata: Groups that results are also told by, or None: the column ``name`` as in ``rows``, and one per grouping.
     """
 
     rows: pd.DataFrame = field(repr=False)
     source: Path
     flags: tuple[str, ...] = ()
+    strata: pd.DataFrame | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         """Labelled slices and scans."""
         return len(self.rows)
+
+    @property
+    def corrects(self) -> np.ndarray:
+        """Which rows win over the others, bool ``(rows,)``."""
+        return self.rows[CORRECTS].to_numpy(bool) if CORRECTS in self.rows else np.zeros(len(self.rows), bool)
 
 
 def read_cells(path: Path) -> tuple[pd.DataFrame, np.ndarray]:
@@ -75,56 +87,80 @@ def read_cells(path: Path) -> tuple[pd.DataFrame, np.ndarray]:
     return cells[filled].reset_index(drop=True), np.flatnonzero(filled) + 2
 
 
-def checked_table(rows: pd.DataFrame, source: Path) -> LabelTable:
+def checked_table(rows: pd.DataFrame, source: Path, *, repair_any: bool = False) -> LabelTable:
     """Drop equal duplicates, stop at contradictions, and complete what follows from the other labels.
 
     Args:
-        rows: As in `LabelTable`.
+        rows: As in `LabelTable`; without ``patient_id`` or ``study_date``, they are as the images say.
         source: The file they are from.
+        repair_any: Where a type is 1 and any is 0, make any 1, and count it; otherwise stop.
 
     Raises:
         TableError: If two rows on one thing differ, or "any" contradicts the types.
     """
+    rows = rows.assign(**{column: "" for column in (PATIENT, STUDY_DATE) if column not in rows})
     key = ["kind", "name"]
     flags = []
     repeated = rows.duplicated(key, keep=False)
     if repeated.any():
-        once = rows[repeated].drop_duplicates([*key, PATIENT, *LABELS])
-        twice = once[once.duplicated(key, keep=False)]
-        if len(twice):
-            stop_at(
-                source,
-                twice["line"],
-                "contradicting_rows",
-                "rows that speak of the same thing and differ",
-                "one row each, or equal ones",
-            )
-        count = int(rows.duplicated(key).sum())
-        rows = rows.drop_duplicates(key).reset_index(drop=True)
-        flags.append(f"{count} repeated rows, equal to others, were dropped")
-    types = rows[list(HEMORRHAGE_TYPES)].to_numpy()
-    present = (types == 1).any(axis=1)
-    any_label = rows[ANY].to_numpy()
-    wrong = present & (any_label == 0)
-    if wrong.any():
+        once = rows[repeated].drop_duplicates([*key, PATIENT, STUDY_DATE, *LABELS])
+        stop_at_differing(source, once["line"][once.duplicated(key, keep=False)])
+        surplus = rows.duplicated(key)
+        flags.append(repeated_flag(rows["line"][surplus]))
+        rows = rows[~surplus].reset_index(drop=True)
+    labels = rows[list(LABELS)].to_numpy(np.float32, copy=True)
+    types, any_label = labels[:, : len(HEMORRHAGE_TYPES)], labels[:, LABELS.index(ANY)]
+    wrong = (types == 1).any(axis=1) & (any_label == 0)
+    if wrong.any() and not repair_any:
         stop_at(
             source,
             rows["line"][wrong],
             "any_contradicts_types",
             "a type that is 1 while any is 0",
             "any = 1 where a type is present",
+            todo="Correct the table; or, if the types are right, say --data.repair_any true.",
         )
-    absent = (types == 0).all(axis=1)
-    rows = rows.assign(
-        any=np.where(np.isnan(any_label) & present, 1, np.where(np.isnan(any_label) & absent, 0, any_label)).astype(np.float32)
-    )
-    # Nothing at all: no type can be present. (any = 1 and no type is right where readers disagree on the type.)
-    none = (rows[ANY] == 0).to_numpy()[:, None]
-    rows[list(HEMORRHAGE_TYPES)] = np.where(none & np.isnan(types), 0, types).astype(np.float32)
-    bare = int(((rows[ANY] == 1).to_numpy() & absent).sum())
-    if bare:
-        flags.append(f"{bare} rows say any = 1 and no type")
-    return LabelTable(rows, source, tuple(flags))
+    if wrong.any():
+        labels[wrong, LABELS.index(ANY)] = 1
+        flags.append(f"any was 0 and is made 1 in {wrong.sum()} rows where a type is 1: {name_lines(rows['line'][wrong])}")
+    bare = (types == 0).all(axis=1) & (any_label == 1)
+    if bare.any():
+        flags.append(f"{bare.sum()} rows say any = 1 and no type: {name_lines(rows['line'][bare])}")
+    labels = complete_labels(labels)
+    return LabelTable(rows.assign(**dict(zip(LABELS, labels.T, strict=True))), source, tuple(flags))
+
+
+def stop_at_differing(source: Path, lines: Iterable[int]) -> None:
+    """Stop if there are rows that speak of one thing and differ."""
+    lines = list(lines)
+    if lines:
+        got = "rows that speak of the same thing and differ"
+        stop_at(source, lines, "contradicting_rows", got, "one row each, or equal ones")
+
+
+def repeated_flag(lines: Iterable[int]) -> str:
+    """What is said of rows that were dropped because they equal earlier ones."""
+    lines = list(lines)
+    return f"{len(lines)} repeated rows, equal to others, were dropped: {name_lines(lines)}"
+
+
+def complete_labels(labels: np.ndarray) -> np.ndarray:
+    """Fill in what follows: a type that is 1 makes any 1, types that are all 0 make it 0, and any = 0 makes them 0.
+
+    Any = 1 without a type stays: it is right where readers agree that there is blood and disagree on the type.
+
+    Args:
+        labels: ``(rows, k)``: 1 present, 0 absent, NaN unknown.
+
+    Example:
+        >>> complete_labels(np.array([[np.nan, 1, np.nan, np.nan, 0, np.nan]]))
+        array([[nan,  1., nan, nan,  0.,  1.]], dtype=float32)
+    """
+    types, any_label = labels[:, : len(HEMORRHAGE_TYPES)], labels[:, len(HEMORRHAGE_TYPES)]
+    follows = np.where((types == 1).any(axis=1), 1, np.where((types == 0).all(axis=1), 0, np.nan))
+    any_label = np.where(np.isnan(any_label), follows, any_label)
+    types = np.where(np.isnan(types) & (any_label == 0)[:, None], 0, types)
+    return np.column_stack([types, any_label]).astype(np.float32)
 
 
 def parse_labels(path: Path, cells: pd.DataFrame, lines: Iterable[int]) -> pd.DataFrame:
@@ -143,15 +179,27 @@ def parse_labels(path: Path, cells: pd.DataFrame, lines: Iterable[int]) -> pd.Da
     return cells.apply(lambda column: column.map(known)).astype(np.float32)
 
 
-def stop_at(path: Path, lines: Iterable[int], code: str, got: str, expected: str) -> None:
+def stop_at(
+    path: Path, lines: Iterable[int], code: str, got: str, expected: str, *, todo: str = "Correct the table, and run again."
+) -> NoReturn:
     """Raise a TableError that names the first ten lines and counts all."""
     lines = list(lines)
-    shown = ", ".join(map(str, lines[:ROWS_SHOWN]))
-    more = f" and {len(lines) - ROWS_SHOWN} more" if len(lines) > ROWS_SHOWN else ""
     raise TableError(
         code,
-        where=f"{path}, line {shown}{more}",
+        where=f"{path}, {name_lines(lines)}",
         got=f"{got} ({len(lines)} rows)",
         expected=expected,
-        todo="Correct the table, and run again.",
+        todo=todo,
     )
+
+
+def name_lines(lines: Iterable[int]) -> str:
+    """The first ten lines by number, and how many more there are.
+
+    Example:
+        >>> name_lines(range(2, 14))
+        'line 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 2 more'
+    """
+    lines = list(lines)
+    shown = ", ".join(map(str, lines[:ROWS_SHOWN]))
+    return f"line {shown}" + (f" and {len(lines) - ROWS_SHOWN} more" if len(lines) > ROWS_SHOWN else "")

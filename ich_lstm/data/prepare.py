@@ -1,34 +1,66 @@
 """A tree of images becomes a prepared folder: every file accounted for, every wanted scan cached."""
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
-from ich_lstm.data.cache import CachedScan, ScanCache, write_cached
-from ich_lstm.data.labelled import NO_IMAGE, LabelTable, stop_at
-from ich_lstm.data.prepared import KEY_TABLE, LEDGER_TABLE, MANIFEST, PreparedFolder, folders_of, key_rows, relative_name
-from ich_lstm.errors import ConfigError, IchLstmError, SourceError
-from ich_lstm.pixels.preprocess import Preprocessing, preprocess_scan
-from ich_lstm.privacy import ProjectKey, private_folder
-from ich_lstm.reading import FileRef, Ledger, Series, Study, choose_series, index_source, load_scan, walk_source
+from ich_lstm.data.labelled import NO_IMAGE, ROWS_SHOWN, LabelTable, stop_at
+from ich_lstm.data.left_out import left_out_table
+from ich_lstm.data.matching import Choice, SeriesChooser
+from ich_lstm.data.prepare_scan import RECORDS_FOLDER, ScanDone, ScanJob, prepare_scan
+from ich_lstm.data.prepared import (
+    KEY_TABLE,
+    LEDGER_TABLE,
+    LEFT_OUT_TABLE,
+    MANIFEST,
+    SCANS_TABLE,
+    PreparedFolder,
+    relative_name,
+)
+from ich_lstm.errors import ConfigError, FileError, SourceError
+from ich_lstm.pixels.preprocess import Preprocessing
+from ich_lstm.privacy import PRIVATE, ProjectKey, private_folder
+from ich_lstm.reading import Index, Ledger, Study, index_source, walk_source
 from ich_lstm.reading.ahead import count_cores, map_ahead
-from ich_lstm.reading.ledger import LedgerRow
+from ich_lstm.reading.aside import remove_asides, written_aside
+from ich_lstm.reading.index import no_ct
+from ich_lstm.reading.nifti import find_nifti, nifti_identifier, nifti_series
 
-JOURNAL = "prepared.jsonl"
+try:
+    import fcntl
+except ImportError:  # a system without such locks
+    fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
+
+SERIES_TABLE, LOCK, INDEX_FOLDER = "series.csv", "lock", "index"
+PRIVATE_NAMES = (
+    KEY_TABLE,
+    SCANS_TABLE,
+    SERIES_TABLE,
+    LEDGER_TABLE,
+    LEFT_OUT_TABLE,
+    RECORDS_FOLDER,
+    INDEX_FOLDER,
+    LOCK,
+)
+"""What lies in ``private/``."""
 
 PHANTOM_MARKER = "phantom.json"
 """What the library's own synthetic heads have beside them."""
-INDEX_FOLDER = "index"
 
 JOBS_WORTH_A_PROCESS = 8
 """Starting a process takes as long as preparing a few scans."""
+
+CHECKS_PER_JOB = 20
+"""So many cached scans are checked in the time in which one is made."""
 
 Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, how much has been done since, and the total if known."""
@@ -41,37 +73,105 @@ def prepare(
     preprocessing: Preprocessing,
     key: ProjectKey,
     labels: LabelTable | None = None,
+    choices: Mapping[str, str] | None = None,
     workers: int | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
+    leave_out: Path | None = None,
 ) -> PreparedFolder:
     """Read a tree of head CT, and cache the scans to train on or to predict.
 
-    Of a study, the series that the labels name by slice or by series are taken, whatever they are; otherwise the plain axial
-    brain series. A slice that cannot be read is left out and its scan flagged; a series that makes no scan is refused. Every
-    file has a row in the ledger. What is cached already is not read again.
+    Of a study, the series that was wished for is taken; or those that the labels name by slice or by series, whatever they
+    are; otherwise the plain axial brain series. A NIfTI file is a study of its own. A slice that cannot be read is left out
+    and its scan flagged; a series that makes no scan is refused. Every file has a row in the ledger. What is cached already
+    is checked, and not made again unless it is damaged.
 
     Args:
         root: A folder, a zip, or a file.
         out: Folder to make.
-        preprocessing: Size and crop.
+        preprocessing: Size, crop and clipping.
         key: The project's key, for the ids.
         labels: Which slices and scans are labelled; studies without any label are then left out. None: every study.
+        choices: Series to take instead: a study's UID, its accession number or the name of any folder above its files, to
+            the UID or the description of one of its series.
         workers: Processes; by default one per processor. With an executor: how many calls it can run at a time.
         executor: What runs the calls instead of processes of this machine, for example that of a dask.distributed client;
             ``root`` and ``out`` must have the same paths there, and the project's key travels to it.
         progress: Told how far it is.
+        leave_out: Folder whose files do not count as source, should it lie in ``root``; by default ``out``.
 
     Returns:
         The prepared folder.
 
     Raises:
         SourceError: If nothing can be read, or no scan is left.
+        TableError: If the labels name no image, or a choice fits nothing.
+        ConfigError: If ``out`` cannot be written into, or is the source itself.
     """
     tell = progress or (lambda what, done, total: None)
-    next(walk_source(root))  # a missing path or an empty folder should leave nothing behind
+    root, out = root.absolute(), out.absolute()
+    leave_out = leave_out or out
+    next(walk_source(root, leave_out=leave_out))  # a missing path or an empty folder should leave nothing behind
+    private = _private_folder(root, out)
+    with _alone_in(private) as is_alone:
+        index = index_source(
+            root,
+            workers=workers,
+            executor=executor,
+            folder=private / INDEX_FOLDER,
+            progress=lambda done: tell("reading headers", done, None),
+            must_have_ct=False,
+            leave_out=leave_out,
+        )
+        ledger = index.ledger
+        chooser = SeriesChooser(labels, choices, root, ledger)
+        chosen = [(study, choice) for study in _studies(index, root) for choice in chooser.choose(study)]
+        chooser.check_choices()
+        if labels is not None and not chosen:
+            stop_at(labels.source, labels.rows["line"], *NO_IMAGE)
+        jobs = [ScanJob(choice.series, len(study.series), root, out, key, preprocessing) for study, choice in chosen]
+        results = _run(jobs, workers, executor, ledger, lambda done: tell("preparing scans", done, len(jobs)))
+        ledger.write_csv(private / LEDGER_TABLE)
+        scans = sum(result.key is not None for result in results)
+        if not scans:
+            raise SourceError(
+                "no_scan",
+                where=str(root),
+                got=ledger.summary().rstrip("."),
+                expected="at least one readable scan of the head",
+                todo=f"{private / LEDGER_TABLE} has the reason for each file.",
+            )
+        table = _write_tables(private, chosen, results, left_out_table(chosen, results, chooser, ledger, root), root)
+        manifest = {
+            "ich_lstm": version("ich_lstm"),
+            "preprocessing": preprocessing.to_dict(),
+            "files": ledger.counts(),
+            "scans": scans,
+            "slices": len(table),
+            "patients": int(table["patient_id"][table["patient_id"] != ""].nunique()),
+            "private": [f"{PRIVATE}/{name}" for name in PRIVATE_NAMES],
+            "summary": ledger.summary(scans=scans),
+            # The root may be one of the folders within: stage_2_train, ct_scans.
+            "synthetic": any((folder / PHANTOM_MARKER).is_file() for folder in (root, root.parent)),
+        }
+        with written_aside(out / MANIFEST) as aside:
+            aside.write_text(json.dumps(manifest, indent=2) + "\n")
+        if is_alone:
+            remove_asides(out)
+    return PreparedFolder.open(out)
+
+
+def _private_folder(root: Path, out: Path) -> Path:
+    if root.is_dir() and out.is_dir() and os.path.samefile(root, out):
+        raise ConfigError(
+            "out_is_source",
+            where=str(out),
+            got="the folder that is read",
+            expected="another one, which may lie in it",
+            todo=f"Name another, for example {out / 'prepared'}.",
+        )
     try:
-        private = private_folder(out)
+        return private_folder(out)
     except OSError as error:
         raise ConfigError(
             "folder_unwritable",
@@ -80,230 +180,92 @@ def prepare(
             expected="a folder that can be written into",
             todo="Name another: --out, or --data.cache_dir of ich-train.",
         ) from error
-    index = index_source(
-        root,
-        workers=workers,
-        executor=executor,
-        folder=private / INDEX_FOLDER,
-        progress=lambda done: tell("reading headers", done, None),
-    )
-    ledger = index.ledger
-    cache = ScanCache(out / "cache", preprocessing)
-    matcher = _LabelMatcher(labels, root)
-    jobs = [
-        _Job(
-            series, key, cache.path(key.hash_id(series.identifier), [header.sop_uid for header in series.headers]), preprocessing
-        )
-        for study in index.studies()
-        for series in _wanted_series(study, matcher, ledger)
-    ]
-    if labels is not None and not jobs:
-        stop_at(labels.source, labels.rows["line"], *NO_IMAGE)
-    rows: list[pd.DataFrame] = []
-    for job, done in _run(jobs, private / JOURNAL, workers, executor, lambda done: tell("preparing scans", done, len(jobs))):
-        ledger.update(done.ledger)
-        if done.slice_ids:
-            rows.append(_key_rows(job, done.slice_ids, root))
-    ledger.write_csv(private / LEDGER_TABLE)
-    if not rows:
-        raise SourceError(
-            "no_scan",
-            where=str(root),
-            got=ledger.summary().rstrip("."),
-            expected="at least one readable scan of the head",
-            todo=f"{private / LEDGER_TABLE} has the reason for each file.",
-        )
-    table = pd.concat(rows, ignore_index=True)
-    manifest = {
-        "ich_lstm": version("ich_lstm"),
-        "preprocessing": preprocessing.to_dict(),
-        "files": ledger.counts(),
-        "scans": len(rows),
-        "slices": len(table),
-        "patients": int(table["patient_id"].nunique()),
-        "private": [f"private/{name}" for name in (KEY_TABLE, LEDGER_TABLE, JOURNAL, INDEX_FOLDER)],
-        "summary": ledger.summary(),
-        "synthetic": (root / PHANTOM_MARKER).is_file(),
-    }
-    table.to_parquet(private / KEY_TABLE)
-    (out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-    return PreparedFolder(out, preprocessing, table, manifest)
 
 
-class _Job(NamedTuple):
-    """One scan to prepare."""
-
-    series: Series
-    key: ProjectKey
-    path: Path
-    preprocessing: Preprocessing
-
-
-class _Done(NamedTuple):
-    """What came of it: the slices in their order (none if refused), and what the ledger should know."""
-
-    slice_ids: tuple[str, ...]
-    ledger: list[LedgerRow]
-
-
-def _wanted_series(study: Study, labels: "_LabelMatcher", ledger: Ledger) -> list[Series]:
-    """The series of a study to prepare; all others get their reason in the ledger."""
-    named = [series for series in study.series if labels.name_series(series)]
-    if named:
-        for series in study.series:
-            if series not in named:
-                ledger.mark(series.headers, "not_chosen", "the labels name another series of the study")
-        return named
-    if not labels.name_study(study):
-        for series in study.series:
-            ledger.mark(series.headers, "no_label", "no label speaks of it")
-        return []
-    try:
-        return [choose_series(study, allow_contrast=True, ledger=ledger).series]  # in training, contrast is flagged
-    except IchLstmError:
-        return []  # the ledger has every series' reason
+@contextmanager
+def _alone_in(private: Path) -> Iterator[bool]:
+    """Wait until no other process prepares scans in the same folder; yields whether that is certain."""
+    with (private / LOCK).open("w") as file:  # the system frees it, however a process ends
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.warning("another process prepares scans in the same folder; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:  # a file system without locks
+            yield False
+            return
+        yield fcntl is not None
 
 
-class _LabelMatcher:
-    """Whether the labels name a series or a study; without labels, every study is wanted.
+def _studies(index: Index, root: Path) -> Iterator[Study]:
+    """The studies of a source, each NIfTI file as one of its own.
 
-    Args:
-        table: The labels, or None.
-        root: What paths in the table are relative to.
+    Raises:
+        SourceError: If there is neither.
     """
-
-    def __init__(self, table: LabelTable | None, root: Path) -> None:
-        self._root = root
-        self._all = table is None
-        rows = {} if table is None else dict(tuple(table.rows.groupby("kind")["name"]))
-        self._names: dict[str, set[str]] = {str(kind): set(names) for kind, names in rows.items()}
-
-    def name_series(self, series: Series) -> bool:
-        if series.series_uid in self._names.get("series_uid", ()):
-            return True
-        uids, files = self._names.get("sop_uid", set()), self._names.get("file", set())
-        if uids and any(header.sop_uid in uids for header in series.headers):
-            return True
-        return bool(files) and any(relative_name(header.source, self._root) in files for header in series.headers)
-
-    def name_study(self, study: Study) -> bool:
-        if self._all or study.study_uid in self._names.get("study_uid", ()):
-            return True
-        folders = self._names.get("folder", set())
-        return bool(folders) and any(
-            parent in folders
-            for series in study.series
-            for parent in folders_of(relative_name(series.headers[0].source, self._root))
-        )
+    yield from index.studies()
+    left_out = index.ledger.left_out
+    files = [] if left_out is None else sorted(find_nifti(left_out), key=str)
+    if left_out is not None and not files and not len(index.headers):
+        raise no_ct(root, left_out)
+    for ref in files:
+        try:
+            uid = nifti_identifier(relative_name(ref, root).encode())
+            yield Study(uid, "", (nifti_series(ref, uid),))
+        except FileError as error:
+            index.ledger.add(ref, error)
 
 
 def _run(
-    jobs: list[_Job], journal: Path, workers: int | None, executor: Executor | None, progress: Callable[[int], None]
-) -> Iterator[tuple[_Job, _Done]]:
-    """Prepare what is not prepared yet. The journal remembers what is, so that an interrupted run goes on."""
-    before = _read_journal(journal)
-    is_pending = [not _is_done(job, before.get(job.path.name)) for job in jobs]
-    progress(len(jobs) - sum(is_pending))
-    made = _map([job for job, pending in zip(jobs, is_pending, strict=True) if pending], workers, executor)
-    with journal.open("a") as file:
-        # In the order of the jobs, whatever was done before: the order of scans decides how they are dealt into batches.
-        for job, pending in zip(jobs, is_pending, strict=True):
-            if not pending:
-                yield job, before[job.path.name].done_of(job)
-                continue
-            done = next(made)
-            # What was refused is tried again: the file may be mended by then, or a codec installed.
-            if done.slice_ids and all(row.action != "refused" for row in done.ledger):
-                file.write(json.dumps([job.path.name, *_Entry.of(job, done)]) + "\n")
-                file.flush()
-            progress(1)
-            yield job, done
-
-
-def _map(jobs: list[_Job], workers: int | None, executor: Executor | None) -> Iterator[_Done]:
+    jobs: list[ScanJob], workers: int | None, executor: Executor | None, ledger: Ledger, progress: Callable[[int], None]
+) -> list[ScanDone]:
+    """Prepare scans, or see that they are whole; in the order of the jobs, which decides how scans are dealt into batches."""
     workers = workers or count_cores()
-    if executor is None:
-        workers = min(workers, len(jobs) // JOBS_WORTH_A_PROCESS)
-    return map_ahead(_prepare_scan, jobs, workers, executor)
+    if executor is None and jobs:
+        known = min(len(jobs), sum(1 for _ in (jobs[0].out / PRIVATE / RECORDS_FOLDER).glob("*.json")))
+        workers = min(workers, (len(jobs) - known + known // CHECKS_PER_JOB) // JOBS_WORTH_A_PROCESS)
+    progress(0)
+    results = []
+    damaged = []
+    for result in map_ahead(prepare_scan, jobs, workers, executor):
+        ledger.update(result.ledger)
+        results.append(result)
+        if result.state == "damaged" and result.facts is not None:
+            damaged.append(result.facts["cache"])
+        progress(1)
+    if damaged:
+        more = f" and {len(damaged) - ROWS_SHOWN} more" if len(damaged) > ROWS_SHOWN else ""
+        shown = ", ".join(damaged[:ROWS_SHOWN])
+        logger.warning("%d cached scans were damaged, and are made anew: %s%s", len(damaged), shown, more)
+    return results
 
 
-class _Entry(NamedTuple):
-    """What the journal remembers of a scan; without paths, for the source may be moved.
-
-    Args:
-        files: Size and time of change of each file, in the order of their paths.
-        slice_ids: As of `_Done`.
-        left_out: Which of the files have a row in the ledger, and its action, code and detail.
-    """
-
-    files: list[list[int]]
-    slice_ids: list[str]
-    left_out: list[list[Any]]
-
-    @classmethod
-    def of(cls, job: _Job, done: _Done) -> "_Entry":
-        """What to remember of a scan that is done."""
-        places = {str(source): place for place, source in enumerate(_sources(job))}
-        left_out = [[places[row.path], row.sop_uid, row.action, row.code, row.detail] for row in done.ledger]
-        return cls(_states(job), list(done.slice_ids), left_out)
-
-    def done_of(self, job: _Job) -> _Done:
-        """The same, for the files where they are now."""
-        sources = _sources(job)
-        rows = [LedgerRow(str(sources[place]), uid, job.series.series_uid, *row) for place, uid, *row in self.left_out]
-        return _Done(tuple(self.slice_ids), rows)
+def _write_tables(
+    private: Path, chosen: list[tuple[Study, Choice]], results: list[ScanDone], left_out: pd.DataFrame, root: Path
+) -> pd.DataFrame:
+    """Write the private tables; returns the key."""
+    key = pd.concat([result.key for result in results if result.key is not None], ignore_index=True)
+    tables = {
+        KEY_TABLE: key,
+        SCANS_TABLE: pd.DataFrame([result.facts for result in results if result.facts is not None]),
+        LEFT_OUT_TABLE: left_out,
+    }
+    for name, table in tables.items():
+        with written_aside(private / name) as aside:
+            table.to_parquet(aside)
+    with written_aside(private / SERIES_TABLE) as aside:
+        pd.DataFrame([_choice_row(study, choice, root) for study, choice in chosen]).to_csv(aside, index=False)
+    return key
 
 
-def _is_done(job: _Job, entry: _Entry | None) -> bool:
-    """Whether a scan is cached, and its files are as they were then."""
-    return entry is not None and job.path.exists() and entry.files == _states(job)
-
-
-def _sources(job: _Job) -> list[FileRef]:
-    return sorted({header.source for header in job.series.headers}, key=str)
-
-
-def _states(job: _Job) -> list[list[int]]:
-    """Size and time of change of each file of a scan; of archives, of the archive."""
-    states = []
-    for source in _sources(job):
-        with contextlib.suppress(OSError):  # vanished: then it differs from what was noted, and reading will say so
-            state = source.path.stat()
-            states.append([state.st_size, state.st_mtime_ns])
-    return states
-
-
-def _read_journal(journal: Path) -> dict[str, _Entry]:
-    entries = {}
-    if journal.exists():
-        for line in journal.read_text().splitlines():
-            try:
-                name, *entry = json.loads(line)
-                entries[name] = _Entry(*entry)
-            except (ValueError, TypeError):
-                continue  # the line that a kill cut short
-    return entries
-
-
-def _prepare_scan(job: _Job) -> _Done:
-    ledger = Ledger()
-    try:
-        scan = load_scan(job.series, training=True, ledger=ledger, slab_mm=None)  # labels speak of single slices
-    except IchLstmError:
-        return _Done((), ledger.rows())
-    cached = CachedScan(
-        hu=preprocess_scan(scan, job.preprocessing),
-        positions_mm=scan.positions_mm.astype(np.float32),
-        slice_ids=tuple(job.key.hash_id(uid) for uid in scan.sop_uids),
-        flags=scan.flags,
-        repairs=scan.repairs,
-    )
-    write_cached(job.path, cached)
-    return _Done(cached.slice_ids, ledger.rows())
-
-
-def _key_rows(job: _Job, slice_ids: Sequence[str], root: Path) -> pd.DataFrame:
-    headers = {job.key.hash_id(header.sop_uid): header for header in job.series.headers}
-    return key_rows(job.key, job.key.hash_id(job.series.identifier), [headers[slice_id] for slice_id in slice_ids], root).assign(
-        cache=job.path.name
-    )
+def _choice_row(study: Study, choice: Choice, root: Path) -> dict[str, str]:
+    first = choice.series.headers[0]
+    return {
+        "study_uid": study.study_uid,
+        "folder": relative_name(first.source, root).rpartition("/")[0],
+        "series_uid": choice.series.series_uid,
+        "description": first.series_description,
+        "reason": choice.reason,
+        "others": choice.others,
+    }

@@ -13,16 +13,33 @@ import pandas as pd
 
 from ich_lstm.errors import SourceError
 from ich_lstm.pixels.preprocess import Preprocessing
-from ich_lstm.privacy import ProjectKey
+from ich_lstm.privacy import PRIVATE, ProjectKey
 from ich_lstm.reading import FileRef, SliceHeader
+from ich_lstm.reading.archives import NESTED, has_suffix
 from ich_lstm.reading.ledger import printable
 
 MANIFEST = "manifest.json"
 KEY_TABLE = "key.parquet"
+SCANS_TABLE = "scans.parquet"
+LEFT_OUT_TABLE = "left_out.parquet"
 LEDGER_TABLE = "ledger.csv"
 
-KEY_COLUMNS = ("scan_id", "slice", "slice_id", "patient_id", "study_uid", "series_uid", "sop_uid", "file")
+KEY_COLUMNS = (
+    "scan_id",
+    "slice",
+    "slice_id",
+    "patient_id",
+    "study_uid",
+    "accession_number",
+    "study_date",
+    "series_uid",
+    "sop_uid",
+    "file",
+)
 """Of the key tables, here and in predictions."""
+
+SLICE_MARK = "#"
+"""Between a file that holds many slices and the number of one of them, from 1: ``ct_scans/049.nii#12``."""
 
 
 class PreparedScan(NamedTuple):
@@ -34,7 +51,8 @@ class PreparedScan(NamedTuple):
         series_uid: Raw.
         study_uid: Raw.
         cache_path: Its cached HU.
-        slices: Rows of the key table, inferior to superior: ``slice_id``, ``sop_uid``, ``file``.
+        slices: Rows of the key table, inferior to superior: ``slice_id``, ``sop_uid``, ``file``, ``hu_hash``,
+            ``accession_number``, ``study_date`` and the others.
     """
 
     scan_id: str
@@ -52,7 +70,8 @@ class PreparedFolder:
     Args:
         folder: The folder.
         preprocessing: How its scans were prepared.
-        key: One row per slice: ``scan_id, slice, slice_id, patient_id, study_uid, series_uid, sop_uid, file, cache``.
+        key: One row per slice: `KEY_COLUMNS`, ``cache`` (the name of its file) and ``hu_hash`` (32 hexadecimal digits that
+            only slices of the same HU share; empty for a slice of one value).
         manifest: Counts and settings, without any identity.
     """
 
@@ -75,28 +94,45 @@ class PreparedFolder:
         """
         try:
             manifest = json.loads((folder / MANIFEST).read_text())
-            key = pd.read_parquet(folder / "private" / KEY_TABLE)
-            return cls(folder, Preprocessing(**manifest["preprocessing"]), key, manifest)
+            preprocessing = Preprocessing(**manifest["preprocessing"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise SourceError(
-                "not_prepared",
-                where=str(folder),
-                got=f"{type(error).__name__}: {error}",
-                expected=f"a folder with {MANIFEST} and private/{KEY_TABLE}",
-                todo="Make it with ich-prepare.",
-            ) from error
+            raise _not_prepared(folder, MANIFEST, error) from error
+        return cls(folder, preprocessing, _read_private(folder, KEY_TABLE), manifest)
+
+    @cached_property
+    def facts(self) -> pd.DataFrame:
+        """What is known of each scan, in the order of `scans`; private.
+
+        Columns: ``scan_id, cache, patient_id, study_uid, series_uid``; ``series_in_study``; ``slices, rows, columns`` (of the
+        images as they were read); ``slice_mm`` (median distance of slices), ``thickness_mm`` (NaN if unknown), ``pixel_mm``;
+        ``tilt_degrees``; ``hu_p1, hu_p50, hu_p99`` (percentiles of the HU in the middle half of the slices); ``flags``
+        (codes with blanks between).
+        """
+        return _read_private(self.folder, SCANS_TABLE)
 
     @cached_property
     def left_out(self) -> frozenset[str]:
-        """SOP and series UIDs that labels may name in vain: of what was refused, and of slices left out of a scan.
+        """What labels may name in vain, whatever else they name.
 
-        Not those of series that were passed over: these could have been prepared.
+        SOP and series UIDs and files of what was refused, and of slices left out of a scan; of studies none of whose series
+        can be used, also study UIDs, accession numbers and folders. Not those of studies without a label, for these could
+        have been prepared.
         """
-        columns = ["sop_uid", "series_uid", "action"]
-        ledger = pd.read_csv(self.folder / "private" / LEDGER_TABLE, usecols=columns, dtype=str, keep_default_na=False)
-        refused = ledger[ledger["action"] == "refused"]
-        cut = ledger[(ledger["action"] == "skipped") & ledger["series_uid"].isin(self.key["series_uid"])]
-        return frozenset(refused["sop_uid"]) | frozenset(refused["series_uid"]) | frozenset(cut["sop_uid"])
+        table = self._left_out
+        return frozenset(table["name"][table["study_uid"] == ""])
+
+    @cached_property
+    def passed_over(self) -> pd.Series:
+        """Slices of series that were passed over: the study UID by SOP UID, and by file.
+
+        Labels may name them in vain if they also name the study as a whole, for then its scan has a label.
+        """
+        table = self._left_out
+        return table[table["study_uid"] != ""].set_index("name")["study_uid"]
+
+    @cached_property
+    def _left_out(self) -> pd.DataFrame:
+        return _read_private(self.folder, LEFT_OUT_TABLE)
 
     @cached_property
     def scans(self) -> list[PreparedScan]:
@@ -115,12 +151,43 @@ class PreparedFolder:
         ]
 
 
+def _read_private(folder: Path, table: str) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(folder / PRIVATE / table)
+    except (OSError, ValueError) as error:
+        raise _not_prepared(folder, f"{PRIVATE}/{table}", error) from error
+
+
+def _not_prepared(folder: Path, file: str, error: Exception) -> SourceError:
+    return SourceError(
+        "not_prepared",
+        where=str(folder),
+        got=f"{type(error).__name__}: {error}",
+        expected=f"a readable {file}",
+        todo="Make the folder with ich-prepare.",
+    )
+
+
+def slice_name(header: SliceHeader, root: Path) -> str:
+    """A slice as label tables name it by its file; one of many in a file with its number."""
+    name = relative_name(header.source, root)
+    return f"{name}{SLICE_MARK}{header.frame}" if header.frames > 1 else name
+
+
 def relative_name(source: FileRef, root: Path) -> str:
     """A file as label tables name it: relative to the root, with ``/``; a zip counts as a folder."""
     base = root if root.is_dir() else root.parent
     name = Path(os.path.relpath(source.path, base)).as_posix()
     name = name if source.member is None else f"{name}/{source.member}"
     return printable(name)
+
+
+def path_name(path: str, root: Path) -> str:
+    """The same for a path of the ledger, ``archive.zip!member`` in an archive."""
+    archive, mark, member = path.partition(NESTED)
+    if mark and has_suffix(archive):
+        return relative_name(FileRef(Path(archive), member), root)
+    return relative_name(FileRef(Path(path)), root)
 
 
 def folders_of(name: str) -> list[str]:
@@ -146,8 +213,10 @@ def key_rows(key: ProjectKey, scan_id: str, headers: Sequence[SliceHeader], root
             "slice_id": [key.hash_id(header.sop_uid) for header in headers],
             "patient_id": first.patient_id,
             "study_uid": first.study_uid,
+            "accession_number": first.accession_number,
+            "study_date": first.study_date,
             "series_uid": first.series_uid,
             "sop_uid": [header.sop_uid for header in headers],
-            "file": [relative_name(header.source, root) for header in headers],
+            "file": [slice_name(header, root) for header in headers],
         }
     )

@@ -1,27 +1,74 @@
-"""Label tables: RSNA's, or one's own."""
+"""Label tables of any kind: RSNA's, CT-ICH's, a hospital's own."""
 
 import difflib
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ich_lstm.data.labelled import PATIENT, SCAN_KEYS, SLICE_KEYS, LabelTable, checked_table, parse_labels, read_cells, stop_at
+from ich_lstm.data.bhx import is_bhx, read_bhx
+from ich_lstm.data.cq500 import Truth, is_reads, read_cq500
+from ich_lstm.data.ct_ich import is_ct_ich, read_ct_ich
+from ich_lstm.data.labelled import (
+    PATIENT,
+    SCAN_KEYS,
+    SLICE_KEYS,
+    STUDY_DATE,
+    LabelTable,
+    checked_table,
+    parse_labels,
+    read_cells,
+    stop_at,
+)
+from ich_lstm.data.prepared import SLICE_MARK
+from ich_lstm.data.rsna import HEADER as RSNA_HEADER
 from ich_lstm.data.rsna import read_rsna_labels
 from ich_lstm.errors import TableError
-from ich_lstm.labels import LABELS
+from ich_lstm.labels import ANY, LABELS
+
+KEYS = tuple(key for key in (*SLICE_KEYS, *SCAN_KEYS) if key != "folder_name")
+"""Columns by which a table of one's own may name slices and scans, the finest first."""
+
+SLICE = "slice"
+"""Column with the number of a slice within its ``file``, from 1."""
+
+COLUMNS = (*KEYS, *LABELS, PATIENT, SLICE, STUDY_DATE)
+
+SYNONYMS = {
+    "sopinstanceuid": "sop_uid",
+    "seriesinstanceuid": "series_uid",
+    "studyinstanceuid": "study_uid",
+    "accession": "accession_number",
+    "filename": "file",
+    "path": "file",
+    "edh": "epidural",
+    "iph": "intraparenchymal",
+    "ivh": "intraventricular",
+    "sah": "subarachnoid",
+    "sdh": "subdural",
+    "ich": ANY,
+    "hemorrhage": ANY,
+    "mrn": PATIENT,
+    "date": STUDY_DATE,
+}
+"""What others call our columns. They are not read under these names, for they may mean something else; they are asked about."""
 
 
-def read_label_table(path: Path | str) -> LabelTable:
-    """Read RSNA's ``stage_2_train.csv``, or a table of one's own.
+def read_label_table(path: Path | str, *, truth: Truth = "majority", repair_any: bool = False) -> LabelTable:
+    """Read RSNA's ``stage_2_train.csv``, CQ500's ``reads.csv``, BHX's boxes, CT-ICH's table, or a table of one's own.
 
-    A table of one's own is a CSV with a header and one row per slice (column ``sop_uid`` or ``file``) or per scan
-    (``series_uid``, ``study_uid`` or ``folder``), any of the six label columns with cells 0, 1 or empty (unknown), and
-    ``patient_id`` where the images do not name the patient. Slice and scan rows may be mixed. Files and folders are paths
-    relative to the images' root.
+    The header tells which it is. A table of one's own is a CSV with one row per slice (column ``sop_uid``, or ``file`` with
+    the number of the slice in ``slice`` where the file holds many) or per scan (``series_uid``, ``study_uid``,
+    ``accession_number`` or ``folder``), any of the six label columns with cells 0, 1 or empty (unknown), ``patient_id`` where
+    the images do not name the patient, and ``study_date`` if scans are to be split by it. Slice and scan rows may be mixed.
+    Files and folders are paths relative to the images' root.
 
     Args:
         path: The CSV file.
+        truth: How the three readers of CQ500 make one truth.
+        repair_any: Where a type is 1 and any is 0, make any 1, and count it; otherwise stop.
 
     Returns:
         The checked table.
@@ -31,15 +78,62 @@ def read_label_table(path: Path | str) -> LabelTable:
     """
     path = Path(path)
     header = _read_header(path)
-    if header == ["ID", "Label"]:
-        return read_rsna_labels(path)
+    if header == RSNA_HEADER:
+        return read_rsna_labels(path, repair_any=repair_any)
+    if is_reads(header):
+        return read_cq500(path, truth, repair_any=repair_any)
+    if is_bhx(header):
+        return read_bhx(path)
+    if is_ct_ich(header):
+        return read_ct_ich(path, repair_any=repair_any)
+    return _read_own(path, header, repair_any)
+
+
+def read_label_tables(paths: Sequence[Path | str], *, truth: Truth = "majority", repair_any: bool = False) -> LabelTable:
+    """Read several label tables as one, say slice rows in one and scan rows in another.
+
+    Whether they contradict one another shows when they are joined to the scans: two rows may name one slice differently.
+
+    Args:
+        paths: CSV files.
+        truth: As of :func:`read_label_table`.
+        repair_any: As of :func:`read_label_table`.
+
+    Returns:
+        One table, whose lines are named ``file:number``.
+    """
+    tables = [read_label_table(path, truth=truth, repair_any=repair_any) for path in dict.fromkeys(map(Path, paths))]
+    if len(tables) == 1:
+        return tables[0]
+    base = Path(os.path.commonpath([table.source.resolve().parent for table in tables]))
+    names = [table.source.resolve().relative_to(base).as_posix() for table in tables]
+    rows = [
+        table.rows.assign(line=f"{name}:" + table.rows["line"].astype(str)) for table, name in zip(tables, names, strict=True)
+    ]
+    strata = [table.strata for table in tables if table.strata is not None]
+    return LabelTable(
+        pd.concat(rows, ignore_index=True),
+        base,
+        tuple(f"{name}: {flag}" for table, name in zip(tables, names, strict=True) for flag in table.flags),
+        pd.concat(strata, ignore_index=True) if strata else None,
+    )
+
+
+def _read_own(path: Path, header: list[str], repair_any: bool) -> LabelTable:
     _check_columns(path, header)
     cells, lines = read_cells(path)
     kinds, names = _kinds_and_names(path, cells, lines)
     labels = parse_labels(path, cells.reindex(columns=list(LABELS), fill_value=""), lines)
-    patients = cells.get(PATIENT, "")
-    rows = pd.DataFrame({"kind": kinds, "name": names, PATIENT: patients, "line": lines}).join(labels)
-    table = checked_table(rows, path)
+    rows = pd.DataFrame(
+        {
+            "kind": kinds,
+            "name": names,
+            PATIENT: cells.get(PATIENT, ""),
+            STUDY_DATE: _dates(path, cells[STUDY_DATE], lines) if STUDY_DATE in cells else "",
+            "line": lines,
+        }
+    )
+    table = checked_table(rows.join(labels), path, repair_any=repair_any)
     unread = tuple(f"the column {column} is not read; did you mean {meant}?" for column, meant in _near_misses(header))
     return LabelTable(table.rows, path, (*table.flags, *unread))
 
@@ -60,46 +154,73 @@ def _read_header(path: Path) -> list[str]:
 
 
 def _check_columns(path: Path, header: list[str]) -> None:
-    keys = [*SLICE_KEYS, *SCAN_KEYS]
-    repeated = {column for column in header if header.count(column) > 1} & {*keys, *LABELS, PATIENT}
+    repeated = {column for column in header if header.count(column) > 1} & set(COLUMNS)
     if repeated:
         raise TableError(
             "repeated_columns", where=f"{path}, line 1", got=f"{', '.join(sorted(repeated))} more than once", expected="once each"
         )
-    if not set(header) & set(keys) or not set(header) & set(LABELS):
+    if not set(header) & set(KEYS) or not set(header) & set(LABELS):
+        todo = " ".join(f"Did you mean {meant} by {column}?" for column, meant in _near_misses(header)[:3])
+        if len(header) == 1 and ({";", "\t"} & set(header[0])):
+            todo = "Save it with commas between the cells."
         raise TableError(
             "missing_columns",
             where=f"{path}, line 1",
             got=f"columns {', '.join(header[:12])}",
-            expected=f"one of {', '.join(keys)}, and one or more of {', '.join(LABELS)}",
-            todo=" ".join(f"Did you mean {meant} by {column}?" for column, meant in _near_misses(header)[:3])
-            or "Give the table a header.",
+            expected=f"one of {', '.join(KEYS)}, and one or more of {', '.join(LABELS)}",
+            todo=todo or "Give the table a header.",
         )
 
 
 def _near_misses(header: list[str]) -> list[tuple[str, str]]:
-    """Columns that are not read, but are spelt nearly like one that would be."""
-    known = [*SLICE_KEYS, *SCAN_KEYS, *LABELS, PATIENT]
-    near = [(column, difflib.get_close_matches(column.lower(), known, n=1)) for column in header if column not in known]
-    return [(column, meant[0]) for column, meant in near if meant]
+    """Columns that are not read, but are spelt nearly like one that would be, or are another word for it."""
+    found = []
+    for column in header:
+        plain = column.lower().replace("_", "").replace(" ", "")
+        near = [SYNONYMS[plain]] if plain in SYNONYMS else difflib.get_close_matches(column.lower(), COLUMNS, n=1)
+        if near and column not in COLUMNS and near[0] not in header:
+            found.append((column, near[0]))
+    return found
 
 
 def _kinds_and_names(path: Path, cells: pd.DataFrame, lines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What each row speaks of: the first key column that is filled in it, slices before scans."""
     kinds = np.full(len(cells), "", dtype=object)
     names = np.full(len(cells), "", dtype=object)
-    for key in [*SLICE_KEYS, *SCAN_KEYS]:
+    for key in KEYS:
         if key in cells:
-            text = cells[key].to_numpy()
+            text = cells[key].to_numpy(object)
             fill = (kinds == "") & (text != "")
             kinds[fill], names[fill] = key, text[fill]
     nameless = kinds == ""
     if nameless.any():
-        stop_at(
-            path,
-            lines[nameless],
-            "no_name",
-            "rows without a slice or a scan",
-            f"a value in one of {', '.join([*SLICE_KEYS, *SCAN_KEYS])}",
-        )
+        stop_at(path, lines[nameless], "no_name", "rows without a slice or a scan", f"a value in one of {', '.join(KEYS)}")
+    if SLICE in cells:
+        _number_slices(path, cells[SLICE], kinds, names, lines)
     return kinds, names
+
+
+def _number_slices(path: Path, numbers: pd.Series, kinds: np.ndarray, names: np.ndarray, lines: np.ndarray) -> None:
+    """Put the numbers of slices behind the names of their files."""
+    numbers = numbers.str.removesuffix(".0")  # what spreadsheets make of a column with empty cells
+    given = (numbers != "").to_numpy(bool)
+    wrong = given & ~numbers.str.fullmatch(r"0*[1-9]\d{0,5}").to_numpy(bool)
+    if wrong.any():
+        got = f"the slice {numbers[wrong].iloc[0]!r}"
+        stop_at(path, lines[wrong], "bad_slice_number", got, "a number from 1, or an empty cell")
+    alone = given & np.isin(kinds, SCAN_KEYS)
+    if alone.any():
+        stop_at(path, lines[alone], "slice_without_file", "rows with the number of a slice and no file", "a file beside it")
+    numbered = given & (kinds == "file")
+    names[numbered] = names[numbered] + SLICE_MARK + numbers[numbered].str.lstrip("0").to_numpy(object)
+
+
+def _dates(path: Path, texts: pd.Series, lines: np.ndarray) -> pd.Series:
+    """Dates as ``YYYY-MM-DD``, empty where unknown."""
+    digits = texts.where(~texts.str.fullmatch(r"\d{4}-\d{2}-\d{2}"), texts.str.replace("-", "", regex=False))
+    dates = pd.to_datetime(digits.where(digits.str.fullmatch(r"\d{8}")), format="%Y%m%d", errors="coerce")
+    wrong = (dates.isna() & (texts != "")).to_numpy()
+    if wrong.any():
+        got = f"the date {texts[wrong].iloc[0]!r}"
+        stop_at(path, lines[wrong], "bad_date", got, "YYYY-MM-DD or YYYYMMDD, or an empty cell")
+    return dates.dt.strftime("%Y-%m-%d").fillna("")

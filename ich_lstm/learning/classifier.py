@@ -110,6 +110,7 @@ class ScanClassifier(LightningModule):
         """Take over how the data are prepared."""
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and isinstance(data, ScanDataModule):
+            data.preprocessing.check_windows(self.model.settings["windows"])
             self.preprocessing = data.preprocessing
             self.slice_mm = data.slice_mm
             self.is_synthetic = data.is_synthetic
@@ -370,7 +371,9 @@ class ScanClassifier(LightningModule):
 
 
 def _positive_share(data: ScanDataModule) -> float | None:
-    """Among the training scans of which it is known whether they are positive."""
+    """Among the training scans of which it is known whether they are positive; None where balance draws them otherwise."""
+    if data.balance:
+        return None
     known = [label for scan in data.scans["train"] if not math.isnan(label := float(scan.scan_labels[LABELS.index(ANY)]))]
     return sum(known) / len(known) if known else None
 

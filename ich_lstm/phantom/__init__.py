@@ -1,7 +1,33 @@
-"""Synthetic head CT with known truth, written as DICOM in the layout of the RSNA 2019 data set."""
+"""Synthetic head CT with known truth, written in the layout of a known data set."""
 
+from typing import Any
+
+from ich_lstm.phantom.cq500 import Cq500Layout
+from ich_lstm.phantom.ct_ich import CtIchLayout
+from ich_lstm.phantom.hospital import HospitalLayout
+from ich_lstm.phantom.layout import Layout
+from ich_lstm.phantom.localizer import make_localizer
+from ich_lstm.phantom.reconstruction import Reconstruction
+from ich_lstm.phantom.rsna import RsnaLayout
 from ich_lstm.phantom.scan import VISIBLE_HU_MM2, PhantomScan, make_head
 from ich_lstm.phantom.settings import PhantomSettings
 from ich_lstm.phantom.write import write_phantom
 
-__all__ = ["VISIBLE_HU_MM2", "PhantomScan", "PhantomSettings", "make_head", "write_phantom"]
+LAYOUTS: dict[str, type[Layout[Any]]] = {layout.name: layout for layout in (RsnaLayout, Cq500Layout, CtIchLayout, HospitalLayout)}
+"""By their names."""
+
+__all__ = [
+    "LAYOUTS",
+    "VISIBLE_HU_MM2",
+    "Cq500Layout",
+    "CtIchLayout",
+    "HospitalLayout",
+    "Layout",
+    "PhantomScan",
+    "PhantomSettings",
+    "Reconstruction",
+    "RsnaLayout",
+    "make_head",
+    "make_localizer",
+    "write_phantom",
+]

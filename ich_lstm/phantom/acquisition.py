@@ -1,20 +1,21 @@
 """The scanner: where the slices lie, how their pixels are sampled and blurred, and the noise."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 
 from ich_lstm.phantom.anatomy import HALF_LENGTH_MM, HEIGHT_MM, LOWEST_MM, Head
+from ich_lstm.phantom.reconstruction import RESPONSES, Reconstruction, Response
 from ich_lstm.phantom.settings import PhantomSettings
 from ich_lstm.phantom.shapes import Array, cover
 from ich_lstm.phantom.slab import Slab
+from ich_lstm.phantom.tissues import AIR_HU
 
-PLANES_PER_SLICE = 3
-"""A slice is the mean of this many planes: partial volume."""
+PLANE_MM = 1.7
+"""A slice is the mean of planes about this far apart: partial volume. Three, at 5 mm."""
 
 MAX_TILT_DEGREES = 25.0
-AIR_HU, HOLDER_HU = -1000.0, 120.0
+HOLDER_HU = 120.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +35,7 @@ class Acquisition:
         blur_px: Standard deviation of the in-plane point spread.
         holder: Whether the head holder is in the picture.
         padded: Whether the corners outside the reconstruction circle are empty.
+        response: Of the kernel.
     """
 
     slices: int
@@ -48,6 +50,7 @@ class Acquisition:
     blur_px: float
     holder: bool
     padded: bool
+    response: Response
 
     @property
     def row_direction(self) -> Array:
@@ -70,6 +73,41 @@ class Acquisition:
         step = self.spacing_mm / np.cos(np.deg2rad(self.tilt_degrees))
         return self.origin + np.array([0.0, 0.0, index * step])
 
+    @property
+    def planes(self) -> int:
+        """Number of planes of which a slice is the mean."""
+        return max(round(self.spacing_mm / PLANE_MM), 1)
+
+    @property
+    def head_pixel(self) -> tuple[float, float]:
+        """Row and column over which the head's origin lies."""
+        column, row = (self.head_center - self.origin)[:2] / self.pixel_mm
+        return float(row / np.cos(np.deg2rad(self.tilt_degrees))), float(column)
+
+    @property
+    def off_centre_mm(self) -> float:
+        """Distance of the head's origin from the middle of the picture, along the row."""
+        return float(abs(self.head_pixel[1] - (self.size - 1) / 2) * self.pixel_mm)
+
+    @property
+    def height_mm(self) -> float:
+        """What all slices cover along their normal."""
+        return self.slices * self.spacing_mm
+
+    def reconstruct(self, reconstruction: Reconstruction) -> "Acquisition":
+        """The same acquisition in slices of another thickness: their lower edge stays, and all but a rest of their height."""
+        response = RESPONSES[reconstruction.kernel]
+        noise, spacing, slices = self.noise_hu * response.noise, self.spacing_mm, self.slices
+        if reconstruction.thickness_mm is not None:
+            spacing = float(reconstruction.thickness_mm)
+            slices = max(round(self.height_mm / spacing), 1)
+            noise *= np.sqrt(self.spacing_mm / spacing)
+        # Only z moves, so the first slice's centre is found along the table.
+        origin = self.origin + np.array([0.0, 0.0, (spacing - self.spacing_mm) / 2 / np.cos(np.deg2rad(self.tilt_degrees))])
+        return replace(
+            self, slices=slices, spacing_mm=spacing, origin=np.round(origin, 4), noise_hu=float(noise), response=response
+        )
+
     def head_box(self, head: Head) -> tuple[slice, slice]:
         """Rows and columns in which the head can lie, the same for every slice."""
         reach = np.array([[-94.0, 94.0], [-128.0, 106.0]]) * np.array(head.scale[:2])[:, None]
@@ -84,7 +122,7 @@ class Acquisition:
         to_head = self.head_axes / np.array(head.scale)[:, None]
         rows = np.arange(box[0].start, box[0].stop)
         columns = np.arange(box[1].start, box[1].stop)
-        planes = (np.arange(PLANES_PER_SLICE) + 0.5) / PLANES_PER_SLICE - 0.5
+        planes = (np.arange(self.planes) + 0.5) / self.planes - 0.5
         corner = to_head @ (self.image_position(index) - self.head_center)
         down = np.outer(to_head @ self.column_direction, rows * self.pixel_mm)
         right = np.outer(to_head @ self.row_direction, columns * self.pixel_mm)
@@ -111,20 +149,16 @@ class Acquisition:
         index = np.square(np.arange(self.size) - center)
         return index[:, None] + index[None, :] > (self.size / 2) ** 2
 
-    def expose(self, rng: np.random.Generator, hu: Array) -> Array:
-        """A picture as the scanner gives it: blurred by its point spread, with correlated noise."""
-        picture = cv2.GaussianBlur(hu, (0, 0), self.blur_px)
-        if self.noise_hu:
-            # CT noise lacks the lowest frequencies (filtered back-projection) and the highest (the kernel).
-            white = rng.standard_normal(hu.shape, dtype=np.float32)
-            noise = cv2.GaussianBlur(white, (0, 0), 0.75 * max(self.blur_px, 0.5))
-            noise = noise - np.float32(0.8) * cv2.GaussianBlur(noise, (0, 0), 3.0)
-            picture = picture + noise * np.float32(self.noise_hu / noise.std())
-        return picture
 
+def draw_acquisition(rng: np.random.Generator, aside: np.random.Generator, settings: PhantomSettings, head: Head) -> Acquisition:
+    """Draw a scan's geometry and quality so that it covers the head from skull base to vertex.
 
-def draw_acquisition(rng: np.random.Generator, settings: PhantomSettings, head: Head) -> Acquisition:
-    """Draw a scan's geometry and quality so that it covers the head from skull base to vertex."""
+    Args:
+        rng: For all but the next.
+        aside: For whether, and how far, the head lies off the centre of a wide field of view.
+        settings: Of the set.
+        head: What is scanned.
+    """
     tilt = float(np.round(rng.uniform(4, MAX_TILT_DEGREES), 1)) if rng.random() < 0.45 else 0.0
     # A tilted gantry follows the orbitomeatal line, so a tilted scan is mostly of a head that lies level.
     pitch, yaw, roll = np.deg2rad(rng.normal((0.25 * tilt, 0, 0), (4.0, 3.0, 4.0)))
@@ -136,9 +170,15 @@ def draw_acquisition(rng: np.random.Generator, settings: PhantomSettings, head: 
     spacing = float(np.round((top - bottom) / slices, 3))
     length = 2 * (HALF_LENGTH_MM + head.skull_mm + head.scalp_mm) * head.scale[1]
     field_of_view = max(float(rng.uniform(212, 245)), 1.06 * length / np.cos(np.deg2rad(tilt)))
+    shift = np.zeros(3)
+    wide, towards = aside.uniform(1.15, 1.45), aside.uniform(-1, 1, 2)
+    if aside.random() < 0.5 * settings.difficulty:
+        free = field_of_view * (wide - 1) / 2 + 8
+        shift[:2] = towards * (free, 0.6 * free)
+        field_of_view *= wide
     pixel = float(np.round(field_of_view / settings.size, 6))
     head_center = rng.normal(0, 2.5, 3) + np.array([0.0, rng.uniform(-20, 5), rng.uniform(-200, 200)])
-    image_center = head_center + np.array([rng.normal(0, 2), rng.normal(-2, 2), 0.0])
+    image_center = head_center + shift + np.array([rng.normal(0, 2), rng.normal(-2, 2), 0.0])
     image_center[2] += bottom + spacing / 2
     half = (settings.size - 1) / 2 * pixel
     tilt_rad = np.deg2rad(tilt)
@@ -156,6 +196,7 @@ def draw_acquisition(rng: np.random.Generator, settings: PhantomSettings, head: 
         blur_px=float(rng.uniform(0.55, 0.8) * max(settings.size / 256, 0.6)),
         holder=bool(rng.random() < 0.7),
         padded=bool(rng.random() < 0.4),
+        response=RESPONSES["soft"],
     )
 
 

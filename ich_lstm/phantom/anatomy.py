@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from ich_lstm.phantom.shapes import Array, Folds, Point, cover
+from ich_lstm.phantom.tissues import CALCIFICATION, CSF, DURA, GREY_MATTER, VENOUS_SINUS, WHITE_MATTER
 
 HALF_WIDTH_MM, HALF_LENGTH_MM, HEIGHT_MM = 67.0, 84.0, 79.0
 """Inner surface of an average vault: to the side, to the front or back, and from the origin to the vertex."""
@@ -38,7 +39,7 @@ class Head:
         atrophy: 0 a young brain with narrow CSF spaces, 1 an old one with wide ones.
         ventricle: Factor on the radii of the ventricles.
         ventricle_skew: How much larger the left lateral ventricle is than the right.
-        white_hu, grey_hu, csf_hu: Attenuation of the tissues.
+        white_hu, grey_hu, csf_hu, dura_hu, sinus_hu, calcium_hu: Attenuation of the tissues.
         calcified: Volume factors of the pineal, the left and the right choroid plexus; 0 none.
         floor: Skull base over (y, x), 1 mm per node: its height, and distance per height difference.
         folds: The noise from which the sulci come.
@@ -56,6 +57,9 @@ class Head:
     white_hu: float
     grey_hu: float
     csf_hu: float
+    dura_hu: float
+    sinus_hu: float
+    calcium_hu: float
     calcified: Point
     air_cells: float
     floor: Array = field(repr=False)
@@ -63,7 +67,7 @@ class Head:
 
 
 def draw_head(rng: np.random.Generator) -> Head:
-    """Draw a patient's head."""
+    """Draw a patient's head; the generator is then the head's own."""
     size = rng.normal(1.0, 0.035)
     width, length, height = size * rng.normal(1.0, 0.025, 3)
     atrophy = float(rng.beta(1.3, 1.6))
@@ -78,9 +82,12 @@ def draw_head(rng: np.random.Generator) -> Head:
         atrophy=atrophy,
         ventricle=float(0.75 + 0.55 * atrophy + rng.normal(0, 0.08)),
         ventricle_skew=float(rng.normal(0, 0.08)),
-        white_hu=float(rng.normal(27.0, 1.0)),
-        grey_hu=float(rng.normal(38.0, 1.0)),
-        csf_hu=float(rng.uniform(3.0, 9.0)),
+        white_hu=float(np.clip(rng.normal(27.0, 1.0), WHITE_MATTER.low + 3, WHITE_MATTER.high - 1)),
+        grey_hu=float(np.clip(rng.normal(38.5, 1.0), GREY_MATTER.low + 1, GREY_MATTER.high - 3)),
+        csf_hu=float(rng.uniform(CSF.low + 3, CSF.high - 6)),
+        dura_hu=float(rng.uniform(DURA.low + 5, DURA.high - 3)),
+        sinus_hu=float(rng.uniform(VENOUS_SINUS.low + 2, VENOUS_SINUS.high - 3)),
+        calcium_hu=float(rng.uniform(CALCIFICATION.low + 80, CALCIFICATION.high - 60)),
         calcified=(float(calcified[0]), float(calcified[1]), float(calcified[2])),
         air_cells=float(rng.uniform(0.4, 1.0)),
         floor=_draw_floor(rng),

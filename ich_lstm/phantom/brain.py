@@ -7,12 +7,16 @@ import numpy as np
 from ich_lstm.phantom.anatomy import Head, behind_tentorium, ridge_y, tentorium_height
 from ich_lstm.phantom.shapes import Array, Point, cover, ellipsoid, paint, tube
 from ich_lstm.phantom.slab import Slab
+from ich_lstm.phantom.tissues import NUCLEUS_HU, STEM_HU
+from ich_lstm.phantom.vessels import Enhancement, paint_arteries, paint_plexus, sinuses
 
 FAR = np.float32(50.0)
 """A distance in mm that is far from everything."""
 
 CORTEX_MM = 3.0
-DURA_HU, NUCLEUS_HU, STEM_HU, CALCIUM_HU = 54.0, 39.5, 32.0, 260.0
+
+FOLIA_MM, WITH_FOLIA = 6.0, 0.35
+"""Distance of the fissures of the cerebellum, and the atrophy from which they can be seen."""
 
 # Start, end and the radii there, of the left lateral ventricle.
 LATERAL_VENTRICLE: tuple[tuple[Point, Point, tuple[float, float]], ...] = (
@@ -43,7 +47,7 @@ class Brain(NamedTuple):
     falx: Array
 
 
-def draw_brain(head: Head, slab: Slab, depth: Array, texture: Array, effaced: Array | None) -> Brain:
+def draw_brain(head: Head, slab: Slab, depth: Array, texture: Array, effaced: Array | None, vessels: Enhancement) -> Brain:
     """Draw the brain into a slab.
 
     Args:
@@ -52,6 +56,7 @@ def draw_brain(head: Head, slab: Slab, depth: Array, texture: Array, effaced: Ar
         depth: Distance from the inside of the skull, positive inwards.
         texture: Smooth variation, unit variance.
         effaced: How much the sulci are pressed flat, 0 to 1; None for nowhere.
+        vessels: Attenuation of what carries blood.
     """
     x, y, z = slab.points
     soft = slab.pixel_mm
@@ -77,8 +82,13 @@ def draw_brain(head: Head, slab: Slab, depth: Array, texture: Array, effaced: Ar
     # White matter is a little darker around the ventricles, the more so with age.
     paint(hu, head.white_hu - 5 * head.atrophy, cover(ventricles - np.float32(3), 4.0) * np.float32(0.5 * head.atrophy))
     csf = np.minimum(np.minimum(sulci, cisterns), ventricles)
+    if vessels.brain:
+        hu += np.float32(vessels.brain)
     paint(hu, head.csf_hu, cover(csf, soft))
-    _paint_dura(slab, hu, falx, stem, depth)
+    if z.min() < 42:
+        paint_arteries(slab, hu, vessels.artery)
+        paint_plexus(slab, hu, vessels.plexus)
+    _paint_dura(slab, hu, falx, stem, depth, vessels)
     _paint_calcium(head, slab, hu, texture)
     return Brain(hu, sulci, cisterns, ventricles, falx)
 
@@ -95,9 +105,21 @@ def _sulci(head: Head, slab: Slab, depth: Array, texture: Array, fossa: Array, e
     if effaced is not None:
         half_width -= effaced * np.float32(1.3)
         rim = rim * (1 - effaced)
-    half_width -= np.square(depth * np.float32(1 / 13.0))
+    half_width -= np.square(depth * np.float32(1 / 11.0))
     half_width -= np.float32(0.8) * fossa
-    return np.minimum(fold - half_width, depth - rim)
+    sulci = np.minimum(fold - half_width, depth - rim)
+    if head.atrophy > WITH_FOLIA and z.min() < 0:
+        np.minimum(sulci, _folia(head, slab, depth, texture, fossa), out=sulci)
+    return sulci
+
+
+def _folia(head: Head, slab: Slab, depth: Array, texture: Array, fossa: Array) -> Array:
+    """Distance to the fissures between the leaves of the cerebellum: arcs around the brainstem, seen once it shrinks."""
+    x, y, z = slab.points
+    radius = np.sqrt(np.square(x * np.float32(0.8)) + np.square(y - 8) + np.square(z + 18))
+    within = np.abs((radius + np.float32(1.2) * texture) * np.float32(1 / FOLIA_MM) % 1 - np.float32(0.5)) * np.float32(FOLIA_MM)
+    within -= np.float32(1.1 * (head.atrophy - WITH_FOLIA)) - np.square(depth * np.float32(1 / 14))
+    return np.where((fossa > 0.5) & (radius > 26), within, FAR)
 
 
 def _brainstem(slab: Slab) -> Array | None:
@@ -193,24 +215,20 @@ def _paint_nuclei(head: Head, slab: Slab, hu: Array) -> None:
         paint(hu[box], NUCLEUS_HU, cover(shape, 3.0))
 
 
-def _paint_dura(slab: Slab, hu: Array, falx: Array, stem: Array | None, depth: Array) -> None:
+def _paint_dura(slab: Slab, hu: Array, falx: Array, stem: Array | None, depth: Array, vessels: Enhancement) -> None:
     """Falx, tentorium and the venous sinuses: bright, thin, and no hemorrhage."""
     x, y, z = slab.points
     free_edge = ellipsoid(x, y, z, (0, -4, 0), (60, 50, 36))
     sheet = np.maximum(np.abs(falx) - np.float32(0.55), -free_edge)
     sheet = np.maximum(sheet, tentorium_height(x, y) - z - np.float32(60) * (y < 0))
-    # The superior sagittal sinus runs along the inner table from front to back.
-    sinus = np.maximum(np.abs(falx) + np.float32(0.8) * depth - np.float32(4.5), np.float32(-10) - z)
-    paint(hu, DURA_HU, cover(np.minimum(sheet, sinus), slab.pixel_mm))
-    if stem is None:
-        return
-    tent: Array = np.abs(z - tentorium_height(x, y))
-    tent *= np.float32(0.92)
-    # Where it meets the skull it holds the transverse sinus.
-    tent -= np.float32(0.7) + np.maximum(np.float32(3.5) - depth, 0) * np.float32(0.8)
-    tent = np.maximum(tent, np.float32(5) - stem)
-    tent = np.maximum(tent, ridge_y(x) - y)
-    paint(hu, DURA_HU, cover(tent, slab.pixel_mm))
+    if stem is not None:
+        tent: Array = np.abs(z - tentorium_height(x, y))
+        tent *= np.float32(0.92)
+        tent -= np.float32(0.7)
+        tent = np.maximum(tent, np.float32(5) - stem)
+        sheet = np.minimum(sheet, np.maximum(tent, ridge_y(x) - y))
+    paint(hu, vessels.dura, cover(sheet, slab.pixel_mm))
+    paint(hu, vessels.vein, cover(sinuses(slab, falx, depth), slab.pixel_mm))
 
 
 def _paint_calcium(head: Head, slab: Slab, hu: Array, texture: Array) -> None:
@@ -225,4 +243,4 @@ def _paint_calcium(head: Head, slab: Slab, hu: Array, texture: Array) -> None:
         if factor and (box := slab.near(center, 8)):
             x, y, z = slab.cut(box).points
             size = (radii[0] * factor, radii[1] * factor, radii[2] * factor)
-            paint(hu[box], CALCIUM_HU, cover(ellipsoid(x, y, z, center, size) + np.float32(0.6) * texture[box], 1.8))
+            paint(hu[box], head.calcium_hu, cover(ellipsoid(x, y, z, center, size) + np.float32(0.6) * texture[box], 1.8))

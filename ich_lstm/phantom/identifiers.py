@@ -5,6 +5,12 @@ import hashlib
 SLICES_PER_PATIENT = 128
 """Block of slice numbers that each patient owns."""
 
+THIN_SLICES_PER_PATIENT = 1024
+"""The same for each further reconstruction."""
+
+RECONSTRUCTION_BITS = 13
+"""Every code of a reconstruction is below 2 to this power."""
+
 
 def patient_identifier(seed: int, patient: int) -> str:
     """``ID_`` and 8 digits."""
@@ -16,18 +22,21 @@ def study_identifier(seed: int, patient: int) -> str:
     return _identifier("study", seed, patient, 10)
 
 
-def series_identifier(seed: int, patient: int) -> str:
-    """``ID_`` and 10 digits."""
-    return _identifier("series", seed, patient, 10)
+def series_identifier(seed: int, patient: int, reconstruction: int = 0) -> str:
+    """``ID_`` and 10 digits; ``reconstruction`` is the code of one, 0 for the plain one."""
+    return _identifier("series", seed, (patient << RECONSTRUCTION_BITS) + reconstruction, 10)
 
 
-def slice_identifier(seed: int, patient: int, index: int) -> str:
-    """``ID_`` and 9 digits.
+def slice_identifier(seed: int, patient: int, index: int, reconstruction: int = 0) -> str:
+    """``ID_`` and 9 digits; 12 for all but the plain reconstruction, whose slices may be many.
 
     Example:
         >>> len({slice_identifier(1, p, i) for p in range(100) for i in range(30)})
         3000
     """
+    if reconstruction:
+        place = (patient << RECONSTRUCTION_BITS) + reconstruction
+        return _identifier("slice", seed, place * THIN_SLICES_PER_PATIENT + index, 12)
     return _identifier("slice", seed, patient * SLICES_PER_PATIENT + index, 9)
 
 

@@ -25,6 +25,9 @@ class PhantomSettings:
         seed: Everything is a pure function of the seed and the patient's number.
         prevalence: Share of the scans that hold a hemorrhage; RSNA's training set has 0.41.
         noise: Factor on the image noise; 1 is a standard deviation of 3 to 5 HU, 0 none.
+        difficulty: How often what is hard to read occurs, 0 to 1: blood that is not acute, old infarcts, operated heads,
+            motion, metal, beam hardening, heads off the centre. At 0 there is none of it.
+        masks: Whether the writers keep the mask of each type beside the images.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -40,6 +43,8 @@ class PhantomSettings:
     seed: int = 1
     prevalence: float = 0.41
     noise: float = 1.0
+    difficulty: float = 0.3
+    masks: bool = False
 
     def __post_init__(self) -> None:
         _check_whole("patients", self.patients, 1, MAX_PATIENTS)
@@ -49,6 +54,9 @@ class PhantomSettings:
         _check_whole("seed", self.seed, 0, 2**63 - 1)
         _check_number("prevalence", self.prevalence, 0.0, 1.0)
         _check_number("noise", self.noise, 0.0, 10.0)
+        _check_number("difficulty", self.difficulty, 0.0, 1.0)
+        if not isinstance(self.masks, bool):
+            raise _out_of_range("masks", self.masks, "true or false")
 
 
 def _check_whole(name: str, value: Any, low: int, high: int) -> None:

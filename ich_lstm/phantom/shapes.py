@@ -3,6 +3,7 @@
 A shape is an array of signed distances to its surface, negative inside. All arrays are float32.
 """
 
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -101,7 +102,7 @@ class Folds:
     It is read at points pulled out towards the surface, so that its walls run inwards, as sulci do.
 
     Args:
-        rng: Where the randomness comes from.
+        rng: Where the randomness comes from: its own, for the noise is made when it is first read.
         wavelength_mm: Distance from one sulcus to the next but one.
     """
 
@@ -109,14 +110,18 @@ class Folds:
     REACH_MM = 105.0
 
     def __init__(self, rng: np.random.Generator, wavelength_mm: float) -> None:
+        self._rng, self._wavelength_mm = rng, wavelength_mm
+        self.mm_per_unit = wavelength_mm / (2 * np.pi) * 1.15  # distance over which the noise rises by one deviation
+
+    @cached_property
+    def _volume(self) -> Array:
         count = int(2 * self.REACH_MM / self.NODE_MM) + 1
-        white = rng.standard_normal((count, count, count), dtype=np.float32)
+        white = self._rng.standard_normal((count, count, count), dtype=np.float32)
         # A difference of Gaussians passes wavelengths around 2 pi 1.25 sigma.
-        sigma = wavelength_mm / (2 * np.pi * 1.25 * self.NODE_MM)
+        sigma = self._wavelength_mm / (2 * np.pi * 1.25 * self.NODE_MM)
         fine = ndimage.gaussian_filter(white, sigma, mode="wrap", truncate=2.5)
         fine -= ndimage.gaussian_filter(fine, 1.25 * sigma, mode="wrap", truncate=2.5)
-        self._volume = fine / fine.std()
-        self.mm_per_unit = wavelength_mm / (2 * np.pi) * 1.15  # distance over which the noise rises by one deviation
+        return fine / fine.std()
 
     def at(self, x: Array, y: Array, z: Array) -> Array:
         """The noise at points in mm; any shape, all three alike."""

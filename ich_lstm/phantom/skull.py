@@ -1,15 +1,29 @@
 """Everything outside the brain: skull, skull base with its air, orbits, face, scalp."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from ich_lstm.phantom.anatomy import Head, ridge_y
+from ich_lstm.phantom.injuries import SWOLLEN_MM, Injury
 from ich_lstm.phantom.shapes import Array, Point, cover, ellipsoid, paint, tube
 from ich_lstm.phantom.slab import Slab
+from ich_lstm.phantom.sutures import gap
+from ich_lstm.phantom.tissues import (
+    AIR_HU,
+    BONE,
+    DIPLOE_HU,
+    FAT_HU,
+    MUSCLE_HU,
+    PETROUS_HU,
+    SKIN_HU,
+    SPONGY_HU,
+    SWELLING_HU,
+    TABLE_HU,
+    THIN_BONE_HU,
+)
 
-AIR_HU, FAT_HU, SKIN_HU, MUSCLE_HU = -1000.0, -92.0, 25.0, 56.0
-TABLE_HU, DIPLOE_HU, PETROUS_HU, SPONGY_HU = 1650.0, 650.0, 1500.0, 520.0
 FACE_TOP_MM = 2.0
 """Above this height there is nothing but vault and scalp."""
 
@@ -22,7 +36,7 @@ class Grain(NamedTuple):
     fine: Array
 
 
-def draw_outside(head: Head, slab: Slab, inner: Array, vault: Array, grain: Grain) -> Array:
+def draw_outside(head: Head, slab: Slab, inner: Array, vault: Array, grain: Grain, injuries: Sequence[Injury]) -> Array:
     """Draw all but the brain into a slab.
 
     Args:
@@ -31,6 +45,7 @@ def draw_outside(head: Head, slab: Slab, inner: Array, vault: Array, grain: Grai
         inner: Distance to the inside of the skull; positive where this function draws.
         vault: The same for the vault alone.
         grain: Textures of bone, muscle and air cells.
+        injuries: Of skull and scalp.
 
     Returns:
         HU, float32 ``(s, h, w)``.
@@ -39,6 +54,9 @@ def draw_outside(head: Head, slab: Slab, inner: Array, vault: Array, grain: Grai
     soft = slab.pixel_mm
     thick = np.float32(head.skull_mm) * (1 + np.float32(0.1) * grain.coarse + np.float32(0.18) * np.exp(-np.square(x / 18)))
     skin = vault - thick - np.float32(head.scalp_mm)
+    swellings = [swelling for injury in injuries if (swelling := injury.swelling_mm(slab)) is not None]
+    for swelling in swellings:
+        skin -= swelling
     low = z.min() < FACE_TOP_MM
     if low:
         skin = np.minimum(skin, _face_outline(slab))
@@ -47,6 +65,10 @@ def draw_outside(head: Head, slab: Slab, inner: Array, vault: Array, grain: Grai
     under = cover(skin + np.float32(1.8), soft)
     paint(hu, FAT_HU, under)
     paint(hu, MUSCLE_HU, under * _muscle(slab, vault - thick, grain))
+    for swelling in swellings:
+        # Under the galea: the fat lies over it, next to the skin.
+        bruise = np.maximum(vault - thick - swelling - np.float32(0.3 * head.scalp_mm), np.float32(SWOLLEN_MM) - swelling)
+        paint(hu, SWELLING_HU, under * cover(bruise, 1.5))
     if low:
         _paint_face(slab, hu, grain)
     # The base, below the brain, is thinner than the vault.
@@ -54,10 +76,21 @@ def draw_outside(head: Head, slab: Slab, inner: Array, vault: Array, grain: Grai
     share = np.clip(inner / wall, 0, 1)
     spongy = np.clip(np.float32(1.5) - np.abs(share - np.float32(0.5)) * 5, 0, 1)
     bone = np.float32(TABLE_HU) - spongy * (np.float32(TABLE_HU - DIPLOE_HU) + np.float32(130) * grain.middle)
-    paint(hu, bone, cover(inner - wall, soft))
+    _open(slab, bone, vault, grain, injuries)
+    paint(hu, np.minimum(bone, BONE.high), cover(inner - wall, soft))
     if low:
         _paint_base(head, slab, hu, grain)
     return hu
+
+
+def _open(slab: Slab, bone: Array, vault: Array, grain: Grain, injuries: Sequence[Injury]) -> None:
+    """Take the sutures, fractures and the surgeon's openings out of the bone, in place."""
+    if slab.z.max() > -6:
+        paint(bone, SWELLING_HU, cover(gap(*slab.points, grain.fine), slab.pixel_mm) * np.float32(0.7))
+    for injury in injuries:
+        opening = injury.opening(slab)
+        if opening is not None:
+            paint(bone, SWELLING_HU, opening * (vault > -4))
 
 
 def _face_outline(slab: Slab) -> Array:
@@ -72,9 +105,14 @@ def _muscle(slab: Slab, beyond_skull: Array, grain: Grain) -> Array:
     """Weight of muscle under the skin: the temporal muscles, and most of what lies below the skull base."""
     x, y, z = slab.points
     reach = np.float32(7) - np.abs(y + 18) * np.float32(0.16) - np.maximum(z - 5, 0) * np.float32(0.2)
-    temporal = cover(beyond_skull - reach, 1.5) * cover(np.float32(40) - np.abs(x), 4.0)
+    temporal = cover(beyond_skull - reach, 1.5) * cover(_temporal_edge(x, y) + 2 * grain.middle, 3.0)
     neck = cover(z + np.float32(28), 6.0) * cover(np.float32(0.15) - np.abs(grain.middle), 0.2)
     return np.maximum(temporal, neck)
+
+
+def _temporal_edge(x: Array, y: Array) -> Array:
+    """Distance to the temporal muscle from the midline: it fills the fossa beside the orbit's outer wall."""
+    return np.float32(20) - np.minimum(y + 36, 0) * np.float32(0.75) - np.abs(x)
 
 
 def _paint_base(head: Head, slab: Slab, hu: Array, grain: Grain) -> None:
@@ -86,7 +124,7 @@ def _paint_base(head: Head, slab: Slab, hu: Array, grain: Grain) -> None:
     petrous = np.maximum(across - np.float32(5.5) - np.maximum(-24 - z, 0) * np.float32(0.3), z + np.float32(22))
     petrous = np.maximum(np.maximum(petrous, -50 - z), np.maximum(side - 70, 9 - side))
     below = cover(petrous, soft)
-    paint(hu, np.float32(PETROUS_HU - 300) + np.float32(330) * grain.fine, below)
+    paint(hu, np.clip(np.float32(PETROUS_HU) + np.float32(330) * grain.fine, BONE.low, BONE.high), below)
     cells = below * cover(np.float32(40) - side, 4.0) * cover(np.float32(0.6 - head.air_cells) - grain.fine, 0.8)
     paint(hu, -820.0, cells)
     _fill(slab, hu, (75, 12, -36), (49, 14, -34), (3.5, 3.0), AIR_HU)
@@ -106,7 +144,7 @@ def _paint_face(slab: Slab, hu: Array, grain: Grain) -> None:
         x, y, z = slab.cut(box).points
         side = np.abs(x)
         nose = np.maximum(side - 11 - np.maximum(-44 - z, 0) * np.float32(0.2), np.abs(y + 58) - 27)
-        weight = cover(np.maximum(nose, z + 19), slab.pixel_mm)
+        weight = cover(np.maximum(nose, np.abs(z + 43) - 24), slab.pixel_mm)
         paint(hu[box], 350.0, weight)
         weight *= cover(np.float32(0.5) - np.abs(grain.fine[box]), 0.3) * cover(np.float32(0.9) - side, 1.0)
         paint(hu[box], AIR_HU, weight)
@@ -133,7 +171,7 @@ def _paint_orbit(slab: Slab, hu: Array, sign: float) -> None:
     soft = slab.pixel_mm
     cone = tube(x, y, z, (31, -80, -31), (11, -36, -28), (18.5, 4.0))
     wall = cover(cone - np.float32(1.7), soft) * cover(np.float32(-82) - y + np.float32(0.25) * (x - 20), 2.0)
-    paint(here, 900.0, wall)
+    paint(here, THIN_BONE_HU, wall)
     paint(here, FAT_HU, cover(np.maximum(cone, -96 - y), soft))
     for start, end, radii in (
         ((31, -70, -33), (12, -36, -28), (2.0, 2.0)),
@@ -161,5 +199,5 @@ def _shell(slab: Slab, hu: Array, center: Point, radii: Point, wall_mm: float) -
     """A cavity with air and a wall of bone."""
     if box := slab.near(center, max(radii) + wall_mm + 2):
         shape = ellipsoid(*slab.cut(box).points, center, radii)
-        paint(hu[box], 950.0, cover(shape - np.float32(wall_mm), slab.pixel_mm))
+        paint(hu[box], THIN_BONE_HU, cover(shape - np.float32(wall_mm), slab.pixel_mm))
         paint(hu[box], AIR_HU, cover(shape, slab.pixel_mm))

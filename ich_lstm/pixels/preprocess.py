@@ -1,5 +1,6 @@
 """Crop and resize of HU: the one function that training and prediction share."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -7,7 +8,7 @@ import cv2
 import numpy as np
 
 from ich_lstm.errors import ConfigError
-from ich_lstm.scan import HU_MIN, Scan
+from ich_lstm.scan import HU_MAX, HU_MIN, Scan
 
 TISSUE_HU = -300
 """Above this a pixel is the patient or a thing, not air; between fat (-100) and air (-1000)."""
@@ -26,16 +27,52 @@ class Preprocessing:
     Args:
         size: Side of the square output in pixels, at least 16.
         crop: ``head``: the smallest square around the head, one for all slices; ``none``: the whole field of view.
+        clip: Lowest and highest HU that are kept, or None for all. With [-250, 450] a cache takes a third of the space, and
+            windows inside show what they showed before.
     """
 
     size: int = 256
     crop: Literal["head", "none"] = "head"
+    clip: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.size < 16:
             raise ConfigError("size_too_small", where="size", got=str(self.size), expected="at least 16 pixels")
         if self.crop not in ("head", "none"):
             raise ConfigError("unknown_crop", where="crop", got=repr(self.crop), expected="'head' or 'none'")
+        if self.clip is not None:
+            object.__setattr__(self, "clip", tuple(self.clip))  # JSON and YAML know lists only
+            if len(self.clip) != 2 or not HU_MIN <= self.clip[0] < self.clip[1] <= HU_MAX:
+                raise ConfigError(
+                    "clip_out_of_range",
+                    where="clip",
+                    got=str(list(self.clip)),
+                    expected=f"two HU, the lower first, within [{HU_MIN}, {HU_MAX}]",
+                )
+
+    def check_windows(self, windows: Iterable[tuple[float, float]]) -> None:
+        """See that a model's windows show nothing that is clipped away.
+
+        Args:
+            windows: Level and width in HU of each.
+
+        Raises:
+            ConfigError: ``window_beyond_clip``.
+        """
+        if self.clip is None:
+            return
+        low, high = self.clip
+        for level, width in windows:
+            bottom, top = level - width / 2, level + width / 2
+            if bottom < low or top > high:
+                raise ConfigError(
+                    "window_beyond_clip",
+                    where="windows of the model, clip of the data",
+                    got=f"the window (level {level:g}, width {width:g}) from {bottom:g} to {top:g} HU, and HU clipped to "
+                    f"[{low}, {high}]",
+                    expected="windows within what is kept",
+                    todo="Widen data.clip (null keeps all HU), or leave the window out of model.windows.",
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values, for JSON and checkpoints."""
@@ -52,21 +89,21 @@ class Box(NamedTuple):
 
 
 def preprocess_scan(scan: Scan, preprocessing: Preprocessing) -> np.ndarray:
-    """Crop a scan and bring it to the network's size, in HU.
+    """Crop a scan, bring it to the network's size, and clip it, in HU.
 
     Pixels become square, whatever they were. Shrinking averages (``INTER_AREA``), so that small bleedings fade but do not
-    vanish between samples; enlarging interpolates linearly.
+    vanish between samples; enlarging interpolates linearly. Clipping comes last: before, it would change the averages.
 
     Args:
         scan: The scan.
-        preprocessing: Size and crop.
+        preprocessing: Size, crop and clipping.
 
     Returns:
         HU, int16 ``(n, size, size)``.
     """
     box = _head_box(scan) if preprocessing.crop == "head" else _whole_box(scan)
-    # (n, size, size)
-    return np.stack([_cut_and_resize(image, box, preprocessing.size) for image in scan.hu])
+    hu = np.stack([_cut_and_resize(image, box, preprocessing.size) for image in scan.hu])  # (n, size, size)
+    return hu if preprocessing.clip is None else hu.clip(*preprocessing.clip, out=hu)
 
 
 def _square(top: float, left: float, height: float, width: float, row_mm: float, column_mm: float) -> Box:

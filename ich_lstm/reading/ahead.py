@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
@@ -62,13 +63,26 @@ def map_ahead(
         items = iter(items)
         # fork would copy the locks of torch's threads in whatever state they are.
         method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context(method)) as pool:
+        context = multiprocessing.get_context(method)
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
             try:
                 yield from _submit_ahead(pool, function, items, workers, waiting)
                 return
             except BrokenProcessPool:
                 logger.warning("a process died; going on in this one")
         yield from map(function, chain([item for item, _ in waiting], items))
+
+
+def _end_with_parent() -> None:
+    """See that this process ends if its parent is killed: it would wait for calls for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+
+        def wait() -> None:
+            parent.join()
+            os._exit(1)
+
+        threading.Thread(target=wait, daemon=True).start()
 
 
 def _submit_ahead(

@@ -6,11 +6,13 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from ich_lstm.errors import IchLstmError
+from ich_lstm.errors import FileError, IchLstmError
 from ich_lstm.reading.ahead import count_cores, map_ahead
 from ich_lstm.reading.index import Index, index_source
 from ich_lstm.reading.ledger import Ledger, LedgerRow
+from ich_lstm.reading.nifti import NiftiSeries, find_nifti, nifti_series, read_nifti
 from ich_lstm.reading.series import Series, load_scan
+from ich_lstm.reading.sources import FileRef
 from ich_lstm.reading.study import Study, choose_series
 
 SCANS_FOR_WORKERS = 8
@@ -29,8 +31,9 @@ def check_source(
     executor: Executor | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
+    leave_out: Path | None = None,
 ) -> Index:
-    """Read a source like a prediction does, and keep nothing but the account of its files.
+    """Read a source like a prediction does, NIfTI files too, and keep nothing but the account of its files.
 
     Args:
         path: A folder, an archive, or a file.
@@ -40,10 +43,11 @@ def check_source(
         executor: What runs the calls instead of processes of this machine.
         folder: Where the index is written, which should be private; one that was interrupted there goes on.
         progress: Told how far it is.
+        leave_out: A folder that is not looked into, should it lie in the source; where results are written.
 
     Returns:
-        The index, whose ledger says of every file whether it is used, skipped or refused. A source without any CT has an
-        index without studies.
+        The index, whose ledger says of every file whether it is used, skipped or refused. A source without any CT in DICOM
+        has an index without studies.
 
     Raises:
         SourceError: If there is no such path, or it is empty.
@@ -56,20 +60,25 @@ def check_source(
         folder=folder,
         progress=lambda done: tell("reading headers", done, None),
         must_have_ct=False,
+        leave_out=leave_out,
     )
     studies = index.studies()
+    files = [] if index.ledger.left_out is None else list(find_nifti(index.ledger.left_out))
+    count = len(studies) + len(files)
     if executor is None:
-        workers = min(workers or count_cores(), len(studies) // SCANS_FOR_WORKERS)
-    tell("reading pixels", 0, len(studies))
+        workers = min(workers or count_cores(), count // SCANS_FOR_WORKERS)
+    tell("reading pixels", 0, count)
 
     def chosen() -> Iterator[Series | None]:
         for study in studies:
             yield _choose(study, index.ledger, allow_contrast, allow_other_part)
+        for file in files:
+            yield _open_nifti(file, index.ledger)
 
     load = partial(_try_to_load, allow_other_part=allow_other_part)
     for rows in map_ahead(load, chosen(), workers or count_cores(), executor):
         index.ledger.update(rows)
-        tell("reading pixels", 1, len(studies))
+        tell("reading pixels", 1, count)
     if folder is not None:
         index.write(folder)
     return index
@@ -82,9 +91,24 @@ def _choose(study: Study, ledger: Ledger, allow_contrast: bool, allow_other_part
         return None  # the ledger has the reason of each of its series
 
 
+def _open_nifti(file: FileRef, ledger: Ledger) -> Series | None:
+    try:
+        series = nifti_series(file, str(file))
+    except FileError as error:
+        ledger.add(file, error)
+        return None
+    ledger.mark_used(series.headers)
+    return series
+
+
 def _try_to_load(series: Series | None, allow_other_part: bool) -> list[LedgerRow]:
     ledger = Ledger()
-    if series is not None:
+    if isinstance(series, NiftiSeries):
+        try:
+            read_nifti(series.headers[0].source.path, allow_other_part=allow_other_part)
+        except IchLstmError as error:
+            ledger.mark(series.headers, error.code, error.detail)
+    elif series is not None:
         with suppress(IchLstmError):  # the ledger has the reason of each of its files
             load_scan(series, ledger=ledger, allow_other_part=allow_other_part)
     return ledger.rows()

@@ -1,6 +1,7 @@
 """The values of the header that the library asks for, and how they are had from their bytes (PS3.5, 6.2)."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,12 @@ def _text(value: bytes, little: bool) -> str:
 
 def _upper(value: bytes, little: bool) -> str:
     return _text(value, little).upper()
+
+
+def _date(value: bytes, little: bool) -> str:
+    """VR DA, or the older form with points (PS3.5, 6.2); what is no date is left out."""
+    parts = re.fullmatch(r"(\d{4})(\.?)(\d{2})\2(\d{2})", _text(value, little))
+    return f"{parts[1]}-{parts[3]}-{parts[4]}" if parts else ""
 
 
 def _words(value: bytes, little: bool) -> tuple[str, ...]:
@@ -55,6 +62,8 @@ FIELDS: tuple[tuple[str, int, Callable[[bytes, bool], Any]], ...] = (
     ("series_uid", 0x0020000E, _text),
     ("study_uid", 0x0020000D, _text),
     ("patient_id", 0x00100020, _text),
+    ("accession_number", 0x00080050, _text),
+    ("study_date", 0x00080020, _date),
     ("modality", 0x00080060, _upper),
     ("image_type", 0x00080008, _words),
     ("sop_class_uid", 0x00080016, _text),

@@ -29,6 +29,8 @@ class SliceHeader:
         series_uid: Series Instance UID (0020,000E).
         study_uid: Study Instance UID (0020,000D).
         patient_id: Patient ID (0010,0020).
+        accession_number: Accession Number (0008,0050), which report lists name a study by.
+        study_date: Study Date (0008,0020) as ``YYYY-MM-DD``.
         modality: Modality (0008,0060).
         image_type: Image Type (0008,0008), upper case.
         sop_class_uid: SOP Class UID (0008,0016).
@@ -76,6 +78,8 @@ class SliceHeader:
     series_uid: str = ""
     study_uid: str = ""
     patient_id: str = ""
+    accession_number: str = ""
+    study_date: str = ""
     modality: str = ""
     image_type: tuple[str, ...] = ()
     sop_class_uid: str = ""

@@ -105,6 +105,7 @@ def index_source(
     folder: Path | str | None = None,
     progress: Progress | None = None,
     must_have_ct: bool = True,
+    leave_out: Path | None = None,
 ) -> Index:
     """Read the headers of all files of a folder, an archive or a single file.
 
@@ -120,6 +121,7 @@ def index_source(
             there goes on where it stopped, and ends with the same index.
         progress: Called now and then with the number of files done since.
         must_have_ct: Refuse a source without any CT slice; otherwise its index has no studies, and a ledger.
+        leave_out: A folder that is not looked into, should it lie in the source; where results are written.
 
     Raises:
         SourceError: ``missing_path``, ``empty_folder``, ``no_ct``, which says what was found instead, or
@@ -129,10 +131,10 @@ def index_source(
     folder = None if folder is None else Path(folder)
     parts = Parts(folder, source)
     try:
-        files = _read_files(source, parts, workers, executor, progress or (lambda done: None))
+        files = _read_files(source, parts, workers, executor, progress or (lambda done: None), leave_out)
         ledger = Ledger(files.headers, files.left_out)
         if must_have_ct and not len(files.headers):
-            raise _no_ct(source, files.left_out)
+            raise no_ct(source, files.left_out)
         index = Index(files.headers, ledger)
         if folder is not None:
             index.write(folder)
@@ -142,13 +144,20 @@ def index_source(
         parts.close()
 
 
-def _read_files(source: Path, parts: Parts, workers: int | None, executor: Executor | None, progress: Progress) -> FilesRead:
+def _read_files(
+    source: Path,
+    parts: Parts,
+    workers: int | None,
+    executor: Executor | None,
+    progress: Progress,
+    leave_out: Path | None,
+) -> FilesRead:
     """All files of a source, without those that an earlier run has read."""
     known = 0
 
     def unread() -> Iterator[Found]:
         nonlocal known
-        for found in find_files(source):
+        for found in find_files(source, leave_out=leave_out):
             if not len(parts) or (found if isinstance(found, FileRef) else found[0]) not in parts:
                 yield found
                 continue
@@ -165,10 +174,10 @@ def _read_files(source: Path, parts: Parts, workers: int | None, executor: Execu
         return parts.finish()
     logger.warning("files were removed since indexing was interrupted; it begins again")
     parts.forget()
-    return _read_files(source, parts, workers, executor, progress)
+    return _read_files(source, parts, workers, executor, progress, leave_out)
 
 
-def _no_ct(source: Path, left_out: Rows) -> SourceError:
+def no_ct(source: Path, left_out: Rows) -> SourceError:
     found: Counter[str] = Counter()
     for batch in left_out.batches:
         for code, got in zip(batch.column("code").to_pylist(), batch.column("got").to_pylist(), strict=True):

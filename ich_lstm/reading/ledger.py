@@ -77,6 +77,7 @@ class Ledger:
     """
 
     def __init__(self, used: Rows | None = None, left_out: Rows | None = None) -> None:
+        self.left_out = left_out
         self._used = used
         self._slices = 0 if used is None else len(used)
         # each with the number of its first row
@@ -232,8 +233,11 @@ class Ledger:
         for row in self._iterate(np.arange(len(self._fate_of))):
             yield row._replace(path=printable(row.path))
 
-    def summary(self) -> str:
+    def summary(self, *, scans: int | None = None) -> str:
         """What became of the files, in one sentence that holds no path and no identifier.
+
+        Args:
+            scans: How many scans the used files make; left out: as many as they have series UIDs.
 
         Example:
             >>> Ledger().summary()
@@ -247,6 +251,8 @@ class Ledger:
             if action != "used" and not total:
                 continue
             series = len(self._series_of(action)) if action != "skipped" else 0
+            if action == "used" and scans is not None:
+                series = scans
             within = f" in {_count(series, *(('scan', 'scans') if action == 'used' else ('series', 'series')))}" if series else ""
             parts.append(f"{total:,} {action}{within}{_words(reasons)}")
         return f"{_count(len(self), 'file', 'files')}: {', '.join(parts)}."

@@ -3,6 +3,9 @@
 import hashlib
 import math
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,14 +15,20 @@ import numpy as np
 from ich_lstm.errors import FileError
 from ich_lstm.reading.account import Account
 from ich_lstm.reading.geometry import MAX_TILT_DEGREES, tilt_degrees
+from ich_lstm.reading.header import SliceHeader
 from ich_lstm.reading.members import MIN_SLICES, PIXEL_SPACING_MM
 from ich_lstm.reading.ordering import spacing_flags
 from ich_lstm.reading.rescale import CIRCLE_BELOW_HU, StoredPeaks
-from ich_lstm.reading.series import finish_scan, without_neck
+from ich_lstm.reading.series import Series, finish_scan, without_neck
 from ich_lstm.reading.slabs import SLAB_MM
+from ich_lstm.reading.sources import FileRef
+from ich_lstm.reading.table import Rows, to_ref
 from ich_lstm.scan import HU_MAX, HU_MIN, Scan
 
 SUFFIXES = (".nii", ".nii.gz")
+
+NOT_DICOM = frozenset({"not_dicom", "truncated_header"})
+"""What the index says of a NIfTI file."""
 
 MAGICS = (b"n+1", b"n+2")
 """Of single files, in NIfTI 1 and 2."""
@@ -36,7 +45,60 @@ def is_nifti(path: Path | str) -> bool:
     return str(path).lower().endswith(SUFFIXES) and Path(path).is_file()
 
 
-def read_nifti(path: Path | str, *, slab_mm: float | None = SLAB_MM, allow_other_part: bool = False) -> Scan:
+@dataclass(frozen=True)
+class NiftiSeries(Series):
+    """The slices of a NIfTI file, as :func:`nifti_series` gives them."""
+
+
+def find_nifti(left_out: Rows) -> Iterator[FileRef]:
+    """The NIfTI files among those of a source that are no slices of DICOM; members of archives too.
+
+    Args:
+        left_out: Table with the columns ``path``, ``member`` and ``code``.
+    """
+    for batch in left_out.batches:
+        columns = (batch.column(name).to_pylist() for name in ("path", "member", "code"))
+        for path, member, code in zip(*columns, strict=True):
+            if code in NOT_DICOM and (member or path).decode(errors="surrogateescape").lower().endswith(SUFFIXES):
+                yield to_ref(path, member)
+
+
+def nifti_series(file: FileRef, identifier: str) -> NiftiSeries:
+    """The slices of a NIfTI file without their voxels, for what asks for headers: one per slice, in the file's own order.
+
+    Args:
+        file: A ``.nii`` or ``.nii.gz``.
+        identifier: UID of its study and series, and with a number, from 1 along the file's slice axis, of its slices.
+
+    Raises:
+        FileError: If it lies in an archive, or is no readable NIfTI of three dimensions; the code says why.
+    """
+    if file.member is not None:
+        raise FileError("nifti_in_archive", where=str(file), got="NIfTI in an archive", todo="Unpack the archive.")
+    path = file.path
+    image = _open(path)
+    (across_slices, down, across), _ = _axes_to_display(path, np.asarray(image.affine, float))
+    count = image.shape[across_slices]
+    headers = [
+        SliceHeader(
+            source=file,
+            sop_uid=_slice_uid(identifier, number),
+            series_uid=identifier,
+            study_uid=identifier,
+            modality="CT",
+            rows=image.shape[down],
+            columns=image.shape[across],
+            frame=number,
+            frames=count,
+        )
+        for number in range(1, count + 1)
+    ]
+    return NiftiSeries(identifier, headers)
+
+
+def read_nifti(
+    path: Path | str, *, identifier: str = "", slab_mm: float | None = SLAB_MM, allow_other_part: bool = False
+) -> Scan:
     """Read a head CT from a NIfTI file.
 
     The affine gives the orientation: any order and direction of the axes comes out in the radiological display convention.
@@ -45,6 +107,7 @@ def read_nifti(path: Path | str, *, slab_mm: float | None = SLAB_MM, allow_other
 
     Args:
         path: A ``.nii`` or ``.nii.gz``.
+        identifier: What to call the scan instead.
         slab_mm: Thin slices are averaged to slabs of about this thickness; None leaves them as they are.
         allow_other_part: Read a volume that shows no head by its pixels too.
 
@@ -62,7 +125,7 @@ def read_nifti(path: Path | str, *, slab_mm: float | None = SLAB_MM, allow_other
     if not is_oriented:
         account.flag("no_orientation", "orientation missing, sides are not certain")
         account.flag("order_assumed", "position missing, head and foot end are not certain")
-    identifier = "nifti-" + hashlib.sha256(voxels.tobytes() + affine.tobytes()).hexdigest()[:24]
+    identifier = identifier or nifti_identifier(voxels.tobytes() + affine.tobytes())
     axes, flips = _axes_to_display(path, affine)
     # (x, y, z) of the file -> (n, h, w): superior, to the back, to the left
     ordered = np.transpose(voxels, axes)
@@ -89,7 +152,7 @@ def read_nifti(path: Path | str, *, slab_mm: float | None = SLAB_MM, allow_other
         positions_mm=positions,
         spacing_mm=spacing,
         tilt_degrees=tilt,
-        sop_uids=tuple(f"{identifier}.{number}" for number in (numbers[::-1] if flips[0] else numbers)),
+        sop_uids=tuple(_slice_uid(identifier, number) for number in (numbers[::-1] if flips[0] else numbers)),
         series_uid=identifier,
         study_uid=identifier,
         repairs=account.repairs(),
@@ -99,21 +162,52 @@ def read_nifti(path: Path | str, *, slab_mm: float | None = SLAB_MM, allow_other
     return finish_scan(scan, account, slab_mm=slab_mm, origins_mm=origins[below:])
 
 
+def nifti_identifier(content: bytes) -> str:
+    """What stands for a UID, of which a NIfTI has none.
+
+    Args:
+        content: What tells the file from all others.
+    """
+    return "nifti-" + hashlib.sha256(content).hexdigest()[:24]
+
+
+def _slice_uid(identifier: str, number: int) -> str:
+    return f"{identifier}.{number}"
+
+
 def _read_voxels(path: Path) -> tuple[np.ndarray, np.ndarray, bool]:
     """Values after scaling, ``(x, y, z)``, the affine to mm, and whether the file says that it is one."""
+    image = _open(path)
+    with _reading(path):
+        values = np.asanyarray(image.dataobj)
+    if values.ndim > 3:
+        values = values.reshape(values.shape[:3])
+    coded = int(image.header["qform_code"]) > 0 or int(image.header["sform_code"]) > 0
+    return values, np.asarray(image.affine, float), coded
+
+
+def _open(path: Path) -> Any:
+    """The image of nibabel, of which nothing but the header has been read, and is sound."""
     if find_spec("nibabel") is None:
         raise FileError(
             "codec_missing", where=str(path), got="NIfTI without nibabel", todo='Install it with: pip install "ich_lstm[nifti]"'
         )
     import nibabel
 
-    try:
-        with nibabel.imageglobals.LoggingOutputSuppressor():  # its complaints about headers are ours to judge
-            image: Any = nibabel.load(path)
+    # its complaints about headers are ours to judge
+    with _reading(path), nibabel.imageglobals.LoggingOutputSuppressor():
+        image: Any = nibabel.load(path)
         if not isinstance(image, nibabel.Nifti1Image) or bytes(image.header["magic"]).rstrip(b"\0")[:3] not in MAGICS:
             raise ValueError("another format")
         _check_header(path, image)
-        values = np.asanyarray(image.dataobj)
+    return image
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """What goes wrong inside becomes a refusal of the file."""
+    try:
+        yield
     except FileError:
         raise
     except (EOFError, zlib.error) as error:
@@ -130,10 +224,6 @@ def _read_voxels(path: Path) -> tuple[np.ndarray, np.ndarray, bool]:
             expected="one .nii or .nii.gz file",
             todo="Convert or copy it again.",
         ) from error
-    if values.ndim > 3:
-        values = values.reshape(values.shape[:3])
-    coded = int(image.header["qform_code"]) > 0 or int(image.header["sform_code"]) > 0
-    return values, np.asarray(image.affine, float), coded
 
 
 def _check_header(path: Path, image: Any) -> None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ich_lstm.errors import FileError
+from ich_lstm.reading.aside import written_aside
 from ich_lstm.reading.header import SliceHeader
 from ich_lstm.reading.sources import FileRef
 from ich_lstm.reading.table import SCHEMA, SOURCE_FIELDS, Rows, source_columns, to_batch, to_ref
@@ -229,8 +230,6 @@ def mapped(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Rows:
 
 def write_parquet(batches: Iterator[pa.RecordBatch], schema: pa.Schema, path: Path) -> None:
     """Write a Parquet file batch by batch; it appears only when it is whole."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}")
-    with pq.ParquetWriter(aside, schema, compression="zstd") as writer:
+    with written_aside(path) as aside, pq.ParquetWriter(aside, schema, compression="zstd") as writer:
         for batch in batches:
             writer.write_batch(batch, row_group_size=PART_FILES)
-    os.replace(aside, path)

@@ -52,6 +52,7 @@ REASONS: dict[str, Reason] = {
     "codec_timeout": Reason("refused", "decoder took too long"),
     # a NIfTI file
     "not_nifti": Reason("refused", "unreadable NIfTI"),
+    "nifti_in_archive": Reason("refused", "NIfTI in an archive"),
     "four_dimensions": Reason("refused", "not three dimensions"),
     "not_finite": Reason("refused", "NaN or infinite values"),
     "not_hu": Reason("refused", "values that are not HU"),

@@ -156,7 +156,7 @@ def _load(series: Series, training: bool, slab_mm: float | None, allow_other_par
     for header in headers[:below]:
         account.drop(header, "neck", "a slice of the neck, below the head")
     origins = None if origins is None else origins[below:]
-    return finish_scan(scan, account, slab_mm=slab_mm, thickness_mm=_thickness(headers), origins_mm=origins)
+    return finish_scan(scan, account, slab_mm=slab_mm, thickness_mm=thickness_of(headers), origins_mm=origins)
 
 
 def without_neck(scan: Scan, name: str, account: Account, *, allow_other_part: bool = False) -> tuple[Scan, int]:
@@ -229,7 +229,8 @@ def finish_scan(
     return replace(scan, flags=account.flags())
 
 
-def _thickness(headers: Sequence[SliceHeader]) -> float | None:
+def thickness_of(headers: Sequence[SliceHeader]) -> float | None:
+    """Slice Thickness (0018,0050) in mm, the median; None if no slice tells it."""
     known = [header.thickness for header in headers if header.thickness is not None and 0 < header.thickness < math.inf]
     return float(np.median(known)) if known else None
 

@@ -109,6 +109,23 @@ def choose_series(
             candidate's reason is in the text.
     """
     ranked = rank_series(study, allow_contrast=allow_contrast, allow_other_part=allow_other_part)
+    return choose_among(study, ranked, series_uid, ledger=ledger)
+
+
+def choose_among(
+    study: Study, ranked: list[Candidate], series_uid: str | None = None, *, ledger: Ledger | None = None
+) -> Candidate:
+    """Choose the series that is to be read, as :func:`choose_series` does, where the ranking is there already.
+
+    Args:
+        study: The study.
+        ranked: What :func:`rank_series` gave.
+        series_uid: As of :func:`choose_series`.
+        ledger: As of :func:`choose_series`.
+
+    Raises:
+        StudyError: As :func:`choose_series`.
+    """
     chosen: Candidate | None = ranked[0] if ranked and ranked[0].eligible else None
     if series_uid is not None:
         named = [candidate for candidate in ranked if candidate.series.series_uid == series_uid] or [

@@ -119,6 +119,11 @@ def to_headers(table: pa.Table) -> list[SliceHeader]:
     return headers
 
 
+def values_of(headers: Sequence[SliceHeader], name: str) -> list[Any]:
+    """One field of each header."""
+    return headers.values(name) if isinstance(headers, HeaderRows) else [getattr(header, name) for header in headers]
+
+
 class HeaderRows(Sequence[SliceHeader]):
     """Some rows of a table as a sequence of headers, each made when it is asked for.
 
@@ -147,6 +152,13 @@ class HeaderRows(Sequence[SliceHeader]):
         chunk = 1024
         for start in range(0, len(self.rows), chunk):
             yield from to_headers(self.table.take(self.rows[start : start + chunk]))
+
+    def values(self, name: str) -> list[Any]:
+        """One field of each header, without making the others."""
+        if name != "source":
+            return self.table.take(self.rows)[name].to_pylist()
+        columns = self.table.take(self.rows).select(["path", "member"])
+        return [to_ref(*row.values()) for row in columns.to_pylist()]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)

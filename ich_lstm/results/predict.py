@@ -6,14 +6,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from ich_lstm.data.prepared import KEY_COLUMNS, key_rows
+from ich_lstm.data.submission import SampleSubmission, write_submission
 from ich_lstm.errors import ConfigError, IchLstmError, StudyError
 from ich_lstm.labels import LABELS
 from ich_lstm.learning.classifier import ScanClassifier
+from ich_lstm.learning.statistics import Estimate
 from ich_lstm.privacy import PRIVATE, ProjectKey, private_folder
 from ich_lstm.reading import (
     Candidate,
@@ -36,6 +39,7 @@ Progress = Callable[[str, int, int | None], None]
 
 SLICES, SCANS, MANIFEST = "slices.csv", "scans.csv", "manifest.json"
 KEY_TABLE, LEDGER_TABLE, SERIES_TABLE, PAGES = "key.csv", "ledger.csv", "series.csv", "pages"
+SUBMISSION = "submission.csv"
 
 
 class StudyResult(NamedTuple):
@@ -66,13 +70,14 @@ def predict_archive(
     allow_contrast: bool = False,
     allow_other_part: bool = False,
     estimate_share: bool = False,
+    submission: Path | None = None,
     progress: Progress | None = None,
 ) -> Iterator[StudyResult]:
     """Predict every study below some paths, and write the tables, the pages and the manifest.
 
     Shareable, with hashed ids: ``slices.csv``, ``scans.csv`` (a row for every study; ``status`` is ``ok`` or the reason code)
     and ``manifest.json``. In ``private/``: the key to the ids, the ledger of all files, the series of every study with the
-    reason for which each is or is not read, and a page per scan (a stack of slices shows the face).
+    reason for which each is or is not read, a page per scan (a stack of slices shows the face), and the submission.
 
     Args:
         classifier: The model.
@@ -84,6 +89,7 @@ def predict_archive(
         allow_other_part: Predict what is no head by its name or its pixels too.
         estimate_share: When all is predicted, estimate the share of positive scans without labels, and move the calibrated
             probabilities in the tables to it (not those on the pages); the manifest tells it, and what it assumes.
+        submission: RSNA's sample submission, to answer it when all is predicted.
         progress: Told how far it is.
 
     Yields:
@@ -91,9 +97,12 @@ def predict_archive(
 
     Raises:
         ConfigError: If ``out`` holds something already.
+        TableError: If the sample submission is malformed, which shows first; or an image of it has no probability, which shows
+            last, when all else is on disk.
     """
     tell = progress or (lambda what, done, total: None)
     allowed = {"allow_contrast": allow_contrast, "allow_other_part": allow_other_part}
+    sample = SampleSubmission.read(submission) if submission else None
     if estimate_share:
         check_estimable(classifier.calibration)
     folder = _PredictionFolder(out, key, classifier.calibration.columns if classifier.calibration else [])
@@ -127,16 +136,12 @@ def predict_archive(
             yield result
         folder.add(PRIVATE / LEDGER_TABLE, index.ledger.to_frame())
         files.update(index.ledger.counts())
-    estimated = move_to_estimated_share(out / SLICES, out / SCANS, classifier.calibration) if estimate_share else None
-    manifest = {
-        "ich_lstm": version("ich_lstm"),
-        "model": {"name": classifier.name, "hash": classifier.weights_hash()},
-        "labels": list(LABELS),
-        "calibration": describe_calibration(classifier.calibration, estimated),
-        "counts": {**counts, "files": {action: files[action] for action in ACTIONS}},
-        "private": folder.private_files(),
-    }
-    (out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    try:
+        if sample is not None:
+            folder.answer(sample)
+    finally:
+        estimated = move_to_estimated_share(out / SLICES, out / SCANS, classifier.calibration) if estimate_share else None
+        folder.write_manifest(classifier, estimated, {**counts, "files": {action: files[action] for action in ACTIONS}})
 
 
 def _predict_study(
@@ -243,6 +248,27 @@ class _PredictionFolder:
         self.add(PRIVATE / SERIES_TABLE, pd.DataFrame(rows))
         return lines
 
-    def private_files(self) -> list[str]:
-        """All files below ``private/``."""
-        return sorted(file.relative_to(self.out).as_posix() for file in (self.out / PRIVATE).rglob("*") if file.is_file())
+    def answer(self, sample: SampleSubmission) -> None:
+        """Write the submission from the tables that are on disk."""
+        columns = {Path(SLICES): ["scan_id", "slice", *LABELS], PRIVATE / KEY_TABLE: ["scan_id", "slice", "sop_uid"]}
+        slices, key = (
+            pd.read_csv(self.out / table, usecols=names, dtype=str)  # hashes and UIDs may look like numbers
+            if (self.out / table).exists()  # not if every study failed
+            else pd.DataFrame(columns=names)
+            for table, names in columns.items()
+        )
+        slices = slices.astype(dict.fromkeys(LABELS, np.float64))  # exactly: pandas' own parser may round the last bit
+        write_submission(slices, key, sample, self.out / PRIVATE / SUBMISSION)
+
+    def write_manifest(self, classifier: ScanClassifier, estimated: Estimate | None, counts: dict[str, Any]) -> None:
+        """What was made by which model, and which of the files are private."""
+        private = (file.relative_to(self.out).as_posix() for file in (self.out / PRIVATE).rglob("*") if file.is_file())
+        manifest = {
+            "ich_lstm": version("ich_lstm"),
+            "model": {"name": classifier.name, "hash": classifier.weights_hash()},
+            "labels": list(LABELS),
+            "calibration": describe_calibration(classifier.calibration, estimated),
+            "counts": counts,
+            "private": sorted(private),
+        }
+        (self.out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")

@@ -15,6 +15,50 @@ def test_makes_what_it_is_asked_for(tmp_path: Path) -> None:
     assert len(list((tmp_path / "heads/stage_2_train").iterdir())) == 18
 
 
+@pytest.mark.parametrize(
+    ("arguments", "labels"),
+    [
+        ([], "stage_2_train.csv"),
+        (["--layout", "rsna", "--test-patients", "1", "--repeated-rows", "--truncated-file"], "stage_2_sample_submission.csv"),
+        (["--layout", "cq500", "--thin-every", "0", "--archives", "--nested", "--boxes"], "reads.csv"),
+        (["--layout", "ct-ich", "--masks"], "hemorrhage_diagnosis_raw_ct.csv"),
+        (["--layout", "hospital", "--most-studies", "1", "--slice-rows"], "labels.csv"),
+    ],
+)
+def test_every_layout_can_be_had(arguments: list[str], labels: str, tmp_path: Path) -> None:
+    size = ["--patients", "1", "--slices", "8", "--size", "48", "--workers", "1"]
+    assert phantom.main(["--out", str(tmp_path / "heads"), *size, *arguments]) == 0
+    assert (tmp_path / "heads" / labels).is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--layout", "rsna", "--archives"], "--layout cq500"),
+        (["--slice-rows"], "--layout hospital"),
+        (["--layout", "cq50"], "cq500"),
+    ],
+)
+def test_an_option_of_another_layout_is_wrong_usage(
+    arguments: list[str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert phantom.main(["--out", str(tmp_path / "heads"), *arguments]) == 2
+    assert named in capsys.readouterr().err
+    assert not (tmp_path / "heads").exists()
+
+
+def test_the_options_are_those_of_the_constructors() -> None:
+    from dataclasses import fields
+
+    from ich_lstm.phantom import LAYOUTS, PhantomSettings
+
+    assert {name.replace("-", "_") for name in phantom.SETTINGS_OPTIONS} == {field.name for field in fields(PhantomSettings)}
+    in_code_only = {"byte_order_mark", "skills"}
+    assert list(phantom.LAYOUT_OPTIONS) == list(LAYOUTS)
+    for name, options in phantom.LAYOUT_OPTIONS.items():
+        assert {option.replace("-", "_") for option in options} == {field.name for field in fields(LAYOUTS[name])} - in_code_only
+
+
 def test_out_of_range_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert phantom.main(["--out", str(tmp_path / "heads"), "--patients", "0"]) == 2
     assert "patients" in capsys.readouterr().err

@@ -224,3 +224,59 @@ def test_thin_slices_are_averaged_for_a_model_of_thick_ones_only(model_folder: P
         (prediction,) = classifier.predict(tmp_path / "thin")
         assert len(prediction) == expected
         assert len(prediction.to_frame()) == 80
+
+
+class TestSubmission:
+    @staticmethod
+    def write_sample(path: Path, uids: list[str]) -> list[str]:
+        """A sample submission that asks for these images, in an order of its own; the identifiers as they stand in it."""
+        names = np.random.default_rng(0).permutation([f"{uid}_{label}" for uid in uids for label in LABELS]).tolist()
+        path.write_text("\n".join(["ID,Label", *(f"{name},0.5" for name in names)]) + "\n")
+        return names
+
+    @staticmethod
+    def answers(out: Path) -> dict[str, float]:
+        table = pd.read_csv(out / "private/submission.csv", dtype=str)
+        assert list(table.columns) == ["ID", "Label"]
+        return dict(zip(table["ID"], map(float, table["Label"]), strict=True))
+
+    def test_answers_the_sample_in_its_order(self, phantom: Path, heads: list, model_folder: Path, tmp_path: Path) -> None:
+        names = self.write_sample(tmp_path / "sample.csv", [uid for head in heads for uid in head.sop_uids])
+        assert run([phantom], model_folder, tmp_path / "out", "--submission", str(tmp_path / "sample.csv")) == 0
+        got = self.answers(tmp_path / "out")
+        assert list(got) == names
+        assert "private/submission.csv" in json.loads((tmp_path / "out/manifest.json").read_text())["private"]
+        slices, key = (pd.read_csv(tmp_path / "out" / name, dtype=str) for name in ("slices.csv", "private/key.csv"))
+        for row in slices.merge(key, on=["scan_id", "slice"]).to_dict("records"):
+            assert [got[f"{row['sop_uid']}_{label}"] for label in LABELS] == [float(row[label]) for label in LABELS]
+
+    def test_slices_of_a_slab_get_its_probability(self, model_folder: Path, tmp_path: Path) -> None:
+        make_series(tmp_path / "in", count=80, step=1.25, SliceThickness=1.25)
+        assert run([tmp_path / "in"], model_folder, tmp_path / "first") == 0
+        uids = pd.read_csv(tmp_path / "first/private/key.csv", dtype=str)["sop_uid"].tolist()
+        self.write_sample(tmp_path / "sample.csv", uids)
+        assert run([tmp_path / "in"], model_folder, tmp_path / "out", "--submission", str(tmp_path / "sample.csv")) == 0
+        got = self.answers(tmp_path / "out")
+        assert len(got) == 80 * len(LABELS)
+        assert len({got[f"{uid}_any"] for uid in uids}) <= 20
+
+    def test_none_where_an_image_was_refused(
+        self, archive: Path, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.write_sample(tmp_path / "sample.csv", [path.stem for path in archive.rglob("*.dcm")])
+        assert run([archive], model_folder, tmp_path / "out", "--submission", str(tmp_path / "sample.csv")) == 1
+        error = capsys.readouterr().err
+        assert "TableError[no_probability]" in error
+        assert "12 images" in error
+        assert not (tmp_path / "out/private/submission.csv").exists()
+        assert json.loads((tmp_path / "out/manifest.json").read_text())["counts"]["predicted"] == 2
+
+    def test_none_where_everything_was_refused(self, archive: Path, model_folder: Path, tmp_path: Path) -> None:
+        self.write_sample(tmp_path / "sample.csv", ["ID_a"])
+        assert run([archive / "study-1"], model_folder, tmp_path / "out", "--submission", str(tmp_path / "sample.csv")) == 1
+        assert not (tmp_path / "out/private/submission.csv").exists()
+
+    def test_a_bad_sample_stops_before_anything_is_read(self, archive: Path, model_folder: Path, tmp_path: Path) -> None:
+        (tmp_path / "sample.csv").write_text("ID,Label\nID_a_any,0.5\n")
+        assert run([archive], model_folder, tmp_path / "out", "--submission", str(tmp_path / "sample.csv")) == 1
+        assert not (tmp_path / "out").exists()

@@ -52,6 +52,51 @@ def test_wrong_usage(arguments: list[str]) -> None:
     assert prepare.main(arguments) == 2
 
 
+def test_clipped_and_with_choices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i, name in enumerate(("PLAIN 5MM", "THIN STND")):
+        make_series(tmp_path / f"in/study 1/{i}", SeriesInstanceUID=f"1.{i}", SeriesDescription=name)
+    choices = tmp_path / "choices.csv"
+    choices.write_text("study,series\nstudy 1,THIN STND\n")
+    arguments = [str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--clip", "-250", "450", "--choices", str(choices)]
+    assert prepare.main(arguments) == 0
+    folder = PreparedFolder.open(tmp_path / "out")
+    assert folder.preprocessing.clip == (-250, 450)
+    assert [scan.series_uid for scan in folder.scans] == ["1.1"]
+    hu = read_cached(folder.scans[0].cache_path).hu
+    assert (hu.min(), hu.max()) == (-250, 450)
+    choices.write_text("study,series\nstudy 9,THIN STND\n")
+    assert prepare.main(arguments) == 1
+    assert "'study 9'" in capsys.readouterr().err
+
+
+def test_a_model_that_looks_beyond_the_clipped_hu_is_refused(
+    phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = str(phantom / "stage_2_train.csv")
+    prepared = ["--out", str(tmp_path / "prepared"), "--size", "32", "--clip", "-250", "450", "--labels", labels]
+    assert prepare.main([str(phantom), *prepared]) == 0
+    capsys.readouterr()
+    model = ["--model.backbone=resnet10t", "--model.pretrained=false", "--model.hidden_size=8", "--trainer.max_epochs=1"]
+    cache = tmp_path / "cache"
+    raw = [str(phantom), "--data.clip", "[-250, 450]", "--data.size=32", "--data.cache_dir", str(cache)]
+    for i, root in enumerate(([str(tmp_path / "prepared")], raw)):
+        run = ["--data.root", *root, "--data.labels", labels, "--data.num_workers=0", "--out", str(tmp_path / f"run{i}")]
+        assert train.main([*run, *model]) == 2
+        said = capsys.readouterr().err
+        assert "window_beyond_clip" in said
+        assert "[-250, 450]" in said
+        assert "width 2800" in said
+    assert not cache.exists()  # before anything was cached
+
+
+def test_a_check_into_the_source_does_not_count_its_own_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_series(tmp_path / "in/a")
+    (tmp_path / "labels.csv").write_text("series_uid,any\n1.2.3.100.1,1\n")
+    for labels in ([], [], ["--labels", str(tmp_path / "labels.csv")], ["--labels", str(tmp_path / "labels.csv")]):
+        assert prepare.main([str(tmp_path / "in"), "--check", "--out", str(tmp_path / "in/checked"), *labels]) == 0
+        assert capsys.readouterr().out.startswith("8 files: 8 used")
+
+
 def test_missing_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert prepare.main([str(tmp_path / "nothing"), "--out", str(tmp_path / "out")]) == 1
     assert "SourceError[missing_path]" in capsys.readouterr().err
@@ -100,8 +145,8 @@ def test_two_kernels_under_one_series_uid_are_two_scans(tmp_path: Path) -> None:
     make_series(
         tmp_path / "in/bone", count=24, ConvolutionKernel="H60s", change=lambda i: {"SOPInstanceUID": f"1.2.3.4.9.{i}"}, **uids
     )
-    (tmp_path / "labels.csv").write_text("series_uid,any,patient_id\n1.2.3.4,1,a\n")
-    out = ["--out", str(tmp_path / "out"), "--size", "32", "--labels", str(tmp_path / "labels.csv")]
+    (tmp_path / "labels.csv").write_text("file,any\nsoft/0.dcm,1\nbone/0.dcm,1\n")
+    out = ["--allow-unlabelled", "--out", str(tmp_path / "out"), "--size", "32", "--labels", str(tmp_path / "labels.csv")]
     assert prepare.main([str(tmp_path / "in"), *out]) == 0
     folder = PreparedFolder.open(tmp_path / "out")
     assert len({scan.scan_id for scan in folder.scans}) == len(folder.scans) == 2

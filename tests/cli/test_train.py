@@ -55,7 +55,11 @@ class TestRunFolder:
             "model/model.safetensors",
             "predictions/slices.csv",
             "predictions/scans.csv",
+            "audit.html",
+            "audit.json",
+            "private/audit_rows.csv",
             "private/config.yaml",
+            "private/split.json",
         } <= names
 
     def test_results_have_both_models_and_levels(self, run: Path) -> None:

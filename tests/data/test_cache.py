@@ -1,13 +1,16 @@
 """Scans on disk."""
 
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ich_lstm.data.cache import CachedScan, ScanCache, read_cached, write_cached
+from ich_lstm.data.cache import CachedScan, ScanCache, encode_scan, file_checksum, read_cached, write_cached
 from ich_lstm.errors import CacheError
 from ich_lstm.pixels.preprocess import Preprocessing
+from ich_lstm.reading import FileRef, SliceHeader
 from ich_lstm.scan import Note
 
 
@@ -40,6 +43,19 @@ class TestRoundTrip:
         assert len(read_cached(tmp_path / "a.b2nd").hu) == 7
         assert [file.name for file in tmp_path.iterdir()] == ["a.b2nd"]
 
+    @pytest.mark.parametrize("slices", [slice(2, 4), slice(None, None, -1), [3], [4, 0, 2], [-1, 1, 1], []])
+    def test_some_slices(self, tmp_path: Path, slices: slice | list[int]) -> None:
+        scan = make_cached(5)
+        write_cached(tmp_path / "a.b2nd", scan)
+        part = read_cached(tmp_path / "a.b2nd", slices)
+        np.testing.assert_array_equal(part.hu, scan.hu[slices])
+        np.testing.assert_array_equal(part.positions_mm, scan.positions_mm[slices])
+        assert list(part.slice_ids) == np.array(scan.slice_ids, object)[slices].tolist()
+        assert part.hu.dtype == np.int16
+
+    def test_the_same_scan_is_the_same_file(self, tmp_path: Path) -> None:
+        assert encode_scan(make_cached()) == encode_scan(make_cached())
+
     def test_the_network_may_write_into_what_was_read(self, tmp_path: Path) -> None:
         write_cached(tmp_path / "a.b2nd", make_cached())
         read_cached(tmp_path / "a.b2nd").hu[:] = 0
@@ -71,39 +87,59 @@ class TestDamage:
         with pytest.raises(CacheError):
             read_cached(path)
 
-    def test_a_changed_byte_never_gives_other_pixels(self, tmp_path: Path) -> None:
+    def test_a_changed_byte_never_gives_another_scan(self, tmp_path: Path) -> None:
         path = tmp_path / "a.b2nd"
         scan = make_cached()
         write_cached(path, scan)
-        whole = path.read_bytes()
-        for place in range(len(whole) // 4, 3 * len(whole) // 4, len(whole) // 40):  # where the pixels are
+        whole, checksum = path.read_bytes(), file_checksum(path)
+        caught = 0
+        for place in range(0, len(whole), len(whole) // 200):
             path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+            assert file_checksum(path) != checksum
             try:
                 back = read_cached(path)
             except CacheError:
+                caught += 1
                 continue
             np.testing.assert_array_equal(back.hu, scan.hu)
+            np.testing.assert_array_equal(back.positions_mm, scan.positions_mm)
+            assert back[2:] == scan[2:]
+        assert caught > 100
 
-    def test_the_error_names_the_file_and_no_path(self, tmp_path: Path) -> None:
+    def test_slices_beside_a_damaged_one_can_be_read(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.b2nd"
+        write_cached(path, make_cached())
+        whole = path.read_bytes()
+        path.write_bytes(whole[:2000] + bytes([whole[2000] ^ 1]) + whole[2001:])  # in one of the five
+        good = []
+        for i in range(5):
+            with suppress(CacheError):
+                good.append(len(read_cached(path, [i]).hu))
+        assert len(good) == 4
+
+    def test_the_error_names_the_file_and_the_command_and_no_path(self, tmp_path: Path) -> None:
         with pytest.raises(CacheError) as caught:
             read_cached(tmp_path / "a.b2nd")
-        assert "a.b2nd" in caught.value.where
+        assert caught.value.where == "a.b2nd"
+        assert "ich-prepare" in caught.value.todo
 
 
 class TestScanCache:
     def test_names_tell_content_and_preprocessing_apart(self, tmp_path: Path) -> None:
+        one, two = (SliceHeader(source=FileRef(tmp_path / uid), sop_uid=uid, slope=1.0) for uid in ("1.1", "1.2"))
         cache = ScanCache(tmp_path / "deep" / "cache", Preprocessing(size=32))
-        path = cache.path("7f3a", ["1.2", "1.1"])
+        path = cache.path("7f3a", [two, one])
         assert path.parent == tmp_path / "deep" / "cache"
         assert path.parent.is_dir()
-        assert cache.path("7f3a", ["1.1", "1.2"]) == path
+        assert cache.path("7f3a", [one, replace(two, source=FileRef(Path("moved")))]) == path
+        settings = [Preprocessing(size=64), Preprocessing(size=32, crop="none"), Preprocessing(size=32, clip=(-250, 450))]
         others = [
-            cache.path("7f3b", ["1.1", "1.2"]),
-            cache.path("7f3a", ["1.1"]),
-            ScanCache(cache.folder, Preprocessing(size=64)).path("7f3a", ["1.1", "1.2"]),
-            ScanCache(cache.folder, Preprocessing(size=32, crop="none")).path("7f3a", ["1.1", "1.2"]),
+            cache.path("7f3b", [one, two]),
+            cache.path("7f3a", [one]),
+            cache.path("7f3a", [one, replace(two, slope=2.0)]),
+            *(ScanCache(cache.folder, setting).path("7f3a", [one, two]) for setting in settings),
         ]
-        assert len({path, *others}) == 5
+        assert len({path, *others}) == 7
         assert "1.1" not in path.name
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ich_lstm import ScanDataModule
+from ich_lstm.data.balance import balanced_weights
 from ich_lstm.data.batch import ScanBatch
 from ich_lstm.data.prepared import PreparedFolder
 from ich_lstm.errors import ConfigError, SourceError, TableError
@@ -100,13 +101,73 @@ class TestScanDataModule:
         assert all(len(batch.lengths) <= 2 for batch in data.train_dataloader())
         assert all(int(batch.lengths.sum()) <= 36 for batch in data.train_dataloader())
 
+    @pytest.mark.parametrize("settings", [{"slices_per_sample": 5}, {"slices_per_sample": 3, "sample": "random"}])
+    def test_parts_in_training_and_whole_scans_in_evaluation(self, module, settings: dict) -> None:
+        data = module(**settings)
+        assert {int(length) for batch in data.train_dataloader() for length in batch.lengths} == {settings["slices_per_sample"]}
+        for loader in (data.val_dataloader(), data.test_dataloader(), data.evaluation_loader("train")):
+            assert {int(length) for batch in loader for length in batch.lengths} == {12}
+
+    def test_every_slice_once_in_an_epoch(self, module) -> None:
+        data = module(slices_per_sample=5, sample="every", slices_per_batch=10, augment=None)
+        given = Counter(image.numpy().tobytes() for batch in data.train_dataloader() for image in batch.hu)
+        whole = Counter(image.numpy().tobytes() for batch in data.evaluation_loader("train") for image in batch.hu)
+        assert given == whole
+
+    def test_balance(self, module) -> None:
+        data = module(split=(1, 0.01, 0), balance=True, slices_per_batch=12)
+        scans = data.scans["train"]
+        weights = balanced_weights([scan.slice_labels for scan in scans], np.array([scan.scan_labels for scan in scans]))
+        loader = data.train_dataloader()
+        drawn: Counter = Counter()
+        for epoch in range(10):
+            loader.sampler.set_epoch(epoch)
+            drawn.update(ids_of(list(loader)))
+        assert np.ptp(weights) > 0.2
+        np.testing.assert_allclose([drawn[scan.scan_id] for scan in scans], 10 * weights, atol=5)
+        assert sorted(ids_of(list(data.evaluation_loader("train")))) == sorted(scan.scan_id for scan in scans)
+
     def test_labels_are_known_or_nan(self, module, prepared: PreparedFolder, tmp_path: Path) -> None:
         rows = prepared.key.groupby("series_uid", sort=False)["sop_uid"].first()
         table = tmp_path / "labels.csv"
         table.write_text("sop_uid,any\n" + "".join(f"{uid},{i % 2}\n" for i, uid in enumerate(rows)))
-        (batch, *_) = module(labels=str(table)).train_dataloader()
+        (batch, *_) = module(labels=str(table), allow_unlabelled=True).train_dataloader()
         assert torch.isfinite(batch.slice_labels[:, -1]).sum() == len(batch.lengths)
         assert np.isin(batch.slice_labels[batch.slice_labels.isfinite()].numpy(), [0, 1]).all()
+
+
+class TestSplit:
+    def patients(self, data: ScanDataModule) -> dict[str, set[str]]:
+        return {part: {scan.patient_id for scan in scans} for part, scans in data.scans.items()}
+
+    def test_the_run_s_seed_moves_nobody(self, module) -> None:
+        assert self.patients(module(seed=1)) == self.patients(module(seed=2))
+        assert any(self.patients(module(split_seed=seed)) != self.patients(module()) for seed in (1, 2, 3))
+
+    def test_a_split_file_is_made_and_then_kept(self, module, tmp_path: Path) -> None:
+        path = tmp_path / "split.json"
+        first = module(split_file=str(path), split_seed=1)
+        text = path.read_text()
+        again = module(split_file=str(path), split_seed=2, split=(0.5, 0.5, 0))
+        assert self.patients(again) == self.patients(first)
+        assert path.read_text() == text
+
+    def test_every_patient_is_held_out_in_one_fold(self, module) -> None:
+        held_out = [self.patients(module(folds=3, fold=fold))["test"] for fold in range(3)]
+        assert sum(map(len, held_out)) == len(set.union(*held_out)) == 6
+
+    def test_a_table_of_one_s_own_decides(self, module, tmp_path: Path) -> None:
+        patients = sorted(set.union(*self.patients(module()).values()))
+        rows = [f"{patient},{'train' if i < 4 else 'validation'}" for i, patient in enumerate(patients)]
+        (tmp_path / "split.csv").write_text("patient_id,part\n" + "\n".join(rows))
+        data = module(split_file=str(tmp_path / "split.csv"))
+        assert self.patients(data) == {"train": set(patients[:4]), "validation": set(patients[4:]), "test": set()}
+
+    def test_the_audit_is_there_after_setup(self, module) -> None:
+        data = module()
+        assert data.audit.stops == ()
+        assert data.audit.summary["parts"]["train"]["patients"] == 2
+        assert data.patients.parts().keys() == set.union(*self.patients(data).values())
 
 
 class TestRefused:
@@ -141,7 +202,9 @@ class TestRefused:
         data.setup()
         assert sum(map(len, data.scans.values())) == 6
 
-    @pytest.mark.parametrize("changes", [{"slices_per_batch": 0}, {"scans_per_batch": 0}, {"num_workers": -1}, {"size": 3}])
+    @pytest.mark.parametrize(
+        "changes", [{"slices_per_batch": 0}, {"scans_per_batch": 0}, {"num_workers": -1}, {"size": 3}, {"slices_per_sample": 0}]
+    )
     def test_settings_out_of_range(self, changes: dict) -> None:
         with pytest.raises(ConfigError):
             ScanDataModule("somewhere", **changes)
@@ -168,3 +231,37 @@ def test_loading_leaves_torch_s_random_state_alone(phantom: Path, tmp_path: Path
     before = torch.get_rng_state()
     assert len(list(data.train_dataloader())) > 0
     assert torch.equal(before, torch.get_rng_state())
+
+
+class TestLabelFiles:
+    def test_several_count_together(self, module, phantom: Path, prepared: PreparedFolder, tmp_path: Path) -> None:
+        rows = (phantom / "stage_2_train.csv").read_text().splitlines()
+        by_any = [row.replace("_any,", ",") for row in rows if "_any," in row]
+        by_any = [f"{name},{value}" for name, _, value in (row.rpartition(",") for row in by_any)]
+        (tmp_path / "any.csv").write_text("\n".join(["sop_uid,any", *by_any]) + "\n")
+        first = prepared.scans[0]
+        (tmp_path / "scans.csv").write_text(f"series_uid,study_date,any\n{first.series_uid},20200229,\n")
+        data = module(labels=[str(tmp_path / "any.csv"), str(tmp_path / "scans.csv")])
+        scans = {scan.scan_id: scan for scans in data.scans.values() for scan in scans}
+        assert len(scans) == len(prepared.scans)
+        assert scans[first.scan_id].study_date == "2020-02-29"
+
+    def test_those_that_contradict_each_other_stop(self, module, phantom: Path, prepared: PreparedFolder, tmp_path: Path) -> None:
+        (tmp_path / "scans.csv").write_text("".join(["series_uid,any\n", *(f"{s.series_uid},0\n" for s in prepared.scans)]))
+        with pytest.raises(TableError) as caught:
+            module(labels=[str(phantom / "stage_2_train.csv"), str(tmp_path / "scans.csv")])
+        assert caught.value.code == "contradicting_rows"
+        assert "scans.csv:" in caught.value.where
+
+    def test_a_type_without_any_may_be_repaired(self, module, phantom: Path, tmp_path: Path) -> None:
+        rows = (phantom / "stage_2_train.csv").read_text().splitlines()
+        path = tmp_path / "stage_2_train.csv"
+        path.write_text("\n".join(row[:-1] + "0" if "_any," in row else row for row in rows) + "\n")
+        with pytest.raises(TableError) as caught:
+            module(labels=str(path))
+        assert caught.value.code == "any_contradicts_types"
+        right, repaired = (
+            {scan.scan_id: scan.slice_labels.tolist() for scans in data.scans.values() for scan in scans}
+            for data in (module(), module(labels=str(path), repair_any=True))
+        )
+        assert repaired == right

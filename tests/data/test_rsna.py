@@ -54,6 +54,15 @@ class TestReadRsnaLabels:
         assert len(table) == 1
         assert "2" in table.flags[0]
 
+    def test_an_image_that_stands_twice_counts_once(self, tmp_path: Path) -> None:
+        path = write_rsna(tmp_path / "t.csv", {"0": (0, 1, 0, 0, 0, 1), "1": (0,) * 6})
+        header, *rows = path.read_text().splitlines()
+        path.write_text("\n".join([header, *rows, *rows[:6]]) + "\n")
+        table = read_label_table(path)
+        assert table.rows[["name", "any", "line"]].to_numpy().tolist() == [["ID_0", 1, 2], ["ID_1", 0, 8]]
+        assert table.flags[0].startswith("6 repeated rows")
+        assert "line 14, 15, 16, 17, 18, 19" in table.flags[0]
+
     def test_contradicting_repetitions_stop(self, tmp_path: Path) -> None:
         path = write_rsna(tmp_path / "t.csv", {"0": (0,) * 6}, extra="ID_0_any,1\n")
         with pytest.raises(TableError) as caught:
@@ -88,6 +97,33 @@ class TestReadRsnaLabels:
         with pytest.raises(TableError) as caught:
             read_label_table(write_rsna(tmp_path / "t.csv", {"0": (1, 0, 0, 0, 0, 0)}))
         assert caught.value.code == "any_contradicts_types"
+
+    def test_a_type_without_any_is_repaired_if_told(self, tmp_path: Path) -> None:
+        path = write_rsna(tmp_path / "t.csv", {"0": (1, 0, 0, 0, 0, 0), "1": (0,) * 6})
+        table = read_label_table(path, repair_any=True)
+        assert table.rows["any"].tolist() == [1, 0]
+        assert "1 rows" in table.flags[0]
+
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+    @pytest.mark.parametrize("end", ["\n", "\r\n"])
+    def test_byte_order_mark_and_line_ends(self, tmp_path: Path, encoding: str, end: str) -> None:
+        path = write_rsna(tmp_path / "t.csv", {"0": (0, 0, 0, 0, 1, 1)})
+        path.write_bytes(path.read_text().replace("\n", end).encode(encoding))
+        assert read_label_table(path).rows["name"].tolist() == ["ID_0"]
+
+    def test_a_missing_header_stops(self, tmp_path: Path) -> None:
+        path = write_rsna(tmp_path / "t.csv", {"0": (0,) * 6})
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+        with pytest.raises(TableError) as caught:
+            read_label_table(path)
+        assert caught.value.code == "missing_columns"
+
+    def test_the_first_ten_rows_are_named_and_all_are_counted(self, tmp_path: Path) -> None:
+        path = write_rsna(tmp_path / "t.csv", {"0": (0,) * 6}, extra="ID_0_any,7\n" * 500)
+        with pytest.raises(TableError) as caught:
+            read_label_table(path)
+        assert "line 8, 9, 10, 11, 12, 13, 14, 15, 16, 17 and 490 more" in caught.value.where
+        assert "500 rows" in caught.value.got
 
     @pytest.mark.parametrize("text", ["ID,Label\n", "ID,Label\nID_0_any,0,1\n", 'ID,Label\nID_0_any,"0\n'])
     def test_no_table(self, tmp_path: Path, text: str) -> None:

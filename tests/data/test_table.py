@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from ich_lstm import LABELS
+from ich_lstm.data.cq500 import FINDINGS
 from ich_lstm.data.labelled import LabelTable
-from ich_lstm.data.table import read_label_table
+from ich_lstm.data.table import read_label_table, read_label_tables
 from ich_lstm.errors import TableError
 
 Write = Callable[[str | bytes], Path]
@@ -100,6 +101,47 @@ class TestReadLabelTable:
         assert table.rows["name"].tolist() == ["1.2.3"]
 
 
+class TestNames:
+    def test_studies_by_accession_number(self, write: Write) -> None:
+        table = read_label_table(write("accession_number,any\n0012345,1\n"))
+        assert table.rows[["kind", "name"]].to_numpy().tolist() == [["accession_number", "0012345"]]
+
+    def test_slices_of_a_file_by_their_number(self, write: Write) -> None:
+        table = read_label_table(write("file,slice,any\na/049.nii,12,1\na/049.nii,013,0\na/050.nii,3.0,0\na/051.nii,,1\n"))
+        assert table.rows["name"].tolist() == ["a/049.nii#12", "a/049.nii#13", "a/050.nii#3", "a/051.nii"]
+        assert set(table.rows["kind"]) == {"file"}
+
+    @pytest.mark.parametrize("number", ["0", "-1", "1.5", "one", "1#2"])
+    def test_numbers_of_slices_are_from_1(self, refused: Callable, number: str) -> None:
+        error = refused(f"file,slice,any\na.nii,1,1\na.nii,{number},1\n")
+        assert error.code == "bad_slice_number"
+        assert "line 3" in error.where
+
+    def test_a_number_without_a_file_stops(self, refused: Callable) -> None:
+        error = refused("file,folder,slice,any\na.nii,,1,1\n,case,2,1\n")
+        assert error.code == "slice_without_file"
+        assert "line 3" in error.where
+
+    def test_folder_names_are_no_column(self, refused: Callable) -> None:
+        assert refused("folder_name,any\ncase,1\n").code == "missing_columns"
+
+
+class TestStudyDates:
+    def test_iso_or_dicom(self, write: Write) -> None:
+        table = read_label_table(write("sop_uid,study_date,any\n1,2020-02-29,1\n2,20191231,1\n3,,1\n"))
+        assert table.rows["study_date"].tolist() == ["2020-02-29", "2019-12-31", ""]
+
+    @pytest.mark.parametrize("date", ["31.12.2019", "12/31/2019", "2019-13-01", "20190230", "2019", "2019-1-1", "2019-0101", "x"])
+    def test_others_stop(self, refused: Callable, date: str) -> None:
+        error = refused(f"sop_uid,study_date,any\n1,20200101,1\n2,{date},1\n")
+        assert error.code == "bad_date"
+        assert date in error.got
+        assert "line 3" in error.where
+
+    def test_without_the_column_they_are_unknown(self, write: Write) -> None:
+        assert read_label_table(write("sop_uid,any\n1,1\n")).rows["study_date"].tolist() == [""]
+
+
 class TestWhatFollows:
     def test_empty_cells_are_unknown(self, write: Write) -> None:
         table = read_label_table(write("sop_uid,epidural,subdural,any\n1,,,\n2,1,,1\n3,0,,\n"))
@@ -124,6 +166,19 @@ class TestWhatFollows:
         error = refused("sop_uid,epidural,any\n1,0,0\n2,1,0\n")
         assert error.code == "any_contradicts_types"
         assert "line 3" in error.where
+
+    def test_a_type_without_any_is_repaired_if_told(self, write: Write) -> None:
+        table = read_label_table(write("sop_uid,epidural,any\n1,0,0\n2,1,0\n3,1,1\n"), repair_any=True)
+        assert table.rows["any"].tolist() == [0, 1, 1]
+        assert "1 rows" in table.flags[0]
+        assert "line 3" in table.flags[0]
+
+    def test_flags_name_the_first_ten_rows(self, write: Write) -> None:
+        types = "epidural,intraparenchymal,intraventricular,subarachnoid,subdural"
+        rows = "".join(f"{i},0,0,0,0,0,1\n" for i in range(30))
+        (flag,) = read_label_table(write(f"sop_uid,{types},any\n{rows}")).flags
+        assert flag.startswith("30 rows")
+        assert flag.endswith("line 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 20 more")
 
     def test_equal_repetitions_are_dropped_and_counted(self, write: Write) -> None:
         table = read_label_table(write("sop_uid,any\n1,1\n2,0\n1,1\n1,1\n"))
@@ -182,6 +237,24 @@ class TestRefused:
             flags = str(error)
         assert "subdurall" in flags
 
+    @pytest.mark.parametrize(
+        ("column", "meant"),
+        [
+            ("SOPInstanceUID", "sop_uid"),
+            ("PatientID", "patient_id"),
+            ("SDH", "subdural"),
+            ("Accession Number", "accession_number"),
+        ],
+    )
+    def test_other_words_for_a_column_are_asked_about(self, write: Write, column: str, meant: str) -> None:
+        text = "file,epidural" if meant != "epidural" else "file,any"
+        (flag,) = read_label_table(write(f"{text},{column}\na,1,1\n")).flags
+        assert f"{column} is not read" in flag
+        assert meant in flag
+
+    def test_semicolons_are_named(self, refused: Callable) -> None:
+        assert "commas" in refused("sop_uid;any\n1;1\n").todo
+
     @pytest.mark.parametrize("header", ["sop_uid,reader", "any,epidural", "sop_uid;any"])
     def test_keys_and_labels_are_needed(self, refused: Callable, header: str) -> None:
         assert refused(f"{header}\n1,1\n").code == "missing_columns"
@@ -226,3 +299,36 @@ class TestRefused:
         assert caught.value.code == "missing_table"
         with pytest.raises(TableError):
             read_label_table(tmp_path)
+
+
+class TestReadLabelTables:
+    @pytest.fixture
+    def two(self, tmp_path: Path) -> list[Path]:
+        paths = [tmp_path / "slices.csv", tmp_path / "scans/scans.csv"]
+        paths[1].parent.mkdir()
+        paths[0].write_text("sop_uid,any\n1,1\n1,1\n")
+        paths[1].write_text("series_uid,epidural\n2,0\n3,1\n")
+        return paths
+
+    def test_rows_of_all(self, two: list[Path]) -> None:
+        table = read_label_tables(two)
+        assert table.rows["kind"].tolist() == ["sop_uid", "series_uid", "series_uid"]
+        assert table.rows["line"].tolist() == ["slices.csv:2", "scans/scans.csv:2", "scans/scans.csv:3"]
+        assert labels_of(table)[2] == [1, None, None, None, None, 1]
+        assert table.source == two[0].parent
+        (flag,) = table.flags
+        assert flag.startswith("slices.csv: 1 repeated rows")
+
+    def test_one_is_read_as_it_is(self, two: list[Path]) -> None:
+        table = read_label_tables([two[1], str(two[1])])
+        assert table.source == two[1]
+        assert table.rows["line"].tolist() == [2, 3]
+
+    def test_each_kind_by_its_own_header(self, two: list[Path], tmp_path: Path) -> None:
+        reads = ",".join(f"R{i}:{finding}" for i in (1, 2, 3) for finding in FINDINGS)
+        (tmp_path / "reads.csv").write_text(f"name,Category,{reads}\nCQ500-CT-7,B2,{','.join(['0'] * 3 * len(FINDINGS))}\n")
+        (tmp_path / "boxes.csv").write_text("SOPInstanceUID,data,labelName\n1.2,,Subdural\n")
+        table = read_label_tables([*two, tmp_path / "reads.csv", tmp_path / "boxes.csv"])
+        assert table.rows["kind"].tolist()[3:] == ["folder_name", "sop_uid"]
+        assert table.strata is not None
+        assert table.strata["category"].tolist() == ["B2"]

@@ -6,6 +6,7 @@ from scipy import ndimage
 
 from ich_lstm.labels import HEMORRHAGE_TYPES, LABELS
 from ich_lstm.phantom import VISIBLE_HU_MM2, PhantomSettings, make_head
+from ich_lstm.phantom.patient import draw_patient
 
 
 class TestShapes:
@@ -74,12 +75,11 @@ class TestLabels:
 
     def test_the_visible_amount_is_what_the_image_shows(self):
         # The same head without its blood: the difference of the images, added up, is the visible amount.
-        for patient in range(24):
-            with_blood = make_head(PhantomSettings(seed=5, size=128, slices=16, prevalence=1.0, noise=0.0), patient)
-            types = with_blood.slice_labels[:, :5].any(axis=0)
-            if types.sum() == 1 and types[HEMORRHAGE_TYPES.index("subarachnoid")]:
-                break
-        without = make_head(PhantomSettings(seed=5, size=128, slices=16, prevalence=0.0, noise=0.0), patient)
+        settings = PhantomSettings(seed=5, size=128, slices=16, prevalence=1.0, noise=0.0, difficulty=0.0)
+        alone = (p for p in range(99) if [lesion.kind for lesion in draw_patient(settings, p).lesions] == ["subarachnoid"])
+        patient = next(alone)
+        with_blood = make_head(settings, patient)
+        without = make_head(PhantomSettings(seed=5, size=128, slices=16, prevalence=0.0, noise=0.0, difficulty=0.0), patient)
         brighter = (with_blood.hu.astype(float) - without.hu).sum(axis=(1, 2)) * with_blood.spacing_mm[1] ** 2
         visible = with_blood.visible.sum(axis=1)
         assert visible.max() > 5 * VISIBLE_HU_MM2
@@ -96,8 +96,37 @@ class TestLabels:
         seen = np.array([head.slice_labels.any(axis=0) for head in bleeding_heads])
         assert seen.any(axis=0).all()
 
+    def test_old_blood_counts_by_how_much_darker_it_is(self, hard_heads):
+        calm = [(patient, scan) for patient, scan in hard_heads if not scan.findings & {"motion", "metal"}]
+        old = [scan for patient, scan in calm if [lesion.blood.age for lesion in patient.lesions] == ["chronic"]]
+        assert old
+        for scan in old:
+            mask = ndimage.binary_erosion(scan.masks[HEMORRHAGE_TYPES.index("subdural")], np.ones((1, 3, 3)))
+            assert np.median(scan.hu[mask]) < 27
+            assert scan.slice_labels[:, LABELS.index("subdural")].any()
+
+    def test_a_collection_as_dense_as_brain_is_labelled(self):
+        settings = PhantomSettings(seed=5, size=96, slices=12, prevalence=1.0, noise=0.0, difficulty=1.0)
+        isodense = (
+            p
+            for p in range(2000)
+            if [(part.kind, part.blood.age, part.blood.pattern) for part in draw_patient(settings, p).lesions]
+            == [("subdural", "subacute", "even")]
+        )
+        assert make_head(settings, next(isodense)).slice_labels[:, LABELS.index("subdural")].any()
+
 
 class TestDeterminism:
+    def test_the_noise_changes_nothing_else(self):
+        quiet, loud = (make_head(PhantomSettings(size=48, slices=8, prevalence=1.0, noise=noise), 1) for noise in (0.0, 2.0))
+        assert np.array_equal(quiet.masks, loud.masks)
+        assert quiet.findings == loud.findings
+        assert not np.array_equal(quiet.hu, loud.hu)
+
+    def test_the_difficulty_leaves_the_head_as_it_is(self):
+        easy, hard = (draw_patient(PhantomSettings(difficulty=difficulty), 3).head for difficulty in (0.0, 1.0))
+        assert (easy.scale, easy.atrophy, easy.white_hu) == (hard.scale, hard.atrophy, hard.white_hu)
+
     def test_a_patient_does_not_depend_on_the_number_of_patients(self):
         one = make_head(PhantomSettings(patients=1, size=48, slices=8), 3)
         many = make_head(PhantomSettings(patients=500, size=48, slices=8), 3)

@@ -16,6 +16,8 @@ from ich_lstm.phantom import PhantomSettings
         {"prevalence": 1.2},
         {"prevalence": float("nan")},
         {"noise": -1.0},
+        {"difficulty": 1.01},
+        {"masks": 1},
     ],
 )
 def test_a_value_out_of_range_is_refused_and_named(bad):

@@ -1,23 +1,22 @@
-import csv
-import re
+import zipfile
 from pathlib import Path
 
-import numpy as np
-import pydicom
 import pytest
 
 from ich_lstm.errors import ConfigError
-from ich_lstm.labels import LABELS
-from ich_lstm.phantom import PhantomSettings, make_head, write_phantom
+from ich_lstm.phantom import LAYOUTS, Cq500Layout, HospitalLayout, Layout, PhantomSettings, RsnaLayout, write_phantom
 
 SETTINGS = PhantomSettings(patients=6, slices=8, size=48, seed=11, prevalence=0.8)
 
-RSNA_FIELDS = {
-    "SOPInstanceUID", "Modality", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "StudyID",
-    "ImagePositionPatient", "ImageOrientationPatient", "SamplesPerPixel", "PhotometricInterpretation", "Rows", "Columns",
-    "PixelSpacing", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "WindowCenter", "WindowWidth",
-    "RescaleIntercept", "RescaleSlope", "PixelData",
-}  # fmt: skip
+SMALL = PhantomSettings(patients=2, slices=8, size=48, seed=11, prevalence=1.0, masks=True)
+
+FULL_LAYOUTS: dict[str, Layout] = {
+    "rsna": RsnaLayout(test_patients=1, repeated_rows=True, truncated_file=True, other_matrix=True),
+    "cq500": Cq500Layout(thin_mm=1.9, boxes=True, nested=True),
+    "cq500 archives": Cq500Layout(thin_every=0, archives=True),
+    "ct-ich": LAYOUTS["ct-ich"](),
+    "hospital": HospitalLayout(most_studies=2, slice_rows=True),
+}
 
 
 @pytest.fixture(scope="module")
@@ -25,91 +24,19 @@ def folder(tmp_path_factory) -> Path:
     return write_phantom(SETTINGS, tmp_path_factory.mktemp("one") / "rsna", workers=1)
 
 
-@pytest.fixture(scope="module")
-def datasets(folder) -> dict[str, pydicom.Dataset]:
-    # RSNA's identifiers are no valid UIDs; pydicom would warn of each.
-    with pydicom.config.disable_value_validation():
-        found = {path.stem: pydicom.dcmread(path) for path in sorted((folder / "stage_2_train").iterdir())}
-        for dataset in found.values():
-            list(dataset)  # reads every element now
-    return found
-
-
 def bytes_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-class TestFiles:
-    def test_the_fields_are_rsnas_and_no_others(self, datasets):
-        assert len(datasets) == 48
-        for dataset in datasets.values():
-            assert {element.keyword for element in dataset} == RSNA_FIELDS
-            assert dataset.StudyID == ""
-
-    def test_files_are_named_by_their_identifier(self, datasets):
-        for name, dataset in datasets.items():
-            assert re.fullmatch(r"ID_[0-9a-f]{9}", name)
-            assert str(dataset.SOPInstanceUID) == name
-            assert str(dataset.file_meta.MediaStorageSOPInstanceUID) != name
-            assert dataset.file_meta.TransferSyntaxUID == pydicom.uid.ExplicitVRLittleEndian
-            assert dataset.PatientID.startswith("ID_")
-
-    def test_a_scan_is_one_patient_study_and_series(self, datasets):
-        groups = {(d.PatientID, d.StudyInstanceUID, d.SeriesInstanceUID) for d in datasets.values()}
-        assert len(groups) == SETTINGS.patients
-        assert len({patient for patient, _, _ in groups}) == SETTINGS.patients
-
-    def test_stored_values_come_back_as_the_hu_of_the_head(self, datasets, repair):
-        kinds = set()
-        for patient in range(SETTINGS.patients):
-            head = make_head(SETTINGS, patient)
-            kinds.add(head.storage.kind)
-            for i, uid in enumerate(head.sop_uids):
-                dataset = datasets[uid]
-                stored = dataset.pixel_array.astype(np.int32)
-                wrapped = dataset.BitsStored == 12 and dataset.PixelRepresentation == 0 and float(dataset.RescaleIntercept) > -100
-                hu = repair(stored) if wrapped else stored + int(dataset.RescaleIntercept)
-                assert wrapped == (head.storage.kind == "wrapped")
-                assert np.array_equal(np.clip(hu, head.storage.floor_hu, 3071), head.hu[i])
-        assert len(kinds) > 1
-
-    def test_positions_give_back_the_order(self, datasets):
-        head = make_head(SETTINGS, 0)
-        mine = [datasets[uid] for uid in head.sop_uids]
-        orientation = np.array(mine[0].ImageOrientationPatient, float)
-        normal = np.cross(orientation[:3], orientation[3:])
-        positions = [normal @ np.array(d.ImagePositionPatient, float) for d in mine]
-        assert positions == pytest.approx(head.positions_mm, abs=1e-3)
-        assert (np.diff(positions) > 0).all()
-        assert float(mine[0].PixelSpacing[0]) == pytest.approx(head.spacing_mm[1])
-
-
-class TestTable:
-    def test_rows_are_six_per_image_in_the_order_of_the_labels(self, folder, datasets):
-        with (folder / "stage_2_train.csv").open(newline="") as file:
-            header, *rows = list(csv.reader(file))
-        assert header == ["ID", "Label"]
-        assert len(rows) == 6 * len(datasets)
-        for i, (name, _) in enumerate(rows):
-            image, kind = name.rsplit("_", 1)
-            assert kind == LABELS[i % 6]
-            assert image in datasets
-
-    def test_labels_are_those_of_the_heads(self, folder):
-        with (folder / "stage_2_train.csv").open(newline="") as file:
-            table = {row["ID"]: int(row["Label"]) for row in csv.DictReader(file)}
-        for patient in range(SETTINGS.patients):
-            head = make_head(SETTINGS, patient)
-            for uid, labels in zip(head.sop_uids, head.slice_labels, strict=True):
-                assert [table[f"{uid}_{name}"] for name in LABELS] == labels.tolist()
-
-
 class TestWriting:
-    def test_the_number_of_workers_changes_no_byte(self, folder, tmp_path):
+    @pytest.mark.parametrize("name", ["rsna", "cq500 archives"])
+    def test_the_number_of_workers_changes_no_byte(self, name, tmp_path):
         done: list[int] = []
-        other = write_phantom(SETTINGS, tmp_path / "two", workers=2, progress=done.append)
-        assert bytes_of(other) == bytes_of(folder)
-        assert sum(done) == SETTINGS.patients
+        layout = FULL_LAYOUTS[name]
+        one = write_phantom(SMALL, tmp_path / "one", layout=layout, workers=1)
+        two = write_phantom(SMALL, tmp_path / "two", layout=layout, workers=2, progress=done.append)
+        assert bytes_of(one) == bytes_of(two)
+        assert sum(done) == layout.patients(SMALL)
 
     def test_the_same_set_is_left_alone(self, folder):
         before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
@@ -140,3 +67,40 @@ class TestWriting:
         with pytest.raises(ConfigError, match="workers"):
             write_phantom(SETTINGS, tmp_path / "new", workers=0)
         assert not (tmp_path / "new").exists()
+
+    def test_a_set_begun_in_another_layout_is_refused(self, folder):
+        with pytest.raises(ConfigError, match="other settings"):
+            write_phantom(SETTINGS, folder, layout=RsnaLayout(repeated_rows=True), workers=1)
+
+    def test_a_patient_does_not_depend_on_the_others(self, folder, tmp_path):
+        fewer = PhantomSettings(patients=2, slices=8, size=48, seed=11, prevalence=0.8)
+        other = bytes_of(write_phantom(fewer, tmp_path / "set", workers=1))
+        images = {name: content for name, content in other.items() if name.endswith(".dcm")}
+        assert len(images) == 16
+        assert images.items() <= bytes_of(folder).items()
+
+
+@pytest.mark.parametrize("name", FULL_LAYOUTS)
+def test_every_layout_gives_the_same_bytes_again(name: str, tmp_path: Path) -> None:
+    layout = FULL_LAYOUTS[name]
+    folder = write_phantom(SMALL, tmp_path / "set", layout=layout, workers=1)
+    written = bytes_of(folder)
+    assert layout.labels in written
+    assert any(path.startswith("masks/") for path in written)
+    # Every file but the marker is counted: a set from which one is taken is written again.
+    (folder / max(path for path in written if path != "phantom.json")).unlink()
+    assert bytes_of(write_phantom(SMALL, folder, layout=layout, workers=1)) == written
+
+
+def test_another_seed_gives_other_tables(tmp_path: Path) -> None:
+    layout = Cq500Layout(thin_every=0)
+    settings = [PhantomSettings(patients=3, slices=8, size=48, seed=seed, prevalence=0.9) for seed in (1, 2)]
+    sets = [bytes_of(write_phantom(one, tmp_path / str(one.seed), layout=layout, workers=1)) for one in settings]
+    assert sets[0]["reads.csv"] != sets[1]["reads.csv"]
+    assert sets[0].keys() == sets[1].keys()
+
+
+def test_archives_carry_no_time(tmp_path: Path) -> None:
+    folder = write_phantom(SMALL, tmp_path / "set", layout=Cq500Layout(archives=True, thin_every=0), workers=1)
+    with zipfile.ZipFile(folder / "CQ500-CT-1.zip") as archive:
+        assert {entry.date_time[0] for entry in archive.infolist()} == {1980}

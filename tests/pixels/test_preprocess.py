@@ -1,5 +1,7 @@
 """Crop and resize of HU."""
 
+import json
+
 import numpy as np
 import pytest
 from fabricated import make_scan
@@ -22,17 +24,52 @@ def bounds(image: np.ndarray) -> tuple[int, int, int, int]:
 
 
 class TestPreprocessing:
-    @pytest.mark.parametrize("changes", [{"size": 15}, {"size": 0}, {"crop": "brain"}])
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"size": 15},
+            {"size": 0},
+            {"crop": "brain"},
+            {"clip": (450, -250)},
+            {"clip": (40, 40)},
+            {"clip": (-2000, 450)},
+            {"clip": (0, 4000)},
+            {"clip": (1, 2, 3)},
+        ],
+    )
     def test_out_of_range(self, changes: dict) -> None:
         with pytest.raises(ConfigError):
             Preprocessing(**changes)
 
     def test_plain_values_build_it_again(self) -> None:
-        settings = Preprocessing(size=64, crop="none")
-        assert Preprocessing(**settings.to_dict()) == settings
+        for settings in (Preprocessing(size=64, crop="none"), Preprocessing(clip=(-250, 450))):
+            assert Preprocessing(**settings.to_dict()) == settings
+            assert Preprocessing(**json.loads(json.dumps(settings.to_dict()))) == settings
+
+    def test_models_from_before_there_was_clipping(self) -> None:
+        before = {"size": 64, "crop": "none"}
+        assert Preprocessing(**before).clip is None
+
+    def test_windows_within_the_clipped_hu(self) -> None:
+        Preprocessing().check_windows([(600, 2800)])
+        clipped = Preprocessing(clip=(0, 80))
+        clipped.check_windows([(40, 80), (50, 10)])
+        for window in ((40, 82), (39, 80), (41, 80)):
+            with pytest.raises(ConfigError) as caught:
+                clipped.check_windows([(40, 80), window])
+            assert "[0, 80]" in caught.value.got
+            assert f"level {window[0]}, width {window[1]}" in caught.value.got
 
 
 class TestPreprocessScan:
+    def test_clipping_changes_nothing_inside_a_window(self) -> None:
+        hu = np.random.default_rng(0).integers(-1024, 3072, (3, 64, 64)).astype(np.int16)
+        for size in (24, 64, 100):
+            whole = preprocess_scan(make_scan(hu), Preprocessing(size=size))
+            clipped = preprocess_scan(make_scan(hu), Preprocessing(size=size, clip=(-250, 450)))
+            assert clipped.dtype == np.int16
+            np.testing.assert_array_equal(clipped, np.clip(whole, -250, 450))
+
     def test_shape_and_type(self) -> None:
         for crop in ("head", "none"):
             out = preprocess_scan(make_scan(), Preprocessing(size=48, crop=crop))

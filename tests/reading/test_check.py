@@ -48,8 +48,28 @@ class TestCheckSource:
         two = check_source(tmp_path, workers=2)
         assert one.ledger.to_frame().equals(two.ledger.to_frame())
 
+    def test_nifti_files_are_read_too(self, tmp_path: Path) -> None:
+        pytest.importorskip("nibabel")
+        from nifti_files import head_volume, make_nifti
+
+        make_nifti(tmp_path / "good.nii.gz")
+        make_nifti(tmp_path / "mask.nii", head_volume() > 100)
+        (tmp_path / "text.nii").write_text("no NIfTI")
+        (tmp_path / "note.txt").write_text("hello")
+        ledger = check_source(tmp_path).ledger
+        codes = dict(zip(ledger.to_frame()["path"].map(lambda path: Path(path).name), ledger.to_frame()["code"], strict=True))
+        assert codes == {"good.nii.gz": "", "mask.nii": "not_hu", "text.nii": "not_nifti", "note.txt": "not_dicom"}
+
 
 class TestCommand:
+    def test_a_folder_of_nifti_alone(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        pytest.importorskip("nibabel")
+        from nifti_files import make_nifti
+
+        make_nifti(tmp_path / "1.nii")
+        assert main([str(tmp_path), "--check"]) == 0
+        assert capsys.readouterr().out == "1 file: 1 used.\n"
+
     def test_what_was_refused_makes_the_code_3(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         count = make_export(tmp_path / "in")
         assert main([str(tmp_path / "in"), "--check", "--out", str(tmp_path / "out")]) == 3

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from body_parts import Shape, chest, make, neck, skull
 from dicom_files import make_series
 
 from ich_lstm.errors import StudyError
-from ich_lstm.reading import FileRef, Series, SliceHeader, Study, choose_series, index_source, rank_series, words
+from ich_lstm.reading import FileRef, Series, SliceHeader, Study, choose_series, index_source, load_scan, rank_series, words
 
 
 def make_study(folder: Path, *series: dict[str, Any]) -> Study:
@@ -74,9 +75,16 @@ class TestChoose:
         assert error.value.code == "no_such_series"
 
 
-CQ500_WANTED = ("Plain", "55mm Plain", "5mm", "PRE CONTRAST 5MM STD", "Plain 3mm", "2.55mm", "BRAIN PLAIN")
+# The names as the folders show them, and as the headers may: an export drops the signs that a file's name cannot have.
+CQ500_WANTED = (
+    *("Plain", "55mm Plain", "5mm", "PRE CONTRAST 5MM STD", "Plain 3mm", "2.55mm", "BRAIN PLAIN"),
+    *("5/5mm Plain", "2.5/5mm", "PRE-CONTRAST 5MM STD"),
+)
 CQ500_SECOND = ("PLAIN THIN", "Thin Plain", "PRE CONTRAST THIN", "0.625mm", "Plain THIN", "SOFT THIN", "Thin Stnd")
-CQ500_NEVER = ("BONE", "BONE THIN", "PRE CONTRAST BONE", "POST CONTRAST", "4cc sec 150cc D3D on", "CONTRAST", "CECT", "ORAL IV")
+CQ500_NEVER = (
+    *("BONE", "BONE THIN", "PRE CONTRAST BONE", "POST CONTRAST", "4cc sec 150cc D3D on", "CONTRAST", "CECT", "ORAL IV"),
+    *("PRE-CONTRAST BONE", "POST-CONTRAST", "4cc/sec 150cc D3D on", "ORAL & IV"),
+)
 
 
 def in_memory(number: int, name: str, step: float, **own: Any) -> Series:
@@ -130,6 +138,32 @@ class TestCQ500:
     def test_of_two_thick_ones_always_the_same(self) -> None:
         two = in_memory(4, "CT Plain", 5), in_memory(7, "CT Plain-2", 5)
         assert {choose_series(Study("1.2", "", order)).series.series_uid for order in (two, two[::-1])} == {"1.2.4"}
+
+    def test_of_two_thick_ones_that_show_half_a_head_each_none_is_read_beside_a_thin_whole(self) -> None:
+        """As where an examination was begun anew: two acquisitions, and one reconstruction of both."""
+        whole = in_memory(1, "CT PLAIN THIN", 0.625)
+        thick = in_memory(2, "CT Plain", 5)
+        halves = [Series(f"1.2.{i}", thick.headers[part]) for i, part in ((4, slice(15)), (7, slice(15, None)))]
+        ranked = rank_series(Study("1.2", "", (*halves, whole)))
+        assert ranked[0].series is whole
+        assert [candidate.code for candidate in ranked] == ["", "partial_coverage", "partial_coverage"]
+
+    def test_contrast_alone_is_refused_for_prediction_and_flagged_in_training(self, tmp_path: Path) -> None:
+        study = make_study(tmp_path, {"SeriesDescription": "CT POST CONTRAST"}, {"SeriesDescription": "CT BONE"})
+        with pytest.raises(StudyError):
+            choose_series(study)
+        series = choose_series(study, allow_contrast=True).series
+        assert series.headers[0].series_description == "CT POST CONTRAST"
+        assert "contrast" in {flag.code for flag in load_scan(series, training=True).flags}
+
+    @pytest.mark.parametrize("other", [chest, neck])
+    def test_slices_that_are_not_of_the_head_are_left_out_and_said(self, other: Shape, tmp_path: Path) -> None:
+        index = index_source(make(tmp_path, lambda z: skull if z >= 150 else other, count=50, SeriesDescription="CT 5mm"))
+        (study,) = index.studies()
+        scan = load_scan(choose_series(study, ledger=index.ledger).series, training=True, ledger=index.ledger, slab_mm=None)
+        assert [note.code for note in scan.repairs] == ["neck"]
+        assert len(scan) == 28  # 100 mm of skull, and the 40 mm below it that are kept
+        assert index.ledger.counts() == {"used": 28, "skipped": 22, "refused": 0}
 
 
 class TestOptions:

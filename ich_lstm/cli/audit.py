@@ -1,0 +1,125 @@
+"""What the commands share of the audit: its files, and a line about it."""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from ich_lstm.cli.console import OptionParser
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ich_lstm.data.audit import Audit
+    from ich_lstm.data.labelled import LabelTable
+    from ich_lstm.data.prepared import PreparedFolder
+    from ich_lstm.privacy import ProjectKey
+
+
+def add_audit_options(parser: OptionParser) -> None:
+    """The options of ich-prepare that change what is audited, and what stops."""
+    parser.add_argument("--corrections", type=Path, nargs="+")
+    parser.add_argument("--split-file", type=Path)
+    parser.add_argument("--patient-ids", choices=("checked", "trusted", "study"), default=argparse.SUPPRESS)
+    parser.add_argument("--disagreement", choices=("stop", "unknown"), default=argparse.SUPPRESS)
+    parser.add_argument("--allow-unlabelled", action="store_true")
+    parser.add_argument("--allow-missing", action="store_true")
+
+
+def check_audit_options(parser: OptionParser, given: argparse.Namespace) -> None:
+    """Refuse these options where there is nothing to audit.
+
+    Raises:
+        ConfigError: If one is given without ``--labels``.
+    """
+    words = {"patient_ids", "disagreement"} & vars(given).keys()
+    if not given.labels and (words or given.corrections or given.split_file or given.allow_unlabelled or given.allow_missing):
+        parser.error(
+            "--corrections, --split-file, --patient-ids, --disagreement, --allow-unlabelled and --allow-missing are for "
+            "--labels, which is missing"
+        )
+
+
+def report_audit(audit: "Audit", folder: Path | None, out: "Console") -> None:
+    """Write the files of an audit, and say what it flags; what stops is said by the error.
+
+    Args:
+        audit: What was found.
+        folder: Of the run, or the prepared one; None: nothing is written.
+        out: Where the line goes.
+    """
+    from ich_lstm.data.audit import AUDIT_ROWS
+    from ich_lstm.privacy import private_folder
+
+    page = None if folder is None else audit.write(folder)
+    flags = [f"{finding.code} {finding.count:,}" for finding in audit.findings if finding.action == "FLAG"]
+    out.print(
+        f"Audit: {len(audit.stops)} stop, {len(flags)} flagged"
+        + (f" ({', '.join(flags)})" if flags else "")
+        + (f". {page}; raw ids in {private_folder(folder) / AUDIT_ROWS}" if page and folder else "")
+    )
+
+
+def audit_prepared(
+    prepared: "PreparedFolder",
+    labels: "LabelTable",
+    given: argparse.Namespace,
+    *,
+    key: "ProjectKey",
+    folder: Path | None,
+    out: "Console",
+) -> None:
+    """Check prepared scans as a training would, but for the split, which is none unless a file has one.
+
+    Args:
+        prepared: The scans.
+        labels: Their labels, without the corrections that the options name.
+        given: The options of `add_audit_options`.
+        key: The project's key.
+        folder: Where the files of the audit go; None: nowhere.
+        out: Where the line about it goes.
+
+    Raises:
+        TableError: If the labels do not fit the images.
+        SplitError: If the split file is none.
+        AuditError: If something speaks against training on these scans.
+    """
+    from ich_lstm.data.audit import audit_scans
+    from ich_lstm.data.checks import UNDIVIDED
+    from ich_lstm.data.corrections import apply_corrections, read_corrections
+    from ich_lstm.data.join import join_labels
+    from ich_lstm.data.split import tabulate_patients
+    from ich_lstm.data.split_file import SplitFile
+
+    if given.corrections:
+        labels = apply_corrections(labels, read_corrections(given.corrections, repair_any=given.repair_any))
+    whose = {"patient_ids": given.patient_ids} if "patient_ids" in given else {}
+    doubt = {"disagreement": given.disagreement} if "disagreement" in given else {}
+    known = join_labels(prepared, labels, allow_missing=given.allow_missing, **whose, **doubt)
+    split = SplitFile.read(given.split_file).extended(tabulate_patients(known)) if given.split_file else None
+    audit = audit_scans(
+        {UNDIVIDED: known} if split is None else {str(part): mine for part, mine in split.divide(known).items()},
+        prepared,
+        labels,
+        **whose,
+        allow_unlabelled=given.allow_unlabelled,
+        split=split,
+        key=key,
+    )
+    report_audit(audit, folder, out)
+    audit.stop()
+
+
+@contextmanager
+def folder_to_check(out: Path | None) -> Iterator[Path]:
+    """A folder for scans that are prepared only to be checked; it is gone afterwards.
+
+    Args:
+        out: Where there is room for it; None: where the system keeps such folders.
+    """
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out, prefix=".check-") as folder:
+        yield Path(folder)

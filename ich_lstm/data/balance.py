@@ -1,0 +1,61 @@
+"""How often each scan is drawn, so that all hemorrhage types are seen equally often."""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from ich_lstm.labels import HEMORRHAGE_TYPES, LABELS
+
+logger = logging.getLogger(__name__)
+
+MOST_DRAWS = 32.0
+"""Times by which a scan may be drawn more or less often than one without any hemorrhage: augmentation makes no new patient."""
+
+ROUNDS = 200
+"""Of adjusting one type after the other; a handful is enough unless two types cannot be told apart."""
+
+CLOSE = 0.01
+"""Relative difference below which types count as equally frequent."""
+
+
+def balanced_weights(slice_labels: Sequence[np.ndarray], scan_labels: np.ndarray) -> np.ndarray:
+    """How often each scan is drawn in an epoch, on the average, so that the positive slices of all types are equally many.
+
+    A scan's weight is the product of a factor for each type that it shows; a scan without any has the weight 1. The factors
+    are those for which the weighted number of positive slices is, for every type, that of the most frequent one before::
+
+        w_i = prod over types t of scan i of f_t,      sum_i w_i n_it = max_t sum_i n_it
+
+    where n_it is the number of slices of scan i that show t, or 1 where only the scan is labelled. They are found by adjusting
+    one factor after the other (iterative proportional fitting, Deming and Stephan 1940); where no factors fit, because one
+    type never comes without another, it stops nearest to it, and says so. In the end the weights are scaled to a mean of 1, so
+    that an epoch has as many samples as without balance.
+
+    Args:
+        slice_labels: Of each scan, float32 ``(n, k)``: 1 present, 0 absent, NaN unknown.
+        scan_labels: float32 ``(scans, k)`` likewise.
+
+    Returns:
+        float64 ``(scans,)``, mean 1.
+    """
+    types = [LABELS.index(name) for name in HEMORRHAGE_TYPES]
+    shown = np.array([(labels[:, types] == 1).sum(axis=0) for labels in slice_labels], dtype=np.float64).reshape(-1, len(types))
+    counts = np.where(shown > 0, shown, scan_labels[:, types] == 1)  # (scans, types)
+    weights = np.ones(len(counts))
+    present = [t for t in range(len(types)) if counts[:, t].any()]
+    if not present:
+        return weights
+    target = counts.sum(axis=0).max()
+    for _ in range(ROUNDS):
+        for t in present:
+            positive = counts[:, t] > 0
+            weights[positive] *= target / (weights @ counts[:, t])
+        np.clip(weights, 1 / MOST_DRAWS, MOST_DRAWS, out=weights)
+        reached = weights @ counts[:, present]
+        if np.abs(reached / target - 1).max() < CLOSE:
+            break
+    else:
+        figures = ", ".join(f"{HEMORRHAGE_TYPES[t]} {share:.0%}" for t, share in zip(present, reached / target, strict=True))
+        logger.warning("types cannot be balanced exactly; reached, of the same frequency for all: %s", figures)
+    return weights / weights.mean()

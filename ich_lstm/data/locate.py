@@ -1,0 +1,138 @@
+"""Where the rows of a label table belong: the slices and scans that they name."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ich_lstm.data.labelled import SCAN_KEYS, SLICE_KEYS, LabelTable
+from ich_lstm.data.prepared import SLICE_MARK, PreparedFolder, folders_of
+
+NOWHERE, SEVERAL = -1, -2
+"""In place of a place."""
+
+STUDY_KEYS = tuple(key for key in SCAN_KEYS if key != "series_uid")
+"""Names of a study as a whole, of which one series is read."""
+
+
+class LabelPlaces(NamedTuple):
+    """Where the rows of a label table belong, as indices into a key table whose scans are numbered as they come.
+
+    Args:
+        slice: The slice that each row speaks of; `NOWHERE` for rows on whole scans.
+        scan: The scan, or the slice's scan: `NOWHERE` where there is none, `SEVERAL` where the row fits more than one.
+        name: What each row names, as the images' root has it.
+    """
+
+    slice: np.ndarray
+    scan: np.ndarray
+    name: np.ndarray
+
+
+def locate_labels(table: LabelTable, key: pd.DataFrame) -> LabelPlaces:
+    """Find the slice or scan that each row of a table speaks of.
+
+    Args:
+        table: The labels.
+        key: As in `PreparedFolder`, with the slices of each scan in a row.
+    """
+    slices = KeyRows(key)
+    at_slice = np.full(len(table), NOWHERE)
+    at_scan = np.full(len(table), NOWHERE)
+    kinds = table.rows["kind"].to_numpy()
+    relative = table.rows["name"].to_numpy(object, copy=True)
+    for kind in (*SLICE_KEYS, *SCAN_KEYS):
+        here = kinds == kind
+        if not here.any():
+            continue
+        names = table.rows["name"][here]
+        at_slice[here], at_scan[here] = slices.find(kind, names)
+        if kind in ("file", "folder") and (at_scan[here] == NOWHERE).all():
+            # The table was written one folder above the root that the images were read from.
+            below = names.str.partition("/")[2]
+            at_slice[here], at_scan[here] = slices.find(kind, below)
+            if (at_scan[here] != NOWHERE).any():
+                relative[here] = below
+    return LabelPlaces(at_slice, at_scan, relative)
+
+
+def find_accounted(table: LabelTable, places: LabelPlaces, folder: PreparedFolder) -> np.ndarray:
+    """Which rows name what is not there for a reason that the folder's ledger has, bool ``(rows,)``.
+
+    That is what was left out; any slice of a file that was left out as a whole; and slices of a series that was passed over,
+    where other rows name its study as a whole and the study's scan is there.
+
+    Args:
+        table: The labels.
+        places: Where they belong, as of `locate_labels`.
+        folder: The prepared scans.
+    """
+    missing = np.flatnonzero(places.scan == NOWHERE)
+    accounted = np.zeros(len(table), bool)
+    if not len(missing):
+        return accounted
+    kinds = table.rows["kind"].to_numpy()
+    names = pd.Series(places.name[missing], dtype=object)
+    files = names.where(kinds[missing] == "file", "").str.rpartition(SLICE_MARK)[0]
+    slices = KeyRows(folder.key)
+    of_studies = places.scan[np.isin(kinds, STUDY_KEYS) & (places.scan >= 0)]
+    named = pd.Series(slices.column("study_uid"), dtype=object)[np.unique(of_studies)]
+    others = folder.passed_over[folder.passed_over.isin(named)].index
+    for there in (folder.left_out, others):
+        accounted[missing] |= (names.isin(there) | files.isin(there)).to_numpy()
+    return accounted
+
+
+class KeyRows:
+    """The key table, by slice and by scan.
+
+    Args:
+        key: As in `PreparedFolder`, with the slices of each scan in a row.
+    """
+
+    def __init__(self, key: pd.DataFrame) -> None:
+        self.rows = key
+        # Not by scan_id: two kernels under one series UID are two scans.
+        self.scan, _ = pd.factorize(key["cache"])
+        """The number of each slice's scan, ``(n,)``, not decreasing."""
+        self.first = np.flatnonzero(np.diff(self.scan, prepend=-1))
+        """The row of each scan's first slice, ``(scans,)``."""
+
+    def column(self, name: str) -> list[str]:
+        """A value of each scan."""
+        return self.rows[name].iloc[self.first].tolist()
+
+    def find(self, kind: str, names: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+        """The slice, and its scan, that each name speaks of; of a file of many slices, and of a scan, the scan alone."""
+        if kind in SCAN_KEYS:
+            return np.full(len(names), NOWHERE), self._find_scans(kind, names)
+        own = self.rows[kind]
+        at_slice = _look_up(own, np.arange(len(own)), names)
+        at_scan = np.where(at_slice >= 0, self.scan[at_slice], at_slice)
+        if (at_slice < 0).any():
+            is_part = own.str.contains(SLICE_MARK, regex=False).to_numpy(bool)
+            files = own[is_part].str.replace(rf"{SLICE_MARK}\d+$", "", regex=True)
+            at_scan = np.where(at_slice >= 0, at_scan, _look_up(files, self.scan[is_part], names))
+        return at_slice, at_scan
+
+    def _find_scans(self, kind: str, names: pd.Series) -> np.ndarray:
+        """The scan that each name speaks of."""
+        if kind not in ("folder", "folder_name"):
+            return _look_up(pd.Series(self.column(kind), dtype=object), np.arange(len(self.first)), names)
+        places = pd.DataFrame({"folder": self.rows["file"].str.rpartition("/")[0].to_numpy(), "scan": self.scan})
+        places = places.drop_duplicates()
+        above = {folder: folders_of(f"{folder}/") for folder in places["folder"].unique()}
+        if kind == "folder_name":
+            above = {folder: folder.split("/") for folder in above}
+        places = places.assign(folder=places["folder"].map(above)).explode("folder")
+        return _look_up(places["folder"], places["scan"].to_numpy(int), names)
+
+
+def _look_up(names_there: pd.Series, places: np.ndarray, names: pd.Series) -> np.ndarray:
+    """The place of each name: `NOWHERE` if it has none, `SEVERAL` if it has more than one."""
+    there = pd.DataFrame({"name": names_there.to_numpy(object), "place": places})
+    there = there[there["name"] != ""].drop_duplicates()
+    several = there.duplicated("name", keep=False)
+    there = there.assign(place=there["place"].where(~several, SEVERAL)).drop_duplicates("name")
+    found = pd.Index(there["name"], dtype=object).get_indexer(pd.Index(names, dtype=object))
+    return np.where(found >= 0, there["place"].to_numpy()[found], NOWHERE) if len(there) else np.full(len(names), NOWHERE)

@@ -1,0 +1,48 @@
+"""One patient: head, bleeding, injuries and old findings, whatever scan is made of them."""
+
+from dataclasses import dataclass, replace
+
+from ich_lstm.phantom.anatomy import Head, draw_head
+from ich_lstm.phantom.bleeding import draw_lesions
+from ich_lstm.phantom.injuries import Injury, draw_injuries
+from ich_lstm.phantom.intraaxial import VentricleBlood
+from ich_lstm.phantom.lesions import Lesion, Push
+from ich_lstm.phantom.mimics import Mimic, draw_mimics
+from ich_lstm.phantom.settings import PhantomSettings
+from ich_lstm.phantom.streams import stream
+
+HYDROCEPHALUS = 1.25
+"""Blood in the ventricles dams up the CSF and widens them by this factor."""
+
+
+@dataclass(frozen=True, eq=False)
+class Patient:
+    """What lies on the table.
+
+    Args:
+        head: Size and shape.
+        lesions: Hemorrhages, in the order in which they are painted: from the depth outwards.
+        injuries: Of skull and scalp.
+        mimics: Findings in the brain that are no hemorrhage.
+    """
+
+    head: Head
+    lesions: tuple[Lesion, ...] = ()
+    injuries: tuple[Injury, ...] = ()
+    mimics: tuple[Mimic, ...] = ()
+
+    @property
+    def pushes(self) -> tuple[Push, ...]:
+        """The mass effects of all lesions."""
+        return tuple(lesion.push for lesion in self.lesions if lesion.push)
+
+
+def draw_patient(settings: PhantomSettings, patient: int) -> Patient:
+    """Draw one patient: a pure function of the settings and the patient's number."""
+    seed, difficulty = settings.seed, settings.difficulty
+    head = draw_head(stream(seed, patient, "head"))
+    lesions = draw_lesions(stream(seed, patient, "blood"), head, settings.prevalence, difficulty)
+    if any(isinstance(lesion, VentricleBlood) for lesion in lesions):
+        head = replace(head, ventricle=head.ventricle * HYDROCEPHALUS)
+    injuries = draw_injuries(stream(seed, patient, "injuries"), head, lesions, difficulty)
+    return Patient(head, lesions, injuries, draw_mimics(stream(seed, patient, "mimics"), head, difficulty))
