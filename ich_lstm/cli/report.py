@@ -33,7 +33,7 @@ def write_report_pages(
     from ich_lstm.results.study import read_study
 
     run = given.source if evidence.source["kind"] == "run" else given.checkpoint or given.model
-    data = {"run": None, "predictions": given.source, "checkpoint": given.root}[evidence.source["kind"]]
+    data = {"run": given.review, "predictions": given.source, "checkpoint": given.root}[evidence.source["kind"]]
     tell("drawing curves", 0, None)
     report = build_report(
         evidence, figures, read_study(run, data), beside, progress=lambda done, total: tell("drawing curves", done, total)

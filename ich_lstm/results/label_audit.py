@@ -14,8 +14,8 @@ from ich_lstm.data.prepared import PreparedFolder
 from ich_lstm.errors import ConfigError, TableError
 from ich_lstm.labels import LABELS
 from ich_lstm.learning.statistics.scores import log_losses
-from ich_lstm.privacy import PRIVATE, private_folder
-from ich_lstm.results.aggregate import OWN, cases_at
+from ich_lstm.privacy import private_folder
+from ich_lstm.results.aggregate import OWN, cases_at, in_words
 from ich_lstm.results.evidence import LABEL_PREFIX, ROWS_SHOWN, Evidence, columns_of
 from ich_lstm.views.review_page import ReviewCase, ReviewPicture, review_page
 
@@ -82,7 +82,7 @@ def find_disagreements(
             where="label audit",
             got="the training part",
             expected="patients on whom the model was not trained",
-            todo="A model learns the wrong labels it is trained on. Train with --data.folds, and review the part held out by each run.",
+            todo="A model learns the wrong labels it is trained on. Train with --data.folds, and review what each run held out.",
         )
     if most < 1 or most_per_scan < 1:
         raise ConfigError("nothing_to_review", where="--most", got=f"{most}, {most_per_scan} of a scan", expected="at least 1")
@@ -136,7 +136,7 @@ def write_review(
     files = ReviewFiles(private_folder(folder) / REVIEW_PAGE, folder / REVIEW_PAGE, folder / REVIEW_TABLE)
     found.to_csv(files.table, index=False)
     cases = collect_cases(evidence, found, prepared, aggregation=aggregation)
-    about = _about(evidence, found)
+    about = _about(evidence, found, aggregation)
     files.private.write_text(review_page(cases, **about), encoding="utf-8")
     shareable = review_page([_shareable(case) for case in cases], is_private=False, **about)
     files.shareable.write_text(shareable, encoding="utf-8")
@@ -157,10 +157,11 @@ def collect_cases(
         prepared: As of `write_review`.
         aggregation: As of `write_review`.
     """
-    places = _Places(evidence, prepared, found["scan_id"].unique())
+    places = _Places(evidence, prepared, found["scan_id"].unique().tolist())
     of_scans = cases_at(evidence, "scan", aggregation=aggregation)
     cases = []
-    for (level, rank), rows in found.groupby(["level", "rank"], sort=False):
+    for _, rows in found.groupby(["level", "rank"], sort=False):
+        level = str(rows["level"].iloc[0])
         scan_id, labels = str(rows["scan_id"].iloc[0]), tuple(rows["label"])
         slices = places.slices(scan_id)
         probabilities, known = columns_of(slices, ""), columns_of(slices, LABEL_PREFIX)
@@ -175,8 +176,8 @@ def collect_cases(
         row = key.iloc[shown]
         cases.append(
             ReviewCase(
-                level=str(level),
-                rank=int(rank),
+                level=level,
+                rank=int(rows["rank"].iloc[0]),
                 scan_id=scan_id,
                 slice=int(slices["slice"].iloc[shown]),
                 slices=len(slices),
@@ -255,11 +256,13 @@ def _present(labels: np.ndarray) -> tuple[str, ...] | None:
     return tuple(label for label, value in zip(LABELS, labels, strict=True) if value == 1)
 
 
-def _about(evidence: Evidence, found: pd.DataFrame) -> dict[str, Any]:
+def _about(evidence: Evidence, found: pd.DataFrame, aggregation: str) -> dict[str, Any]:
     """What stands above the cases."""
     source = evidence.source
     facts = {"Model": str(source["model"].get("name", "")), "Part": str(source["part"]), "Truth": str(source["truth"])}
     facts |= {name.capitalize(): f"{source['counts'][name]:,}" for name in ("patients", "scans", "slices")}
+    if (found["level"] == "scan").any():
+        facts["Scan"] = in_words(aggregation)
     notes = []
     if source["kind"] == "predictions":
         notes.append(

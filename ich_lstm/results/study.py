@@ -68,7 +68,7 @@ def read_study(run: Path | str | None = None, data: Path | str | None = None) ->
         split=audit.get("split") or {},
         findings=tuple({name: finding[name] for name in ("code", "action", "title", "count")} for finding in findings),
         files={} if folder is None else _files(folder, manifest),
-        prepared={name: manifest[name] for name in PARTS_COUNTED if name in manifest},
+        prepared={name: manifest[name] for name in PARTS_COUNTED if manifest.get(name)},  # NIfTI files name no patient
         seconds=results.get("seconds"),
         is_synthetic=bool(model.get("is_synthetic") or audit.get("synthetic") or manifest.get("synthetic")),
     )

@@ -134,10 +134,9 @@ def _view(case: ReviewCase) -> CaseView:
         Row(label, STATES.get(float(y), "unknown"), float(p), label in case.disagreeing)
         for label, y, p in zip(LABELS, case.labels, case.probabilities, strict=True)
     ]
-    by_label = {row.label: row for row in rows}
     why = [
-        f"{LABEL_NAMES[label]} is labelled {by_label[label].labelled}, and the model gives it {percent(by_label[label].probability)}"
-        for label in case.disagreeing
+        f"{LABEL_NAMES[row.label]} is labelled {row.labelled}, and the model gives it {percent(row.probability)}"
+        for row in (rows[LABELS.index(label)] for label in case.disagreeing)
     ]
     # The upper neighbour on top, as in the head.
     return CaseView(case, why, rows, pictures[0], [pictures[offset] for offset in (1, -1) if offset in pictures])
@@ -166,4 +165,6 @@ def _heading(counts: Mapping[str, int]) -> str:
 
 def _of_how_many(level: str, count: int, disagreeing: Mapping[str, int]) -> str:
     every = disagreeing.get(level, count)
-    return f"all {count:,} on which they disagree" if every <= count else f"the worst {count:,} of {every:,} on which they disagree"
+    return (
+        f"all {count:,} on which they disagree" if every <= count else f"the worst {count:,} of {every:,} on which they disagree"
+    )

@@ -98,5 +98,5 @@ def test_readers_by_the_names_of_studies(tmp_path: Path, capsys: pytest.CaptureF
     assert kappas["Ann, Bob"] == 1
     assert kappas["Ann, Eve"] < 0
     assert "kappa" in capsys.readouterr().out
-    written = "".join(path.read_text() for path in (tmp_path / "out").glob("*"))
+    written = "".join(path.read_text() for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert not any(patient in written for patient in tables["scans"]["patient_id"])
