@@ -23,6 +23,11 @@ FORMAT = 3
 
 CHUNK_BYTES = 1 << 20
 
+UNREADABLE = (
+    *(OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError),
+    *(ArithmeticError, MemoryError, SyntaxError),  # what blosc2 makes of a damaged header
+)
+
 _row_of = attrgetter(*(field.name for field in fields(SliceHeader) if field.name != "source"))
 """A slice's row of the index, without the place of its file: a source may be moved."""
 
@@ -115,6 +120,9 @@ def read_cached(path: Path, slices: slice | Sequence[int] | None = None) -> Cach
         # the compression itself does not notice a flipped bit
         if scan["format"] != FORMAT or scan["about_crc32"] != _checksum(about):
             raise ValueError("another format, or not what was written")
+        # nor one in the shape, which could lose slices, or fill the memory
+        if array.shape != (len(about["slices_crc32"]), *array.chunks[1:]) or array.dtype != np.int16:
+            raise ValueError("another shape or type than was written")
         chosen = list(range(len(array)) if slices is None else _chosen(slices, len(array)))
         hu = _read_slices(array, chosen)
         for image, place in zip(hu, chosen, strict=True):
@@ -127,7 +135,7 @@ def read_cached(path: Path, slices: slice | Sequence[int] | None = None) -> Cach
             flags=tuple(Note(*note) for note in about["flags"]),
             repairs=tuple(Note(*note) for note in about["repairs"]),
         )
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         raise CacheError(
             "cache_unreadable",
             where=path.name,

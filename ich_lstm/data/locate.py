@@ -109,10 +109,10 @@ class KeyRows:
         own = self.rows[kind]
         at_slice = _look_up(own, np.arange(len(own)), names)
         at_scan = np.where(at_slice >= 0, self.scan[at_slice], at_slice)
-        if (at_slice < 0).any():
+        if (at_slice == NOWHERE).any():
             is_part = own.str.contains(SLICE_MARK, regex=False).to_numpy(bool)
             files = own[is_part].str.replace(rf"{SLICE_MARK}\d+$", "", regex=True)
-            at_scan = np.where(at_slice >= 0, at_scan, _look_up(files, self.scan[is_part], names))
+            at_scan = np.where(at_slice == NOWHERE, _look_up(files, self.scan[is_part], names), at_scan)
         return at_slice, at_scan
 
     def _find_scans(self, kind: str, names: pd.Series) -> np.ndarray:

@@ -261,7 +261,15 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _read_table(path: Path) -> SplitFile:
     """A CSV of one's own. New patients are placed in the shares that it has."""
-    cells, lines = read_cells(path)
+    try:
+        cells, lines = read_cells(path)
+    except OSError as error:
+        raise SplitError(
+            "split_file_unreadable",
+            where=str(path),
+            got=f"{type(error).__name__}: {error}",
+            expected=f"a CSV with {PATIENT} and part (train, validation or test)",
+        ) from error
     column = next((name for name in PART_COLUMNS if name in cells), None)
     if PATIENT not in cells or column is None:
         raise SplitError(

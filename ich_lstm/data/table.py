@@ -100,13 +100,13 @@ def read_label_tables(paths: Sequence[Path | str], *, truth: Truth = "majority",
         repair_any: As of :func:`read_label_table`.
 
     Returns:
-        One table, whose lines are named ``file:number``.
+        One table, whose lines are named ``file:number``; of two files of one name the second is ``name (2)``.
     """
     tables = [read_label_table(path, truth=truth, repair_any=repair_any) for path in dict.fromkeys(map(Path, paths))]
     if len(tables) == 1:
         return tables[0]
     base = Path(os.path.commonpath([table.source.resolve().parent for table in tables]))
-    names = [table.source.resolve().relative_to(base).as_posix() for table in tables]
+    names = _short_names([table.source for table in tables])
     rows = [
         table.rows.assign(line=f"{name}:" + table.rows["line"].astype(str)) for table, name in zip(tables, names, strict=True)
     ]
@@ -117,6 +117,13 @@ def read_label_tables(paths: Sequence[Path | str], *, truth: Truth = "majority",
         tuple(f"{name}: {flag}" for table, name in zip(tables, names, strict=True) for flag in table.flags),
         pd.concat(strata, ignore_index=True) if strata else None,
     )
+
+
+def _short_names(paths: Sequence[Path]) -> list[str]:
+    """Files without their folders, for these names stand in the audit, which is shared."""
+    names = [path.name for path in paths]
+    before = [names[:i].count(name) for i, name in enumerate(names)]
+    return [f"{name} ({count + 1})" if count else name for name, count in zip(names, before, strict=True)]
 
 
 def _read_own(path: Path, header: list[str], repair_any: bool) -> LabelTable:

@@ -106,6 +106,17 @@ class TestDamage:
             assert back[2:] == scan[2:]
         assert caught > 100
 
+    def test_no_changed_bit_of_the_header_loses_a_slice_or_fills_the_memory(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.b2nd"
+        scan = make_cached()
+        write_cached(path, scan)
+        whole = path.read_bytes()
+        for bit in range(8 * 300):
+            place = bit // 8
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit % 8]) + whole[place + 1 :])
+            with suppress(CacheError):
+                np.testing.assert_array_equal(read_cached(path).hu, scan.hu)
+
     def test_slices_beside_a_damaged_one_can_be_read(self, tmp_path: Path) -> None:
         path = tmp_path / "a.b2nd"
         write_cached(path, make_cached())

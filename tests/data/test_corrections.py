@@ -149,6 +149,15 @@ class TestNames:
         assert scan.scan_labels[ANY] == 1
         np.testing.assert_array_equal(scan.slice_labels[:, ANY], [NAN, 0, NAN])
 
+    def test_the_table_that_the_page_of_the_label_audit_saves(self, join: Join) -> None:
+        rows = ['1.1,1.9,,,,,1,1,,"thin, ""maybe"" old"', ",2.9,,,,,,,subdural any,"]
+        text = "\ufeff" + "\r\n".join([f"sop_uid,series_uid,{SIX},unsure,comment", *rows, ""])
+        first, second = join("series_uid,any,subdural,epidural\n1.9,0,,\n2.9,1,1,0\n", text)
+        assert first.scan_labels.tolist() == six("subdural")
+        assert first.slice_labels[:, SUBDURAL].tolist() == [0, 1, 0]
+        assert second.scan_labels[EPIDURAL] == 0
+        assert np.isnan(second.scan_labels[[SUBDURAL, ANY]]).all()
+
     def test_what_nobody_labelled_can_be_corrected(self, join: Join) -> None:
         first, second = join(slices_of("", "", ""), "series_uid,subdural\n2.9,1\n")
         assert (first.scan_labels == 0).all()

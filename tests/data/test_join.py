@@ -341,6 +341,12 @@ class TestLabelsWithoutImage:
             join("study_uid,any\n5,1\n", [make("1", study_uid="5"), make("2", study_uid="5")])
         assert caught.value.code == "several_scans"
 
+    def test_a_slice_of_two_scans_stops_whatever_is_allowed(self, join: Join) -> None:
+        twins = [make("1"), make("2", sop_uid=["1.0", "2.1", "2.2"])]
+        with pytest.raises(TableError) as caught:
+            join("sop_uid,any\n1.0,1\n1.1,0\n", twins, allow_missing=True)
+        assert caught.value.code == "several_scans"
+
 
 def test_labels_meet_their_slices_in_anatomical_order(prepared: PreparedFolder, phantom: Path, heads, project_key) -> None:
     known = {scan.scan_id: scan for scan in join_labels(prepared, read_label_table(phantom / "stage_2_train.csv"))}

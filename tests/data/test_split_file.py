@@ -162,3 +162,10 @@ class TestOwnTable:
         with pytest.raises(IchLstmError) as caught:
             self.read(tmp_path, text)
         assert caught.value.code == code
+
+    @pytest.mark.parametrize("name", ["none.csv", "folder.csv"])
+    def test_a_missing_file_or_a_folder_is_named(self, name: str, tmp_path: Path) -> None:
+        (tmp_path / "folder.csv").mkdir()
+        with pytest.raises(SplitError, match=name) as caught:
+            SplitFile.open(tmp_path / name, patients(0, 9), fractions=SHARES, seed=3)
+        assert caught.value.code == "split_file_unreadable"

@@ -313,11 +313,20 @@ class TestReadLabelTables:
     def test_rows_of_all(self, two: list[Path]) -> None:
         table = read_label_tables(two)
         assert table.rows["kind"].tolist() == ["sop_uid", "series_uid", "series_uid"]
-        assert table.rows["line"].tolist() == ["slices.csv:2", "scans/scans.csv:2", "scans/scans.csv:3"]
+        assert table.rows["line"].tolist() == ["slices.csv:2", "scans.csv:2", "scans.csv:3"]
         assert labels_of(table)[2] == [1, None, None, None, None, 1]
         assert table.source == two[0].parent
         (flag,) = table.flags
         assert flag.startswith("slices.csv: 1 repeated rows")
+
+    def test_no_folder_is_named_for_the_audit_is_shared(self, two: list[Path], tmp_path: Path) -> None:
+        (tmp_path / "DOE^JOHN").mkdir()
+        third = tmp_path / "DOE^JOHN/slices.csv"
+        third.write_text("sop_uid,any,EDH\n7,1,0\n")
+        table = read_label_tables([*two, third])
+        assert table.rows["line"].tolist()[-1] == "slices.csv (2):2"
+        assert table.flags[-1].startswith("slices.csv (2): the column EDH")
+        assert "DOE" not in " ".join(table.flags)
 
     def test_one_is_read_as_it_is(self, two: list[Path]) -> None:
         table = read_label_tables([two[1], str(two[1])])
