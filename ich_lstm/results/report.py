@@ -94,7 +94,7 @@ def build_report(
     return Report(summarize_report(account, curves, claim), tables, claim, model_card(account), dict(pictures or {}))
 
 
-def write_report(folder: Path, report: Report) -> Path:
+def write_report(folder: Path | str, report: Report) -> Path:
     """Write ``report.html``, ``report.json``, ``MODEL_CARD.md``, ``claim.csv``, ``claim.md`` and ``tables/``; all may be shared.
 
     Args:
@@ -104,6 +104,7 @@ def write_report(folder: Path, report: Report) -> Path:
     Returns:
         The page.
     """
+    folder = Path(folder)
     (folder / TABLES).mkdir(parents=True, exist_ok=True)
     (folder / REPORT_JSON).write_text(json.dumps(report.summary, indent=1, allow_nan=False) + "\n")
     (folder / MODEL_CARD).write_text(report.card, encoding="utf-8")

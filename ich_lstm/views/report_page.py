@@ -106,11 +106,7 @@ def _headlines(views: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         {
             "name": name.replace("Slope", "Calibration slope"),
             "cell": figure_cell(row),
-            "n": ", ".join(
-                _many(row[key], unit)
-                for key, unit in {"cases": level, "patients": "patient"}.items()
-                if unit != level or key == "cases"
-            ),
+            "n": _many(row["cases"], level) + ("" if level == "patient" else f", {_many(row['patients'], 'patient')}"),
             "is_held_out": "log loss" in name.lower() and level == "slice",
         }
         for name, level, row in shown
