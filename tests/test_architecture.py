@@ -112,7 +112,10 @@ HEAVY = ("torch", "pytorch_lightning", "timm", "pandas", "pydicom", "numpy", "ma
     "statement",
     [
         "import ich_lstm",
-        *(f"from ich_lstm.cli import {name}; {name}.main(['--help'])" for name in ("train", "prepare", "predict", "phantom")),
+        *(
+            f"from ich_lstm.cli import {name}; {name}.main(['--help'])"
+            for name in ("train", "prepare", "predict", "evaluate", "phantom")
+        ),
     ],
 )
 def test_the_front_door_is_light(statement: str) -> None:

@@ -21,6 +21,8 @@ for each slice and each scan. A study that cannot be read gets a row with the re
                        subarachnoid blood; the prediction is flagged)
   --allow-other-body-part  predict what is no head by its name or its pixels too
   --submission FILE    stage_2_sample_submission.csv of RSNA's challenge: answer it, in its order, in private/submission.csv
+  --operating-point R  which of the operating points stored with the model is applied, by its rule; left out: the first
+  --prevalence P       share of positive scans here, to which calibrated probabilities are moved; or: estimate
   --project-key FILE   key for the ids; left out: the user's own
   --device cpu         or cuda; left out: cuda if there is one
   --debug              show the traceback of an error
@@ -44,11 +46,14 @@ def _predict(arguments: list[str]) -> int:
     parser.add_argument("--allow-contrast", action="store_true")
     parser.add_argument("--allow-other-body-part", action="store_true")
     parser.add_argument("--submission", type=Path)
+    parser.add_argument("--operating-point")
+    parser.add_argument("--prevalence")
     parser.add_argument("--project-key", type=Path)
     parser.add_argument("--device", choices=("cpu", "cuda"))
     given = parser.parse(arguments)
     import torch
 
+    from ich_lstm.cli.operating import ESTIMATE, choose_calibration, print_calibration
     from ich_lstm.learning.classifier import ScanClassifier
     from ich_lstm.privacy import PRIVATE, ProjectKey
     from ich_lstm.results.predict import MANIFEST, SUBMISSION, predict_archive
@@ -58,6 +63,7 @@ def _predict(arguments: list[str]) -> int:
         parser.error("--device cuda: no GPU that torch can use")
     device = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
     classifier = ScanClassifier.load(given.checkpoint).to(device)
+    classifier.calibration = choose_calibration(classifier.calibration, given.operating_point, given.prevalence)
     done = failed = 0
     with progress_bar(out) as tell:
         results = predict_archive(
@@ -68,6 +74,7 @@ def _predict(arguments: list[str]) -> int:
             series_uid=given.series,
             allow_contrast=given.allow_contrast,
             allow_other_part=given.allow_other_body_part,
+            estimate_share=given.prevalence == ESTIMATE,
             submission=given.submission,
             progress=tell,
         )
@@ -85,9 +92,11 @@ def _predict(arguments: list[str]) -> int:
     out.print(f"{done} studies predicted, {failed} failed: {given.out / 'scans.csv'}")
     if given.submission:
         out.print(f"submission: {given.out / PRIVATE / SUBMISSION}")
+    manifest = json.loads((given.out / MANIFEST).read_text())
+    print_calibration(out, manifest)
     if not done:
         return FAILED
-    refused = json.loads((given.out / MANIFEST).read_text())["counts"]["files"]["refused"]
+    refused = manifest["counts"]["files"]["refused"]
     return SOME_FAILED if failed or refused else DONE
 
 

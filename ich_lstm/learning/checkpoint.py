@@ -63,16 +63,21 @@ def read_model(path: Path) -> SavedModel:
     Raises:
         CheckpointError: If it is missing, damaged, or no model of this library.
     """
+    folder = find_model_folder(path)
+    if folder is not None:
+        return _read_folder(folder)
     if path.is_dir():
-        for folder in (path, path / "model"):
-            if (folder / ABOUT_FILE).is_file():
-                return _read_folder(folder)
         raise _no_model(path, f"a folder without {ABOUT_FILE} or model/{ABOUT_FILE}")
     if not path.exists():
         raise CheckpointError("missing_checkpoint", where=str(path), got="no such file or folder", todo="Check --checkpoint.")
-    if path.name in (WEIGHTS_FILE, ABOUT_FILE):
-        return _read_folder(path.parent)
     return _read_lightning(path)
+
+
+def find_model_folder(path: Path) -> Path | None:
+    """The folder of ``model.json`` that a run's folder, a model's folder or a file in it stands for; None if there is none."""
+    if path.is_dir():
+        return next((folder for folder in (path, path / "model") if (folder / ABOUT_FILE).is_file()), None)
+    return path.parent if path.name in (WEIGHTS_FILE, ABOUT_FILE) and path.exists() else None
 
 
 def _read_folder(folder: Path) -> SavedModel:
@@ -124,9 +129,8 @@ def _checked(path: Path, about: Any, weights: dict[str, Tensor]) -> SavedModel:
         )
     if about.get("labels", list(LABELS)) != list(LABELS):
         raise CheckpointError("other_labels", where=str(path), got=str(about["labels"]), expected=", ".join(LABELS))
-    return SavedModel(
-        {name: about.get(name) for name in ("settings", "preprocessing", "slice_mm", "is_synthetic", "name")}, weights
-    )
+    names = ("settings", "preprocessing", "slice_mm", "is_synthetic", "positive_share", "name")
+    return SavedModel({name: about.get(name) for name in names}, weights)
 
 
 def _no_model(path: Path, got: str) -> CheckpointError:

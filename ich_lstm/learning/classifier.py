@@ -16,7 +16,9 @@ from ich_lstm.data.batch import ScanBatch
 from ich_lstm.data.datamodule import ScanDataModule
 from ich_lstm.errors import CheckpointError, ConfigError, IchLstmError, StudyError
 from ich_lstm.labels import ANY, LABELS
-from ich_lstm.learning.checkpoint import ABOUT_KEY, SavedModel, read_model, without_folders, write_model
+from ich_lstm.learning.calibration import ModelCalibration
+from ich_lstm.learning.calibration_file import read_calibration, write_calibration
+from ich_lstm.learning.checkpoint import ABOUT_KEY, SavedModel, find_model_folder, read_model, without_folders, write_model
 from ich_lstm.learning.losses import weighted_loss_sums
 from ich_lstm.learning.metrics import LabelAUROC, WeightedLogLoss
 from ich_lstm.models.scan_model import ScanLogits, ScanModel
@@ -83,6 +85,10 @@ class ScanClassifier(LightningModule):
         """The usual distance of slices in the scans it was trained on, in mm; likewise."""
         self.is_synthetic = False
         """Whether it was trained on synthetic heads, of which its predictions then warn."""
+        self.positive_share: float | None = None
+        """The share of positive scans among those it was trained on; likewise. None: unknown."""
+        self.calibration: ModelCalibration | None = None
+        """What `ich-evaluate --calibrate` has chosen on validation patients; predictions show it. Void after more training."""
         self.name = self.model.settings["backbone"]
         """What predictions call the model."""
         self._hash: tuple[tuple, str] | None = None
@@ -108,6 +114,8 @@ class ScanClassifier(LightningModule):
             self.preprocessing = data.preprocessing
             self.slice_mm = data.slice_mm
             self.is_synthetic = data.is_synthetic
+            self.positive_share = _positive_share(data)
+            self.calibration = None
 
     def training_step(self, batch: ScanBatch, batch_index: int) -> Tensor:
         """The loss of a batch: slices, the encoder's own view of them, and scans, each with its weight."""
@@ -208,6 +216,8 @@ class ScanClassifier(LightningModule):
             folder: Made if missing.
         """
         write_model(Path(folder), self._saved())
+        if self.calibration is not None:
+            write_calibration(Path(folder), self.calibration)
 
     @classmethod
     def load(cls, path: Path | str) -> "ScanClassifier":
@@ -220,7 +230,7 @@ class ScanClassifier(LightningModule):
             The model in evaluation mode, on the CPU.
 
         Raises:
-            CheckpointError: If there is no model, or its weights do not fit its settings.
+            CheckpointError: If there is no model, or its weights do not fit its settings, or its calibration not its weights.
         """
         saved = read_model(Path(path))
         try:
@@ -238,7 +248,11 @@ class ScanClassifier(LightningModule):
             ) from error
         classifier.slice_mm = saved.about["slice_mm"]
         classifier.is_synthetic = bool(saved.about["is_synthetic"])
+        classifier.positive_share = saved.about["positive_share"]
         classifier.name = saved.about["name"] or classifier.name
+        folder = find_model_folder(Path(path))
+        if folder is not None:
+            classifier.calibration = read_calibration(folder, saved.hash)
         return classifier.eval()
 
     def _saved(self) -> SavedModel:
@@ -248,6 +262,7 @@ class ScanClassifier(LightningModule):
             "preprocessing": self.preprocessing.to_dict() if self.preprocessing else None,
             "slice_mm": self.slice_mm,
             "is_synthetic": self.is_synthetic,
+            "positive_share": self.positive_share,
         }
         return SavedModel(about, self.model.state_dict())
 
@@ -336,7 +351,7 @@ class ScanClassifier(LightningModule):
         finally:
             for module, mode in modes:
                 module.training = mode
-        return ScanPrediction(
+        prediction = ScanPrediction(
             slice_probabilities=_probabilities(logits.slice_logits).cpu().numpy(),
             scan_probabilities=_probabilities(logits.scan_logits)[0].cpu().numpy(),
             scan_id=project_key.hash_id(scan.series_uid),
@@ -352,6 +367,15 @@ class ScanClassifier(LightningModule):
             model_hash=self.weights_hash(),
             slabs=tuple(Slab(tuple(project_key.hash_id(uid) for uid in slab.ids), slab.positions_mm) for slab in scan.slabs),
         )
+        return prediction if self.calibration is None else self.calibration.apply(prediction)
+
+
+def _positive_share(data: ScanDataModule) -> float | None:
+    """Among the training scans of which it is known whether they are positive; None where balance draws them otherwise."""
+    if data.balance:
+        return None
+    known = [label for scan in data.scans["train"] if not math.isnan(label := float(scan.scan_labels[LABELS.index(ANY)]))]
+    return sum(known) / len(known) if known else None
 
 
 def _metrics() -> MetricCollection:

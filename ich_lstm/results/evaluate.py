@@ -13,9 +13,7 @@ from ich_lstm.data.split import Part
 from ich_lstm.labels import LABELS
 from ich_lstm.learning.classifier import ScanClassifier
 from ich_lstm.learning.metrics import LabelAUROC, LabelLogLoss, WeightedLogLoss
-
-LABEL_PREFIX = "label_"
-ENCODER_PREFIX = "encoder_"
+from ich_lstm.results.evidence import ENCODER_PREFIX, LABEL_PREFIX, SCANS, SLICES, columns_of
 
 
 class LabelledPredictions(NamedTuple):
@@ -102,8 +100,8 @@ def summarize(predictions: LabelledPredictions) -> dict[str, Any]:
 def write_labelled(folder: Path, predictions: list[LabelledPredictions]) -> None:
     """Write ``slices.csv`` and ``scans.csv``; every probability with all its digits."""
     folder.mkdir(parents=True, exist_ok=True)
-    pd.concat([part.slices for part in predictions]).to_csv(folder / "slices.csv", index=False)
-    pd.concat([part.scans for part in predictions]).to_csv(folder / "scans.csv", index=False)
+    pd.concat([part.slices for part in predictions]).to_csv(folder / SLICES, index=False)
+    pd.concat([part.scans for part in predictions]).to_csv(folder / SCANS, index=False)
 
 
 def _figures(frame: pd.DataFrame, prefix: str) -> dict[str, Any]:
@@ -120,11 +118,6 @@ def _figures(frame: pd.DataFrame, prefix: str) -> dict[str, Any]:
         "auroc": dict(zip(LABELS, map(_number, aurocs), strict=True)),
         "log_loss": dict(zip(LABELS, map(_number, losses), strict=True)),
     }
-
-
-def columns_of(frame: pd.DataFrame, prefix: str) -> np.ndarray:
-    """The six columns of a kind as an array ``(m, k)``; the prefix is empty, ``encoder_`` or ``label_``."""
-    return frame[[prefix + label for label in LABELS]].to_numpy(dtype=np.float64)
 
 
 def _columns(prefix: str, values: np.ndarray) -> pd.DataFrame:

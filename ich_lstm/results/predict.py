@@ -16,6 +16,7 @@ from ich_lstm.data.submission import SampleSubmission, write_submission
 from ich_lstm.errors import ConfigError, IchLstmError, StudyError
 from ich_lstm.labels import LABELS
 from ich_lstm.learning.classifier import ScanClassifier
+from ich_lstm.learning.statistics import Estimate
 from ich_lstm.privacy import PRIVATE, ProjectKey, private_folder
 from ich_lstm.reading import (
     Candidate,
@@ -31,6 +32,7 @@ from ich_lstm.reading import (
     short_uid,
 )
 from ich_lstm.reading.ledger import ACTIONS, LedgerRow
+from ich_lstm.results.site import check_estimable, describe_calibration, move_to_estimated_share
 from ich_lstm.views.prediction import ScanPrediction
 
 Progress = Callable[[str, int, int | None], None]
@@ -67,6 +69,7 @@ def predict_archive(
     series_uid: str | None = None,
     allow_contrast: bool = False,
     allow_other_part: bool = False,
+    estimate_share: bool = False,
     submission: Path | None = None,
     progress: Progress | None = None,
 ) -> Iterator[StudyResult]:
@@ -84,6 +87,8 @@ def predict_archive(
         series_uid: The series to read, instead of the one that is chosen; its beginning is enough.
         allow_contrast: Predict series with contrast too, where there is nothing plainer; they are flagged.
         allow_other_part: Predict what is no head by its name or its pixels too.
+        estimate_share: When all is predicted, estimate the share of positive scans without labels, and move the calibrated
+            probabilities in the tables to it (not those on the pages); the manifest tells it, and what it assumes.
         submission: RSNA's sample submission, to answer it when all is predicted.
         progress: Told how far it is.
 
@@ -98,7 +103,9 @@ def predict_archive(
     tell = progress or (lambda what, done, total: None)
     allowed = {"allow_contrast": allow_contrast, "allow_other_part": allow_other_part}
     sample = SampleSubmission.read(submission) if submission else None
-    folder = _PredictionFolder(out, key)
+    if estimate_share:
+        check_estimable(classifier.calibration)
+    folder = _PredictionFolder(out, key, classifier.calibration.columns if classifier.calibration else [])
     counts = {"studies": 0, "predicted": 0, "failed": 0}
     files: Counter[str] = Counter()
     for path in paths:
@@ -133,7 +140,8 @@ def predict_archive(
         if sample is not None:
             folder.answer(sample)
     finally:
-        folder.write_manifest(classifier, {**counts, "files": {action: files[action] for action in ACTIONS}})
+        estimated = move_to_estimated_share(out / SLICES, out / SCANS, classifier.calibration) if estimate_share else None
+        folder.write_manifest(classifier, estimated, {**counts, "files": {action: files[action] for action in ACTIONS}})
 
 
 def _predict_study(
@@ -189,11 +197,12 @@ def _predict_nifti(classifier: ScanClassifier, path: Path, allowed: dict[str, bo
 class _PredictionFolder:
     """The folder that is being filled; every row is on disk before the next study begins."""
 
-    def __init__(self, out: Path, key: ProjectKey) -> None:
+    def __init__(self, out: Path, key: ProjectKey, further: Sequence[str]) -> None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ConfigError("out_not_empty", where="--out", got=f"{out}, which is not empty", expected="a new or empty folder")
         self.out = out
         self.key = key
+        self._columns = (*LABELS, *further)
         self._seen: set[bytes] = set()
         out.mkdir(parents=True, exist_ok=True)
         (private_folder(out) / PAGES).mkdir()
@@ -221,7 +230,7 @@ class _PredictionFolder:
     def add_failure(self, identifier: str, patient_id: str, error: IchLstmError) -> None:
         """A row of ``scans.csv`` without probabilities, and with the reason's code."""
         ids = {"scan_id": self.key.hash_id(identifier), "patient_id": self.key.hash_id(patient_id) if patient_id else ""}
-        self.add(Path(SCANS), pd.DataFrame([ids | dict.fromkeys(LABELS, "") | {"flags": "", "status": error.code}]))
+        self.add(Path(SCANS), pd.DataFrame([ids | dict.fromkeys(self._columns, "") | {"flags": "", "status": error.code}]))
 
     def add_choices(self, study: Study, candidates: Sequence[Candidate], chosen: Series | None) -> list[str]:
         """Rows on the series of a study, and the same as lines for a person."""
@@ -251,13 +260,14 @@ class _PredictionFolder:
         slices = slices.astype(dict.fromkeys(LABELS, np.float64))  # exactly: pandas' own parser may round the last bit
         write_submission(slices, key, sample, self.out / PRIVATE / SUBMISSION)
 
-    def write_manifest(self, classifier: ScanClassifier, counts: dict[str, Any]) -> None:
+    def write_manifest(self, classifier: ScanClassifier, estimated: Estimate | None, counts: dict[str, Any]) -> None:
         """What was made by which model, and which of the files are private."""
         private = (file.relative_to(self.out).as_posix() for file in (self.out / PRIVATE).rglob("*") if file.is_file())
         manifest = {
             "ich_lstm": version("ich_lstm"),
             "model": {"name": classifier.name, "hash": classifier.weights_hash()},
             "labels": list(LABELS),
+            "calibration": describe_calibration(classifier.calibration, estimated),
             "counts": counts,
             "private": sorted(private),
         }

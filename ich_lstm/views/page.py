@@ -93,6 +93,8 @@ def prediction_page(prediction: ScanPrediction, *, title: str | None = None) -> 
         key_slice=slices[ranking[0]],
         flags=[(note, FLAG_MEANINGS.get(note.code, "")) for note in prediction.flags],
         flag_title=flag_title,
+        marks=_marks(prediction),
+        corrected=_corrected(prediction),
         sides=prediction.side_marks,
         ends=prediction.end_marks,
         size=(height, width),
@@ -101,6 +103,25 @@ def prediction_page(prediction: ScanPrediction, *, title: str | None = None) -> 
         ticks=_ticks(prediction.positions_mm),
         data=_viewer_data(prediction, positions, ranking[0]),
     )
+
+
+def _marks(prediction: ScanPrediction) -> dict[str, dict[str, float | None]]:
+    """Where on the bars thresholds stand: of ``scan`` and ``slice``, by label; None: nowhere."""
+    point = prediction.operating_point
+    thresholds = {"scan": point and point.scan_thresholds, "slice": point and point.slice_thresholds}
+    return {
+        kind: {label: None if values is None or np.isnan(values[k]) else float(values[k]) for k, label in enumerate(LABELS)}
+        for kind, values in thresholds.items()
+    }
+
+
+def _corrected(prediction: ScanPrediction) -> list[tuple[str, str]]:
+    """The calibrated probabilities of the scan, in words."""
+    if prediction.calibrated is None:
+        return []
+    by_label = dict(zip(LABELS, prediction.calibrated.scan_probabilities.tolist(), strict=True))
+    texts = {label: "not calibrated" if np.isnan(p) else percent(p) for label, p in by_label.items()}
+    return [(LABEL_NAMES[label].lower(), texts[label]) for label in (ANY, *HEMORRHAGE_TYPES)]
 
 
 def flag_title(note: Note) -> str:

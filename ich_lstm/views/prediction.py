@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
+CALIBRATED_PREFIX = "calibrated_"
+CALLED_PREFIX = "called_"
+
 HASH_DIGITS_SHOWN = 8
 BAR_CELLS = 24
 
@@ -28,6 +31,36 @@ class LabelResult(NamedTuple):
     peak_slice: int
     peak_probability: float
     peak_position_mm: float
+
+
+class OperatingPoint(NamedTuple):
+    """Where labels are called positive.
+
+    Args:
+        name: The rule that chose it.
+        slice_thresholds: ``(k,)``: a slice's label is called positive at or above; NaN: there is no threshold.
+        scan_thresholds: ``(k,)``, likewise of the scan.
+        chosen_on: On whom, in words.
+    """
+
+    name: str
+    slice_thresholds: np.ndarray
+    scan_thresholds: np.ndarray
+    chosen_on: str
+
+
+class CalibratedProbabilities(NamedTuple):
+    """Probabilities after a correction that was fitted on other patients.
+
+    Args:
+        slice_probabilities: ``(n, k)``; NaN for labels that could not be corrected.
+        scan_probabilities: ``(k,)``, likewise.
+        how: In words.
+    """
+
+    slice_probabilities: np.ndarray
+    scan_probabilities: np.ndarray
+    how: str
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -52,6 +85,8 @@ class ScanPrediction:
         tilt_degrees: Angle between the slice normal and the body axis.
         slabs: Where each slice is a slab of thin ones: the keyed hashes and positions of those. Tables have a row for each
             of them, with the probabilities of its slab.
+        calibrated: Corrected probabilities, beside those of the model; None if nothing was fitted.
+        operating_point: Where labels are called positive; None if nothing was chosen.
     """
 
     slice_probabilities: np.ndarray
@@ -68,6 +103,8 @@ class ScanPrediction:
     model_hash: str
     tilt_degrees: float = 0.0
     slabs: tuple[Slab, ...] = ()
+    calibrated: CalibratedProbabilities | None = None
+    operating_point: OperatingPoint | None = None
 
     def __post_init__(self) -> None:
         count = len(self.slice_ids)
@@ -103,6 +140,26 @@ class ScanPrediction:
     def _is_flagged(self, code: str) -> bool:
         return any(note.code == code for note in self.flags)
 
+    @property
+    def slice_calls(self) -> np.ndarray | None:
+        """What is called positive (1) or not (0), ``(n, k)``; NaN without a threshold; None without an operating point."""
+        return self.operating_point and _calls(self.slice_probabilities, self.operating_point.slice_thresholds)
+
+    @property
+    def scan_calls(self) -> np.ndarray | None:
+        """The same of the scan, ``(k,)``."""
+        return self.operating_point and _calls(self.scan_probabilities, self.operating_point.scan_thresholds)
+
+    @property
+    def calls_in_words(self) -> str:
+        """What the operating point makes of the scan; empty without one."""
+        if self.operating_point is None:
+            return ""
+        calls = dict(zip(LABELS, _calls(self.scan_probabilities, self.operating_point.scan_thresholds).tolist(), strict=True))
+        called = ", ".join(LABEL_NAMES[label].lower() for label, call in calls.items() if call == 1) or "nothing"
+        without = ", ".join(LABEL_NAMES[label].lower() for label, call in calls.items() if np.isnan(call))
+        return f"called positive: {called}" + (f"; no threshold for {without}" if without else "")
+
     def results(self) -> Iterator[LabelResult]:
         """Each label's result in the order of ``LABELS``, with the slice where it is most probable."""
         for k, label in enumerate(LABELS):
@@ -118,6 +175,9 @@ class ScanPrediction:
     def to_frame(self) -> "DataFrame":
         """One row per slice, as in ``slices.csv``: ``scan_id, slice`` (from 1), ``slice_id, position_mm``, six labels.
 
+        With ``calibrated_`` before them six corrected probabilities, and with ``called_`` what is called positive (1, 0 or
+        empty), if there are any.
+
         Of slabs, one row per slice of the files, with its slab's probabilities.
         """
         from pandas import DataFrame
@@ -131,16 +191,26 @@ class ScanPrediction:
             "position_mm": [position for slab in slabs for position in slab.positions_mm],
         }
         probabilities = np.repeat(self.slice_probabilities, [len(slab.ids) for slab in slabs], axis=0)
-        return DataFrame(columns | dict(zip(LABELS, probabilities.T, strict=True)))
+        frame = DataFrame(columns | dict(zip(LABELS, probabilities.T, strict=True)))
+        places = np.repeat(np.arange(len(self)), [len(slab.ids) for slab in slabs])
+        corrected = None if self.calibrated is None else self.calibrated.slice_probabilities[places]
+        calls = self.slice_calls
+        return frame.join(_further_columns(corrected, None if calls is None else calls[places]))
 
     def scan_frame(self) -> "DataFrame":
-        """One row for the scan, as in ``scans.csv``: ``scan_id, patient_id``, six labels, ``flags, status``."""
+        """One row for the scan, as in ``scans.csv``: ``scan_id, patient_id``, six labels, ``flags, status``.
+
+        After the labels stand the further columns of `to_frame`, if there are any.
+        """
         from pandas import DataFrame
 
         ids = {"scan_id": self.scan_id, "patient_id": self.patient_id}
         probabilities = dict(zip(LABELS, self.scan_probabilities.tolist(), strict=True))
         flags = ";".join(note.code for note in self.flags)
-        return DataFrame([ids | probabilities | {"flags": flags, "status": "ok"}])
+        corrected = None if self.calibrated is None else self.calibrated.scan_probabilities[None]
+        calls = self.scan_calls
+        further = _further_columns(corrected, None if calls is None else calls[None])
+        return DataFrame([ids | probabilities]).join(further).assign(flags=flags, status="ok")
 
     def plot(self) -> "Figure":
         """The six probabilities along the scan, beside the slice where "any" is most probable."""
@@ -168,6 +238,8 @@ class ScanPrediction:
             lines.append(
                 f"  {result.label:<16} {percent(result.probability):>5} {bar}  {where} ({percent(result.peak_probability)})"
             )
+        if self.operating_point is not None:
+            lines.append(f"  operating point {self.operating_point.name}: {self.calls_in_words}")
         lines.append(f"  flags: {', '.join(note.code for note in self.flags) or 'none'}")
         lines.append(f"  {RESEARCH_USE}")
         return "\n".join(lines).replace("\u00a0", " ")
@@ -186,6 +258,8 @@ class ScanPrediction:
             for result in self.results()
         )
         flags = escape(", ".join(note.code for note in self.flags) or "none")
+        if self.operating_point is not None:
+            flags += escape(f"; operating point {self.operating_point.name}: {self.calls_in_words}")
         return (
             f"<div><p><b>Scan {escape(self.scan_id)}</b>: {_slices(len(self))}; model {escape(self.model_name)} "
             f"{escape(self.model_hash[:HASH_DIGITS_SHOWN])}; flags: {flags}</p>"
@@ -200,6 +274,22 @@ def _check_probabilities(name: str, values: np.ndarray, shape: tuple[int, ...]) 
         raise ValueError(f"ScanPrediction.{name}: {values.dtype} {values.shape}, expected float64 {shape}")
     if not ((values >= 0) & (values <= 1)).all():  # NaN fails both
         raise ValueError(f"ScanPrediction.{name}: outside [0, 1] or not finite, expected probabilities")
+
+
+def _calls(probabilities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    return np.where(np.isnan(thresholds), np.nan, probabilities >= thresholds)
+
+
+def _further_columns(corrected: np.ndarray | None, calls: np.ndarray | None) -> "DataFrame":
+    """Six columns of each that is there; ``(m, k)`` each."""
+    from pandas import DataFrame, concat
+
+    frames = []
+    if corrected is not None:
+        frames.append(DataFrame(corrected, columns=[CALIBRATED_PREFIX + label for label in LABELS]))
+    if calls is not None:
+        frames.append(DataFrame(calls, columns=[CALLED_PREFIX + label for label in LABELS]).astype("Int64"))
+    return concat(frames, axis=1) if frames else DataFrame()
 
 
 def _slices(count: int) -> str:

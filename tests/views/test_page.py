@@ -18,6 +18,7 @@ from ich_lstm.labels import LABELS
 from ich_lstm.scan import Note
 from ich_lstm.views.look import LABEL_NAMES
 from ich_lstm.views.page import FLAG_MEANINGS, prediction_page
+from ich_lstm.views.prediction import CalibratedProbabilities, OperatingPoint
 
 PICTURE = re.compile(r'src="data:image/png;base64,([^"]+)"')
 VOID = {"meta", "link", "img", "input", "br", "line", "polyline", "polygon"}
@@ -250,6 +251,27 @@ def browse(page: Path, profile: Path, width: int = 1400) -> tuple[dict, str]:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on the path")
+class TestOperatingPoint:
+    def test_marks_stand_where_the_thresholds_are(self, make_prediction):
+        thresholds = np.array([np.nan, 0.1, 0.2, 0.3, 0.4, 0.5])
+        point = OperatingPoint("youden", thresholds / 2, thresholds, "validation patients")
+        corrected = np.where(np.isnan(thresholds), np.nan, 0.33)
+        calibrated = CalibratedProbabilities(np.tile(corrected, (5, 1)), corrected, "platt per label")
+        page = Page(prediction_page(make_prediction(operating_point=point, calibrated=calibrated)))
+        marks = [attrs["style"] for tag, attrs in page.tags if tag == "u"]
+        expected = [value for k in (5, 1, 2, 3, 4) for value in (thresholds[k], thresholds[k] / 2)]
+        assert marks == [f"--p:{value:.4f}" for value in expected]
+        assert "Operating point youden, chosen on validation patients" in page.text
+        assert "called positive: subdural, any hemorrhage; no threshold for epidural" in page.text
+        assert "any hemorrhage 33\u00a0%".replace("\u00a0", " ") in page.text
+        assert "epidural not calibrated" in page.text
+
+    def test_without_one_there_is_no_mark(self, make_prediction):
+        page = Page(prediction_page(make_prediction()))
+        assert not any(tag == "u" for tag, _ in page.tags)
+        assert "called" not in page.text
+
+
 class TestInBrowser:
     def test_keys_wheel_curve_and_clicks_move_the_selection(self, make_prediction, tmp_path):
         page = tmp_path / "page.html"

@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -6,6 +7,8 @@ import numpy as np
 import pytest
 
 from ich_lstm.labels import LABELS
+from ich_lstm.scan import Slab
+from ich_lstm.views.prediction import CalibratedProbabilities, OperatingPoint
 
 
 class TestChecks:
@@ -106,3 +109,48 @@ def test_import_is_light():
     code = f"import sys, ich_lstm.views.prediction, ich_lstm.views.curves; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+class TestOperatingPoint:
+    @pytest.fixture
+    def chosen(self, make_prediction):
+        """Thresholds of 0.3 for slices and 0.5 for the scan, but none for epidural, which is not calibrated either."""
+        corrected = np.full((5, 6), 0.25)
+        corrected[:, 0] = np.nan
+        thresholds = [np.where(np.arange(6) == 0, np.nan, value) for value in (0.3, 0.5)]
+        return make_prediction(
+            operating_point=OperatingPoint("sensitivity=0.9", *thresholds, "validation patients"),
+            calibrated=CalibratedProbabilities(corrected, corrected[0], "platt per label"),
+        )
+
+    def test_calls_stand_in_the_tables(self, chosen):
+        slices, scan = chosen.to_frame(), chosen.scan_frame()
+        further = [prefix + label for prefix in ("calibrated_", "called_") for label in LABELS]
+        assert list(slices.columns) == ["scan_id", "slice", "slice_id", "position_mm", *LABELS, *further]
+        assert list(scan.columns) == ["scan_id", "patient_id", *LABELS, *further, "flags", "status"]
+        assert slices["called_any"].tolist() == [1, 1, 1, 1, 1]
+        assert slices["called_subdural"].tolist() == [0, 0, 1, 1, 1]
+        assert scan[["called_any", "called_subdural", "called_subarachnoid"]].to_numpy().tolist() == [[1, 1, 0]]
+        np.testing.assert_array_equal(slices[list(LABELS)].to_numpy(), chosen.slice_probabilities)
+
+    def test_what_there_is_not_is_an_empty_cell(self, chosen):
+        for frame in (chosen.to_frame(), chosen.scan_frame()):
+            header, *rows = (line.split(",") for line in frame.to_csv(index=False).splitlines())
+            for row in rows:
+                cells = dict(zip(header, row, strict=True))
+                assert (cells["calibrated_epidural"], cells["called_epidural"]) == ("", "")
+                assert cells["called_any"] in ("0", "1")
+
+    def test_slabs_have_the_calls_of_their_slices(self, chosen):
+        slabs = tuple(Slab((f"a{i}", f"b{i}"), (i, i + 0.5)) for i in range(5))
+        frame = dataclasses.replace(chosen, slabs=slabs).to_frame()
+        assert frame["called_subdural"].tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 1, 1]
+
+    def test_is_told_in_text(self, chosen):
+        for text in (repr(chosen), chosen._repr_html_()):
+            assert "sensitivity=0.9: called positive: subdural, any hemorrhage; no threshold for epidural" in text
+
+    def test_without_one_nothing_is_called(self, make_prediction):
+        prediction = make_prediction()
+        assert prediction.scan_calls is prediction.slice_calls is None
+        assert "called" not in repr(prediction)

@@ -1,0 +1,29 @@
+"""Evidence: figures on probabilities and labels with intervals over patients, comparisons, agreement; numpy and scipy only."""
+
+from ich_lstm.learning.statistics.agreement import cohen_kappa as cohen_kappa
+from ich_lstm.learning.statistics.agreement import fleiss_kappa as fleiss_kappa
+from ich_lstm.learning.statistics.bands import curve_bands as curve_bands
+from ich_lstm.learning.statistics.calibration import brier_score as brier_score
+from ich_lstm.learning.statistics.calibration import calibration_line as calibration_line
+from ich_lstm.learning.statistics.calibration import expected_calibration_error as expected_calibration_error
+from ich_lstm.learning.statistics.calibration import reliability as reliability
+from ich_lstm.learning.statistics.comparison import compare_auroc as compare_auroc
+from ich_lstm.learning.statistics.comparison import mcnemar as mcnemar
+from ich_lstm.learning.statistics.discrimination import auroc as auroc
+from ich_lstm.learning.statistics.discrimination import average_precision as average_precision
+from ich_lstm.learning.statistics.discrimination import precision_recall_curve as precision_recall_curve
+from ich_lstm.learning.statistics.discrimination import roc_curve as roc_curve
+from ich_lstm.learning.statistics.estimate import Estimate as Estimate
+from ich_lstm.learning.statistics.evaluation import evaluate_labels as evaluate_labels
+from ich_lstm.learning.statistics.paired import compare_labels as compare_labels
+from ich_lstm.learning.statistics.prevalence import estimate_prevalence as estimate_prevalence
+from ich_lstm.learning.statistics.prevalence import shift_prevalence as shift_prevalence
+from ich_lstm.learning.statistics.proportions import clopper_pearson as clopper_pearson
+from ich_lstm.learning.statistics.proportions import confusion as confusion
+from ich_lstm.learning.statistics.proportions import predictive_values as predictive_values
+from ich_lstm.learning.statistics.proportions import wilson as wilson
+from ich_lstm.learning.statistics.recalibration import fit_platt as fit_platt
+from ich_lstm.learning.statistics.recalibration import fit_temperature as fit_temperature
+from ich_lstm.learning.statistics.scores import log_loss as log_loss
+from ich_lstm.learning.statistics.scores import weighted_log_loss as weighted_log_loss
+from ich_lstm.learning.statistics.smoothing import smoothed_calibration as smoothed_calibration

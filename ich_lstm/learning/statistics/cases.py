@@ -1,0 +1,108 @@
+"""Labels, probabilities and patients, checked as they enter."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ich_lstm.errors import TableError
+
+ROWS_SHOWN = 10
+
+
+class Cases(NamedTuple):
+    """The cases of one label that are known.
+
+    Args:
+        positive: Bool ``(m,)``.
+        probabilities: Float64 ``(m,)``, in [0, 1].
+        unknown: How many cases were left out because their label is unknown.
+    """
+
+    positive: np.ndarray
+    probabilities: np.ndarray
+    unknown: int
+
+    @property
+    def classes(self) -> str:
+        """How many cases of each class there are, in words."""
+        positives = int(self.positive.sum())
+        return f"{positives} positive and {len(self.positive) - positives} negative cases"
+
+
+def known_cases(labels: np.ndarray, probabilities: np.ndarray) -> Cases:
+    """Check one label's cases, and leave out those that are unknown.
+
+    Args:
+        labels: ``(n,)``: 1 present, 0 absent, NaN unknown.
+        probabilities: ``(n,)``, in [0, 1].
+
+    Raises:
+        TableError: If the shapes differ, a label is none of the three, or a probability is NaN or outside [0, 1].
+    """
+    y, p = check_labels(labels), check_probabilities(probabilities)
+    if y.ndim != 1 or y.shape != p.shape:
+        _stop("shapes_differ", f"labels {y.shape}, probabilities {p.shape}", "two arrays of one length", "Give one row per case.")
+    known = ~np.isnan(y)
+    return Cases(y[known] == 1, p[known], int(len(y) - known.sum()))
+
+
+def check_labels(labels: np.ndarray) -> np.ndarray:
+    """Labels as float64 of any shape.
+
+    Raises:
+        TableError: If one is none of 0, 1 and NaN.
+    """
+    y = np.asarray(labels, dtype=np.float64)
+    wrong = ~(np.isnan(y) | (y == 0) | (y == 1))
+    if wrong.any():
+        _stop_at_rows("bad_label", wrong, f"the label {y[wrong].flat[0]:g}", "0, 1 or NaN", "Correct the labels.")
+    return y
+
+
+def check_probabilities(probabilities: np.ndarray) -> np.ndarray:
+    """Probabilities as float64 of any shape.
+
+    Raises:
+        TableError: If one is NaN or outside [0, 1].
+    """
+    p = np.asarray(probabilities, dtype=np.float64)
+    wrong = ~((p >= 0) & (p <= 1))  # NaN too
+    if wrong.any():
+        todo = "Give probabilities, not logits, and one for every case."
+        _stop_at_rows("bad_probability", wrong, f"the probability {p[wrong].flat[0]:g}", "a number from 0 to 1", todo)
+    return p
+
+
+def patient_index(patients: Iterable) -> tuple[np.ndarray, int]:
+    """Number the patients in the order of their ids, so that the order of rows changes nothing.
+
+    Args:
+        patients: One id per case, ``(n,)``.
+
+    Returns:
+        Indices from 0, ``(n,)``, and the number of patients.
+
+    Raises:
+        TableError: If the patient of a case is unknown.
+    """
+    ids = pd.Series(patients if isinstance(patients, (np.ndarray, pd.Series)) else list(patients))
+    wrong = (ids.isna() | (ids.astype(str) == "")).to_numpy()
+    if wrong.any():
+        todo = "Give the patient of every case: cases of a patient are not independent."
+        _stop_at_rows("patient_unknown", wrong, "no patient", "an id", todo)
+    index, distinct = pd.factorize(ids, sort=True)
+    return index, len(distinct)
+
+
+def _stop_at_rows(code: str, wrong: np.ndarray, got: str, expected: str, todo: str) -> None:
+    """Raise a TableError that names the first ten rows, counted from 0, and counts all."""
+    rows = np.flatnonzero(wrong.reshape(len(wrong), -1).any(axis=1)) if wrong.ndim else np.zeros(1, dtype=int)
+    shown = ", ".join(map(str, rows[:ROWS_SHOWN]))
+    more = f" and {len(rows) - ROWS_SHOWN} more" if len(rows) > ROWS_SHOWN else ""
+    _stop(code, f"{got} ({len(rows)} rows: {shown}{more}, counted from 0)", expected, todo)
+
+
+def _stop(code: str, got: str, expected: str, todo: str) -> None:
+    raise TableError(code, where="cases to evaluate", got=got, expected=expected, todo=todo)

@@ -1,0 +1,45 @@
+"""A figure, its interval, and the words that go with it."""
+
+import math
+from typing import NamedTuple
+
+
+class Estimate(NamedTuple):
+    """A figure with its confidence interval; where it cannot be had, None and the reason.
+
+    Args:
+        value: The figure, or None if it is undefined.
+        low: Lower limit of the interval, or None if there is none.
+        high: Upper limit.
+        method: How the interval was made; empty without one.
+        note: Why value or interval are missing, or what a reader should bear in mind.
+
+    Example:
+        >>> print(Estimate(0.93, 0.9, 0.95))
+        0.930 (0.900 to 0.950)
+        >>> print(undefined("no positive case"))
+        undefined: no positive case
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    method: str = ""
+    note: str = ""
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return f"undefined: {self.note}"
+        if self.low is None or self.high is None:
+            return f"{self.value:.3f}"
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+def undefined(reason: str) -> Estimate:
+    """A figure that does not exist, and why."""
+    return Estimate(None, note=reason)
+
+
+def estimate_or(value: float, reason: str) -> Estimate:
+    """A figure without an interval; undefined for that reason if it is NaN."""
+    return undefined(reason) if math.isnan(value) else Estimate(float(value))

@@ -1,0 +1,238 @@
+"""Predictions of `ich-predict` beside a label table, joined by the private key to the ids."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path, PurePath
+
+import numpy as np
+import pandas as pd
+
+from ich_lstm.data.join import LabelledScan, PatientIds, join_labels
+from ich_lstm.data.labelled import LabelTable, stop_at
+from ich_lstm.data.locate import NOWHERE, locate_labels
+from ich_lstm.data.prepared import KEY_COLUMNS, PreparedFolder
+from ich_lstm.errors import ConfigError, TableError
+from ich_lstm.labels import LABELS
+from ich_lstm.pixels.preprocess import Preprocessing
+from ich_lstm.privacy import PRIVATE, ProjectKey
+from ich_lstm.results.evidence import (
+    LABEL_PREFIX,
+    SCANS,
+    SLICES,
+    Evidence,
+    check_unique,
+    make_evidence,
+    read_predictions,
+    stop_at_rows,
+)
+
+KEY_TABLE, LEDGER_TABLE, SERIES_TABLE, MANIFEST = "key.csv", "ledger.csv", "series.csv", "manifest.json"
+
+STATUS = "status"
+PREDICTED = "ok"
+
+
+def join_predictions(
+    folder: Path | str,
+    table: LabelTable,
+    key: Path | str | None = None,
+    *,
+    project_key: ProjectKey,
+    truth: str = "",
+    allow_missing: bool = False,
+    allow_unlabelled: bool = False,
+    patient_ids: PatientIds = "checked",
+) -> Evidence:
+    """Put labels beside the predictions of `ich-predict`.
+
+    Scans that were refused have no probability and are not judged; their number goes with the figures, by reason.
+
+    Args:
+        folder: With ``slices.csv`` and ``scans.csv``.
+        table: The labels.
+        key: The private key to the ids; by default ``private/key.csv`` in the folder.
+        project_key: The one the predictions were made with, for the ids of patients that the table names.
+        truth: Who of several readers has made the labels, for the record.
+        allow_missing: Whether labels may name images that were neither predicted nor refused.
+        allow_unlabelled: Whether there may be predictions of which the labels do not speak.
+        patient_ids: As of `join_labels`.
+
+    Raises:
+        TableError: If labels and predictions do not fit each other.
+        ConfigError: If the predictions were made with another project key.
+    """
+    folder = Path(folder)
+    slices, scans = (read_predictions(folder / name) for name in (SLICES, SCANS))
+    if STATUS not in scans:
+        raise TableError(
+            "labelled_already",
+            where=str(folder / SCANS),
+            got=f"no column {STATUS}",
+            expected="predictions of ich-predict",
+            todo="The predictions of a run have their labels already: name the run's folder, without --labels.",
+        )
+    refused = scans[scans[STATUS] != PREDICTED]
+    scans = scans[scans[STATUS] == PREDICTED].drop(columns=STATUS)
+    check_unique(str(folder / SLICES), slices, ["scan_id", "slice"])
+    check_unique(str(folder / SCANS), scans, ["scan_id"])
+    names = read_key(Path(key) if key else folder / PRIVATE / KEY_TABLE)
+    _check_key(folder, slices, scans, names, project_key)
+    rows, left_out, missing = _labels_of_predictions(folder, table, names, allow_missing)
+    known = join_labels(PreparedFolder(folder, Preprocessing(), names, {}), rows, patient_ids=patient_ids)
+    judged = [scan.scan_id for scan in known]
+    unlabelled = ~scans["scan_id"].isin(judged)
+    if unlabelled.any() and not allow_unlabelled:
+        got, expected = "predictions of which the labels do not speak", "labels of every scan that was predicted"
+        todo = "Add the labels; or leave these scans out on purpose: --allow-unlabelled."
+        stop_at_rows(str(folder / SCANS), scans.index[unlabelled], "unlabelled_scans", got, expected, todo)
+    slice_labels, scan_labels = _label_frames(known, names, project_key)
+    scan_labels = scan_labels.merge(_strata(rows, names), on="scan_id", how="left")
+    counts = {
+        "labels": len(table),
+        "labels_of_images_left_out": left_out,
+        "labels_without_prediction": missing,
+        "scans_refused": refused[STATUS].value_counts().sort_index().to_dict(),
+        "scans_without_labels_not_judged": int(unlabelled.sum()),
+    }
+    source = {
+        "kind": "predictions",
+        "model": _model_of(folder),
+        "part": "",
+        "truth": truth,
+        "counts": counts,
+        "notes": list(table.flags),
+    }
+    return make_evidence(
+        _beside(slices[slices["scan_id"].isin(judged)], slice_labels, ["scan_id", "slice"]),
+        _beside(scans.drop(columns="patient_id"), scan_labels, ["scan_id"]),
+        source,
+        is_test=True,
+        where=str(folder),
+    )
+
+
+def read_key(path: Path) -> pd.DataFrame:
+    """The key to the ids of predictions, with the columns of a prepared folder's.
+
+    Raises:
+        TableError: If it is missing or malformed.
+    """
+    try:
+        key = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except FileNotFoundError as error:
+        raise TableError(
+            "missing_key",
+            where=str(path),
+            got="no such file",
+            expected="the key to the ids, which ich-predict wrote",
+            todo=f"Name it with --key; it stands in {PRIVATE}/{KEY_TABLE} of the folder of predictions.",
+        ) from error
+    except (OSError, ValueError) as error:
+        raise TableError(
+            "unreadable_table", where=str(path), got=" ".join(str(error).split()), expected="a CSV in UTF-8"
+        ) from error
+    missing = {"scan_id", "slice", "sop_uid"} - set(key.columns)
+    if missing or not key.get("slice", pd.Series(dtype=str)).str.fullmatch(r"\d+").all():
+        got = f"no column {', '.join(sorted(missing))}" if missing else "slices that are no numbers"
+        raise TableError("bad_key", where=str(path), got=got, expected="a key that ich-predict wrote")
+    key = key.assign(slice=key["slice"].astype(int)).sort_values(["scan_id", "slice"], ignore_index=True)
+    # One scan, one cached file: in predictions the id stands for it.
+    return key.reindex(columns=[*KEY_COLUMNS, "hu_hash"], fill_value="").assign(cache=key["scan_id"])
+
+
+def _check_key(folder: Path, slices: pd.DataFrame, scans: pd.DataFrame, key: pd.DataFrame, project_key: ProjectKey) -> None:
+    """See that key and predictions are of the same slices, and the project key of both."""
+    rows = slices[["scan_id", "slice"]].merge(key[["scan_id", "slice"]], how="outer", indicator=True)
+    alone = rows["_merge"].value_counts()
+    if alone["left_only"] or alone["right_only"]:
+        raise TableError(
+            "key_does_not_fit",
+            where=str(folder),
+            got=f"{alone['left_only']} slices that the key does not name, {alone['right_only']} that only the key names",
+            expected="the key that was written with these predictions",
+            todo="Name the right one with --key.",
+        )
+    patients = key.drop_duplicates("scan_id").set_index("scan_id")["patient_id"]
+    hashed = scans.set_index("scan_id")["patient_id"]
+    both = patients[(patients != "") & (hashed.reindex(patients.index, fill_value="") != "")]
+    if len(both) and project_key.hash_id(both.iloc[0]) != hashed[both.index[0]]:
+        raise ConfigError(
+            "other_project_key",
+            where="--project-key",
+            got="a key that gives other ids than the predictions have",
+            expected="the key that ich-predict was given",
+            todo="Name its file with --project-key.",
+        )
+
+
+def _labels_of_predictions(
+    folder: Path, table: LabelTable, key: pd.DataFrame, allow_missing: bool
+) -> tuple[LabelTable, int, int]:
+    """The labels of what was predicted; how many are of images that were left out for a reason; how many of no image."""
+    nowhere = locate_labels(table, key).scan == NOWHERE
+    left_out = nowhere & table.rows["name"].isin(_names_left_out(folder / PRIVATE)).to_numpy()
+    missing = nowhere & ~left_out
+    if missing.any() and (not allow_missing or nowhere.all()):
+        stop_at(
+            table.source,
+            table.rows["line"][missing],
+            "labels_without_prediction",
+            "labels of images that were neither predicted nor refused",
+            "a prediction of every labelled image",
+            todo="Predict them too; or, if they are left out on purpose, say --allow-missing.",
+        )
+    return replace(table, rows=table.rows[~nowhere].reset_index(drop=True)), int(left_out.sum()), int(missing.sum())
+
+
+def _names_left_out(private: Path) -> set[str]:
+    """What labels may name in vain: studies, series, images and folders that were not predicted, each with its reason."""
+    left_out: set[str] = set()
+    for name, column, predicted in ((LEDGER_TABLE, "action", "used"), (SERIES_TABLE, "read", "True")):
+        if not (private / name).is_file():
+            continue
+        rows = pd.read_csv(private / name, dtype=str, keep_default_na=False)
+        rows = rows[rows[column] != predicted]
+        for ids in {"study_uid", "series_uid", "sop_uid"} & set(rows.columns):
+            left_out |= set(rows[ids])
+        if "path" in rows:
+            left_out |= {part for path in rows["path"] for part in PurePath(path).parts[:-1]}
+    return left_out - {""}
+
+
+def _label_frames(known: Sequence[LabelledScan], key: pd.DataFrame, project_key: ProjectKey) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Labels of slices by scan and number, and of scans with their patients."""
+    columns = [LABEL_PREFIX + label for label in LABELS]
+    judged = key["scan_id"].isin([scan.scan_id for scan in known])
+    # Scans come in the order of the key, and so do their slices.
+    of_slices = pd.DataFrame(np.concatenate([scan.slice_labels for scan in known]), columns=columns)
+    places = key.loc[judged, ["scan_id", "slice"]].reset_index(drop=True)
+    of_scans = pd.DataFrame(np.stack([scan.scan_labels for scan in known]), columns=columns)
+    ids = {
+        "scan_id": [scan.scan_id for scan in known],
+        "patient_id": [project_key.hash_id(scan.patient_id) for scan in known],
+    }
+    return places.join(of_slices), pd.DataFrame(ids).join(of_scans)
+
+
+def _strata(table: LabelTable, key: pd.DataFrame) -> pd.DataFrame:
+    """The groups of each scan that the table tells of."""
+    if table.strata is None:
+        return pd.DataFrame({"scan_id": []}, dtype=object)
+    rows = table.rows[["name"]].assign(
+        scan_id=key.drop_duplicates("scan_id")["scan_id"].to_numpy()[locate_labels(table, key).scan]
+    )
+    return rows.merge(table.strata, on="name").drop(columns="name").drop_duplicates("scan_id")
+
+
+def _beside(frame: pd.DataFrame, labels: pd.DataFrame, on: list[str]) -> pd.DataFrame:
+    """Predictions with their labels, under the index that tells their lines."""
+    return frame.reset_index().merge(labels, on=on).set_index("index").rename_axis(None)
+
+
+def _model_of(folder: Path) -> dict[str, str]:
+    try:
+        model = json.loads((folder / MANIFEST).read_text())["model"]
+        return {name: str(model[name]) for name in ("name", "hash")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
