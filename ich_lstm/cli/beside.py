@@ -64,7 +64,8 @@ def write_beside(
     """
     from ich_lstm.results.account import Beside
 
-    shown, beside = [], Beside()
+    shown: list[ReadableTable] = []
+    beside = Beside()
     if given.compare:
         readable, comparisons = _compare(given, evidence, figures, load, tell)
         shown, beside = [*shown, *readable], beside._replace(comparisons=comparisons)

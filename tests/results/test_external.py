@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from ich_lstm.data.split_file import SplitFile
 
 from ich_lstm import ScanClassifier, ScanDataModule
+from ich_lstm.data.split_file import SplitFile
 from ich_lstm.errors import ConfigError
 from ich_lstm.pixels.preprocess import Preprocessing
 from ich_lstm.privacy import ProjectKey
