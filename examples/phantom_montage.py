@@ -40,8 +40,8 @@ BRAIN, SUBDURAL, BONE, SCOUT = (40, 80), (60, 160), (700, 3000), (-350, 900)
 OF_ANY_AGE = ("swirl", "subacute", "chronic", "level")
 """Words in the captions of what a set without difficulty does not hold."""
 
-COLUMNS, CELL_PX, GREYS = 8, 168, 36
-"""Cells in a row, their side, and the grey levels kept: noise compresses badly."""
+COLUMNS, CELL_PX, STEP = 8, 216, 5
+"""Cells in a row, their side, and the step between the grey levels kept: noise compresses badly."""
 
 WANTED = frozenset({"mass_effect", "midline_shift", "fracture", "scalp_swelling", "chronic", "fluid_level"})
 """Findings that go with a bleeding; a cell that shows a type shows nothing else."""
@@ -212,10 +212,10 @@ def mimics() -> Iterator[Cell]:
     )
     for caption, point, fits in heads:
         number = find(CLEAN, fits)
-        where = point or draw(CLEAN, number)[0].injuries[0].holes[0]
+        where = point or draw(CLEAN, number)[0].injuries[0].point
         yield Cell(caption, at(make_head(CLEAN, number), *where))
     hard = (number for number in range(1000) if spoilers(CLEAN, number).hardening_hu > 20 and not draw(CLEAN, number)[1])
-    yield Cell("dark band between\npetrous bones", at(make_head(CLEAN, next(hard)), 0, 2, -30))
+    yield Cell("dark band between\npetrous bones", at(make_head(CLEAN, next(hard)), 0, 0, -37))
     for word in ("motion", "metal"):
         number = find(CLEAN, only(word))
         scan, spoiled = make_head(CLEAN, number), spoilers(CLEAN, number)
@@ -252,8 +252,8 @@ def main(path: Path) -> None:
     figure.subplots_adjust(0.002, 0.002, 0.998, 0.975, wspace=0.02, hspace=0.15)
     figure.savefig(path)
     with Image.open(path) as picture:
-        small = picture.convert("L").quantize(GREYS)
-    small.save(path, optimize=True)
+        grey = picture.convert("L").point(lambda value: min(round(value / STEP) * STEP, 255))
+    grey.save(path, optimize=True)
     print(f"{path}: {len(cells)} pictures, {path.stat().st_size // 1000} kB")
 
 

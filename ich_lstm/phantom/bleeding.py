@@ -74,7 +74,7 @@ def _aneurysm(rng: Rng, head: Head, difficulty: float) -> list[Lesion]:
         lesions.append(_ventricle_blood(rng, difficulty))
     center = (float(rng.normal(0, 12)), -12.0, -12.0)
     blood = _diluted(rng, difficulty)
-    lesions.append(SulcalBlood(blood, center, reach=float(rng.uniform(42, 64)), swelling=float(rng.uniform(0.6, 1.2))))
+    lesions.append(SulcalBlood(blood, center, reach=float(rng.uniform(42, 64)), swelling=float(rng.uniform(0.9, 1.5))))
     return lesions
 
 
@@ -112,7 +112,7 @@ def _old_fall(rng: Rng, head: Head, difficulty: float) -> list[Lesion]:
 def _diluted(rng: Rng, difficulty: float) -> Blood:
     """Blood and CSF: the easier, the less CSF."""
     low, high = BLOOD["diluted"]
-    return Blood("diluted", float(rng.uniform(low + 3 + (1 - difficulty) * 10, high - 1)))
+    return Blood("diluted", float(rng.uniform(low + 3 + (1 - difficulty) * 12, high - 1)))
 
 
 def _side(rng: Rng) -> float:
@@ -166,7 +166,7 @@ def _ventricle_blood(rng: Rng, difficulty: float) -> VentricleBlood:
 def _convexity_blood(rng: Rng, head: Head, difficulty: float) -> SulcalBlood:
     direction = np.array([_side(rng) * rng.uniform(0.3, 1), rng.uniform(-0.8, 0.8), rng.uniform(-0.1, 0.9)])
     center = _point(surface_point(head, direction) * 0.93)
-    reach, swelling = float(rng.uniform(27, 44)), float(rng.uniform(0.7, 1.3))
+    reach, swelling = float(rng.uniform(27, 44)), float(rng.uniform(0.9, 1.5))
     return SulcalBlood(_diluted(rng, difficulty), center, reach, swelling)
 
 

@@ -43,7 +43,7 @@ class PhantomSettings:
     seed: int = 1
     prevalence: float = 0.41
     noise: float = 1.0
-    difficulty: float = 0.3
+    difficulty: float = 0.0
     masks: bool = False
 
     def __post_init__(self) -> None:
