@@ -26,7 +26,7 @@ stage_2_train.csv; or as CQ500, CT-ICH or a hospital's export. The same argument
   --seed 1           another seed, other heads
   --prevalence 0.41  share of scans with bleeding
   --noise 1.0        factor on the noise; 0 is none
-  --difficulty 0.3   how often what is hard to read occurs, 0 to 1
+  --difficulty 0     how often what is hard to read occurs, 0 to 1
   --masks            keep the mask of every type: masks/<series>.npy
   --workers N        processes; left out: one per processor
   --debug            show the traceback of an error

@@ -141,4 +141,6 @@ def _describe_split(split: SplitFile, fold: int, split_id: str) -> dict[str, Any
     about: dict[str, Any] = {"by": split.by, "seed": split.seed, "id": split_id}
     if split.folds is not None:
         return about | {"folds": split.folds, "fold": fold}
-    return about | {"fractions": [round(share / sum(split.fractions), 4) for share in split.fractions], "first_days": split.days}
+    fractions = [round(share / sum(split.fractions), 4) for share in split.fractions]
+    # Years alone: the boundary is the exact date of somebody's study, and the audit is to be shared.
+    return about | {"fractions": fractions, "first_years": [day[:4] for day in split.days]}

@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -141,8 +141,7 @@ def prepare(
                 expected="at least one readable scan of the head",
                 todo=f"{private / LEDGER_TABLE} has the reason for each file.",
             )
-        # First of all: a kill between new tables and an old manifest would leave scans of one size called another.
-        (out / MANIFEST).unlink(missing_ok=True)
+        _forget_other(out, preprocessing)
         table = _write_tables(private, chosen, results, left_out_table(chosen, results, chooser, ledger, root), root)
         manifest = {
             "ich_lstm": version("ich_lstm"),
@@ -241,6 +240,13 @@ def _run(
         shown = ", ".join(damaged[:ROWS_SHOWN])
         logger.warning("%d cached scans were damaged, and are made anew: %s%s", len(damaged), shown, more)
     return results
+
+
+def _forget_other(out: Path, preprocessing: Preprocessing) -> None:
+    """Drop a manifest of another preprocessing: a kill between new tables and it would have scans of one size called another."""
+    with suppress(SourceError):
+        if PreparedFolder.open(out).preprocessing != preprocessing:
+            (out / MANIFEST).unlink()
 
 
 def _write_tables(

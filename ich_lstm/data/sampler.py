@@ -36,7 +36,7 @@ class SliceBudgetSampler(DistributedSampler):
     The order is a pure function of the seed, the epoch and the scans' identifiers; the order in which the scans are listed
     does not matter. In evaluation every scan comes exactly once, whatever the number of processes; a process with too few
     scans gets empty batches, because all must make the same number of steps. In training a batch is dealt twice only where
-    there are fewer scans than processes.
+    there are fewer samples than batches of all processes, as with one scan in each: then less than one batch for each process.
 
     Args:
         lengths: Slices of each scan.
@@ -88,7 +88,8 @@ class SliceBudgetSampler(DistributedSampler):
         # Weighted, an epoch has now more slices and now fewer.
         most_needed = min(needed) if weights is None else max(needed)
         self._reference = fillings[needed.index(min(needed))]
-        self._enough = most_needed + int(SPARE * most_needed)
+        # No more than samples: where each travels alone, none is to be dealt again to fill a spare batch.
+        self._enough = min(most_needed + int(SPARE * most_needed), max(most_needed, len(self._scan)))
         self._steps = -(-self._enough // world_size)
         self.consumed = 0
         """Batches of this epoch that training has been given; the loader counts, for its workers draw ahead."""
@@ -191,7 +192,8 @@ class SliceBudgetSampler(DistributedSampler):
         if self._weights is None:
             return samples, np.zeros_like(samples)
         # Systematic sampling: each sample as often as its weight says, rounded up or down by the draw, and always as many.
-        order = np.argsort(self._keys(f"{what}/drawn", samples, np.zeros_like(samples)), kind="stable")
+        # Scans that share an identifier are told apart by what else is known, not by their place in the list.
+        order = np.lexsort((self._weights, self._sizes, self._keys(f"{what}/drawn", samples, np.zeros_like(samples))))
         start = _digest(f"{self.seed}/{what}") / 2**64
         upper = np.floor(np.cumsum(self._weights[order]) + start)
         times = np.diff(upper, prepend=0).astype(np.int64)

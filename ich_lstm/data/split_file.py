@@ -142,7 +142,7 @@ class SplitFile:
             patients: As of `tabulate_patients`, new and old.
 
         Raises:
-            SplitError: If none of them is in the split, unless that is by date: its ids seem to be others, and it would decide nothing.
+            SplitError: If none of them is in a split that is not by date: it would decide nothing.
         """
         new = patients[~patients.index.isin(list(self.patients))]
         if new.empty:

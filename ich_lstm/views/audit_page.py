@@ -110,7 +110,7 @@ def _split_in_words(split: Mapping[str, Any] | None) -> str:
     if "folds" in split:
         how = f"{split['folds']} folds, fold {split['fold']} held out"
     elif split["by"] == "date":
-        how = "by the date of the oldest study, first days " + " and ".join(day for day in split["first_days"] if day)
+        how = "by the date of the oldest study, first years " + " and ".join(year for year in split["first_years"] if year)
     else:
         how = "at random, " + " / ".join(f"{100 * share:g}" for share in split["fractions"])
     return f"{how}, seed {split['seed']}" if split["by"] == "random" else how

@@ -572,6 +572,21 @@ KILLS = int(os.environ.get("ICH_LSTM_KILLS", "3"))
 """How often a preparation is killed; `.ci/run full` asks for ten."""
 
 
+@pytest.mark.parametrize(("size", "is_one"), [(16, True), (24, False)])
+def test_killed_among_its_tables_no_size_is_mistaken(
+    size: int, is_one: bool, make, phantom: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make(phantom, preprocessing=Preprocessing(size=16))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(prepare_module, "_write_tables", killed)
+    with pytest.raises(KeyboardInterrupt):
+        make(phantom, preprocessing=Preprocessing(size=size))
+    assert PreparedFolder.is_one(made.folder) == is_one
+
+
 class TestKill:
     def test_after_kills_at_random_moments_the_cache_is_the_same_and_nothing_is_made_twice(self, tmp_path: Path, make) -> None:
         for i in range(40):

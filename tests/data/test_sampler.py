@@ -91,6 +91,15 @@ class TestSliceBudgetSampler:
             assert max(len(batch) for batches in ranks for batch in batches) <= 4
             assert sorted(scans_of(ranks)) == list(range(len(LENGTHS)))
 
+    @pytest.mark.parametrize("shuffle", [True, False])
+    @pytest.mark.parametrize("alone", [{"scans_per_batch": 1, "budget": 100}, {"budget": 10}])
+    def test_where_each_scan_travels_alone_none_comes_twice(self, alone: dict, shuffle: bool) -> None:
+        lengths = LENGTHS * 10
+        for epoch in range(3):
+            (batches,) = deal(lengths, 1, epoch, shuffle=shuffle, **alone)
+            assert sorted(scans_of([batches])) == list(range(len(lengths)))
+            assert len(batches) == len(lengths)
+
     def test_another_epoch_another_order(self) -> None:
         epochs = [deal(LENGTHS, epoch=epoch) for epoch in range(4)]
         assert len({str(epoch) for epoch in epochs}) == 4
@@ -110,6 +119,16 @@ class TestSliceBudgetSampler:
         for shuffle in (True, False):
             here = deal(LENGTHS, 2, 3, shuffle=shuffle, identifiers=names)
             there = deal([LENGTHS[i] for i in turned], 2, 3, shuffle=shuffle, identifiers=[names[i] for i in turned])
+            assert [[[turned[scan] for scan in batch] for batch in batches] for batches in there] == here
+
+    def test_nor_with_balance_where_two_scans_share_an_identifier(self) -> None:
+        names = ["0", *map(str, range(len(LENGTHS) - 1))]
+        lengths = [30, 31, *LENGTHS[2:]]
+        weights = np.linspace(0.1, 3, len(LENGTHS))
+        turned = [1, 0, *range(2, len(LENGTHS))]
+        for epoch in range(20):
+            here = deal(lengths, 1, epoch, identifiers=names, weights=weights)
+            there = deal([lengths[i] for i in turned], 1, epoch, identifiers=names, weights=weights[turned])
             assert [[[turned[scan] for scan in batch] for batch in batches] for batches in there] == here
 
     def test_company_is_random(self) -> None:

@@ -130,7 +130,6 @@ class TestOpen:
             SplitFile.open(tmp_path / "split.json", patients(0, 30), fractions=SHARES, seed=3, folds=asked)
         assert caught.value.code == "split_file_differs"
 
-
     def test_a_split_of_other_patients_is_refused(self) -> None:
         with pytest.raises(SplitError) as caught:
             make(patients(0, 30)).extended(patients(30, 40))
