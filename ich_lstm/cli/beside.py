@@ -144,20 +144,32 @@ def _strata(
 def _readers(
     given: argparse.Namespace, evidence: "Evidence", figures: "Figures", tell: "Tell"
 ) -> tuple[list["ReadableTable"], "ReaderFigures"]:
-    from ich_lstm.privacy import PRIVATE
-    from ich_lstm.results.joined import KEY_TABLE, read_key
     from ich_lstm.results.marks import place_marks, read_marks
     from ich_lstm.results.readers import align_marks, evaluate_readers
     from ich_lstm.results.side_tables import write_readers
 
-    path = given.key or (given.source / PRIVATE / KEY_TABLE if given.source else None)
-    key = read_key(path) if path is not None and (given.key or path.is_file()) else None
-    marks = align_marks(place_marks(read_marks(given.readers), given.readers, key), evidence, allow_missing=given.allow_missing)
+    placed = place_marks(read_marks(given.readers), given.readers, _key_to_ids(given))
+    marks = align_marks(placed, evidence, allow_missing=given.allow_missing)
     tell("evaluating readers", 0, None)
     options = dict(zip(("aggregation", "thresholds"), _views(figures)["scan"], strict=True)) if "scan" in _views(figures) else {}
     judged = evaluate_readers(marks, evidence, **options, **_draws(figures))
     readable = write_readers(given.out, judged)
     return [readable[0], readable[-1]], judged
+
+
+def _key_to_ids(given: argparse.Namespace) -> "pd.DataFrame | None":
+    """The private key to the scans that are judged: the one that is named, or the one of predictions or of a prepared folder."""
+    from ich_lstm.data.prepared import PreparedFolder
+    from ich_lstm.privacy import PRIVATE
+    from ich_lstm.results.joined import KEY_TABLE, read_key
+
+    if given.key is not None:
+        return PreparedFolder.open(given.key).key if given.key.is_dir() else read_key(given.key)
+    if given.source is not None:
+        path = given.source / PRIVATE / KEY_TABLE
+        return read_key(path) if path.is_file() else None
+    folders = [folder for folder in (given.root, given.cache_dir) if folder is not None and PreparedFolder.is_one(folder)]
+    return PreparedFolder.open(folders[0]).key if folders else None
 
 
 def _views(figures: "Figures") -> dict[str, tuple[str, Any]]:

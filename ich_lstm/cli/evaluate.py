@@ -71,9 +71,10 @@ made, beside a label table; or of a model on a data set.
   --model PATH           the folder of the model that made PREDICTIONS, for these two
 
   --labels CSV           label table, as for training; repeat it for several
-  --key CSV              key to the ids of PREDICTIONS; left out: its private/key.csv
+  --key CSV              key to the ids of PREDICTIONS; left out: its private/key.csv. For --readers after RUN: the folder of
+                         ich-prepare that it was trained from
   --truth majority       who of CQ500's readers must have seen a finding: majority, unanimous, any, R1, R2, R3
-  --allow-missing        labels may name images that were neither predicted nor refused
+  --allow-missing        labels may name images that were neither predicted nor refused, and readers scans that are not judged
   --allow-unlabelled     there may be scans of which the labels do not speak
   --patient-ids study    count every study as a patient's own
   --project-key FILE     key for the ids; left out: the user's own
@@ -168,10 +169,10 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         parser.error("--data.root goes with --checkpoint")
     if given.labels and "part" in given:
         parser.error("--part is of a run, which has its labels; leave --labels or --part out")
-    if not given.labels and (
-        given.key or given.allow_missing or given.allow_unlabelled or {"truth", "patient_ids"} & {*vars(given)}
-    ):
-        parser.error("--key, --truth, --patient-ids, --allow-missing and --allow-unlabelled go with --labels")
+    if not given.labels and (given.allow_unlabelled or {"truth", "patient_ids"} & {*vars(given)}):
+        parser.error("--truth, --patient-ids and --allow-unlabelled go with --labels")
+    if not given.labels and not given.readers and (given.key or given.allow_missing):
+        parser.error("--key and --allow-missing go with --labels or --readers")
     if given.protocol and (given.level or "aggregation" in given):
         parser.error("--protocol says which levels and which aggregation; leave --level and --aggregation out")
     if given.out.exists() and (not given.out.is_dir() or any(given.out.iterdir())):

@@ -143,4 +143,4 @@ def _describe_split(split: SplitFile, fold: int, split_id: str) -> dict[str, Any
         return about | {"folds": split.folds, "fold": fold}
     fractions = [round(share / sum(split.fractions), 4) for share in split.fractions]
     # Years alone: the boundary is the exact date of somebody's study, and the audit is to be shared.
-    return about | {"fractions": fractions, "first_years": [day[:4] for day in split.days]}
+    return about | {"fractions": fractions, "first_years": [day[:4] for day in split.days or ()]}

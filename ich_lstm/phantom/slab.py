@@ -35,8 +35,6 @@ class Slab:
     def near(self, center: Point, reach: float) -> Box | None:
         """The box of samples that may lie within ``reach`` mm of a point; None if there are none."""
         planes, rows, columns = self.x.shape
-        if min(rows, columns) < 2:  # a line of samples spans no plane to measure in, and is small enough to take whole
-            return slice(None), slice(None), slice(None)
         middle = planes // 2
         corner = np.array([v[middle, 0, 0] for v in self.points], np.float64)
         across = np.array([v[middle, 0, -1] for v in self.points], np.float64) - corner

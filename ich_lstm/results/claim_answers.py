@@ -92,7 +92,7 @@ def _result_answers(account: Account) -> dict[int, Answer]:
         29: Answer(describe_uncertainty(figures)),
         30: Answer(f"Figures by {groups}." if groups else ""),
         32: Answer(f"On {where} of the data set that the model was trained on." if is_run else ""),
-        33: Answer("" if is_run else "On cases that are no part of the run's data.", "how they differ from the training data"),
+        33: _external(evidence),
         35: Answer(describe_flow(account.flow)),
         36: Answer("Positive patients, scans and slices of each partition: tables/cohort.csv.", "age, sex, indication"),
         37: Answer(_performance(figures, LEADING), "other partitions" if is_run else ""),
@@ -101,6 +101,18 @@ def _result_answers(account: Account) -> dict[int, Answer]:
         42: Answer(f"Evaluated as {figures.protocol.source}." if figures.protocol.source else "", "the study's protocol"),
         43: Answer(_model_id(evidence), "where software, model and data can be had"),
     }
+
+
+def _external(evidence: Evidence) -> Answer:
+    """Only patients who were looked for among those of the run are known to be others."""
+    if evidence.source["kind"] == "run":
+        return Answer("")
+    if evidence.source.get("is_unseen"):
+        return Answer("On patients on whom the model was neither trained nor chosen.", "how they differ from the training data")
+    return Answer(
+        "On cases that the software cannot compare with the training data.",
+        "whether the model was trained on these patients, and how they differ from the training data",
+    )
 
 
 def _disjoint(facts: StudyFacts) -> str:

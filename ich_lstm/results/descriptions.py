@@ -12,6 +12,9 @@ from ich_lstm.results.figures import Figures
 from ich_lstm.results.study import PARTS_COUNTED, StudyFacts
 
 HEADS = {"lstm": "LSTM", "gru": "GRU", "none": "no recurrent head"}
+DEFAULT_THRESHOLD = 0.5
+"""Chosen on no data at all; of any other number that is given, nothing tells on which."""
+
 POOLINGS = {"max": "maximum", "noisy_or": "noisy-or", "log_sum_exp": "log-sum-exp", "attention": "attention per label"}
 
 
@@ -121,8 +124,10 @@ def describe_thresholds(figures: Figures) -> str:
     if not set(figures.protocol.figures) & set(PROPORTIONS):
         return ""
     points = figures.settings["thresholds"]
-    where = "the operating point of its label" if isinstance(points, Mapping) else f"a probability of {points:g}"
-    return f"Called positive at or above {where}; not chosen on these cases."
+    if isinstance(points, Mapping):
+        return "Called positive at or above the operating point of its label; not chosen on these cases."
+    whence = "; not chosen on these cases" if points == DEFAULT_THRESHOLD else ", as given; where it was chosen is not known"
+    return f"Called positive at or above a probability of {points:g}{whence}."
 
 
 def describe_flow(flow: Sequence[FlowStep]) -> str:

@@ -67,8 +67,13 @@ def predict_evidence(
         notes.append(
             f"{thin} scans of thin slices were predicted slice by slice by a model of thick ones; ich-predict would average them"
         )
+    if not trained_on:
+        notes.append(
+            "whether the model was trained on these patients is not known: no private/split.json of its run is beside it"
+        )
     source = {
         "kind": "checkpoint",
+        "is_unseen": bool(trained_on),
         "model": {"name": classifier.name, "hash": classifier.weights_hash()},
         "part": "",
         "truth": truth,

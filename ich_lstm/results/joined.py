@@ -180,7 +180,9 @@ def _labels_of_predictions(
             "labels_without_prediction",
             "labels of images that were neither predicted nor refused",
             "a prediction of every labelled image",
-            todo="Predict them too; or, if they are left out on purpose, say --allow-missing.",
+            todo="Name the labels of these images: none of them was predicted."
+            if nowhere.all()
+            else "Predict them too; or, if they are left out on purpose, say --allow-missing.",
         )
     return replace(table, rows=table.rows[~nowhere].reset_index(drop=True)), int(left_out.sum()), int(missing.sum())
 

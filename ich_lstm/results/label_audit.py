@@ -264,7 +264,7 @@ def _about(evidence: Evidence, found: pd.DataFrame, aggregation: str) -> dict[st
     if (found["level"] == "scan").any():
         facts["Scan"] = in_words(aggregation)
     notes = []
-    if source["kind"] == "predictions":
+    if source["kind"] != "run" and not source.get("is_unseen"):
         notes.append(
             "Nothing here tells whether the model was trained on these patients. If it was, it has learned their wrong labels."
         )

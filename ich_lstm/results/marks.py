@@ -91,7 +91,7 @@ def place_marks(marks: pd.DataFrame, path: Path | str, key: pd.DataFrame | None 
             where=str(path),
             got=f"scans named by {marks['kind'].iloc[0]}",
             expected=f"the private key to the ids, or a column {SCAN_ID}",
-            todo="Evaluate a folder of ich-predict, which has its key; or name the key with --key.",
+            todo="Evaluate a folder of ich-predict, which has its key; of a run, name its folder of ich-prepare with --key.",
         )
     else:
         places = locate_labels(LabelTable(marks, path), key).scan

@@ -60,8 +60,11 @@ def remarks(evidence: Evidence, figures: Figures) -> list[str]:
     lines = [f"intervals (95 %) are over patients, from {settings['replicates']:,} resamples"]
     if set(figures.protocol.figures) & set(PROPORTIONS):
         points = settings["thresholds"]
-        where = "the operating point of its label" if isinstance(points, Mapping) else f"{points:g}"
-        lines.append(f"called positive at or above {where}; not chosen on these cases")
+        if isinstance(points, Mapping):
+            lines.append("called positive at or above the operating point of its label; not chosen on these cases")
+        else:
+            given = "not chosen on these cases" if points == 0.5 else "as given: nothing here tells on which cases it was chosen"
+            lines.append(f"called positive at or above {points:g}; {given}")
     if "ece" in figures.protocol.figures:
         lines.append(f"ECE in {settings['bins']} bins of equal width")
     if evidence.source["kind"] == "run" and WEIGHTED_LOG_LOSS in figures.protocol.figures:

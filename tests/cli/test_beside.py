@@ -100,3 +100,15 @@ def test_readers_by_the_names_of_studies(tmp_path: Path, capsys: pytest.CaptureF
     assert "kappa" in capsys.readouterr().out
     written = "".join(path.read_text() for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert not any(patient in written for patient in tables["scans"]["patient_id"])
+
+
+def test_readers_of_a_run_may_have_read_more(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    scans = pd.read_csv(runs / "predictions" / "scans.csv", dtype={"scan_id": str})
+    marks = pd.DataFrame({"scan_id": [*scans["scan_id"], "elsewhere"], "reader": "Ann", "any": [*scans["label_any"], 1]})
+    marks.to_csv(tmp_path / "readers.csv", index=False)
+    arguments = (runs, "--level", "scan", "--readers", tmp_path / "readers.csv")
+    assert run(*arguments, "--out", tmp_path / "stopped") == 1
+    assert "--allow-missing" in capsys.readouterr().err
+    assert run(*arguments, "--allow-missing", "--out", tmp_path / "out") == 0
+    assert "1 rows of marks left out" in (tmp_path / "out" / "readers.md").read_text()
+    assert run(runs, "--allow-missing", "--out", tmp_path / "alone") == 2

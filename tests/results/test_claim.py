@@ -57,4 +57,12 @@ def test_another_data_set_is_external(account) -> None:
     evidence = replace(account.evidence, source={**account.evidence.source, "kind": "predictions", "part": ""})
     answers = answer_claim(account._replace(evidence=evidence))
     assert not answers[32].text
-    assert answers[33].text
+    assert "cannot compare" in answers[33].text
+    evidence = replace(evidence, source={**evidence.source, "kind": "checkpoint", "is_unseen": True})
+    assert "neither trained" in answer_claim(account._replace(evidence=evidence))[33].text
+
+
+def test_a_threshold_that_was_given_is_not_called_chosen_elsewhere(account) -> None:
+    assert "not chosen on these cases" in answer_claim(account)[38].text
+    figures = account.figures._replace(settings={**account.figures.settings, "thresholds": 0.37})
+    assert "not known" in answer_claim(account._replace(figures=figures))[38].text

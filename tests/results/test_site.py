@@ -83,6 +83,18 @@ def test_probabilities_that_say_nothing(calibration: ModelCalibration, tmp_path:
     assert slices.read_bytes() == before
 
 
+@pytest.mark.parametrize("low", [0.02, 0.9])
+def test_a_share_of_nobody_or_everybody_moves_nothing(calibration: ModelCalibration, tmp_path: Path, low: float) -> None:
+    slices, scans, _ = write_tables(tmp_path, 0.1, scans=20)
+    table = pd.read_csv(scans, dtype=str)
+    table.assign(calibrated_any=[str(low + i / 1000) for i in range(len(table))]).to_csv(scans, index=False)
+    before = slices.read_bytes(), scans.read_bytes()
+    estimate = move_to_estimated_share(slices, scans, calibration)
+    assert estimate.value is None
+    assert "likelihood" in estimate.note
+    assert (slices.read_bytes(), scans.read_bytes()) == before
+
+
 def test_refused(calibration: ModelCalibration, tmp_path: Path) -> None:
     stated = calibration.choose(prevalence=0.1)
     unknown = replace(calibration, share=None)

@@ -12,6 +12,9 @@ from ich_lstm.learning.statistics.estimate import Estimate, undefined
 from ich_lstm.learning.statistics.logistic import group_cells
 
 HALVINGS = 60
+AT_AN_END = 1e-9
+"""As near to 0 or 1, the likelihood is highest at that end: no scan, or every one, would be positive for certain."""
+
 ASSUMES = "assumes calibrated probabilities, and that only the share of positive cases differs from the training data"
 
 
@@ -59,7 +62,8 @@ def estimate_prevalence(
         seed: Of the patient bootstrap.
 
     Returns:
-        The share; its note states what must hold for it to be right.
+        The share; its note states what must hold for it to be right. Undefined where the likelihood is highest at 0 or 1, which
+        would make every probability 0 or 1.
     """
     p = check_probabilities(probabilities)
     _check_share("trained", trained)
@@ -73,6 +77,8 @@ def estimate_prevalence(
     figure = _share_finder(1 / (1 + np.exp(-x)), trained)
     exact, place = np.unique(p, return_inverse=True)  # not on the cells
     value = float(_share_finder(exact, trained)(np.bincount(place)[:, None].astype(np.float64))[0, 0])
+    if not AT_AN_END < value < 1 - AT_AN_END:
+        return undefined(f"the likelihood is highest at {100 * round(value)} %: too few cases, or other ones than in training")
     bootstrap = PatientBootstrap(count, replicates=replicates, seed=seed)
     drawn = bootstrap.replicate(lambda counts: figure(cases @ counts.astype(np.float64)), cases=len(p))[0]
     estimate = bootstrap_interval(value, drawn, scale="percentile", patients=count)
