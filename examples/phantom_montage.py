@@ -206,7 +206,7 @@ def mimics() -> Iterator[Cell]:
         ("atrophy", (0, 0, 12), only("atrophy", lambda patient: patient.head.atrophy > 0.85)),
         ("old infarct", (0, 0, 20), only("infarct", lambda patient: max(patient.mimics[0].radii) > 20)),
         ("calcified basal ganglia", (0, -2, 2), only("calcification", two_spots)),
-        ("craniotomy", None, only("craniotomy", lambda patient: not patient.injuries[0].missing)),
+        ("bone flap taken out", None, only("craniotomy", lambda patient: patient.injuries[0].missing)),
         ("sinuses and tentorium", (0, 50, 0), lambda patient, words: not words and patient.head.sinus_hu > 64),
         ("orbital roof, partial volume", (0, -60, -9), lambda patient, words: not words and patient.head.atrophy < 0.4),
     )
@@ -214,8 +214,8 @@ def mimics() -> Iterator[Cell]:
         number = find(CLEAN, fits)
         where = point or draw(CLEAN, number)[0].injuries[0].point
         yield Cell(caption, at(make_head(CLEAN, number), *where))
-    hard = (number for number in range(1000) if spoilers(CLEAN, number).hardening_hu > 20 and not draw(CLEAN, number)[1])
-    yield Cell("dark band between\npetrous bones", at(make_head(CLEAN, next(hard)), 0, 0, -37))
+    hard = (number for number in range(1000) if spoilers(CLEAN, number).hardening_hu > 28 and not draw(CLEAN, number)[1])
+    yield Cell("dark band between\npetrous bones", at(make_head(CLEAN, next(hard)), 0, 0, -36))
     for word in ("motion", "metal"):
         number = find(CLEAN, only(word))
         scan, spoiled = make_head(CLEAN, number), spoilers(CLEAN, number)

@@ -77,7 +77,7 @@ def draw_artefacts(seeds: tuple[Rng, Rng, Rng], height_mm: float, difficulty: fl
     place = (float(metallic.uniform(-32, 32)), float(metallic.uniform(-22, -12)))
     if metallic.random() < 0.1 * difficulty:
         metal = Metal(place, float(metallic.uniform(0.2, 0.34) * height_mm), 2.5, float(metallic.uniform(50, 110)), rays)
-    return Artefacts(float(beam.uniform(10, 22)) * difficulty, motion, metal)
+    return Artefacts(float(beam.uniform(14, 30)) * difficulty, motion, metal)
 
 
 def harden(picture: Array, pixel_mm: float, depth_hu: float, rng: Rng) -> None:

@@ -57,8 +57,12 @@ class Slab:
 
 
 def bounding_box(wanted: Array) -> Box | None:
-    """The smallest box of rows and columns that holds every True of ``(s, h, w)``; None if there is none."""
+    """The smallest box of rows and columns that holds every True of ``(s, h, w)`` and a sample around; None if there is none.
+
+    With the sample around, a slab cut to it has directions, which `Slab.near` needs.
+    """
     rows, columns = np.flatnonzero(wanted.any(axis=(0, 2))), np.flatnonzero(wanted.any(axis=(0, 1)))
     if not len(rows):
         return None
-    return slice(None), slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+    first_row, first_column = max(int(rows[0]) - 1, 0), max(int(columns[0]) - 1, 0)
+    return slice(None), slice(first_row, int(rows[-1]) + 2), slice(first_column, int(columns[-1]) + 2)
