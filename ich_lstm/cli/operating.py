@@ -92,6 +92,11 @@ def check_options(given: argparse.Namespace, protocol: "Protocol") -> None:
         (given.prevalence == ESTIMATE, f"--prevalence {ESTIMATE}", "a number; ich-predict estimates it"),
         ("recalibration" in given and not given.calibrate, "--recalibration alone", "--calibrate RULE --recalibration METHOD"),
         (
+            given.calibrate and getattr(given, "part", "") == "validation",
+            "--calibrate with --part validation",
+            "--part test: what is chosen on validation patients is not judged on them",
+        ),
+        (
             given.calibrate and (given.labels or given.checkpoint),
             "--calibrate with --labels",
             "a run, which has validation patients",

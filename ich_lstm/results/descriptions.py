@@ -12,10 +12,10 @@ from ich_lstm.results.figures import Figures
 from ich_lstm.results.study import PARTS_COUNTED, StudyFacts
 
 HEADS = {"lstm": "LSTM", "gru": "GRU", "none": "no recurrent head"}
+POOLINGS = {"max": "maximum", "noisy_or": "noisy-or", "log_sum_exp": "log-sum-exp", "attention": "attention per label"}
+
 DEFAULT_THRESHOLD = 0.5
 """Chosen on no data at all; of any other number that is given, nothing tells on which."""
-
-POOLINGS = {"max": "maximum", "noisy_or": "noisy-or", "log_sum_exp": "log-sum-exp", "attention": "attention per label"}
 
 
 def describe_model(facts: StudyFacts) -> str:
