@@ -197,6 +197,8 @@ def comparison_row(metric: str, test: Comparison) -> dict[str, Any]:
     }
     numbers = {name: np.nan if number is None else number for name, number in numbers.items()}
     note = test.note or test.difference.note
+    if not note and test.difference.low is None:
+        note = "a test of the difference; its interval stands in the row of the bootstrap"
     return {"metric": metric, "prevalence": np.nan, **numbers, "method": test.method, "note": note}
 
 
