@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ich_lstm.data.prepared import KEY_COLUMNS, key_rows
+from ich_lstm.data.prepared import KEY_COLUMNS, SLICE_MARK, key_rows
 from ich_lstm.data.submission import SampleSubmission, write_submission
 from ich_lstm.errors import ConfigError, IchLstmError, StudyError
 from ich_lstm.labels import LABELS
@@ -188,7 +188,12 @@ def _predict_nifti(classifier: ScanClassifier, path: Path, allowed: dict[str, bo
         return StudyResult(str(path), None, [], error, None)
     uids = scan.file_sop_uids
     key = pd.DataFrame({"scan_id": prediction.scan_id, "slice": range(1, len(uids) + 1), "sop_uid": uids})
-    key = key.assign(slice_id=[folder.key.hash_id(uid) for uid in uids], series_uid=scan.series_uid, file=path.name)
+    key = key.assign(
+        slice_id=[folder.key.hash_id(uid) for uid in uids],
+        series_uid=scan.series_uid,
+        # As label tables name a slice of such a file: by its number along the file's own axis, with which its UID ends.
+        file=[f"{path.name}{SLICE_MARK}{uid.rpartition('.')[2]}" for uid in uids],
+    )
     folder.add(PRIVATE / KEY_TABLE, key.reindex(columns=list(KEY_COLUMNS), fill_value=""))
     folder.add(PRIVATE / LEDGER_TABLE, pd.DataFrame([LedgerRow(str(path), "", scan.series_uid, "used", "", "")]))
     return StudyResult(str(path), prediction, [], None, folder.add_prediction(prediction))

@@ -205,7 +205,8 @@ class TestNifti:
         assert run([file], model_folder, tmp_path / "out", "--allow-other-body-part") == 0
         slices, key = pd.read_csv(tmp_path / "out/slices.csv"), pd.read_csv(tmp_path / "out/private/key.csv")
         assert len(slices) == 12
-        assert slices.merge(key, on=["scan_id", "slice", "slice_id"], validate="one_to_one")["file"].eq("head.nii.gz").all()
+        joined = slices.merge(key, on=["scan_id", "slice", "slice_id"], validate="one_to_one")
+        assert joined["file"].tolist() == [f"head.nii.gz#{number}" for number in range(1, 13)]
 
     def test_a_damaged_one_has_a_row(self, file: Path, model_folder: Path, tmp_path: Path) -> None:
         file.write_bytes(file.read_bytes()[:2000])
