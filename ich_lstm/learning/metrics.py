@@ -8,9 +8,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
 from ich_lstm.labels import LABEL_WEIGHTS, LABELS
-
-CLIP = 1e-15
-"""Kaggle clips probabilities to [1e-15, 1 - 1e-15] in float64, so that a certain error costs 34.5, not infinity."""
+from ich_lstm.learning.statistics.scores import CLIP
 
 
 def log_losses(probabilities: Tensor, labels: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ from ich_lstm.reading.decode import CodecError
 
 _J = "1.2.840.10008.1.2.4."
 RLE = "1.2.840.10008.1.2.5"
-JPEG_LOSSLESS = frozenset({_J + "57", _J + "70"})
 JPEG_LS = frozenset({_J + "80", _J + "81"})
 JPEG_2000 = frozenset({_J + "90", _J + "91", _J + "201", _J + "202", _J + "203"})
 

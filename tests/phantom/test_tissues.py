@@ -13,11 +13,13 @@ from ich_lstm.phantom.tissues import (
     CALCIFICATION,
     CSF,
     DURA,
+    ENHANCED_VESSEL,
     GREY_MATTER,
     VENOUS_SINUS,
     WHITE_MATTER,
     Range,
 )
+from ich_lstm.phantom.vessels import enhancement
 
 ROUNDING = 1.5
 """Pixels are whole HU, and blurred over their neighbours."""
@@ -96,3 +98,10 @@ def test_bone_of_the_orbital_roof_brightens_brain_above_it_and_is_no_hemorrhage(
         assert ((part > 50) & (part < 120)).sum() > 15
         elsewhere = hu[(np.abs(np.abs(x) - 28) < 14) & (np.abs(y + 30) < 18) & (z > 25) & (z < 40) & scan.brain]
         assert (elsewhere > 50).mean() < 0.01
+
+
+def test_a_contrast_agent_fills_vessels_as_published() -> None:
+    low, high = ENHANCED_VESSEL
+    artery, sinus, plexus, *_ = enhancement(sinus_hu=60, dura_hu=50, contrast=True)
+    assert low <= min(artery, sinus, plexus)
+    assert max(artery, sinus, plexus) <= high

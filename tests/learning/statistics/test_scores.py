@@ -7,9 +7,7 @@ from sklearn import metrics
 from ich_lstm import LABELS
 from ich_lstm.errors import ConfigError
 from ich_lstm.labels import LABEL_WEIGHTS
-from ich_lstm.learning.metrics import CLIP as CLIP_OF_TRAINING
 from ich_lstm.learning.statistics import log_loss, weighted_log_loss
-from ich_lstm.learning.statistics.scores import CLIP
 
 ANY_FIRST = ("any", "epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
 COLUMNS = [ANY_FIRST.index(label) for label in LABELS]
@@ -61,7 +59,3 @@ class TestLogLoss:
 
     def test_nothing_known(self) -> None:
         assert log_loss(np.array([np.nan]), np.array([0.5])).value is None
-
-
-def test_clipped_as_in_training() -> None:
-    assert CLIP == CLIP_OF_TRAINING
