@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from ich_lstm import Window
-from ich_lstm.pixels.windows import BONE, BRAIN, SUBDURAL, WindowStack, apply_window
+from ich_lstm.pixels.intensity import Intensity
+from ich_lstm.pixels.windows import BONE, BRAIN, NARROWEST, SUBDURAL, WindowStack, apply_window
 
 WINDOWS = (BRAIN, SUBDURAL, BONE)
 HU = torch.arange(-1024, 3072, dtype=torch.int16).reshape(1, 64, 64)
@@ -78,3 +79,114 @@ class TestWindowStack:
     def test_refuses_what_is_no_window(self, windows: list, mean: tuple, std: tuple) -> None:
         with pytest.raises(ValueError, match="got"):
             WindowStack(windows, mean, std)
+
+    def test_what_a_missing_slice_is(self) -> None:
+        stack = WindowStack(WINDOWS, (0.5,), (0.1, 0.25, 0.5))
+        np.testing.assert_allclose(stack.absent, [-5, -2, -1])
+        air = torch.full((1, 2, 2), -1024)
+        for quantize in (False, True):
+            air_becomes = WindowStack(WINDOWS, (0.5,), (0.1, 0.25, 0.5), quantize=quantize)(air)
+            assert torch.equal(air_becomes, stack.absent[None, :, None, None].expand(1, 3, 2, 2))
+
+
+class TestQuantize:
+    # 3 / 7 and odd widths: lower ends that are half a HU.
+    windows = (*WINDOWS, Window(80, 200), Window(35, 77), Window(3, 7))
+
+    def test_equals_integers_on_every_ct_number(self) -> None:
+        got = WindowStack(self.windows, quantize=True)(HU)
+        hu = HU.numpy().astype(np.int64)
+        for channel, (level, width) in enumerate(self.windows):
+            clipped = (2 * hu - (2 * level - width)).clip(0, 2 * width)  # in halves of a HU
+            grey = 255 * clipped // (2 * width)
+            np.testing.assert_array_equal((got[:, channel] * 255).round().numpy(), grey)
+            np.testing.assert_allclose(got[:, channel].numpy(), grey / 255, atol=1e-7)
+
+    def test_then_mean_and_std(self) -> None:
+        plain = WindowStack(WINDOWS, quantize=True)(HU)
+        got = WindowStack(WINDOWS, (0.1, 0.5, 0.9), (0.2, 0.3, 2.0), quantize=True)(HU)
+        mean, std = torch.tensor([0.1, 0.5, 0.9]), torch.tensor([0.2, 0.3, 2.0])
+        torch.testing.assert_close(got, (plain - mean[:, None, None]) / std[:, None, None])
+        assert got.is_contiguous(memory_format=torch.channels_last)
+
+    def test_only_rounds_down(self) -> None:
+        plain, rounded = WindowStack(WINDOWS)(HU), WindowStack(WINDOWS, quantize=True)(HU)
+        assert (plain - rounded).min() > -1e-6
+        assert (plain - rounded).max() < 1 / 255 + 1e-6
+
+    def test_the_gradient_passes_the_steps(self) -> None:
+        gradients = []
+        for quantize in (False, True):
+            stack = WindowStack([(40.0, 80.0)], (0.5,), (0.25,), quantize=quantize, learnable=True)
+            stack(HU).square().sum().backward()
+            gradients.append(torch.stack([stack.levels.grad, stack.widths.grad]))
+        torch.testing.assert_close(gradients[0], gradients[1], rtol=0.05, atol=1)
+
+
+class TestLearnable:
+    def test_the_same_values_and_names(self) -> None:
+        fixed, learnable = WindowStack(WINDOWS, (0.4,), (0.2,)), WindowStack(WINDOWS, (0.4,), (0.2,), learnable=True)
+        assert torch.equal(learnable(HU), fixed(HU))
+        assert learnable.state_dict().keys() == fixed.state_dict().keys()
+        assert [name for name, _ in learnable.named_parameters()] == ["levels", "widths"]
+        assert not list(fixed.parameters())
+        other = WindowStack([(1, 2)] * 3)
+        other.load_state_dict(learnable.state_dict())
+        assert torch.equal(other(HU), fixed(HU))
+
+    @pytest.mark.parametrize("quantize", [False, True])
+    def test_finds_the_window_it_is_taught(self, quantize: bool) -> None:
+        target = WindowStack([(60.0, 120.0)])(HU)
+        stack = WindowStack([(40.0, 80.0)], learnable=True, quantize=quantize)
+        optimizer = torch.optim.Adam(stack.parameters(), lr=2.0)
+        for _ in range(80):
+            optimizer.zero_grad()
+            (stack(HU) - target).square().mean().backward()
+            optimizer.step()
+        assert stack.levels.item() == pytest.approx(60, abs=1)
+        assert stack.widths.item() == pytest.approx(120, abs=3)
+
+    @pytest.mark.parametrize("quantize", [False, True])
+    @pytest.mark.parametrize("width", [0.0, -50.0, 0.5])
+    def test_no_width_below_the_narrowest_and_back_again(self, width: float, quantize: bool) -> None:
+        stack = WindowStack([(40.0, 80.0)], learnable=True, quantize=quantize)
+        narrowest = WindowStack([(40.0, NARROWEST)], quantize=quantize)
+        with torch.no_grad():
+            stack.widths.fill_(width)
+        hu = torch.tensor([[[39.75, 40.0, 40.25, 41.0]]])
+        torch.testing.assert_close(stack(hu), narrowest(hu))
+        (stack(hu)[..., 2] - 0.5).sum().backward()
+        assert stack.widths.grad.item() < 0  # a wider window would show it darker: descent can widen it
+
+    def test_refuses_to_begin_below_the_narrowest(self) -> None:
+        WindowStack([(40, 0.5)])
+        with pytest.raises(ValueError, match="at least"):
+            WindowStack([(40, 0.5)], learnable=True)
+
+
+class TestIntensityInTheStack:
+    strong = Intensity(brightness=0.3, contrast=0.3, noise=0.1, brightness_contrast_p=1, noise_p=1)
+    draws = torch.tensor([7])
+
+    def test_in_training_and_with_draws_alone(self) -> None:
+        plain = WindowStack(WINDOWS, (0.4,), (0.2,))(HU)
+        stack = WindowStack(WINDOWS, (0.4,), (0.2,), intensity=self.strong)
+        assert torch.equal(stack(HU), plain)
+        assert (stack(HU, self.draws) != plain).any()
+        assert torch.equal(stack.eval()(HU, self.draws), plain)
+        assert torch.equal(WindowStack(WINDOWS, (0.4,), (0.2,))(HU, self.draws), plain)
+
+    @pytest.mark.parametrize("quantize", [False, True])
+    def test_stands_between_windowing_and_normalization(self, quantize: bool) -> None:
+        mean, std = torch.tensor([0.1, 0.5, 0.9]), torch.tensor([0.2, 0.3, 2.0])
+        got = WindowStack(WINDOWS, mean.tolist(), std.tolist(), intensity=self.strong, quantize=quantize)(HU, self.draws)
+        windowed = WindowStack(WINDOWS, quantize=quantize)(HU)
+        expected = (self.strong(windowed, self.draws) - mean[:, None, None]) / std[:, None, None]
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+        assert got.is_contiguous(memory_format=torch.channels_last)
+
+    def test_learned_windows_learn_through_it(self) -> None:
+        stack = WindowStack(WINDOWS, intensity=self.strong, learnable=True)
+        stack(HU, self.draws).square().sum().backward()
+        assert (stack.levels.grad != 0).all()
+        assert (stack.widths.grad != 0).all()
