@@ -41,7 +41,7 @@ DIR/private/ledger.csv: used, skipped or refused, and why.
   --allow-unlabelled   leave out, and do not stop for, images of which the labels do not speak
   --allow-missing      likewise for labels whose image is not there
   --size 256           side of the network's input in pixels
-  --crop head          smallest square around the head; or none
+  --crop head          smallest square around the head; or center: the middle, at its own resolution; or none
   --clip LOW HIGH      keep HU between these only, for example -250 450: a third of the space, for a model whose windows
                        all lie between; left out: all
   --choices CSV        series to take where the rules would take another: columns study (UID, accession number or folder)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import cv2
 import numpy as np
@@ -19,6 +19,11 @@ HEAD_SHARE_OF_SLICES = 0.08
 CROP_MARGIN = 0.03
 """Air left around the head on each side, as a share of the head's larger side."""
 
+LARGEST_KEPT = 640 / 512
+"""Of a centre crop: a side may exceed the output's by this factor before the image is brought down to it."""
+
+Crop = Literal["head", "center", "none"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
@@ -26,20 +31,22 @@ class Preprocessing:
 
     Args:
         size: Side of the square output in pixels, at least 16.
-        crop: ``head``: the smallest square around the head, one for all slices; ``none``: the whole field of view.
+        crop: ``head``: the smallest square around the head, one for all slices; ``none``: the whole field of view;
+            ``center``: the middle of the image at its own resolution, filled up with air (-1024 HU) where the image is smaller;
+            if a side is longer than 640/512 of the size, the whole field of view.
         clip: Lowest and highest HU that are kept, or None for all. With [-250, 450] a cache takes a third of the space, and
             windows inside show what they showed before.
     """
 
     size: int = 256
-    crop: Literal["head", "none"] = "head"
+    crop: Crop = "head"
     clip: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.size < 16:
             raise ConfigError("size_too_small", where="size", got=str(self.size), expected="at least 16 pixels")
-        if self.crop not in ("head", "none"):
-            raise ConfigError("unknown_crop", where="crop", got=repr(self.crop), expected="'head' or 'none'")
+        if self.crop not in get_args(Crop):
+            raise ConfigError("unknown_crop", where="crop", got=repr(self.crop), expected=f"one of {', '.join(get_args(Crop))}")
         if self.clip is not None:
             object.__setattr__(self, "clip", tuple(self.clip))  # JSON and YAML know lists only
             if len(self.clip) != 2 or not HU_MIN <= self.clip[0] < self.clip[1] <= HU_MAX:
@@ -101,7 +108,12 @@ def preprocess_scan(scan: Scan, preprocessing: Preprocessing) -> np.ndarray:
     Returns:
         HU, int16 ``(n, size, size)``.
     """
-    box = _head_box(scan) if preprocessing.crop == "head" else _whole_box(scan)
+    if preprocessing.crop == "head":
+        box = _head_box(scan)
+    elif preprocessing.crop == "center":
+        box = _center_box(scan, preprocessing.size)
+    else:
+        box = _whole_box(scan)
     hu = np.stack([_cut_and_resize(image, box, preprocessing.size) for image in scan.hu])  # (n, size, size)
     return hu if preprocessing.clip is None else hu.clip(*preprocessing.clip, out=hu)
 
@@ -116,6 +128,18 @@ def _square(top: float, left: float, height: float, width: float, row_mm: float,
 def _whole_box(scan: Scan) -> Box:
     _, height, width = scan.hu.shape
     return _square(0, 0, height, width, scan.spacing_mm[1], scan.spacing_mm[2])
+
+
+def _center_box(scan: Scan, size: int) -> Box:
+    """The middle ``size`` x ``size`` pixels, as large as the smaller spacing; the whole field of view if it is much larger."""
+    _, height, width = scan.hu.shape
+    row_mm, column_mm = scan.spacing_mm[1:]
+    pixel_mm = min(row_mm, column_mm)
+    if max(height * row_mm, width * column_mm) > LARGEST_KEPT * size * pixel_mm:
+        return _whole_box(scan)
+    rows, columns = size * pixel_mm / row_mm, size * pixel_mm / column_mm
+    # Of an odd number of pixels too many, or too few, the greater half is below and on the right.
+    return Box(int((height - rows) / 2), int((width - columns) / 2), rows, columns)
 
 
 def _head_box(scan: Scan) -> Box:

@@ -51,11 +51,15 @@ def describe_preprocessing(facts: StudyFacts) -> str:
     how = facts.model.get("preprocessing") or {}
     if not how:
         return ""
-    crop = "cropped to the head, one square for all slices" if how.get("crop") == "head" else "the whole field of view"
+    crops = {
+        "head": "cropped to the head, one square for all slices, resized to",
+        "center": "the middle of the image at its own resolution, filled up with air, as",
+    }
+    crop = crops.get(str(how.get("crop")), "the whole field of view, resized to")
     clip = how.get("clip")
     limits = f"; HU clipped to {clip[0]} to {clip[1]}" if clip else ""
     size = how.get("size")
-    return f"Rescaled to Hounsfield units, slices ordered by position, {crop}, resized to {size} x {size}{limits}."
+    return f"Rescaled to Hounsfield units, slices ordered by position, {crop} {size} x {size}{limits}."
 
 
 def describe_training(facts: StudyFacts) -> str:

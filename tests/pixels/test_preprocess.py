@@ -2,6 +2,7 @@
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 from fabricated import make_scan
@@ -71,7 +72,7 @@ class TestPreprocessScan:
             np.testing.assert_array_equal(clipped, np.clip(whole, -250, 450))
 
     def test_shape_and_type(self) -> None:
-        for crop in ("head", "none"):
+        for crop in ("head", "center", "none"):
             out = preprocess_scan(make_scan(), Preprocessing(size=48, crop=crop))
             assert out.shape == (4, 48, 48)
             assert out.dtype == np.int16
@@ -86,7 +87,7 @@ class TestPreprocessScan:
         assert right >= 58
 
     @pytest.mark.parametrize("spacing", [(1.0, 1.0), (1.5, 0.75), (0.6, 1.2)])
-    @pytest.mark.parametrize("crop", ["head", "none"])
+    @pytest.mark.parametrize("crop", ["head", "center", "none"])
     def test_a_circle_stays_a_circle(self, spacing: tuple[float, float], crop: str) -> None:
         scan = make_scan(ellipses([(48, 48)] * 3, 25, spacing), spacing_mm=(5.0, *spacing))
         top, bottom, left, right = bounds(preprocess_scan(scan, Preprocessing(size=128, crop=crop))[1])
@@ -152,3 +153,40 @@ class TestPreprocessScan:
         np.testing.assert_array_equal(
             preprocess_scan(make_scan(hu[::-1].copy()), settings)[::-1], preprocess_scan(make_scan(hu), settings)
         )
+
+
+class TestCenter:
+    """The middle of the image at its own resolution."""
+
+    @staticmethod
+    def center(hu: np.ndarray, size: int, **changes) -> np.ndarray:
+        return preprocess_scan(make_scan(hu, **changes), Preprocessing(size=size, crop="center"))
+
+    @pytest.mark.parametrize("shape", [(64, 64), (80, 80), (65, 64), (71, 40), (20, 20), (33, 80), (63, 65)])
+    def test_pixels_are_moved_and_not_changed(self, shape: tuple[int, int]) -> None:
+        hu = np.random.default_rng(0).integers(-1000, 2000, (2, *shape)).astype(np.int16)
+        out = self.center(hu, 64)
+        cut = [slice(max(0, side - 64) // 2, max(0, side - 64) // 2 + min(side, 64)) for side in shape]
+        put = [slice(max(0, 64 - side) // 2, max(0, 64 - side) // 2 + min(side, 64)) for side in shape]
+        expected = np.full((2, 64, 64), -1024, np.int16)
+        expected[:, put[0], put[1]] = hu[:, cut[0], cut[1]]
+        np.testing.assert_array_equal(out, expected)
+
+    def test_an_image_much_larger_is_brought_down_whole(self) -> None:
+        hu = np.random.default_rng(0).integers(-100, 100, (2, 128, 96)).astype(np.int16)
+        out = self.center(hu, 64)
+        expected = np.full((2, 64, 64), -1024.0)
+        expected[:, :, 8:56] = hu.reshape(2, 64, 2, 48, 2).mean(axis=(2, 4))
+        assert np.abs(out - expected).max() <= 0.5 + 1e-3  # rounded to whole HU
+
+    def test_where_much_larger_begins(self) -> None:
+        edge = np.full((2, 81, 81), -1000, np.int16)
+        edge[:, 0] = 500
+        assert (self.center(edge[:, :80, :80], 64) == -1000).all()  # 640 of 512: cut away
+        assert (self.center(edge, 64)[:, 0] > -1000).all()
+
+    def test_oblong_pixels_become_square_ones_of_the_smaller_spacing(self) -> None:
+        hu = np.random.default_rng(0).integers(-100, 100, (2, 32, 64)).astype(np.int16)
+        out = self.center(hu, 64, spacing_mm=(5.0, 1.0, 0.5))
+        expected = [cv2.resize(image, (64, 64), interpolation=cv2.INTER_LINEAR) for image in hu]
+        np.testing.assert_array_equal(out, expected)
