@@ -45,6 +45,7 @@ def make_sample(slices: int, seed: int = 0, size: int = 32) -> ScanSample:
         positions_mm=(np.arange(slices) * 5 - 20).astype(np.float32),
         slice_labels=labels,
         scan_labels=labels.max(axis=0),
+        draws=np.random.default_rng((seed, slices, 1)).integers(2**32, size=slices),
         scan_id=f"{seed:08x}{slices:08x}",
     )
 

@@ -19,6 +19,7 @@ class ScanSample(NamedTuple):
         positions_mm: float32 ``(n,)``.
         slice_labels: float32 ``(n, k)``: 1 present, 0 absent, NaN unknown.
         scan_labels: float32 ``(k,)`` likewise.
+        draws: A seed for each slice, int64 ``(n,)`` in [0, 2**32), for what is drawn later on the device.
         scan_id: Keyed hash of the series.
     """
 
@@ -26,6 +27,7 @@ class ScanSample(NamedTuple):
     positions_mm: np.ndarray
     slice_labels: np.ndarray
     scan_labels: np.ndarray
+    draws: np.ndarray
     scan_id: str
 
 
@@ -38,6 +40,7 @@ class ScanBatch(NamedTuple):
         positions_mm: float32 ``(n,)``.
         slice_labels: float32 ``(n, k)``: 1 present, 0 absent, NaN unknown.
         scan_labels: float32 ``(b, k)`` likewise.
+        draws: A seed for each slice, int64 ``(n,)`` in [0, 2**32), for what is drawn later on the device.
         scan_ids: Keyed hash of each series, b of them.
     """
 
@@ -46,6 +49,7 @@ class ScanBatch(NamedTuple):
     positions_mm: Tensor
     slice_labels: Tensor
     scan_labels: Tensor
+    draws: Tensor
     scan_ids: list[str]
 
 
@@ -59,6 +63,7 @@ def pack_scans(samples: Sequence[ScanSample]) -> ScanBatch:
             positions_mm=torch.empty(0),
             slice_labels=torch.empty(0, k),
             scan_labels=torch.empty(0, k),
+            draws=torch.empty(0, dtype=torch.int64),
             scan_ids=[],
         )
     return ScanBatch(
@@ -67,6 +72,7 @@ def pack_scans(samples: Sequence[ScanSample]) -> ScanBatch:
         positions_mm=torch.from_numpy(np.concatenate([sample.positions_mm for sample in samples])),
         slice_labels=torch.from_numpy(np.concatenate([sample.slice_labels for sample in samples])),
         scan_labels=torch.from_numpy(np.stack([sample.scan_labels for sample in samples])),
+        draws=torch.from_numpy(np.concatenate([sample.draws for sample in samples])),
         scan_ids=[sample.scan_id for sample in samples],
     )
 

@@ -3,9 +3,10 @@
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +16,14 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from ich_lstm.data.audit import Audit, audit_scans
 from ich_lstm.data.balance import balanced_weights
+from ich_lstm.data.batching import Batching
 from ich_lstm.data.cache import read_cached
 from ich_lstm.data.checks import UNDIVIDED
 from ich_lstm.data.choices import read_choices
 from ich_lstm.data.corrections import apply_corrections, read_corrections
 from ich_lstm.data.cq500 import Truth
 from ich_lstm.data.dataset import ScanDataset
+from ich_lstm.data.describe import describe_scans
 from ich_lstm.data.join import Disagreement, LabelledScan, PatientIds, join_labels
 from ich_lstm.data.labelled import LabelTable
 from ich_lstm.data.loader import ScanLoader, worker_context
@@ -34,7 +37,7 @@ from ich_lstm.data.split_file import SplitFile
 from ich_lstm.data.table import read_label_tables
 from ich_lstm.errors import ConfigError, SourceError, SplitError
 from ich_lstm.pixels.augment import Geometry
-from ich_lstm.pixels.preprocess import Preprocessing
+from ich_lstm.pixels.preprocess import Crop, Preprocessing
 from ich_lstm.privacy import ProjectKey
 
 logger = logging.getLogger(__name__)
@@ -54,7 +57,7 @@ class ScanDataModule(LightningDataModule):
         truth: Who of CQ500's three readers must have seen a finding: ``majority``, ``unanimous``, ``any``, or one of them.
         repair_any: Where labels say that a type is present and any is not, believe the type, and count it; otherwise stop.
         size: Side of the network's input in pixels; of a prepared folder, the size it was made with.
-        crop: ``head`` or ``none``; of a prepared folder likewise.
+        crop: ``head``, ``center`` or ``none``; of a prepared folder likewise.
         clip: Lowest and highest HU to keep, for a smaller cache; null for all; of a prepared folder likewise.
         choices: CSV of the series to take (columns ``study`` and ``series``) where the rules would take another; a prepared
             folder has its own.
@@ -64,6 +67,7 @@ class ScanDataModule(LightningDataModule):
         sample: Which slices these are: ``adjacent`` around a random centre, ``random`` ones, or ``every`` slice of the scan once
             in an epoch, in random groups.
         balance: Draw scans of rare hemorrhage types more often in training, so that all types are seen equally often.
+        cutmix: Alpha of CutMix over the slices of a batch in training (Yun et al. 2019), which makes labels soft; 0 for none.
         augment: Flip, shift, scale and rotation in training; null for none.
         split: Shares of patients to train on, to validate on, and to hold out.
         split_by: ``random``: each label's positive patients in nearly these shares; ``date``: the earliest patients train, the
@@ -97,7 +101,7 @@ class ScanDataModule(LightningDataModule):
         truth: Truth = "majority",
         repair_any: bool = False,
         size: int = 256,
-        crop: Literal["head", "none"] = "head",
+        crop: Crop = "head",
         clip: tuple[int, int] | None = None,
         choices: str | None = None,
         slices_per_batch: int = 256,
@@ -105,6 +109,7 @@ class ScanDataModule(LightningDataModule):
         slices_per_sample: int | None = None,
         sample: SliceChoice = "adjacent",
         balance: bool = False,
+        cutmix: float = 0.0,
         augment: Geometry | None = Geometry(),  # noqa: B008  (frozen)
         split: Sequence[float] = (0.7, 0.15, 0.15),
         split_by: SplitBy = "random",
@@ -122,13 +127,8 @@ class ScanDataModule(LightningDataModule):
         project_key: str | None = None,
     ) -> None:
         super().__init__()
-        if slices_per_batch < 1 or (scans_per_batch is not None and scans_per_batch < 1) or num_workers < 0:
-            raise ConfigError(
-                "batch_out_of_range",
-                where="slices_per_batch, scans_per_batch, num_workers",
-                got=f"{slices_per_batch}, {scans_per_batch}, {num_workers}",
-                expected="at least 1, at least 1 or null, at least 0",
-            )
+        if num_workers < 0:
+            raise ConfigError("workers_out_of_range", where="num_workers", got=str(num_workers), expected="at least 0")
         self.root = root
         self.labels = labels
         self.corrections = corrections
@@ -136,10 +136,14 @@ class ScanDataModule(LightningDataModule):
         self.repair_any = repair_any
         self.preprocessing = Preprocessing(size=size, crop=crop, clip=clip)
         self.choices = choices
-        self.slices_per_batch = slices_per_batch
-        self.scans_per_batch = scans_per_batch
-        self.parts = Parts(slices_per_sample, sample)
-        self.balance = balance
+        self._batching = Batching(
+            slices_per_batch=slices_per_batch,
+            scans_per_batch=scans_per_batch,
+            slices_per_sample=slices_per_sample,
+            sample=sample,
+            balance=balance,
+            cutmix=cutmix,
+        )
         self.augment = augment
         self.split = split
         self.split_by = split_by
@@ -164,6 +168,28 @@ class ScanDataModule(LightningDataModule):
         """Whether the scans are synthetic heads; known after `setup`."""
         self._is_prepared = False
         self._table: LabelTable | None = None
+
+    @property
+    def batching(self) -> dict[str, Any]:
+        """How training samples are made and put into batches: what `set_batching` can change, by name."""
+        return asdict(self._batching)
+
+    def set_batching(self, **changes: Any) -> None:
+        """Make other batches from the next loader on, for another stage of the training; evaluation heeds the budgets alone.
+
+        Args:
+            **changes: Some of ``slices_per_batch, scans_per_batch, slices_per_sample, sample, balance, cutmix``, as in the
+                constructor.
+
+        Raises:
+            ConfigError: If a name is none of these, or a value is out of range; then nothing is changed.
+        """
+        self._batching = self._batching.changed(**changes)
+
+    @property
+    def balance(self) -> bool:
+        """Whether scans of rare hemorrhage types are drawn more often in training."""
+        return self._batching.balance
 
     def prepare_data(self) -> None:
         """Read and cache the scans, unless that is done; Lightning calls it in one process only."""
@@ -258,6 +284,14 @@ class ScanDataModule(LightningDataModule):
         steps = [np.median(np.diff(read_cached(scan.cache_path).positions_mm)) for scan in sample if len(scan.slice_ids) > 1]
         return float(np.median(steps)) if steps else 0.0
 
+    def describe_training(self) -> dict[str, Any]:
+        """The training scans in numbers without any identity, for ``model.json``; known after `setup`.
+
+        Returns:
+            As of :func:`~ich_lstm.data.describe.describe_scans`.
+        """
+        return describe_scans(self.scans["train"], is_synthetic=self.is_synthetic)
+
     def train_dataloader(self) -> ScanLoader:
         """Augmented, shuffled batches of the training patients."""
         return self._loader("train", training=True)
@@ -276,19 +310,26 @@ class ScanDataModule(LightningDataModule):
 
     def _loader(self, part: Part, *, training: bool = False, alone: bool = False) -> ScanLoader:
         scans = self.scans[part]
-        parts = self.parts if training else Parts()
-        dataset = ScanDataset(scans, self.augment if training else None, parts=parts, seed=self.seed)
+        batching = self._batching
+        parts = batching.parts if training else Parts()
+        dataset = ScanDataset(
+            scans,
+            self.augment if training else None,
+            parts=parts,
+            cutmix=batching.cutmix if training else 0.0,
+            seed=self.seed,
+        )
         trainer = None if alone else self.trainer
         weights = None
-        if training and self.balance:
+        if training and batching.balance:
             weights = balanced_weights([scan.slice_labels for scan in scans], np.array([scan.scan_labels for scan in scans]))
         sampler = SliceBudgetSampler(
             dataset.lengths,
             identifiers=[scan.draw_id for scan in scans],
             parts=parts,
             weights=weights,
-            slices_per_batch=self.slices_per_batch,
-            scans_per_batch=self.scans_per_batch,
+            slices_per_batch=batching.slices_per_batch,
+            scans_per_batch=batching.scans_per_batch,
             shuffle=training,
             seed=self.seed,
             rank=trainer.global_rank if trainer else 0,

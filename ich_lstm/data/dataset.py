@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from torch.utils.data import Dataset
 
 from ich_lstm.data.batch import ScanBatch, ScanSample, pack_scans
 from ich_lstm.data.cache import read_cached
+from ich_lstm.data.cutmix import mix_slices
 from ich_lstm.data.join import LabelledScan
 from ich_lstm.data.parts import Parts, SampleRequest, scan_labels_of_part
-from ich_lstm.pixels.augment import Geometry, sample_seed
+from ich_lstm.pixels.augment import SLICE_STRIDE, Geometry, sample_seed
 
 
 class ScanDataset(Dataset):
@@ -18,15 +20,23 @@ class ScanDataset(Dataset):
         scans: The scans.
         geometry: Augmentation, or None.
         parts: How a scan is made into samples; whole scans by default.
+        cutmix: Alpha of CutMix over the slices of a batch (see :func:`~ich_lstm.data.cutmix.mix_slices`); 0 for none.
         seed: Seed of all draws.
     """
 
     def __init__(
-        self, scans: Sequence[LabelledScan], geometry: Geometry | None = None, *, parts: Parts | None = None, seed: int = 0
+        self,
+        scans: Sequence[LabelledScan],
+        geometry: Geometry | None = None,
+        *,
+        parts: Parts | None = None,
+        cutmix: float = 0.0,
+        seed: int = 0,
     ) -> None:
         self.scans = list(scans)
         self.geometry = geometry
         self.parts = parts or Parts()
+        self.cutmix = cutmix
         self.seed = seed
 
     @property
@@ -36,7 +46,12 @@ class ScanDataset(Dataset):
 
     def __getitem__(self, requests: Sequence[SampleRequest]) -> ScanBatch:
         """A batch: the sampler asks for scans, not for one scan."""
-        return pack_scans([self._sample(request) for request in requests])
+        batch = pack_scans([self._sample(request) for request in requests])
+        if not self.cutmix or not requests:
+            return batch
+        # All samples and their order: the same slices in other company are mixed otherwise.
+        company = "\n".join(f"{self.scans[request.scan].draw_id}/{request.draw}" for request in requests)
+        return mix_slices(batch, self.cutmix, sample_seed(self.seed, requests[0].epoch, company, purpose="cutmix"))
 
     def _sample(self, request: SampleRequest) -> ScanSample:
         scan = self.scans[request.scan]
@@ -49,4 +64,8 @@ class ScanDataset(Dataset):
         hu = cached.hu
         if self.geometry is not None:
             hu = self.geometry(hu, sample_seed(self.seed, request.epoch, scan.draw_id, draw=request.draw))
-        return ScanSample(hu, cached.positions_mm, slice_labels, scan_labels, scan.scan_id)
+        # In evaluation too, where nothing is drawn with them: a slice has a seed wherever it goes.
+        first = sample_seed(self.seed, request.epoch, scan.draw_id, draw=request.draw, purpose="intensity")
+        places = np.arange(len(hu)) if chosen is None else chosen
+        draws = (first + places * SLICE_STRIDE) % 2**32
+        return ScanSample(hu, cached.positions_mm, slice_labels, scan_labels, draws, scan.scan_id)

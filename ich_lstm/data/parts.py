@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -43,6 +43,10 @@ class Parts:
         if self.slices is not None and self.slices < 1:
             raise ConfigError(
                 "part_out_of_range", where="slices_per_sample", got=str(self.slices), expected="at least 1, or null"
+            )
+        if self.choice not in get_args(SliceChoice):
+            raise ConfigError(
+                "unknown_sample", where="sample", got=repr(self.choice), expected=f"one of {', '.join(get_args(SliceChoice))}"
             )
 
     def samples_of(self, lengths: Sequence[int] | np.ndarray) -> np.ndarray:

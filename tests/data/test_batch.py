@@ -21,10 +21,11 @@ class TestPackScans:
                 np.testing.assert_array_equal(packed.split([3, 1, 5])[i], single)
             np.testing.assert_array_equal(batch.slice_labels.split([3, 1, 5])[i], sample.slice_labels)
             np.testing.assert_array_equal(batch.scan_labels[i], sample.scan_labels)
+            np.testing.assert_array_equal(batch.draws.split([3, 1, 5])[i], sample.draws)
 
     def test_nothing_packs_to_an_empty_batch(self) -> None:
         batch = pack_scans([])
         assert len(batch.hu) == len(batch.lengths) == len(batch.positions_mm) == len(batch.scan_ids) == 0
         assert batch.slice_labels.shape == batch.scan_labels.shape == (0, len(LABELS))
         full = pack_scans([make_sample(3)])
-        assert [tensor.dtype for tensor in batch[:5]] == [tensor.dtype for tensor in full[:5]]
+        assert [tensor.dtype for tensor in batch[:6]] == [tensor.dtype for tensor in full[:6]]

@@ -1,5 +1,6 @@
 """The data module: from files and a table to batches."""
 
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ich_lstm import ScanDataModule
+from ich_lstm import LABELS, ScanDataModule
 from ich_lstm.data.balance import balanced_weights
 from ich_lstm.data.batch import ScanBatch
 from ich_lstm.data.prepared import PreparedFolder
@@ -34,7 +35,7 @@ def ids_of(batches: list[ScanBatch]) -> list[str]:
 
 
 def bytes_of(batches: list[ScanBatch]) -> list[tuple]:
-    return [(*(tensor.numpy().tobytes() for tensor in batch[:5]), *batch.scan_ids) for batch in batches]
+    return [(*(tensor.numpy().tobytes() for tensor in batch[:6]), *batch.scan_ids) for batch in batches]
 
 
 class TestScanDataModule:
@@ -127,6 +128,16 @@ class TestScanDataModule:
         np.testing.assert_allclose([drawn[scan.scan_id] for scan in scans], 10 * weights, atol=5)
         assert sorted(ids_of(list(data.evaluation_loader("train")))) == sorted(scan.scan_id for scan in scans)
 
+    def test_cutmix_in_training_alone(self, module) -> None:
+        plain, mixed = module(augment=None), module(augment=None, cutmix=1.0)
+        for loader in ("val_dataloader", "test_dataloader"):
+            assert bytes_of(list(getattr(plain, loader)())) == bytes_of(list(getattr(mixed, loader)()))
+        (before,), (after,) = plain.train_dataloader(), mixed.train_dataloader()
+        assert after.scan_ids == before.scan_ids
+        assert (after.hu != before.hu).any()
+        assert not torch.isin(after.slice_labels, torch.tensor([0.0, 1.0])).all()
+        assert bytes_of(list(mixed.train_dataloader())) == bytes_of([after])
+
     def test_labels_are_known_or_nan(self, module, prepared: PreparedFolder, tmp_path: Path) -> None:
         rows = prepared.key.groupby("series_uid", sort=False)["sop_uid"].first()
         table = tmp_path / "labels.csv"
@@ -134,6 +145,58 @@ class TestScanDataModule:
         (batch, *_) = module(labels=str(table), allow_unlabelled=True).train_dataloader()
         assert torch.isfinite(batch.slice_labels[:, -1]).sum() == len(batch.lengths)
         assert np.isin(batch.slice_labels[batch.slice_labels.isfinite()].numpy(), [0, 1]).all()
+
+
+class TestStages:
+    def test_the_constructor_s_batching(self) -> None:
+        given = {"slices_per_batch": 9, "scans_per_batch": 2, "slices_per_sample": 3, "sample": "every", "balance": True}
+        assert ScanDataModule(**given, cutmix=0.5).batching == given | {"cutmix": 0.5}
+
+    def test_a_stage_is_batched_as_if_built_so(self, module) -> None:
+        warm = {"slices_per_batch": 10, "slices_per_sample": 5, "sample": "every", "balance": True, "cutmix": 1.0}
+        data, default = module(), module().batching
+        before = bytes_of(list(data.train_dataloader()))
+        data.set_batching(**warm)
+        assert data.batching == default | warm
+        built_so = module(**warm)
+        for loader in ("train_dataloader", "val_dataloader"):
+            assert bytes_of(list(getattr(data, loader)())) == bytes_of(list(getattr(built_so, loader)()))
+        data.set_batching(**default)
+        assert bytes_of(list(data.train_dataloader())) == before
+
+    def test_an_unknown_name_is_told_the_nearest(self) -> None:
+        data = ScanDataModule()
+        with pytest.raises(ConfigError) as caught:
+            data.set_batching(slices_per_batches=3)
+        assert caught.value.code == "unknown_batching"
+        assert "slices_per_batch?" in caught.value.todo
+        with pytest.raises(ConfigError):
+            data.set_batching(augment=None)
+
+    @pytest.mark.parametrize(
+        "change", [{"slices_per_batch": 0}, {"scans_per_batch": 0}, {"slices_per_sample": 0}, {"sample": "some"}, {"cutmix": -1}]
+    )
+    def test_what_is_out_of_range_changes_nothing(self, change: dict) -> None:
+        data = ScanDataModule()
+        before = data.batching
+        with pytest.raises(ConfigError):
+            data.set_batching(**({"balance": True} | change))
+        assert data.batching == before
+
+
+def test_the_training_part_in_numbers(module) -> None:
+    data = module(split=(2, 1, 0))
+    described = data.describe_training()
+    scans = data.scans["train"]
+    assert described == json.loads(json.dumps(described))
+    assert (described["patients"], described["scans"], described["slices"]) == (len({s.patient_id for s in scans}), 4, 48)
+    for i, label in enumerate(LABELS):
+        assert described["positive_scans"][label] == sum(scan.scan_labels[i] == 1 for scan in scans)
+        assert described["positive_slices"][label] == sum(int((scan.slice_labels[:, i] == 1).sum()) for scan in scans)
+    assert sum(described["positive_slices"].values()) > 0
+    assert described["known_slice_labels"] == described["known_scan_labels"] == 1
+    assert described["synthetic"] is data.is_synthetic
+    assert not any(scan.patient_id in str(described) or scan.scan_id in str(described) for scan in scans)
 
 
 class TestSplit:
@@ -203,7 +266,11 @@ class TestRefused:
         assert sum(map(len, data.scans.values())) == 6
 
     @pytest.mark.parametrize(
-        "changes", [{"slices_per_batch": 0}, {"scans_per_batch": 0}, {"num_workers": -1}, {"size": 3}, {"slices_per_sample": 0}]
+        "changes",
+        [
+            *({"slices_per_batch": 0}, {"scans_per_batch": 0}, {"num_workers": -1}, {"size": 3}, {"slices_per_sample": 0}),
+            *({"sample": "some"}, {"cutmix": -0.1}, {"cutmix": float("nan")}, {"cutmix": float("inf")}),
+        ],
     )
     def test_settings_out_of_range(self, changes: dict) -> None:
         with pytest.raises(ConfigError):

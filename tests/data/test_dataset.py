@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ich_lstm.data.cache import read_cached
 from ich_lstm.data.dataset import ScanDataset
@@ -48,6 +49,41 @@ class TestScanDataset:
         dataset = ScanDataset(scans, Geometry())
         draws = [dataset[[SampleRequest(2, 5, draw)]].hu.numpy().tobytes() for draw in range(4)]
         assert len(set(draws)) == 4
+
+    def test_a_seed_for_each_slice(self, scans: list[LabelledScan]) -> None:
+        dataset = ScanDataset(scans, seed=1)
+        draws = dataset[[SampleRequest(0, 5), SampleRequest(2, 5)]].draws
+        assert draws.dtype == torch.int64
+        assert draws.min() >= 0
+        assert draws.max() < 2**32
+        assert len(draws.unique()) == 24
+        moved = ScanDataset([scans[2]._replace(scan_id="another key")], Geometry(), seed=1)[[SampleRequest(0, 5)]].draws
+        assert torch.equal(draws[12:], moved)
+        others = [
+            *(dataset[[SampleRequest(2, 6)]].draws, dataset[[SampleRequest(2, 5, 1)]].draws),
+            ScanDataset(scans, seed=2)[[SampleRequest(2, 5)]].draws,
+        ]
+        assert len(torch.cat([moved, *others]).unique()) == 48
+
+    def test_a_slice_keeps_its_seed_in_a_part(self, scans: list[LabelledScan]) -> None:
+        request = SampleRequest(1, 3)
+        places = Parts(5).choose(12, request, seed=4, identifier=scans[1].draw_id)
+        part = ScanDataset(scans, parts=Parts(5), seed=4)[[request]].draws
+        assert torch.equal(part, ScanDataset(scans, seed=4)[[request]].draws[places])
+
+    def test_cutmix_depends_on_seed_epoch_and_company(self, scans: list[LabelledScan]) -> None:
+        requests = [SampleRequest(0, 5), SampleRequest(2, 5)]
+        dataset = ScanDataset(scans, cutmix=1.0, seed=1)
+        mixed = dataset[requests].hu
+        assert torch.equal(dataset[requests].hu, mixed)
+        renamed = [scans[2]._replace(scan_id="another key"), scans[0]]
+        assert torch.equal(ScanDataset(renamed, cutmix=1.0, seed=1)[[SampleRequest(1, 5), SampleRequest(0, 5)]].hu, mixed)
+        for other in (
+            *(dataset[[SampleRequest(0, 6), SampleRequest(2, 6)]], dataset[[SampleRequest(0, 5), SampleRequest(2, 5, 1)]]),
+            *(ScanDataset(scans, cutmix=1.0, seed=2)[requests], ScanDataset(scans, seed=1)[requests]),
+        ):
+            assert not torch.equal(other.hu, mixed)
+        assert len(dataset[[]].hu) == 0
 
     @pytest.mark.parametrize("choice", ["adjacent", "random", "every"])
     def test_a_part_is_a_part_of_the_scan(self, choice, scans: list[LabelledScan]) -> None:

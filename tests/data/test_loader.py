@@ -50,8 +50,8 @@ def make_loader(scans: list[LabelledScan], workers: int = 0, parts: Parts | None
 
 
 def content_of(batch: ScanBatch) -> list[tuple[str, str]]:
-    """Each sample of a batch: its id, and a hash of its HU, positions and labels."""
-    split = [tensor.split(batch.lengths.tolist()) for tensor in (batch.hu, batch.positions_mm, batch.slice_labels)]
+    """Each sample of a batch: its id, and a hash of its HU, positions, labels and draws."""
+    split = [tensor.split(batch.lengths.tolist()) for tensor in (batch.hu, batch.positions_mm, batch.slice_labels, batch.draws)]
     samples = zip(batch.scan_ids, batch.scan_labels, *split, strict=True)
     return [(name, hashlib.sha256(b"".join(t.numpy().tobytes() for t in tensors)).hexdigest()) for name, *tensors in samples]
 
