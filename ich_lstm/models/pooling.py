@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PoolingKind = Literal["max", "noisy-or", "log-sum-exp", "attention"]
+from ich_lstm.errors import ConfigError
+
+PoolingKind = Literal["max", "noisy-or", "log-sum-exp", "attention", "feature-attention"]
 
 SHARPNESS = 4.0
 """Of log-sum-exp pooling: towards infinity it becomes the maximum, towards 0 the mean."""
@@ -22,27 +24,42 @@ class ScanPooling(nn.Module):
 
     ``max`` is the largest slice logit. ``noisy-or`` takes the slices as independent: 1 - prod(1 - p). ``log-sum-exp`` is a
     smooth maximum. ``attention`` is a weighted mean of the slice logits, the weights learned per label, then a learned scale
-    and shift, because the mean of a scan's best slices is not yet the logit of the scan.
+    and shift, because the mean of a scan's best slices is not yet the logit of the scan. ``feature-attention`` leaves the
+    slice logits alone: a mean of the slice features per label, weighted likewise, then a linear classifier per label
+    (attention-based multiple instance learning, Ilse et al. 2018).
 
     Args:
-        kind: One of the four.
-        in_features: Features per slice, which attention looks at.
+        kind: One of the five.
+        in_features: Features per slice d, which both kinds of attention look at.
         labels: Number of labels k.
+        attention_size: Hidden units of the attention, at least 1.
+
+    Raises:
+        ConfigError: If ``attention_size`` is out of range.
     """
 
-    def __init__(self, kind: PoolingKind, *, in_features: int, labels: int) -> None:
+    def __init__(self, kind: PoolingKind, *, in_features: int, labels: int, attention_size: int = 64) -> None:
         super().__init__()
+        if attention_size < 1:
+            raise ConfigError(
+                "attention_size_out_of_range", where="attention_size", got=f"{attention_size}", expected="at least 1"
+            )
         self.kind = kind
+        if kind in ("attention", "feature-attention"):
+            self.attention = nn.Sequential(nn.Linear(in_features, attention_size), nn.Tanh(), nn.Linear(attention_size, labels))
         if kind == "attention":
-            self.attention = nn.Sequential(nn.Linear(in_features, 64), nn.Tanh(), nn.Linear(64, labels))
             self.scale = nn.Parameter(torch.ones(labels))
             self.shift = nn.Parameter(torch.zeros(labels))
+        if kind == "feature-attention":
+            bound = 1 / math.sqrt(in_features)  # as nn.Linear begins
+            self.classifier_weight = nn.Parameter(torch.empty(labels, in_features).uniform_(-bound, bound))
+            self.classifier_bias = nn.Parameter(torch.zeros(labels))
 
     def forward(self, slice_logits: Tensor, features: Tensor, lengths: Tensor) -> Tensor:
         """Pool each scan.
 
         Args:
-            slice_logits: ``(n, k)``.
+            slice_logits: ``(n, k)``; ``feature-attention`` does not look at them.
             features: ``(n, d)``.
             lengths: ``(b,)``.
 
@@ -59,8 +76,14 @@ class ScanPooling(nn.Module):
             # Less log(n): a scan of equal slices has their logit, however many they are.
             pooled = [torch.logsumexp(SHARPNESS * logits, dim=0) - math.log(len(logits)) for logits in scans]
             return torch.stack(pooled) / SHARPNESS
+        if self.kind == "feature-attention":
+            # The classifier is linear and a scan's weights add up to 1, so to classify each slice and then take the mean is to
+            # classify the mean, and needs no (b, k, d).
+            scans = F.linear(features, self.classifier_weight, self.classifier_bias).split(sizes)
         scores = self.attention(features).split(sizes)
-        pooled = [(score.softmax(dim=0) * logits).sum(dim=0) for score, logits in zip(scores, scans, strict=True)]
+        pooled = [(score.softmax(dim=0) * values).sum(dim=0) for score, values in zip(scores, scans, strict=True)]
+        if self.kind == "feature-attention":
+            return torch.stack(pooled)
         return torch.stack(pooled) * self.scale + self.shift
 
 

@@ -5,10 +5,11 @@ import pytest
 import torch
 from scipy.special import expit, logit
 
+from ich_lstm.errors import ConfigError
 from ich_lstm.models.pooling import SHARPNESS, PoolingKind, ScanPooling
 
 LENGTHS = torch.tensor([1, 5, 3])
-KINDS: tuple[PoolingKind, ...] = ("max", "noisy-or", "log-sum-exp", "attention")
+KINDS: tuple[PoolingKind, ...] = ("max", "noisy-or", "log-sum-exp", "attention", "feature-attention")
 
 
 def draw(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -36,6 +37,9 @@ def by_numpy(kind: PoolingKind, x: np.ndarray, features: np.ndarray, pooling: Sc
     weights = {name: value.detach().numpy() for name, value in pooling.state_dict().items()}
     hidden = np.tanh(features @ weights["attention.0.weight"].T + weights["attention.0.bias"])
     scores = np.exp(hidden @ weights["attention.2.weight"].T + weights["attention.2.bias"])
+    if kind == "feature-attention":
+        pooled = np.array([np.average(features, axis=0, weights=scores[:, label]) for label in range(6)])  # (k, d)
+        return (weights["classifier_weight"] * pooled).sum(axis=1) + weights["classifier_bias"]
     return (scores / scores.sum(axis=0) * x).sum(axis=0) * weights["scale"] + weights["shift"]
 
 
@@ -67,13 +71,16 @@ class TestEveryKind:
 
     @pytest.mark.parametrize("value", [-1000.0, -200.0, -110.0, -90.0, -40.0, 0.0, 40.0, 90.0, 1000.0])
     @pytest.mark.parametrize("slices", [1, 30])
-    def test_extreme_logits_stay_finite(self, kind: PoolingKind, value: float, slices: int) -> None:
+    def test_extreme_logits_and_features_stay_finite(self, kind: PoolingKind, value: float, slices: int) -> None:
         logits = torch.full((slices, 6), value, requires_grad=True)
-        pooled = make(kind).float()(logits, torch.zeros(slices, 4), torch.tensor([slices]))
+        features = torch.full((slices, 4), value, requires_grad=True)
+        pooled = make(kind).float()(logits, features, torch.tensor([slices]))
         pooled.sum().backward()
         assert pooled.isfinite().all()
-        assert logits.grad is not None
-        assert logits.grad.isfinite().all()
+        # Each kind looks at one of them at least.
+        seen = [x.grad for x in (logits, features) if x.grad is not None]
+        assert seen
+        assert all(gradient.isfinite().all() for gradient in seen)
 
 
 class TestNoisyOr:
@@ -98,3 +105,42 @@ def test_log_sum_exp_of_equal_slices_is_theirs() -> None:
     for slices in (1, 10, 60):
         pooled = make("log-sum-exp")(torch.full((slices, 6), -1.5).double(), torch.zeros(slices, 4), torch.tensor([slices]))
         torch.testing.assert_close(pooled, torch.full((1, 6), -1.5).double())
+
+
+class TestAttention:
+    def test_feature_attention_leaves_the_slice_logits_alone(self) -> None:
+        logits, features = draw()
+        pooling = make("feature-attention")
+        assert torch.equal(pooling(logits, features, LENGTHS), pooling(-100 * logits, features, LENGTHS))
+
+    def test_feature_attention_of_equal_slices_is_the_classifier_of_one(self) -> None:
+        pooling, feature = make("feature-attention"), draw()[1][:1]
+        expected = feature @ pooling.classifier_weight.T + pooling.classifier_bias
+        for slices in (1, 10, 60):
+            got = pooling(torch.zeros(slices, 6), feature.expand(slices, 4), torch.tensor([slices]))
+            torch.testing.assert_close(got, expected)
+
+    @pytest.mark.parametrize(
+        ("kind", "own"),
+        [
+            ("attention", {"scale": (6,), "shift": (6,)}),
+            ("feature-attention", {"classifier_weight": (6, 4), "classifier_bias": (6,)}),
+        ],
+    )
+    def test_names_and_shapes(self, kind: PoolingKind, own: dict[str, tuple[int, ...]]) -> None:
+        pooling = ScanPooling(kind, in_features=4, labels=6, attention_size=9)
+        shapes = {name: tuple(parameter.shape) for name, parameter in pooling.named_parameters()}
+        attention = {
+            "attention.0.weight": (9, 4),
+            "attention.0.bias": (9,),
+            "attention.2.weight": (6, 9),
+            "attention.2.bias": (6,),
+        }
+        assert shapes == attention | own
+
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("size", [0, -1])
+    def test_a_size_out_of_range(self, kind: PoolingKind, size: int) -> None:
+        with pytest.raises(ConfigError) as caught:
+            ScanPooling(kind, in_features=4, labels=6, attention_size=size)
+        assert caught.value.code == "attention_size_out_of_range"

@@ -1,0 +1,226 @@
+"""Fewer features per slice, between the encoder and the sequence."""
+
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ich_lstm.errors import ConfigError
+
+ReducerKind = Literal["none", "linear", "pca", "deviation", "largest-weights", "smallest-weights", "drop"]
+
+FITTED: tuple[ReducerKind, ...] = ("pca", "deviation", "largest-weights", "smallest-weights")
+"""Kinds that are not trained but computed once, by `FeatureReducer.fit`."""
+
+SIZED: tuple[ReducerKind, ...] = ("linear", *FITTED)
+"""Kinds that need to be told how many features to leave."""
+
+
+class FeatureReducer(nn.Module):
+    """What of each slice's features goes on.
+
+    ``none`` passes them all. ``linear`` learns a linear layer. ``pca`` projects on the principal components, not whitened.
+    ``deviation`` keeps the features of largest standard deviation. ``largest-weights`` and ``smallest-weights`` keep those
+    with the largest or smallest absolute weight in the encoder's classifier (Burduja et al. 2020): the labels choose in turns,
+    each its best feature that no label has chosen yet, until there are enough, so all features kept are distinct and the
+    labels' shares differ by one at most. ``drop`` keeps none: the sequence then sees only what is concatenated.
+
+    Args:
+        in_features: Features per slice d.
+        kind: One of the seven.
+        reduced_features: Features to leave r, from 1 to d; None for ``none`` and ``drop``, which leave d and 0.
+
+    Attributes:
+        out_features: Features that are left.
+        needs_fit: Whether `fit` must be called, or a fitted state be loaded, before use.
+        is_fitted: Bool buffer ``()``, whether that has happened; true from the start if there is no need.
+        explained: Float buffer ``()``: for ``pca`` and ``deviation``, the share of the features' variance that is left, in
+            [0, 1], 0 until fitted; 1 for ``none``; None for the other kinds, of which it is not known.
+
+    Raises:
+        ConfigError: If ``kind`` is unknown, or ``reduced_features`` is out of range, missing, or given in vain.
+    """
+
+    is_fitted: Tensor
+    explained: Tensor | None
+    mean: Tensor
+    components: Tensor
+    selected: Tensor
+
+    def __init__(self, in_features: int, *, kind: ReducerKind, reduced_features: int | None) -> None:
+        super().__init__()
+        if kind not in get_args(ReducerKind):
+            raise ConfigError(
+                "unknown_reducer", where="reducer", got=repr(kind), expected=f"one of {', '.join(get_args(ReducerKind))}"
+            )
+        if kind not in SIZED and reduced_features is not None:
+            raise ConfigError(
+                "reduced_features_unused",
+                where="reduced_features",
+                got=f"{reduced_features} with reducer {kind}, which leaves {'all' if kind == 'none' else 'no'} features",
+                expected="none given",
+                todo=f"Leave it out, or choose one of {', '.join(SIZED)}.",
+            )
+        if kind in SIZED and (reduced_features is None or not 1 <= reduced_features <= in_features):
+            raise ConfigError(
+                "reduced_features_missing" if reduced_features is None else "reduced_features_out_of_range",
+                where="reduced_features",
+                got=f"{reduced_features} with reducer {kind}",
+                expected=f"a number of features from 1 to {in_features}, which the encoder gives",
+            )
+        self.kind = kind
+        self.in_features = in_features
+        self.out_features = reduced_features or (in_features if kind == "none" else 0)
+        self.needs_fit = kind in FITTED
+        # State only where there is something to remember: a model without a reducer has the state dict it always had.
+        self.register_buffer("is_fitted", torch.tensor(not self.needs_fit), persistent=self.needs_fit)
+        measured = {"none": torch.ones(()), "pca": torch.zeros(()), "deviation": torch.zeros(())}
+        self.register_buffer("explained", measured.get(kind), persistent=self.needs_fit)
+        if kind == "linear":
+            self.linear = nn.Linear(in_features, self.out_features)
+        elif kind == "pca":
+            self.register_buffer("mean", torch.zeros(in_features))
+            self.register_buffer("components", torch.zeros(self.out_features, in_features))
+        elif self.needs_fit:
+            self.register_buffer("selected", torch.zeros(self.out_features, dtype=torch.int64))
+        # The buffer's twin: to read a buffer on a GPU would make every forward wait for it.
+        self._ready = not self.needs_fit
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, kind={self.kind!r}"
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Reduce.
+
+        Args:
+            features: ``(n, d)``.
+
+        Returns:
+            ``(n, out_features)``.
+
+        Raises:
+            ConfigError: If `fit` is still to come.
+        """
+        if not self._ready:
+            raise ConfigError(
+                "reducer_not_fitted",
+                where=f"reducer {self.kind}",
+                got="features before it was fitted",
+                expected="a fitted reducer",
+                todo="Call fit with a sample of the training scans' features, or load a model in which it is fitted.",
+            )
+        if self.kind == "none":
+            return features
+        if self.kind == "drop":
+            return features[:, :0]
+        if self.kind == "linear":
+            return self.linear(features)
+        if self.kind == "pca":
+            return (features - self.mean) @ self.components.T
+        return features.index_select(1, self.selected)
+
+    @torch.no_grad()
+    def fit(self, features: Tensor, classifier_weight: Tensor | None = None) -> None:
+        """Compute the components, or choose the features.
+
+        The same input gives the same result: each component's coefficient of largest size is positive, and of equal features
+        the first is chosen. In a run of several processes, one fits and the others load its state dict.
+
+        Args:
+            features: A sample of the training slices' features ``(m, d)``; m at least r for ``pca``. Not used by the kinds
+                that go by weights.
+            classifier_weight: Weight of the encoder's classifier ``(k, d)``; needed by the kinds that go by weights, and not
+                used by others.
+
+        Raises:
+            ConfigError: If the kind is not fitted at all, what it needs is missing, too little or of another shape, or the
+                features do not vary.
+        """
+        if not self.needs_fit:
+            raise ConfigError(
+                "reducer_not_fittable", where=f"reducer {self.kind}", got="fit", expected=f"one of {', '.join(FITTED)}"
+            )
+        if self.kind in ("pca", "deviation"):
+            self._check_width("features", features)
+            self._fit_features(features.detach().to("cpu", torch.float64))
+        else:
+            if classifier_weight is None:
+                raise ConfigError(
+                    "classifier_weight_missing",
+                    where=f"reducer {self.kind}",
+                    got="no classifier_weight",
+                    expected=f"the weight of the encoder's classifier (k, {self.in_features})",
+                )
+            self._check_width("classifier_weight", classifier_weight)
+            size = classifier_weight.detach().abs().cpu()
+            order = size.argsort(dim=1, descending=self.kind == "largest-weights", stable=True)
+            self.selected.copy_(torch.tensor(_choose_in_turns(order.tolist(), self.out_features)))
+        self.is_fitted.fill_(True)
+        self._ready = True
+
+    def _check_width(self, name: str, values: Tensor) -> None:
+        if values.ndim != 2 or values.shape[1] != self.in_features:
+            raise ConfigError(
+                "reducer_shape",
+                where=f"reducer {self.kind}, {name}",
+                got=f"shape {tuple(values.shape)}",
+                expected=f"(any, {self.in_features})",
+            )
+
+    def _fit_features(self, features: Tensor) -> None:
+        if self.kind == "pca" and len(features) < self.out_features:
+            raise ConfigError(
+                "too_few_samples",
+                where=f"reducer {self.kind}",
+                got=f"{len(features)} slices",
+                expected=f"at least {self.out_features}, one for each component",
+                todo="Give more slices, or set reduced_features lower.",
+            )
+        mean = features.mean(dim=0)
+        centred = features - mean
+        spread = centred.square().sum(dim=0)  # (d,), variance times m
+        total = spread.sum()
+        if not 0 < total < torch.inf:  # false for NaN too
+            raise ConfigError(
+                "features_do_not_vary",
+                where=f"reducer {self.kind}, features",
+                got=f"{len(features)} slices, of total variance {(total / len(features)).item():g}",
+                expected="at least two slices whose features are finite and differ",
+            )
+        if self.kind == "deviation":
+            order = spread.argsort(descending=True, stable=True)[: self.out_features]
+            self.selected.copy_(order)
+            kept = spread[order]
+        else:
+            # By the covariance rather than by an SVD of the sample, which has many more slices than features.
+            values, vectors = torch.linalg.eigh(centred.T @ centred)  # ascending
+            components = vectors.T.flip(0)[: self.out_features]  # (r, d)
+            largest = components.gather(1, components.abs().argmax(dim=1, keepdim=True))
+            self.mean.copy_(mean)
+            self.components.copy_(components * largest.sign())
+            kept = values.flip(0)[: self.out_features]
+        self.explained = (kept.sum() / total).clamp(0, 1).to(self.is_fitted.device, torch.float32)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._ready = bool(self.is_fitted)
+
+
+def _choose_in_turns(preferences: list[list[int]], count: int) -> list[int]:
+    """Distinct features in the order of choice: the labels take turns, each its best feature that is still free.
+
+    Args:
+        preferences: Per label all features, best first.
+        count: How many to choose.
+
+    Example:
+        >>> _choose_in_turns([[3, 1, 0, 2], [3, 0, 1, 2]], 3)
+        [3, 0, 1]
+    """
+    chosen: dict[int, None] = {}
+    queues = [iter(features) for features in preferences]
+    while len(chosen) < count:
+        for queue in queues:
+            if len(chosen) < count:
+                chosen[next(feature for feature in queue if feature not in chosen)] = None
+    return list(chosen)
