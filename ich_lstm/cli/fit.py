@@ -1,59 +1,48 @@
-"""The heavy half of ich-train: LightningCLI, the fit, and the report of a run."""
+"""The heavy half of ich-train: LightningCLI, the stages of a training, and the report of a run."""
 
+import copy
 import difflib
-import json
 import logging
 import re
-import sys
 import time
 import warnings
 from argparse import ArgumentError
-from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
 import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.utilities import rank_zero_only
-from rich.console import Console
-from rich.table import Table
 
 from ich_lstm.cli.audit import report_audit
 from ich_lstm.cli.console import DONE, console, progress_bar
+from ich_lstm.cli.logs import WandbMode, make_loggers
+from ich_lstm.cli.planning import plan_training, wants_plan
+from ich_lstm.cli.run_folder import run_folder, write_config
+from ich_lstm.cli.run_report import counts_in_words, evaluate_run, print_results, write_run_report
+from ich_lstm.cli.starting import adopt_checkpoint
 from ich_lstm.data.datamodule import ScanDataModule
-from ich_lstm.data.split import Part
 from ich_lstm.data.split_file import SPLIT_FILE
-from ich_lstm.errors import CheckpointError, ConfigError
-from ich_lstm.labels import ANY, LABELS
-from ich_lstm.learning.checkpoint import PathlessCheckpoint, without_folders
+from ich_lstm.errors import ConfigError
+from ich_lstm.labels import ANY
+from ich_lstm.learning.checkpoint import PathlessCheckpoint
 from ich_lstm.learning.classifier import ScanClassifier
+from ich_lstm.learning.stages import Stage, fit_stages
 from ich_lstm.phantom import PhantomSettings, write_phantom
-from ich_lstm.privacy import PRIVATE, ProjectKey, private_folder
-from ich_lstm.results.evaluate import ENCODER_PREFIX, LABEL_PREFIX, columns_of, predict_part, summarize, write_labelled
-from ich_lstm.views.curves import plot_history, plot_precision_recall, plot_roc, save_figure
-from ich_lstm.views.train_report import train_report_page
+from ich_lstm.privacy import PRIVATE, private_folder
 
 DEFAULT_SEED = 1
 
-PATH_KEYS = (
-    "out",
-    "data.root",
-    "data.labels",
-    "data.corrections",
-    "data.choices",
-    "data.split_file",
-    "data.cache_dir",
-    "data.project_key",
-    "trainer.default_root_dir",
-)
-"""Keys whose values are paths: in the shareable configuration only the last part of them stands."""
+DEFAULT_EPOCHS = 8
+"""Of a training for which nothing says how many: a fit without end would be Lightning's choice otherwise."""
+
+STAGES = "stages"
+"""Folder of the logs and checkpoints of all stages but the last, whose lie in the run's folder itself."""
 
 
 def run_training(recipe: str, arguments: list[str]) -> int:
@@ -69,21 +58,21 @@ def run_training(recipe: str, arguments: list[str]) -> int:
     started = time.monotonic()
     _quiet()
     out = console()
-    training = _Training(recipe, arguments)
-    folder, data, trainer = training.folder, training.data, training.trainer
-    trainer.fit(training.model, data)
+    try:
+        training = _Training(recipe, arguments)
+    except _OnlyPlanned:
+        return DONE
+    folder, data = training.folder, training.data
+    trainer = fit_stages(training.model, data, training.stages, training.trainer_of, best_of=_best_of)
     if _rank() != 0:
         return DONE
-    best = Path(training.checkpoint.best_model_path)
-    if not best.is_file():
-        raise CheckpointError("no_epoch", where=str(folder), got="no epoch was finished", todo="Raise trainer.max_epochs.")
-    classifier = ScanClassifier.load(best).to(trainer.strategy.root_device)
+    classifier = ScanClassifier.load(Path(_best_of(trainer))).to(trainer.strategy.root_device)
     classifier.save_pretrained(folder / "model")
     with progress_bar(out) as tell:
-        results = _evaluate(folder, classifier, data, tell)
+        results = evaluate_run(folder, classifier, data, tell)
     results["seconds"] = round(time.monotonic() - started, 1)
-    _write_report(recipe, folder, results)
-    _print_results(out, results)
+    write_run_report(recipe, folder, results)
+    print_results(out, results)
     if training.config.phantom is not None:
         out.print("These are synthetic heads: the figures show that the software works, and nothing about real hemorrhage.")
     out.print(f"Done in {results['seconds']:.0f} s. Report: {folder / 'report.html'}")
@@ -91,8 +80,17 @@ def run_training(recipe: str, arguments: list[str]) -> int:
     return DONE
 
 
+def _best_of(trainer: Trainer) -> str:
+    checkpoints = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, PathlessCheckpoint)]
+    return next((callback.best_model_path for callback in checkpoints if callback.monitor is not None), "")
+
+
+class _OnlyPlanned(Exception):
+    """A plan of the memory was all that was asked for."""
+
+
 class _Training(LightningCLI):
-    """LightningCLI without subcommands, with the keys ``--out`` and ``--phantom``, and a run's folder."""
+    """LightningCLI without subcommands, with the keys of a run, its folder, and a Trainer for each stage."""
 
     model: ScanClassifier
 
@@ -116,30 +114,39 @@ class _Training(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The keys that are neither the model's, the data's nor the trainer's."""
         parser.add_argument("--out", type=str | None, default=None, help="Folder of the run.")
+        parser.add_argument("--checkpoint", type=str | None, default=None, help="Model to begin with.")
+        parser.add_argument("--plan", type=bool, nargs="?", const=True, default=False, help="Only say how many slices fit.")
+        parser.add_argument("--stages", type=list[Stage] | None, default=None, help="Stages of the training, in their order.")
+        parser.add_argument("--wandb", type=WandbMode | None, default=None, help="Log to Weights & Biases too.")
+        parser.add_argument("--tensorboard", type=bool, default=False, help="Log for TensorBoard too.")
         parser.add_argument("--phantom", type=PhantomSettings | None, default=None, help="Synthetic heads to train on.")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_seed_of_data)
 
     def before_instantiate_classes(self) -> None:
-        """Settle the run's folder, the data and the precision."""
+        """Settle the run's folder, the start, the data and the precision."""
         config = self.config
+        if config.trainer.sync_batchnorm:
+            raise ConfigError(
+                "wrong_usage",
+                where="trainer.sync_batchnorm",
+                got="true",
+                expected="false: torch's conversion loses the activations in some of timm's layers",
+                todo="Set model.batch_norm=synchronized.",
+            )
+        self.stages = [Stage(**vars(stage)) for stage in config.stages or []] or [_only_stage(config)]
+        self.start = None if config.checkpoint is None else adopt_checkpoint(Path(config.checkpoint), config, self.parser)
+        config.trainer.precision = config.trainer.precision or best_precision(str(config.trainer.accelerator))
+        if wants_plan(config):
+            plan_training(config, console(), rank=_rank())
+            if config.plan:
+                raise _OnlyPlanned
         self.plain_config = yaml.safe_load(self.parser.dump(config, skip_none=False))
-        self.folder = _run_folder(config.out, self.recipe)
+        self.folder = run_folder(config.out, self.recipe, rank=_rank())
         if config.phantom is not None and config.data.root is None:
             config.data.root = str(self.folder / "phantom")
             config.data.cache_dir = config.data.cache_dir or str(self.folder / PRIVATE / "prepared")
-        config.trainer.precision = config.trainer.precision or best_precision(str(config.trainer.accelerator))
         config.trainer.default_root_dir = str(self.folder)
-        self.checkpoint = PathlessCheckpoint(
-            dirpath=self.folder / "checkpoints",
-            filename="best",
-            monitor="val/monitor",
-            enable_version_counter=False,
-        )
-        # Not save_last: Lightning writes that only when it writes the best.
-        last = PathlessCheckpoint(dirpath=self.folder / "checkpoints", filename="last", enable_version_counter=False)
-        shows_bar = console().is_terminal
-        self.trainer_defaults["callbacks"] = [self.checkpoint, last, RichProgressBar() if shows_bar else _EpochLines()]
-        config.trainer.enable_progress_bar = shows_bar
+        config.trainer.enable_progress_bar = console().is_terminal
         # The data come before the model: what is wrong with them should show at once, not after a download of weights.
         parser = ArgumentParser()
         parser.add_class_arguments(ScanDataModule, "data")
@@ -147,7 +154,7 @@ class _Training(LightningCLI):
         self.data.preprocessing.check_windows(config.model.windows)  # before hours of caching
         if _rank() == 0:
             self._prepare_data()
-            _write_config(self.folder, self.plain_config)
+            write_config(self.folder, self.plain_config)
 
     def _prepare_data(self) -> None:
         out = console()
@@ -167,17 +174,52 @@ class _Training(LightningCLI):
                 report_audit(self.data.audit, self.folder, out)
         if self.data.patients is not None:
             self.data.patients.write(private_folder(self.folder) / SPLIT_FILE)
-        out.print(f"[bold]{self.recipe}[/]: {_in_words(self.data)}")
+        out.print(f"[bold]{self.recipe}[/]: {counts_in_words(self.data)}")
+
+    def after_instantiate_classes(self) -> None:
+        """Begin with the weights of a checkpoint, if one is given."""
+        if self.start is not None:
+            self.model.begin_with(self.start)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The Trainer, with a CSV log in the run's folder unless another logger is configured."""
-        if self.config.trainer.logger is None:
-            kwargs["logger"] = CSVLogger(self.folder, name="", version="")
-        return super().instantiate_trainer(**kwargs)
+        """None yet: every stage has its own."""
+        return None  # type: ignore[return-value]
+
+    def trainer_of(self, stage: Stage, is_last: bool) -> Trainer:
+        """The Trainer of a stage: its files lie in the run's folder if it is the last, otherwise in ``stages/``."""
+        number = self.stages.index(stage) + 1
+        place = self.folder if is_last else self.folder / STAGES / f"{number}-{stage.name}"
+        config = self.config_init.trainer
+        best = PathlessCheckpoint(
+            dirpath=place / "checkpoints", filename="best", monitor="val/monitor", enable_version_counter=False
+        )
+        # Not save_last: Lightning writes that only when it writes the best.
+        last = PathlessCheckpoint(dirpath=place / "checkpoints", filename="last", enable_version_counter=False)
+        shown = RichProgressBar() if config.enable_progress_bar else _EpochLines(stage.name if len(self.stages) > 1 else "")
+        given = config.callbacks if isinstance(config.callbacks, list) else [config.callbacks] if config.callbacks else []
+        changes = {
+            "max_epochs": min(stage.max_epochs, self.config.trainer.max_epochs or stage.max_epochs),
+            "callbacks": [*given, best, last, shown],
+            "logger": make_loggers(
+                config.logger, place, private_folder(self.folder), wandb=self.config.wandb, tensorboard=self.config.tensorboard
+            ),
+            **stage.trainer,
+        }
+        if isinstance(config.strategy, Strategy):
+            changes.setdefault("strategy", copy.deepcopy(config.strategy))  # one that has run cannot run again
+        return super().instantiate_trainer(**changes)
+
+
+def _only_stage(config: Namespace) -> Stage:
+    """The stage of a recipe without stages: all is trained at once."""
+    return Stage(name="joint", max_epochs=config.trainer.max_epochs or DEFAULT_EPOCHS)
 
 
 class _EpochLines(Callback):
     """A line per epoch, where a progress bar would only fill a log file."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -191,7 +233,7 @@ class _EpochLines(Callback):
         figures = [
             f"{name} {float(trainer.callback_metrics[key]):.4f}" for key, name in shown.items() if key in trainer.callback_metrics
         ]
-        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        epoch = f"{self.stage} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}".strip()
         console().print(f"{epoch}: {', '.join(figures)} ({time.monotonic() - self._started:.0f} s)")
 
 
@@ -242,109 +284,3 @@ def _config_error(parser: LightningArgumentParser, message: str) -> ConfigError:
         near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
         todo = (f"Did you mean {near[0]}? " if near else "") + todo
     return ConfigError("bad_configuration", where="configuration", got=" ".join(message.split()), todo=todo)
-
-
-def _run_folder(out: str | None, recipe: str) -> Path:
-    if _rank() != 0:
-        if out is None:
-            raise ConfigError(
-                "no_out", where="--out", got="nothing", expected="one folder for all processes", todo="Give --out DIR."
-            )
-        return Path(out)
-    folder = Path(out) if out else Path("runs") / f"{recipe}-{datetime.now():%Y%m%d-%H%M%S}"
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError("out_not_empty", where="--out", got=f"{folder}, which is not empty", expected="a new or empty folder")
-    if out is None:
-        # Lightning starts its other processes with this command line: they must work in the same folder.
-        sys.argv += ["--out", str(folder)]
-    return folder
-
-
-def _write_config(folder: Path, config: dict[str, Any]) -> None:
-    """The configuration as it was, private; and with names in place of paths, shareable."""
-    config.pop("config", None)
-    (private_folder(folder) / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    for key in PATH_KEYS:
-        *sections, last = key.split(".")
-        place = config
-        for section in sections:
-            place = place[section]
-        if place.get(last):
-            named = place[last]
-            place[last] = [Path(path).name for path in named] if isinstance(named, list) else Path(named).name
-    config = without_folders(config)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-
-
-def _counts(data: ScanDataModule) -> dict[str, dict[str, int]]:
-    return {
-        part: {
-            "patients": len({scan.patient_id for scan in scans}),
-            "scans": len(scans),
-            "slices": sum(len(scan.slice_labels) for scan in scans),
-        }
-        for part, scans in data.scans.items()
-    }
-
-
-def _in_words(data: ScanDataModule) -> str:
-    return "; ".join(f"{part} {_how_many(counts)}" for part, counts in _counts(data).items())
-
-
-def _how_many(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {name if count != 1 else name[:-1]}" for name, count in counts.items())
-
-
-def _evaluate(
-    folder: Path, classifier: ScanClassifier, data: ScanDataModule, tell: Callable[[str, int, int | None], None]
-) -> dict[str, Any]:
-    """Predict validation and held-out patients, write the predictions and curves, and compute the figures."""
-    key = ProjectKey.open(Path(data.project_key) if data.project_key else None)
-    parts: list[Part] = [part for part in ("validation", "test") if data.scans[part]]
-    total = sum(len(data.scans[part]) for part in parts)
-    predictions = [
-        predict_part(
-            classifier, data, part, hash_patient=key.hash_id, progress=lambda done: tell("predicting held-out scans", done, total)
-        )
-        for part in parts
-    ]
-    write_labelled(folder / "predictions", predictions)
-    held_out = predictions[-1]
-    models = {"sequence": columns_of(held_out.slices, "")}
-    if ENCODER_PREFIX + ANY in held_out.slices:
-        models["encoder"] = columns_of(held_out.slices, ENCODER_PREFIX)
-    labels = columns_of(held_out.slices, LABEL_PREFIX)
-    save_figure(plot_roc(labels, models), folder / "roc.png")
-    save_figure(plot_precision_recall(labels, models), folder / "precision_recall.png")
-    if (folder / "metrics.csv").is_file():
-        save_figure(plot_history(pd.read_csv(folder / "metrics.csv")), folder / "history.png")
-    return {"part": parts[-1], **summarize(held_out), "counts": _counts(data)}
-
-
-def _write_report(recipe: str, folder: Path, results: dict[str, Any]) -> None:
-    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    names = [name for name in ("history", "roc", "precision_recall") if (folder / f"{name}.png").is_file()]
-    pictures = {name: (folder / f"{name}.png").read_bytes() for name in names}
-    (folder / "report.html").write_text(train_report_page(results, pictures, recipe=recipe), encoding="utf-8")
-
-
-def _print_results(out: Console, results: dict[str, Any]) -> None:
-    counts = results["counts"][results["part"]]
-    whose = "Held-out patients" if results["part"] == "test" else "Validation patients (too few to hold any out)"
-    columns = {
-        "slices, sequence": results["slices"]["sequence"],
-        "slices, encoder alone": results["slices"].get("encoder"),
-        "scans": results["scans"]["sequence"],
-    }
-    columns = {name: figures for name, figures in columns.items() if figures}
-    table = Table(title=f"{whose}: {_how_many(counts)}")
-    for name in ("", *columns):
-        table.add_column(name, justify="left" if not name else "right")
-    table.add_row("weighted log loss", *(_figure(figures["weighted_log_loss"], 4) for figures in columns.values()))
-    for label in LABELS:
-        table.add_row(f"AUC {label}", *(_figure(figures["auroc"][label], 3) for figures in columns.values()))
-    out.print(table)
-
-
-def _figure(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"

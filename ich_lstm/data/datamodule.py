@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ from ich_lstm.data.split import Part, SplitBy, tabulate_patients
 from ich_lstm.data.split_file import SplitFile
 from ich_lstm.data.table import read_label_tables
 from ich_lstm.errors import ConfigError, SourceError, SplitError
-from ich_lstm.pixels.augment import Geometry
+from ich_lstm.pixels.augment import Geometry, sample_seed
 from ich_lstm.pixels.preprocess import Crop, Preprocessing
 from ich_lstm.privacy import ProjectKey
 
@@ -61,7 +61,8 @@ class ScanDataModule(LightningDataModule):
         clip: Lowest and highest HU to keep, for a smaller cache; null for all; of a prepared folder likewise.
         choices: CSV of the series to take (columns ``study`` and ``series``) where the rules would take another; a prepared
             folder has its own.
-        slices_per_batch: Most slices in a batch; a longer scan travels alone.
+        slices_per_batch: Most slices in a batch; a longer scan travels alone. ``auto``, which is for ich-train alone: as many as
+            the device's memory holds, found by trying.
         scans_per_batch: Most scans in a batch, if given.
         slices_per_sample: Most slices of a scan in a training sample; null for whole scans. Evaluation is on whole scans.
         sample: Which slices these are: ``adjacent`` around a random centre, ``random`` ones, or ``every`` slice of the scan once
@@ -104,7 +105,7 @@ class ScanDataModule(LightningDataModule):
         crop: Crop = "head",
         clip: tuple[int, int] | None = None,
         choices: str | None = None,
-        slices_per_batch: int = 256,
+        slices_per_batch: int | Literal["auto"] = 256,
         scans_per_batch: int | None = None,
         slices_per_sample: int | None = None,
         sample: SliceChoice = "adjacent",
@@ -129,6 +130,14 @@ class ScanDataModule(LightningDataModule):
         super().__init__()
         if num_workers < 0:
             raise ConfigError("workers_out_of_range", where="num_workers", got=str(num_workers), expected="at least 0")
+        if slices_per_batch == "auto":
+            raise ConfigError(
+                "auto_unresolved",
+                where="slices_per_batch",
+                got="auto",
+                expected="a number: only ich-train replaces auto, before it makes the data",
+                todo="Find it with ich-train --plan, or with ich_lstm.learning.planner.plan_memory.",
+            )
         self.root = root
         self.labels = labels
         self.corrections = corrections
@@ -308,8 +317,19 @@ class ScanDataModule(LightningDataModule):
         """Every scan of a part once, in this process alone, not augmented."""
         return self._loader(part, alone=True)
 
-    def _loader(self, part: Part, *, training: bool = False, alone: bool = False) -> ScanLoader:
-        scans = self.scans[part]
+    def sample_loader(self, part: Part, slices: int) -> ScanLoader:
+        """Whole scans of a part, drawn at random until they have so many slices, in this process alone, not augmented.
+
+        The draw is a pure function of the seed and the raw identifiers.
+        """
+        drawn = sorted(self.scans[part], key=lambda scan: sample_seed(self.seed, 0, scan.draw_id, purpose="sample"))
+        before = np.cumsum([0, *(len(scan.slice_labels) for scan in drawn)])[:-1]
+        return self._loader(part, alone=True, scans=[scan for scan, count in zip(drawn, before, strict=True) if count < slices])
+
+    def _loader(
+        self, part: Part, *, training: bool = False, alone: bool = False, scans: list[LabelledScan] | None = None
+    ) -> ScanLoader:
+        scans = self.scans[part] if scans is None else scans
         batching = self._batching
         parts = batching.parts if training else Parts()
         dataset = ScanDataset(

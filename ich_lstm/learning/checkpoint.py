@@ -80,7 +80,30 @@ def find_model_folder(path: Path) -> Path | None:
     return path.parent if path.name in (WEIGHTS_FILE, ABOUT_FILE) and path.exists() else None
 
 
+PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".npy", ".npz", ".dill")
+PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
+"""A pickle of protocol 2 to 5, and the zip in which torch hides one."""
+
+
+def _refuse_pickles(folder: Path) -> None:
+    """A model's folder holds values and text. Who puts a pickle there means it to be loaded, here or by another program."""
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file():
+            continue
+        with path.open("rb") as file:
+            start = file.read(4)
+        if path.suffix.lower() in PICKLE_SUFFIXES or start.startswith(PICKLE_STARTS):
+            raise CheckpointError(
+                "pickle_in_model",
+                where=str(folder),
+                got=f"{path.relative_to(folder)}, which can execute code when it is loaded",
+                expected=f"{ABOUT_FILE}, {WEIGHTS_FILE} and text",
+                todo="Take the model from a source that you trust, or remove the file; it has not been read.",
+            )
+
+
 def _read_folder(folder: Path) -> SavedModel:
+    _refuse_pickles(folder)
     try:
         about = json.loads((folder / ABOUT_FILE).read_text())
         weights = load_file(folder / WEIGHTS_FILE)
@@ -129,7 +152,7 @@ def _checked(path: Path, about: Any, weights: dict[str, Tensor]) -> SavedModel:
         )
     if about.get("labels", list(LABELS)) != list(LABELS):
         raise CheckpointError("other_labels", where=str(path), got=str(about["labels"]), expected=", ".join(LABELS))
-    names = ("settings", "preprocessing", "slice_mm", "is_synthetic", "positive_share", "name")
+    names = ("settings", "preprocessing", "slice_mm", "is_synthetic", "positive_share", "training_data", "name")
     return SavedModel({name: about.get(name) for name in names}, weights)
 
 

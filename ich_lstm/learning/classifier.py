@@ -1,13 +1,13 @@
 """ScanClassifier: the network with its training, as a LightningModule."""
 
 import math
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import Callback, LightningModule
+from pytorch_lightning.callbacks import EMAWeightAveraging
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
@@ -19,10 +19,15 @@ from ich_lstm.labels import ANY, LABELS
 from ich_lstm.learning.calibration import ModelCalibration
 from ich_lstm.learning.calibration_file import read_calibration, write_calibration
 from ich_lstm.learning.checkpoint import ABOUT_KEY, SavedModel, find_model_folder, read_model, without_folders, write_model
-from ich_lstm.learning.losses import weighted_loss_sums
+from ich_lstm.learning.hub import model_folder
+from ich_lstm.learning.inference import TestTime, evaluating, infer, infer_scan, probabilities_of
+from ich_lstm.learning.losses import LossMean, weighted_loss_sums
 from ich_lstm.learning.metrics import LabelAUROC, WeightedLogLoss
+from ich_lstm.learning.optimizer import OptimizerKind, Schedule, make_optimizer, make_schedule
+from ich_lstm.learning.reducing import fit_reducer
+from ich_lstm.models.chunks import batch_norms
 from ich_lstm.models.scan_model import ScanLogits, ScanModel
-from ich_lstm.pixels.preprocess import Preprocessing, preprocess_scan
+from ich_lstm.pixels.preprocess import Preprocessing
 from ich_lstm.privacy import ProjectKey
 from ich_lstm.reading import choose_series, index_source, is_nifti, load_scan, read_nifti
 from ich_lstm.reading.slabs import SLAB_MM, THIN_MM
@@ -30,6 +35,37 @@ from ich_lstm.scan import Note, Scan, Slab
 from ich_lstm.views.prediction import ScanPrediction
 
 SYNTHETIC = Note("synthetic_model", "the model was trained on synthetic heads only")
+
+TRAINING = (
+    "learning_rate",
+    "encoder_learning_rate",
+    "window_learning_rate",
+    "weight_decay",
+    "optimizer",
+    "epsilon",
+    "schedule",
+    "warmup",
+    "ema",
+    "slice_loss",
+    "encoder_loss",
+    "scan_loss",
+    "instance_loss",
+    "any_weight",
+    "loss_mean",
+    "reducer_slices",
+    "test_time",
+)
+"""Arguments of `ScanClassifier` itself; all others are its network's."""
+
+STAGED = (
+    *(name for name in TRAINING if name not in ("reducer_slices", "test_time")),
+    "batch_norm",
+    "slices_per_chunk",
+    "reversal",
+)
+"""What may differ from stage to stage of a training."""
+
+HeadMode = Literal["train", "freeze", "skip"]
 
 
 class ScanClassifier(LightningModule):
@@ -40,11 +76,22 @@ class ScanClassifier(LightningModule):
     Args:
         learning_rate: Peak rate of the head.
         encoder_learning_rate: Peak rate of the encoder; pretrained weights want about a tenth of the head's.
-        weight_decay: Of AdamW, not applied to biases and normalizations.
-        warmup: Share of the steps in which the rates rise linearly to their peaks; then they fall to 0 along a cosine.
+        window_learning_rate: Peak rate of learnable windows, in HU: the others' would not move them.
+        weight_decay: Not applied to biases and normalizations.
+        optimizer: ``adamw`` or ``adam``.
+        epsilon: Of the optimizer.
+        schedule: What the rates do after the warm-up: ``cosine``: fall to 0; ``constant``: stay.
+        warmup: Share of the steps in which the rates rise linearly to their peaks.
+        ema: Decay of an exponential moving average of the weights, which is validated and saved in their place; null for none.
         slice_loss: Weight of the slices' loss.
         encoder_loss: Weight of the loss of the encoder's own logits, which sees each slice alone.
         scan_loss: Weight of the scans' loss, which lets labels of whole scans train the network.
+        instance_loss: Weight of the loss of the scans' logits by attention over the encoder's features (``instance_pooling``).
+        any_weight: Weight of "any" in all of these beside 1 for each type; RSNA's is 2.
+        loss_mean: Whether the losses are divided by the sum of the ``weights``, as RSNA does, or by the number of ``labels``.
+        reducer_slices: Training slices to whose features a reduction is fitted.
+        test_time: What a prediction is the mean of: ``flip``: the scan and its mirror image; ``flip-reverse``: both, each read
+            upwards and downwards; ``none``: nothing but the scan.
 
     Example:
         >>> model = ScanClassifier(backbone="resnet18", pretrained=False, hidden_size=64)
@@ -56,29 +103,29 @@ class ScanClassifier(LightningModule):
         *,
         learning_rate: float = 1e-3,
         encoder_learning_rate: float = 1e-4,
+        window_learning_rate: float = 0.1,
         weight_decay: float = 1e-2,
+        optimizer: OptimizerKind = "adamw",
+        epsilon: float = 1e-8,
+        schedule: Schedule = "cosine",
         warmup: float = 0.05,
+        ema: float | None = None,
         slice_loss: float = 1.0,
         encoder_loss: float = 0.5,
         scan_loss: float = 0.25,
+        instance_loss: float = 0.1,
+        any_weight: float = 2.0,
+        loss_mean: LossMean = "weights",
+        reducer_slices: int = 30_000,
+        test_time: TestTime = "none",
         **model: Any,
     ) -> None:
+        training = {name: value for name, value in locals().items() if name in TRAINING}
         super().__init__()
-        if not 0 <= warmup < 1 or min(learning_rate, encoder_learning_rate, weight_decay) < 0:
-            raise ConfigError(
-                "optimizer_out_of_range",
-                where="warmup, learning_rate, encoder_learning_rate, weight_decay",
-                got=f"{warmup}, {learning_rate}, {encoder_learning_rate}, {weight_decay}",
-                expected="warmup in [0, 1), the others not below 0",
-            )
+        self.training_settings = _checked(training)
         self.model = ScanModel(**model)
-        self.learning_rate = learning_rate
-        self.encoder_learning_rate = encoder_learning_rate
-        self.weight_decay = weight_decay
-        self.warmup = warmup
-        self.slice_loss = slice_loss
-        self.encoder_loss = encoder_loss
-        self.scan_loss = scan_loss
+        self.head_mode: HeadMode = "train"
+        """Whether the recurrent head is trained, frozen, or left out, so that the encoder alone is trained on single slices."""
         self.preprocessing: Preprocessing | None = None
         """How scans are prepared for this model: taken over from the data it is trained on."""
         self.slice_mm: float | None = None
@@ -87,6 +134,8 @@ class ScanClassifier(LightningModule):
         """Whether it was trained on synthetic heads, of which its predictions then warn."""
         self.positive_share: float | None = None
         """The share of positive scans among those it was trained on; likewise. None: unknown."""
+        self.training_data: dict[str, Any] | None = None
+        """How many patients, scans, slices and positives it was trained on; likewise. None: unknown."""
         self.calibration: ModelCalibration | None = None
         """What `ich-evaluate --calibrate` has chosen on validation patients; predictions show it. Void after more training."""
         self.name = self.model.settings["backbone"]
@@ -96,36 +145,136 @@ class ScanClassifier(LightningModule):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Every argument of the constructor with its value: all it takes to build this model again."""
-        own = ("learning_rate", "encoder_learning_rate", "weight_decay", "warmup", "slice_loss", "encoder_loss", "scan_loss")
-        return {name: getattr(self, name) for name in own} | self.model.settings
+        """Every argument of the constructor that makes the model what it is: all it takes to build it again."""
+        return self.training_settings | self.model.settings
 
     def forward(self, batch: ScanBatch) -> ScanLogits:
         """Logits of a batch of scans."""
-        return self.model(batch.hu, batch.lengths, batch.positions_mm)
+        return self.model(batch.hu, batch.lengths, batch.positions_mm, batch.draws)
+
+    def infer(self, batch: ScanBatch) -> ScanLogits:
+        """Logits of a batch of scans in evaluation, as the mean over what is shown at test time."""
+        return infer(self.model, batch.hu, batch.lengths, batch.positions_mm, test_time=self.training_settings["test_time"])
 
     # Training
 
+    @property
+    def staged_settings(self) -> dict[str, Any]:
+        """The values of `STAGED`: how the next fit trains."""
+        network = {
+            "batch_norm": self.model.encoder.batch_norm,
+            "slices_per_chunk": self.model.slices_per_chunk,
+            "reversal": self.model.reversal,
+        }
+        return {name: self.training_settings[name] for name in STAGED if name in TRAINING} | network
+
+    def change_training(self, **changes: Any) -> None:
+        """Change how the next fit trains.
+
+        Args:
+            changes: Of `STAGED`.
+
+        Raises:
+            ConfigError: If a name is not among these, or a value is out of range.
+        """
+        self.training_settings = _checked(
+            self.training_settings | {name: value for name, value in changes.items() if name in TRAINING}
+        )
+        if "batch_norm" in changes:
+            self.model.encoder.batch_norm = changes["batch_norm"]
+        if "slices_per_chunk" in changes:
+            self.model.slices_per_chunk = changes["slices_per_chunk"]
+        if "reversal" in changes:
+            self.model.reversal = changes["reversal"]
+
+    def begin_with(self, other: "ScanClassifier") -> None:
+        """Take over another model's weights and name, and how scans are prepared for it.
+
+        Args:
+            other: A model of the same network.
+        """
+        self.model.load_state_dict(other.model.state_dict())
+        self.preprocessing, self.name = other.preprocessing, other.name
+
+    def choose_parts(self, *, encoder: int | None = None, head: HeadMode = "train") -> None:
+        """Choose what the next fit trains. It may not change inside a fit: DDP's ranks would diverge in silence.
+
+        Args:
+            encoder: The last so many of the encoder's layer groups; None for all, 0 for none of it.
+            head: ``train``; ``freeze``; or ``skip``: leave the recurrent head out.
+
+        Raises:
+            ConfigError: If nothing would be trained, or the encoder has no logits of its own to be trained by.
+        """
+        if head == "skip" and not self.model.has_encoder_view:
+            raise ConfigError(
+                "no_encoder_classifier",
+                where="head=skip",
+                got="encoder_classifier=false",
+                expected="logits of the encoder, by which it is trained alone",
+                todo="Leave encoder_classifier true.",
+            )
+        if encoder == 0 and head != "train":
+            raise ConfigError(
+                "nothing_trained", where="encoder, head", got=f"encoder frozen, head={head}", expected="one of them trained"
+            )
+        self.head_mode = head
+        self.model.requires_grad_(head == "train")
+        for module in self.model.encoder_modules():
+            module.requires_grad_(encoder != 0)
+        self.model.encoder.thaw(encoder)
+
     def setup(self, stage: str) -> None:
-        """Take over how the data are prepared."""
+        """Take over how the data are prepared, and fit the reduction of features if that is to be done."""
         data = getattr(self.trainer, "datamodule", None)
-        if stage == "fit" and isinstance(data, ScanDataModule):
+        if stage != "fit":
+            return
+        if isinstance(data, ScanDataModule):
             data.preprocessing.check_windows(self.model.settings["windows"])
+            if self.preprocessing not in (None, data.preprocessing):
+                raise ConfigError(
+                    "other_preprocessing",
+                    where="data",
+                    got=str(data.preprocessing),
+                    expected=f"{self.preprocessing}, for which the model has been trained",
+                    todo="Prepare the scans alike, or set model.preprocessing = None to train it for these.",
+                )
             self.preprocessing = data.preprocessing
             self.slice_mm = data.slice_mm
             self.is_synthetic = data.is_synthetic
             self.positive_share = _positive_share(data)
+            self.training_data = data.describe_training()
             self.calibration = None
+        if self.head_mode != "skip" and self.model.reducer is not None and self.model.reducer.needs_fit:
+            fit_reducer(self.model, self.trainer, data, self.training_settings["reducer_slices"])
+
+    def on_fit_start(self) -> None:
+        """Set the training mode, which Lightning leaves as it is; refuse what would let processes wait for one another."""
+        self.train()
+        if self.model.slices_per_chunk is not None and self.trainer.world_size > 1:
+            _refuse_synchronized(self.model.encoder)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """The moving average of the weights, if there is one."""
+        decay = self.training_settings["ema"]
+        return [] if decay is None else [EMAWeightAveraging(decay=decay)]
 
     def training_step(self, batch: ScanBatch, batch_index: int) -> Tensor:
         """The loss of a batch: slices, the encoder's own view of them, and scans, each with its weight."""
-        logits = self(batch)
-        terms = {
-            "slice_loss": (self.slice_loss, weighted_loss_sums(logits.slice_logits, batch.slice_labels)),
-            "scan_loss": (self.scan_loss, weighted_loss_sums(logits.scan_logits, batch.scan_labels)),
+        chosen = self.training_settings
+        logits = self._logits(batch)
+        options = {"any_weight": chosen["any_weight"], "mean": chosen["loss_mean"]}
+        candidates = {
+            "slice_loss": (logits.slice_logits, batch.slice_labels),
+            "scan_loss": (logits.scan_logits, batch.scan_labels),
+            "encoder_loss": (logits.encoder_logits, batch.slice_labels),
+            "instance_loss": (logits.instance_logits, batch.scan_labels),
         }
-        if logits.encoder_logits is not None:
-            terms["encoder_loss"] = (self.encoder_loss, weighted_loss_sums(logits.encoder_logits, batch.slice_labels))
+        terms = {
+            name: (chosen[name], weighted_loss_sums(predicted, labels, **options))
+            for name, (predicted, labels) in candidates.items()
+            if predicted is not None
+        }
         weights = self._world_sum(torch.stack([sums[1].detach() for _, sums in terms.values()]))
         world = self.trainer.world_size
         loss = torch.zeros((), device=self.device)
@@ -139,6 +288,11 @@ class ScanClassifier(LightningModule):
         )
         return loss
 
+    def _logits(self, batch: ScanBatch) -> ScanLogits:
+        if self.head_mode == "skip":
+            return self.model.encoder_view(batch.hu, batch.lengths, batch.draws)
+        return self(batch)
+
     def on_validation_epoch_start(self) -> None:
         """Give all processes the same running statistics of batch-norm: their mean."""
         if self.trainer.world_size > 1:
@@ -149,8 +303,8 @@ class ScanClassifier(LightningModule):
     def validation_step(self, batch: ScanBatch, batch_index: int) -> None:
         """Collect probabilities; a process without work gets an empty batch."""
         # Without work, collect nothing, but do collect: the metrics gather from all processes.
-        logits = self(batch) if len(batch.lengths) else ScanLogits(batch.slice_labels, batch.scan_labels, batch.slice_labels)
-        self._collect(logits, batch)
+        empty = ScanLogits(batch.slice_labels, batch.scan_labels, batch.slice_labels)
+        self._collect(self._logits(batch) if len(batch.lengths) else empty, batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of all processes together, and ``val/monitor``, by which the best epoch is chosen."""
@@ -169,13 +323,14 @@ class ScanClassifier(LightningModule):
 
     def _metrics_by_prefix(self) -> dict[str, MetricCollection]:
         metrics = {"val/": self.slice_metrics, "val/scan_": self.scan_metrics}
-        return metrics if self.model.sequence is None else {**metrics, "val/encoder_": self.encoder_metrics}
+        has_both = self.head_mode != "skip" and self.model.sequence is not None and self.model.has_encoder_view
+        return {**metrics, "val/encoder_": self.encoder_metrics} if has_both else metrics
 
     def _collect(self, logits: ScanLogits, batch: ScanBatch) -> None:
-        self.slice_metrics.update(_probabilities(logits.slice_logits), batch.slice_labels)
-        self.scan_metrics.update(_probabilities(logits.scan_logits), batch.scan_labels)
-        if logits.encoder_logits is not None:
-            self.encoder_metrics.update(_probabilities(logits.encoder_logits), batch.slice_labels)
+        self.slice_metrics.update(probabilities_of(logits.slice_logits), batch.slice_labels)
+        self.scan_metrics.update(probabilities_of(logits.scan_logits), batch.scan_labels)
+        if "val/encoder_" in self._metrics_by_prefix() and logits.encoder_logits is not None:
+            self.encoder_metrics.update(probabilities_of(logits.encoder_logits), batch.slice_labels)
 
     def _world_sum(self, values: Tensor) -> Tensor:
         if self.trainer.world_size == 1:
@@ -183,23 +338,19 @@ class ScanClassifier(LightningModule):
         return self.trainer.strategy.reduce(values.clone(), reduce_op="sum")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW with a rate for the encoder and one for the head; linear warm-up, then a cosine to 0."""
-        groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
-        for name, parameter in self.model.named_parameters():
-            rate = self.encoder_learning_rate if name.startswith("encoder.") else self.learning_rate
-            groups[rate, self.weight_decay if parameter.ndim > 1 else 0.0].append(parameter)
-        optimizer = torch.optim.AdamW(
-            [{"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in groups.items()]
+        """An optimizer with a rate for the encoder and one for the head, and their schedule."""
+        chosen = self.training_settings
+        optimizer = make_optimizer(
+            self.model,
+            kind=chosen["optimizer"],
+            learning_rate=chosen["learning_rate"],
+            encoder_learning_rate=chosen["encoder_learning_rate"],
+            window_learning_rate=chosen["window_learning_rate"],
+            weight_decay=chosen["weight_decay"],
+            epsilon=chosen["epsilon"],
         )
         steps = int(self.trainer.estimated_stepping_batches)
-        warm = round(self.warmup * steps)
-
-        def share_of_peak(step: int) -> float:
-            if step < warm:
-                return (step + 1) / (warm + 1)
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, steps - warm))))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share_of_peak)
+        schedule = make_schedule(optimizer, chosen["schedule"], steps=steps, warmup=chosen["warmup"])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     # Models at rest
@@ -220,8 +371,23 @@ class ScanClassifier(LightningModule):
             write_calibration(Path(folder), self.calibration)
 
     @classmethod
+    def from_pretrained(cls, name: Path | str) -> "ScanClassifier":
+        """Read a model from a folder made by `save_pretrained`, or from the Hugging Face hub.
+
+        Args:
+            name: A folder, or a repository of the hub (``owner/name``), of which only JSON and safetensors are downloaded.
+
+        Returns:
+            The model in evaluation mode, on the CPU.
+
+        Raises:
+            CheckpointError: If there is no model, a pickle lies beside it, or its weights are damaged or do not fit.
+        """
+        return cls.load(model_folder(name))
+
+    @classmethod
     def load(cls, path: Path | str) -> "ScanClassifier":
-        """Read a model: a run's folder, a folder made by `save_pretrained`, or a ``.ckpt``.
+        """Read a model: a run's folder, a folder made by `save_pretrained`, a ``.ckpt``, or weights that others released.
 
         Args:
             path: File or folder.
@@ -249,6 +415,7 @@ class ScanClassifier(LightningModule):
         classifier.slice_mm = saved.about["slice_mm"]
         classifier.is_synthetic = bool(saved.about["is_synthetic"])
         classifier.positive_share = saved.about["positive_share"]
+        classifier.training_data = saved.about["training_data"]
         classifier.name = saved.about["name"] or classifier.name
         folder = find_model_folder(Path(path))
         if folder is not None:
@@ -263,6 +430,7 @@ class ScanClassifier(LightningModule):
             "slice_mm": self.slice_mm,
             "is_synthetic": self.is_synthetic,
             "positive_share": self.positive_share,
+            "training_data": self.training_data,
         }
         return SavedModel(about, self.model.state_dict())
 
@@ -341,19 +509,11 @@ class ScanClassifier(LightningModule):
                 got="no size and crop, for it was not trained with a ScanDataModule",
                 todo="Set model.preprocessing = Preprocessing(size=..., crop=...).",
             )
-        hu = torch.from_numpy(preprocess_scan(scan, self.preprocessing)).to(self.device)
-        positions = torch.tensor(scan.positions_mm, dtype=torch.float32, device=self.device)
-        modes = [(module, module.training) for module in self.modules()]  # a part may be frozen in evaluation mode
-        self.eval()
-        try:
-            with torch.inference_mode():
-                logits = self.model(hu, torch.tensor([len(scan)]), positions)
-        finally:
-            for module, mode in modes:
-                module.training = mode
+        with evaluating(self):
+            logits = infer_scan(self.model, scan, self.preprocessing, test_time=self.training_settings["test_time"])
         prediction = ScanPrediction(
-            slice_probabilities=_probabilities(logits.slice_logits).cpu().numpy(),
-            scan_probabilities=_probabilities(logits.scan_logits)[0].cpu().numpy(),
+            slice_probabilities=probabilities_of(logits.slice_logits).cpu().numpy(),
+            scan_probabilities=probabilities_of(logits.scan_logits)[0].cpu().numpy(),
             scan_id=project_key.hash_id(scan.series_uid),
             slice_ids=tuple(project_key.hash_id(uid) for uid in scan.sop_uids),
             patient_id=project_key.hash_id(scan.patient_id) if scan.patient_id else "",
@@ -382,6 +542,35 @@ def _metrics() -> MetricCollection:
     return MetricCollection({"loss": WeightedLogLoss(), "auroc": LabelAUROC()}, compute_groups=False)
 
 
-def _probabilities(logits: Tensor) -> Tensor:
-    """In float64: float32 would round a sure probability to 1, and its loss to the clip's."""
-    return torch.sigmoid(logits.to(torch.float64))
+def _checked(training: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a training, if they are in range."""
+    factors = ("slice_loss", "encoder_loss", "scan_loss", "instance_loss", "any_weight")
+    rates = ("learning_rate", "encoder_learning_rate", "window_learning_rate")
+    not_below_0 = (*rates, "weight_decay", "epsilon", *factors)
+    wrong = [name for name in not_below_0 if training[name] < 0]
+    wrong += ["warmup"] if not 0 <= training["warmup"] < 1 else []
+    wrong += ["ema"] if training["ema"] is not None and not 0 < training["ema"] < 1 else []
+    wrong += ["reducer_slices"] if training["reducer_slices"] < 1 else []
+    kinds = {"optimizer": OptimizerKind, "schedule": Schedule, "loss_mean": LossMean, "test_time": TestTime}
+    wrong += [name for name, kind in kinds.items() if training[name] not in get_args(kind)]
+    if wrong:
+        choices = "; ".join(f"{name} one of {', '.join(get_args(kinds[name]))}" for name in wrong if name in kinds)
+        raise ConfigError(
+            "training_out_of_range",
+            where=", ".join(wrong),
+            got=", ".join(str(training[name]) for name in wrong),
+            expected=choices or "warmup in [0, 1), ema in (0, 1) or null, reducer_slices at least 1, all others not below 0",
+        )
+    return training
+
+
+def _refuse_synchronized(encoder: nn.Module) -> None:
+    """Processes whose batches differ in length have different numbers of chunks, and would wait for one another for ever."""
+    if any(isinstance(layer, nn.SyncBatchNorm) and layer.training for layer in batch_norms(encoder)):
+        raise ConfigError(
+            "chunks_and_synchronized_statistics",
+            where="model.slices_per_chunk, trainer.sync_batchnorm",
+            got="both",
+            expected="one of them",
+            todo="Set model.checkpoint_blocks=true in place of slices_per_chunk, or model.batch_norm=frozen.",
+        )

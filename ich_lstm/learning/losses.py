@@ -1,29 +1,38 @@
 """The RSNA weighted multi-label log loss, for training on logits."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ich_lstm.labels import LABEL_WEIGHTS
+from ich_lstm.labels import ANY, LABEL_WEIGHTS, LABELS
+
+LossMean = Literal["weights", "labels"]
 
 
-def weighted_loss_sums(logits: Tensor, labels: Tensor) -> Tensor:
-    """Weighted sum of the binary cross-entropies of known labels, and the sum of their weights.
+def weighted_loss_sums(
+    logits: Tensor, labels: Tensor, *, any_weight: float = LABEL_WEIGHTS[LABELS.index(ANY)], mean: LossMean = "weights"
+) -> Tensor:
+    """Weighted sum of the binary cross-entropies of known labels, and what it is to be divided by.
 
     Both are sums, so that parts of a batch on several devices can be added before the division.
 
     Args:
         logits: ``(m, k)``, in the order of `LABELS`.
-        labels: ``(m, k)``: 1 present, 0 absent, NaN unknown.
+        labels: ``(m, k)``: 1 present, 0 absent, between them mixed, NaN unknown.
+        any_weight: Weight of "any" beside 1 for each type; RSNA's is 2.
+        mean: ``weights``: divide by the sum of the weights, as RSNA does; ``labels``: by the number of known labels.
 
     Returns:
         Tensor of the two sums, ``(2,)``.
     """
-    known = ~labels.isnan()
-    weights = torch.tensor(LABEL_WEIGHTS, dtype=logits.dtype, device=logits.device) * known  # (m, k)
+    known = (~labels.isnan()).to(logits.dtype)
+    weights = torch.tensor([any_weight if label == ANY else 1.0 for label in LABELS], dtype=logits.dtype, device=logits.device)
     # Unknown labels become 0 before the loss: NaN times weight 0 would still be NaN.
     losses = F.binary_cross_entropy_with_logits(logits, labels.nan_to_num(0.0).to(logits.dtype), reduction="none")
-    return torch.stack([(weights * losses).sum(), weights.sum()])
+    weighted = weights * known  # (m, k)
+    return torch.stack([(weighted * losses).sum(), (weighted if mean == "weights" else known).sum()])
 
 
 def weighted_log_loss_with_logits(logits: Tensor, labels: Tensor) -> Tensor:

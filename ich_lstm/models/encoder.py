@@ -1,17 +1,23 @@
 """The CNN that all slices of a scan share."""
 
 import difflib
-from typing import Any
+import pickle
+from pathlib import Path
+from typing import Any, Literal
 
 import timm
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.layers import convert_sync_batchnorm
+from timm.models import group_parameters
 from torch import Tensor, nn
 
 from ich_lstm.errors import ConfigError
+from ich_lstm.models.chunks import batch_norms, hold_in_backward
 
-INFERENCE_SLICES_PER_CHUNK = {"cpu": 8, "cuda": 128}
-"""Without gradients the encoder runs chunk by chunk: memory stays flat, and on a CPU the activations of 8 slices stay in
-the caches, which made a 35-slice scan 2.3 times faster than all slices at once."""
+BatchNorm = Literal["batch", "synchronized", "frozen"]
+GlobalPool = Literal["avg", "max", "avgmax", "catavgmax", "late"]
 
 
 class SliceEncoder(nn.Module):
@@ -19,16 +25,35 @@ class SliceEncoder(nn.Module):
 
     Args:
         backbone: Any model name of timm.
-        in_channels: Number of windows.
+        in_channels: Channels of a slice: windows, times the slices that are shown together.
         global_pool: timm's pooling over the image: ``avg``, ``max``, ``avgmax`` (their mean) or ``catavgmax`` (both, side by
-            side); None is the backbone's own, for CNNs the mean.
-        pretrained: Start from timm's pretrained weights, which are downloaded on first use.
+            side); ``late``: the backbone's head on every place of the last map, then the mean; None is the backbone's own, for
+            CNNs the mean.
+        pretrained: Start from timm's pretrained weights, which are downloaded on first use. A first layer of other than three
+            channels gets their weights repeated, and scaled by 3 / channels.
+        pretrained_file: Take them from this file instead: ``.safetensors``, or a state dict that `torch.save` wrote.
+        batch_norm: ``batch``: normalize by the batch in training, and keep running statistics; ``synchronized``: by the batches
+            of all processes (on GPUs); ``frozen``: always by the running statistics, which stay as they are.
+        checkpoint_blocks: Keep only what lies between timm's blocks for the backward pass, and compute the rest again: memory
+            grows with the batch, but its statistics are those of the whole batch.
+        compiled: Compile the network with `torch.compile`.
 
     Raises:
-        ConfigError: If timm does not know the name, or the weights cannot be had.
+        ConfigError: If timm does not know the name, the weights cannot be had, or the backbone cannot do what is asked.
     """
 
-    def __init__(self, backbone: str, *, in_channels: int, global_pool: str | None, pretrained: bool) -> None:
+    def __init__(
+        self,
+        backbone: str,
+        *,
+        in_channels: int,
+        global_pool: GlobalPool | None,
+        pretrained: bool,
+        pretrained_file: str | None = None,
+        batch_norm: BatchNorm = "batch",
+        checkpoint_blocks: bool = False,
+        compiled: bool = False,
+    ) -> None:
         super().__init__()
         if not timm.is_model(backbone):
             near = difflib.get_close_matches(backbone, timm.list_models(), n=3)
@@ -39,32 +64,74 @@ class SliceEncoder(nn.Module):
                 expected="a model of timm",
                 todo=f"Did you mean {' or '.join(near)}?" if near else "timm.list_models() lists them.",
             )
-        try:
-            pooling: dict[str, Any] = {} if global_pool is None else {"global_pool": global_pool}
-            self.network = timm.create_model(backbone, pretrained=pretrained, num_classes=0, in_chans=in_channels, **pooling)
-        except (AssertionError, TypeError) as error:
-            if global_pool is None:
-                raise
-            raise ConfigError(
-                "pooling_not_supported",
-                where=f"backbone {backbone}",
-                got=f"global_pool={global_pool!r}",
-                expected="a pooling that this backbone has",
-                todo="Leave global_pool out, or take another backbone.",
-            ) from error
-        except (OSError, RuntimeError) as error:
-            if not pretrained:
-                raise
-            raise ConfigError(
-                "no_pretrained_weights",
-                where=f"backbone {backbone}",
-                got=f"{type(error).__name__}: {str(error).splitlines()[0]}",
-                expected="pretrained weights of timm, downloaded or in its cache",
-                todo="Train from scratch with pretrained=false, or load once on a machine with internet and copy its cache.",
-            ) from error
+        self.batch_norm = batch_norm
+        self.pools_late = global_pool == "late"
+        self.network = _create(backbone, in_channels, "" if self.pools_late else global_pool, pretrained, pretrained_file)
         self.network = self.network.to(memory_format=torch.channels_last)
         # Some backbones (MobileNet) widen the features once more between pooling and classifier.
         self.out_features = int(getattr(self.network, "head_hidden_size", None) or self.network.num_features)  # type: ignore[arg-type]
+        if batch_norm == "synchronized":
+            # timm's, for torch's own would lose the activations that timm's batch-norm layers hold.
+            self.network = convert_sync_batchnorm(self.network)
+        if checkpoint_blocks:
+            try:
+                self.network.set_grad_checkpointing(True)  # type: ignore[operator]
+            except (AssertionError, AttributeError) as error:
+                raise ConfigError(
+                    "no_block_checkpointing",
+                    where=f"backbone {backbone}",
+                    got="checkpoint_blocks=True",
+                    expected="a backbone that timm can checkpoint by blocks",
+                    todo="Set slices_per_chunk instead, which every backbone can.",
+                ) from error
+            hold_in_backward(self.network)
+        if compiled:
+            self.network.compile()
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether no weight of it is trained."""
+        return not any(parameter.requires_grad for parameter in self.parameters())
+
+    def thaw(self, groups: int | None) -> None:
+        """Choose which layers are trained, from the next call of `train` on.
+
+        Args:
+            groups: The last so many of timm's layer groups (stem, stages); None for all, 0 for none. More than there are is all.
+
+        Raises:
+            ConfigError: If some groups are wanted of a backbone that timm does not divide into groups.
+        """
+        if groups is None or groups == 0:
+            self.requires_grad_(groups is None)
+        else:
+            members = list(self._layer_groups().values())
+            trained = {name for names in members[-groups:] for name in names}
+            for name, parameter in self.network.named_parameters():
+                parameter.requires_grad_(name in trained)
+        self.train(self.training)
+
+    def _layer_groups(self) -> dict[Any, list[str]]:
+        try:
+            matcher = self.network.group_matcher(coarse=True)  # type: ignore[operator]
+        except AttributeError as error:
+            raise ConfigError(
+                "no_layer_groups",
+                where="stages, encoder",
+                got=f"a number of layer groups, and {type(self.network).__name__}",
+                expected="a backbone that timm divides into layer groups",
+                todo="Write train or freeze.",
+            ) from error
+        groups = group_parameters(self.network, matcher)
+        return {key: groups[key] for key in sorted(groups)}
+
+    def train(self, mode: bool = True) -> "SliceEncoder":
+        """Training mode but for what is frozen: there neither statistics nor dropout may move."""
+        super().train(mode and not self.is_frozen)
+        for layer in batch_norms(self):
+            if self.batch_norm == "frozen" or (layer.weight is not None and not layer.weight.requires_grad):
+                layer.eval()
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode slices one by one.
@@ -75,6 +142,86 @@ class SliceEncoder(nn.Module):
         Returns:
             Features ``(n, d)``.
         """
-        if self.training or torch.is_grad_enabled():
+        if not self.pools_late:
             return self.network(x)
-        return torch.cat([self.network(chunk) for chunk in x.split(INFERENCE_SLICES_PER_CHUNK.get(x.device.type, len(x) or 1))])
+        places = self.network.forward_head(self.network.forward_features(x), pre_logits=True)  # type: ignore[operator]
+        if places.ndim != 4:
+            raise ConfigError(
+                "pooling_not_supported",
+                where="backbone, global_pool=late",
+                got=f"a head that gives {places.ndim - 1} axes per slice",
+                expected="a head that gives a map of features",
+                todo="Leave global_pool out, or take another backbone.",
+            )
+        return places.mean(dim=(2, 3))  # (n, d, h', w') to (n, d)
+
+
+def _create(backbone: str, in_channels: int, global_pool: str | None, pretrained: bool, pretrained_file: str | None) -> nn.Module:
+    options: dict[str, Any] = {} if global_pool is None else {"global_pool": global_pool}
+    if pretrained_file is not None:
+        options["pretrained_cfg_overlay"] = {"state_dict": _read_weights(Path(pretrained_file))}
+    try:
+        network = timm.create_model(
+            backbone, pretrained=pretrained or pretrained_file is not None, num_classes=0, in_chans=in_channels, **options
+        )
+    except (AssertionError, TypeError) as error:
+        if global_pool is None:
+            raise
+        raise ConfigError(
+            "pooling_not_supported",
+            where=f"backbone {backbone}",
+            got=f"global_pool={global_pool!r}",
+            expected="a pooling that this backbone has",
+            todo="Leave global_pool out, or take another backbone.",
+        ) from error
+    except (OSError, RuntimeError, KeyError) as error:
+        if not pretrained and pretrained_file is None:
+            raise
+        raise ConfigError(
+            "no_pretrained_weights",
+            where=f"backbone {backbone}" if pretrained_file is None else f"pretrained_file {pretrained_file}",
+            got=f"{type(error).__name__}: {str(error).splitlines()[0]}",
+            expected="pretrained weights of timm, downloaded or in its cache"
+            if pretrained_file is None
+            else f"weights of timm's {backbone}",
+            todo=_how_to_get(backbone),
+        ) from error
+    if pretrained_file is not None:
+        del network.pretrained_cfg["state_dict"]  # type: ignore[union-attr, operator]  # a second copy of all weights
+    return network
+
+
+def _how_to_get(backbone: str) -> str:
+    """What to do on a machine without internet."""
+    config = timm.get_pretrained_cfg(backbone)
+    source = f"huggingface.co/{config.hf_hub_id}" if config is not None and config.hf_hub_id else "timm's page of the model"
+    return (
+        f"Train from scratch with pretrained=false; or, on a machine with internet, save model.safetensors of {source}, "
+        "and name its copy with pretrained_file."
+    )
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    """A state dict from a file, without executing anything in it."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+        raise ConfigError(
+            "no_pretrained_weights",
+            where=f"pretrained_file {path}",
+            got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no content'}",
+            expected="a .safetensors file, or a state dict that torch.save wrote",
+            todo="Check the path, or take another copy.",
+        ) from error
+    content = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ConfigError(
+            "no_pretrained_weights",
+            where=f"pretrained_file {path}",
+            got="a file without a state dict",
+            expected="names and tensors",
+            todo="Take another copy.",
+        )
+    return content

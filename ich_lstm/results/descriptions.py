@@ -12,7 +12,13 @@ from ich_lstm.results.figures import Figures
 from ich_lstm.results.study import PARTS_COUNTED, StudyFacts
 
 HEADS = {"lstm": "LSTM", "gru": "GRU", "none": "no recurrent head"}
-POOLINGS = {"max": "maximum", "noisy_or": "noisy-or", "log_sum_exp": "log-sum-exp", "attention": "attention per label"}
+POOLINGS = {
+    "max": "maximum",
+    "noisy-or": "noisy-or",
+    "log-sum-exp": "log-sum-exp",
+    "attention": "attention per label",
+    "feature-attention": "attention per label over features",
+}
 
 DEFAULT_THRESHOLD = 0.5
 """Chosen on no data at all; of any other number that is given, nothing tells on which."""
@@ -31,7 +37,8 @@ def describe_model(facts: StudyFacts) -> str:
     parts = [
         "Input: all slices of a scan in Hounsfield units" + (f", as windows (level/width) {windows}" if windows else ""),
         f"encoder of each slice: {settings.get('backbone')} (timm)",
-        f"along the slices: {head}" + (", with positions in mm" if settings.get("positions") else ""),
+        f"along the slices: {head}"
+        + (", with slice positions" if settings.get("positions") not in (None, False, "none") else ""),
         f"scan output by {POOLINGS.get(str(settings.get('pooling')), settings.get('pooling'))} over slices",
         f"output: probabilities of {', '.join(LABELS)}, for each slice and for the scan",
     ]

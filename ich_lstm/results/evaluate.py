@@ -53,7 +53,7 @@ def predict_part(
     with torch.inference_mode():
         for batch in data.evaluation_loader(part):
             batch = classifier.transfer_batch_to_device(batch, classifier.device, 0)
-            logits = classifier(batch)
+            logits = classifier.infer(batch)
             sizes = batch.lengths.tolist()
             of_slices = [_split(logits.slice_logits, sizes), _split(logits.encoder_logits, sizes)]
             of_scans = torch.sigmoid(logits.scan_logits.double()).cpu().numpy()

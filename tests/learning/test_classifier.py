@@ -161,7 +161,7 @@ class TestPredict:
         assert classifier.training
 
     def test_training_mode_does_not_change_a_prediction(self, project_key) -> None:
-        classifier = make_classifier(dropout=0.5)
+        classifier = make_classifier(encoder_dropout=0.5, output_dropout=0.5)
         (first,) = classifier.train().predict(make_scan(), project_key=project_key)
         (second,) = classifier.eval().predict(make_scan(), project_key=project_key)
         np.testing.assert_array_equal(first.slice_probabilities, second.slice_probabilities)

@@ -1,14 +1,20 @@
 """The whole network."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
+import timm
 import torch
 from fabricated import TINY, make_model, make_sample
+from safetensors.torch import save_file
 
 from ich_lstm import ScanModel
 from ich_lstm.data.batch import ScanBatch, pack_scans
 from ich_lstm.errors import ConfigError
+from ich_lstm.models.long_scans import thinned
+from ich_lstm.models.neighbours import stack_neighbours
 from ich_lstm.models.scan_model import ScanLogits
 
 LENGTHS = [5, 1, 11]
@@ -84,11 +90,21 @@ class TestScanModel:
     def test_logits_are_never_less_than_float32(self, samples: list) -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = run(make_model(), pack_scans(samples))
-        assert {values.dtype for values in logits} == {torch.float32}
+        assert {values.dtype for values in logits if values is not None} == {torch.float32}
 
     def test_every_parameter_gets_a_gradient(self, samples: list) -> None:
         # DDP stops at one that does not.
-        for changes in ({}, {"sequence": "none"}, {"encoder_residual": False}, {"positions": False, "num_layers": 2}):
+        for changes in (
+            {},
+            {"sequence": "none"},
+            {"encoder_residual": False},
+            {"encoder_residual": False, "encoder_classifier": False},
+            {"positions": "none", "num_layers": 2, "recurrent_dropout": 0.2},
+            {"positions": "relative", "projection": 5, "sequence_norm": False, "pooling": "feature-attention"},
+            {"encoder_probabilities": True, "reduction": "linear", "reduced_features": 7, "encoder_residual": False},
+            {"encoder_probabilities": True, "reduction": "drop", "learnable_windows": True, "neighbours": 1},
+            {"scan_residual": True, "instance_pooling": True, "slices_per_chunk": 4},
+        ):
             model = make_model(**changes).train()
             logits = model(*pack_scans(samples)[:3])
             sum(values.square().sum() for values in logits if values is not None).backward()
@@ -98,6 +114,8 @@ class TestScanModel:
         for changes in (
             {},
             {"windows": [(50, 100)], "mean": (0.3,), "pooling": "max", "sequence": "gru", "bidirectional": False},
+            {"quantize": True, "neighbours": 2, "projection": 6, "scan_residual": True, "instance_pooling": True},
+            {"learnable_windows": True, "encoder_probabilities": True, "reduction": "linear", "reduced_features": 5},
         ):
             model = make_model(**changes)
             settings = json.loads(json.dumps(model.settings))
@@ -114,7 +132,8 @@ class TestScanModel:
         )
 
     def test_dropout_rests_in_evaluation(self, samples: list) -> None:
-        model = make_model(dropout=0.5, num_layers=2)
+        rates = {f"{name}_dropout": 0.5 for name in ("encoder", "input", "layer", "recurrent", "output")}
+        model = make_model(**rates, num_layers=2)
         assert torch.equal(run(model, pack_scans(samples)).scan_logits, run(model, pack_scans(samples)).scan_logits)
         model.train()
         assert not torch.equal(run(model, pack_scans(samples)).scan_logits, run(model, pack_scans(samples)).scan_logits)
@@ -124,8 +143,25 @@ class TestScanModel:
         [
             {"hidden_size": 0},
             {"num_layers": 0},
-            {"dropout": 1.0},
-            {"dropout": -0.1},
+            {"encoder_dropout": 1.0},
+            {"input_dropout": -0.1},
+            {"layer_dropout": 1.5},
+            {"recurrent_dropout": 1.0},
+            {"output_dropout": -1},
+            {"reversal": 1.1},
+            {"neighbours": -1},
+            {"slices_per_chunk": 0},
+            {"max_slices": 0},
+            {"projection": 0},
+            {"positions": "cm"},
+            {"batch_norm": "off"},
+            {"reduction": "ica"},
+            {"reduction": "pca"},
+            {"reduction": "linear", "sequence": "none", "reduced_features": 2},
+            {"encoder_classifier": False},
+            {"encoder_classifier": False, "encoder_residual": False, "sequence": "none"},
+            {"batch_norm": "synchronized", "slices_per_chunk": 4},
+            {"checkpoint_blocks": True, "backbone": "legacy_xception"},
             {"windows": []},
             {"windows": [(40, 0)]},
             {"mean": (0, 0)},
@@ -139,3 +175,163 @@ class TestScanModel:
     def test_settings_out_of_range(self, changes: dict) -> None:
         with pytest.raises(ConfigError):
             ScanModel(**(TINY | changes))
+
+
+class TestNeighbours:
+    def test_channels_are_those_of_the_slices_beside(self, samples: list) -> None:
+        model = make_model(neighbours=1)
+        batch = pack_scans(samples)
+        shown = stack_neighbours(model.windows, batch.hu, batch.lengths, torch.arange(17), 1)
+        assert shown.shape == (17, 9, 32, 32)
+        alone = model.windows(batch.hu)  # (17, 3, 32, 32)
+        torch.testing.assert_close(shown[:, 3:6], alone)
+        torch.testing.assert_close(shown[1:5, :3], alone[:4])
+        torch.testing.assert_close(shown[0:4, 6:], alone[1:5])
+        # Beyond the ends of each scan: 0 in every window, before normalization.
+        absent = -torch.tensor(0.449) / 0.226
+        for row, channels in ((0, slice(0, 3)), (4, slice(6, 9)), (5, slice(0, 3)), (5, slice(6, 9)), (6, slice(0, 3))):
+            torch.testing.assert_close(shown[row, channels], absent.expand(3, 32, 32))
+
+    def test_a_slice_sees_its_neighbour_and_no_further(self, samples: list) -> None:
+        model = make_model(neighbours=1, sequence="none", pooling="max").double()
+        changed = samples[0]._replace(hu=samples[0].hu.copy())
+        changed.hu[4] = 1000
+        before, after = run(model, pack_scans(samples[:1])).slice_logits, run(model, pack_scans([changed])).slice_logits
+        torch.testing.assert_close(before[:3], after[:3], **EXACT)
+        assert not torch.allclose(before[3], after[3], atol=1e-4)
+
+    def test_the_stem_s_weights_are_repeated(self, tmp_path: Path) -> None:
+        source = timm.create_model("resnet18", pretrained=False)
+        save_file(source.state_dict(), tmp_path / "model.safetensors")
+        settings = {"pretrained": False, "hidden_size": 8, "num_layers": 1, "backbone": "resnet18"}
+        model = ScanModel(**settings, pretrained_file=str(tmp_path / "model.safetensors"), neighbours=1)
+        expected = source.conv1.weight.detach().repeat(1, 3, 1, 1) * 3 / 9
+        torch.testing.assert_close(model.encoder.network.conv1.weight.detach(), expected)
+        torch.testing.assert_close(model.encoder.network.layer4[0].conv1.weight, source.layer4[0].conv1.weight)
+        assert "state_dict" not in model.encoder.network.pretrained_cfg
+
+
+class TestPretrainedFile:
+    @pytest.mark.parametrize(
+        "write",
+        [
+            lambda path: None,
+            lambda path: path.write_bytes(b"no weights"),
+            lambda path: torch.save({"state_dict": {"conv1.weight": torch.zeros(2)}}, path),
+            lambda path: torch.save([1, 2], path),
+            lambda path: torch.save(Path("x"), path),
+        ],
+        ids=["missing", "other bytes", "other names", "no names", "a pickle of more than tensors"],
+    )
+    def test_says_what_is_wrong_and_how_to_get_it(self, write, tmp_path: Path) -> None:
+        path = tmp_path / "weights.pth"
+        write(path)
+        with pytest.raises(ConfigError) as caught:
+            make_model(backbone="resnet18", pretrained_file=str(path))
+        assert caught.value.code == "no_pretrained_weights"
+        assert "weights.pth" in caught.value.where
+
+    def test_a_machine_without_internet_is_told_what_to_do(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(timm, "create_model", lambda *_, **__: (_ for _ in ()).throw(OSError("no connection")))
+        with pytest.raises(ConfigError) as caught:
+            make_model(backbone="resnet18", pretrained=True)
+        assert "pretrained_file" in caught.value.todo
+        assert "timm/resnet18" in caught.value.todo
+
+
+class TestLongScans:
+    def test_what_is_looked_at(self) -> None:
+        places, fewer = thinned(torch.tensor([3, 200, 64]), 64)
+        assert fewer.tolist() == [3, 64, 64]
+        expected = np.round(np.linspace(0, 199, 64)).astype(int) + 3
+        assert places.tolist() == [0, 1, 2, *expected.tolist(), *range(203, 267)]
+
+    def test_every_slice_gets_what_the_nearest_got(self) -> None:
+        sample = make_sample(31, seed=2)
+        model, limited = make_model().double(), make_model(max_slices=7).double()
+        places = np.round(np.linspace(0, 30, 7)).astype(int)
+        few = sample._replace(
+            hu=sample.hu[places],
+            positions_mm=sample.positions_mm[places],
+            slice_labels=sample.slice_labels[places],
+            draws=sample.draws[places],
+        )
+        expected = run(model, pack_scans([few]))
+        got = run(limited, pack_scans([sample, make_sample(5)]))
+        nearest = np.abs(np.arange(31)[:, None] - places).argmin(axis=1)
+        torch.testing.assert_close(got.slice_logits[:31], expected.slice_logits[nearest], **EXACT)
+        torch.testing.assert_close(got.encoder_logits[:31], expected.encoder_logits[nearest], **EXACT)
+        torch.testing.assert_close(got.scan_logits[0], expected.scan_logits[0], **EXACT)
+        assert got.slice_logits.shape == (36, 6)
+
+
+class TestReading:
+    """From the bottom to the top, from the top to the bottom, and both."""
+
+    def test_reversed_is_another_reading_of_the_same_slices(self, samples: list) -> None:
+        model = make_model(positions="none", bidirectional=False).double()
+        batch = pack_scans(samples[:1])
+        features = model.encode(batch.hu, batch.lengths)
+        downwards = model.head(features, batch.lengths, None, torch.tensor([True])).slice_logits
+        turned = model.head(features.flip(0), batch.lengths).slice_logits
+        torch.testing.assert_close(downwards, turned.flip(0), **EXACT)
+
+    def test_both_ways_is_the_mean(self, samples: list) -> None:
+        model = make_model().double()
+        batch = pack_scans(samples)
+        with torch.inference_mode():
+            features = model.encode(batch.hu, batch.lengths)
+            views = [
+                model.head(features, batch.lengths, batch.positions_mm, torch.full((3,), turned)) for turned in (False, True)
+            ]
+            both = model(batch.hu, batch.lengths, batch.positions_mm, both_ways=True)
+        assert not torch.allclose(views[0].slice_logits, views[1].slice_logits, atol=1e-3)
+        torch.testing.assert_close(both.slice_logits, (views[0].slice_logits + views[1].slice_logits) / 2, **EXACT)
+        torch.testing.assert_close(both.scan_logits, (views[0].scan_logits + views[1].scan_logits) / 2, **EXACT)
+
+    def test_training_draws_it_by_the_scans_own_seeds(self, samples: list) -> None:
+        model = make_model(reversal=0.5, bidirectional=False, batch_norm="frozen").double().train()
+        batches = [pack_scans([make_sample(6, seed=seed) for seed in range(12)])]
+        batch = batches[0]
+        logits = model(batch.hu, batch.lengths, batch.positions_mm, batch.draws).slice_logits.split(6)
+        plain = model(batch.hu, batch.lengths, batch.positions_mm).slice_logits.split(6)
+        turned = [not torch.allclose(a, b, atol=1e-9) for a, b in zip(logits, plain, strict=True)]
+        assert 2 <= sum(turned) <= 10
+        again = model(batch.hu, batch.lengths, batch.positions_mm, batch.draws).slice_logits.split(6)
+        assert all(torch.equal(a, b) for a, b in zip(logits, again, strict=True))
+
+
+class TestOptions:
+    def test_any_is_coherent_in_evaluation(self, samples: list) -> None:
+        batch = pack_scans(samples)
+        plain, coherent = (run(make_model(coherent_any=value), batch) for value in (False, True))
+        for before, after in ((plain.slice_logits, coherent.slice_logits), (plain.scan_logits, coherent.scan_logits)):
+            assert (before[:, 5] < before[:, :5].amax(dim=1)).any()
+            torch.testing.assert_close(after[:, :5], before[:, :5])
+            torch.testing.assert_close(after[:, 5], before.amax(dim=1))
+
+    def test_the_scan_s_residual_is_the_most_suspicious_slice(self, samples: list) -> None:
+        batch = pack_scans(samples)
+        model = make_model(scan_residual=True).double()
+        with_it = run(model, batch)
+        gate = model.scan_gate.detach().clone()
+        torch.nn.init.zeros_(model.scan_gate)
+        without = run(model, batch)
+        largest = torch.stack([part.amax(dim=0) for part in with_it.encoder_logits.split(LENGTHS)])
+        torch.testing.assert_close(with_it.scan_logits - without.scan_logits, gate * largest.clamp(-13.8155, 13.8155), **EXACT)
+
+    def test_probabilities_reach_both_ends_of_the_head(self) -> None:
+        model = make_model(encoder_probabilities=True, reduction="drop", positions="none", encoder_residual=False)
+        assert model.sequence.recurrence.input_size == 6
+        assert model.sequence_classifier.in_features == 2 * 8 + 6
+
+    def test_the_encoder_s_view_is_its_logits(self, samples: list) -> None:
+        model, batch = make_model(instance_pooling=True).double(), pack_scans(samples)
+        whole = run(model, batch)
+        with torch.inference_mode():
+            view = model.encoder_view(batch.hu, batch.lengths)
+        torch.testing.assert_close(view.slice_logits, whole.encoder_logits, **EXACT)
+        torch.testing.assert_close(view.instance_logits, whole.instance_logits, **EXACT)
+        expected = torch.stack([part.amax(dim=0) for part in whole.encoder_logits.split(LENGTHS)])
+        torch.testing.assert_close(view.scan_logits, expected, **EXACT)
+        assert view.encoder_logits is None

@@ -11,7 +11,8 @@ LENGTHS = torch.tensor([4, 1, 6])
 
 def make(kind: str = "lstm", **changes) -> SequenceHead:
     torch.manual_seed(0)
-    settings = {"hidden_size": 5, "num_layers": 2, "bidirectional": True, "dropout": 0.0, "positions": True}
+    settings = {"hidden_size": 5, "num_layers": 2, "bidirectional": True, "norm": True, "projection": None, "positions": "mm"}
+    settings |= dict.fromkeys(("input_dropout", "layer_dropout", "recurrent_dropout"), 0.0)
     return SequenceHead(7, kind=kind, **(settings | changes)).eval().double()
 
 
@@ -63,7 +64,7 @@ class TestPositions:
         np.testing.assert_allclose(got, expected, atol=1e-6)
 
     def test_a_head_without_positions_wants_none(self, scans) -> None:
-        head = make(positions=False)
+        head = make(positions="none")
         assert torch.equal(head(scans[0], LENGTHS, None), head(scans[0], LENGTHS, scans[1]))
 
     def test_a_head_with_positions_says_when_there_are_none(self, scans) -> None:

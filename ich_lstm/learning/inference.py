@@ -1,0 +1,60 @@
+"""From scans to probabilities, on the device the model is on; the model's mode is left as it was."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ich_lstm.models.scan_model import ScanLogits, ScanModel, mean_logits
+from ich_lstm.pixels.preprocess import Preprocessing, preprocess_scan
+from ich_lstm.scan import Scan
+
+TestTime = Literal["none", "flip", "flip-reverse"]
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients; afterwards every part is in the mode in which it was."""
+    modes = [(part, part.training) for part in module.modules()]  # a part may be frozen in evaluation mode
+    module.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def infer(
+    model: ScanModel, hu: Tensor, lengths: Tensor, positions_mm: Tensor | None, *, test_time: TestTime = "none"
+) -> ScanLogits:
+    """Logits of packed scans, as the mean over what is shown at test time.
+
+    Args:
+        model: In evaluation mode.
+        hu: ``(n, h, w)``.
+        lengths: ``(b,)``.
+        positions_mm: ``(n,)``.
+        test_time: ``flip``: the scans and their mirror images, left and right exchanged; ``flip-reverse``: both, each read
+            upwards and downwards; ``none``.
+    """
+    both_ways = test_time == "flip-reverse"
+    logits = model(hu, lengths, positions_mm, both_ways=both_ways)
+    if test_time == "none":
+        return logits
+    return mean_logits([logits, model(hu.flip(-1), lengths, positions_mm, both_ways=both_ways)])
+
+
+def infer_scan(model: ScanModel, scan: Scan, preprocessing: Preprocessing, *, test_time: TestTime) -> ScanLogits:
+    """Logits of one scan, as it comes from `ich_lstm.read_scan`."""
+    device = next(model.parameters()).device
+    hu = torch.from_numpy(preprocess_scan(scan, preprocessing)).to(device)
+    positions = torch.tensor(scan.positions_mm, dtype=torch.float32, device=device)
+    return infer(model, hu, torch.tensor([len(scan)]), positions, test_time=test_time)
+
+
+def probabilities_of(logits: Tensor) -> Tensor:
+    """In float64: float32 would round a sure probability to 1, and its loss to the clip's."""
+    return torch.sigmoid(logits.to(torch.float64))
