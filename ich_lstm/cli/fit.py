@@ -266,6 +266,8 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter.*")
     # The run's folder holds the configuration and the data before the log begins.
     warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty.*")
+    # Stages freeze parts of the model, which rest in evaluation mode.
+    warnings.filterwarnings("ignore", message="Found .* module.s. in eval mode at the start of training.*")
     # Lightning 2.6 calls jsonargparse and torch in older ways.
     warnings.filterwarnings("ignore", message=r"(?s).*(JsonargparseDeprecationWarning|deprecated in v4).*")
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")

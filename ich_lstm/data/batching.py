@@ -47,15 +47,18 @@ class Batching:
         Raises:
             ConfigError: ``unknown_batching`` for a name that is none of them; or as above.
         """
-        known = [field.name for field in fields(self)]
         for name in changes:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
+            if name not in BATCHING:
+                near = difflib.get_close_matches(name, BATCHING, n=1)
                 raise ConfigError(
                     "unknown_batching",
                     where="batching",
                     got=name,
-                    expected=f"one of {', '.join(known)}",
+                    expected=f"one of {', '.join(BATCHING)}",
                     todo=f"Did you mean {near[0]}?" if near else "",
                 )
         return replace(self, **changes)
+
+
+BATCHING = tuple(field.name for field in fields(Batching))
+"""The names of these settings."""

@@ -7,7 +7,6 @@ from typing import Any, Literal, get_args
 
 import torch
 from pytorch_lightning import Callback, LightningModule
-from pytorch_lightning.callbacks import EMAWeightAveraging
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
@@ -16,6 +15,7 @@ from ich_lstm.data.batch import ScanBatch
 from ich_lstm.data.datamodule import ScanDataModule
 from ich_lstm.errors import CheckpointError, ConfigError, IchLstmError, StudyError
 from ich_lstm.labels import ANY, LABELS
+from ich_lstm.learning.averaging import MovingAverage
 from ich_lstm.learning.calibration import ModelCalibration
 from ich_lstm.learning.calibration_file import read_calibration, write_calibration
 from ich_lstm.learning.checkpoint import ABOUT_KEY, SavedModel, find_model_folder, read_model, without_folders, write_model
@@ -245,19 +245,21 @@ class ScanClassifier(LightningModule):
             self.positive_share = _positive_share(data)
             self.training_data = data.describe_training()
             self.calibration = None
-        if self.head_mode != "skip" and self.model.reducer is not None and self.model.reducer.needs_fit:
+        # Lightning leaves the mode as it is, and a model that was loaded is in evaluation mode.
+        self.train()
+        reducer = self.model.reducer
+        if self.head_mode != "skip" and reducer is not None and not reducer.is_fitted:
             fit_reducer(self.model, self.trainer, data, self.training_settings["reducer_slices"])
 
     def on_fit_start(self) -> None:
-        """Set the training mode, which Lightning leaves as it is; refuse what would let processes wait for one another."""
-        self.train()
+        """Refuse what would let processes wait for one another for ever."""
         if self.model.slices_per_chunk is not None and self.trainer.world_size > 1:
             _refuse_synchronized(self.model.encoder)
 
     def configure_callbacks(self) -> list[Callback]:
         """The moving average of the weights, if there is one."""
         decay = self.training_settings["ema"]
-        return [] if decay is None else [EMAWeightAveraging(decay=decay)]
+        return [] if decay is None else [MovingAverage(decay)]
 
     def training_step(self, batch: ScanBatch, batch_index: int) -> Tensor:
         """The loss of a batch: slices, the encoder's own view of them, and scans, each with its weight."""

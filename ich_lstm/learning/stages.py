@@ -1,7 +1,8 @@
 """Training in stages: each a fit of its own, which begins with the weights of the one before."""
 
 import difflib
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from typing import Any, Literal
 import torch
 from pytorch_lightning import Trainer
 
+from ich_lstm.data.batching import BATCHING
 from ich_lstm.data.datamodule import ScanDataModule
 from ich_lstm.errors import CheckpointError, ConfigError
 from ich_lstm.learning.checkpoint import read_model
@@ -52,21 +54,27 @@ class Stage:
                 got=str(self.encoder),
                 expected="train, freeze, or at least 1 layer group",
             )
-        for name in self.model:
-            if name not in STAGED:
-                near = difflib.get_close_matches(name, STAGED, n=1)
-                raise ConfigError(
-                    "unknown_setting",
-                    where=f"stages, {self.name}, model",
-                    got=name,
-                    expected=f"one of {', '.join(STAGED)}",
-                    todo=f"Did you mean {near[0]}?" if near else "What the network is cannot change between stages.",
-                )
+        _check_names(f"stages, {self.name}, model", self.model, STAGED)
+        _check_names(f"stages, {self.name}, data", self.data, BATCHING)
+        _check_names(f"stages, {self.name}, trainer", self.trainer, tuple(inspect.signature(Trainer).parameters))
 
     @property
     def encoder_groups(self) -> int | None:
         """Layer groups of the encoder that are trained: None for all, 0 for none."""
         return {"train": None, "freeze": 0}[self.encoder] if isinstance(self.encoder, str) else self.encoder
+
+
+def _check_names(where: str, given: Iterable[str], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise ConfigError(
+                "unknown_setting",
+                where=where,
+                got=name,
+                expected=f"one of {', '.join(known)}",
+                todo=f"Did you mean {near[0]}?" if near else "All else cannot change between stages.",
+            )
 
 
 def fit_stages(

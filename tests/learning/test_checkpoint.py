@@ -4,7 +4,9 @@ import json
 import pickle
 import random
 from pathlib import Path
+from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -250,3 +252,76 @@ class TestPathlessCheckpoint:
         content = torch.load(tmp_path / "own" / "last.ckpt", weights_only=True)
         assert any("ModelCheckpoint" in name for name in content["callbacks"])
         assert tmp_path.name.encode() not in (tmp_path / "own" / "last.ckpt").read_bytes()
+
+
+class TestPretrained:
+    def test_gives_the_same_logits_bit_for_bit(self, tmp_path: Path) -> None:
+        settings = {"quantize": True, "neighbours": 1, "scan_residual": True, "instance_pooling": True, "reduction": "linear"}
+        classifier = make_classifier(**settings, reduced_features=5).eval()
+        classifier.save_pretrained(tmp_path / "model")
+        again = ScanClassifier.from_pretrained(tmp_path / "model")
+        batch = pack_scans([make_sample(5), make_sample(3)])
+        with torch.inference_mode():
+            for first, second in zip(classifier(batch), again(batch), strict=True):
+                assert torch.equal(first, second)
+        assert again.settings == classifier.settings
+        assert again.preprocessing == classifier.preprocessing
+
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("pytorch_model.bin", b"weights"),
+            ("further/state.pkl", pickle.dumps({"a": 1})),
+            ("notes.txt", pickle.dumps({"a": 1})),
+            ("README.md", b"PK\x03\x04 a zip, as torch writes it"),
+        ],
+    )
+    def test_a_folder_with_a_pickle_is_refused(self, name: str, content: bytes, tmp_path: Path) -> None:
+        make_classifier().save_pretrained(tmp_path)
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(CheckpointError) as caught:
+            ScanClassifier.from_pretrained(tmp_path)
+        assert caught.value.code == "pickle_in_model"
+        assert name in caught.value.got
+
+    def test_text_and_calibration_beside_it_are_welcome(self, tmp_path: Path) -> None:
+        make_classifier().save_pretrained(tmp_path)
+        (tmp_path / "README.md").write_text("A model.")
+        assert ScanClassifier.from_pretrained(tmp_path).name == "resnet10t"
+
+    @pytest.mark.parametrize("place", [-1, -100, 2000])
+    def test_tampered_weights_are_refused(self, place: int, tmp_path: Path) -> None:
+        make_classifier().save_pretrained(tmp_path)
+        path = tmp_path / "model.safetensors"
+        content = bytearray(path.read_bytes())
+        content[place] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError) as caught:
+            ScanClassifier.from_pretrained(tmp_path)
+        assert caught.value.code in ("weights_damaged", "not_a_model", "weights_do_not_fit")
+
+    def test_a_name_of_the_hub_is_looked_up_there_and_brings_safe_files_only(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make_classifier().save_pretrained(tmp_path / "snapshot")
+        asked = {}
+
+        def download(name: str, **options: Any) -> str:
+            asked.update(options, name=name)
+            return str(tmp_path / "snapshot")
+
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+        assert ScanClassifier.from_pretrained("someone/a-model").name == "resnet10t"
+        assert asked["name"] == "someone/a-model"
+        assert not any(Path("pytorch_model.bin").match(pattern) for pattern in asked["allow_patterns"])
+
+    def test_without_a_connection_it_says_what_to_do(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def download(name: str, **options: Any) -> str:
+            raise OSError("no connection")
+
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+        for name in ("someone/a-model", "no folder of this name"):
+            with pytest.raises(CheckpointError) as caught:
+                ScanClassifier.from_pretrained(name)
+            assert caught.value.code == "missing_checkpoint"

@@ -1,0 +1,243 @@
+"""The recipes of the library: every stage runs, on two processes alike, and the networks are those of the papers."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from ich_lstm import ScanClassifier, ScanModel
+from ich_lstm.cli import train
+from ich_lstm.cli.train import CONFIGS
+from ich_lstm.errors import ConfigError
+from ich_lstm.learning.stages import Stage
+
+SMALL = ["--data.size=32", "--data.num_workers=0", "--data.slices_per_batch=40", "--data.split=[0.5,0.25,0.25]"]
+SMALL += ["--model.backbone=resnet10t", "--model.pretrained=false", "--model.hidden_size=8"]
+SMALL += ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--trainer.precision=32-true"]
+
+STAGES = {
+    "nguyen2020": ["joint"],
+    "burduja2020": ["encoder", "encoder-slow", "sequence"],
+    "ko2020": ["joint"],
+    "rsna": ["warm-up", "joint"],
+}
+FURTHER = {
+    "burduja2020": ["--model.reduced_features=12"],
+    "ko2020": ["--model.slices_per_chunk=16"],
+    "rsna": ["--model.slices_per_chunk=16"],
+}
+
+PROBE = """
+import torch
+from pytorch_lightning import Callback
+
+class SaveEachRank(Callback):
+    stage = 0
+
+    def on_fit_end(self, trainer, pl_module):
+        self.stage += 1
+        torch.save(pl_module.model.state_dict(), f"stage-{self.stage}-rank-{trainer.global_rank}-of-{trainer.world_size}.pt")
+"""
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    return yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+
+
+def model_of(name: str, **changes: Any) -> ScanModel:
+    """The network of a recipe, with random weights."""
+    settings = {key: value for key, value in settings_of(name)["model"].items() if key in ScanModel.__init__.__kwdefaults__}
+    settings.pop("intensity", None)
+    return ScanModel(**(settings | {"pretrained": False} | changes))
+
+
+def count(*modules: torch.nn.Module) -> int:
+    return sum(parameter.numel() for module in modules for parameter in module.parameters())
+
+
+def lstm_weights(inputs: int, hidden: int, layers: int, directions: int) -> int:
+    """Four gates with weights for the input and the state, and two biases, as torch has them."""
+    sizes = [inputs, *[hidden * directions] * (layers - 1)]
+    return sum(directions * 4 * hidden * (size + hidden + 2) for size in sizes)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_two_processes_hold_the_same_weights_after_every_stage(name: str, phantom: Path, tmp_path: Path) -> None:
+    (tmp_path / "probe.py").write_text(PROBE)
+    arguments = ["--config", name, "--data.root", str(phantom), *SMALL, *FURTHER.get(name, []), "--out=run"]
+    arguments += ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.callbacks=probe.SaveEachRank"]
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    environment |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": ""}
+    command = [sys.executable, "-m", "ich_lstm.cli.train", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    stages = STAGES[name]
+    before = None
+    for number in range(1, len(stages) + 1):
+        first, second = (torch.load(tmp_path / f"stage-{number}-rank-{rank}-of-2.pt", weights_only=True) for rank in range(2))
+        assert first.keys() == second.keys()
+        assert [key for key, value in first.items() if not torch.equal(value, second[key])] == [], stages[number - 1]
+        assert before is None or any(not torch.equal(value, before[key]) for key, value in first.items())
+        before = first
+    assert not (tmp_path / f"stage-{len(stages) + 1}-rank-0-of-2.pt").exists()
+    for number, stage in enumerate(stages[:-1], 1):
+        folder = tmp_path / "run/stages" / f"{number}-{stage}"
+        assert (folder / "checkpoints/best.ckpt").is_file()
+        assert pd.read_csv(folder / "metrics.csv")["val/monitor"].notna().any()
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert results["slices"]["sequence"]["weighted_log_loss"] > 0
+    assert ("encoder" in results["slices"]) == (name not in ("nguyen2020", "ko2020"))
+
+
+@pytest.fixture(scope="module")
+def run(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of Burduja et al.'s recipe."""
+    out = tmp_path_factory.mktemp("staged") / "run"
+    options = ["--data.root", str(phantom), *SMALL, *FURTHER["burduja2020"], "--out", str(out)]
+    assert train.main(["--config", "burduja2020", *options]) == 0
+    return out
+
+
+class TestStagesOfAFit:
+    """What moves in which stage."""
+
+    def weights(self, run: Path, stage: str) -> dict[str, torch.Tensor]:
+        folder = run / "stages" / stage if stage else run
+        return torch.load(folder / "checkpoints/best.ckpt", weights_only=True)["state_dict"]
+
+    def test_the_head_rests_while_the_encoder_is_trained(self, run: Path) -> None:
+        first, second = self.weights(run, "1-encoder"), self.weights(run, "2-encoder-slow")
+        moved = {key.split(".")[1] for key, value in second.items() if not torch.equal(value, first[key])}
+        assert moved == {"encoder", "encoder_classifier"}
+
+    def test_the_encoder_rests_while_the_head_is_trained(self, run: Path) -> None:
+        second, last = self.weights(run, "2-encoder-slow"), self.weights(run, "")
+        moved = {key.split(".")[1] for key, value in last.items() if not torch.equal(value, second[key])}
+        assert moved == {"reducer", "sequence", "sequence_classifier"}
+
+    def test_the_reduction_is_fitted_once(self, run: Path) -> None:
+        assert not self.weights(run, "2-encoder-slow")["model.reducer.is_fitted"]
+        assert self.weights(run, "")["model.reducer.is_fitted"]
+        assert self.weights(run, "")["model.reducer.components"].shape == (12, 512)
+
+    def test_the_encoder_s_figures_stand_beside(self, run: Path) -> None:
+        assert set(json.loads((run / "results.json").read_text())["slices"]) == {"sequence", "encoder"}
+
+    def test_the_model_is_found_again(self, run: Path) -> None:
+        classifier = ScanClassifier.load(run)
+        assert classifier.model.reducer.is_fitted
+        assert classifier.training_data["patients"] == 3
+
+
+class TestNetworks:
+    """Shapes and numbers of weights, from the papers' own numbers."""
+
+    @pytest.mark.parametrize(("backbone", "weights"), [("resnet50", 23_508_032), ("legacy_seresnext50_32x4d", 25_510_896)])
+    def test_nguyen2020(self, backbone: str, weights: int) -> None:
+        model = model_of("nguyen2020", backbone=backbone)
+        assert count(model.encoder) == weights
+        assert count(model.sequence) == lstm_weights(2048, 512, layers=2, directions=2)
+        assert tuple(model.sequence_classifier.weight.shape) == (6, 1024)
+        assert not model.sequence_classifier.bias.any()
+        assert count(model) == weights + lstm_weights(2048, 512, 2, 2) + 6 * 1024 + 6
+
+    def test_burduja2020(self) -> None:
+        model = model_of("burduja2020")
+        encoder = 86_742_336  # ResNeXt-101 32x8d: 88,791,336 less its classifier of 1000
+        assert count(model.encoder) == encoder == 88_791_336 - (2048 * 1000 + 1000)
+        assert tuple(model.encoder_classifier.weight.shape) == (6, 2048)
+        assert tuple(model.reducer.components.shape) == (120, 2048)
+        assert model.sequence.recurrence.input_size == 120 + 6
+        assert (model.sequence.recurrence.num_layers, model.sequence.recurrence.dropout) == (3, 0.3)
+        assert tuple(model.sequence_classifier.weight.shape) == (6, 512 + 6)
+        head = lstm_weights(126, 256, layers=3, directions=2) + 6 * 518 + 6
+        assert count(model) == encoder + 6 * 2048 + 6 + head
+
+    def test_ko2020(self) -> None:
+        model = model_of("ko2020")
+        encoder = 22_855_952 - (2048 * 1000 + 1000)  # Xception less its classifier of 1000
+        assert count(model.encoder) == encoder
+        assert count(model) == encoder + lstm_weights(2048, 64, layers=1, directions=1) + 6 * 64 + 6
+        assert model.sequence.recurrence.recurrent_dropout == 0.2
+
+    @pytest.mark.parametrize(
+        ("changes", "inputs", "outputs"),
+        [
+            ({"reduction": "drop", "reduced_features": None}, 6, 518),
+            ({"reduction": "deviation", "reduced_features": 192, "encoder_probabilities": False}, 192, 512),
+            ({"reduction": "largest-weights", "reduced_features": 192, "encoder_probabilities": False}, 192, 512),
+            ({"reduction": "smallest-weights", "reduced_features": 120, "encoder_probabilities": False}, 120, 512),
+            ({"reduced_features": 192, "encoder_probabilities": False}, 192, 512),
+            ({"encoder_probabilities": False}, 120, 512),
+            ({"reduction": "none", "reduced_features": None}, 518, 518),
+        ],
+        ids=str,
+    )
+    def test_rows_of_burduja_s_table(self, changes: dict, inputs: int, outputs: int) -> None:
+        model = model_of("burduja2020", backbone="resnet10t", **changes)
+        assert model.sequence.recurrence.input_size == inputs
+        assert model.sequence_classifier.in_features == outputs
+
+    @pytest.mark.parametrize("name", [path.stem for path in sorted(CONFIGS.glob("*.yaml"))])
+    def test_every_recipe_says_what_it_is(self, name: str) -> None:
+        text = (CONFIGS / f"{name}.yaml").read_text()
+        assert text.startswith(f"# {name}:")
+        assert f"ich-train --config {name}" in text
+        if name.endswith("2020"):
+            assert "# Published:" in text
+            assert "# Deviations:" in text
+
+    def test_the_rows_named_in_the_preset_are_keys(self, capsys: pytest.CaptureFixture[str]) -> None:
+        rows = [line for line in (CONFIGS / "burduja2020.yaml").read_text().splitlines() if "   --model." in line]
+        assert len(rows) == 9
+        for row in rows:
+            words = row[row.index("--model.") :].split(" (")[0].split()
+            with pytest.raises(SystemExit):
+                train.main(["--config", "burduja2020", *words, "--print_config"])
+            printed = yaml.safe_load(capsys.readouterr().out)["model"]
+            for key, value in zip(words[::2], words[1::2], strict=True):
+                assert str(printed[key.removeprefix("--model.")]) == str(yaml.safe_load(value)), row
+
+
+class TestStage:
+    @pytest.mark.parametrize(
+        ("changes", "code", "word"),
+        [
+            ({"max_epochs": 0}, "stage_out_of_range", "epoch"),
+            ({"name": "a/b"}, "stage_out_of_range", "folder"),
+            ({"encoder": 0}, "stage_out_of_range", "layer group"),
+            ({"model": {"lerning_rate": 1}}, "unknown_setting", "learning_rate"),
+            ({"model": {"hidden_size": 1}}, "unknown_setting", "cannot change"),
+            ({"data": {"slices_per_bach": 1}}, "unknown_setting", "slices_per_batch"),
+            ({"data": {"size": 1}}, "unknown_setting", "one of"),
+            ({"trainer": {"acumulate_grad_batches": 1}}, "unknown_setting", "accumulate_grad_batches"),
+        ],
+        ids=str,
+    )
+    def test_wrong_settings(self, changes: dict, code: str, word: str) -> None:
+        with pytest.raises(ConfigError) as caught:
+            Stage(**({"name": "a", "max_epochs": 1} | changes))
+        assert caught.value.code == code
+        assert word in str(caught.value)
+
+    def test_nothing_to_train(self) -> None:
+        classifier = ScanClassifier(backbone="resnet10t", pretrained=False, hidden_size=8)
+        for head in ("freeze", "skip"):
+            with pytest.raises(ConfigError) as caught:
+                classifier.choose_parts(encoder=0, head=head)
+            assert caught.value.code == "nothing_trained"
+
+    def test_no_logits_to_train_the_encoder_by(self) -> None:
+        classifier = ScanClassifier(
+            backbone="resnet10t", pretrained=False, hidden_size=8, encoder_classifier=False, encoder_residual=False
+        )
+        with pytest.raises(ConfigError) as caught:
+            classifier.choose_parts(head="skip")
+        assert caught.value.code == "no_encoder_classifier"
