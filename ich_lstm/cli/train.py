@@ -15,9 +15,13 @@ ich-train --config NAME [--data.root PATH] [--data.labels CSV] [--out DIR] [--KE
 Train a CNN-LSTM end to end on whole scans of head CT, and report on held-out patients.
 
   ich-train --config demo                                     trains on synthetic heads that it makes itself
+  ich-train --config rsna --data.root rsna/                   our own recipe; rsna-fast for a first night
+  ich-train --config nguyen2020 --data.root rsna/             or burduja2020, ko2020: published systems
+  ich-train --config finetune --checkpoint MODEL --data.root dicom/ --data.labels labels.csv
   ich-train --config PATH.yaml --data.root dicom/ --data.labels labels.csv
 
-  --config NAME             a recipe of the library (demo), or the path of a YAML file; repeat it to lay one over another
+  --config NAME             a recipe of the library, or the path of a YAML file; repeat it to lay one over another
+  --checkpoint PATH         begin with this model: a run's folder, a model's folder, a .ckpt, or weights that others released
   --out DIR                 folder of the run, new or empty; default runs/<recipe>-<time>
   --data.root PATH          folder or zip of DICOM files, or a folder made by ich-prepare
   --data.labels CSV         RSNA's stage_2_train.csv, or a table with one row per slice or per scan
@@ -26,7 +30,7 @@ Train a CNN-LSTM end to end on whole scans of head CT, and report on held-out pa
   --data.split [0.7,0.15,0.15]   shares of patients: training, validation, held out
   --data.split_file FILE    where the split is kept, so that nobody moves; or a CSV with patient_id and part
   --model.backbone NAME     any model of timm, for example resnext50_32x4d
-  --model.pretrained true   start from timm's weights (downloaded on first use)
+  --model.pretrained true   start from timm's weights (downloaded on first use); --model.pretrained_file FILE without internet
   --model.sequence lstm     or gru, or none for the 2D baseline
   --model.learning_rate 0.001   --model.encoder_learning_rate 0.0001
   --trainer.max_epochs 8    --trainer.devices 2   --trainer.precision bf16-mixed

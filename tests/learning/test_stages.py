@@ -91,7 +91,7 @@ class TestStages:
             Stage(name="last", encoder=1, head="freeze", max_epochs=1, model={"encoder_learning_rate": 0.03}),
             Stage(name="all", max_epochs=1, model={"batch_norm": "frozen", "slices_per_chunk": 5}),
         ]
-        classifier, notes = train(stages, learning_rate=0.01, encoder_learning_rate=0.005)
+        _, notes = train(stages, learning_rate=0.01, encoder_learning_rate=0.005)
         changes = [moved(before, after) for before, after in zip(notes.before, notes.after, strict=True)]
         assert changes[0] >= LAYERS | {"encoder_classifier"}
         assert not changes[0] & HEAD
@@ -132,7 +132,7 @@ class TestStages:
 
 class TestMovingAverage:
     def test_what_is_saved_is_the_average(self, train, tmp_path: Path) -> None:
-        classifier, notes = train([Stage(name="a", max_epochs=2)], ema=0.5)
+        train([Stage(name="a", max_epochs=2)], ema=0.5)
         saved = torch.load(tmp_path / "0/best.ckpt", weights_only=True)
         average, current = saved["state_dict"], saved["current_model_state"]
         assert any(not torch.equal(average[name], current[name]) for name in average)
