@@ -13,7 +13,7 @@ ich-predict PATH [PATH ...] --checkpoint FILE_OR_FOLDER --out DIR
 Predict every study below the paths (folders, zips, PACS exports): probabilities of the five hemorrhage types and "any",
 for each slice and each scan. A study that cannot be read gets a row with the reason, and never a probability.
 
-  --checkpoint PATH    a run's folder, its model folder, or a .ckpt
+  --checkpoint PATH    a run's folder, its model folder, a .ckpt, or weights that others released (docs/released.md)
   --out DIR            new or empty folder: slices.csv, scans.csv, manifest.json (shareable, hashed ids), and private/
                        (the key to the ids, the ledger of all files, the choice of series, a page per scan)
   --series UID         read this series instead of the one that is chosen; the beginning of the UID is enough

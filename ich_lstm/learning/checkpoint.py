@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import pickle
 import warnings
@@ -17,6 +18,9 @@ from torch import Tensor
 
 from ich_lstm.errors import CheckpointError
 from ich_lstm.labels import LABELS
+from ich_lstm.models.released import RSNA_SLICE_MM, ReleasedModel, is_released_folder, read_released
+
+logger = logging.getLogger(__name__)
 
 WEIGHTS_FILE = "model.safetensors"
 ABOUT_FILE = "model.json"
@@ -55,7 +59,7 @@ def write_model(folder: Path, model: SavedModel) -> None:
 
 
 def read_model(path: Path) -> SavedModel:
-    """Read a run's folder, its ``model`` folder, or a Lightning checkpoint (``.ckpt``) of this library.
+    """Read a run's folder, its ``model`` folder, a Lightning checkpoint of this library, or weights that others released.
 
     Args:
         path: File or folder.
@@ -67,10 +71,33 @@ def read_model(path: Path) -> SavedModel:
     if folder is not None:
         return _read_folder(folder)
     if path.is_dir():
+        if is_released_folder(path):
+            _refuse_pickles(path)
+        if (released := read_released(path)) is not None:
+            return _as_saved(released)
         raise _no_model(path, f"a folder without {ABOUT_FILE} or model/{ABOUT_FILE}")
     if not path.exists():
         raise CheckpointError("missing_checkpoint", where=str(path), got="no such file or folder", todo="Check --checkpoint.")
-    return _read_lightning(path)
+    try:
+        return _read_lightning(path)
+    except CheckpointError:
+        if (released := read_released(path)) is not None:
+            return _as_saved(released)
+        raise
+
+
+def _as_saved(released: ReleasedModel) -> SavedModel:
+    logger.info("%s: %s", released.name, released.source)
+    about = {
+        "settings": released.settings,
+        "preprocessing": released.preprocessing,
+        "slice_mm": RSNA_SLICE_MM,
+        "is_synthetic": False,
+        "positive_share": None,
+        "training_data": None,
+        "name": released.name,
+    }
+    return SavedModel(about, released.weights)
 
 
 def find_model_folder(path: Path) -> Path | None:
@@ -161,7 +188,7 @@ def _no_model(path: Path, got: str) -> CheckpointError:
         "not_a_model",
         where=str(path),
         got=got,
-        expected=f"a run's folder, a folder with {ABOUT_FILE} and {WEIGHTS_FILE}, or a .ckpt of this library",
+        expected=f"a run's folder, a folder with {ABOUT_FILE} and {WEIGHTS_FILE}, a .ckpt of this library, or released weights",
         todo="Name the folder that ich-train made.",
     )
 

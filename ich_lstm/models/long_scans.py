@@ -1,11 +1,7 @@
 """Scans of more slices than a model was made for: some of them are looked at, evenly spaced, and speak for all."""
 
-from typing import NamedTuple, TypeVar
-
 import torch
 from torch import Tensor
-
-Logits = TypeVar("Logits", bound=NamedTuple)
 
 
 def thinned(lengths: Tensor, most: int) -> tuple[Tensor, Tensor]:
@@ -27,29 +23,26 @@ def thinned(lengths: Tensor, most: int) -> tuple[Tensor, Tensor]:
     return torch.cat(chosen), torch.tensor([len(places) for places in chosen])
 
 
-def spread_to_nearest(some: Logits, lengths: Tensor, fewer: Tensor) -> Logits:
-    """Give every slice what the nearest slice that was looked at got, the lower of two equally near.
+def nearest_looked_at(lengths: Tensor, fewer: Tensor) -> Tensor:
+    """Which of the slices that were looked at is the nearest to each slice, the lower of two equally near.
 
     Args:
-        some: Logits of the slices of `thinned`, and of the scans.
         lengths: Slices of each scan, ``(b,)``.
         fewer: Slices of each scan that were looked at, ``(b,)``.
 
     Returns:
-        The same with a row for each slice; the scans' rows stay.
+        Places among those of `thinned`, ``(n,)``.
+
+    Example:
+        >>> nearest_looked_at(torch.tensor([2, 7]), torch.tensor([2, 3]))
+        tensor([0, 1, 2, 2, 3, 3, 3, 4, 4])
     """
     rows, start = [], 0
     for size, few in zip(lengths.tolist(), fewer.tolist(), strict=True):
         distances = (torch.arange(size)[:, None] - _spaced(size, few)).abs()  # (size, few)
         rows.append(start + distances.argmin(dim=1))
         start += few
-    places = torch.cat(rows)
-    of_slices = {
-        name: value[places.to(value.device)]
-        for name, value in some._asdict().items()
-        if name in ("slice_logits", "encoder_logits") and isinstance(value, Tensor)
-    }
-    return some._replace(**of_slices)
+    return torch.cat(rows)
 
 
 def _spaced(size: int, most: int) -> Tensor:

@@ -1,5 +1,6 @@
 """The whole network: a CNN shared by all slices of a scan, and a recurrent head along the scan."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -10,11 +11,11 @@ from ich_lstm.errors import ConfigError
 from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
 from ich_lstm.models.chunks import batch_norms, run_in_chunks, strided_places
 from ich_lstm.models.encoder import BatchNorm, GlobalPool, SliceEncoder
-from ich_lstm.models.long_scans import spread_to_nearest, thinned
+from ich_lstm.models.long_scans import nearest_looked_at, thinned
 from ich_lstm.models.neighbours import stack_neighbours
 from ich_lstm.models.pooling import PoolingKind, ScanPooling
 from ich_lstm.models.reduce import FeatureReducer, ReducerKind
-from ich_lstm.models.sequence import Positions, SequenceHead
+from ich_lstm.models.sequence import Positions, SequenceHead, relative_positions
 from ich_lstm.pixels.intensity import Intensity
 from ich_lstm.pixels.windows import BONE, BRAIN, SUBDURAL, WindowStack
 
@@ -24,7 +25,7 @@ INFERENCE_SLICES_PER_CHUNK = {"cpu": 8, "cuda": 128}
 """Without gradients the encoder runs chunk by chunk: memory stays flat, and on a CPU the activations of 8 slices stay in
 the caches, which made a 35-slice scan 2.3 times faster than all slices at once."""
 
-SURE = 13.815510557964274
+SURE = math.log(1e6 - 1)
 """The logit of 1 - 1e-6: beyond, the most suspicious slice adds nothing more to its scan."""
 
 RUNNING = ("pretrained_file", "batch_norm", "slices_per_chunk", "checkpoint_blocks", "compiled", "intensity")
@@ -100,8 +101,8 @@ class ScanModel(nn.Module):
         instance_pooling: Whether there are logits of each scan by attention over the encoder's features, without the recurrent
             head, which only train (multiple-instance loss).
         coherent_any: Raise "any" to the most probable type, in evaluation.
-        max_slices: In evaluation, of a scan with more slices take so many, evenly spaced, and give every slice what the nearest
-            of them got; null for no limit.
+        max_slices: In evaluation, the recurrent head and the pooling look at so many slices of a scan with more, evenly spaced;
+            every slice gets the context of the nearest. The encoder looks at all of them; null for no limit.
 
     Raises:
         ConfigError: If a setting is out of range or the backbone is unknown.
@@ -236,11 +237,6 @@ class ScanModel(nn.Module):
         Returns:
             Float32 (or wider) logits.
         """
-        if not self.training and self.max_slices is not None and int(lengths.max()) > self.max_slices:
-            places, fewer = thinned(lengths, self.max_slices)
-            places = places.to(hu.device)
-            some = self(hu[places], fewer, None if positions_mm is None else positions_mm[places], both_ways=both_ways)
-            return spread_to_nearest(some, lengths, fewer)
         features = self.encode(hu, lengths, draws)
         # The head is a thousandth of the work; in full precision its sums over many slices cost nothing and stay exact.
         with torch.autocast(features.device.type, enabled=False):
@@ -299,16 +295,29 @@ class ScanModel(nn.Module):
         x = self.reducer(features)
         if self.has_probabilities:
             x = torch.cat([x, encoder_logits.sigmoid()], dim=1)
-        context = self.sequence(x, lengths, positions_mm, is_reversed)  # (n, out_features)
-        if self.has_probabilities:
+        own = None if self.encoder_classifier is None else encoder_logits
+        if self.training or self.max_slices is None or int(lengths.max()) <= self.max_slices:
+            slice_logits, context = self._slice_logits(self.sequence(x, lengths, positions_mm, is_reversed), own)
+            scan_logits = self.pooling(slice_logits, context, lengths)
+        else:
+            places, fewer = thinned(lengths, self.max_slices)
+            at = places.to(x.device)
+            there = None if positions_mm is None else positions_mm[at]
+            context = self.sequence(x[at], fewer, there, is_reversed, relative_positions(lengths)[places])
+            scan_logits = self.pooling(*self._slice_logits(context, None if own is None else own[at]), fewer)
+            slice_logits, _ = self._slice_logits(context[nearest_looked_at(lengths, fewer).to(x.device)], own)
+        logits = ScanLogits(slice_logits, scan_logits, own, instance_logits)
+        return self._finished(logits, own, lengths)
+
+    def _slice_logits(self, context: Tensor, encoder_logits: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Logits of slices, and what they are made of, from the recurrent head's output and the encoder's own logits."""
+        if self.has_probabilities and encoder_logits is not None:
             context = torch.cat([context, encoder_logits.sigmoid()], dim=1)
         context = self.output_dropout(context)
         slice_logits = self.sequence_classifier(context)
-        if self.gate is not None:
+        if self.gate is not None and encoder_logits is not None:
             slice_logits = slice_logits + self.gate * encoder_logits
-        own = None if self.encoder_classifier is None else encoder_logits
-        logits = ScanLogits(slice_logits, self.pooling(slice_logits, context, lengths), own, instance_logits)
-        return self._finished(logits, own, lengths)
+        return slice_logits, context
 
     def encoder_view(self, hu: Tensor, lengths: Tensor, draws: Tensor | None = None) -> ScanLogits:
         """What the encoder says of each slice alone; a scan is its most suspicious slice. Arguments as in `forward`."""

@@ -71,7 +71,12 @@ class SequenceHead(nn.Module):
         self.out_features = hidden_size * (2 if bidirectional else 1)
 
     def forward(
-        self, features: Tensor, lengths: Tensor, positions_mm: Tensor | None, is_reversed: Tensor | None = None
+        self,
+        features: Tensor,
+        lengths: Tensor,
+        positions_mm: Tensor | None,
+        is_reversed: Tensor | None = None,
+        relative: Tensor | None = None,
     ) -> Tensor:
         """Run along every scan.
 
@@ -80,6 +85,8 @@ class SequenceHead(nn.Module):
             lengths: Slices of each scan, ``(b,)``.
             positions_mm: Position of each slice along the normal ``(n,)``; needed if ``positions`` is ``mm``.
             is_reversed: Scans that are read from top to bottom, ``(b,)``; by default none is. A slice's place stays what it is.
+            relative: Place of each slice in its scan, from 0 to 1, ``(n, 1)``, if these are some of its slices; by default
+                they are all of them.
 
         Returns:
             ``(n, out_features)``, in the order of ``features``.
@@ -90,7 +97,7 @@ class SequenceHead(nn.Module):
                 raise ValueError("positions_mm: got None, expected (n,): this model takes slice positions as an input")
             x = torch.cat([x, position_features(positions_mm, lengths).to(x)], dim=1)
         elif self.positions == "relative":
-            x = torch.cat([x, relative_positions(lengths).to(x)], dim=1)
+            x = torch.cat([x, (relative_positions(lengths) if relative is None else relative).to(x)], dim=1)
         sizes = lengths.tolist()
         if self.training and self.input_dropout > 0:
             masks = torch.nn.functional.dropout(x.new_ones(len(sizes), x.shape[1]), self.input_dropout)

@@ -246,23 +246,43 @@ class TestLongScans:
         expected = np.round(np.linspace(0, 199, 64)).astype(int) + 3
         assert places.tolist() == [0, 1, 2, *expected.tolist(), *range(203, 267)]
 
-    def test_every_slice_gets_what_the_nearest_got(self) -> None:
+    @pytest.mark.parametrize("own", [{"encoder_residual": True}, {"encoder_residual": False, "encoder_probabilities": True}])
+    def test_every_slice_gets_the_context_of_the_nearest(self, own: dict) -> None:
+        """The encoder sees all slices, each with its true neighbours; the recurrent head and the pooling see some."""
+        settings = {"neighbours": 1, "pooling": "feature-attention", "scan_residual": True, **own}
+        model, limited = make_model(**settings).double(), make_model(max_slices=7, **settings).double()
         sample = make_sample(31, seed=2)
-        model, limited = make_model().double(), make_model(max_slices=7).double()
-        places = np.round(np.linspace(0, 30, 7)).astype(int)
-        few = sample._replace(
-            hu=sample.hu[places],
-            positions_mm=sample.positions_mm[places],
-            slice_labels=sample.slice_labels[places],
-            draws=sample.draws[places],
-        )
-        expected = run(model, pack_scans([few]))
         got = run(limited, pack_scans([sample, make_sample(5)]))
-        nearest = np.abs(np.arange(31)[:, None] - places).argmin(axis=1)
-        torch.testing.assert_close(got.slice_logits[:31], expected.slice_logits[nearest], **EXACT)
-        torch.testing.assert_close(got.encoder_logits[:31], expected.encoder_logits[nearest], **EXACT)
-        torch.testing.assert_close(got.scan_logits[0], expected.scan_logits[0], **EXACT)
         assert got.slice_logits.shape == (36, 6)
+
+        places = np.round(np.linspace(0, 30, 7)).astype(int)
+        batch = pack_scans([sample])
+        with torch.no_grad():
+            features = model.encode(batch.hu, batch.lengths)
+            encoder_logits = model.encoder_classifier(features)
+            some = model.head(features[places], torch.tensor([7]), batch.positions_mm[places])
+            largest_of_some = encoder_logits[places].amax(dim=0)
+            scan_logits = some.scan_logits[0] + model.scan_gate * (encoder_logits.amax(dim=0) - largest_of_some)
+        torch.testing.assert_close(got.encoder_logits[:31], encoder_logits, **EXACT)
+        torch.testing.assert_close(got.scan_logits[0], scan_logits, **EXACT)
+        nearest = np.abs(np.arange(31)[:, None] - places).argmin(axis=1)
+        # What the context gives is linear in the context; what a slice's own logits or probabilities give is its own.
+        weight = model.sequence_classifier.weight.detach()[:, model.sequence.out_features :]
+        own_part = encoder_logits.sigmoid() @ weight.T if model.gate is None else model.gate.detach() * encoder_logits
+        expected = some.slice_logits[nearest] - own_part[places][nearest] + own_part
+        torch.testing.assert_close(got.slice_logits[:31], expected, **EXACT)
+
+    def test_a_slice_s_relative_place_is_that_among_all(self) -> None:
+        limited = make_model(max_slices=7, positions="relative").double()
+        features = torch.randn(31, 512, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        places = torch.tensor(np.round(np.linspace(0, 30, 7)).astype(int))
+        with torch.no_grad():
+            got = limited.head(features, torch.tensor([31])).slice_logits[places]
+            x = torch.cat([limited.sequence.norm(features[places]), (places / 30)[:, None].double()], dim=1)
+            context, _ = torch.nn.LSTM.forward(limited.sequence.recurrence, x)
+            expected = limited.sequence_classifier(context) + limited.gate * limited.encoder_classifier(features[places])
+        # The places themselves are float32.
+        torch.testing.assert_close(got, expected, atol=1e-7, rtol=0)
 
 
 class TestReading:
