@@ -474,8 +474,8 @@ def _difference(given: argparse.Namespace, name: str, seeds: list[int]) -> dict[
     the mean of the seeds' losses, and the bootstrap, which draws patients, keeps all that is one patient's together.
     """
     evidence = {arm: [read_run(folder_of(given, arm, seed)) for seed in seeds] for arm in (name, REFERENCE)}
-    for first, second in zip(evidence[name], evidence[REFERENCE], strict=True):
-        check_same_cases(first, second, "slice")
+    for mine, reference in zip(evidence[name], evidence[REFERENCE], strict=True):
+        check_same_cases(mine, reference, "slice")
     cases = {arm: [cases_at(each, "slice") for each in found] for arm, found in evidence.items()}
     labels, patients = (np.concatenate([getattr(each, what) for each in cases[name]]) for what in ("labels", "patients"))
     first, second = (np.concatenate([each.probabilities for each in cases[arm]]) for arm in (name, REFERENCE))
@@ -497,10 +497,10 @@ def write_table(given: argparse.Namespace, rows: list[dict[str, Any]]) -> str:
         f"(and the best and the worst seed); {given.patients} patients to train on, {given.slices_seen:,} slices seen in every "
         f"training, encoder {given.backbone} from scratch at {SIZE} pixels. Difference: the arm's loss less that of {REFERENCE} "
         f"with the same seeds, mean over the seeds, and its 95 % interval by {REPLICATES:,} bootstrap samples of the patients, "
-        "in which all that is one patient's stays together, of all seeds. So the interval says what other patients would change for "
-        "these trained weights; what other seeds would change is seen in the range over the seeds alone, and of arms with one "
-        "seed it is not known. The intervals are not corrected for their number. AUC: area under the ROC curve, mean over the "
-        "seeds."
+        "in which all that is one patient's stays together, of all seeds. So the interval says what other patients would change "
+        "for these trained weights; what other seeds would change is seen in the range over the seeds alone, and of arms with "
+        "one seed it is not known. The intervals are not corrected for their number. AUC: area under the ROC curve, mean over "
+        "the seeds."
     )
     names = ("arm", "seeds", "weighted log loss", f"difference to {REFERENCE}", "AUC any", "scans' AUC any", *HEMORRHAGE_TYPES)
     cells = [[*names, "slices seen", "training, s"], *([_cells(row) for row in rows])]
