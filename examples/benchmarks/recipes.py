@@ -1,0 +1,569 @@
+"""Five ways to train with one encoder and one number of slices seen, on hard synthetic heads; and what each part of ours adds.
+
+    python examples/benchmarks/recipes.py --out runs/recipes
+    python examples/benchmarks/recipes.py --out runs/recipes --only-table
+
+A folder of synthetic heads and its prepared scans are made in ``--out`` once. Every run leaves a folder there, and what exists
+is not done again; so two commands with other ``--arms`` or ``--seeds`` may run side by side, once the heads are there (``--arms``
+without a name makes them alone). All runs train on the same patients, choose their best weights on the same validation patients,
+and are judged on the same held-out patients, whole scans.
+
+What is equal: encoder and its pooling, from scratch; size of the recurrent head; augmentation but where it is what is removed;
+slices seen in training, up to a batch (passes through a frozen encoder count, and so do the slices to which PCA is fitted);
+optimizer and peak rate; number of validations; weights of the labels in the loss. So a published recipe is here only the order in
+which it trains and what its head sees: not its backbone, pretrained weights, windows, rates, size or augmentation.
+
+What it can show: whether the order of training matters on these heads, at so few slices. What it cannot: anything of real
+hemorrhage, of pretrained encoders, or of trainings a hundred times as long. A part that does not help here may help there.
+"""
+
+import argparse
+import json
+import logging
+import math
+import os
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
+
+from ich_lstm import HEMORRHAGE_TYPES, LABELS, ScanClassifier, ScanDataModule
+from ich_lstm.data.batch import ScanBatch
+from ich_lstm.data.parts import Parts
+from ich_lstm.data.prepared import PreparedFolder
+from ich_lstm.labels import ANY
+from ich_lstm.learning.checkpoint import PathlessCheckpoint
+from ich_lstm.learning.stages import Stage, fit_stages
+from ich_lstm.learning.statistics import auroc, compare_labels, weighted_log_loss
+from ich_lstm.phantom import PhantomSettings, RsnaLayout, write_phantom
+from ich_lstm.phantom.identifiers import patient_identifier
+from ich_lstm.privacy import PRIVATE, ProjectKey
+from ich_lstm.results.aggregate import LevelCases, cases_at
+from ich_lstm.results.compare import check_same_cases
+from ich_lstm.results.evaluate import predict_part, write_labelled
+from ich_lstm.results.evidence import PREDICTIONS, read_run
+
+RUN = "run.json"
+REPLICATES = 2000
+HIDDEN = 64
+HELD_OUT, VALIDATION = 300, 40
+"""Patients with the first numbers: they stay the same when others are added to train on."""
+
+SLICES, SIZE = 24, 128
+PHANTOM_SEED = 2020
+BATCH = 48
+"""Slices: two whole scans."""
+
+CHECKS = 8
+"""Validations of a run, of which the best gives the weights."""
+
+REFERENCE = "whole-scan"
+PLAIN_HEAD = {"encoder_residual": False, "positions": "none", "pooling": "max", "scan_loss": 0.0, "encoder_loss": 0.0}
+"""What the published recurrent heads have in common: they see features, and are trained by the slices' labels."""
+
+SINGLE_SLICES = {"slices_per_sample": 1, "sample": "every", "slices_per_batch": BATCH}
+WARM_UP_SHARE = 0.25
+REDUCER_SLICES = 2400
+"""To which PCA is fitted: a hundred scans."""
+
+SYNTHETIC = (
+    "These figures are of synthetic heads. They say nothing of RSNA's private set, nor of any other real scan: "
+    "no held-out loss here stands for one there."
+)
+
+
+# ------------------------------------------------------------------------------------------------ arms
+class Phase(NamedTuple):
+    """A stage, and the share of the slices seen that it gets."""
+
+    stage: Stage
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """A way to train.
+
+    Args:
+        about: In words, for the table.
+        phases: In their order; the shares sum to 1.
+        model: Settings of `ScanClassifier` beside the common ones.
+        data: Settings of `ScanDataModule` likewise.
+        once: Whether one seed is enough.
+        weights_of: The arm whose trained weights are evaluated otherwise, in place of a training.
+    """
+
+    about: str
+    phases: tuple[Phase, ...] = ()
+    model: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    once: bool = False
+    weights_of: str | None = None
+
+
+def stage(name: str, **settings: Any) -> Stage:
+    """A stage whose end is a number of steps, not of epochs."""
+    return Stage(name=name, max_epochs=10**6, **settings)
+
+
+ENCODER_ALONE = stage("encoder", head="skip", data=SINGLE_SLICES)
+OURS: dict[str, Any] = {
+    "encoder_residual": True,
+    "positions": "mm",
+    "pooling": "attention",
+    "instance_pooling": True,
+    "reversal": 0.5,
+    "encoder_loss": 0.5,
+    "scan_loss": 0.25,
+    "instance_loss": 0.1,
+    "test_time": "flip-reverse",
+}
+
+
+def arms(slices_seen: int) -> dict[str, Arm]:
+    """All of them, by name.
+
+    Args:
+        slices_seen: By whose number the moving average remembers the last tenth of a training, however short that is.
+    """
+
+    def ours(
+        about: str,
+        *,
+        warm_up: Mapping[str, Any] = SINGLE_SLICES,
+        warm_up_share: float = WARM_UP_SHARE,
+        has_ema: bool = True,
+        data: Mapping[str, Any] | None = None,
+        once: bool = True,
+        **changes: Any,
+    ) -> Arm:
+        """Our recipe with one part changed."""
+        decay = max(0.5, 1 - 10 * BATCH / slices_seen)
+        phases = [Phase(stage("joint", model={"ema": decay} if has_ema else {}), 1 - warm_up_share)]
+        if warm_up_share:
+            phases.insert(0, Phase(stage("warm-up", head="skip", data=dict(warm_up)), warm_up_share))
+        return Arm(about=about, phases=tuple(phases), model=OURS | changes, data=data or {}, once=once)
+
+    return {
+        "2d": Arm(
+            about="encoder alone on shuffled single slices",
+            phases=(Phase(stage("encoder", data=SINGLE_SLICES), 1.0),),
+            model={"sequence": "none", "pooling": "max", "scan_loss": 0.0, "encoder_loss": 0.0},
+        ),
+        "ten-slices": Arm(
+            about="CNN-LSTM end to end on ten adjacent slices (Nguyen et al. 2020)",
+            phases=(Phase(stage("joint", data={"slices_per_sample": 10, "sample": "adjacent", "slices_per_batch": 50}), 1.0),),
+            model=PLAIN_HEAD | {"encoder_classifier": False, "sequence_norm": False},
+        ),
+        "frozen": Arm(
+            about="encoder on single slices, then frozen, and a BiLSTM on whole scans",
+            phases=(Phase(ENCODER_ALONE, 0.5), Phase(stage("sequence", encoder="freeze"), 0.5)),
+            model=PLAIN_HEAD,
+        ),
+        "staged-pca": Arm(
+            about="encoder, then PCA and the encoder's probabilities, then a BiLSTM (Burduja et al. 2020)",
+            phases=(Phase(ENCODER_ALONE, 0.5), Phase(stage("sequence", encoder="freeze"), 0.5)),
+            model=PLAIN_HEAD
+            | {
+                "reduction": "pca",
+                "reduced_features": 64,
+                "reducer_slices": REDUCER_SLICES,
+                "encoder_probabilities": True,
+                "sequence_norm": False,
+                "layer_dropout": 0.3,
+                "output_dropout": 0.5,
+            },
+        ),
+        REFERENCE: ours("ours: 2D warm-up, then encoder and BiLSTM together on whole scans", once=False),
+        "no-residual": ours("without the encoder's logits as a gated residual", encoder_residual=False),
+        "no-positions": ours("without the slices' positions", positions="none"),
+        "no-encoder-loss": ours("without the encoder's own loss in the joint stage", encoder_loss=0.0),
+        "no-scan-losses": ours(
+            "without the losses of scans, attention and multiple-instance",
+            scan_loss=0.0,
+            instance_loss=0.0,
+            instance_pooling=False,
+        ),
+        "no-ema": ours("without the moving average of the weights", has_ema=False),
+        "no-test-time": Arm(
+            about="without flips and reversed reading at test time: the same weights",
+            model={"test_time": "none"},
+            weights_of=REFERENCE,
+            once=True,
+        ),
+        "no-warm-up": ours("without the 2D warm-up: whole scans from the first step", warm_up_share=0.0),
+        "no-augmentation": ours("without geometric augmentation", data={"augment": None}),
+        # Single slices have no neighbours: the warm-up must see whole scans, or it would learn that there are none.
+        "plus-neighbours": ours(
+            "with the slice on either side as channels; its warm-up is on whole scans", warm_up={}, neighbours=1
+        ),
+        "plus-cutmix": ours("with CutMix over the slices of a batch", data={"cutmix": 1.0}),
+    }
+
+
+# ------------------------------------------------------------------------------------------------ data
+class Heads(NamedTuple):
+    """Where the prepared heads lie, their labels, who is in which part, and the key to the ids in all predictions."""
+
+    prepared: Path
+    labels: Path
+    split: Path
+    key: Path
+
+
+def make_heads(given: argparse.Namespace) -> Heads:
+    """Write the heads, prepare them, and say who is held out; what exists stays."""
+    settings = PhantomSettings(
+        patients=HELD_OUT + VALIDATION + given.patients,
+        slices=SLICES,
+        size=SIZE,
+        seed=PHANTOM_SEED,
+        prevalence=given.prevalence,
+        noise=given.noise,
+        difficulty=given.difficulty,
+    )
+    print(f"{settings.patients} heads", flush=True)
+    written = write_phantom(settings, given.out / "heads", workers=given.threads)
+    private = given.out / PRIVATE
+    heads = Heads(given.out / "prepared", written / RsnaLayout.labels, private / "split.csv", private / "project.key")
+    private.mkdir(mode=0o700, exist_ok=True)
+    if not heads.split.is_file():
+        parts = ["test"] * HELD_OUT + ["validation"] * VALIDATION + ["train"] * given.patients
+        patients = [patient_identifier(PHANTOM_SEED, number) for number in range(len(parts))]
+        pd.DataFrame({"patient_id": patients, "part": parts}).to_csv(heads.split, index=False)
+    if not PreparedFolder.is_one(heads.prepared):
+        data = ScanDataModule(
+            str(written), str(heads.labels), size=SIZE, cache_dir=str(heads.prepared), project_key=str(heads.key)
+        )
+        data.prepare_data()
+    return heads
+
+
+def make_data(heads: Heads, seed: int, **settings: Any) -> ScanDataModule:
+    """The data of a run; the same patients in all of them."""
+    return ScanDataModule(
+        str(heads.prepared),
+        str(heads.labels),
+        split_file=str(heads.split),
+        project_key=str(heads.key),
+        slices_per_batch=BATCH,
+        seed=seed,
+        num_workers=0,  # on few cores a loader process takes a core from the network
+        **settings,
+    )
+
+
+def steps_for(data: ScanDataModule, slices: int) -> int:
+    """In how many steps the training loader deals so many slices, the last batch being the one that reaches the number."""
+    loader = data.train_dataloader()
+    batching = data.batching
+    parts = Parts(batching["slices_per_sample"], batching["sample"])
+    lengths = [len(scan.slice_labels) for scan in data.scans["train"]]
+    sizes, groups = parts.sizes_of(lengths), parts.samples_of(lengths)
+    first = np.cumsum(groups) - groups
+    seen, steps, epoch = 0, 0, 0
+    while True:
+        loader.sampler.set_epoch(epoch)
+        for batch in loader.sampler:
+            seen += sum(int(sizes[first[request.scan] + request.draw % groups[request.scan]]) for request in batch)
+            steps += 1
+            if seen >= slices:
+                return steps
+        epoch += 1
+
+
+# ------------------------------------------------------------------------------------------------ training
+class _Budget(Callback):
+    """Counts the slices seen, and has the last step validated as well."""
+
+    def __init__(self) -> None:
+        self.slices = 0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: ScanBatch, batch_idx: int) -> None:
+        """Count."""
+        self.slices += len(batch.hu)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ScanBatch, batch_idx: int
+    ) -> None:
+        """At max_steps inside an epoch Lightning would end without a validation; where it is asked to stop, it validates."""
+        trainer.should_stop = trainer.global_step >= trainer.max_steps
+
+
+class Fitted(NamedTuple):
+    """A trained model, and what each of its stages did."""
+
+    classifier: ScanClassifier
+    stages: list[dict[str, Any]]
+
+
+def train(given: argparse.Namespace, arm: Arm, data: ScanDataModule, folder: Path) -> Fitted:
+    """Fit the stages of an arm, each within its share of the slices; the weights are those of the best validation."""
+    classifier = ScanClassifier(
+        **{
+            "backbone": given.backbone,
+            "pretrained": False,
+            "global_pool": "catavgmax",  # the maximum finds a small bleeding that the mean dilutes
+            "hidden_size": HIDDEN,
+            "num_layers": 2,
+            "learning_rate": given.learning_rate,
+            "encoder_learning_rate": given.learning_rate,  # the head's, because the encoder starts from scratch too
+            **arm.model,
+        }
+    )
+    shares = {phase.stage.name: phase.share for phase in arm.phases}
+    stages: list[dict[str, Any]] = []
+    budgets: list[_Budget] = []
+
+    def trainer_of(now: Stage, is_last: bool) -> Trainer:
+        share = shares[now.name]
+        fitted_to = REDUCER_SLICES if now.head != "skip" and arm.model.get("reduction") == "pca" else 0
+        steps = steps_for(data, round(share * given.slices_seen) - fitted_to)
+        stages.append({"name": now.name, "steps": steps, "slices": fitted_to})
+        budgets.append(_Budget())
+        best = PathlessCheckpoint(
+            dirpath=folder / "stages" / now.name, filename="best", monitor="val/monitor", enable_version_counter=False
+        )
+        return Trainer(
+            accelerator=given.accelerator,
+            devices=1,
+            max_epochs=now.max_epochs,
+            max_steps=steps,
+            check_val_every_n_epoch=None,  # by steps: an epoch of parts of scans is shorter than one of whole scans
+            val_check_interval=math.ceil(steps / max(1, round(CHECKS * share))),
+            num_sanity_val_steps=0,
+            gradient_clip_val=1.0,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+            callbacks=[budgets[-1], best],
+        )
+
+    trainer = fit_stages(classifier, data, [phase.stage for phase in arm.phases], trainer_of, best_of=best_of)
+    for each, budget in zip(stages, budgets, strict=True):
+        each["slices"] += budget.slices
+    classifier = ScanClassifier.load(Path(best_of(trainer)))
+    classifier.save_pretrained(folder / "model")
+    shutil.rmtree(folder / "stages")
+    return Fitted(classifier, stages)
+
+
+def best_of(trainer: Trainer) -> str:
+    """The checkpoint of the best validation."""
+    return next(each.best_model_path for each in trainer.checkpoint_callbacks if isinstance(each, PathlessCheckpoint))
+
+
+# ------------------------------------------------------------------------------------------------ runs
+def folder_of(given: argparse.Namespace, name: str, seed: int) -> Path:
+    return given.out / "runs" / name / f"seed-{seed}"
+
+
+def is_done(given: argparse.Namespace, name: str, seed: int) -> bool:
+    """Whether a run has ended.
+
+    Raises:
+        SystemExit: If it was made with other settings.
+    """
+    path = folder_of(given, name, seed) / RUN
+    if not path.is_file():
+        return False
+    made = json.loads(path.read_text())["settings"]
+    if made != settings_of(given):
+        sys.exit(f"{path.parent} was made with {made}, and asked for is {settings_of(given)}: take another --out, or remove it.")
+    return True
+
+
+def settings_of(given: argparse.Namespace) -> dict[str, Any]:
+    """What must be the same in all runs."""
+    names = ("patients", "prevalence", "noise", "difficulty", "slices_seen", "backbone", "learning_rate")
+    return {name: getattr(given, name) for name in names}
+
+
+def run(given: argparse.Namespace, heads: Heads, name: str, seed: int) -> None:
+    """Train an arm with a seed, predict the held-out patients, and leave a folder; what is done already stays."""
+    if is_done(given, name, seed):
+        return
+    arm, folder = arms(given.slices_seen)[name], folder_of(given, name, seed)
+    seed_everything(seed, verbose=False)
+    data = make_data(heads, seed, **arm.data)
+    data.setup()
+    started = time.monotonic()
+    if arm.weights_of is None:
+        classifier, stages = train(given, arm, data, folder)
+    else:
+        run(given, heads, arm.weights_of, seed)
+        classifier, stages = ScanClassifier.load(folder_of(given, arm.weights_of, seed) / "model"), []
+        classifier.change_training(**arm.model)
+    trained = time.monotonic()
+    classifier.to("cuda" if given.accelerator == "gpu" else "cpu")
+    key = ProjectKey.open(heads.key)
+    write_labelled(folder / PREDICTIONS, [predict_part(classifier, data, "test", hash_patient=key.hash_id)])
+    ended = time.monotonic()
+    about = {
+        "arm": name,
+        "seed": seed,
+        "settings": settings_of(given),
+        "slices_seen": sum(each["slices"] for each in stages),
+        "stages": stages,
+        "training_seconds": round(trained - started, 1),
+        "prediction_seconds": round(ended - trained, 1),
+        "threads": torch.get_num_threads(),
+    }
+    aside = folder / f"{RUN}.part"  # renamed into place: a run is done, or is done again
+    aside.write_text(json.dumps(about, indent=2) + "\n")
+    aside.replace(folder / RUN)
+    cases = cases_at(read_run(folder), "slice")
+    loss, area = weighted_log_loss(cases.labels, cases.probabilities), _areas(cases)[ANY]
+    print(
+        f"{name}, seed {seed}: weighted log loss {loss.value:.4f}, AUC any {area:.3f}; {about['slices_seen']:,} slices seen, "
+        f"{about['training_seconds']:.0f} s of training, {about['prediction_seconds']:.0f} s of prediction",
+        flush=True,
+    )
+
+
+# ------------------------------------------------------------------------------------------------ table
+def tabulate(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row of figures for each arm of which there are runs."""
+    done: dict[str, list[int]] = {}
+    for name in arms(given.slices_seen):
+        folders = (given.out / "runs" / name).glob(f"seed-*/{RUN}")
+        done[name] = sorted(int(path.parent.name.removeprefix("seed-")) for path in folders)
+    return [_figures(given, name, seeds, done[REFERENCE]) for name, seeds in done.items() if seeds]
+
+
+def _figures(given: argparse.Namespace, name: str, seeds: list[int], reference_seeds: list[int]) -> dict[str, Any]:
+    for seed in seeds:
+        is_done(given, name, seed)  # runs of other settings do not belong into one table
+    runs = [json.loads((folder_of(given, name, seed) / RUN).read_text()) for seed in seeds]
+    slices = [cases_at(read_run(folder_of(given, name, seed)), "slice") for seed in seeds]
+    scans = [cases_at(read_run(folder_of(given, name, seed)), "scan") for seed in seeds]
+    losses = [float(weighted_log_loss(cases.labels, cases.probabilities)[0] or math.nan) for cases in slices]
+    areas = [_areas(cases) for cases in slices]
+    row: dict[str, Any] = {
+        "arm": name,
+        "about": arms(given.slices_seen)[name].about,
+        "seeds": seeds,
+        "weighted_log_loss": float(np.mean(losses)),
+        "weighted_log_loss_of_seeds": losses,
+        "slice_auroc": {label: float(np.mean([area[label] for area in areas])) for label in LABELS},
+        "scan_auroc_any": float(np.mean([_areas(cases)[ANY] for cases in scans])),
+        "slices_seen": [each["slices_seen"] for each in runs],
+        "training_seconds": [each["training_seconds"] for each in runs],
+        "difference": None,
+    }
+    both = [seed for seed in seeds if seed in reference_seeds]
+    if name != REFERENCE and both:
+        row["difference"] = {"seeds": both, **_difference(given, name, both)}
+    return row
+
+
+def _difference(given: argparse.Namespace, name: str, seeds: list[int]) -> dict[str, float]:
+    """The arm's weighted log loss less the reference's: the mean over seeds, with an interval over patients.
+
+    The seeds' slices stand in one table, in which a patient has a slice once for each seed, in both arms. So the table's loss is
+    the mean of the seeds' losses, and the bootstrap, which draws patients, keeps all that is one patient's together.
+    """
+    evidence = {arm: [read_run(folder_of(given, arm, seed)) for seed in seeds] for arm in (name, REFERENCE)}
+    for mine, reference in zip(evidence[name], evidence[REFERENCE], strict=True):
+        check_same_cases(mine, reference, "slice")
+    cases = {arm: [cases_at(each, "slice") for each in found] for arm, found in evidence.items()}
+    labels, patients = (np.concatenate([getattr(each, what) for each in cases[name]]) for what in ("labels", "patients"))
+    first, second = (np.concatenate([each.probabilities for each in cases[arm]]) for arm in (name, REFERENCE))
+    table = compare_labels(labels, first, second, patients, replicates=REPLICATES)
+    found = table[table["metric"] == "weighted_log_loss"].iloc[0]
+    return {key: float(found[key]) for key in ("difference", "low", "high", "p_value")}
+
+
+def _areas(cases: LevelCases) -> dict[str, float]:
+    """AUROC of each label; NaN where it is undefined."""
+    values = [auroc(cases.labels[:, k], cases.probabilities[:, k]).value for k in range(len(LABELS))]
+    return {label: math.nan if value is None else value for label, value in zip(LABELS, values, strict=True)}
+
+
+def write_table(given: argparse.Namespace, rows: list[dict[str, Any]]) -> str:
+    """The table in Markdown, written into ``--out`` beside ``results.json``."""
+    caption = (
+        f"Weighted log loss of the slices of {HELD_OUT} held-out synthetic patients ({SLICES} slices each): mean over the seeds "
+        f"(and the best and the worst seed); {given.patients} patients to train on, {given.slices_seen:,} slices seen in every "
+        f"training, encoder {given.backbone} from scratch at {SIZE} pixels. Difference: the arm's loss less that of {REFERENCE} "
+        f"with the same seeds, mean over the seeds, and its 95 % interval by {REPLICATES:,} bootstrap samples of the patients, "
+        "in which all that is one patient's stays together, of all seeds. So the interval says what other patients would change "
+        "for these trained weights; what other seeds would change is seen in the range over the seeds alone, and of arms with "
+        "one seed it is not known. The intervals are not corrected for their number. AUC: area under the ROC curve, mean over "
+        "the seeds."
+    )
+    names = ("arm", "seeds", "weighted log loss", f"difference to {REFERENCE}", "AUC any", "scans' AUC any", *HEMORRHAGE_TYPES)
+    cells = [[*names, "slices seen", "training, s"], *([_cells(row) for row in rows])]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in cells]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    about = [f"- {row['arm']}: {row['about']}" for row in rows]
+    text = "\n".join([*lines, "", caption, "", *about, "", SYNTHETIC, ""])
+    (given.out / "table.md").write_text(text)
+    results = {"settings": settings_of(given), "caption": caption, "note": SYNTHETIC, "arms": rows}
+    (given.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    return text
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    losses, found = row["weighted_log_loss_of_seeds"], row["difference"]
+    spread = f" ({min(losses):.4f} to {max(losses):.4f})" if len(losses) > 1 else ""
+    areas = row["slice_auroc"]
+    return [
+        row["arm"],
+        " ".join(map(str, row["seeds"])),
+        f"{row['weighted_log_loss']:.4f}{spread}",
+        "" if found is None else f"{found['difference']:+.4f} ({found['low']:+.4f} to {found['high']:+.4f})",
+        f"{areas[ANY]:.3f}",
+        f"{row['scan_auroc_any']:.3f}",
+        *(f"{areas[label]:.3f}" for label in HEMORRHAGE_TYPES),
+        f"{np.mean(row['slices_seen']):,.0f}",
+        f"{np.mean(row['training_seconds']):.0f}",
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--arms", nargs="*", metavar="ARM", help=f"by default all: {', '.join(arms(1))}")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the five arms; of all others the first alone")
+    parser.add_argument("--slices-seen", type=int, default=48_000, help="in each training")
+    parser.add_argument("--patients", type=int, default=200, help="to train on")
+    parser.add_argument("--prevalence", type=float, default=0.5)
+    parser.add_argument("--noise", type=float, default=1.0)
+    parser.add_argument("--difficulty", type=float, default=0.3)
+    parser.add_argument("--backbone", default="test_byobnet", help="any of timm's with batch-norm and catavgmax pooling")
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--accelerator", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--only-table", action="store_true", help="of what is there")
+    given = parser.parse_args()
+    known = arms(given.slices_seen)
+    chosen = list(known) if given.arms is None else given.arms
+    if not set(chosen) <= set(known):
+        parser.error(f"--arms: {', '.join(sorted(set(chosen) - set(known)))}; there are {', '.join(known)}")
+    if not given.only_table:
+        torch.set_num_threads(given.threads)
+        logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        heads = make_heads(given)
+        for name in chosen:
+            for seed in given.seeds[:1] if known[name].once else given.seeds:
+                run(given, heads, name, seed)
+    rows = tabulate(given)
+    if rows:
+        print(write_table(given, rows))
+
+
+if __name__ == "__main__":
+    main()
