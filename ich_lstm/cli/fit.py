@@ -21,7 +21,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from ich_lstm.cli.audit import report_audit
 from ich_lstm.cli.console import DONE, console, progress_bar
-from ich_lstm.cli.logs import WandbMode, make_loggers
+from ich_lstm.cli.logs import WandbMode, check_logging, make_loggers
 from ich_lstm.cli.planning import plan_training, wants_plan
 from ich_lstm.cli.run_folder import run_folder, write_config
 from ich_lstm.cli.run_report import counts_in_words, evaluate_run, print_results, write_run_report
@@ -133,6 +133,8 @@ class _Training(LightningCLI):
                 expected="false: torch's conversion loses the activations in some of timm's layers",
                 todo="Set model.batch_norm=synchronized.",
             )
+        if _rank() == 0:
+            check_logging(wandb=config.wandb, tensorboard=config.tensorboard)
         self.stages = [Stage(**vars(stage)) for stage in config.stages or []] or [_only_stage(config)]
         self.start = None if config.checkpoint is None else adopt_checkpoint(Path(config.checkpoint), config, self.parser)
         config.trainer.precision = config.trainer.precision or best_precision(str(config.trainer.accelerator))

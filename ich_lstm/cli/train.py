@@ -34,6 +34,10 @@ Train a CNN-LSTM end to end on whole scans of head CT, and report on held-out pa
   --model.sequence lstm     or gru, or none for the 2D baseline
   --model.learning_rate 0.001   --model.encoder_learning_rate 0.0001
   --trainer.max_epochs 8    --trainer.devices 2   --trainer.precision bf16-mixed
+  --model.slices_per_chunk 32    train whole scans in the memory of so many slices; auto: as many as fit
+  --plan                    only say how many slices fit into this device's memory, found by trying
+  --wandb offline           or online: log to Weights & Biases too; its files lie in private/
+  --tensorboard true        log for TensorBoard too (pip install tensorboard); likewise in private/
   --seed_everything 1       seed of everything random
   --phantom.patients 100    (with --phantom.seed, .slices, .size ...) make synthetic heads and train on them
 

@@ -1,5 +1,6 @@
 """ich-train --config finetune: going on with a model that is there."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -67,7 +68,7 @@ class TestFinetune:
             states.append(ScanClassifier.load(folder / "checkpoints/best.ckpt").model.state_dict())
         moved = [
             {name.split(".")[2] for name in new if name.startswith("encoder.network") and not torch.equal(new[name], old[name])}
-            for old, new in zip(states, states[1:], strict=False)
+            for old, new in itertools.pairwise(states)
         ]
         assert moved[0] == set()
         assert moved[1] == {"layer3", "layer4"}
@@ -89,7 +90,9 @@ class TestFinetune:
             assert key.split("=")[0].removeprefix("--") in error
         assert not (tmp_path / "run").exists()
 
-    def test_no_such_checkpoint(self, phantom: Path, scan_table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_no_such_checkpoint(
+        self, phantom: Path, scan_table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         assert finetune(tmp_path / "none", phantom, scan_table, tmp_path / "run") == 1
         assert "[missing_checkpoint]" in capsys.readouterr().err
 
@@ -97,7 +100,9 @@ class TestFinetune:
 def test_cq500_by_three_readers(start: Path, tmp_path: Path) -> None:
     """Scan labels alone, by majority, of a phantom in CQ500's layout."""
     root = tmp_path / "cq500"
-    assert phantom_command.main(["--layout", "cq500", "--patients", "6", "--slices", "8", "--size", "64", "--out", str(root)]) == 0
+    assert (
+        phantom_command.main(["--layout", "cq500", "--patients", "6", "--slices", "8", "--size", "64", "--out", str(root)]) == 0
+    )
     assert finetune(start, root, root / "reads.csv", tmp_path / "run") == 0
     results = json.loads((tmp_path / "run/results.json").read_text())
     assert sum(part["scans"] for part in results["counts"].values()) == 6
