@@ -250,7 +250,6 @@ def browse(page: Path, profile: Path, width: int = 1400) -> tuple[dict, str]:
     return json.loads(html_text.unescape(found[1])), console
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on the path")
 class TestOperatingPoint:
     def test_marks_stand_where_the_thresholds_are(self, make_prediction):
         thresholds = np.array([np.nan, 0.1, 0.2, 0.3, 0.4, 0.5])
@@ -272,6 +271,7 @@ class TestOperatingPoint:
         assert "called" not in page.text
 
 
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on the path")
 class TestInBrowser:
     def test_keys_wheel_curve_and_clicks_move_the_selection(self, make_prediction, tmp_path):
         page = tmp_path / "page.html"
