@@ -1,6 +1,8 @@
 """What a training logs beside its CSV: where the files lie, and what they do not say."""
 
+import importlib.util
 import os
+import runpy
 import socket
 import subprocess
 import sys
@@ -8,8 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.utilities import rank_zero_only
 
-from ich_lstm.cli import train
+from ich_lstm.cli import logs, train
+from ich_lstm.cli.logs import check_logging, make_loggers
+from ich_lstm.errors import ConfigError
 
 HOST = "canary-host"
 WORDS = (HOST, "canary-user", "canary-home", "canary-here", "--phantom.patients", sys.executable, str(Path(__file__).parent))
@@ -82,19 +88,17 @@ def records(folder: Path) -> list[Path]:
 class TestWandbOffline:
     def test_every_stage_is_a_run_with_all_its_values(self, run: Path) -> None:
         first, second = (path.read_bytes() for path in records(run / "private"))
-        assert b"run warm-up" not in second
         assert b"run 1-warm-up" in first
+        assert b"run 1-warm-up" not in second
         for content in (first, second):
             assert b"val/loss" in content
             assert b"resnet10t" in content  # the configuration
-            assert b"exit" not in content or b"_wandb" in content
 
     def test_all_its_files_are_private(self, run: Path, machine: Path) -> None:
-        private = {path for path in written(machine.parent) if "private" in path.relative_to(machine.parent).parts}
-        others = [path for path in written(machine.parent) if path not in private]
-        assert len(records(run / "private")) == 2
-        assert [path for path in others if "wandb" in str(path)] == []
         assert [path.name for path in machine.iterdir()] == ["run"]
+        everywhere = [path for path in machine.parent.rglob("*") if "wandb" in path.name]
+        assert everywhere != []
+        assert [path for path in everywhere if run / "private" not in path.parents] == []
 
     def test_nothing_shareable_knows_the_machine(self, run: Path) -> None:
         for path in written(run):
@@ -122,3 +126,84 @@ class TestWandbOffline:
         """Otherwise it looks up a server as it starts; its own log is all that shows from outside whether it would."""
         (log,) = (run / "private/wandb/cache").rglob("core-debug-*.log")
         assert '"disable-analytics":true' in log.read_text()
+
+
+class TestWandbOnline:
+    def test_without_a_key_stops_before_any_work(self, machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert train.main(["--config=demo", "--out=online", "--wandb=online"]) == 2
+        assert "[no_api_key]" in capsys.readouterr().err
+        assert not (machine / "online").exists()
+
+    def test_is_not_asked_for_on_the_terminal(self, machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for stream in ("stdin", "stdout", "stderr"):
+            monkeypatch.setattr(getattr(sys, stream), "isatty", lambda: True, raising=False)
+        monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
+        monkeypatch.setattr("getpass.getpass", lambda *_: pytest.fail("asked"))
+        with pytest.raises(ConfigError, match="no_api_key"):
+            check_logging(wandb="online", tensorboard=False)
+
+    @pytest.mark.parametrize("mode", ["offline", "online"])
+    def test_a_key_is_found(self, mode: str, machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WANDB_API_KEY", 40 * "a")
+        monkeypatch.setenv("WANDB_MODE", mode)  # the command line's word counts
+        before = wandb_variables()
+        check_logging(wandb="online", tensorboard=False)
+        assert wandb_variables() == before
+        assert [path for path in (machine.parent / "canary-home").rglob("*") if "wandb" in path.name] == []
+
+
+class TestTensorBoard:
+    def test_what_is_missing_is_named_before_any_work(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        find = importlib.util.find_spec
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if "tensorboard" in name else find(name, *more))
+        assert train.main(["--config=demo", f"--out={tmp_path}/run", "--tensorboard=true"]) == 2
+        assert "pip install tensorboard" in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
+
+    def test_its_files_are_private(self, tmp_path: Path) -> None:
+        pytest.importorskip("tensorboard", reason="the extra 'tensorboard' is not installed")
+        for place in (tmp_path / "stages/1-warm-up", tmp_path):
+            _, logger = make_loggers(None, place, tmp_path / "private", wandb=None, tensorboard=True)
+            logger.log_metrics({"val/loss": 0.5}, step=1)
+            logger.finalize("success")
+        events = {path.parent.relative_to(tmp_path).as_posix() for path in written(tmp_path) if b"val/loss" in path.read_bytes()}
+        assert events == {"private/tensorboard", "private/tensorboard/stages/1-warm-up"}
+
+
+class TestMakeLoggers:
+    @pytest.mark.parametrize("given", [None, True, False])
+    def test_the_csv_is_always_written(self, given: bool | None, tmp_path: Path) -> None:
+        (logger,) = make_loggers(given, tmp_path, tmp_path / "private", wandb=None, tensorboard=False)
+        logger.log_metrics({"val/loss": 0.5})
+        logger.save()
+        assert (tmp_path / "metrics.csv").read_text().startswith("step,val/loss")
+
+    @pytest.mark.parametrize("in_a_list", [False, True])
+    def test_a_user_s_logger_is_kept(self, in_a_list: bool, tmp_path: Path) -> None:
+        mine = CSVLogger(tmp_path / "mine")
+        given: Logger | list[Logger] = [mine] if in_a_list else mine
+        loggers = make_loggers(given, tmp_path, tmp_path / "private", wandb="offline", tensorboard=False)
+        assert loggers[0].save_dir == str(tmp_path)
+        assert loggers[-1] is mine
+        assert len(loggers) == 3
+
+    def test_only_the_first_process_logs_to_wandb(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(rank_zero_only, "rank", 1)
+        _, logger = make_loggers(None, tmp_path, tmp_path / "private", wandb="offline", tensorboard=False)
+        before = wandb_variables()
+        _ = logger.experiment
+        logger.log_metrics({"val/loss": 0.5})
+        logger.finalize("success")
+        assert written(tmp_path) == []
+        assert wandb_variables() == before
+
+
+def test_wandb_is_imported_only_if_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)  # cannot be imported
+    module = runpy.run_path(logs.__file__)
+    module["check_logging"](wandb=None, tensorboard=False)
+    module["make_loggers"](None, tmp_path, tmp_path / "private", wandb=None, tensorboard=False)
+    with pytest.raises(ImportError):
+        module["check_logging"](wandb="online", tensorboard=False)
