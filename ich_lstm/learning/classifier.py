@@ -231,6 +231,14 @@ class ScanClassifier(LightningModule):
             return
         if isinstance(data, ScanDataModule):
             data.preprocessing.check_windows(self.model.settings["windows"])
+            if self.model.neighbours and data.batching["slices_per_sample"] and data.batching["sample"] != "adjacent":
+                raise ConfigError(
+                    "no_neighbours",
+                    where="model.neighbours, data.sample",
+                    got=f"{self.model.neighbours}, and samples of {data.batching['sample']} slices",
+                    expected="samples in which a slice's neighbours are those of its scan",
+                    todo="Set data.sample=adjacent, or data.slices_per_sample=null for whole scans.",
+                )
             if self.preprocessing not in (None, data.preprocessing):
                 raise ConfigError(
                     "other_preprocessing",

@@ -119,6 +119,12 @@ class TestStages:
         assert components[0].abs().max() > 0
         assert float(classifier.model.reducer.explained) > 0.2
 
+    def test_neighbours_of_random_slices_are_none(self, train) -> None:
+        stage = Stage(name="2d", head="skip", max_epochs=1, data={"slices_per_sample": 2, "sample": "every"})
+        with pytest.raises(ConfigError) as caught:
+            train([stage], neighbours=1)
+        assert caught.value.code == "no_neighbours"
+
     def test_no_stage(self, train) -> None:
         with pytest.raises(ConfigError):
             train([])

@@ -122,7 +122,7 @@ class TestChunks:
     @pytest.mark.parametrize("lengths", [[1], [512], [1, 1, 3]])
     def test_scans_of_any_length_train(self, lengths: list[int]) -> None:
         samples = [make_sample(length, size=40) for length in lengths]
-        gradients = step(training(16), pack_scans(samples))
+        gradients = step(training(16).float(), pack_scans(samples))
         assert all(gradient.isfinite().all() for gradient in gradients.values())
 
     def test_only_a_chunk_is_kept(self) -> None:
