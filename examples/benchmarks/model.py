@@ -7,7 +7,7 @@ The first measures a training step (forward and backward, the LSTM included, no 
 Memory is the peak above the idle model, which has seen one small batch, in a fresh process per point: resident memory on a CPU
 (Linux), torch's own account on a GPU. Gradients and the batch are in it. Beside it stands what is kept of the encoder alone: the
 tensors that autograd saves, the features, and the activations of the one chunk that is alive in the backward pass. Times are
-medians of interleaved rounds in one process: the same chunks recomputed and kept; scans of unlike lengths, and one as long as all.
+medians of interleaved rounds in one process: the same chunks recomputed and kept; scans of unlike lengths, and a single one.
 
 The second trains with Lightning from a cache of synthetic heads that it makes and removes, without recomputation, beside the
 training step of timm's bare encoder on the same number of slices: eager and compiled, bf16, channels-last.

@@ -159,14 +159,16 @@ class _Recomputed(torch.autograd.Function):
                 with torch.enable_grad(), torch.autocast(**ctx.precision), held_statistics(ctx.normalizing):
                     rows = ctx.function(chunk)
             parts = torch.autograd.grad(rows, ctx.trained, gradient[chunk], allow_unused=True)
-            if not sums:
-                sums = list(parts)
-                continue
-            is_owned = i < len(ctx.places) - 2  # a first part may share its memory with another
-            for j, part in enumerate(parts):
-                before = sums[j]
-                if before is None:
-                    sums[j] = None if part is None else part.clone()
-                elif part is not None:
-                    sums[j] = before.add_(part) if is_owned else before + part
+            # A first part may share its memory with another, so the second is not added in place.
+            sums = _added(sums, parts, in_place=i < len(ctx.places) - 2) if sums else list(parts)
+            del rows, parts  # or they would live on beside the next chunk
         return (None, None, None, *sums)
+
+
+def _added(sums: list[Tensor | None], parts: Sequence[Tensor | None], *, in_place: bool) -> list[Tensor | None]:
+    for i, (before, part) in enumerate(zip(list(sums), parts, strict=True)):
+        if before is None:
+            sums[i] = None if part is None else part.clone()
+        elif part is not None:
+            sums[i] = before.add_(part) if in_place else before + part
+    return sums
