@@ -171,20 +171,44 @@ def _measure_in_child(settings: dict[str, Any], trial: Trial, precision: str) ->
     child.start()
     sending.close()
     try:
-        return int(receiving.recv())
-    except EOFError:  # it was ended, most likely for its memory
-        return None
-    finally:
+        answer: int | str | None = receiving.recv()
+    except EOFError:
         child.join()
+        # A signal ended it, most likely for its memory; any other end is something that it has said on the way.
+        answer = None if (child.exitcode or 0) < 0 else f"the process ended with code {child.exitcode}"
+    child.join()
+    if isinstance(answer, str):
+        raise ConfigError(
+            "trial_failed",
+            where=f"{trial.slices} slices of {trial.size} x {trial.size}",
+            got=answer,
+            expected="a training step",
+            todo="Check the backbone and the size of the input.",
+        )
+    return answer
 
 
 def _child(connection: Connection, settings: dict[str, Any], trial: Trial, precision: str) -> None:
+    """Send the peak of this process in bytes; None if the memory was too small; otherwise what went wrong."""
     try:
         _step(settings, trial, torch.device("cpu"), precision)
-    except (MemoryError, RuntimeError):  # torch's allocator: "not enough memory"
-        return
-    # In KiB on Linux, in bytes on macOS.
-    connection.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+        connection.send(_peak_memory())
+    except MemoryError:
+        connection.send(None)
+    except Exception as error:
+        # torch's allocator: "can't allocate memory" or "not enough memory"; its kernels: "std::bad_alloc".
+        is_memory = isinstance(error, RuntimeError) and any(word in str(error) for word in ("memory", "alloc"))
+        connection.send(None if is_memory else f"{type(error).__name__}: {str(error).splitlines()[0]}")
+
+
+def _peak_memory() -> int:
+    """Of this process, in bytes."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # getrusage's is never below what the process had that started this one
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) * 1024
+    # In KiB, but in bytes on macOS.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _step(settings: dict[str, Any], trial: Trial, device: torch.device, precision: str) -> None:

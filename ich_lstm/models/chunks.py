@@ -1,12 +1,13 @@
 """Running the encoder chunk by chunk, so that the memory of training is that of one chunk, with exact gradients."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
 
 
 def batch_norms(module: nn.Module) -> list[_BatchNorm]:
@@ -80,27 +81,94 @@ def strided_places(count: int, slices_per_chunk: int, device: torch.device) -> l
 
 
 def run_in_chunks(
-    function: Callable[[Tensor], Tensor], places: Sequence[Tensor], *, recompute: bool, normalizing: Sequence[_BatchNorm] = ()
+    function: Callable[[Tensor], Tensor],
+    places: Sequence[Tensor],
+    *,
+    recompute: bool,
+    trained: Sequence[Tensor] = (),
+    normalizing: Sequence[_BatchNorm] = (),
 ) -> Tensor:
     """Apply a function to each chunk, and put the rows back in the order of the batch.
 
     Args:
-        function: From places ``(m,)`` to rows ``(m, d)``; what it computes from inside itself gets its gradients too.
+        function: From places ``(m,)`` to rows ``(m, d)``.
         places: Of each chunk; together every place of the batch once.
-        recompute: Keep no activations of a chunk for the backward pass, but compute them again there (`torch.utils.checkpoint`).
+        recompute: Keep no activations of a chunk for the backward pass, but compute them again there.
+        trained: Tensors inside the function that get gradients, if it is computed again; without that, all that want them do.
         normalizing: Batch-norm layers whose running statistics the recomputation must not touch.
 
     Returns:
         ``(n, d)``.
     """
-
-    def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
-        return nullcontext(), held_statistics(normalizing)
-
     if recompute:
-        rows = [checkpoint(function, chunk, use_reentrant=False, context_fn=contexts) for chunk in places]
-    else:
-        rows = [function(chunk) for chunk in places]
+        return _Recomputed.apply(function, places, normalizing, *trained)
+    rows = [function(chunk) for chunk in places]
     if len(rows) == 1:
         return rows[0]
     return torch.cat(rows)[torch.cat(list(places)).argsort()]
+
+
+class _Recomputed(torch.autograd.Function):
+    """All chunks as one node of the graph, which computes each again in the backward pass, from the last to the first.
+
+    `torch.utils.checkpoint` would keep every chunk's graph, a thousand small objects, until its turn comes. On a CPU they lie
+    between the large blocks of the activations, which then find no place that is free: the heap grew with every chunk.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        function: Callable[[Tensor], Tensor],
+        places: Sequence[Tensor],
+        normalizing: Sequence[_BatchNorm],
+        *trained: Tensor,
+    ) -> Tensor:
+        device = places[0].device
+        ctx.function, ctx.places, ctx.normalizing, ctx.trained = function, places, normalizing, trained
+        ctx.precision = {
+            "device_type": device.type,
+            "dtype": torch.get_autocast_dtype(device.type),
+            "enabled": torch.is_autocast_enabled(device.type),
+        }
+        # What outlives a chunk has its place before the first one, for the same reason.
+        ctx.random = torch.get_rng_state().repeat(len(places), 1)  # (chunks, bytes)
+        ctx.device_random = []
+        rows = None
+        for chunk, state in zip(places, ctx.random, strict=True):
+            state.copy_(torch.get_rng_state())
+            if device.type == "cuda":
+                ctx.device_random.append(torch.cuda.get_rng_state(device))
+            of_chunk = function(chunk)  # (m, d)
+            if rows is None:
+                rows = of_chunk.new_empty(sum(len(other) for other in places), of_chunk.shape[1])
+            rows[chunk] = of_chunk
+        torch.clear_autocast_cache()  # releases of torch kept weights that were cast where nothing is recorded
+        return rows
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # torch's takes any
+        device = gradient.device
+        sums: list[Tensor | None] = []
+        for i in reversed(range(len(ctx.places))):
+            chunk = ctx.places[i]
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                torch.set_rng_state(ctx.random[i].clone())
+                if device.type == "cuda":
+                    torch.cuda.set_rng_state(ctx.device_random[i], device)
+                with torch.enable_grad(), torch.autocast(**ctx.precision), held_statistics(ctx.normalizing):
+                    rows = ctx.function(chunk)
+            parts = torch.autograd.grad(rows, ctx.trained, gradient[chunk], allow_unused=True)
+            # A first part may share its memory with another, so the second is not added in place.
+            sums = _added(sums, parts, in_place=i < len(ctx.places) - 2) if sums else list(parts)
+            del rows, parts  # or they would live on beside the next chunk
+        return (None, None, None, *sums)
+
+
+def _added(sums: list[Tensor | None], parts: Sequence[Tensor | None], *, in_place: bool) -> list[Tensor | None]:
+    for i, (before, part) in enumerate(zip(list(sums), parts, strict=True)):
+        if before is None:
+            sums[i] = None if part is None else part.clone()
+        elif part is not None:
+            sums[i] = before.add_(part) if in_place else before + part
+    return sums

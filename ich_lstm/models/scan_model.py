@@ -263,10 +263,12 @@ class ScanModel(nn.Module):
                 features = run_in_chunks(features_of, torch.arange(len(hu), device=hu.device).split(size), recompute=False)
         else:
             size = self.slices_per_chunk or len(hu)
+            inside = (hu, *self.windows.parameters(), *self.encoder.parameters())
             features = run_in_chunks(
                 features_of,
                 strided_places(len(hu), size, hu.device),
                 recompute=self.slices_per_chunk is not None,
+                trained=[tensor for tensor in inside if tensor.requires_grad],
                 normalizing=batch_norms(self.encoder),
             )
         return features.to(torch.promote_types(features.dtype, torch.float32))

@@ -1,13 +1,16 @@
 """What fits into memory, on devices whose needs are known."""
 
+import multiprocessing
 from typing import Any
 
 import pytest
 import torch
+from fabricated import TINY
 
 from ich_lstm import ScanClassifier, ScanDataModule
 from ich_lstm.errors import ConfigError
-from ich_lstm.learning.planner import MOST_SLICES, SPARE, MemoryPlan, Trial, _measure, plan_memory
+from ich_lstm.learning import planner
+from ich_lstm.learning.planner import MOST_SLICES, SPARE, MemoryPlan, Trial, _child, _measure, plan_memory
 
 CPU = torch.device("cpu")
 BASE, PER_SLICE, PER_KEPT = 100, 10, 0.2
@@ -60,11 +63,53 @@ class TestPlan:
         assert caught.value.code == "no_room"
 
 
-def test_a_real_trial_is_a_process_of_its_own() -> None:
-    settings = {"backbone": "resnet10t", "hidden_size": 8, "reduction": "pca", "reduced_features": 4}
-    needed = _measure(settings, Trial(8, 4, 32), CPU, "32-true")
-    assert needed is not None
-    assert 100 * 2**20 < needed < 8 * 2**30
+class Answers(list):
+    """The parent's end of a pipe."""
+
+    send = list.append
+
+
+class TestTrial:
+    def test_is_a_process_of_its_own(self) -> None:
+        """What this one holds does not count."""
+        held = b"x" * (3 * 2**29)
+        settings = {"backbone": "resnet10t", "hidden_size": 8, "reduction": "pca", "reduced_features": 4}
+        needed = _measure(settings, Trial(8, 4, 32), CPU, "32-true")
+        assert needed is not None
+        assert 100 * 2**20 < needed < len(held)
+
+    def test_too_large_does_not_fit(self) -> None:
+        answers = Answers()
+        _child(answers, TINY, Trial(10**9, None, 4096), "32-true")
+        assert answers == [None]
+
+    def test_what_fails_for_another_reason_is_told(self) -> None:
+        """One slice of 32 x 32 leaves batch-norm one value, which torch refuses."""
+        answers = Answers()
+        _child(answers, TINY, Trial(1, None, 32), "32-true")
+        assert answers[0].startswith("ValueError: Expected more than 1 value per channel")
+
+    @pytest.mark.parametrize("code", [-9, 1])
+    def test_that_ends_without_a_word(self, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Killed, it did not fit; otherwise nobody knows."""
+
+        class Context:
+            Pipe = staticmethod(multiprocessing.Pipe)
+
+            class Process:
+                exitcode = code
+
+                def __init__(self, **_: Any) -> None: ...
+                def start(self) -> None: ...
+                def join(self) -> None: ...
+
+        monkeypatch.setattr(planner.multiprocessing, "get_context", lambda _: Context)
+        if code < 0:
+            assert _measure({}, Trial(1, None, 32), CPU, "32-true") is None
+            return
+        with pytest.raises(ConfigError) as caught:
+            _measure({}, Trial(1, None, 32), CPU, "32-true")
+        assert caught.value.code == "trial_failed"
 
 
 def test_auto_is_for_the_command_alone() -> None:

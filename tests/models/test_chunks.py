@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from fabricated import make_model, make_sample
+from timm.layers import DropPath
 
 from ich_lstm import ScanModel
 from ich_lstm.data.batch import ScanBatch, pack_scans
@@ -72,10 +73,59 @@ class TestGradients:
         for name, value in statistics(kept).items():
             assert torch.equal(statistics(model)[name], value), name
 
+    def test_of_the_input(self, batch: ScanBatch) -> None:
+        """HU that want gradients get them, and the same ones."""
+        gradients = []
+        for chunk in (None, 4):
+            hu = batch.hu.double().requires_grad_()
+            training(chunk, batch_norm="frozen")(hu, batch.lengths, batch.positions_mm).slice_logits.square().sum().backward()
+            gradients.append(hu.grad)
+        torch.testing.assert_close(gradients[1], gradients[0], rtol=EXACT, atol=EXACT)
+        assert gradients[0].abs().max() > 0
+
+    def test_with_dropout_the_same_is_drawn_again(self, batch: ScanBatch) -> None:
+        """By the encoder's stochastic depth, once kept and once computed again; and the generator goes on where it was."""
+        places, results = strided_places(17, 5, torch.device("cpu")), []
+        for recompute in (False, True):
+            model = training(5)
+            block = model.encoder.network.layer1[0]
+            block.drop_path = DropPath(0.5)
+            torch.nn.init.ones_(block.bn2.weight)  # timm begins at 0, where dropping changes nothing
+            torch.manual_seed(0)
+            function = model._features_of(batch.hu, batch.lengths, batch.draws)
+            features = run_in_chunks(function, places, recompute=recompute, trained=list(model.encoder.parameters()))
+            drawn = torch.rand(1)
+            features.square().sum().backward()
+            results.append([features, drawn, *(p.grad for p in model.encoder.parameters())])
+        for kept, again in zip(*results, strict=True):
+            assert torch.equal(kept, again)
+
+    def test_in_bfloat16_are_near_the_whole_ones(self, batch: ScanBatch) -> None:
+        """Weights that were cast where nothing was recorded do not stay in autocast's cache, and chunks are summed in float32."""
+        exact = step(training(batch_norm="frozen"), batch)
+        model = training(4, batch_norm="frozen").float()
+        with torch.autocast("cpu", torch.bfloat16):
+            first = model.encode(batch.hu, batch.lengths)
+            again = model.encoder(model.windows(batch.hu))
+        again.square().sum().backward()
+        assert model.encoder.network.conv1[0].weight.grad.abs().max() > 0
+        torch.testing.assert_close(first, again.float(), rtol=0.05, atol=0.05)
+        with torch.autocast("cpu", torch.bfloat16):
+            got = step(model, batch)
+        name = "encoder.network.layer4.0.bn2.weight"
+        assert torch.nn.functional.cosine_similarity(got[name].double().flatten(), exact[name].flatten(), dim=0) > 0.99
+
 
 class TestStatistics:
     @pytest.mark.parametrize(
-        "changes", [{"slices_per_chunk": 17}, {"checkpoint_blocks": True}, {"slices_per_chunk": 500}], ids=str
+        "changes",
+        [
+            {"slices_per_chunk": 17},
+            {"checkpoint_blocks": True},
+            {"slices_per_chunk": 500},
+            {"slices_per_chunk": 17, "checkpoint_blocks": True},
+        ],
+        ids=str,
     )
     def test_are_those_of_plain_training(self, changes: dict, batch: ScanBatch) -> None:
         plain, other = training(), training(**changes)
@@ -116,7 +166,8 @@ class TestChunks:
     @pytest.mark.parametrize("recompute", [True, False])
     def test_rows_come_back_in_order(self, recompute: bool) -> None:
         x = torch.randn(11, 3, requires_grad=True)
-        rows = run_in_chunks(lambda places: x[places] * 2, strided_places(11, 4, x.device), recompute=recompute)
+        function = lambda places: x[places] * 2  # noqa: E731
+        rows = run_in_chunks(function, strided_places(11, 4, x.device), recompute=recompute, trained=[x])
         assert torch.equal(rows, x * 2)
 
     @pytest.mark.parametrize("lengths", [[1], [512], [1, 1, 3]])
