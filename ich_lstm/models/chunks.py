@@ -133,13 +133,13 @@ class _Recomputed(torch.autograd.Function):
         # What outlives a chunk has its place before the first one, for the same reason.
         ctx.random = torch.get_rng_state().repeat(len(places), 1)  # (chunks, bytes)
         ctx.device_random = []
-        rows = None
-        for chunk, state in zip(places, ctx.random, strict=True):
+        rows = torch.empty(0)
+        for number, (chunk, state) in enumerate(zip(places, ctx.random, strict=True)):
             state.copy_(torch.get_rng_state())
             if device.type == "cuda":
                 ctx.device_random.append(torch.cuda.get_rng_state(device))
             of_chunk = function(chunk)  # (m, d)
-            if rows is None:
+            if number == 0:  # only now is known how long and of which type a row is
                 rows = of_chunk.new_empty(sum(len(other) for other in places), of_chunk.shape[1])
             rows[chunk] = of_chunk
         torch.clear_autocast_cache()  # releases of torch kept weights that were cast where nothing is recorded
@@ -147,7 +147,7 @@ class _Recomputed(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]  # torch's takes any
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         device = gradient.device
         sums: list[Tensor | None] = []
         for i in reversed(range(len(ctx.places))):
