@@ -10,6 +10,7 @@ import numpy as np
 
 from ich_lstm.labels import LABELS
 from ich_lstm.scan import Note, Slab
+from ich_lstm.views.explanation import Explanation
 from ich_lstm.views.look import LABEL_NAMES, RESEARCH_USE, millimetres, percent
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class ScanPrediction:
             of them, with the probabilities of its slab.
         calibrated: Corrected probabilities, beside those of the model; None if nothing was fitted.
         operating_point: Where labels are called positive; None if nothing was chosen.
+        explanation: Heat maps, and what each slice contributes; None if the model was not asked.
     """
 
     slice_probabilities: np.ndarray
@@ -105,6 +107,7 @@ class ScanPrediction:
     slabs: tuple[Slab, ...] = ()
     calibrated: CalibratedProbabilities | None = None
     operating_point: OperatingPoint | None = None
+    explanation: Explanation | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         count = len(self.slice_ids)
@@ -120,6 +123,8 @@ class ScanPrediction:
             raise ValueError(f"ScanPrediction.spacing_mm: {self.spacing_mm}, expected slice, row and column spacing in mm")
         if self.slabs and len(self.slabs) != count:
             raise ValueError(f"ScanPrediction.slabs: {len(self.slabs)}, expected one per slice, or none at all")
+        if self.explanation is not None and len(self.explanation) != count:
+            raise ValueError(f"ScanPrediction.explanation: of {len(self.explanation)} slices, expected {count}")
         if self.hu.dtype != np.int16 or self.hu.ndim != 3 or len(self.hu) != count or 0 in self.hu.shape:
             raise ValueError(f"ScanPrediction.hu: {self.hu.dtype} {self.hu.shape}, expected int16 ({count}, h, w)")
 
