@@ -48,7 +48,6 @@ UNDETERMINED = Concept("373068000", "SCT", "Undetermined")
 
 PROBABILITY = Concept("122157", "DCM", "Probability")
 NO_UNITS = Concept("1", "UCUM", "no units")
-ARTIFICIAL_INTELLIGENCE = Concept("123110", "DCM", "Artificial Intelligence")
 CT = Concept("25045-6", "LN", "CT unspecified body region")
 """The only computed tomography without contrast of CID 100."""
 

@@ -12,6 +12,8 @@ import numpy as np
 from ich_lstm.errors import ConfigError, SeriesError
 from ich_lstm.labels import LABELS
 from ich_lstm.reading import Series, SliceHeader, read_identity, short_uid
+from ich_lstm.reading.frames import FRAME_MARK
+from ich_lstm.reading.identity import DEIDENTIFICATION, LOSSY, PATIENT, PATIENT_STUDY, STUDY
 from ich_lstm.results import dicom_codes as codes
 from ich_lstm.results.dicom_picture import draw_summary, key_slices
 from ich_lstm.scan import Scan
@@ -35,7 +37,6 @@ NO_DATE = "19000101"
 """Content Date is Type 1, and de-identified sources may have no date at all. The day of the run would make another report
 every day; this one cannot be taken for a real one, and the report says so."""
 
-FRAME_MARK = "#"
 _NAMESPACE = UUID("5f0c9f7e-6f0b-5d0e-9a43-2b1d7e6a8c14")
 
 
@@ -100,7 +101,7 @@ def write_dicom(prediction: ScanPrediction, scan: Scan, series: Series | None, f
 
     Example:
         >>> write_dicom(prediction, scan, choose_series(study).series, Path("dicom"))  # doctest: +SKIP
-        [PosixPath('dicom/5b0c….sr.dcm'), PosixPath('dicom/5b0c….sc.dcm')]
+        [PosixPath('dicom/7f3a19c04be2d851-sr.dcm'), PosixPath('dicom/7f3a19c04be2d851-sc.dcm')]
     """
     check_dicom_out()
     source = _describe_source(prediction, scan, series)
@@ -238,8 +239,6 @@ def _finish(data_set: "Dataset", source: _Source) -> "Dataset":
     """The patient and the study of the source; and nothing that tells when, or by which highdicom, it was made."""
     from highdicom import ContributingEquipment
 
-    from ich_lstm.reading.identity import DEIDENTIFICATION, PATIENT, PATIENT_STUDY, STUDY
-
     for keyword in (*PATIENT, *DEIDENTIFICATION, *STUDY, *PATIENT_STUDY):
         if keyword in source.identity:
             setattr(data_set, keyword, source.identity[keyword].value)
@@ -332,12 +331,8 @@ def _make_group(prediction: ScanPrediction, source: _Source, k: int) -> "Measure
         tracking_identifier=sr.TrackingIdentifier(uid=source.uid(f"tracking {label}"), identifier=label),
         finding_type=_coded(codes.FINDINGS[label]),
         finding_sites=[sr.FindingSite(_coded(codes.SITES[label]))],
-        algorithm_id=sr.AlgorithmIdentification(
-            MANUFACTURER,
-            library_version(),
-            parameters=_parameters(prediction, k),
-            family=_coded(codes.ARTIFICIAL_INTELLIGENCE),
-        ),
+        # Without a family: readers take its code for one more evaluation of the finding.
+        algorithm_id=sr.AlgorithmIdentification(MANUFACTURER, library_version(), parameters=_parameters(prediction, k)),
         measurements=[sr.Measurement(_coded(codes.PROBABILITY), float(prediction.scan_probabilities[k]), _coded(codes.NO_UNITS))],
         qualitative_evaluations=[sr.QualitativeEvaluation(_coded(codes.PRESENCE), _coded(call))],
         source_images=[
@@ -397,15 +392,13 @@ def _make_picture(prediction: ScanPrediction, source: _Source) -> "Dataset":
         study_instance_uid=source.identity.StudyInstanceUID,
         **_common(prediction, source, "picture", PICTURE_SERIES),
     )
-    picture.PatientOrientation = None  # of a page with several slices on it
+    picture.PatientOrientation = []  # of a page with several slices on it
     picture.BodyPartExamined = "HEAD"  # which has no left one and right one, so that Laterality is not asked for
     picture.ConversionType = "WSD"
     picture.BurnedInAnnotation = "NO"  # nothing that tells who it is, or when (PS3.3 C.7.6.1.1)
     picture.ImageComments = RESEARCH_USE
     picture.DerivationDescription = f"Summary of a prediction by {MANUFACTURER}"
     if source.identity.get("LossyImageCompression") == "01" and not burned_in:  # once lossy, always lossy (C.7.6.1.1.5)
-        from ich_lstm.reading.identity import LOSSY
-
         for keyword in LOSSY:
             if keyword in source.identity:
                 setattr(picture, keyword, source.identity[keyword].value)
