@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -37,6 +38,7 @@ NO_DATE = "19000101"
 """Content Date is Type 1, and de-identified sources may have no date at all. The day of the run would make another report
 every day; this one cannot be taken for a real one, and the report says so."""
 
+MAX_UID_LENGTH = 64
 _NAMESPACE = UUID("5f0c9f7e-6f0b-5d0e-9a43-2b1d7e6a8c14")
 
 
@@ -155,11 +157,12 @@ def _describe_source(prediction: ScanPrediction, scan: Scan, series: Series | No
 
 
 def _check_uids(name: str, headers: Sequence[SliceHeader]) -> None:
-    from pydicom.uid import UID, UID_dictionary
+    from pydicom.uid import RE_VALID_UID, UID_dictionary
 
     for header in headers:
         uids = (header.study_uid, header.series_uid, _refer(header).sop_uid)
-        if not all(uid and UID(uid).is_valid for uid in uids) or header.sop_class_uid not in UID_dictionary:
+        valid = all(len(uid) <= MAX_UID_LENGTH and re.fullmatch(RE_VALID_UID, uid) for uid in uids)
+        if not valid or header.sop_class_uid not in UID_dictionary:
             raise SeriesError(
                 "no_uid",
                 where=name,
@@ -310,7 +313,7 @@ def _make_library(source: _Source) -> "Any":
     group.ContentSequence = ContentSequence(
         [
             ImageContentItem(
-                _coded(codes.SOURCE), image.sop_class, image.sop_uid, image.frames or None, relationship_type=contains
+                _coded(codes.SOURCE), image.sop_class, image.sop_uid, list(image.frames) or None, relationship_type=contains
             )
             for image in source.instances
         ]
@@ -336,7 +339,7 @@ def _make_group(prediction: ScanPrediction, source: _Source, k: int) -> "Measure
         measurements=[sr.Measurement(_coded(codes.PROBABILITY), float(prediction.scan_probabilities[k]), _coded(codes.NO_UNITS))],
         qualitative_evaluations=[sr.QualitativeEvaluation(_coded(codes.PRESENCE), _coded(call))],
         source_images=[
-            sr.SourceImageForMeasurementGroup(image.sop_class, image.sop_uid, image.frames or None) for image in images
+            sr.SourceImageForMeasurementGroup(image.sop_class, image.sop_uid, list(image.frames) or None) for image in images
         ],
     )
 
