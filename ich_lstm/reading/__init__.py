@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from ich_lstm.reading.dicom import read_header as read_header
     from ich_lstm.reading.dicom import read_hu as read_hu
     from ich_lstm.reading.entrance import read_scan as read_scan
+    from ich_lstm.reading.identity import read_identity as read_identity
     from ich_lstm.reading.index import Index as Index
     from ich_lstm.reading.index import index_source as index_source
     from ich_lstm.reading.ledger import Ledger as Ledger
@@ -41,6 +42,7 @@ _HOMES = {
     "rank_series": "study",
     "read_header": "header",
     "read_hu": "dicom",
+    "read_identity": "identity",
     "read_nifti": "nifti",
     "read_scan": "entrance",
     "short_uid": "series",

@@ -180,6 +180,15 @@ def read_frames(header: SliceHeader) -> list[SliceHeader]:
     return _frames_of(header.source) if header.frames > 1 and not header.frame else [header]
 
 
+def read_data_set(ref: FileRef) -> Dataset:
+    """Everything of a file before its pixels, as pydicom holds it; values above 64 KiB are left out.
+
+    Raises:
+        FileError: If the file has vanished, or is no DICOM.
+    """
+    return _parse_file(ref, DEFER_BYTES).data_set
+
+
 def _frames_of(ref: FileRef) -> list[SliceHeader]:
     parsed = _parse_file(ref, None)  # functional groups are longer than what is deferred otherwise
     try:
