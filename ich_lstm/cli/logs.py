@@ -125,7 +125,7 @@ class _PrivateWandbLogger(WandbLogger):
                 got=" ".join(str(error).split()),
                 todo="Log with --wandb offline, and send the files later with wandb sync.",
             ) from error
-        # The shareable one: it has names in place of paths.
+        # The shareable one: it has no paths.
         self.log_hyperparams(yaml.safe_load((self._private.parent / "config.yaml").read_text()))
 
     @rank_zero_only

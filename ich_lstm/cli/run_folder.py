@@ -24,7 +24,12 @@ PATH_KEYS = (
     "checkpoint",
     "trainer.default_root_dir",
 )
-"""Keys whose values are paths: in the shareable configuration only the last part of them stands."""
+"""Keys whose values are paths: in the shareable configuration stands what they are, or only the last part of them."""
+
+INPUT = "data."
+"""Folders and tables of these keys come from a hospital, and may be named after a patient."""
+
+KINDS = (".csv", ".json", ".yaml", ".key", ".zip", ".tar", ".gz", ".nii", ".parquet")
 
 
 def run_folder(out: str | None, recipe: str, *, rank: int) -> Path:
@@ -49,7 +54,7 @@ def run_folder(out: str | None, recipe: str, *, rank: int) -> Path:
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:
-    """The configuration as it was, private; and with names in place of paths, shareable."""
+    """The configuration as it was, private; and without paths, shareable."""
     config.pop("config", None)
     (private_folder(folder) / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     for key in PATH_KEYS:
@@ -59,6 +64,16 @@ def write_config(folder: Path, config: dict[str, Any]) -> None:
             place = place[section]
         if place.get(last):
             named = place[last]
-            place[last] = [Path(path).name for path in named] if isinstance(named, list) else Path(named).name
+            shown = _kind if key.startswith(INPUT) else _name
+            place[last] = [shown(path) for path in named] if isinstance(named, list) else shown(named)
     config = without_folders(config)
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def _name(path: str) -> str:
+    return Path(path).name
+
+
+def _kind(path: str) -> str:
+    suffix = Path(path).suffix.lower()
+    return f"(a {suffix} file)" if suffix in KINDS else "(a folder)"

@@ -29,7 +29,7 @@ from ich_lstm.data.findings import CHECKS, Finding
 from ich_lstm.data.join import LabelledScan, PatientIds
 from ich_lstm.data.labelled import LabelTable
 from ich_lstm.data.montage import choose_tiles
-from ich_lstm.data.prepared import PreparedFolder
+from ich_lstm.data.prepared import PreparedFolder, name_private
 from ich_lstm.data.split_file import SplitFile
 from ich_lstm.errors import AuditError
 from ich_lstm.privacy import ProjectKey, private_folder
@@ -88,6 +88,8 @@ class Audit:
         table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=["action", "code"])
         order = ["action", "code", *(column for column in table if column not in ("action", "code"))]
         table[order].to_csv(private_folder(folder) / AUDIT_ROWS, index=False, errors="backslashreplace")
+        if PreparedFolder.is_one(folder):
+            name_private(folder, AUDIT_ROWS)
         (folder / AUDIT_JSON).write_text(json.dumps(self.summary, indent=1) + "\n")
         # Of the held-out patients nobody should see more than numbers.
         tiles = choose_tiles(self.scans.get("train") or self.scans.get(UNDIVIDED) or [], dict(self.flags))

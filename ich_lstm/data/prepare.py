@@ -29,7 +29,7 @@ from ich_lstm.pixels.preprocess import Preprocessing
 from ich_lstm.privacy import PRIVATE, ProjectKey, private_folder
 from ich_lstm.reading import Index, Ledger, Study, index_source, walk_source
 from ich_lstm.reading.ahead import count_cores, map_ahead
-from ich_lstm.reading.aside import remove_asides, written_aside
+from ich_lstm.reading.aside import SUFFIX, remove_asides, written_aside
 from ich_lstm.reading.index import no_ct
 from ich_lstm.reading.nifti import find_nifti, nifti_identifier, nifti_series
 
@@ -143,6 +143,8 @@ def prepare(
             )
         _forget_other(out, preprocessing)
         table = _write_tables(private, chosen, results, left_out_table(chosen, results, chooser, ledger, root), root)
+        # An audit of an earlier command may lie there too.
+        further = sorted(path.name for path in private.iterdir() if not path.name.endswith(SUFFIX))
         manifest = {
             "ich_lstm": version("ich_lstm"),
             "preprocessing": preprocessing.to_dict(),
@@ -150,7 +152,7 @@ def prepare(
             "scans": scans,
             "slices": len(table),
             "patients": int(table["patient_id"][table["patient_id"] != ""].nunique()),
-            "private": [f"{PRIVATE}/{name}" for name in PRIVATE_NAMES],
+            "private": [f"{PRIVATE}/{name}" for name in dict.fromkeys((*PRIVATE_NAMES, *further))],
             "summary": ledger.summary(scans=scans),
             # The root may be one of the folders within: stage_2_train, ct_scans.
             "synthetic": any((folder / PHANTOM_MARKER).is_file() for folder in (root, root.parent)),

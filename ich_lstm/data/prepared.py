@@ -16,6 +16,7 @@ from ich_lstm.pixels.preprocess import Preprocessing
 from ich_lstm.privacy import PRIVATE, ProjectKey
 from ich_lstm.reading import FileRef, SliceHeader
 from ich_lstm.reading.archives import NESTED, has_suffix
+from ich_lstm.reading.aside import written_aside
 from ich_lstm.reading.ledger import printable
 
 MANIFEST = "manifest.json"
@@ -149,6 +150,21 @@ class PreparedFolder:
             # Not by scan_id: two kernels under one series UID are two scans.
             for cache, rows in self.key.groupby("cache", sort=False)
         ]
+
+
+def name_private(folder: Path, name: str) -> None:
+    """Name one more file of ``private/`` in the manifest of a prepared folder.
+
+    Args:
+        folder: The prepared folder.
+        name: Of the file.
+    """
+    manifest = json.loads((folder / MANIFEST).read_text())
+    named = f"{PRIVATE}/{name}"
+    if named not in manifest["private"]:
+        manifest["private"].append(named)
+        with written_aside(folder / MANIFEST) as aside:
+            aside.write_text(json.dumps(manifest, indent=2) + "\n")
 
 
 def _read_private(folder: Path, table: str) -> pd.DataFrame:

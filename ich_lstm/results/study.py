@@ -21,7 +21,7 @@ class StudyFacts:
 
     Args:
         model: As in ``model.json``: ``name, hash, settings, preprocessing, positive_share`` and so on.
-        config: As in a run's ``config.yaml``, which has names in place of paths.
+        config: As in a run's ``config.yaml``, which has no paths.
         parts: ``patients, scans, slices`` of each part of the run.
         positives: By label and part: ``patients, scans, slices`` with the label, and ``unknown_slices``.
         split: How patients were divided, as in ``audit.json``.
