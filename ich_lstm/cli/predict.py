@@ -1,5 +1,6 @@
 """ich-predict: probabilities of hemorrhage for every study below a path."""
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -14,8 +15,14 @@ Predict every study below the paths (folders, zips, PACS exports): probabilities
 for each slice and each scan. A study that cannot be read gets a row with the reason, and never a probability.
 
   --checkpoint PATH    a run's folder, its model folder, a .ckpt, or weights that others released (docs/released.md)
-  --out DIR            new or empty folder: slices.csv, scans.csv, manifest.json (shareable, hashed ids), and private/
-                       (the key to the ids, the ledger of all files, the choice of series, a page per scan)
+  --out DIR            new or empty folder: slices.csv, scans.csv, worklist.csv (the most urgent first), manifest.json
+                       (shareable, hashed ids), and private/ (the key to the ids, the ledger of all files, the choice of
+                       series, a page per scan and an index of them). If ich-predict was stopped, the same command goes on
+  --identify           name accession number, study UID and patient id in the worklist, which then lies in private/
+  --share-pages        write pages without the face too, with hashed ids, and an index of them
+  --heat-maps WHAT     on the pages: of the labels called positive (the default), of all, or none
+  --dicom              write a structured report and a picture of each study as DICOM (pip install ".[dicom-out]")
+  --devices N          predict on so many devices, each in a process of its own
   --series UID         read this series instead of the one that is chosen; the beginning of the UID is enough
   --allow-contrast     predict series with contrast too, where a study has nothing plainer (enhanced vessels look like
                        subarachnoid blood; the prediction is flagged)
@@ -42,62 +49,95 @@ def _predict(arguments: list[str]) -> int:
     parser.add_argument("paths", type=Path, nargs="+", metavar="PATH")
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--series")
-    parser.add_argument("--allow-contrast", action="store_true")
-    parser.add_argument("--allow-other-body-part", action="store_true")
+    parser.add_argument("--identify", action="store_true")
+    parser.add_argument("--share-pages", action="store_true", default=argparse.SUPPRESS)
+    parser.add_argument("--heat-maps", choices=("positive", "all", "none"), default=argparse.SUPPRESS)
+    parser.add_argument("--dicom", action="store_true", default=argparse.SUPPRESS)
+    parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument("--series", dest="series_uid", default=argparse.SUPPRESS)
+    parser.add_argument("--allow-contrast", action="store_true", default=argparse.SUPPRESS)
+    parser.add_argument("--allow-other-body-part", dest="allow_other_part", action="store_true", default=argparse.SUPPRESS)
     parser.add_argument("--submission", type=Path)
     parser.add_argument("--operating-point")
     parser.add_argument("--prevalence")
     parser.add_argument("--project-key", type=Path)
     parser.add_argument("--device", choices=("cpu", "cuda"))
     given = parser.parse(arguments)
+    if given.devices < 1:
+        parser.error(f"--devices {given.devices}: expected at least 1")
     import torch
 
     from ich_lstm.cli.operating import ESTIMATE, choose_calibration, print_calibration
     from ich_lstm.learning.classifier import ScanClassifier
     from ich_lstm.privacy import PRIVATE, ProjectKey
-    from ich_lstm.results.predict import MANIFEST, SUBMISSION, predict_archive
+    from ich_lstm.results.in_processes import predict_on_devices
+    from ich_lstm.results.predict import MANIFEST, SUBMISSION, WORKLIST, ArchiveRun, Progressed, find_studies
+    from ich_lstm.results.predict_study import PredictOptions
 
     out = console()
     if given.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: no GPU that torch can use")
     device = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    options = PredictOptions(**{name: getattr(given, name) for name in PredictOptions.names() if name in given})
+    if options.dicom:
+        from ich_lstm.results.dicom_out import check_dicom_out
+
+        check_dicom_out()
     classifier = ScanClassifier.load(given.checkpoint).to(device)
     classifier.calibration = choose_calibration(classifier.calibration, given.operating_point, given.prevalence)
-    done = failed = 0
+
+    def tell_of(progressed: Progressed) -> None:
+        # markup=False: a series description may hold square brackets.
+        record = progressed.record
+        if not record.is_predicted:
+            out.print(f"{record.name}: {record.error}", markup=False)
+        elif not progressed.is_new:
+            out.print(f"{record.name}: done before", markup=False)
+        else:
+            out.print(f"{record.name}: {given.out / record.files[0]}", markup=False)
+            for line in record.choices:
+                out.print(f"  {line}", markup=False)
+            out.print(record.text, markup=False)
+        for what, reason in record.left_out.items():
+            out.print(f"{record.name}: no {what.replace('_', ' ')}: {reason}", markup=False)
+
     with progress_bar(out) as tell:
-        results = predict_archive(
+        run = ArchiveRun(
             classifier,
-            given.paths,
+            find_studies(given.paths, out=given.out, progress=tell),
             given.out,
             key=ProjectKey.open(given.project_key),
-            series_uid=given.series,
-            allow_contrast=given.allow_contrast,
-            allow_other_part=given.allow_other_body_part,
+            options=options,
+            identify=given.identify,
             estimate_share=given.prevalence == ESTIMATE,
             submission=given.submission,
-            progress=tell,
         )
-        for result in results:
-            # markup=False: a series description may hold square brackets.
-            if result.error is not None:
-                failed += 1
-                out.print(f"{result.name}: {result.error}", markup=False)
-                continue
-            done += 1
-            out.print(f"{result.name}: {result.page}", markup=False)
-            for line in result.choices:
-                out.print(f"  {line}", markup=False)
-            out.print(repr(result.prediction), markup=False)
-    out.print(f"{done} studies predicted, {failed} failed: {given.out / 'scans.csv'}")
+        tell("predicting", 0, len(run))
+
+        def done(progressed: Progressed) -> None:
+            tell("predicting", 1, len(run))
+            tell_of(progressed)
+
+        if given.devices > 1:
+            accelerator = "gpu" if device == "cuda" else "cpu"
+            if not predict_on_devices(run, accelerator=accelerator, devices=given.devices, tell=done):
+                return DONE  # the first process tells how it went
+        else:
+            for number in range(len(run)):
+                done(run.predict(number))
+        records = run.finish()
+    predicted = sum(record.is_predicted for record in records)
+    worklist = given.out / PRIVATE / WORKLIST if given.identify else given.out / WORKLIST
+    out.print(f"{predicted} studies predicted, {len(records) - predicted} failed: {worklist}")
     if given.submission:
         out.print(f"submission: {given.out / PRIVATE / SUBMISSION}")
     manifest = json.loads((given.out / MANIFEST).read_text())
     print_calibration(out, manifest)
-    if not done:
+    if not predicted:
         return FAILED
     refused = manifest["counts"]["files"]["refused"]
-    return SOME_FAILED if failed or refused else DONE
+    is_whole = predicted == len(records) and not refused and not any(record.left_out for record in records)
+    return DONE if is_whole else SOME_FAILED
 
 
 if __name__ == "__main__":

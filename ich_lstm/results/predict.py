@@ -1,9 +1,10 @@
-"""Predict an archive: every study gets a row, and what fails does not end the rest."""
+"""Predict an archive: every study gets a row, what fails does not end the rest, and what is done is not done again."""
 
-import hashlib
 import json
+import platform
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,251 +12,244 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ich_lstm.data.prepared import KEY_COLUMNS, SLICE_MARK, key_rows
 from ich_lstm.data.submission import SampleSubmission, write_submission
-from ich_lstm.errors import ConfigError, IchLstmError, StudyError
+from ich_lstm.errors import ConfigError, IchLstmError
 from ich_lstm.labels import LABELS
 from ich_lstm.learning.classifier import ScanClassifier
 from ich_lstm.learning.statistics import Estimate
 from ich_lstm.privacy import PRIVATE, ProjectKey, private_folder
-from ich_lstm.reading import (
-    Candidate,
-    Ledger,
-    Series,
-    Study,
-    choose_series,
-    index_source,
-    is_nifti,
-    load_scan,
-    rank_series,
-    read_nifti,
-    short_uid,
+from ich_lstm.reading import Index, index_source, is_nifti
+from ich_lstm.reading.aside import remove_asides, written_aside
+from ich_lstm.reading.ledger import ACTIONS, Ledger
+from ich_lstm.results.predict_study import (
+    KEY_TABLE,
+    LEDGER_TABLE,
+    SCANS,
+    SERIES_TABLE,
+    SLICES,
+    Job,
+    PredictOptions,
+    predict_study,
 )
-from ich_lstm.reading.ledger import ACTIONS, LedgerRow
 from ich_lstm.results.site import check_estimable, describe_calibration, move_to_estimated_share
-from ich_lstm.views.prediction import ScanPrediction
+from ich_lstm.results.study_record import StudyRecord, StudyRecords, csv_of, joined
+from ich_lstm.results.worklist import Listed, by_urgency, index_rows, worklist_frame
+from ich_lstm.views.index_page import index_page
 
 Progress = Callable[[str, int, int | None], None]
 
-SLICES, SCANS, MANIFEST = "slices.csv", "scans.csv", "manifest.json"
-KEY_TABLE, LEDGER_TABLE, SERIES_TABLE, PAGES = "key.csv", "ledger.csv", "series.csv", "pages"
-SUBMISSION = "submission.csv"
+WORKLIST, INDEX_PAGE, MANIFEST, SUBMISSION = "worklist.csv", "index.html", "manifest.json", "submission.csv"
+RECORDS, BEGUN = "studies", "begun.json"
+
+PACKAGES = ("torch", "timm", "pytorch-lightning", "pydicom", "opencv-python-headless", "numpy")
 
 
-class StudyResult(NamedTuple):
-    """What became of one study, or of a path from which no study could be read.
+class Archive(NamedTuple):
+    """What is to be predicted.
 
     Args:
-        name: The study, or the path, for a person; private.
-        prediction: Of the series that was read, or None.
-        choices: A line per series: the one that was read, and why not the others.
-        error: Why there is no prediction, or None.
-        page: The page that was written, or None.
+        jobs: A study, or a path from which none could be read, each; in the order of the paths.
+        ledgers: What became of the files of each path, but of NIfTI files and paths from which nothing could be read.
     """
 
-    name: str
-    prediction: ScanPrediction | None
-    choices: list[str]
-    error: IchLstmError | None
-    page: Path | None
+    jobs: list[Job]
+    ledgers: dict[Path, Ledger]
 
 
-def predict_archive(
-    classifier: ScanClassifier,
-    paths: Sequence[Path],
-    out: Path,
-    *,
-    key: ProjectKey,
-    series_uid: str | None = None,
-    allow_contrast: bool = False,
-    allow_other_part: bool = False,
-    estimate_share: bool = False,
-    submission: Path | None = None,
-    progress: Progress | None = None,
-) -> Iterator[StudyResult]:
-    """Predict every study below some paths, and write the tables, the pages and the manifest.
+class Progressed(NamedTuple):
+    """A study that is done.
 
-    Shareable, with hashed ids: ``slices.csv``, ``scans.csv`` (a row for every study; ``status`` is ``ok`` or the reason code)
-    and ``manifest.json``. In ``private/``: the key to the ids, the ledger of all files, the series of every study with the
-    reason for which each is or is not read, a page per scan (a stack of slices shows the face), and the submission.
+    Args:
+        record: What became of it.
+        is_new: Whether it was predicted now, and not by an earlier command.
+    """
+
+    record: StudyRecord
+    is_new: bool
+
+
+class ArchiveRun:
+    """The folder of predictions of an archive.
+
+    Shareable, with hashed ids: ``slices.csv``, ``scans.csv`` (a row for every study in the order in which they came; ``status``
+    is ``ok`` or the reason code), ``worklist.csv`` (the most urgent first), ``manifest.json``; with ``share_pages`` also pages
+    without the face and an index of them. In ``private/``: the key to the ids, the ledger of all files, the series of every
+    study with the reason for which each is or is not read, a page per scan (a stack of slices shows the face) and an index of
+    them, DICOM output, the submission, the worklist if it names the studies, and a record of each study.
+
+    A command that was stopped goes on where it was: studies that are done, and whose files have not changed, are not predicted
+    again, and all tables are made from the records of all studies.
 
     Args:
         classifier: The model.
-        paths: Folders, zips or files.
-        out: Folder to make; it must be new or empty.
+        archive: As of `find_studies`.
+        out: Folder to make; it must be new, empty, or begun by the same model with the same key and options.
         key: The project's key.
-        series_uid: The series to read, instead of the one that is chosen; its beginning is enough.
-        allow_contrast: Predict series with contrast too, where there is nothing plainer; they are flagged.
-        allow_other_part: Predict what is no head by its name or its pixels too.
+        options: What is read and written; None: the defaults.
+        identify: Name accession number, study UID and patient id in the worklist, which is private then.
         estimate_share: When all is predicted, estimate the share of positive scans without labels, and move the calibrated
             probabilities in the tables to it (not those on the pages); the manifest tells it, and what it assumes.
         submission: RSNA's sample submission, to answer it when all is predicted.
-        progress: Told how far it is.
-
-    Yields:
-        What became of each study, when it is on disk.
 
     Raises:
-        ConfigError: If ``out`` holds something already.
-        TableError: If the sample submission is malformed, which shows first; or an image of it has no probability, which shows
-            last, when all else is on disk.
+        ConfigError: If ``out`` holds something else, or was begun with another model, key or options.
+        TableError: If the sample submission is malformed.
     """
-    tell = progress or (lambda what, done, total: None)
-    allowed = {"allow_contrast": allow_contrast, "allow_other_part": allow_other_part}
-    sample = SampleSubmission.read(submission) if submission else None
-    if estimate_share:
-        check_estimable(classifier.calibration)
-    folder = _PredictionFolder(out, key, classifier.calibration.columns if classifier.calibration else [])
-    counts = {"studies": 0, "predicted": 0, "failed": 0}
-    files: Counter[str] = Counter()
-    for path in paths:
-        if is_nifti(path):
-            result = _predict_nifti(classifier, path, allowed, folder)
-            counts["studies"] += 1
-            counts["predicted" if result.prediction else "failed"] += 1
-            files["used" if result.prediction else "refused"] += 1
-            yield result
-            continue
-        try:
-            index = index_source(path, progress=lambda done: tell("reading headers", done, None))
-        except IchLstmError as error:
-            counts["failed"] += 1
-            folder.add_failure(str(path), "", error)
-            yield StudyResult(str(path), None, [], error, None)
-            continue
-        studies = index.studies()
-        tell("predicting", 0, len(studies))
-        for study in studies:
-            if folder.has_seen(study):
-                result = _repeated(study, folder)
-            else:
-                result = _predict_study(classifier, study, series_uid, allowed, index.ledger, folder, path)
-            counts["studies"] += 1
-            counts["predicted" if result.prediction else "failed"] += 1
-            tell("predicting", 1, len(studies))
-            yield result
-        folder.add(PRIVATE / LEDGER_TABLE, index.ledger.to_frame())
-        files.update(index.ledger.counts())
-    try:
-        if sample is not None:
-            folder.answer(sample)
-    finally:
-        estimated = move_to_estimated_share(out / SLICES, out / SCANS, classifier.calibration) if estimate_share else None
-        folder.write_manifest(classifier, estimated, {**counts, "files": {action: files[action] for action in ACTIONS}})
 
-
-def _predict_study(
-    classifier: ScanClassifier,
-    study: Study,
-    series_uid: str | None,
-    allowed: dict[str, bool],
-    ledger: Ledger,
-    folder: "_PredictionFolder",
-    root: Path,
-) -> StudyResult:
-    name = f"study {short_uid(study.study_uid)}"
-    candidates = rank_series(study, **allowed)
-    chosen: Series | None = None
-    try:
-        chosen = choose_series(study, series_uid, ledger=ledger, **allowed).series
-        scan = load_scan(chosen, ledger=ledger, slab_mm=classifier.slab_mm, allow_other_part=allowed["allow_other_part"])
-        prediction = classifier.predict_scan(scan, folder.key)
-    except IchLstmError as error:
-        folder.add_failure(study.study_uid, study.patient_id, error)
-        return StudyResult(name, None, folder.add_choices(study, candidates, None), error, None)
-    choices = folder.add_choices(study, candidates, chosen)
-    headers = {header.sop_uid: header for header in chosen.headers}
-    folder.add(PRIVATE / KEY_TABLE, key_rows(folder.key, prediction.scan_id, [headers[uid] for uid in scan.file_sop_uids], root))
-    return StudyResult(name, prediction, choices, None, folder.add_prediction(prediction))
-
-
-def _repeated(study: Study, folder: "_PredictionFolder") -> StudyResult:
-    """A study that another path has brought already: its row says so, and its probabilities stand there once."""
-    name = f"study {short_uid(study.study_uid)}"
-    error = StudyError("repeated_study", where=name, got="the same files below two paths", todo="Name each folder once.")
-    folder.add_failure(study.study_uid, study.patient_id, error)
-    return StudyResult(name, None, [], error, None)
-
-
-def _predict_nifti(classifier: ScanClassifier, path: Path, allowed: dict[str, bool], folder: "_PredictionFolder") -> StudyResult:
-    """A NIfTI file is a study of its own, without any identifier but its name."""
-    try:
-        scan = read_nifti(path, slab_mm=classifier.slab_mm, allow_other_part=allowed["allow_other_part"])
-        prediction = classifier.predict_scan(scan, folder.key)
-    except IchLstmError as error:
-        folder.add_failure(str(path), "", error)
-        folder.add(PRIVATE / LEDGER_TABLE, pd.DataFrame([LedgerRow(str(path), "", "", "refused", error.code, error.detail)]))
-        return StudyResult(str(path), None, [], error, None)
-    uids = scan.file_sop_uids
-    key = pd.DataFrame({"scan_id": prediction.scan_id, "slice": range(1, len(uids) + 1), "sop_uid": uids})
-    key = key.assign(
-        slice_id=[folder.key.hash_id(uid) for uid in uids],
-        series_uid=scan.series_uid,
-        # As label tables name a slice of such a file: by its number along the file's own axis, with which its UID ends.
-        file=[f"{path.name}{SLICE_MARK}{uid.rpartition('.')[2]}" for uid in uids],
-    )
-    folder.add(PRIVATE / KEY_TABLE, key.reindex(columns=list(KEY_COLUMNS), fill_value=""))
-    folder.add(PRIVATE / LEDGER_TABLE, pd.DataFrame([LedgerRow(str(path), "", scan.series_uid, "used", "", "")]))
-    return StudyResult(str(path), prediction, [], None, folder.add_prediction(prediction))
-
-
-class _PredictionFolder:
-    """The folder that is being filled; every row is on disk before the next study begins."""
-
-    def __init__(self, out: Path, key: ProjectKey, further: Sequence[str]) -> None:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ConfigError("out_not_empty", where="--out", got=f"{out}, which is not empty", expected="a new or empty folder")
+    def __init__(
+        self,
+        classifier: ScanClassifier,
+        archive: Archive,
+        out: Path,
+        *,
+        key: ProjectKey,
+        options: PredictOptions | None = None,
+        identify: bool = False,
+        estimate_share: bool = False,
+        submission: Path | None = None,
+    ) -> None:
+        self.classifier = classifier
+        self.archive = archive
         self.out = out
         self.key = key
-        self._columns = (*LABELS, *further)
-        self._seen: set[bytes] = set()
-        out.mkdir(parents=True, exist_ok=True)
-        (private_folder(out) / PAGES).mkdir()
+        self.options = options or PredictOptions()
+        self.identify = identify
+        self.estimate_share = estimate_share
+        self.sample = SampleSubmission.read(submission) if submission else None
+        if estimate_share:
+            check_estimable(classifier.calibration)
+        self._begin()
+        self._records = StudyRecords(out / PRIVATE / RECORDS)
 
-    def add(self, table: Path, rows: pd.DataFrame) -> None:
-        """Append rows to a CSV."""
-        path = self.out / table
-        rows.to_csv(path, mode="a", header=not path.exists(), index=False)
+    def __len__(self) -> int:
+        """Number of studies, and of paths from which none could be read."""
+        return len(self.archive.jobs)
 
-    def has_seen(self, study: Study) -> bool:
-        """Whether the same files have come before, below another path."""
-        files = sorted(str(header.source) for series in study.series for header in series.headers)
-        digest = hashlib.sha256("\n".join([study.study_uid, *files]).encode(errors="surrogateescape")).digest()
-        seen = digest in self._seen
-        self._seen.add(digest)
-        return seen
+    def predict(self, number: int) -> Progressed:
+        """Predict a study, unless that is done; all that is written for it alone is on disk then.
 
-    def add_prediction(self, prediction: ScanPrediction) -> Path:
-        """Rows of both tables, and the page, whose path is returned."""
-        self.add(Path(SLICES), prediction.to_frame())
-        page = prediction.to_html(self.out / PRIVATE / PAGES / f"{prediction.scan_id}.html")
-        self.add(Path(SCANS), prediction.scan_frame())
-        return page
+        Args:
+            number: Of the study, from 0.
+        """
+        job, identifier = self.archive.jobs[number], self._identifier(number)
+        record = self._records.read(identifier, job.files, self.out)
+        # What was refused is tried again: a codec that was missing may be there by now.
+        if record is not None and record.is_predicted:
+            return Progressed(record, False)
+        record = predict_study(self.classifier, job, self.out, self.options, self.key)
+        self._records.write(identifier, job.files, record)
+        return Progressed(record, True)
 
-    def add_failure(self, identifier: str, patient_id: str, error: IchLstmError) -> None:
-        """A row of ``scans.csv`` without probabilities, and with the reason's code."""
-        ids = {"scan_id": self.key.hash_id(identifier), "patient_id": self.key.hash_id(patient_id) if patient_id else ""}
-        self.add(Path(SCANS), pd.DataFrame([ids | dict.fromkeys(self._columns, "") | {"flags": "", "status": error.code}]))
+    def finish(self) -> list[StudyRecord]:
+        """Write what is made of all studies together.
 
-    def add_choices(self, study: Study, candidates: Sequence[Candidate], chosen: Series | None) -> list[str]:
-        """Rows on the series of a study, and the same as lines for a person."""
-        rows, lines = [], []
-        for candidate in candidates:
-            first = candidate.series.headers[0]
-            read = chosen is not None and candidate.series == chosen
-            code, reason = ("", "read") if read else (candidate.code or "not_chosen", candidate.reason)
-            title = first.series_description or "(no description)"
-            lines.append(f"{'read' if read else 'not read'}: {title} ({len(candidate.series)} images): {candidate.reason}")
-            uids = {"study_uid": study.study_uid, "series_uid": candidate.series.series_uid}
-            rows.append(
-                uids | {"description": title, "images": len(candidate.series), "read": read, "code": code, "reason": reason}
+        Returns:
+            What became of each study.
+
+        Raises:
+            TableError: If an image of the sample submission has no probability; all else is on disk then.
+        """
+        records = [
+            self._records.read(self._identifier(number), job.files, self.out) or self.predict(number).record
+            for number, job in enumerate(self.archive.jobs)
+        ]
+        for table in (SLICES, SCANS, KEY_TABLE, SERIES_TABLE):
+            self._write(table, joined(record.tables[table] for record in records if table in record.tables))
+        counts = self._write_ledger(records)
+        calibration = self.classifier.calibration
+        estimated = None
+        try:
+            if self.estimate_share:
+                estimated = move_to_estimated_share(self.out / SLICES, self.out / SCANS, calibration)
+            self._write_worklist(records)
+            if self.sample is not None:
+                self._answer(self.sample)
+        finally:
+            remove_asides(self.out)
+            self._write_manifest(records, counts, estimated)
+        return records
+
+    def _identifier(self, number: int) -> str:
+        job = self.archive.jobs[number]
+        # Paths that cannot be read, and what comes twice, are told apart by their place.
+        return self.key.hash_id(job.identifier if job.error is None else f"{number}\n{job.identifier}")
+
+    def _begin(self) -> None:
+        """Make the folder, or see that this is the command that has begun it."""
+        begun = {
+            "ich_lstm": version("ich_lstm"),
+            "model": self.classifier.weights_hash(),
+            "calibration": json.loads(json.dumps(describe_calibration(self.classifier.calibration))),
+            "options": asdict(self.options),
+            "key": self.key.hash_id(""),
+        }
+        path = self.out / PRIVATE / BEGUN
+        if not self.out.exists() or (self.out.is_dir() and not any(self.out.iterdir())):
+            self.out.mkdir(parents=True, exist_ok=True)
+            with written_aside(private_folder(self.out) / BEGUN) as aside:
+                aside.write_text(json.dumps(begun))
+            return
+        try:
+            there = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                "out_not_empty",
+                where="--out",
+                got=f"{self.out}, which is not empty",
+                expected="a new or empty folder, or one in which ich-predict was stopped",
+            ) from error
+        other = [name for name in begun if there.get(name) != begun[name]]
+        if other:
+            raise ConfigError(
+                "other_predictions",
+                where="--out",
+                got=f"{self.out}, whose predictions were made with another {' and '.join(other)}",
+                expected="the folder that the same command has begun, or a new one",
+                todo="Name a new folder.",
             )
-        self.add(PRIVATE / SERIES_TABLE, pd.DataFrame(rows))
-        return lines
 
-    def answer(self, sample: SampleSubmission) -> None:
+    def _write(self, table: str, lines: Iterable[str]) -> None:
+        with written_aside(self.out / table) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+            file.writelines(lines)
+        if not (self.out / table).stat().st_size:  # nothing came with such rows
+            (self.out / table).unlink()
+
+    def _write_ledger(self, records: Sequence[StudyRecord]) -> Counter[str]:
+        """What became of every file; returns their number by action."""
+        ledgers = [*self.archive.ledgers.values(), loose := Ledger()]
+        for job, record in zip(self.archive.jobs, records, strict=True):
+            self.archive.ledgers.get(job.root, loose).update(record.ledger_rows)
+        counts: Counter[str] = Counter()
+        for ledger in ledgers:
+            counts.update(ledger.counts())
+        self._write(LEDGER_TABLE, joined(csv_of(ledger.to_frame()) for ledger in ledgers if len(ledger)))
+        return counts
+
+    def _write_worklist(self, records: Sequence[StudyRecord]) -> None:
+        scans = pd.read_csv(self.out / SCANS, dtype=str, keep_default_na=False)
+        rows = (dict(zip(scans.columns, row, strict=True)) for row in scans.itertuples(index=False))
+        listed = by_urgency([Listed(record, row) for record, row in zip(records, rows, strict=True)])
+        calibration = self.classifier.calibration
+        points = calibration.operating_points if calibration else None
+        frame = worklist_frame(
+            listed,
+            self.key,
+            identify=self.identify,
+            operating_point=points.rule if points else "",
+            model_hash=self.classifier.weights_hash(),
+        )
+        for folder in ("", f"{PRIVATE}/"):
+            (self.out / f"{folder}{WORKLIST}").unlink(missing_ok=True)
+        self._write(f"{PRIVATE}/{WORKLIST}" if self.identify else WORKLIST, [csv_of(frame)])
+        for folder, is_written in ((PRIVATE.as_posix(), True), ("", self.options.share_pages)):
+            if is_written:
+                shown = index_rows(listed, identify=self.identify and bool(folder), folder=folder)
+                html = index_page(shown, title=f"{len(shown)} {'study' if len(shown) == 1 else 'studies'}")
+                self._write(f"{folder}/{INDEX_PAGE}" if folder else INDEX_PAGE, [html])
+
+    def _answer(self, sample: SampleSubmission) -> None:
         """Write the submission from the tables that are on disk."""
-        columns = {Path(SLICES): ["scan_id", "slice", *LABELS], PRIVATE / KEY_TABLE: ["scan_id", "slice", "sop_uid"]}
+        columns = {SLICES: ["scan_id", "slice", *LABELS], KEY_TABLE: ["scan_id", "slice", "sop_uid"]}
         slices, key = (
             pd.read_csv(self.out / table, usecols=names, dtype=str)  # hashes and UIDs may look like numbers
             if (self.out / table).exists()  # not if every study failed
@@ -265,15 +259,50 @@ class _PredictionFolder:
         slices = slices.astype(dict.fromkeys(LABELS, np.float64))  # exactly: pandas' own parser may round the last bit
         write_submission(slices, key, sample, self.out / PRIVATE / SUBMISSION)
 
-    def write_manifest(self, classifier: ScanClassifier, estimated: Estimate | None, counts: dict[str, Any]) -> None:
-        """What was made by which model, and which of the files are private."""
+    def _write_manifest(self, records: Sequence[StudyRecord], files: Counter[str], estimated: Estimate | None) -> None:
+        """What was made by which model with which options, and which of the files are private."""
+        predicted = sum(record.is_predicted for record in records)
+        counts = {"studies": len(records), "predicted": predicted, "failed": len(records) - predicted}
         private = (file.relative_to(self.out).as_posix() for file in (self.out / PRIVATE).rglob("*") if file.is_file())
-        manifest = {
+        options = asdict(self.options)
+        options["series_uid"] = options["series_uid"] is not None  # whether; a UID is an identity
+        manifest: dict[str, Any] = {
             "ich_lstm": version("ich_lstm"),
-            "model": {"name": classifier.name, "hash": classifier.weights_hash()},
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+            "model": {"name": self.classifier.name, "hash": self.classifier.weights_hash()},
             "labels": list(LABELS),
-            "calibration": describe_calibration(classifier.calibration, estimated),
-            "counts": counts,
+            "calibration": describe_calibration(self.classifier.calibration, estimated),
+            "options": {**options, "identify": self.identify},
+            "counts": {**counts, "files": {action: files[action] for action in ACTIONS}},
             "private": sorted(private),
         }
-        (self.out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        self._write(MANIFEST, [json.dumps(manifest, indent=2) + "\n"])
+
+
+def find_studies(paths: Sequence[Path], *, out: Path, progress: Progress | None = None) -> Archive:
+    """All studies below some paths.
+
+    Args:
+        paths: Folders, archives or files.
+        out: Where predictions are written, which is not looked into.
+        progress: Told how far it is.
+    """
+    tell = progress or (lambda what, done, total: None)
+    jobs: list[Job] = []
+    ledgers: dict[Path, Ledger] = {}
+    seen: set[str] = set()
+    for path in paths:
+        if is_nifti(path):
+            found = [Job(path)]
+        else:
+            try:
+                index: Index = index_source(path, progress=lambda done: tell("reading headers", done, None), leave_out=out)
+            except IchLstmError as error:
+                jobs.append(Job(path, error=error))
+                continue
+            ledgers[path] = index.ledger
+            found = [Job(path, study) for study in index.studies()]
+        for job in found:
+            jobs.append(job.as_repeated() if job.identifier in seen else job)
+            seen.add(job.identifier)
+    return Archive(jobs, ledgers)

@@ -1,0 +1,329 @@
+"""One study of an archive: read, predicted, explained, and written; its record is what the archive's tables are made from."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from ich_lstm.data.prepared import KEY_COLUMNS, SLICE_MARK, key_rows
+from ich_lstm.errors import IchLstmError, StudyError
+from ich_lstm.labels import ANY, LABELS
+from ich_lstm.learning.classifier import ScanClassifier
+from ich_lstm.privacy import PRIVATE, ProjectKey
+from ich_lstm.reading import (
+    Candidate,
+    FileRef,
+    Ledger,
+    Series,
+    SliceHeader,
+    Study,
+    choose_series,
+    load_scan,
+    rank_series,
+    read_nifti,
+    short_uid,
+)
+from ich_lstm.reading.ledger import LedgerRow
+from ich_lstm.results.explain import explain
+from ich_lstm.results.shareable import shown_inside, shown_whole
+from ich_lstm.results.study_record import StudyRecord, csv_of
+from ich_lstm.scan import Scan
+from ich_lstm.views.page import KEY_SLICES, prediction_page
+from ich_lstm.views.prediction import ScanPrediction
+
+SLICES, SCANS = "slices.csv", "scans.csv"
+KEY_TABLE, LEDGER_TABLE, SERIES_TABLE = (f"{PRIVATE}/{name}" for name in ("key.csv", "ledger.csv", "series.csv"))
+PAGES, DICOM = "pages", "dicom"
+
+HeatMaps = Literal["positive", "all", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions:
+    """What is read of an archive, and what is written of each study.
+
+    Args:
+        series_uid: The series to read, instead of the one that is chosen; its beginning is enough.
+        allow_contrast: Predict series with contrast too, where there is nothing plainer; they are flagged.
+        allow_other_part: Predict what is no head by its name or its pixels too.
+        heat_maps: On the pages: of the labels that are called ``positive`` (by the operating point; without one, from a
+            probability of 0.5), of ``all`` labels, or ``none``.
+        share_pages: Write pages without the face too, which may be shared.
+        dicom: Write a structured report and a picture for the archive, as DICOM.
+    """
+
+    series_uid: str | None = None
+    allow_contrast: bool = False
+    allow_other_part: bool = False
+    heat_maps: HeatMaps = "positive"
+    share_pages: bool = False
+    dicom: bool = False
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Of all options."""
+        return [each.name for each in fields(cls)]
+
+    @property
+    def allowed(self) -> dict[str, bool]:
+        """What is not refused."""
+        return {"allow_contrast": self.allow_contrast, "allow_other_part": self.allow_other_part}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A study to predict, or a path from which none could be read.
+
+    Args:
+        root: The path that was named.
+        study: The study; None: the path is a NIfTI file, or there is an error.
+        error: Why there is nothing to predict, or None.
+    """
+
+    root: Path
+    study: Study | None = None
+    error: IchLstmError | None = None
+
+    @property
+    def name(self) -> str:
+        """For a person; private."""
+        return str(self.root) if self.study is None else f"study {short_uid(self.study.study_uid)}"
+
+    @property
+    def files(self) -> list[FileRef]:
+        """Of which it consists, each once, in the order of their names."""
+        if self.study is None:
+            return [FileRef(self.root)]
+        return sorted({header.source for series in self.study.series for header in series.headers}, key=str)
+
+    @property
+    def identifier(self) -> str:
+        """What it is, and no other is."""
+        uid = "" if self.study is None else self.study.study_uid
+        return "\n".join([uid, *map(str, self.files)])
+
+    def as_repeated(self) -> "Job":
+        """The same as another path's study, whose probabilities stand there already."""
+        error = StudyError("repeated_study", where=self.name, got="the same files below two paths", todo="Name each folder once.")
+        return replace(self, error=error)
+
+
+def predict_study(
+    classifier: ScanClassifier,
+    job: Job,
+    out: Path,
+    options: PredictOptions,
+    key: ProjectKey,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> StudyRecord:
+    """Predict a study, and write its pages and DICOM.
+
+    Args:
+        classifier: The model.
+        job: The study.
+        out: The folder of predictions.
+        options: What is read and written.
+        key: The project's key.
+        clock: Seconds.
+
+    Returns:
+        What became of it; a study that cannot be read has a record with the reason, and no probability.
+    """
+    began = clock()
+    work = _Work(classifier, job, out, options, key)
+    try:
+        if job.error is not None:
+            raise job.error
+        record = work.predict_nifti() if job.study is None else work.predict_dicom(job.study)
+    except IchLstmError as error:
+        record = work.failed(error)
+    return replace(record, seconds=round(clock() - began, 3))
+
+
+@dataclass
+class _Work:
+    classifier: ScanClassifier
+    job: Job
+    out: Path
+    options: PredictOptions
+    key: ProjectKey
+    ledger: Ledger = field(default_factory=Ledger)
+    candidates: list[Candidate] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def predict_dicom(self, study: Study) -> StudyRecord:
+        allowed = self.options.allowed
+        self.candidates = rank_series(study, **allowed)
+        candidate = choose_series(study, self.options.series_uid, ledger=self.ledger, **allowed)
+        chosen = candidate.series
+        scan = load_scan(
+            chosen, ledger=self.ledger, slab_mm=self.classifier.slab_mm, allow_other_part=self.options.allow_other_part
+        )
+        headers = {header.sop_uid: header for header in chosen.headers}
+        used = [headers[uid] for uid in scan.file_sop_uids]
+        prediction = self.predict(scan)
+        files = self.write_pages(prediction, _written_on(scan, headers))
+        files += self.write_dicom(prediction, scan, chosen, _written_on(scan, headers))
+        rows, choices = self.describe_series(study, chosen)
+        tables = self.tables(prediction) | {
+            KEY_TABLE: csv_of(key_rows(self.key, prediction.scan_id, used, self.job.root)),
+            SERIES_TABLE: csv_of(rows),
+        }
+        count = len(study.series)
+        place = "the only series" if count == 1 else f"1 of {count} series"
+        series = f"{place}, {len(used)} slices of {scan.spacing_mm[0]:.1f} mm"
+        return self.predicted(prediction, tables, files, series=series, choices=choices)
+
+    def predict_nifti(self) -> StudyRecord:
+        """A NIfTI file is a study of its own, without any identifier but its name."""
+        path = self.job.root
+        scan = read_nifti(path, slab_mm=self.classifier.slab_mm, allow_other_part=self.options.allow_other_part)
+        prediction = self.predict(scan)
+        files = self.write_pages(prediction, []) + self.write_dicom(prediction, scan, None, [])
+        uids = scan.file_sop_uids
+        rows = pd.DataFrame({"scan_id": prediction.scan_id, "slice": range(1, len(uids) + 1), "sop_uid": uids})
+        rows = rows.assign(
+            slice_id=[self.key.hash_id(uid) for uid in uids],
+            series_uid=scan.series_uid,
+            # As label tables name a slice of such a file: by its number along the file's own axis, with which its UID ends.
+            file=[f"{path.name}{SLICE_MARK}{uid.rpartition('.')[2]}" for uid in uids],
+        )
+        self.ledger.update([LedgerRow(str(path), "", scan.series_uid, "used", "", "")])
+        tables = self.tables(prediction) | {KEY_TABLE: csv_of(rows.reindex(columns=list(KEY_COLUMNS), fill_value=""))}
+        return self.predicted(prediction, tables, files, series=f"a NIfTI file, {len(uids)} slices")
+
+    def predict(self, scan: Scan) -> ScanPrediction:
+        """Probabilities, and heat maps of what is wanted."""
+        prediction = self.classifier.predict_scan(scan, self.key)
+        labels = list(LABELS) if self.options.heat_maps == "all" else positive_labels(prediction)
+        if self.options.heat_maps == "none" or not labels:
+            return prediction
+        try:
+            return replace(prediction, explanation=explain(self.classifier, scan, labels=labels))
+        except IchLstmError as error:  # an encoder without a map; the probabilities stand
+            self.left_out["heat_maps"] = str(error)
+            return prediction
+
+    def write_pages(self, prediction: ScanPrediction, written_on: Sequence[int]) -> list[str]:
+        """The page of the whole scan, which is private, and the one without the face."""
+        whole = shown_whole(prediction)  # text in the picture is no secret in the hospital
+        pages = {f"{PRIVATE}/{PAGES}": whole}
+        if self.options.share_pages:
+            pages[PAGES] = shown_inside(prediction, written_on)
+        written = []
+        for folder, shown in pages.items():
+            path = Path(folder) / f"{prediction.scan_id}.html"
+            (self.out / folder).mkdir(exist_ok=True)
+            html = prediction_page(shown.prediction, notice=shown.notice, blank_reasons=shown.not_shown)
+            (self.out / path).write_text(html, encoding="utf-8")
+            written.append(path.as_posix())
+        return written
+
+    def write_dicom(self, prediction: ScanPrediction, scan: Scan, chosen: Series | None, written_on: Sequence[int]) -> list[str]:
+        """Report and picture for the archive, if they are wanted and the files tell whose they are."""
+        if not self.options.dicom:
+            return []
+        from ich_lstm.results.dicom_out import write_dicom
+
+        folder = self.out / PRIVATE / DICOM
+        folder.mkdir(exist_ok=True)
+        try:
+            written = write_dicom(shown_whole(prediction, written_on).prediction, scan, chosen, folder)
+        except IchLstmError as error:
+            self.left_out["dicom"] = str(error)
+            return []
+        return [path.relative_to(self.out).as_posix() for path in written]
+
+    def tables(self, prediction: ScanPrediction) -> dict[str, str]:
+        return {SLICES: csv_of(prediction.to_frame()), SCANS: csv_of(prediction.scan_frame())}
+
+    def predicted(
+        self, prediction: ScanPrediction, tables: dict[str, str], files: list[str], *, series: str, choices: Sequence[str] = ()
+    ) -> StudyRecord:
+        return StudyRecord(
+            name=self.job.name,
+            identity=self.identity(),
+            status="ok",
+            series=series,
+            choices=list(choices),
+            text=repr(prediction),
+            key_slices=[i + 1 for i in key_slices(prediction)],
+            tables=tables,
+            ledger=[list(row) for row in self.ledger.rows()],
+            left_out=self.left_out,
+            files=files,
+        )
+
+    def failed(self, error: IchLstmError) -> StudyRecord:
+        """No probabilities; the reason's code in the table, and its words in the record."""
+        study = self.job.study
+        choices: list[str] = []
+        tables: dict[str, str] = {}
+        patient = "" if study is None else study.patient_id
+        identifier = str(self.job.root) if study is None else study.study_uid
+        ids = {"scan_id": self.key.hash_id(identifier), "patient_id": self.key.hash_id(patient) if patient else ""}
+        calibration = self.classifier.calibration
+        columns = (*LABELS, *(calibration.columns if calibration else ()))
+        row = ids | dict.fromkeys(columns, "") | {"flags": "", "status": error.code}
+        tables[SCANS] = csv_of(pd.DataFrame([row]))
+        if study is None:
+            if self.job.error is None:
+                self.ledger.update([LedgerRow(str(self.job.root), "", "", "refused", error.code, error.detail)])
+        elif self.candidates:
+            rows, choices = self.describe_series(study, None)
+            tables[SERIES_TABLE] = csv_of(rows)
+        return StudyRecord(
+            name=self.job.name,
+            identity=self.identity(),
+            status=error.code,
+            error=str(error),
+            choices=choices,
+            tables=tables,
+            ledger=[list(row) for row in self.ledger.rows()],
+        )
+
+    def identity(self) -> dict[str, str]:
+        study = self.job.study
+        if study is None:
+            return {"accession_number": "", "study_uid": "", "patient_id": ""}
+        accession = study.series[0].headers[0].accession_number
+        return {"accession_number": accession, "study_uid": study.study_uid, "patient_id": study.patient_id}
+
+    def describe_series(self, study: Study, chosen: Series | None) -> tuple[pd.DataFrame, list[str]]:
+        """Rows on the series of a study, and the same as lines for a person."""
+        rows, lines = [], []
+        for candidate in self.candidates:
+            first = candidate.series.headers[0]
+            read = chosen is not None and candidate.series == chosen
+            code, reason = ("", "read") if read else (candidate.code or "not_chosen", candidate.reason)
+            title = first.series_description or "(no description)"
+            lines.append(f"{'read' if read else 'not read'}: {title} ({len(candidate.series)} images): {candidate.reason}")
+            uids = {"study_uid": study.study_uid, "series_uid": candidate.series.series_uid}
+            rows.append(
+                uids | {"description": title, "images": len(candidate.series), "read": read, "code": code, "reason": reason}
+            )
+        return pd.DataFrame(rows), lines
+
+
+def positive_labels(prediction: ScanPrediction) -> list[str]:
+    """Labels that are called positive in the scan: by the operating point; without one, from a probability of 0.5."""
+    calls = prediction.scan_calls
+    positive = prediction.scan_probabilities >= 0.5 if calls is None else calls == 1
+    return [label for label, is_positive in zip(LABELS, positive, strict=True) if is_positive]
+
+
+def key_slices(prediction: ScanPrediction) -> list[int]:
+    """Indices of the slices where "any" is most probable, the first of them first."""
+    order = np.argsort(-prediction.slice_probabilities[:, LABELS.index(ANY)], kind="stable")
+    return [int(i) for i in order[:KEY_SLICES]]
+
+
+def _written_on(scan: Scan, headers: dict[str, SliceHeader]) -> list[int]:
+    """Indices of the slices with burned-in text; of slabs, where any of their slices has."""
+    slices = [slab.ids for slab in scan.slabs] or [(uid,) for uid in scan.sop_uids]
+    return [i for i, uids in enumerate(slices) if any(headers[uid].burned_in for uid in uids)]
