@@ -18,11 +18,8 @@ from ich_lstm.pixels.preprocess import network_box, preprocess_scan
 from ich_lstm.scan import Scan
 from ich_lstm.views.explanation import Explanation
 
-EXACT_SLICES = 64
-"""Of scans up to this length every slice's gradient is computed by itself."""
-
 TARGET_DISTANCE = 32
-"""In longer scans the gradients of slices so far apart are computed together, as if they did not influence one another."""
+"""Gradients of slices so far apart, 160 mm at the usual 5 mm, are computed together, as if they did not influence one another."""
 
 HEAD_SLICES = 2048
 """The head runs on copies of a scan side by side, of at most so many slices: its memory is bounded, however long the scan."""
@@ -44,7 +41,8 @@ def explain(
     Maps are Grad-CAM (Selvaraju et al. 2017, "Grad-CAM: visual explanations from deep networks via gradient-based
     localization") through the whole model: the gradient of a slice's logit behind the recurrent head, back to the encoder's
     map of that slice. The map of slice i adds up what in it speaks for the label in slices i - m to i + m, m being
-    ``neighbours``. In scans of more than 64 slices targets 32 slices apart share a backward pass.
+    ``neighbours``. In scans of more than 32 slices those 32 apart share a backward pass, and what the
+    one says of the other, which is next to nothing, is in the maps of both.
 
     Contributions are integrated gradients (Sundararajan et al. 2017, "Axiomatic attribution for deep networks") of the scan's
     logit along the straight path to the scan's features, from a scan whose every slice is like this one's least suspicious
@@ -134,9 +132,7 @@ def _feature_gradients(
     itself with what it says of all others. Copies of the scan run side by side instead, each with other slices as targets.
     """
     slices = len(features)
-    apart = slices if slices <= EXACT_SLICES else TARGET_DISTANCE
-    if model.sequence is None:
-        apart = 1  # a slice's logits are its own
+    apart = 1 if model.sequence is None else min(slices, TARGET_DISTANCE)  # without a recurrent head its logits are a slice's own
     gradients = features.new_zeros(len(wanted), *features.shape)
     places = torch.arange(slices, device=features.device)
     for offsets in torch.arange(apart).split(max(1, HEAD_SLICES // slices)):
@@ -206,7 +202,7 @@ def _with_all_labels(values: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
 
 def _describe(point: MapPoint, neighbours: int, slices: int) -> str:
     beside = f" and of {neighbours} on either side" if neighbours else ""
-    together = f", targets {TARGET_DISTANCE} slices apart together" if slices > EXACT_SLICES else ""
+    together = f", targets {TARGET_DISTANCE} slices apart together" if slices > TARGET_DISTANCE else ""
     return (
         f"Grad-CAM through the whole model to the encoder's map at stride {point.stride}, for the logit of the slice{beside}"
         f"{together}; contributions: integrated gradients of the scan's logit, {INTEGRATION_STEPS} steps from its least "
