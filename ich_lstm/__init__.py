@@ -12,11 +12,14 @@ if TYPE_CHECKING:
     from ich_lstm.models.scan_model import ScanModel as ScanModel
     from ich_lstm.pixels.windows import Window as Window
     from ich_lstm.reading import read_scan as read_scan
+    from ich_lstm.results.explain import explain as explain
     from ich_lstm.scan import Scan as Scan
+    from ich_lstm.views.explanation import Explanation as Explanation
     from ich_lstm.views.prediction import ScanPrediction as ScanPrediction
 
 # Where each public name lives. Nothing is imported until it is used: torch alone takes seconds.
 _HOMES = {
+    "Explanation": "ich_lstm.views.explanation",
     "HEMORRHAGE_TYPES": "ich_lstm.labels",
     "LABELS": "ich_lstm.labels",
     "IchLstmError": "ich_lstm.errors",
@@ -26,6 +29,7 @@ _HOMES = {
     "ScanModel": "ich_lstm.models.scan_model",
     "ScanPrediction": "ich_lstm.views.prediction",
     "Window": "ich_lstm.pixels.windows",
+    "explain": "ich_lstm.results.explain",
     "read_scan": "ich_lstm.reading",
 }
 __all__ = ["__version__", *_HOMES]

@@ -198,7 +198,7 @@ def measure_point(given: argparse.Namespace, way: Way, count: int) -> Point:
     chunk = Saved(model, batch)
     places = strided_places(count, way.slices_per_chunk, batch.hu.device)[0]
     with mixed_precision(given), chunk.counted():
-        kept = model._features_of(batch.hu, batch.lengths, batch.draws)(places)
+        kept = model.features_of(batch.hu, batch.lengths, batch.draws)(places)
     del kept
     return Point(count, way, peak, saved.mib + features.untyped_storage().nbytes() / MIB + chunk.mib, seconds)
 
@@ -299,7 +299,7 @@ def _in_chunks(given: argparse.Namespace, batch: ScanBatch, *, recompute: bool) 
         model.zero_grad()
         with mixed_precision(given):
             features = run_in_chunks(
-                model._features_of(batch.hu, batch.lengths, batch.draws),
+                model.features_of(batch.hu, batch.lengths, batch.draws),
                 strided_places(len(batch.hu), given.chunk, batch.hu.device),
                 recompute=recompute,
                 trained=list(model.encoder.parameters()),

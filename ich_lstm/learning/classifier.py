@@ -462,6 +462,21 @@ class ScanClassifier(LightningModule):
         """How thick the slabs are to which thin slices are averaged for this model; None if it was trained on thin ones."""
         return SLAB_MM if self.slice_mm is None or self.slice_mm > THIN_MM else None
 
+    def known_preprocessing(self) -> Preprocessing:
+        """How scans are prepared for this model.
+
+        Raises:
+            CheckpointError: If it does not know.
+        """
+        if self.preprocessing is None:
+            raise CheckpointError(
+                "no_preprocessing",
+                where="this model",
+                got="no size and crop, for it was not trained with a ScanDataModule",
+                todo="Set model.preprocessing = Preprocessing(size=..., crop=...).",
+            )
+        return self.preprocessing
+
     def predict(self, source: Path | str | Scan, *, project_key: ProjectKey | None = None) -> Iterator[ScanPrediction]:
         """Predict a scan, or every study below a path, one after the other.
 
@@ -512,15 +527,9 @@ class ScanClassifier(LightningModule):
         Raises:
             CheckpointError: If the model does not know how scans are prepared for it.
         """
-        if self.preprocessing is None:
-            raise CheckpointError(
-                "no_preprocessing",
-                where="this model",
-                got="no size and crop, for it was not trained with a ScanDataModule",
-                todo="Set model.preprocessing = Preprocessing(size=..., crop=...).",
-            )
+        preprocessing = self.known_preprocessing()
         with evaluating(self):
-            logits = infer_scan(self.model, scan, self.preprocessing, test_time=self.training_settings["test_time"])
+            logits = infer_scan(self.model, scan, preprocessing, test_time=self.training_settings["test_time"])
         prediction = ScanPrediction(
             slice_probabilities=probabilities_of(logits.slice_logits).cpu().numpy(),
             scan_probabilities=probabilities_of(logits.scan_logits)[0].cpu().numpy(),

@@ -17,11 +17,17 @@ TestTime = Literal["none", "flip", "flip-reverse"]
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Evaluation mode and no gradients; afterwards every part is in the mode in which it was."""
+    with evaluation_mode(module), torch.inference_mode():
+        yield
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards every part is in the mode in which it was."""
     modes = [(part, part.training) for part in module.modules()]  # a part may be frozen in evaluation mode
     module.eval()
     try:
-        with torch.inference_mode():
-            yield
+        yield
     finally:
         for part, mode in modes:
             part.training = mode

@@ -254,7 +254,7 @@ class ScanModel(nn.Module):
         In training, `slices_per_chunk` slices are encoded at a time, and again in the backward pass; where nothing of the encoder
         is trained, and in evaluation without gradients, as many as suit the device, and nothing is kept.
         """
-        features_of = self._features_of(hu, lengths, draws)
+        features_of = self.features_of(hu, lengths, draws)
         is_frozen = self.encoder.is_frozen and not any(p.requires_grad for p in self.windows.parameters())
         if is_frozen or not (self.training or torch.is_grad_enabled()):
             size = INFERENCE_SLICES_PER_CHUNK.get(hu.device.type, len(hu))
@@ -273,8 +273,11 @@ class ScanModel(nn.Module):
             )
         return features.to(torch.promote_types(features.dtype, torch.float32))
 
-    def _features_of(self, hu: Tensor, lengths: Tensor, draws: Tensor | None) -> Callable[[Tensor], Tensor]:
-        """From places in the batch to features: windows included, so that only HU are kept for the backward pass."""
+    def features_of(self, hu: Tensor, lengths: Tensor, draws: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+        """The encoder on any slices of a batch: from their places ``(m,)`` to features ``(m, d)``; arguments as in `forward`.
+
+        The windows are included, so that only HU are kept for the backward pass.
+        """
 
         def features_of(places: Tensor) -> Tensor:
             return self.encoder(stack_neighbours(self.windows, hu, lengths, places, self.neighbours, draws))

@@ -108,14 +108,25 @@ def preprocess_scan(scan: Scan, preprocessing: Preprocessing) -> np.ndarray:
     Returns:
         HU, int16 ``(n, size, size)``.
     """
+    box = network_box(scan, preprocessing)
+    hu = np.stack([_cut_and_resize(image, box, preprocessing.size) for image in scan.hu])  # (n, size, size)
+    return hu if preprocessing.clip is None else hu.clip(*preprocessing.clip, out=hu)
+
+
+def network_box(scan: Scan, preprocessing: Preprocessing) -> Box:
+    """Which part of every slice the network gets, in whole pixels.
+
+    Args:
+        scan: The scan.
+        preprocessing: Size and crop.
+    """
     if preprocessing.crop == "head":
         box = _head_box(scan)
     elif preprocessing.crop == "center":
         box = _center_box(scan, preprocessing.size)
     else:
         box = _whole_box(scan)
-    hu = np.stack([_cut_and_resize(image, box, preprocessing.size) for image in scan.hu])  # (n, size, size)
-    return hu if preprocessing.clip is None else hu.clip(*preprocessing.clip, out=hu)
+    return Box(round(box.top), round(box.left), max(1, round(box.height)), max(1, round(box.width)))
 
 
 def _square(top: float, left: float, height: float, width: float, row_mm: float, column_mm: float) -> Box:
@@ -158,8 +169,8 @@ def _head_box(scan: Scan) -> Box:
 
 def _cut_and_resize(image: np.ndarray, box: Box, size: int) -> np.ndarray:
     height, width = image.shape
-    top, left = round(box.top), round(box.left)
-    bottom, right = top + max(1, round(box.height)), left + max(1, round(box.width))
+    top, left = int(box.top), int(box.left)
+    bottom, right = top + int(box.height), left + int(box.width)
     cut = image[max(0, top) : min(height, bottom), max(0, left) : min(width, right)]
     if top < 0 or left < 0 or bottom > height or right > width:
         cut = cv2.copyMakeBorder(

@@ -63,7 +63,7 @@ class TestGradients:
         """With batch statistics: recomputation changes no bit of gradients and statistics."""
         model = training(5)
         kept = copy.deepcopy(model)
-        function = kept._features_of(batch.hu, batch.lengths, batch.draws)
+        function = kept.features_of(batch.hu, batch.lengths, batch.draws)
         features = run_in_chunks(function, strided_places(17, 5, torch.device("cpu")), recompute=False)
         logits = kept.head(features, batch.lengths, batch.positions_mm)
         sum(values.square().sum() for values in logits if values is not None).backward()
@@ -92,7 +92,7 @@ class TestGradients:
             block.drop_path = DropPath(0.5)
             torch.nn.init.ones_(block.bn2.weight)  # timm begins at 0, where dropping changes nothing
             torch.manual_seed(0)
-            function = model._features_of(batch.hu, batch.lengths, batch.draws)
+            function = model.features_of(batch.hu, batch.lengths, batch.draws)
             features = run_in_chunks(function, places, recompute=recompute, trained=list(model.encoder.parameters()))
             drawn = torch.rand(1)
             features.square().sum().backward()
