@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ich_lstm.labels import LABELS as LABELS
     from ich_lstm.learning.classifier import ScanClassifier as ScanClassifier
     from ich_lstm.models.scan_model import ScanModel as ScanModel
-    from ich_lstm.pixels.windows import Window as Window
+    from ich_lstm.window import Window as Window
     from ich_lstm.reading import read_scan as read_scan
     from ich_lstm.scan import Scan as Scan
     from ich_lstm.views.prediction import ScanPrediction as ScanPrediction
@@ -25,7 +25,7 @@ _HOMES = {
     "ScanDataModule": "ich_lstm.data.datamodule",
     "ScanModel": "ich_lstm.models.scan_model",
     "ScanPrediction": "ich_lstm.views.prediction",
-    "Window": "ich_lstm.pixels.windows",
+    "Window": "ich_lstm.window",
     "read_scan": "ich_lstm.reading",
 }
 __all__ = ["__version__", *_HOMES]

@@ -8,8 +8,6 @@ import numpy as np
 
 from ich_lstm.labels import ANY, LABELS
 from ich_lstm.views.look import (
-    BRAIN_LEVEL,
-    BRAIN_WIDTH,
     LABEL_COLORS,
     LABEL_DASHES,
     LABEL_NAMES,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ich_lstm.labels import LABELS
+from ich_lstm.labels import ANY, LABELS
 from ich_lstm.scan import Note, Slab
 from ich_lstm.views.explanation import Explanation
 from ich_lstm.views.look import LABEL_NAMES, RESEARCH_USE, millimetres, percent
@@ -22,6 +22,11 @@ CALLED_PREFIX = "called_"
 
 HASH_DIGITS_SHOWN = 8
 BAR_CELLS = 24
+PICTURE_SIDE = 224
+"""Longest side in pixels of the picture in a notebook."""
+
+EVEN = 0.5
+"""Where there is no threshold: a label from here on is more probable than not. It decides what is shown first, nothing else."""
 
 
 class LabelResult(NamedTuple):
@@ -42,12 +47,17 @@ class OperatingPoint(NamedTuple):
         slice_thresholds: ``(k,)``: a slice's label is called positive at or above; NaN: there is no threshold.
         scan_thresholds: ``(k,)``, likewise of the scan.
         chosen_on: On whom, in words.
+        sensitivity: ``(k, 3)``: of scans of those patients, and the limits of its 95 % interval; NaN: unknown. None: of no
+            label.
+        specificity: Likewise.
     """
 
     name: str
     slice_thresholds: np.ndarray
     scan_thresholds: np.ndarray
     chosen_on: str
+    sensitivity: np.ndarray | None = None
+    specificity: np.ndarray | None = None
 
 
 class CalibratedProbabilities(NamedTuple):
@@ -154,6 +164,30 @@ class ScanPrediction:
     def scan_calls(self) -> np.ndarray | None:
         """The same of the scan, ``(k,)``."""
         return self.operating_point and _calls(self.scan_probabilities, self.operating_point.scan_thresholds)
+
+    @property
+    def positive_labels(self) -> tuple[str, ...]:
+        """Labels that are called positive; where there is no threshold, those with a probability of at least `EVEN`."""
+        calls = self.scan_calls
+        probable = self.scan_probabilities >= EVEN
+        return tuple(
+            label for k, label in enumerate(LABELS) if (probable[k] if calls is None or np.isnan(calls[k]) else calls[k] == 1)
+        )
+
+    @property
+    def shown_labels(self) -> tuple[str, ...]:
+        """The labels whose heat maps are shown at first: the explained types that are positive, or "any" if it alone is."""
+        explained = () if self.explanation is None else self.explanation.labels
+        positive = tuple(label for label in self.positive_labels if label in explained)
+        return tuple(label for label in positive if label != ANY) or positive
+
+    @property
+    def key_slices(self) -> dict[int, tuple[str, ...]]:
+        """The slices where "any" and the positive types are most probable: index from 0 to those labels; "any" is first."""
+        found: dict[int, list[str]] = {}
+        for label in (ANY, *(label for label in self.positive_labels if label != ANY)):
+            found.setdefault(int(self.slice_probabilities[:, LABELS.index(label)].argmax()), []).append(label)
+        return {number: tuple(labels) for number, labels in found.items()}
 
     @property
     def calls_in_words(self) -> str:
