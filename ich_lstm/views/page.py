@@ -66,7 +66,6 @@ class SliceView(NamedTuple):
 class RateView(NamedTuple):
     """How the operating point of a label did, as the template needs it; texts."""
 
-    threshold: str
     sensitivity: str
     specificity: str
 
@@ -131,7 +130,7 @@ def prediction_page(
         shown_labels=prediction.shown_labels,
         why_shown=_why_shown(prediction),
         cell_mm=_cell_mm(prediction),
-        outside=_outside(peaks, blanks),
+        outside=_outside({label: peaks[label] for label in prediction.shown_labels}, blanks),
         contour=CONTOUR,
         data=_viewer_data(prediction, positions, stack, blanks, peaks),
     )
@@ -190,7 +189,7 @@ def _rates(point: OperatingPoint | None) -> dict[str, RateView]:
     if point is None or point.sensitivity is None or point.specificity is None:
         return {}
     return {
-        label: RateView(percent(point.scan_thresholds[k]), *(_rate(*rates[k]) for rates in (point.sensitivity, point.specificity)))
+        label: RateView(*(_rate(*rates[k]) for rates in (point.sensitivity, point.specificity)))
         for k, label in enumerate(LABELS)
         if not np.isnan(point.scan_thresholds[k])
     }

@@ -252,7 +252,7 @@ class ScanPrediction:
         return DataFrame([ids | probabilities]).join(further).assign(flags=flags, status="ok")
 
     def plot(self) -> "Figure":
-        """The six probabilities along the scan, beside the slice where "any" is most probable."""
+        """The six probabilities along the scan, beside the slice where "any" is most probable, with heat maps if there are any."""
         from ich_lstm.views.curves import plot_scan
 
         return plot_scan(self)
@@ -284,7 +284,7 @@ class ScanPrediction:
         return "\n".join(lines).replace("\u00a0", " ")
 
     def _repr_html_(self) -> str:
-        """A small table for notebooks."""
+        """For notebooks: a table beside the first key slice, with the heat maps of `shown_labels` if there are any."""
         cell = 'style="text-align:left;padding:.2em 1em .2em 0"'
         rows = "".join(
             f"<tr><td {cell}>{LABEL_NAMES[result.label]}</td>"
@@ -300,10 +300,29 @@ class ScanPrediction:
         if self.operating_point is not None:
             flags += escape(f"; operating point {self.operating_point.name}: {self.calls_in_words}")
         return (
+            f'<div style="display:flex;flex-wrap:wrap;gap:1.5em;align-items:flex-start">{self._picture()}'
             f"<div><p><b>Scan {escape(self.scan_id)}</b>: {_slices(len(self))}; model {escape(self.model_name)} "
             f"{escape(self.model_hash[:HASH_DIGITS_SHOWN])}; flags: {flags}</p>"
             f"<table><thead><tr><th {cell}>Label</th><th {cell}></th><th {cell}>Scan</th><th {cell}>Highest in</th></tr></thead>"
-            f"<tbody>{rows}</tbody></table><p><small>{RESEARCH_USE}</small></p></div>"
+            f"<tbody>{rows}</tbody></table><p><small>{RESEARCH_USE}</small></p></div></div>"
+        )
+
+    def _picture(self) -> str:
+        from ich_lstm.views.picture import encode_heated_slice, encode_slice, is_blank, shown_size
+
+        number = next(iter(self.key_slices))
+        hu = self.hu[number]
+        if is_blank(hu):
+            return ""
+        size = shown_size(hu.shape, self.spacing_mm[1:], PICTURE_SIDE)
+        if self.explanation is not None and self.shown_labels:
+            code = encode_heated_slice(hu, size, self.explanation, number, self.shown_labels)
+            what = f"slice {number + 1}, heat maps: {', '.join(LABEL_NAMES[label].lower() for label in self.shown_labels)}"
+        else:
+            code, what = encode_slice(hu, size), f"slice {number + 1}"
+        return (
+            f'<figure style="margin:0"><img src="data:image/png;base64,{code}" width="{size[1]}" height="{size[0]}" alt="{what}">'
+            f"<figcaption><small>{what}</small></figcaption></figure>"
         )
 
 

@@ -212,7 +212,7 @@
     shown.forEach((label) => mark(pen, label, scale));
   }
 
-  const BEHIND = "rgba(0, 0, 0, 0.75)";
+  const BEHIND = "rgba(0, 0, 0, 0.55)";
   function stroke(pen, color, width, dash, scale) {
     pen.lineJoin = "round";
     pen.setLineDash([]);
