@@ -123,7 +123,7 @@ def plot_scan(prediction: "ScanPrediction") -> "Figure":
     peak = int(prediction.slice_probabilities[:, LABELS.index(ANY)].argmax())
     position = float(prediction.positions_mm[peak])
     curve.axvline(position, color=RULE, linewidth=6, zorder=0)
-    curve.legend(frameon=False, fontsize=9, title="In the scan", title_fontsize=9, alignment="left")
+    curve.legend(framealpha=0.85, edgecolor="none", fontsize=9, title="In the scan", title_fontsize=9, alignment="left")
     picture.imshow(
         prediction.hu[peak],
         cmap="gray",
@@ -143,14 +143,17 @@ def plot_scan(prediction: "ScanPrediction") -> "Figure":
 
 
 def _plot_heat(axes: "Axes", prediction: "ScanPrediction", number: int) -> None:
-    """The heat maps that are shown at first over a slice: colour, and a named contour where the page has one too."""
+    """Over a slice the heat maps that are shown at first: colour, and a named contour where the page has one too."""
     from matplotlib.colors import to_rgb
     from matplotlib.patheffects import withStroke
 
     from ich_lstm.views.heat import CONTOUR
-    from ich_lstm.views.picture import HEAT_STRENGTH
+    from ich_lstm.views.picture import HEAT_STRENGTH, is_blank
 
     explanation = prediction.explanation
+    if is_blank(prediction.hu[number]):
+        axes.text(0.5, 0.5, "not shown", color="#a9aeb3", ha="center", va="center", transform=axes.transAxes)
+        return
     if explanation is None:
         return
     aspect = axes.get_aspect()

@@ -282,6 +282,7 @@
 
   /* ---- slices ---- */
 
+  let before = 0;
   function showSlice() {
     const i = state.slice;
     showPicture();
@@ -297,10 +298,11 @@
       cell.querySelector("i").style.setProperty("--p", data.probabilities[i][k]);
       cell.querySelector("b").textContent = data.texts[i][k];
     });
-    thumbs.forEach((thumb, j) => {
-      if (j === i) thumb.setAttribute("aria-current", "true"); else thumb.removeAttribute("aria-current");
-      thumb.tabIndex = j === i ? 0 : -1;
-    });
+    thumbs[before].removeAttribute("aria-current");
+    thumbs[before].tabIndex = -1;
+    thumbs[i].setAttribute("aria-current", "true");
+    thumbs[i].tabIndex = 0;
+    before = i;
     all(".keys a").forEach((key) => { if (Number(key.dataset.slice) === i) key.setAttribute("aria-current", "true"); else key.removeAttribute("aria-current"); });
     showCursor();
   }
@@ -479,6 +481,7 @@
   const asked = /^#slice-(\d+)$/.exec(location.hash);
   if (asked) state.slice = clamp(Number(asked[1]), 1, count) - 1;
   slider.disabled = count === 1;
+  thumbs.forEach((thumb) => { thumb.tabIndex = -1; });
   fillGreys();
   setWindow(state.level, state.width);
   showSlice();
