@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ich_lstm"
 
 FLOORS = (
-    ("errors", "labels", "scan", "privacy"),
+    ("errors", "labels", "scan", "window", "privacy"),
     ("reading",),
     ("pixels", "views"),
     ("data", "models", "phantom"),

@@ -79,6 +79,11 @@ class OperatingPoints:
         found = (self.thresholds[level][label].value for label in LABELS)
         return np.array([np.nan if value is None else value for value in found], dtype=np.float64)
 
+    def scan_rates(self, name: Literal["sensitivity", "specificity"]) -> np.ndarray:
+        """Of scans, with its limits: float64 ``(k, 3)``, NaN where there is none."""
+        found: list[Estimate] = [getattr(self.thresholds["scan"][label], name) for label in LABELS]
+        return np.array([[rate.value, rate.low, rate.high] for rate in found], dtype=np.float64)  # None becomes NaN
+
 
 class ChosenOn(NamedTuple):
     """The cases on which something was chosen, so that nothing is ever judged on them.
@@ -218,7 +223,8 @@ class ModelCalibration:
         if points is None:
             return replace(prediction, calibrated=calibrated)
         whom = f"{self.chosen_on.part} patients"
-        point = OperatingPoint(points.rule, points.values("slice"), points.values("scan"), whom)
+        rates = points.scan_rates("sensitivity"), points.scan_rates("specificity")
+        point = OperatingPoint(points.rule, points.values("slice"), points.values("scan"), whom, *rates)
         return replace(prediction, calibrated=calibrated, operating_point=point)
 
 

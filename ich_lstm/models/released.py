@@ -19,7 +19,8 @@ from torch import Tensor
 from ich_lstm.errors import CheckpointError
 from ich_lstm.labels import LABELS
 from ich_lstm.models.scan_model import ScanModel
-from ich_lstm.pixels.windows import BONE, BRAIN, SUBDURAL, WindowStack
+from ich_lstm.pixels.windows import WindowStack
+from ich_lstm.window import BONE, BRAIN, SUBDURAL
 
 RSNA_SLICE_MM = 5.0
 """The usual distance of slices in the data of RSNA's challenge, on which both systems were trained."""

@@ -17,7 +17,8 @@ from ich_lstm.models.pooling import PoolingKind, ScanPooling
 from ich_lstm.models.reduce import FeatureReducer, ReducerKind
 from ich_lstm.models.sequence import Positions, SequenceHead, relative_positions
 from ich_lstm.pixels.intensity import Intensity
-from ich_lstm.pixels.windows import BONE, BRAIN, SUBDURAL, WindowStack
+from ich_lstm.pixels.windows import WindowStack
+from ich_lstm.window import BONE, BRAIN, SUBDURAL
 
 SequenceKind = Literal["lstm", "gru", "none"]
 

@@ -6,8 +6,6 @@ import numpy as np
 
 from ich_lstm.labels import ANY, LABELS
 from ich_lstm.views.look import (
-    BRAIN_LEVEL,
-    BRAIN_WIDTH,
     LABEL_COLORS,
     LABEL_DASHES,
     LABEL_NAMES,
@@ -16,6 +14,7 @@ from ich_lstm.views.look import (
     percent,
 )
 from ich_lstm.views.prediction import HASH_DIGITS_SHOWN, ScanPrediction
+from ich_lstm.window import BRAIN
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -149,8 +148,8 @@ def _draw_slices(figure: "Figure", prediction: ScanPrediction, with_slices: bool
         axes.imshow(
             prediction.hu[key.number],
             cmap="gray",
-            vmin=BRAIN_LEVEL - BRAIN_WIDTH / 2,
-            vmax=BRAIN_LEVEL + BRAIN_WIDTH / 2,
+            vmin=BRAIN.level - BRAIN.width / 2,
+            vmax=BRAIN.level + BRAIN.width / 2,
             aspect=prediction.spacing_mm[1] / prediction.spacing_mm[2] if min(prediction.spacing_mm[1:]) > 0 else 1,
         )
         _draw_heat(axes, prediction, key)
@@ -159,7 +158,7 @@ def _draw_slices(figure: "Figure", prediction: ScanPrediction, with_slices: bool
         where = f"slice {key.number + 1}, {millimetres(float(prediction.positions_mm[key.number]))}"
         axes.set_title(f"{where}: {', '.join(key.labels)}", color=INK, fontsize=9 if columns == 2 else 12, loc="left", pad=4)
     heat = "" if prediction.explanation is None else "; colour: speaks for the label"
-    window = f"brain window, level {BRAIN_LEVEL}, width {BRAIN_WIDTH}{heat}"
+    window = f"brain window, level {BRAIN.level:g}, width {BRAIN.width:g}{heat}"
     figure.text(0.5, 0.07, window, color=QUIET, fontsize=10)
 
 

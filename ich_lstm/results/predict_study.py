@@ -6,12 +6,11 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 
 from ich_lstm.data.prepared import KEY_COLUMNS, SLICE_MARK, key_rows
 from ich_lstm.errors import IchLstmError, StudyError
-from ich_lstm.labels import ANY, LABELS
+from ich_lstm.labels import LABELS
 from ich_lstm.learning.classifier import ScanClassifier
 from ich_lstm.privacy import PRIVATE, ProjectKey
 from ich_lstm.reading import (
@@ -32,7 +31,7 @@ from ich_lstm.results.explain import explain
 from ich_lstm.results.shareable import shown_inside, shown_whole
 from ich_lstm.results.study_record import StudyRecord, csv_of
 from ich_lstm.scan import Scan
-from ich_lstm.views.page import KEY_SLICES, prediction_page
+from ich_lstm.views.page import prediction_page
 from ich_lstm.views.prediction import ScanPrediction
 
 SLICES, SCANS = "slices.csv", "scans.csv"
@@ -200,7 +199,7 @@ class _Work:
     def predict(self, scan: Scan) -> ScanPrediction:
         """Probabilities, and heat maps of what is wanted."""
         prediction = self.classifier.predict_scan(scan, self.key)
-        labels = list(LABELS) if self.options.heat_maps == "all" else positive_labels(prediction)
+        labels = list(LABELS) if self.options.heat_maps == "all" else list(prediction.positive_labels)
         if self.options.heat_maps == "none" or not labels:
             return prediction
         try:
@@ -252,7 +251,7 @@ class _Work:
             series=series,
             choices=list(choices),
             text=repr(prediction),
-            key_slices=[i + 1 for i in key_slices(prediction)],
+            key_slices=[i + 1 for i in prediction.key_slices],
             tables=tables,
             ledger=[list(row) for row in self.ledger.rows()],
             left_out=self.left_out,
@@ -308,19 +307,6 @@ class _Work:
                 uids | {"description": title, "images": len(candidate.series), "read": read, "code": code, "reason": reason}
             )
         return pd.DataFrame(rows), lines
-
-
-def positive_labels(prediction: ScanPrediction) -> list[str]:
-    """Labels that are called positive in the scan: by the operating point; without one, from a probability of 0.5."""
-    calls = prediction.scan_calls
-    positive = prediction.scan_probabilities >= 0.5 if calls is None else calls == 1
-    return [label for label, is_positive in zip(LABELS, positive, strict=True) if is_positive]
-
-
-def key_slices(prediction: ScanPrediction) -> list[int]:
-    """Indices of the slices where "any" is most probable, the first of them first."""
-    order = np.argsort(-prediction.slice_probabilities[:, LABELS.index(ANY)], kind="stable")
-    return [int(i) for i in order[:KEY_SLICES]]
 
 
 def _written_on(scan: Scan, headers: dict[str, SliceHeader]) -> list[int]:

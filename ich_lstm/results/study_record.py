@@ -28,7 +28,7 @@ class StudyRecord:
         series: Which series was read, in words without identity; empty if none.
         choices: A line per series: the one that was read, and why not the others.
         text: The prediction in words, or empty.
-        key_slices: Numbers of the most suspicious slices, from 1, the first of them first.
+        key_slices: Numbers, from 1, of the slices where "any" and the positive types are most probable.
         seconds: From the first file that was read to the last that was written.
         tables: Rows of each table, as CSV with its header, by the table's path in the folder of predictions.
         ledger: What became of the study's files, where that is more than "used".

@@ -133,7 +133,7 @@ def index_rows(listed: Sequence[Listed], *, identify: bool, folder: str) -> list
                 probabilities=tuple(float(row[label]) for label in LABELS) if record.is_predicted else None,
                 called=tuple(each.called),
                 flags=tuple(filter(None, row["flags"].split(";"))),
-                href=mine[0].relative_to(folder).as_posix() if mine else "",
+                page=mine[0].relative_to(folder).as_posix() if mine else "",
             )
         )
     return rows

@@ -7,7 +7,7 @@ import numpy as np
 
 from ich_lstm.labels import LABELS
 from ich_lstm.views.look import LABEL_NAMES, render
-from ich_lstm.views.page import encode_slice
+from ich_lstm.views.picture import encode_slice
 
 PICTURE_SIDE = 256
 """Longest side of a picture in pixels."""

@@ -8,15 +8,15 @@ import numpy as np
 
 from ich_lstm.labels import ANY, LABELS
 from ich_lstm.views.look import (
-    BRAIN_LEVEL,
-    BRAIN_WIDTH,
     LABEL_COLORS,
     LABEL_DASHES,
     LABEL_NAMES,
+    LABEL_SHORT,
     RESEARCH_USE,
     millimetres,
     percent,
 )
+from ich_lstm.window import BRAIN
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,7 +104,7 @@ def plot_precision_recall(labels: np.ndarray, probabilities: Mapping[str, np.nda
 
 
 def plot_scan(prediction: "ScanPrediction") -> "Figure":
-    """Probabilities along the scan, beside the slice where "any" is most probable."""
+    """Probabilities along the scan, beside the slice where "any" is most probable, with the heat maps of `shown_labels`."""
     figure = _figure(11, 4.6)
     curve, picture = figure.subplots(1, 2, width_ratios=(1.55, 1))
     for k, label in enumerate(LABELS):
@@ -123,14 +123,15 @@ def plot_scan(prediction: "ScanPrediction") -> "Figure":
     peak = int(prediction.slice_probabilities[:, LABELS.index(ANY)].argmax())
     position = float(prediction.positions_mm[peak])
     curve.axvline(position, color=RULE, linewidth=6, zorder=0)
-    curve.legend(frameon=False, fontsize=9, title="In the scan", title_fontsize=9, alignment="left")
+    curve.legend(framealpha=0.85, edgecolor="none", fontsize=9, title="In the scan", title_fontsize=9, alignment="left")
     picture.imshow(
         prediction.hu[peak],
         cmap="gray",
-        vmin=BRAIN_LEVEL - BRAIN_WIDTH / 2,
-        vmax=BRAIN_LEVEL + BRAIN_WIDTH / 2,
+        vmin=BRAIN.level - BRAIN.width / 2,
+        vmax=BRAIN.level + BRAIN.width / 2,
         aspect=prediction.spacing_mm[1] / prediction.spacing_mm[2] if min(prediction.spacing_mm[1:]) > 0 else 1,
     )
+    _plot_heat(picture, prediction, peak)
     picture.set_axis_off()
     picture.set_title(f"Slice {peak + 1} of {len(prediction)}, {millimetres(position)}", fontsize=11, color=INK, loc="left")
     for side, x in zip(prediction.side_marks, (0.03, 0.97), strict=True):
@@ -139,6 +140,38 @@ def plot_scan(prediction: "ScanPrediction") -> "Figure":
         f"Model {prediction.model_name}. {RESEARCH_USE}".replace("$", r"\$"), fontsize=8, color=QUIET, x=0.99, ha="right"
     )
     return figure
+
+
+def _plot_heat(axes: "Axes", prediction: "ScanPrediction", number: int) -> None:
+    """Over a slice the heat maps that are shown at first: colour, and a named contour where the page has one too."""
+    from matplotlib.colors import to_rgb
+    from matplotlib.patheffects import withStroke
+
+    from ich_lstm.views.heat import CONTOUR
+    from ich_lstm.views.picture import HEAT_STRENGTH, is_blank
+
+    explanation = prediction.explanation
+    if is_blank(prediction.hu[number]):
+        axes.text(0.5, 0.5, "not shown", color="#a9aeb3", ha="center", va="center", transform=axes.transAxes)
+        return
+    if explanation is None:
+        return
+    aspect = axes.get_aspect()
+    for label in prediction.shown_labels:
+        heat = explanation.share_on_slice(number, label, prediction.hu.shape[1:])  # (h, w)
+        # The curve's own colour; ink would not be seen on a dark picture.
+        color = "white" if label == ANY else LABEL_COLORS[label]
+        film = np.concatenate([np.broadcast_to(to_rgb(color), (*heat.shape, 3)), HEAT_STRENGTH * heat[..., None]], axis=2)
+        axes.imshow(film, aspect=aspect)
+        if heat.max() <= CONTOUR:
+            continue
+        halo = [withStroke(linewidth=3, foreground="white" if label != ANY else "black")]
+        lines = axes.contour(heat, levels=[CONTOUR], colors=[color], linewidths=1.5)
+        lines.set_path_effects(halo)
+        row, column = np.unravel_index(int(heat.argmax()), heat.shape)
+        axes.text(
+            column, row, LABEL_SHORT[label], color=color, fontsize=9, weight="bold", ha="center", va="center", path_effects=halo
+        )
 
 
 def save_figure(figure: "Figure", path: str | Path) -> Path:

@@ -44,6 +44,11 @@ class Explanation:
         """Labels that were explained."""
         return tuple(label for k, label in enumerate(LABELS) if not np.isnan(self.maps[:, k]).any())
 
+    def share_on_slice(self, number: int, label: str, shape: tuple[int, int]) -> np.ndarray:
+        """The same as `on_slice`, as a share of the label's largest value in the scan, within [0, 1]."""
+        largest = float(self.maps[:, LABELS.index(label)].max())
+        return self.on_slice(number, label, shape) / (largest or 1)
+
     def on_slice(self, number: int, label: str, shape: tuple[int, int]) -> np.ndarray:
         """The map of a slice at the resolution of its image.
 

@@ -22,9 +22,16 @@ LABEL_DASHES: dict[str, Any] = dict(
 )
 """A second cue beside the colour."""
 
+LABEL_SHORT = dict(zip(LABELS, ("EDH", "IPH", "IVH", "SAH", "SDH", "Any"), strict=True))
+"""As radiologists abbreviate them."""
+
+HEAT_COLORS = LABEL_COLORS | {"epidural": "#f0e442", "any": "#ffffff"}
+"""On a dark picture: the palette's yellow in place of its blue, which is too dark there, and white in place of ink."""
+
+HEAT_DASHES: dict[str, tuple[int, ...]] = dict(zip(LABELS, ((), (8, 4), (2, 3), (10, 3, 2, 3), (5, 2), ()), strict=True))
+"""`LABEL_DASHES` for contours, as lengths of line and gap in pixels."""
+
 RESEARCH_USE = "Research use only, not for diagnosis."
-BRAIN_LEVEL, BRAIN_WIDTH = 40, 80
-"""The window in HU in which slices are shown."""
 
 TEMPLATES = Path(__file__).parent / "templates"
 

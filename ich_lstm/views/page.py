@@ -1,21 +1,24 @@
-"""The page of one scan: every slice, its probabilities, and where in the scan they are high; one file, no network."""
+"""The page of one scan: every slice in HU, its probabilities, and where the model sees them; one file, no network."""
 
-import base64
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 
 from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
 from ich_lstm.scan import Note
-from ich_lstm.views.look import BRAIN_LEVEL, BRAIN_WIDTH, LABEL_NAMES, millimetres, percent, render
-from ich_lstm.views.prediction import HASH_DIGITS_SHOWN, ScanPrediction
+from ich_lstm.views.heat import CONTOUR, Peak, encode_heat, find_peaks
+from ich_lstm.views.look import HEAT_COLORS, HEAT_DASHES, LABEL_NAMES, LABEL_SHORT, millimetres, percent, render
+from ich_lstm.views.picture import encode_slice, is_blank, shown_size
+from ich_lstm.views.prediction import EVEN, HASH_DIGITS_SHOWN, OperatingPoint, ScanPrediction
+from ich_lstm.views.stack import EncodedStack, encode_stack
+from ich_lstm.window import BONE, BRAIN, SUBDURAL
 
-MAX_SIDE = 512
-"""Longest side of a stored slice in pixels. The pictures are lossless: at worst 40 of them make 14 MB of text."""
+THUMBNAIL_SIDE, KEY_SIDE = 128, 512
+"""Longest sides in pixels of all slices, and of the key slices, which are for readers without JavaScript."""
 
-KEY_SLICES = 3
-"""How many of the most probable slices are marked. By rank, because no threshold has been validated for them."""
+WINDOWS = (("Brain", BRAIN), ("Subdural", SUBDURAL), ("Bone", BONE))
+NOT_SHOWN = "This slice is not shown."
 
 TICK_STEPS_MM = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 MAX_TICKS = 8
@@ -50,59 +53,125 @@ class SliceView(NamedTuple):
     number: int
     position: str
     probability: float
-    rank: int
-    """From 1, the highest "any" of the scan, to ``KEY_SLICES``; 0 for the others, and for all of a very short scan."""
+    key: str
+    """For which labels it is a key slice, abbreviated; empty for the others."""
     picture: str
-    """Base64 of a PNG."""
+    """Base64 of a small PNG; empty if it is not shown."""
+    large: str
+    """Base64 of a PNG; of key slices alone."""
+    blank: str
+    """Why it is not shown; empty if it is."""
 
 
-def prediction_page(prediction: ScanPrediction, *, title: str | None = None) -> str:
+class RateView(NamedTuple):
+    """How the operating point of a label did, as the template needs it; texts."""
+
+    sensitivity: str
+    specificity: str
+
+
+def prediction_page(
+    prediction: ScanPrediction,
+    *,
+    title: str | None = None,
+    notice: str | None = None,
+    blank_reasons: Mapping[int, str] | None = None,
+) -> str:
     """The page of one scan as HTML text: self-contained, readable without JavaScript, printable.
 
-    The slices are stored once, in the brain window, as 8-bit pictures without loss.
+    All HU are in the page, 16 bit, without loss; of a scan whose HU would take more than `MOST_TEXT`, at half resolution,
+    which the page then says. A slice of air alone is not shown.
 
     Args:
         prediction: What to show.
         title: Heading of the page; "Scan" and its id by default.
+        notice: A line beside the picture, such as that it was cropped.
+        blank_reasons: Slices, by their index from 0, that must not be shown, and what stands in their place; the page holds
+            nothing of their HU.
     """
+    blanks = _blanks(prediction, blank_reasons or {})
     positions = _fractions(prediction.positions_mm)
-    any_probabilities = prediction.slice_probabilities[:, LABELS.index(ANY)]
-    # Stable, so that of equal slices the lower one comes first.
-    ranking = np.argsort(-any_probabilities, kind="stable").tolist()
-    ranks = {i: rank for rank, i in enumerate(ranking[:KEY_SLICES], start=1)} if len(ranking) > KEY_SLICES else {}
-    height, width = _shown_size(prediction)
-    slices = [
-        SliceView(
-            number=i + 1,
-            position=millimetres(prediction.positions_mm[i]),
-            probability=float(any_probabilities[i]),
-            rank=ranks.get(i, 0),
-            picture=encode_slice(prediction.hu[i], (height, width)),
-        )
-        for i in range(len(prediction))
-    ]
+    stack = encode_stack(prediction.hu, blanks)
+    explanation = prediction.explanation
+    peaks = {} if explanation is None else find_peaks(explanation, prediction.hu)
+    key_slices = prediction.key_slices
+    rows, columns = prediction.hu.shape[1:]
+    true_rows, true_columns = shown_size((rows, columns), prediction.spacing_mm[1:], KEY_SIDE)
     return render(
         "page.html.j2",
         title=title or f"Scan {prediction.scan_id}",
+        notice=notice or "",
         prediction=prediction,
         short_hash=prediction.model_hash[:HASH_DIGITS_SHOWN],
         results={result.label: result for result in prediction.results()},
         any_label=ANY,
         types=HEMORRHAGE_TYPES,
-        slices=slices,
-        key_slice=slices[ranking[0]],
+        short=LABEL_SHORT,
+        slices=_slice_views(prediction, blanks),
+        first=next(iter(key_slices)),
+        keys=_key_chips(prediction),
+        calls={} if prediction.scan_calls is None else dict(zip(LABELS, prediction.scan_calls.tolist(), strict=True)),
         flags=[(note, FLAG_MEANINGS.get(note.code, "")) for note in prediction.flags],
         flag_title=flag_title,
         marks=_marks(prediction),
+        rates=_rates(prediction.operating_point),
         corrected=_corrected(prediction),
         sides=prediction.side_marks,
         ends=prediction.end_marks,
-        size=(height, width),
-        window=(BRAIN_LEVEL, BRAIN_WIDTH),
+        aspect=true_rows / true_columns,
+        windows=WINDOWS,
         curves={label: _curve(positions, prediction.slice_probabilities[:, k]) for k, label in enumerate(LABELS)},
+        contributions=_contributions(prediction, positions),
         ticks=_ticks(prediction.positions_mm),
-        data=_viewer_data(prediction, positions, ranking[0]),
+        stack=stack,
+        heat="" if explanation is None else encode_heat(explanation),
+        heat_colors=HEAT_COLORS,
+        explained=() if explanation is None else tuple(label for label in (*HEMORRHAGE_TYPES, ANY) if label in peaks),
+        shown_labels=prediction.shown_labels,
+        why_shown=_why_shown(prediction),
+        cell_mm=_cell_mm(prediction),
+        outside=_outside({label: peaks[label] for label in prediction.shown_labels}, blanks),
+        contour=CONTOUR,
+        data=_viewer_data(prediction, positions, stack, blanks, peaks),
     )
+
+
+def _blanks(prediction: ScanPrediction, reasons: Mapping[int, str]) -> dict[int, str]:
+    wrong = [number for number in reasons if not 0 <= number < len(prediction)]
+    if wrong:
+        raise ValueError(f"blank_reasons: slices {wrong}, expected indices below {len(prediction)}")
+    empty = {number: NOT_SHOWN for number, hu in enumerate(prediction.hu) if is_blank(hu)}
+    return dict(sorted((empty | dict(reasons)).items()))
+
+
+def _slice_views(prediction: ScanPrediction, blanks: Mapping[int, str]) -> list[SliceView]:
+    keys = prediction.key_slices
+    sizes = {side: shown_size(prediction.hu.shape[1:], prediction.spacing_mm[1:], side) for side in (THUMBNAIL_SIDE, KEY_SIDE)}
+    return [
+        SliceView(
+            number=number + 1,
+            position=millimetres(prediction.positions_mm[number]),
+            probability=float(prediction.slice_probabilities[number, LABELS.index(ANY)]),
+            key=" ".join(LABEL_SHORT[label] for label in keys.get(number, ())),
+            picture="" if number in blanks else encode_slice(hu, sizes[THUMBNAIL_SIDE]),
+            large=encode_slice(hu, sizes[KEY_SIDE]) if number in keys and number not in blanks else "",
+            blank=blanks.get(number, ""),
+        )
+        for number, hu in enumerate(prediction.hu)
+    ]
+
+
+def _key_chips(prediction: ScanPrediction) -> list[tuple[int, str]]:
+    """Number of each key slice, and for what it is one."""
+    return [
+        (
+            number + 1,
+            ", ".join(
+                f"{LABEL_SHORT[label]} {percent(prediction.slice_probabilities[number, LABELS.index(label)])}" for label in labels
+            ),
+        )
+        for number, labels in prediction.key_slices.items()
+    ]
 
 
 def _marks(prediction: ScanPrediction) -> dict[str, dict[str, float | None]]:
@@ -115,6 +184,24 @@ def _marks(prediction: ScanPrediction) -> dict[str, dict[str, float | None]]:
     }
 
 
+def _rates(point: OperatingPoint | None) -> dict[str, RateView]:
+    """How each label's threshold did where it was chosen; empty if nothing is known of any label."""
+    if point is None or point.sensitivity is None or point.specificity is None:
+        return {}
+    return {
+        label: RateView(*(_rate(*rates[k]) for rates in (point.sensitivity, point.specificity)))
+        for k, label in enumerate(LABELS)
+        if not np.isnan(point.scan_thresholds[k])
+    }
+
+
+def _rate(value: float, low: float, high: float) -> str:
+    if np.isnan(value):
+        return "unknown"
+    interval = "" if np.isnan(low) or np.isnan(high) else f" ({100 * low:.0f} to {100 * high:.0f})"
+    return f"{100 * value:.0f}\u00a0%{interval}"
+
+
 def _corrected(prediction: ScanPrediction) -> list[tuple[str, str]]:
     """The calibrated probabilities of the scan, in words."""
     if prediction.calibrated is None:
@@ -124,35 +211,38 @@ def _corrected(prediction: ScanPrediction) -> list[tuple[str, str]]:
     return [(LABEL_NAMES[label].lower(), texts[label]) for label in (ANY, *HEMORRHAGE_TYPES)]
 
 
+def _why_shown(prediction: ScanPrediction) -> str:
+    """Which heat maps are shown at first, and why."""
+    point = prediction.operating_point
+    rule = f"a probability of {percent(EVEN)} or more" if point is None else f"the operating point {point.name}"
+    if not prediction.shown_labels:
+        return f"By {rule} no explained label is positive, so no heat map is shown at first."
+    names = ", ".join(LABEL_NAMES[label].lower() for label in prediction.shown_labels)
+    return f"Shown at first: what is positive by {rule}: {names}."
+
+
+def _cell_mm(prediction: ScanPrediction) -> str:
+    """How wide a cell of the heat maps is, the larger of its sides; empty if the spacing is unknown."""
+    explanation = prediction.explanation
+    if explanation is None or min(prediction.spacing_mm[1:]) <= 0:
+        return ""
+    rows, columns = explanation.maps.shape[2:]
+    _, _, height, width = explanation.box
+    return f"{max(height / rows * prediction.spacing_mm[1], width / columns * prediction.spacing_mm[2]):.0f}\u00a0mm"
+
+
+def _outside(peaks: Mapping[str, list[Peak]], blanks: Mapping[int, str]) -> dict[str, tuple[int, int]]:
+    """Of the slices in which a label has a contour: in how many its peak lies outside the skull, and how many there are."""
+    strong = {
+        label: [peak for number, peak in enumerate(found) if peak.share >= CONTOUR and number not in blanks]
+        for label, found in peaks.items()
+    }
+    return {label: (sum(peak.is_outside for peak in found), len(found)) for label, found in strong.items()}
+
+
 def flag_title(note: Note) -> str:
     """A code as people read it: ``uneven_spacing`` is "Uneven spacing"."""
     return note.code.replace("_", " ").capitalize()
-
-
-def encode_slice(hu: np.ndarray, size: tuple[int, int]) -> str:
-    """One slice in the brain window as base64 of a grey PNG of ``(height, width)`` pixels."""
-    grey = (hu.astype(np.float32) - (BRAIN_LEVEL - BRAIN_WIDTH / 2)) * (255 / BRAIN_WIDTH)
-    picture = np.rint(np.clip(grey, 0, 255)).astype(np.uint8)
-    height, width = size
-    if picture.shape != size:
-        shrinks = height <= picture.shape[0] and width <= picture.shape[1]
-        picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR).astype(
-            np.uint8, copy=False
-        )
-    _, coded = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, 6])
-    return base64.b64encode(coded.tobytes()).decode("ascii")
-
-
-def _shown_size(prediction: ScanPrediction) -> tuple[int, int]:
-    """Height and width in pixels: true to the pixel spacing, never larger than ``MAX_SIDE``."""
-    rows, columns = prediction.hu.shape[1:]
-    row_mm, column_mm = prediction.spacing_mm[1:]
-    if not row_mm or not column_mm:  # unknown spacing: as square as it was stored
-        row_mm = column_mm = 1.0
-    finest = min(row_mm, column_mm)
-    height, width = rows * row_mm / finest, columns * column_mm / finest
-    scale = min(1.0, MAX_SIDE / max(height, width))
-    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _fractions(positions_mm: np.ndarray) -> list[float]:
@@ -181,14 +271,61 @@ def _ticks(positions_mm: np.ndarray) -> list[tuple[float, str]]:
     return [((value - low) / (high - low), f"{round(value)}".replace("-", "\u2212")) for value in values.tolist()]
 
 
-def _viewer_data(prediction: ScanPrediction, positions: list[float], first: int) -> dict[str, Any]:
-    """What the page's script needs; the pictures it takes from the grid."""
+def _contributions(prediction: ScanPrediction, positions: list[float]) -> dict[str, tuple[str, str]]:
+    """Bars of each explained label in a box of 100 by 100 around a level line, as an SVG path, and the largest in words."""
+    if prediction.explanation is None:
+        return {}
+    gaps = np.diff(positions)
+    width = 70 * float(np.median(gaps)) if len(gaps) and gaps.max() > 0 else 10.0
+    bars = {}
+    for label in prediction.explanation.labels:
+        values = np.nan_to_num(prediction.explanation.contributions[:, LABELS.index(label)])
+        largest = float(np.abs(values).max())
+        heights = 50 * values / (largest or 1)
+        path = "".join(
+            f"M{100 * x - width / 2:.2f},50h{width:.2f}v{-height:.2f}h{-width:.2f}z"
+            for x, height in zip(positions, heights, strict=True)
+        )
+        bars[label] = path, f"{largest:.2g}"
+    return bars
+
+
+def _viewer_data(
+    prediction: ScanPrediction,
+    positions: list[float],
+    stack: EncodedStack,
+    blanks: Mapping[int, str],
+    peaks: Mapping[str, list[Peak]],
+) -> dict[str, Any]:
+    """What the page's script needs; HU and heat maps it takes from scripts of their own, when they are wanted."""
+    explanation = prediction.explanation
+    heat = None
+    if explanation is not None:
+        heat = {
+            "labels": list(peaks),
+            "size": list(explanation.maps.shape[2:]),
+            "box": [float(side) for side in explanation.box],
+            "peaks": [
+                [[round(peak.x, 2), round(peak.y, 2), round(peak.share, 4), int(peak.is_outside)] for peak in found]
+                for found in peaks.values()
+            ],
+            "contour": CONTOUR,
+            "colors": {label: HEAT_COLORS[label] for label in peaks},
+            "dashes": {label: list(HEAT_DASHES[label]) for label in peaks},
+            "shown": list(prediction.shown_labels),
+        }
     return {
         "labels": list(LABELS),
         "names": LABEL_NAMES,
+        "short": LABEL_SHORT,
         "probabilities": np.round(prediction.slice_probabilities, 5).tolist(),
         "texts": [[percent(p) for p in row] for row in prediction.slice_probabilities],
         "positions": positions,
         "millimetres": [millimetres(position) for position in prediction.positions_mm],
-        "first": first,
+        "first": next(iter(prediction.key_slices)),
+        "shape": list(prediction.hu.shape[1:]),
+        "stored": list(stack.shape),
+        "blanks": {str(number): reason for number, reason in blanks.items()},
+        "windows": [list(window) for _, window in WINDOWS],
+        "heat": heat,
     }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ich_lstm.labels import LABELS
+from ich_lstm.labels import ANY, LABELS
 from ich_lstm.scan import Note, Slab
 from ich_lstm.views.explanation import Explanation
 from ich_lstm.views.look import LABEL_NAMES, RESEARCH_USE, millimetres, percent
@@ -22,6 +22,11 @@ CALLED_PREFIX = "called_"
 
 HASH_DIGITS_SHOWN = 8
 BAR_CELLS = 24
+PICTURE_SIDE = 224
+"""Longest side in pixels of the picture in a notebook."""
+
+EVEN = 0.5
+"""Where there is no threshold: a label from here on is more probable than not. It decides what is shown first, nothing else."""
 
 
 class LabelResult(NamedTuple):
@@ -42,12 +47,17 @@ class OperatingPoint(NamedTuple):
         slice_thresholds: ``(k,)``: a slice's label is called positive at or above; NaN: there is no threshold.
         scan_thresholds: ``(k,)``, likewise of the scan.
         chosen_on: On whom, in words.
+        sensitivity: ``(k, 3)``: of scans of those patients, and the limits of its 95 % interval; NaN: unknown. None: of no
+            label.
+        specificity: Likewise.
     """
 
     name: str
     slice_thresholds: np.ndarray
     scan_thresholds: np.ndarray
     chosen_on: str
+    sensitivity: np.ndarray | None = None
+    specificity: np.ndarray | None = None
 
 
 class CalibratedProbabilities(NamedTuple):
@@ -156,6 +166,30 @@ class ScanPrediction:
         return self.operating_point and _calls(self.scan_probabilities, self.operating_point.scan_thresholds)
 
     @property
+    def positive_labels(self) -> tuple[str, ...]:
+        """Labels that are called positive; where there is no threshold, those with a probability of at least `EVEN`."""
+        calls = self.scan_calls
+        probable = self.scan_probabilities >= EVEN
+        return tuple(
+            label for k, label in enumerate(LABELS) if (probable[k] if calls is None or np.isnan(calls[k]) else calls[k] == 1)
+        )
+
+    @property
+    def shown_labels(self) -> tuple[str, ...]:
+        """The labels whose heat maps are shown at first: the explained types that are positive, or "any" if it alone is."""
+        explained = () if self.explanation is None else self.explanation.labels
+        positive = tuple(label for label in self.positive_labels if label in explained)
+        return tuple(label for label in positive if label != ANY) or positive
+
+    @property
+    def key_slices(self) -> dict[int, tuple[str, ...]]:
+        """The slices where "any" and the positive types are most probable: index from 0 to those labels; "any" is first."""
+        found: dict[int, list[str]] = {}
+        for label in (ANY, *(label for label in self.positive_labels if label != ANY)):
+            found.setdefault(int(self.slice_probabilities[:, LABELS.index(label)].argmax()), []).append(label)
+        return {number: tuple(labels) for number, labels in found.items()}
+
+    @property
     def calls_in_words(self) -> str:
         """What the operating point makes of the scan; empty without one."""
         if self.operating_point is None:
@@ -218,7 +252,7 @@ class ScanPrediction:
         return DataFrame([ids | probabilities]).join(further).assign(flags=flags, status="ok")
 
     def plot(self) -> "Figure":
-        """The six probabilities along the scan, beside the slice where "any" is most probable."""
+        """The six probabilities along the scan, beside the slice where "any" is most probable, with heat maps if there are any."""
         from ich_lstm.views.curves import plot_scan
 
         return plot_scan(self)
@@ -250,7 +284,7 @@ class ScanPrediction:
         return "\n".join(lines).replace("\u00a0", " ")
 
     def _repr_html_(self) -> str:
-        """A small table for notebooks."""
+        """For notebooks: a table beside the first key slice, with the heat maps of `shown_labels` if there are any."""
         cell = 'style="text-align:left;padding:.2em 1em .2em 0"'
         rows = "".join(
             f"<tr><td {cell}>{LABEL_NAMES[result.label]}</td>"
@@ -266,10 +300,29 @@ class ScanPrediction:
         if self.operating_point is not None:
             flags += escape(f"; operating point {self.operating_point.name}: {self.calls_in_words}")
         return (
+            f'<div style="display:flex;flex-wrap:wrap;gap:1.5em;align-items:flex-start">{self._picture()}'
             f"<div><p><b>Scan {escape(self.scan_id)}</b>: {_slices(len(self))}; model {escape(self.model_name)} "
             f"{escape(self.model_hash[:HASH_DIGITS_SHOWN])}; flags: {flags}</p>"
             f"<table><thead><tr><th {cell}>Label</th><th {cell}></th><th {cell}>Scan</th><th {cell}>Highest in</th></tr></thead>"
-            f"<tbody>{rows}</tbody></table><p><small>{RESEARCH_USE}</small></p></div>"
+            f"<tbody>{rows}</tbody></table><p><small>{RESEARCH_USE}</small></p></div></div>"
+        )
+
+    def _picture(self) -> str:
+        from ich_lstm.views.picture import encode_heated_slice, encode_slice, is_blank, shown_size
+
+        number = next(iter(self.key_slices))
+        hu = self.hu[number]
+        if is_blank(hu):
+            return ""
+        size = shown_size(hu.shape, self.spacing_mm[1:], PICTURE_SIDE)
+        if self.explanation is not None and self.shown_labels:
+            code = encode_heated_slice(hu, size, self.explanation, number, self.shown_labels)
+            what = f"slice {number + 1}, heat maps: {', '.join(LABEL_NAMES[label].lower() for label in self.shown_labels)}"
+        else:
+            code, what = encode_slice(hu, size), f"slice {number + 1}"
+        return (
+            f'<figure style="margin:0"><img src="data:image/png;base64,{code}" width="{size[1]}" height="{size[0]}" alt="{what}">'
+            f"<figcaption><small>{what}</small></figcaption></figure>"
         )
 
 

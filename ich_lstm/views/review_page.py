@@ -6,8 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
-from ich_lstm.views.look import BRAIN_LEVEL, BRAIN_WIDTH, LABEL_NAMES, percent, render
-from ich_lstm.views.page import encode_slice
+from ich_lstm.views.look import LABEL_NAMES, percent, render
+from ich_lstm.views.picture import encode_slice
+from ich_lstm.window import BRAIN
 
 SIDE, NEIGHBOUR_SIDE = 512, 256
 """Longest sides in pixels of the slice in question, and of its neighbours."""
@@ -124,7 +125,7 @@ def review_page(
         any_label=ANY,
         types=HEMORRHAGE_TYPES,
         labels=LABELS,
-        window=(BRAIN_LEVEL, BRAIN_WIDTH),
+        window=BRAIN,
     )
 
 

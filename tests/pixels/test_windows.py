@@ -6,7 +6,8 @@ import torch
 
 from ich_lstm import Window
 from ich_lstm.pixels.intensity import Intensity
-from ich_lstm.pixels.windows import BONE, BRAIN, NARROWEST, SUBDURAL, WindowStack, apply_window
+from ich_lstm.pixels.windows import NARROWEST, WindowStack, apply_window
+from ich_lstm.window import BONE, BRAIN, SUBDURAL
 
 WINDOWS = (BRAIN, SUBDURAL, BONE)
 HU = torch.arange(-1024, 3072, dtype=torch.int16).reshape(1, 64, 64)

@@ -58,7 +58,7 @@ def test_the_index_links_the_pages_of_its_own_folder(project_key):
     files = ["private/pages/scan0.html", "pages/scan0.html"]
     rows = [listed(0, 0.7, files=files), listed(1, None)]
     private, shareable = (index_rows(rows, identify=bool(folder), folder=folder) for folder in ("private", ""))
-    assert [row.href for row in private] == [row.href for row in shareable] == ["pages/scan0.html", ""]
+    assert [row.page for row in private] == [row.page for row in shareable] == ["pages/scan0.html", ""]
     assert private[0].title == "ACC0"
     assert shareable[0].title == "scan0"
     assert shareable[1].probabilities is None

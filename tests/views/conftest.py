@@ -6,6 +6,7 @@ import pytest
 
 from ich_lstm.labels import LABELS
 from ich_lstm.scan import Note
+from ich_lstm.views.explanation import Explanation
 from ich_lstm.views.prediction import ScanPrediction
 
 
@@ -31,6 +32,29 @@ def make_prediction(count: int = 5, size: int = 32, **changes: Any) -> ScanPredi
         "tilt_degrees": 18.5,
     }
     return ScanPrediction(**(fields | changes))
+
+
+def make_explanation(count: int = 5, cells: int = 4, size: int = 32, **changes: Any) -> Explanation:
+    """Of subarachnoid, subdural and any: subdural is hottest in the lower right cell but one, more so from slice to slice."""
+    maps = np.full((count, len(LABELS), cells, cells), np.nan, np.float32)
+    contributions = np.full((count, len(LABELS)), np.nan)
+    for label in ("subarachnoid", "subdural", "any"):
+        maps[:, LABELS.index(label)] = 0
+        contributions[:, LABELS.index(label)] = np.linspace(-2, 2, count) if count > 1 else 1
+    maps[:, LABELS.index("subdural"), 2, 2] = np.arange(1, count + 1) / count
+    maps[:, LABELS.index("subarachnoid"), 1, 1] = 0.5
+    fields: dict[str, Any] = {
+        "maps": maps,
+        "box": (0.0, 0.0, float(size), float(size)),
+        "contributions": contributions,
+        "method": "a rule",
+    }
+    return Explanation(**(fields | changes))
+
+
+@pytest.fixture(name="make_explanation")
+def _make_explanation() -> Callable[..., Explanation]:
+    return make_explanation
 
 
 @pytest.fixture(name="make_prediction")

@@ -96,6 +96,17 @@ class TestScan:
         np.testing.assert_array_equal(picture.images[0].get_array(), prediction.hu[count // 2])
         assert picture.images[0].get_clim() == (0, 80)
 
+    def test_heat_maps_of_positive_types(self, make_prediction, make_explanation):
+        _, picture = make_prediction(explanation=make_explanation()).plot().axes
+        grey, film = picture.images
+        share = make_explanation().share_on_slice(2, "subdural", (32, 32))
+        np.testing.assert_allclose(film.get_array()[..., 3], 0.55 * share, atol=1e-6)
+        assert "SDH" in texts(picture)
+
+    def test_a_slice_of_air_is_said_to_be_not_shown(self, make_prediction):
+        _, picture = make_prediction(hu=np.full((5, 8, 8), -1024, np.int16)).plot().axes
+        assert "not shown" in texts(picture)
+
     def test_a_dollar_in_a_name_is_a_dollar(self, make_prediction, tmp_path):
         curves.save_figure(make_prediction(model_name="a$b^$", scan_id="$_{$").plot(), tmp_path / "scan.png")
 

@@ -1,4 +1,6 @@
+import base64
 import dataclasses
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -89,7 +91,8 @@ class TestText:
 
         class Balance(HTMLParser):
             def handle_starttag(self, tag, attrs):
-                opened.append(tag)
+                if tag != "img":
+                    opened.append(tag)
 
             def handle_endtag(self, tag):
                 assert opened.pop() == tag
@@ -150,7 +153,68 @@ class TestOperatingPoint:
         for text in (repr(chosen), chosen._repr_html_()):
             assert "sensitivity=0.9: called positive: subdural, any hemorrhage; no threshold for epidural" in text
 
+    def test_positive_by_the_threshold_or_more_probable_than_not(self, chosen, make_prediction):
+        probabilities = np.array([0.6, 0.4, 0.5, 0.2, 0.45, 0.9])
+        assert make_prediction(scan_probabilities=probabilities).positive_labels == ("epidural", "intraventricular", "any")
+        # The threshold of epidural is missing, that of the others 0.5, but one was moved to 0.4.
+        point = chosen.operating_point._replace(scan_thresholds=np.array([np.nan, 0.5, 0.55, 0.5, 0.4, 0.5]))
+        prediction = make_prediction(scan_probabilities=probabilities, operating_point=point)
+        assert prediction.positive_labels == ("epidural", "subdural", "any")
+
     def test_without_one_nothing_is_called(self, make_prediction):
         prediction = make_prediction()
         assert prediction.scan_calls is prediction.slice_calls is None
         assert "called" not in repr(prediction)
+
+
+class TestKeySlices:
+    def test_where_any_and_the_positive_types_are_highest(self, make_prediction):
+        assert make_prediction().key_slices == {2: ("any",), 4: ("subdural",)}
+
+    def test_one_slice_for_two_labels(self, make_prediction):
+        assert make_prediction(1).key_slices == {0: ("any",)}
+        slices = np.full((5, 6), 0.1)
+        slices[3] = 0.9
+        found = make_prediction(slice_probabilities=slices, scan_probabilities=slices.max(axis=0)).key_slices
+        assert found == {3: ("any", *LABELS[:-1])}
+
+    def test_any_where_nothing_is_positive(self, make_prediction):
+        assert make_prediction(scan_probabilities=np.zeros(6)).key_slices == {2: ("any",)}
+
+
+class TestShownLabels:
+    @pytest.mark.parametrize(
+        ("probabilities", "shown"),
+        [
+            ([0.9, 0.1, 0.1, 0.8, 0.7, 0.9], ("subarachnoid", "subdural")),  # epidural is not explained
+            ([0.9, 0.1, 0.1, 0.1, 0.1, 0.9], ("any",)),
+            ([0.1, 0.1, 0.1, 0.1, 0.1, 0.1], ()),
+        ],
+    )
+    def test_explained_positive_types(self, make_prediction, make_explanation, probabilities, shown):
+        prediction = make_prediction(scan_probabilities=np.array(probabilities), explanation=make_explanation())
+        assert prediction.shown_labels == shown
+
+    def test_nothing_was_explained(self, make_prediction):
+        assert make_prediction().shown_labels == ()
+
+
+class TestNotebookPicture:
+    def test_is_grey_without_and_coloured_with_an_explanation(self, make_prediction, make_explanation):
+        plain = picture_of(make_prediction()._repr_html_())
+        heated = picture_of(make_prediction(explanation=make_explanation())._repr_html_())
+        assert plain.ndim == 2
+        assert heated.shape == (*plain.shape, 3)
+        hottest = heated[20, 20].astype(int)
+        assert hottest[0] > hottest[2] + 20  # sky blue, in OpenCV's order
+        np.testing.assert_array_equal(heated[2, 2], plain[2, 2])
+
+    def test_a_slice_of_air_has_none(self, make_prediction):
+        assert "<img" not in make_prediction(hu=np.full((5, 8, 8), -1024, np.int16))._repr_html_()
+
+
+def picture_of(html: str) -> np.ndarray:
+    import cv2
+
+    (code,) = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
+    return cv2.imdecode(np.frombuffer(base64.b64decode(code), np.uint8), cv2.IMREAD_UNCHANGED)

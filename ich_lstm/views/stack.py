@@ -1,0 +1,77 @@
+"""The HU of a scan as text inside a page: without loss, and quick to unpack in a browser."""
+
+import base64
+import zlib
+from collections.abc import Collection
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+MOST_TEXT = 60_000_000
+"""Bytes of text above which a stack is stored at half its resolution, and again until it fits."""
+
+
+class EncodedStack(NamedTuple):
+    """A stack of slices as text.
+
+    Args:
+        texts: Base64 of each slice, as `encode_hu` makes it; empty for slices that were left out.
+        shape: Rows and columns of the stored slices.
+        reduction: Each stored value is the mean of so many by so many; 1: as it was.
+    """
+
+    texts: tuple[str, ...]
+    shape: tuple[int, int]
+    reduction: int
+
+
+def encode_stack(hu: np.ndarray, left_out: Collection[int] = (), *, most_text: int = MOST_TEXT) -> EncodedStack:
+    """Pack a stack, at full resolution if its text is short enough.
+
+    Args:
+        hu: int16 ``(n, h, w)``.
+        left_out: Slices of which nothing is stored.
+        most_text: Bytes that the text may have.
+    """
+    reduction = 1
+    while True:
+        texts = []
+        for number, slice_hu in enumerate(hu):
+            texts.append("" if number in left_out else encode_hu(_reduced(slice_hu, reduction)))
+            if sum(map(len, texts)) > most_text:
+                break
+        shape = _reduced(hu[0], reduction).shape
+        if len(texts) == len(hu) or max(shape) == 1:
+            return EncodedStack(tuple(texts), (shape[0], shape[1]), reduction)
+        reduction *= 2
+
+
+def encode_hu(hu: np.ndarray) -> str:
+    """Pack one slice without loss.
+
+    Each value less the mean of its left and upper neighbours, both of which are known by then; the differences folded to
+    0, -1, 1, -2, ... -> 0, 1, 2, 3, ...; all low bytes, then all high bytes; zlib, base64. Noise does not repeat itself, so
+    zlib looks for runs and codes alone: smaller here than its search for repetitions, and four times as fast.
+
+    Args:
+        hu: int16 ``(h, w)``.
+    """
+    values = hu.astype(np.int32)
+    expected = np.zeros_like(values)
+    expected[0, 1:] = values[0, :-1]
+    expected[1:, 0] = values[:-1, 0]
+    expected[1:, 1:] = (values[1:, :-1] + values[:-1, 1:]) >> 1
+    difference = (values - expected).astype(np.int16)  # modulo 2^16: any int16 comes back
+    folded = ((difference << 1) ^ (difference >> 15)).view(np.uint16)
+    packer = zlib.compressobj(level=1, memLevel=9, strategy=zlib.Z_RLE)
+    low, high = (folded & 255).astype(np.uint8), (folded >> 8).astype(np.uint8)
+    packed = packer.compress(low.tobytes() + high.tobytes()) + packer.flush()
+    return base64.b64encode(packed).decode("ascii")
+
+
+def _reduced(hu: np.ndarray, reduction: int) -> np.ndarray:
+    if reduction == 1:
+        return hu
+    rows, columns = (max(1, round(side / reduction)) for side in hu.shape)
+    return cv2.resize(hu, (columns, rows), interpolation=cv2.INTER_AREA)
