@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from ich_lstm.labels import LABELS as LABELS
     from ich_lstm.learning.classifier import ScanClassifier as ScanClassifier
     from ich_lstm.models.scan_model import ScanModel as ScanModel
-    from ich_lstm.window import Window as Window
     from ich_lstm.reading import read_scan as read_scan
     from ich_lstm.scan import Scan as Scan
     from ich_lstm.views.prediction import ScanPrediction as ScanPrediction
+    from ich_lstm.window import Window as Window
 
 # Where each public name lives. Nothing is imported until it is used: torch alone takes seconds.
 _HOMES = {
