@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from ich_lstm.pixels.intensity import Intensity
 from ich_lstm.window import Window
 
-
 NARROWEST = 1.0
 """Width in HU below which no learned window falls: HU are whole numbers, and a width of 0 would divide by it."""
 

@@ -145,7 +145,7 @@ def plot_scan(prediction: "ScanPrediction") -> "Figure":
 def _plot_heat(axes: "Axes", prediction: "ScanPrediction", number: int) -> None:
     """Over a slice the heat maps that are shown at first: colour, and a named contour where the page has one too."""
     from matplotlib.colors import to_rgb
-    from matplotlib.patheffects import withStroke
+    from matplotlib.patheffects import AbstractPathEffect, withStroke
 
     from ich_lstm.views.heat import CONTOUR
     from ich_lstm.views.picture import HEAT_STRENGTH, is_blank
@@ -165,10 +165,10 @@ def _plot_heat(axes: "Axes", prediction: "ScanPrediction", number: int) -> None:
         axes.imshow(film, aspect=aspect)
         if heat.max() <= CONTOUR:
             continue
-        halo = [withStroke(linewidth=3, foreground="white" if label != ANY else "black")]
+        halo: list[AbstractPathEffect] = [withStroke(linewidth=3, foreground="white" if label != ANY else "black")]
         lines = axes.contour(heat, levels=[CONTOUR], colors=[color], linewidths=1.5)
         lines.set_path_effects(halo)
-        row, column = np.unravel_index(int(heat.argmax()), heat.shape)
+        row, column = divmod(int(heat.argmax()), heat.shape[1])
         axes.text(
             column, row, LABEL_SHORT[label], color=color, fontsize=9, weight="bold", ha="center", va="center", path_effects=halo
         )

@@ -14,7 +14,7 @@ BONE_HU, BODY_HU = 300, -300
 """Above these, tissue is taken for bone, and for anything but air."""
 
 LEAST_BONE = 0.01
-"""Share of a slice's pixels: with less bone in one piece there is no skull to lie in, as above the vertex."""
+"""Share of a slice's pixels: with less bone there is no skull to lie in, as above the vertex."""
 
 LOOKED_AT = 128
 """Longest side in pixels at which the skull is looked for: finer than any map's cells."""
@@ -56,7 +56,7 @@ def find_peaks(explanation: Explanation, hu: np.ndarray) -> dict[str, list[Peak]
     top, left, height, width = explanation.box
     rows, columns = explanation.maps.shape[2:]
     masks = [head_mask(slice_hu) for slice_hu in hu]
-    peaks = {}
+    peaks: dict[str, list[Peak]] = {}
     for label in explanation.labels:
         maps = explanation.maps[:, LABELS.index(label)]
         largest = float(maps.max()) or 1.0
@@ -70,10 +70,10 @@ def find_peaks(explanation: Explanation, hu: np.ndarray) -> dict[str, list[Peak]
 
 
 def head_mask(hu: np.ndarray) -> np.ndarray:
-    """What lies within the skull, bone included: the convex hull of the slice's largest piece of bone.
+    """What lies within the skull, bone included: the convex hull of the bone in the slice's largest piece of tissue.
 
     A hull, so that eye sockets and bone flaps that were taken out do not open it. Where there is too little bone, the outline
-    of the largest piece of tissue.
+    of that piece.
 
     Args:
         hu: int16 ``(h, w)``.
@@ -83,13 +83,14 @@ def head_mask(hu: np.ndarray) -> np.ndarray:
     """
     step = -(-max(hu.shape) // LOOKED_AT)
     small = hu[::step, ::step]
-    bone = _largest_piece(small > BONE_HU)
+    tissue = _largest_piece(small > BODY_HU)  # without the table
+    bone = tissue & (small > BONE_HU)
     mask = np.zeros(small.shape, np.uint8)
     if bone.sum() >= LEAST_BONE * bone.size:
         points = np.argwhere(bone)[:, ::-1].astype(np.int32)  # x, y
         cv2.fillConvexPoly(mask, cv2.convexHull(points), 1)
     else:
-        outlines, _ = cv2.findContours(_largest_piece(small > BODY_HU).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        outlines, _ = cv2.findContours(tissue.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(mask, outlines, -1, 1, cv2.FILLED)
     return mask.astype(bool)
 

@@ -49,9 +49,7 @@ class Cell(NamedTuple):
     is_called: bool
 
 
-def index_page(
-    rows: Sequence[IndexRow], *, title: str, facts: Mapping[str, str] | None = None, notes: Sequence[str] = ()
-) -> str:
+def index_page(rows: Sequence[IndexRow], *, title: str, facts: Mapping[str, str] | None = None, notes: Sequence[str] = ()) -> str:
     """The page as HTML text: self-contained; without JavaScript a plain table.
 
     Args:
@@ -73,7 +71,12 @@ def index_page(
         facts=facts or {},
         notes=notes,
         rows=[(row, _cells(row)) for row in ordered],
-        counts={"all": len(rows), "done": len(done), "failed": len(rows) - len(done), "called": sum(bool(row.called) for row in rows)},
+        counts={
+            "all": len(rows),
+            "done": len(done),
+            "failed": len(rows) - len(done),
+            "called": sum(bool(row.called) for row in rows),
+        },
         columns=(ANY, *HEMORRHAGE_TYPES),
         short=LABEL_SHORT,
         names={label: LABEL_NAMES[label].lower() for label in LABELS},

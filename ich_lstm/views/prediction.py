@@ -252,7 +252,7 @@ class ScanPrediction:
         return DataFrame([ids | probabilities]).join(further).assign(flags=flags, status="ok")
 
     def plot(self) -> "Figure":
-        """The six probabilities along the scan, beside the slice where "any" is most probable, with heat maps if there are any."""
+        """The six probabilities along the scan, beside the slice where "any" is most probable, with heat maps if any."""
         from ich_lstm.views.curves import plot_scan
 
         return plot_scan(self)

@@ -36,14 +36,15 @@ def encode_stack(hu: np.ndarray, left_out: Collection[int] = (), *, most_text: i
     """
     reduction = 1
     while True:
-        texts = []
+        rows, columns = _reduced(hu[0], reduction).shape
+        texts, length = [], 0
         for number, slice_hu in enumerate(hu):
             texts.append("" if number in left_out else encode_hu(_reduced(slice_hu, reduction)))
-            if sum(map(len, texts)) > most_text:
+            length += len(texts[-1])
+            if length > most_text and max(rows, columns) > 1:
                 break
-        shape = _reduced(hu[0], reduction).shape
-        if len(texts) == len(hu) or max(shape) == 1:
-            return EncodedStack(tuple(texts), (shape[0], shape[1]), reduction)
+        else:
+            return EncodedStack(tuple(texts), (rows, columns), reduction)
         reduction *= 2
 
 

@@ -128,6 +128,15 @@ class TestPrediction:
         assert point.name == "alarms=10@0.08"
         np.testing.assert_array_equal(point.scan_thresholds, chosen.points[1].values("scan"))
 
+    def test_tells_how_its_thresholds_did(self, saved: Path, chosen: ModelCalibration, project_key) -> None:
+        point = ScanClassifier.load(saved).predict_scan(make_scan(), project_key).operating_point
+        for rates, name in ((point.sensitivity, "sensitivity"), (point.specificity, "specificity")):
+            rate = getattr(chosen.points[0].thresholds["scan"]["any"], name)
+            assert rates.shape == (len(LABELS), 3)
+            assert rates[ANY_PLACE].tolist() == [rate.value, rate.low, rate.high]
+            assert rate.low <= rate.value <= rate.high
+            assert np.isnan(rates[0]).all()
+
     @pytest.mark.parametrize("prevalence", [0.0, 1.0, -0.1, 8.0, np.nan])
     def test_shares_that_are_none(self, chosen: ModelCalibration, prevalence: float) -> None:
         with pytest.raises(ConfigError):

@@ -194,7 +194,13 @@ class TestScrolling:
         assert "Slice 1, −7.5 mm, Any hemorrhage 30 %" in plot.get_attribute("aria-valuetext").replace("\u00a0", " ")
         viewer.page.click('.row[data-label="subdural"]')
         assert "Subdural 2 %" in plot.get_attribute("aria-valuetext").replace("\u00a0", " ")
-        assert viewer.page.eval_on_selector_all(".thumb b", "all => all.map(one => parseInt(one.textContent))") == [2, 17, 32, 47, 62]
+        assert viewer.page.eval_on_selector_all(".thumb b", "all => all.map(one => parseInt(one.textContent))") == [
+            2,
+            17,
+            32,
+            47,
+            62,
+        ]
 
     def test_swiping_moves_slices_and_two_fingers_do_not(self, view, make_prediction):
         viewer = view(make_prediction(9), NARROW, options={"has_touch": True})
@@ -387,7 +393,7 @@ class TestReaders:
 
     def test_tab_reaches_every_control_in_the_order_of_reading(self, view, make_prediction, make_explanation):
         page = view(make_prediction(explanation=make_explanation())).page
-        name = "const e = document.activeElement; return e.id || e.dataset.heat || e.dataset.window || e.dataset.label || e.className"
+        name = "const e = document.activeElement, d = e.dataset; return e.id || d.heat || d.window || d.label || e.className"
         found = []
         while len(found) < 40:
             page.keyboard.press("Tab")
@@ -411,7 +417,11 @@ class TestReaders:
     def test_hostile_texts_stay_text(self, view, make_prediction, make_explanation):
         bad = "</script><script>document.title = 'taken'</script><img src=x onerror=\"document.title = 'taken'\">"
         prediction = make_prediction(
-            scan_id=bad, model_name=bad, flags=(Note(bad, bad),), repairs=(Note("x", bad),), explanation=make_explanation(method=bad)
+            scan_id=bad,
+            model_name=bad,
+            flags=(Note(bad, bad),),
+            repairs=(Note("x", bad),),
+            explanation=make_explanation(method=bad),
         )
         viewer = view(prediction, title=bad, notice=bad, blank_reasons={2: bad})
         assert viewer.page.title() == bad

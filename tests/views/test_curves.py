@@ -98,7 +98,7 @@ class TestScan:
 
     def test_heat_maps_of_positive_types(self, make_prediction, make_explanation):
         _, picture = make_prediction(explanation=make_explanation()).plot().axes
-        grey, film = picture.images
+        _, film = picture.images
         share = make_explanation().share_on_slice(2, "subdural", (32, 32))
         np.testing.assert_allclose(film.get_array()[..., 3], 0.55 * share, atol=1e-6)
         assert "SDH" in texts(picture)

@@ -39,8 +39,9 @@ def test_size_is_true_to_the_pixel_spacing_and_bounded(shape, spacing, expected)
 def test_heat_takes_the_colour_of_the_hottest_label(make_explanation):
     hu = np.zeros((32, 32), np.int16)
     picture = decode(encode_heated_slice(hu, (32, 32), make_explanation(), 4, ("subarachnoid", "subdural"))).astype(int)
-    blue, green, red = picture[20, 20]  # the middle of the hot cell: sky blue, 55 %
-    np.testing.assert_allclose([red, green, blue], 0.55 * np.array([0x56, 0xB4, 0xE9]), atol=6)
+    blue, green, red = picture[20, 20]  # in the hot cell: sky blue on black, 55 % of it where the map is 1
+    part = 0.55 * make_explanation().share_on_slice(4, "subdural", (32, 32))[20, 20]
+    np.testing.assert_allclose([red, green, blue], part * np.array([0x56, 0xB4, 0xE9]), atol=1)
     red, blue = picture[12, 12, 2], picture[12, 12, 0]  # that of subarachnoid: reddish purple
     assert red > blue > 0
 
