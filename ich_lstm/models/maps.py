@@ -18,11 +18,13 @@ class MapPoint(NamedTuple):
         module: Name of the module that gives it.
         stride: Pixels of the input per cell.
         channels: Channels of the map.
+        norms: Names of modules that may normalize the last map before it is pooled.
     """
 
     module: str
     stride: int
     channels: int
+    norms: tuple[str, ...] = ()
 
 
 class RecordedMap:
@@ -62,8 +64,9 @@ def map_point(encoder: SliceEncoder, stride: int | None) -> MapPoint:
     points = {int(entry["reduction"]): MapPoint(entry["module"], int(entry["reduction"]), entry["num_chs"]) for entry in entries}
     if not points:
         raise _no_map(f"{type(encoder.network).__name__}, whose maps timm does not name")
-    if stride is None:
-        return list(points.values())[-1]
+    last = list(points.values())[-1]
+    if stride in (None, last.stride):
+        return last._replace(norms=("norm", "head.norm") if encoder.pools_late else ("norm",))
     if stride not in points:
         raise ConfigError(
             "unknown_stride",
@@ -91,16 +94,17 @@ def recording_from(encoder: SliceEncoder, point: MapPoint) -> Iterator[RecordedM
         ConfigError: ``no_map``, in a call: the module gives something else than a map.
     """
     network = encoder.network
-    try:
-        module = network.get_submodule(point.module)
-    except AttributeError as error:
-        raise _no_map(f"{type(network).__name__}, which has no module {point.module}") from error
+    modules = dict(network.named_modules())
+    if point.module not in modules:
+        raise _no_map(f"{type(network).__name__}, which has no module {point.module}")
     is_last = getattr(network, "output_fmt", None) == "NHWC"
     recorded = RecordedMap()
 
+    def is_map(output: Any) -> bool:
+        return isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1 if is_last else 1] == point.channels
+
     def record(_: nn.Module, __: Any, output: Any) -> Tensor:
-        axis = -1 if is_last else 1
-        if not isinstance(output, Tensor) or output.ndim != 4 or output.shape[axis] != point.channels:
+        if not is_map(output):
             got = f"{output.ndim} axes" if isinstance(output, Tensor) and output.ndim != 4 else "another layout"
             raise _no_map(f"{type(network).__name__}, whose {point.module} gives {got}")
         leaf = (output.permute(0, 3, 1, 2) if is_last else output).detach().requires_grad_()
@@ -109,16 +113,22 @@ def recording_from(encoder: SliceEncoder, point: MapPoint) -> Iterator[RecordedM
         # A copy goes on: the next layer may work in place, which a leaf forbids.
         return (leaf.permute(0, 2, 3, 1) if is_last else leaf).clone()
 
+    def record_again(module: nn.Module, inputs: Any, output: Any) -> Tensor:
+        # What is normalized place by place does not change with its scale: before, gradient times map would be 0 everywhere.
+        return record(module, inputs, output) if is_map(output) else output
+
     # A compiled network does not call hooks that came later, nor does timm where it checkpoints the layers inside a module.
     compiled, network._compiled_call_impl = network._compiled_call_impl, None
     checkpointed = [part for part in network.modules() if getattr(part, "grad_checkpointing", False) is True]
-    hook = module.register_forward_hook(record)
+    hooks = [modules[point.module].register_forward_hook(record)]
+    hooks += [modules[name].register_forward_hook(record_again) for name in point.norms if name in modules]
     try:
         for part in checkpointed:
             part.grad_checkpointing = False  # type: ignore[assignment]
         yield recorded
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
         for part in checkpointed:
             part.grad_checkpointing = True  # type: ignore[assignment]
         network._compiled_call_impl = compiled

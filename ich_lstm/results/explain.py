@@ -40,9 +40,11 @@ def explain(
 
     Maps are Grad-CAM (Selvaraju et al. 2017, "Grad-CAM: visual explanations from deep networks via gradient-based
     localization") through the whole model: the gradient of a slice's logit behind the recurrent head, back to the encoder's
-    map of that slice. The map of slice i adds up what in it speaks for the label in slices i - m to i + m, m being
-    ``neighbours``. In scans of more than 32 slices those 32 apart share a backward pass, and what the
-    one says of the other, which is next to nothing, is in the maps of both.
+    map of that slice. It is not averaged over the map before it is multiplied with it (HiResCAM, Draelos and Carin 2020, "Use
+    HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural networks"): for the last map before an
+    average that is the same, but a maximum has its gradient in one cell, which the mean would forget. The map of slice i adds
+    up what in it speaks for the label in slices i - m to i + m, m being ``neighbours``. In scans of more than 32 slices those
+    32 apart share a backward pass, and what the one says of the other, which is next to nothing, is in the maps of both.
 
     Contributions are integrated gradients (Sundararajan et al. 2017, "Axiomatic attribution for deep networks") of the scan's
     logit along the straight path to the scan's features, from a scan whose every slice is like this one's least suspicious
@@ -150,7 +152,7 @@ def _feature_gradients(
 
 
 def _maps(model: ScanModel, hu: Tensor, gradients: Tensor, point: MapPoint) -> np.ndarray:
-    """Grad-CAM of every slice, ``(n, labels, r, c)``, chunk by chunk."""
+    """HiResCAM of every slice, ``(n, labels, r, c)``, chunk by chunk."""
     lengths = torch.tensor([len(hu)])
     features_of = model.features_of(hu, lengths)
     size = INFERENCE_SLICES_PER_CHUNK.get(hu.device.type, len(hu))
@@ -164,8 +166,7 @@ def _maps(model: ScanModel, hu: Tensor, gradients: Tensor, point: MapPoint) -> n
                 (at_map,) = torch.autograd.grad(
                     features, recorded.tensor, gradient[places].to(features.dtype), retain_graph=i < len(gradients) - 1
                 )
-                weights = at_map.mean(dim=(2, 3), dtype=torch.float32)  # (m, c)
-                of_chunk.append(torch.einsum("mc,mchw->mhw", weights, recorded.tensor.detach().float()).relu())
+                of_chunk.append(torch.einsum("mchw,mchw->mhw", at_map.float(), recorded.tensor.detach().float()).relu())
             maps.append(torch.stack(of_chunk, dim=1).cpu().numpy())  # (m, labels, r, c)
             del features  # or its graph would live on beside the next chunk
     return np.concatenate(maps)
@@ -204,7 +205,7 @@ def _describe(point: MapPoint, neighbours: int, slices: int) -> str:
     beside = f" and of {neighbours} on either side" if neighbours else ""
     together = f", targets {TARGET_DISTANCE} slices apart together" if slices > TARGET_DISTANCE else ""
     return (
-        f"Grad-CAM through the whole model to the encoder's map at stride {point.stride}, for the logit of the slice{beside}"
-        f"{together}; contributions: integrated gradients of the scan's logit, {INTEGRATION_STEPS} steps from its least "
+        f"Grad-CAM (HiResCAM) through the whole model to the encoder's map at stride {point.stride}, for the logit of the slice"
+        f"{beside}{together}; contributions: integrated gradients of the scan's logit, {INTEGRATION_STEPS} steps from its least "
         "suspicious slice; without calibration and test-time augmentation"
     )

@@ -46,8 +46,8 @@ def lively(seed: int = 0, **changes) -> ScanClassifier:
     return classifier.eval()
 
 
-def plain_gradcam(classifier: ScanClassifier, scan: Scan, module: str, targets: dict[int, list[int]], label: int) -> np.ndarray:
-    """Grad-CAM as the paper has it: the whole network, forwards and backwards, once for every target; ``(n, r, c)``."""
+def plain_maps(classifier: ScanClassifier, scan: Scan, module: str, targets: dict[int, list[int]], label: int) -> np.ndarray:
+    """HiResCAM by the whole network, forwards and backwards, once for every target; ``(n, r, c)``."""
     model = copy.deepcopy(classifier.model)
     kept = []
     model.encoder.network.get_submodule(module).register_forward_hook(lambda _, __, out: kept.append(out))
@@ -58,7 +58,7 @@ def plain_gradcam(classifier: ScanClassifier, scan: Scan, module: str, targets: 
     rows = []
     for i in range(len(scan)):
         gradient = sum(torch.autograd.grad(logits[t, label], activations, retain_graph=True)[0][i] for t in targets[i])
-        rows.append((gradient.mean(dim=(1, 2))[:, None, None] * activations[i]).sum(dim=0).relu())
+        rows.append((gradient * activations[i]).sum(dim=0).relu())
     return torch.stack(rows).detach().numpy()
 
 
@@ -76,6 +76,7 @@ class TestMaps:
             ({"neighbours": 1, "global_pool": "max", "sequence": "gru"}, None, "final_conv"),
             ({"sequence": "none", "coherent_any": True}, None, "final_conv"),
             ({"max_slices": 3}, None, "final_conv"),
+            ({"backbone": "test_convnext", "global_pool": "late"}, None, "head.norm"),
             ({"backbone": "resnet10t", "checkpoint_blocks": True}, 16, "layer3"),
             ({"encoder_probabilities": True, "projection": 6, "num_layers": 2, "layer_dropout": 0.5}, 32, "final_conv"),
         ],
@@ -87,27 +88,35 @@ class TestMaps:
         maps = explain(classifier, scan, labels=["any", "subdural"], stride=stride, neighbours=neighbours).maps
         targets = with_neighbours(5, neighbours)
         classifier.model.encoder.network.set_grad_checkpointing(False)  # hooks of the reference are not called otherwise
-        both = {k: plain_gradcam(classifier, scan, module, targets, k) for k in (ANY, SUBDURAL)}
+        both = {k: plain_maps(classifier, scan, module, targets, k) for k in (ANY, SUBDURAL)}
         assert any((expected > 0).any() for expected in both.values())
         for k, expected in both.items():
             np.testing.assert_allclose(maps[:, k], expected, rtol=1e-4, atol=1e-5 * expected.max())
 
+    def test_behind_an_average_they_are_grad_cam(self) -> None:
+        """Selvaraju et al.'s weights: the mean of the gradient over the map, for each channel."""
+        classifier, scan, kept = lively(), noisy_scan(3), []
+        maps = explain(classifier, scan, labels=["any"], neighbours=0).maps[:, ANY]
+        classifier.model.encoder.network.final_conv.register_forward_hook(lambda _, __, out: kept.append(out))
+        hu = torch.from_numpy(preprocess_scan(scan, classifier.preprocessing))
+        logits = classifier.model(hu, torch.tensor([3]), torch.tensor(scan.positions_mm).float()).slice_logits
+        (gradient,) = torch.autograd.grad(logits[2, ANY], kept[0])
+        weights = gradient[2].mean(dim=(1, 2))
+        expected = torch.einsum("c,chw->hw", weights, kept[0][2]).relu().detach()
+        np.testing.assert_allclose(maps[2], expected, rtol=1e-4, atol=1e-6)
+
     def test_of_channels_last_too(self) -> None:
-        swin: dict = {"patch_size": 4, "window_size": 2, "embed_dim": 8, "depths": (1, 1), "num_heads": (1, 1), "img_size": 32}
+        swin: dict = {"patch_size": 4, "window_size": 2, "embed_dim": 128, "depths": (1, 1), "num_heads": (1, 1), "img_size": 32}
         classifier = lively(size=32)
         network = timm.create_model("swin_tiny_patch4_window7_224", num_classes=0, pretrained=False, **swin)
-        width = classifier.model.encoder.out_features
-        classifier.model.encoder.network = torch.nn.Sequential(network, torch.nn.Linear(network.num_features, width)).eval()
-        whole = classifier.model.encoder.network
-        whole.feature_info = [entry | {"module": f"0.{entry['module']}"} for entry in network.feature_info]
-        whole.output_fmt = "NHWC"
+        classifier.model.encoder.network = network.eval()
         scan, kept = noisy_scan(3, size=32), []
         maps = explain(classifier, scan, neighbours=0).maps
-        network.layers[1].register_forward_hook(lambda _, __, out: kept.append(out))
+        network.norm.register_forward_hook(lambda _, __, out: kept.append(out))
         hu = torch.from_numpy(preprocess_scan(scan, classifier.preprocessing))
         logits = classifier.model(hu, torch.tensor([3]), torch.tensor(scan.positions_mm).float()).slice_logits
         (gradient,) = torch.autograd.grad(logits[1, ANY], kept[0])
-        expected = (gradient[1].mean(dim=(0, 1)) * kept[0][1]).sum(dim=2).relu().detach()
+        expected = (gradient[1] * kept[0][1]).sum(dim=2).relu().detach()
         np.testing.assert_allclose(maps[1, ANY], expected, rtol=1e-4, atol=1e-5 * float(expected.max()))
 
     def test_chunks_change_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
