@@ -114,7 +114,7 @@ class TestPredict:
         assert "operating point youden" in printed
         assert "8 % positive scans" in printed
         page = next((tmp_path / "out" / "private" / "pages").iterdir()).read_text()
-        assert "Operating point youden" in page
+        assert "operating point youden" in page
 
     def test_a_refused_study_has_the_same_columns(self, calibrated: Path, phantom: Path, tmp_path: Path) -> None:
         assert (
