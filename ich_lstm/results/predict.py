@@ -241,10 +241,13 @@ class ArchiveRun:
         for folder in ("", f"{PRIVATE}/"):
             (self.out / f"{folder}{WORKLIST}").unlink(missing_ok=True)
         self._write(f"{PRIVATE}/{WORKLIST}" if self.identify else WORKLIST, [csv_of(frame)])
+        facts = {"Model": f"{self.classifier.name} {self.classifier.weights_hash()}"}
+        if points is not None and calibration is not None:
+            facts["Operating point"] = f"{points.rule}, chosen on {calibration.chosen_on.part} patients"
         for folder, is_written in ((PRIVATE.as_posix(), True), ("", self.options.share_pages)):
             if is_written:
                 shown = index_rows(listed, identify=self.identify and bool(folder), folder=folder)
-                html = index_page(shown, title=f"{len(shown)} {'study' if len(shown) == 1 else 'studies'}")
+                html = index_page(shown, title=f"{len(shown)} {'study' if len(shown) == 1 else 'studies'}", facts=facts)
                 self._write(f"{folder}/{INDEX_PAGE}" if folder else INDEX_PAGE, [html])
 
     def _answer(self, sample: SampleSubmission) -> None:

@@ -31,6 +31,7 @@ from ich_lstm.results.explain import explain
 from ich_lstm.results.shareable import shown_inside, shown_whole
 from ich_lstm.results.study_record import StudyRecord, csv_of
 from ich_lstm.scan import Scan
+from ich_lstm.views.index_page import encode_thumbnail
 from ich_lstm.views.page import prediction_page
 from ich_lstm.views.prediction import ScanPrediction
 
@@ -154,6 +155,7 @@ class _Work:
     ledger: Ledger = field(default_factory=Ledger)
     candidates: list[Candidate] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+    thumbnails: dict[str, str] = field(default_factory=dict)
 
     def predict_dicom(self, study: Study) -> StudyRecord:
         allowed = self.options.allowed
@@ -220,6 +222,7 @@ class _Work:
             (self.out / folder).mkdir(exist_ok=True)
             html = prediction_page(shown.prediction, notice=shown.notice, blank_reasons=shown.not_shown)
             (self.out / path).write_text(html, encoding="utf-8")
+            self.thumbnails[path.as_posix()] = encode_thumbnail(shown.prediction)
             written.append(path.as_posix())
         return written
 
@@ -256,6 +259,7 @@ class _Work:
             ledger=[list(row) for row in self.ledger.rows()],
             left_out=self.left_out,
             files=files,
+            thumbnails=self.thumbnails,
         )
 
     def failed(self, error: IchLstmError) -> StudyRecord:

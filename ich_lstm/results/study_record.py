@@ -34,6 +34,7 @@ class StudyRecord:
         ledger: What became of the study's files, where that is more than "used".
         left_out: What was asked for and could not be made, by its name (``heat_maps``, ``dicom``), and why.
         files: What was written for this study alone: pages and DICOM, as paths in the folder of predictions.
+        thumbnails: Of the scan for an index, by the path of the page it leads to; base64 of a PNG, or empty.
     """
 
     name: str
@@ -49,6 +50,7 @@ class StudyRecord:
     ledger: list[list[str]] = field(default_factory=list)
     left_out: Mapping[str, str] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
+    thumbnails: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_predicted(self) -> bool:

@@ -134,6 +134,7 @@ def index_rows(listed: Sequence[Listed], *, identify: bool, folder: str) -> list
                 called=tuple(each.called),
                 flags=tuple(filter(None, row["flags"].split(";"))),
                 page=mine[0].relative_to(folder).as_posix() if mine else "",
+                thumbnail=record.thumbnails.get(mine[0].as_posix(), "") if mine else "",
             )
         )
     return rows

@@ -203,7 +203,7 @@ def trained(export: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("trained") / "run"
     (table,) = export.parent.glob("*.csv")
     data = ["--data.root", str(export), "--data.labels", str(table), "--data.size=32", "--data.num_workers=0"]
-    model = ["--model.backbone=resnet10t", "--model.pretrained=false", "--model.hidden_size=8", "--model.num_layers=1"]
+    model = ["--model.backbone=test_byobnet", "--model.pretrained=false", "--model.hidden_size=8", "--model.num_layers=1"]
     trainer = ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--out", str(out)]
     assert train.main([*data, *model, *trainer]) == 0
     return out
@@ -252,8 +252,8 @@ def test_the_identity_is_where_it_was_asked_for(predicted: Path):
 
 def test_evaluate(export: Path, predicted: Path, trained: Path, canaries: Canaries, tmp_path: Path):
     (table,) = export.parent.glob("*.csv")
-    assert evaluate.main([str(trained), "--out", str(tmp_path / "held-out"), "--replicates", "20"]) == 0
-    options = ["--labels", str(table), "--out", str(tmp_path / "joined"), "--replicates", "20"]
+    assert evaluate.main([str(trained), "--out", str(tmp_path / "held-out"), "--replicates", "100"]) == 0
+    options = ["--labels", str(table), "--out", str(tmp_path / "joined"), "--replicates", "100"]
     assert evaluate.main([str(predicted), *options]) == 0
     for name in ("held-out", "joined"):
         check(tmp_path / name, canaries, paths=(export, table, trained, predicted))
@@ -271,7 +271,7 @@ class TestCrash:
 
         monkeypatch.setattr(ScanClassifier, "on_validation_epoch_end", crash)
         data = ["--data.root", str(export), "--data.labels", str(table), "--data.size=32", "--data.num_workers=0"]
-        model = ["--model.backbone=resnet10t", "--model.pretrained=false", "--model.hidden_size=8", "--debug"]
+        model = ["--model.backbone=test_byobnet", "--model.pretrained=false", "--model.hidden_size=8", "--debug"]
         assert train.main([*data, *model, "--trainer.accelerator=cpu", "--out", str(out)]) == 1
         check(out, canaries, paths=(export, table))
 
