@@ -8,7 +8,7 @@ import pytest
 from fabricated import make_scan
 
 from ich_lstm.errors import ConfigError
-from ich_lstm.pixels.preprocess import Preprocessing, preprocess_scan
+from ich_lstm.pixels.preprocess import Preprocessing, network_box, preprocess_scan
 
 
 def ellipses(centres: list[tuple[float, float]], radii_mm: float, spacing: tuple[float, float], size: int = 96) -> np.ndarray:
@@ -190,3 +190,19 @@ class TestCenter:
         out = self.center(hu, 64, spacing_mm=(5.0, 1.0, 0.5))
         expected = [cv2.resize(image, (64, 64), interpolation=cv2.INTER_LINEAR) for image in hu]
         np.testing.assert_array_equal(out, expected)
+
+
+class TestNetworkBox:
+    @pytest.mark.parametrize("crop", ["head", "center", "none"])
+    @pytest.mark.parametrize("shape", [(150, 117), (41, 60)])
+    def test_what_lies_in_the_output_lies_there_in_the_slice(self, crop: str, shape: tuple[int, int]) -> None:
+        hu = np.full((2, *shape), -1000, np.int16)
+        hu[:, 8:36, 12:44] = 40
+        hu[:, 20:24, 30:34] = 1000
+        scan = make_scan(hu, spacing_mm=(5.0, 0.8, 0.9))
+        preprocessing = Preprocessing(size=96, crop=crop)
+        box = network_box(scan, preprocessing)
+        rows, columns = np.nonzero(preprocess_scan(scan, preprocessing)[0] > 520)
+        assert box.top + (rows.mean() + 0.5) * box.height / 96 == pytest.approx(22, abs=0.6)
+        assert box.left + (columns.mean() + 0.5) * box.width / 96 == pytest.approx(32, abs=0.6)
+        assert all(side == round(side) for side in box)
