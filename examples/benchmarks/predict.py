@@ -3,8 +3,8 @@
     python examples/benchmarks/predict.py
     python examples/benchmarks/predict.py --series FOLDER --backbone resnet50 --size 384
 
-One round is the way from the folder (headers, choice of the series, pixels, checks, crop and resize, the network, ids) and then the
-network alone on the same array; the ratios are of rounds, and their median is told. Goal: at most 1.3.
+One round is the way from the folder (headers, choice of the series, pixels, checks, crop and resize, the network, ids) and then
+the network alone on the same array; the ratios are of rounds, and their median is told. Goal: at most 1.3.
 """
 
 import argparse
