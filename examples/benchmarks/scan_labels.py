@@ -3,8 +3,8 @@
     python examples/benchmarks/scan_labels.py --out runs/scan-labels
     python examples/benchmarks/scan_labels.py --out runs/scan-labels --at-least 0.65    # fails below that AUC of slices
 
-Synthetic heads of 8 slices, half of them with a hemorrhage; the smallest encoder from scratch, each slice seen alone, attention over
-the slices, the loss of the scans and nothing else. Of the validation patients, which choose nothing here, the slices are judged by
+Synthetic heads of 8 slices, half of them with a hemorrhage; the smallest encoder from scratch, each slice seen alone, attention
+over the slices, the loss of the scans and nothing else. The validation patients choose nothing here: their slices are judged, by
 labels that the training has not seen.
 """
 
