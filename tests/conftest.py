@@ -9,6 +9,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+# Before torch is imported: the tests' networks are so small that a second thread costs more than it brings.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Before albumentations is imported: it asks a server for its newest version.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 

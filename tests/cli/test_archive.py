@@ -154,7 +154,8 @@ def test_two_processes_give_what_one_gives(archive: Path, model_folder: Path, pr
     command = [sys.executable, "-m", "ich_lstm.cli.predict", *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 3, done.stderr
-    one, two = tables(predicted), tables(out)
-    assert one.keys() == two.keys()
-    for name, table in one.items():
-        assert table == two[name], name
+    for name in ("private/key.csv", "private/series.csv", "private/ledger.csv"):
+        assert (predicted / name).read_text() == (out / name).read_text(), name
+    for name in ("scans.csv", "slices.csv"):  # Lightning's processes have one thread each, and sum up in another order
+        pd.testing.assert_frame_equal(pd.read_csv(predicted / name), pd.read_csv(out / name), rtol=1e-4)
+    assert len(pd.read_csv(out / "worklist.csv")) == STUDIES
