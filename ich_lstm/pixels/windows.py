@@ -28,6 +28,7 @@ def apply_window(hu: Tensor, window: Window) -> Tensor:
         A float tensor of the same shape.
 
     Example:
+        >>> from ich_lstm.window import BRAIN
         >>> apply_window(torch.tensor([0.0, 40.0, 80.0]), BRAIN)
         tensor([0.0000, 0.5000, 1.0000])
     """

@@ -67,6 +67,7 @@ REASONS: dict[str, Reason] = {
     "mixed_spacing": Reason("refused", "mixed pixel spacing"),
     "no_spacing": Reason("refused", "no pixel spacing"),
     "bad_position": Reason("refused", "malformed position"),
+    "invalid_identity": Reason("refused", "a name or an identifier that DICOM does not allow"),
     "bad_orientation": Reason("refused", "malformed orientation"),
     "no_position": Reason("refused", "no position"),
     "equal_positions": Reason("refused", "all positions equal"),
