@@ -18,8 +18,8 @@ from ich_lstm.pixels.preprocess import network_box, preprocess_scan
 from ich_lstm.scan import Scan
 from ich_lstm.views.explanation import Explanation
 
-TARGET_DISTANCE = 32
-"""Gradients of slices so far apart, 160 mm at the usual 5 mm, are computed together, as if they did not influence one another."""
+TARGET_DISTANCE = 64
+"""Gradients of slices so far apart are computed together, as if they did not influence one another; usual scans have fewer."""
 
 HEAD_SLICES = 2048
 """The head runs on copies of a scan side by side, of at most so many slices: its memory is bounded, however long the scan."""
@@ -43,8 +43,8 @@ def explain(
     map of that slice. It is not averaged over the map before it is multiplied with it (HiResCAM, Draelos and Carin 2020, "Use
     HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural networks"): for the last map before an
     average that is the same, but a maximum has its gradient in one cell, which the mean would forget. The map of slice i adds
-    up what in it speaks for the label in slices i - m to i + m, m being ``neighbours``. In scans of more than 32 slices those
-    32 apart share a backward pass, and what the one says of the other, which is next to nothing, is in the maps of both.
+    up what in it speaks for the label in slices i - m to i + m, m being ``neighbours``. In scans of more than 64 slices those
+    64 apart share a backward pass, and what the one says of the other, which is mostly nothing, is in the maps of both.
 
     Contributions are integrated gradients (Sundararajan et al. 2017, "Axiomatic attribution for deep networks") of the scan's
     logit along the straight path to the scan's features, from a scan whose every slice is like this one's least suspicious
