@@ -96,4 +96,9 @@ class Scan:
     @property
     def file_sop_uids(self) -> tuple[str, ...]:
         """Identifiers of the slices of the files: ``sop_uids``, or those of all slabs in a row."""
-        return tuple(uid for slab in self.slabs for uid in slab.ids) if self.slabs else self.sop_uids
+        return tuple(uid for uids in self.slice_uids for uid in uids)
+
+    @property
+    def slice_uids(self) -> tuple[tuple[str, ...], ...]:
+        """For each slice the identifiers of the files' slices that it was made of: its own, or those of its slab."""
+        return tuple(slab.ids for slab in self.slabs) or tuple((uid,) for uid in self.sop_uids)

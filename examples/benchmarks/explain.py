@@ -16,10 +16,8 @@ memory's peak over explaining, in a process each (Linux). Goal: at most 4 times 
 
 import argparse
 import gc
-import importlib.metadata
 import multiprocessing
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -32,6 +30,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from machine import hardware
 from rich.console import Console
 from rich.progress import track
 from scipy.ndimage import distance_transform_edt
@@ -300,17 +299,6 @@ def _memory(field: str) -> float:
 
 
 # ------------------------------------------------------------------------------------------------ command
-def hardware(device: str) -> str:
-    """Processor or GPU, and the versions that matter."""
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "timm"))
-    if torch.device(device).type == "cuda":
-        return f"{torch.cuda.get_device_name()}, {versions}"
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, {versions}"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")

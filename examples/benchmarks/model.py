@@ -22,10 +22,8 @@ import argparse
 import contextlib
 import copy
 import gc
-import importlib.metadata
 import multiprocessing
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -39,6 +37,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import timm
 import torch
+from machine import hardware
 from pytorch_lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.table import Table
@@ -460,17 +459,6 @@ def _goal(what: str, value: float, *, at_most: float | None = None, at_least: fl
     if at_most is not None:
         return [what, f"{value:.3f}", f"at most {at_most:g}", "met" if value <= at_most else "missed"]
     return [what, f"{value:.3f}", f"at least {at_least:g}", "met" if value >= (at_least or 0) else "missed"]
-
-
-def hardware(device: str) -> str:
-    """Processor, cores or GPU, and the versions that matter."""
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "timm"))
-    if torch.device(device).type == "cuda":
-        return f"{torch.cuda.get_device_name()}, {versions}"
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, {versions}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

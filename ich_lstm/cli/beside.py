@@ -161,7 +161,8 @@ def _key_to_ids(given: argparse.Namespace) -> "pd.DataFrame | None":
     """The private key to the scans that are judged: the one that is named, or the one of predictions or of a prepared folder."""
     from ich_lstm.data.prepared import PreparedFolder
     from ich_lstm.privacy import PRIVATE
-    from ich_lstm.results.joined import KEY_TABLE, read_key
+    from ich_lstm.results.joined import read_key
+    from ich_lstm.results.names import KEY_TABLE
 
     if given.key is not None:
         return PreparedFolder.open(given.key).key if given.key.is_dir() else read_key(given.key)

@@ -71,7 +71,8 @@ def _predict(arguments: list[str]) -> int:
     from ich_lstm.learning.classifier import ScanClassifier
     from ich_lstm.privacy import PRIVATE, ProjectKey
     from ich_lstm.results.in_processes import predict_on_devices
-    from ich_lstm.results.predict import MANIFEST, SUBMISSION, WORKLIST, ArchiveRun, Progressed, find_studies
+    from ich_lstm.results.names import MANIFEST, SUBMISSION, WORKLIST
+    from ich_lstm.results.predict import ArchiveRun, Progressed, find_studies
     from ich_lstm.results.predict_study import PredictOptions
 
     out = console()
@@ -86,7 +87,7 @@ def _predict(arguments: list[str]) -> int:
     classifier = ScanClassifier.load(given.checkpoint).to(device)
     classifier.calibration = choose_calibration(classifier.calibration, given.operating_point, given.prevalence)
 
-    def tell_of(progressed: Progressed) -> None:
+    def print_study(progressed: Progressed) -> None:
         # markup=False: a series description may hold square brackets.
         record = progressed.record
         if not record.is_predicted:
@@ -116,7 +117,7 @@ def _predict(arguments: list[str]) -> int:
 
         def done(progressed: Progressed) -> None:
             tell("predicting", 1, len(run))
-            tell_of(progressed)
+            print_study(progressed)
 
         if given.devices > 1:
             accelerator = "gpu" if device == "cuda" else "cpu"

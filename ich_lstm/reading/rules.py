@@ -97,7 +97,7 @@ def _not_head(facts: Facts) -> str:
 
 
 def _bone_kernel(facts: Facts) -> str:
-    kernels = sorted({header.kernel for header in facts.headers if words.is_bone_kernel(header.kernel)})
+    kernels = sorted({words.kernel_name(header.kernel) for header in facts.headers if words.is_bone_kernel(header.kernel)})
     if kernels or words.names_bone(facts.first.series_description):
         return f"bone kernel {', '.join(kernels)}".strip()
     return ""
@@ -142,7 +142,8 @@ def preference(facts: Facts) -> tuple[object, ...]:
 
 def describe(facts: Facts) -> str:
     """A series in a few words."""
-    kernel = f", kernel {facts.first.kernel}" if facts.first.kernel else ""
+    name = words.kernel_name(facts.first.kernel)
+    kernel = f", kernel {name}" if name else ""
     return f"axial, {len(facts.headers)} slices of {facts.thickness_mm:.1f} mm{kernel}"
 
 

@@ -306,7 +306,7 @@ def _flag_header(headers: Sequence[SliceHeader], account: Account) -> None:
     first = headers[0]
     if words.names_contrast(first.series_description) or any(words.names_agent(header.contrast_agent) for header in headers):
         account.flag("contrast", "contrast given")
-    bone = sorted({header.kernel for header in headers if words.is_bone_kernel(header.kernel)})
+    bone = sorted({words.kernel_name(header.kernel) for header in headers if words.is_bone_kernel(header.kernel)})
     if bone or words.names_bone(first.series_description):
         account.flag("kernel", f"bone kernel {', '.join(bone)}".strip())
     if any(header.lossy or header.transfer_syntax in LOSSY_SYNTAXES for header in headers):

@@ -95,6 +95,11 @@ _BONE = re.compile(rf"\b({_any(_BONES_WORDS)})\b|骨")
 # GE BONE, BONEPLUS, EDGE, LUNG; Philips YA to YE; Canon FC30 to FC39, FC50 to FC52, FC80 on; Siemens from 60 up (H60s, Hr64h).
 _BONE_KERNEL = re.compile(r"(BONE|EDGE|ULTRA|LUNG|SHARP|Y[A-E]\b|FC(3\d|5[0-2]|8\d)|[BHJUIQTD][A-Z]{0,2}[6-9]\d)")
 
+# Words of GE; Philips UA to UE, YA to YE; Canon FC and two digits; Siemens letters, two digits, a letter.
+_KERNEL = re.compile(
+    r"(BONE(PLUS)?|EDGE|ULTRA|LUNG|SHARP|SOFT|STANDARD|STD|DETAIL|[UY][A-E]|[A-Z]{1,3}\d{2,3}[A-Z]?)(?![A-Z0-9])"
+)
+
 _OTHER_PART = re.compile(rf"\b({_any(_PARTS_WORDS)})\b|胸部|腹部|頸部|颈部|頚部")
 _HEAD = re.compile(rf"\b({_any(_HEADS_WORDS)})\b|頭|头|脑|脳|颅")
 
@@ -135,6 +140,17 @@ def names_bone(description: str) -> bool:
 def is_bone_kernel(kernel: str) -> bool:
     """Whether a Convolution Kernel (0018,1210) is one for bone or lung."""
     return bool(_BONE_KERNEL.match(normal_form(kernel)))
+
+
+def kernel_name(kernel: str) -> str:
+    """A Convolution Kernel (0018,1210) as vendors name it; empty if it is any other text, which may say anything.
+
+    Example:
+        >>> [kernel_name(text) for text in ("H31s", "Hr40f\\\\3", "BONEPLUS", "FC21", "H40 Smith", "Smith")]
+        ['H31S', 'HR40F', 'BONEPLUS', 'FC21', 'H40', '']
+    """
+    found = _KERNEL.match(normal_form(kernel))
+    return found[0] if found else ""
 
 
 def names_map(text: str) -> bool:

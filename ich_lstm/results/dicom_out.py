@@ -16,7 +16,7 @@ from ich_lstm.reading import Series, SliceHeader, read_identity, short_uid
 from ich_lstm.reading.frames import FRAME_MARK
 from ich_lstm.reading.identity import DEIDENTIFICATION, LOSSY, PATIENT, PATIENT_STUDY, STUDY
 from ich_lstm.results import dicom_codes as codes
-from ich_lstm.results.dicom_picture import draw_summary, key_slices
+from ich_lstm.results.dicom_picture import draw_summary, shown_slices
 from ich_lstm.scan import Scan
 from ich_lstm.views.look import RESEARCH_USE, library_version
 from ich_lstm.views.prediction import ScanPrediction
@@ -145,14 +145,13 @@ def _describe_source(prediction: ScanPrediction, scan: Scan, series: Series | No
             todo="Predict the DICOM that it was made of.",
         )
     headers = {header.sop_uid: header for header in series.headers}
-    of_slices = [slab.ids for slab in scan.slabs] or [(uid,) for uid in scan.sop_uids]
-    used = [headers[uid] for uids in of_slices for uid in uids]
+    used = [headers[uid] for uid in scan.file_sop_uids]
     name = f"series {short_uid(series.series_uid)}"
     _check_uids(name, used)
     identity = read_identity(used[0])
     date, time = _content_date(identity)
     seed = "\n".join([*sorted(scan.file_sop_uids), prediction.model_hash, library_version()])
-    images = tuple(tuple(_refer(headers[uid]) for uid in uids) for uids in of_slices)
+    images = tuple(tuple(_refer(headers[uid]) for uid in uids) for uids in scan.slice_uids)
     return _Source(identity, series.series_uid, images, date, time, seed)
 
 
@@ -407,7 +406,7 @@ def _make_picture(prediction: ScanPrediction, source: _Source) -> "Dataset":
                 setattr(picture, keyword, source.identity[keyword].value)
     if not burned_in:
         references = []
-        for image in _merge(image for key in key_slices(prediction) for image in source.images[key.number]):
+        for image in _merge(image for number in shown_slices(prediction) for image in source.images[number]):
             item = Dataset()
             item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.sop_class, image.sop_uid
             if image.frames:

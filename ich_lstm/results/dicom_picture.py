@@ -1,11 +1,13 @@
 """The picture of a Secondary Capture: a scan's probabilities, and the slices that speak for them."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ich_lstm.labels import ANY, LABELS
 from ich_lstm.views.look import (
+    HEAT_COLORS,
     LABEL_COLORS,
     LABEL_DASHES,
     LABEL_NAMES,
@@ -13,6 +15,7 @@ from ich_lstm.views.look import (
     millimetres,
     percent,
 )
+from ich_lstm.views.picture import HEAT_STRENGTH
 from ich_lstm.views.prediction import HASH_DIGITS_SHOWN, ScanPrediction
 from ich_lstm.window import BRAIN
 
@@ -33,24 +36,9 @@ HEAT_SHOWN = 0.35
 WORDS = {1.0: "present", 0.0: "absent"}
 
 
-class KeySlice(NamedTuple):
-    """A slice that is shown, by its index from 0, and for which labels."""
-
-    number: int
-    labels: tuple[str, ...]
-
-
-def key_slices(prediction: ScanPrediction) -> list[KeySlice]:
-    """The slices where the labels that are called present are most probable; without any, where "any" is."""
-    calls = prediction.scan_calls
-    results = list(prediction.results())
-    called = [result for k, result in enumerate(results) if calls is not None and calls[k] == 1]
-    shown: dict[int, tuple[str, ...]] = {}
-    # The most probable first: there are places for few.
-    for result in sorted(called, key=lambda result: -result.probability) or [results[LABELS.index(ANY)]]:
-        if result.peak_slice in shown or len(shown) < MAX_PICTURES:
-            shown[result.peak_slice] = (*shown.get(result.peak_slice, ()), result.label)
-    return [KeySlice(number, labels) for number, labels in sorted(shown.items())]
+def shown_slices(prediction: ScanPrediction) -> dict[int, tuple[str, ...]]:
+    """The first of the prediction's key slices, there being places for few, from the lower end up."""
+    return dict(sorted(list(prediction.key_slices.items())[:MAX_PICTURES]))
 
 
 def draw_summary(prediction: ScanPrediction, *, with_slices: bool) -> np.ndarray:
@@ -124,8 +112,8 @@ def _draw_curve(axes: "Axes", prediction: ScanPrediction) -> None:
             linewidth=2.4 if label == ANY else 1.6,
             marker="o" if len(prediction) == 1 else None,
         )
-    for key in key_slices(prediction):
-        axes.axhline(float(prediction.positions_mm[key.number]), color=RULE, linewidth=5, zorder=0)
+    for number in shown_slices(prediction):
+        axes.axhline(float(prediction.positions_mm[number]), color=RULE, linewidth=5, zorder=0)
     axes.set(xlim=(-0.02, 1.02), xticks=[0, 0.5, 1])
     axes.set_title("Along the scan", color=INK, fontsize=13, loc="left")
     axes.set_xlabel("probability in a slice", color=QUIET, fontsize=10)
@@ -138,48 +126,47 @@ def _draw_slices(figure: "Figure", prediction: ScanPrediction, with_slices: bool
         text = "No slice is shown: text is burned\ninto the pixels of this series."
         figure.text(0.72, 0.34, text, color=QUIET, fontsize=13, ha="center", va="center")
         return
-    keys = key_slices(prediction)
-    columns = 1 if len(keys) == 1 else 2
+    shown = shown_slices(prediction)
+    columns = 1 if len(shown) == 1 else 2
     side = 0.46 if columns == 1 else 0.22
-    for i, key in enumerate(keys):
+    for i, (number, labels) in enumerate(shown.items()):
         left, bottom = 0.5 + (i % 2) * (side + 0.02), 0.565 - side - (i // 2) * (side + 0.03)
         axes = figure.add_axes((left, bottom, side, side))
         axes.set_axis_off()
         axes.imshow(
-            prediction.hu[key.number],
+            prediction.hu[number],
             cmap="gray",
             vmin=BRAIN.level - BRAIN.width / 2,
             vmax=BRAIN.level + BRAIN.width / 2,
             aspect=prediction.spacing_mm[1] / prediction.spacing_mm[2] if min(prediction.spacing_mm[1:]) > 0 else 1,
         )
-        _draw_heat(axes, prediction, key)
+        _draw_heat(axes, prediction, number, labels)
         for x, mark in zip((0.02, 0.98), prediction.side_marks, strict=True):
             axes.text(x, 0.5, mark, color=QUIET, fontsize=11, ha="left" if x < 0.5 else "right", transform=axes.transAxes)
-        where = f"slice {key.number + 1}, {millimetres(float(prediction.positions_mm[key.number]))}"
-        axes.set_title(f"{where}: {', '.join(key.labels)}", color=INK, fontsize=9 if columns == 2 else 12, loc="left", pad=4)
+        where = f"slice {number + 1}, {millimetres(float(prediction.positions_mm[number]))}"
+        axes.set_title(f"{where}: {', '.join(labels)}", color=INK, fontsize=9 if columns == 2 else 12, loc="left", pad=4)
     heat = "" if prediction.explanation is None else "; colour: speaks for the label"
     window = f"brain window, level {BRAIN.level:g}, width {BRAIN.width:g}{heat}"
     figure.text(0.5, 0.07, window, color=QUIET, fontsize=10)
 
 
-def _draw_heat(axes: "Axes", prediction: ScanPrediction, key: KeySlice) -> None:
+def _draw_heat(axes: "Axes", prediction: ScanPrediction, number: int, labels: Sequence[str]) -> None:
     from matplotlib.colors import to_rgb
 
     explanation = prediction.explanation
     if explanation is None:
         return
-    shape = prediction.hu.shape[1:]
-    for label in key.labels:
-        hottest = float(np.nanmax(explanation.maps[:, LABELS.index(label)])) if label in explanation.labels else 0.0
-        if hottest == 0:
+    rows, columns = prediction.hu.shape[1:]
+    for label in labels:
+        if label not in explanation.labels:
             continue
-        heat = explanation.on_slice(key.number, label, (shape[0], shape[1])) / hottest
-        color = np.empty((*shape, 4), np.float32)
-        color[..., :3] = to_rgb(COLORS[label] if label != ANY else WARNING)
-        color[..., 3] = np.where(heat >= HEAT_SHOWN, 0.55 * heat, 0)
+        heat = explanation.share_on_slice(number, label, (rows, columns))
+        color = np.empty((rows, columns, 4), np.float32)
+        color[..., :3] = to_rgb(HEAT_COLORS[label])
+        color[..., 3] = np.where(heat >= HEAT_SHOWN, HEAT_STRENGTH * heat, 0)
         axes.imshow(color)
         if (heat >= HEAT_SHOWN).any() and (heat < HEAT_SHOWN).any():
-            axes.contour(heat, levels=[HEAT_SHOWN], colors=[tuple(color[0, 0, :3])], linewidths=1.2)
+            axes.contour(heat, levels=[HEAT_SHOWN], colors=[HEAT_COLORS[label]], linewidths=1.2)
 
 
 def _finish(axes: "Axes") -> None:

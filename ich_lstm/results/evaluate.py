@@ -13,7 +13,8 @@ from ich_lstm.data.split import Part
 from ich_lstm.labels import LABELS
 from ich_lstm.learning.classifier import ScanClassifier
 from ich_lstm.learning.metrics import LabelAUROC, LabelLogLoss, WeightedLogLoss
-from ich_lstm.results.evidence import ENCODER_PREFIX, LABEL_PREFIX, SCANS, SLICES, columns_of
+from ich_lstm.results.evidence import ENCODER_PREFIX, LABEL_PREFIX, columns_of
+from ich_lstm.results.names import SCANS, SLICES
 
 
 class LabelledPredictions(NamedTuple):

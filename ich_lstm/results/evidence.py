@@ -12,11 +12,11 @@ import pandas as pd
 from ich_lstm.data.split import PARTS, Part
 from ich_lstm.errors import TableError
 from ich_lstm.labels import LABELS
+from ich_lstm.results.names import SCANS, SLICES
 
 LABEL_PREFIX = "label_"
 ENCODER_PREFIX = "encoder_"
 
-SLICES, SCANS = "slices.csv", "scans.csv"
 PREDICTIONS = Path("predictions")
 """Where a run keeps both."""
 

@@ -22,6 +22,10 @@ class _Studies(LightningModule):
         """Read and predict the study."""
         return self.run.predict(number)
 
+    def on_predict_end(self) -> None:
+        """Wait for all processes: the first makes the tables of what all have written."""
+        self.trainer.strategy.barrier()
+
 
 class _Numbers(Dataset[int]):
     """Of the studies."""

@@ -18,19 +18,15 @@ from ich_lstm.pixels.preprocess import Preprocessing
 from ich_lstm.privacy import PRIVATE, ProjectKey
 from ich_lstm.results.evidence import (
     LABEL_PREFIX,
-    SCANS,
-    SLICES,
     Evidence,
     check_unique,
     make_evidence,
     read_predictions,
     stop_at_rows,
 )
-
-KEY_TABLE, LEDGER_TABLE, SERIES_TABLE, MANIFEST = "key.csv", "ledger.csv", "series.csv", "manifest.json"
+from ich_lstm.results.names import KEY_TABLE, LEDGER_TABLE, MANIFEST, PREDICTED, SCANS, SERIES_TABLE, SLICES
 
 STATUS = "status"
-PREDICTED = "ok"
 
 
 def join_predictions(

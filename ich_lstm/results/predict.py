@@ -21,25 +21,26 @@ from ich_lstm.privacy import PRIVATE, ProjectKey, private_folder
 from ich_lstm.reading import Index, index_source, is_nifti
 from ich_lstm.reading.aside import remove_asides, written_aside
 from ich_lstm.reading.ledger import ACTIONS, Ledger
-from ich_lstm.results.predict_study import (
+from ich_lstm.results.names import (
+    BEGUN,
+    INDEX_PAGE,
     KEY_TABLE,
     LEDGER_TABLE,
+    MANIFEST,
+    RECORDS,
     SCANS,
     SERIES_TABLE,
     SLICES,
-    Job,
-    PredictOptions,
-    predict_study,
+    SUBMISSION,
+    WORKLIST,
 )
+from ich_lstm.results.predict_study import Job, PredictOptions, predict_study
 from ich_lstm.results.site import check_estimable, describe_calibration, move_to_estimated_share
 from ich_lstm.results.study_record import StudyRecord, StudyRecords, csv_of, joined
 from ich_lstm.results.worklist import Listed, by_urgency, index_rows, worklist_frame
 from ich_lstm.views.index_page import index_page
 
 Progress = Callable[[str, int, int | None], None]
-
-WORKLIST, INDEX_PAGE, MANIFEST, SUBMISSION = "worklist.csv", "index.html", "manifest.json", "submission.csv"
-RECORDS, BEGUN = "studies", "begun.json"
 
 PACKAGES = ("torch", "timm", "pytorch-lightning", "pydicom", "opencv-python-headless", "numpy")
 
@@ -132,12 +133,13 @@ class ArchiveRun:
             number: Of the study, from 0.
         """
         job, identifier = self.archive.jobs[number], self._identifier(number)
-        record = self._records.read(identifier, job.files, self.out)
+        files = job.files()
+        record = self._records.read(identifier, files, self.out)
         # What was refused is tried again: a codec that was missing may be there by now.
         if record is not None and record.is_predicted:
             return Progressed(record, False)
         record = predict_study(self.classifier, job, self.out, self.options, self.key)
-        self._records.write(identifier, job.files, record)
+        self._records.write(identifier, files, record)
         return Progressed(record, True)
 
     def finish(self) -> list[StudyRecord]:
@@ -150,10 +152,10 @@ class ArchiveRun:
             TableError: If an image of the sample submission has no probability; all else is on disk then.
         """
         records = [
-            self._records.read(self._identifier(number), job.files, self.out) or self.predict(number).record
+            self._records.read(self._identifier(number), job.files(), self.out) or self.predict(number).record
             for number, job in enumerate(self.archive.jobs)
         ]
-        for table in (SLICES, SCANS, KEY_TABLE, SERIES_TABLE):
+        for table in (SLICES, SCANS, f"{PRIVATE}/{KEY_TABLE}", f"{PRIVATE}/{SERIES_TABLE}"):
             self._write(table, joined(record.tables[table] for record in records if table in record.tables))
         counts = self._write_ledger(records)
         calibration = self.classifier.calibration
@@ -172,7 +174,7 @@ class ArchiveRun:
     def _identifier(self, number: int) -> str:
         job = self.archive.jobs[number]
         # Paths that cannot be read, and what comes twice, are told apart by their place.
-        return self.key.hash_id(job.identifier if job.error is None else f"{number}\n{job.identifier}")
+        return self.key.hash_id(job.digest if job.error is None else f"{number}\n{job.digest}")
 
     def _begin(self) -> None:
         """Make the folder, or see that this is the command that has begun it."""
@@ -222,7 +224,7 @@ class ArchiveRun:
         counts: Counter[str] = Counter()
         for ledger in ledgers:
             counts.update(ledger.counts())
-        self._write(LEDGER_TABLE, joined(csv_of(ledger.to_frame()) for ledger in ledgers if len(ledger)))
+        self._write(f"{PRIVATE}/{LEDGER_TABLE}", joined(csv_of(ledger.to_frame()) for ledger in ledgers if len(ledger)))
         return counts
 
     def _write_worklist(self, records: Sequence[StudyRecord]) -> None:
@@ -252,7 +254,7 @@ class ArchiveRun:
 
     def _answer(self, sample: SampleSubmission) -> None:
         """Write the submission from the tables that are on disk."""
-        columns = {SLICES: ["scan_id", "slice", *LABELS], KEY_TABLE: ["scan_id", "slice", "sop_uid"]}
+        columns = {Path(SLICES): ["scan_id", "slice", *LABELS], PRIVATE / KEY_TABLE: ["scan_id", "slice", "sop_uid"]}
         slices, key = (
             pd.read_csv(self.out / table, usecols=names, dtype=str)  # hashes and UIDs may look like numbers
             if (self.out / table).exists()  # not if every study failed
@@ -306,6 +308,6 @@ def find_studies(paths: Sequence[Path], *, out: Path, progress: Progress | None 
             ledgers[path] = index.ledger
             found = [Job(path, study) for study in index.studies()]
         for job in found:
-            jobs.append(job.as_repeated() if job.identifier in seen else job)
-            seen.add(job.identifier)
+            jobs.append(job.as_repeated() if job.digest in seen else job)
+            seen.add(job.digest)
     return Archive(jobs, ledgers)

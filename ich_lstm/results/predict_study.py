@@ -1,7 +1,9 @@
 """One study of an archive: read, predicted, explained, and written; its record is what the archive's tables are made from."""
 
+import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
@@ -18,7 +20,6 @@ from ich_lstm.reading import (
     FileRef,
     Ledger,
     Series,
-    SliceHeader,
     Study,
     choose_series,
     load_scan,
@@ -27,17 +28,15 @@ from ich_lstm.reading import (
     short_uid,
 )
 from ich_lstm.reading.ledger import LedgerRow
+from ich_lstm.reading.reasons import phrase_of
 from ich_lstm.results.explain import explain
-from ich_lstm.results.shareable import shown_inside, shown_whole
+from ich_lstm.results.names import DICOM, KEY_TABLE, PAGES, PREDICTED, SCANS, SERIES_TABLE, SLICES
+from ich_lstm.results.shareable import ShownScan, shown_inside
 from ich_lstm.results.study_record import StudyRecord, csv_of
 from ich_lstm.scan import Scan
 from ich_lstm.views.index_page import encode_thumbnail
 from ich_lstm.views.page import prediction_page
 from ich_lstm.views.prediction import ScanPrediction
-
-SLICES, SCANS = "slices.csv", "scans.csv"
-KEY_TABLE, LEDGER_TABLE, SERIES_TABLE = (f"{PRIVATE}/{name}" for name in ("key.csv", "ledger.csv", "series.csv"))
-PAGES, DICOM = "pages", "dicom"
 
 HeatMaps = Literal["positive", "all", "none"]
 
@@ -82,29 +81,29 @@ class Job:
         root: The path that was named.
         study: The study; None: the path is a NIfTI file, or there is an error.
         error: Why there is nothing to predict, or None.
+        digest: Of the study's UID and the names of its files, or of the path: what it is, and no other is.
     """
 
     root: Path
     study: Study | None = None
     error: IchLstmError | None = None
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        uid = "" if self.study is None else self.study.study_uid
+        text = "\n".join([uid, *map(str, self.files())])
+        object.__setattr__(self, "digest", hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest())
 
     @property
     def name(self) -> str:
         """For a person; private."""
         return str(self.root) if self.study is None else f"study {short_uid(self.study.study_uid)}"
 
-    @property
     def files(self) -> list[FileRef]:
-        """Of which it consists, each once, in the order of their names."""
+        """Of which it consists, each once, in the order of their names; made anew, for an archive has millions."""
         if self.study is None:
             return [FileRef(self.root)]
         return sorted({header.source for series in self.study.series for header in series.headers}, key=str)
-
-    @property
-    def identifier(self) -> str:
-        """What it is, and no other is."""
-        uid = "" if self.study is None else self.study.study_uid
-        return "\n".join([uid, *map(str, self.files)])
 
     def as_repeated(self) -> "Job":
         """The same as another path's study, whose probabilities stand there already."""
@@ -112,15 +111,7 @@ class Job:
         return replace(self, error=error)
 
 
-def predict_study(
-    classifier: ScanClassifier,
-    job: Job,
-    out: Path,
-    options: PredictOptions,
-    key: ProjectKey,
-    *,
-    clock: Callable[[], float] = time.monotonic,
-) -> StudyRecord:
+def predict_study(classifier: ScanClassifier, job: Job, out: Path, options: PredictOptions, key: ProjectKey) -> StudyRecord:
     """Predict a study, and write its pages and DICOM.
 
     Args:
@@ -129,12 +120,11 @@ def predict_study(
         out: The folder of predictions.
         options: What is read and written.
         key: The project's key.
-        clock: Seconds.
 
     Returns:
         What became of it; a study that cannot be read has a record with the reason, and no probability.
     """
-    began = clock()
+    began = time.monotonic()
     work = _Work(classifier, job, out, options, key)
     try:
         if job.error is not None:
@@ -142,7 +132,7 @@ def predict_study(
         record = work.predict_nifti() if job.study is None else work.predict_dicom(job.study)
     except IchLstmError as error:
         record = work.failed(error)
-    return replace(record, seconds=round(clock() - began, 3))
+    return replace(record, seconds=round(time.monotonic() - began, 3))
 
 
 @dataclass
@@ -168,24 +158,21 @@ class _Work:
         headers = {header.sop_uid: header for header in chosen.headers}
         used = [headers[uid] for uid in scan.file_sop_uids]
         prediction = self.predict(scan)
-        files = self.write_pages(prediction, _written_on(scan, headers))
-        files += self.write_dicom(prediction, scan, chosen, _written_on(scan, headers))
+        written_on = [i for i, uids in enumerate(scan.slice_uids) if any(headers[uid].burned_in for uid in uids)]
+        files = self.write_pages(prediction, written_on) + self.write_dicom(prediction, scan, chosen)
         rows, choices = self.describe_series(study, chosen)
         tables = self.tables(prediction) | {
-            KEY_TABLE: csv_of(key_rows(self.key, prediction.scan_id, used, self.job.root)),
-            SERIES_TABLE: csv_of(rows),
+            f"{PRIVATE}/{KEY_TABLE}": csv_of(key_rows(self.key, prediction.scan_id, used, self.job.root)),
+            f"{PRIVATE}/{SERIES_TABLE}": csv_of(rows),
         }
-        count = len(study.series)
-        place = "the only series" if count == 1 else f"1 of {count} series"
-        series = f"{place}, {len(used)} slices of {scan.spacing_mm[0]:.1f} mm"
-        return self.predicted(prediction, tables, files, series=series, choices=choices)
+        return self.predicted(prediction, tables, files, series=self.choice_in_words(candidate), choices=choices)
 
     def predict_nifti(self) -> StudyRecord:
         """A NIfTI file is a study of its own, without any identifier but its name."""
         path = self.job.root
         scan = read_nifti(path, slab_mm=self.classifier.slab_mm, allow_other_part=self.options.allow_other_part)
         prediction = self.predict(scan)
-        files = self.write_pages(prediction, []) + self.write_dicom(prediction, scan, None, [])
+        files = self.write_pages(prediction, []) + self.write_dicom(prediction, scan, None)
         uids = scan.file_sop_uids
         rows = pd.DataFrame({"scan_id": prediction.scan_id, "slice": range(1, len(uids) + 1), "sop_uid": uids})
         rows = rows.assign(
@@ -195,7 +182,9 @@ class _Work:
             file=[f"{path.name}{SLICE_MARK}{uid.rpartition('.')[2]}" for uid in uids],
         )
         self.ledger.update([LedgerRow(str(path), "", scan.series_uid, "used", "", "")])
-        tables = self.tables(prediction) | {KEY_TABLE: csv_of(rows.reindex(columns=list(KEY_COLUMNS), fill_value=""))}
+        tables = self.tables(prediction) | {
+            f"{PRIVATE}/{KEY_TABLE}": csv_of(rows.reindex(columns=list(KEY_COLUMNS), fill_value=""))
+        }
         return self.predicted(prediction, tables, files, series=f"a NIfTI file, {len(uids)} slices")
 
     def predict(self, scan: Scan) -> ScanPrediction:
@@ -212,8 +201,7 @@ class _Work:
 
     def write_pages(self, prediction: ScanPrediction, written_on: Sequence[int]) -> list[str]:
         """The page of the whole scan, which is private, and the one without the face."""
-        whole = shown_whole(prediction)  # text in the picture is no secret in the hospital
-        pages = {f"{PRIVATE}/{PAGES}": whole}
+        pages = {f"{PRIVATE}/{PAGES}": ShownScan(prediction)}  # text in the picture is no secret in the hospital
         if self.options.share_pages:
             pages[PAGES] = shown_inside(prediction, written_on)
         written = []
@@ -226,7 +214,7 @@ class _Work:
             written.append(path.as_posix())
         return written
 
-    def write_dicom(self, prediction: ScanPrediction, scan: Scan, chosen: Series | None, written_on: Sequence[int]) -> list[str]:
+    def write_dicom(self, prediction: ScanPrediction, scan: Scan, chosen: Series | None) -> list[str]:
         """Report and picture for the archive, if they are wanted and the files tell whose they are."""
         if not self.options.dicom:
             return []
@@ -235,7 +223,7 @@ class _Work:
         folder = self.out / PRIVATE / DICOM
         folder.mkdir(exist_ok=True)
         try:
-            written = write_dicom(shown_whole(prediction, written_on).prediction, scan, chosen, folder)
+            written = write_dicom(prediction, scan, chosen, folder)
         except IchLstmError as error:
             self.left_out["dicom"] = str(error)
             return []
@@ -250,7 +238,7 @@ class _Work:
         return StudyRecord(
             name=self.job.name,
             identity=self.identity(),
-            status="ok",
+            status=PREDICTED,
             series=series,
             choices=list(choices),
             text=repr(prediction),
@@ -279,7 +267,7 @@ class _Work:
                 self.ledger.update([LedgerRow(str(self.job.root), "", "", "refused", error.code, error.detail)])
         elif self.candidates:
             rows, choices = self.describe_series(study, None)
-            tables[SERIES_TABLE] = csv_of(rows)
+            tables[f"{PRIVATE}/{SERIES_TABLE}"] = csv_of(rows)
         return StudyRecord(
             name=self.job.name,
             identity=self.identity(),
@@ -297,6 +285,12 @@ class _Work:
         accession = study.series[0].headers[0].accession_number
         return {"accession_number": accession, "study_uid": study.study_uid, "patient_id": study.patient_id}
 
+    def choice_in_words(self, chosen: Candidate) -> str:
+        """Which series was read, and why no other, without identity."""
+        codes = Counter(phrase_of(each.code) if each.code else "not chosen" for each in self.candidates if each != chosen)
+        others = ", ".join(f"{count} {reason}" for reason, count in codes.items())
+        return f"{chosen.reason}; not read: {others}" if others else f"{chosen.reason}; the only series"
+
     def describe_series(self, study: Study, chosen: Series | None) -> tuple[pd.DataFrame, list[str]]:
         """Rows on the series of a study, and the same as lines for a person."""
         rows, lines = [], []
@@ -311,9 +305,3 @@ class _Work:
                 uids | {"description": title, "images": len(candidate.series), "read": read, "code": code, "reason": reason}
             )
         return pd.DataFrame(rows), lines
-
-
-def _written_on(scan: Scan, headers: dict[str, SliceHeader]) -> list[int]:
-    """Indices of the slices with burned-in text; of slabs, where any of their slices has."""
-    slices = [slab.ids for slab in scan.slabs] or [(uid,) for uid in scan.sop_uids]
-    return [i for i, uids in enumerate(slices) if any(headers[uid].burned_in for uid in uids)]

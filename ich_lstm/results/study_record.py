@@ -12,8 +12,7 @@ import pandas as pd
 from ich_lstm.reading.aside import written_aside
 from ich_lstm.reading.ledger import LedgerRow
 from ich_lstm.reading.sources import FileRef
-
-PREDICTED = "ok"
+from ich_lstm.results.names import PREDICTED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +24,7 @@ class StudyRecord:
         identity: ``accession_number, study_uid, patient_id`` as they stand in the files, empty if unknown.
         status: ``ok``, or the reason's code.
         error: Why there is no prediction, or empty.
-        series: Which series was read, in words without identity; empty if none.
+        series: Which series was read and why no other, in words without identity; empty if none.
         choices: A line per series: the one that was read, and why not the others.
         text: The prediction in words, or empty.
         key_slices: Numbers, from 1, of the slices where "any" and the positive types are most probable.

@@ -9,13 +9,10 @@ import pandas as pd
 from ich_lstm.labels import ANY, LABELS
 from ich_lstm.privacy import ProjectKey
 from ich_lstm.reading.reasons import phrase_of
-from ich_lstm.results.predict_study import PAGES
+from ich_lstm.results.names import PAGES
 from ich_lstm.results.study_record import StudyRecord
 from ich_lstm.views.index_page import IndexRow
-from ich_lstm.views.prediction import CALIBRATED_PREFIX, CALLED_PREFIX
-
-POSITIVE = 0.5
-"""Without an operating point, a scan is shown among the positive ones from this probability of "any" on."""
+from ich_lstm.views.prediction import CALIBRATED_PREFIX, CALLED_PREFIX, EVEN
 
 IDENTITY = ("accession_number", "study_uid", "patient_id")
 
@@ -38,11 +35,11 @@ class Listed(NamedTuple):
 
     @property
     def is_flagged(self) -> bool:
-        """Whether "any" is called positive, or any of the types is."""
+        """Whether a label is called positive; without an operating point, whether "any" is more probable than not."""
         called = [self.row.get(CALLED_PREFIX + label, "") for label in LABELS]
         if any(called):
             return "1" in called
-        return self.probability >= POSITIVE
+        return self.probability >= EVEN
 
     @property
     def called(self) -> list[str]:
@@ -78,11 +75,11 @@ def worklist_frame(
         model_hash: Of the model's weights.
 
     Returns:
-        ``rank`` (from 1), ``study_id``, with ``identify`` accession number, study UID and patient id, ``scan_id``, ``flag``
-        (1 or 0; empty if not predicted), ``called`` (labels called positive at the operating point), six probabilities, six
-        calibrated ones if there are any, ``operating_point``, ``key_slices`` (from 1), ``series`` (which was read), ``flags``
-        (of the scan's quality), ``status``, ``left_out`` (what was asked for and could not be made), ``seconds``,
-        ``model_hash``.
+        ``rank`` (from 1), ``study_id``, with ``identify`` accession number, study UID and patient id, ``scan_id``, ``flag`` (1 or
+        0; empty if not predicted), ``called`` (labels called positive at the operating point), six probabilities, six
+        calibrated ones if there are any, ``operating_point``, ``key_slices`` (from 1), ``series`` (which was read, and why no
+        other), ``flags`` (of the scan's quality), ``status``, ``left_out`` (what was asked for and could not be made),
+        ``seconds``, ``model_hash``.
     """
     rows = []
     for rank, each in enumerate(listed, start=1):

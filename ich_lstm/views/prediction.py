@@ -183,9 +183,14 @@ class ScanPrediction:
 
     @property
     def key_slices(self) -> dict[int, tuple[str, ...]]:
-        """The slices where "any" and the positive types are most probable: index from 0 to those labels; "any" is first."""
+        """The slices where "any" and the positive types are most probable: index from 0 to those labels.
+
+        "Any" is first, then the most probable type.
+        """
         found: dict[int, list[str]] = {}
-        for label in (ANY, *(label for label in self.positive_labels if label != ANY)):
+        types = [label for label in self.positive_labels if label != ANY]
+        types.sort(key=lambda label: -self.scan_probabilities[LABELS.index(label)])
+        for label in (ANY, *types):
             found.setdefault(int(self.slice_probabilities[:, LABELS.index(label)].argmax()), []).append(label)
         return {number: tuple(labels) for number, labels in found.items()}
 

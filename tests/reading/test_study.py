@@ -232,3 +232,18 @@ class TestWords:
     )
     def test_agents(self, agent: str, given: bool) -> None:
         assert words.names_agent(agent) == given
+
+    def test_of_a_kernel_only_the_vendor_s_name_is_repeated(self, tmp_path: Path) -> None:
+        """The field is free text, and reasons and flags may be shared."""
+        for number, kernel in enumerate(("BONE Miller", "H31s Miller", "Miller")):
+            own = {"SeriesInstanceUID": f"1.2.3.100.{number}", "ConvolutionKernel": kernel}
+            make_series(tmp_path / str(number), **own)
+        (study,) = index_source(tmp_path).studies()
+        ranked = rank_series(study)
+        assert {candidate.reason for candidate in ranked} == {
+            "bone kernel BONE",
+            "axial, 8 slices of 5.0 mm, kernel H31S",
+            "axial, 8 slices of 5.0 mm",
+        }
+        bone = load_scan(choose_series(study, "1.2.3.100.0").series)
+        assert [flag.detail for flag in bone.flags if flag.code == "kernel"] == ["bone kernel BONE"]
