@@ -8,10 +8,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from itertools import chain
 from typing import TypeVar
 
 from ich_lstm.errors import IchLstmError, SourceError
+from ich_lstm.reading.vocabulary import Word, added_words, use_words
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +45,11 @@ def map_ahead(
     Raises:
         SourceError: ``executor_failed`` if the executor that was given loses its workers.
     """
+    # They know the words that this process knows now; a worker may outlive several callers.
+    there = partial(_call_with_words, added_words(), function)
     if executor is not None:
         try:
-            yield from _submit_ahead(executor, function, iter(items), workers, deque())
+            yield from _submit_ahead(executor, there, iter(items), workers, deque())
         except IchLstmError:
             raise
         except Exception as error:  # every kind of executor has its own
@@ -66,11 +70,16 @@ def map_ahead(
         context = multiprocessing.get_context(method)
         with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
             try:
-                yield from _submit_ahead(pool, function, items, workers, waiting)
+                yield from _submit_ahead(pool, there, items, workers, waiting)
                 return
             except BrokenProcessPool:
                 logger.warning("a process died; going on in this one")
         yield from map(function, chain([item for item, _ in waiting], items))
+
+
+def _call_with_words(added: tuple[Word, ...], function: Callable[[Item], Result], item: Item) -> Result:
+    use_words(added)
+    return function(item)
 
 
 def _end_with_parent() -> None:

@@ -27,7 +27,7 @@ _FLIPS_BY_PATIENT_POSITION = {"HFP": (-1.0, -1.0), "FFS": (-1.0, 1.0), "FFP": (1
 
 def is_localizer(header: SliceHeader) -> bool:
     """Whether Image Type says that this is a scout view."""
-    return any(words.LOCALIZER.search(words.normal_form(value)) for value in header.image_type)
+    return any(words.names_localizer(value) for value in header.image_type)
 
 
 def check_count(name: str, headers: Sequence[SliceHeader]) -> None:

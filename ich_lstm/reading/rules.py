@@ -55,7 +55,7 @@ def facts_of(series: Series) -> Facts:
         series=series,
         headers=headers,
         first=first,
-        text=words.normal_form(f"{first.series_description} {' '.join(first.image_type)}"),
+        text=f"{first.series_description} {' '.join(first.image_type)}",
         tilt=tilt_degrees(display.normal),
         coverage_mm=float(places[-1] - places[0]) + thickness,
         thickness_mm=thickness,
@@ -65,13 +65,13 @@ def facts_of(series: Series) -> Facts:
 
 # The rules, in the order in which they are asked; the first that has something to say decides.
 def _localizer(facts: Facts) -> str:
-    return "a localizer" if words.LOCALIZER.search(facts.text) else ""
+    return "a localizer" if words.names_localizer(facts.text) else ""
 
 
 def _secondary_capture(facts: Facts) -> str:
     if facts.first.sop_class_uid.startswith(SECONDARY_CAPTURE_CLASSES):
         return "a secondary capture"
-    return "a report or screenshot by its name" if words.REPORT.search(facts.text) else ""
+    return "a report or screenshot by its name" if words.names_report(facts.text) else ""
 
 
 def _color(facts: Facts) -> str:
@@ -131,7 +131,7 @@ def preference(facts: Facts) -> tuple[object, ...]:
         bool(_not_head(facts)),
         words.names_energy(facts.text),
         2 * thin + thick,
-        not words.PLAIN.search(facts.text),
+        not words.names_plain(facts.text),
         abs(facts.thickness_mm - PREFERRED_MM) // 1,
         -round(facts.coverage_mm / 10),
         facts.number,

@@ -1,97 +1,17 @@
-"""What series descriptions, kernels and image types say, in the words of many vendors.
+"""What series descriptions, kernels and image types say, in the words of many vendors and languages.
 
-All patterns are for the normal form of a text: upper case, single spaces.
+The words stand in ``vocabulary.csv`` (:mod:`ich_lstm.reading.vocabulary`); here is what is made of them. All patterns are for
+the normal form of a text: upper case, single spaces.
 """
 
 import re
-import unicodedata
 
-_SEPARATORS = re.compile(r"[\s_,;:()\[\]/|\\^]+")
-_PLAIN_LETTERS = str.maketrans({"Ł": "L", "Ø": "O", "Æ": "AE", "Đ": "D"})
+from ich_lstm.reading.vocabulary import Vocabulary, normal_form, of_vocabulary
 
-
-def _any(*groups: str) -> str:
-    """One pattern of many words."""
-    return "|".join(word.replace("~", "[ -]?") for group in groups for word in group.split())
-
-
-# Words parted by spaces; ``~`` is a space, a hyphen or nothing.
-_LOCALIZER_WORDS = r"""
-    LOCALI[SZ]ER SCOUT TOPOGRAM SURVIEW SCANOGRAM PILOT SCANO\b TOPO\b
-    LOKALI[SZ] UE?BERSICHT REPERAGE LOCALIZADOR LOCALIZZAT ESCANOGRAM OVERZICHT SKANOGRAM ICHIGIME DINGWEI
-"""
-_REPORT_KIND_WORDS = r"""
-    REPORT INFO SUMMARY RECORD PROTO[CK]OL SHEET BERICHT RAPPORT INFORME RELATORIO REFERTO RAPOR RAPORT PAGE
-"""
-_REPORT_WORDS = r"""
-    RADIATION SCREEN~(SAVE|SHOT|CAPTURE) REPORT RESULTS BEFUND BERICHT RAPPORT INFORME RELATORIO REFERTO RAPORU? RAPORT
-    BILDSCHIRM CAPTURA COPIE~ECRAN KEY~IMAGES?
-"""
-_MAPS_WORDS = r"""
-    IODINE IODE IODIO YODO JOD(KARTE|BILD)? VNC VIRTUAL~NON BONE~REMOV\w* BONELESS BONE~SUBTR\w* SUBTRA\w* SUBTRAKTION
-    KNOCHENENTFERN\w* MIP MINIP VRT? VOLUME~REND\w* RENDER\w* 3D CBF CBV MTT TTP TMAX COLOU?R FUSION
-    PERFUSION\w* PERFUSIE PERFUSAO PERFUZJ\w* PERFUZYON
-"""
-_PLAIN_WORDS = r"""
-    PLAIN NATIV\w* NCCT NECT UNENHANCED NON PRE WITHOUT SANS SIN SENZA OHNE SEM ZONDER BLANCO BEZ BASALE? SIMPLES?
-    KONTRASTSIZ TANJUN PINGSAO
-"""
-_AGENTS_GIVEN_WORDS = r"""
-    CONTRAST\w* KONTRAS\w* CECT CE C\+ ENHANCED ANGIO\w* ANJIO\w* CTA CTV VENOGRA\w* ARTERI\w* VENOUS VENOS\w* VENEU\w*
-    DELAY\w* TARDI\w* SPATPHASE ORAL IV INJE[CK]\w* INYEC\w* INIE\w* KM MDC PDC CIV ZOU?EI ZENGQIANG
-"""
-_BONES_WORDS = r"""
-    BONES? KNOCHEN OSS?EU[XS]?E? OS HUESO OSEO OSEA OSSO OSSA OSSE[AO] BOT BOTTEN KEMIK KOSC\w* KOSTN\w* KOTSU GUCHUANG
-    LUNG EDGE SHARP PETROUS FELSENBEIN ROCHERS? IAC INNER~EAR
-"""
-_PARTS_WORDS = r"""
-    NECK C~SPINE CERVICAL\w* SPINE CHEST THORA[XK]\w* ABD\w* PELVIS LUMBAR SINUS\w* ORBITS? FACE FACIAL MAXILL\w* MANDIBLE
-    TEMPORAL~BONES? KNEE HIP SHOULDER WRIST ANKLE FOOT HAND ELBOW EXTREMITY ARM LEG HEART LUNGS?
-    HALS HWS BWS LWS WIRBEL\w* BECKEN NNH NASENNEBEN\w* ORBITA GESICHT\w* COU RACHIS BASSIN POUMONS? GENOU
-    CUELLO COLUMNA TORAX SENOS RODILLA COLLO TORACE ADDOME RACHIDE BACINO SENI PESCOCO COLUNA SEIOS QUADRIL
-    NEK BUIK BEKKEN WERVEL\w* BOYUN TORAKS BATIN SZYJ\w* KLATK\w* BRZUCH\w* MIEDNIC\w* KREGOSLUP\w*
-    KEIBU KYOU?BU FUKUBU JINGBU XIONGBU FUBU
-"""
-_HEADS_WORDS = r"""
-    HEAD\w* BRAIN SKULL CRAN\w* KRANI\w* CEREBR\w* STROKE NEURO\w* SCHA?E?DEL\w* KOPF HIRN\w* TETE CERVEAU ENC[EP]+H?AL\w*
-    CABEZA CABECA TESTA CERVELLO HOOFD HERSEN\w* SCHEDEL BEYIN KAFA GLOW\w* MOZG\w* CZASZK\w* TOUBU TOULU NAOBU
-"""
-
-LOCALIZER = re.compile(rf"\b({_any(_LOCALIZER_WORDS)})|定位|位置決")
-REPORT = re.compile(rf"\b((DOSE|DOSIS|DOSI|DOZ|EXAM|PATIENT\w*)[ -]?({_any(_REPORT_KIND_WORDS)})|{_any(_REPORT_WORDS)})")
-_MAP = re.compile(rf"\b({_any(_MAPS_WORDS)})\b")
 PLAIN_ENERGIES_KEV = range(60, 81)
 _KEV = re.compile(r"\b(\d{2,3}) ?KEV\b")
-_MIXED = re.compile(r"\b(MIXED|MONO|MONOENERGETIC|MONOCHROMATIC)\b")
+_MIXED = re.compile(r"\b(MIXED|MONO|MONOENERGETIC|MONOCHROMATIC|VMI)\b")
 
-# What denies contrast, and how it is called; English, German, French, Spanish, Italian, Portuguese, Dutch, Turkish, Polish.
-_WITHOUT = _any(
-    "PRE NON NO WITHOUT W~O WO BEFORE UN OHNE O\\. VOR KEIN SANS AVANT SIN ANTES~DE SENZA PRIMA~DEL SEM S ZONDER GEEN VOOR BEZ",
-    "PRZED",
-)
-_AGENT = _any(
-    "CONTRAST\\w* KONTRAS\\w* CON ENHANC\\w* INJE[CK]\\w* INYEC\\w* INIE\\w* MDC MDK KM CM CE PDC CIV IV I~V C",
-)
-PLAIN = re.compile(rf"\b(({_any(_PLAIN_WORDS)})\b|C-(?=\W|$))|単純|平扫|平掃|単純CT")
-# Not in "with and without contrast", "w/wo contrast", "con y sin contraste".
-_AND = ("AND", "W", "WITH", "UND", "MIT", "ET", "AVEC", "Y", "CON", "E", "COM", "EN", "MET", "I", "Z")
-_DENIAL = re.compile(
-    "".join(rf"(?<!\b{word} )" for word in _AND)
-    + rf"\b(({_WITHOUT})[ -]*(IV |PRODUIT DE |MEDIO DE |MEZZO DI |MEIO DE )?({_AGENT})\b|KONTRAST(SIZ|FREI|LOS)\w*)"
-    + "|造影なし|非造影|非增强"
-)
-# "POST" means after contrast, but not in posterior fossa ("fosse post"), postoperative or post-traumatic.
-_CONTRAST = re.compile(
-    rf"\b({_any(_AGENTS_GIVEN_WORDS)}|(?<!FOSSE )(?<!FOSSA )(?<!FOSA )POST(?![ -]?(FOSSA|FOSSE|FOSA|OP|SURG|TRAUMA))|"
-    r"(WITH|W|MIT|AVEC|COM|MET) (CON|C|KM|IV)|\d+ ?CC)(?=\W|$)|造影|增强|増強|增強"
-)
-_NO_AGENTS = """
-    NONE | NO | N | N A | NA | NIL | 0 | WITHOUT | NO CONTRAST | NON CONTRAST | NONE GIVEN | NOT GIVEN | - | KEIN | KEINS | OHNE
-    | AUCUN | SANS | SIN | NINGUNO | NESSUNO | SENZA | NENHUM | SEM | GEEN | YOK | BRAK | NASHI
-"""
-_NO_AGENT = frozenset({"", *(name.strip() for name in _NO_AGENTS.split("|"))})
-
-_BONE = re.compile(rf"\b({_any(_BONES_WORDS)})\b|骨")
 # GE BONE, BONEPLUS, EDGE, LUNG; Philips YA to YE; Canon FC30 to FC39, FC50 to FC52, FC80 on; Siemens from 60 up (H60s, Hr64h).
 _BONE_KERNEL = re.compile(r"(BONE|EDGE|ULTRA|LUNG|SHARP|Y[A-E]\b|FC(3\d|5[0-2]|8\d)|[BHJUIQTD][A-Z]{0,2}[6-9]\d)")
 
@@ -100,41 +20,116 @@ _KERNEL = re.compile(
     r"(BONE(PLUS)?|EDGE|ULTRA|LUNG|SHARP|SOFT|STANDARD|STD|DETAIL|[UY][A-E]|[A-Z]{1,3}\d{2,3}[A-Z]?)(?![A-Z0-9])"
 )
 
-_OTHER_PART = re.compile(rf"\b({_any(_PARTS_WORDS)})\b|胸部|腹部|頸部|颈部|頚部")
-_HEAD = re.compile(rf"\b({_any(_HEADS_WORDS)})\b|頭|头|脑|脳|颅")
+_VOLUME_GIVEN = r"(?<!\w)\d+ ?CC(?!\w)"
 
 
-def normal_form(text: str) -> str:
-    """Upper case without accents, with single spaces for separators.
+@of_vocabulary
+def _localizer(words: Vocabulary) -> re.Pattern[str]:
+    return re.compile(words.whole("localizer"))
 
-    Example:
-        >>> normal_form("Head_Plain(5mm)"), normal_form("Schädel nativ")
-        ('HEAD PLAIN 5MM', 'SCHADEL NATIV')
-    """
-    if not text.isascii():
-        parted = unicodedata.normalize("NFKD", text)
-        text = unicodedata.normalize("NFC", "".join(letter for letter in parted if not unicodedata.combining(letter)))
-    return _SEPARATORS.sub(" ", text.upper().translate(_PLAIN_LETTERS)).strip()
+
+@of_vocabulary
+def _report(words: Vocabulary) -> re.Pattern[str]:
+    about = rf"(?<!\w){words.any_of('report_about')}[ -]?{words.any_of('report_noun')}"
+    return re.compile(f"{about}|{words.whole('report')}")
+
+
+@of_vocabulary
+def _map(words: Vocabulary) -> re.Pattern[str]:
+    return re.compile(words.whole("map"))
+
+
+@of_vocabulary
+def _virtual_plain(words: Vocabulary) -> re.Pattern[str]:
+    return re.compile(words.whole("virtual_plain"))
+
+
+@of_vocabulary
+def _plain(words: Vocabulary) -> re.Pattern[str]:
+    return re.compile(words.whole("plain"))
+
+
+@of_vocabulary
+def _denial(words: Vocabulary) -> re.Pattern[str]:
+    """What says that no contrast was given, though it names it: "w/o IV contrast", "IV-", "kontrast yok", "造影なし"."""
+    # Not in "with and without contrast", "w/wo contrast", "con y sin contraste". Of each word its own: their lengths differ.
+    not_after_and = "".join(rf"(?<!\b{re.escape(normal_form(word))} )" for word in words.of("and"))
+    agent = words.any_of("agent", "agent_short")
+    between = f"(?:(?:{words.any_of('of_agent', 'agent')})[ -]+){{0,3}}"
+    before = rf"(?<!\w){words.any_of('without')}[ -]*{between}{agent}(?!\w)"
+    after = rf"(?<!\w){between}{agent}(?:-(?!\w)| -$|[ -]?{words.any_of('without_after')}(?!\w))"
+    return re.compile(f"{not_after_and}(?:{before}|{after})|{words.whole('denied')}")
+
+
+@of_vocabulary
+def _given(words: Vocabulary) -> re.Pattern[str]:
+    return re.compile(words.whole("given"))
+
+
+@of_vocabulary
+def _contrast(words: Vocabulary) -> re.Pattern[str]:
+    with_agent = rf"(?<!\w){words.any_of('with')} {words.any_of('agent_short')}(?!\w)"
+    return re.compile(f"{words.whole('agent', 'contrast')}|{with_agent}|{_VOLUME_GIVEN}")
+
+
+@of_vocabulary
+def _no_agent(words: Vocabulary) -> frozenset[str]:
+    return frozenset({"", *map(normal_form, words.of("no_agent"))})
+
+
+@of_vocabulary
+def _bone(words: Vocabulary) -> re.Pattern[str]:
+    return re.compile(words.whole("bone"))
+
+
+@of_vocabulary
+def _part(words: Vocabulary) -> re.Pattern[str]:
+    return re.compile(words.whole("part"))
+
+
+@of_vocabulary
+def _head(words: Vocabulary) -> re.Pattern[str]:
+    return re.compile(words.whole("head"))
+
+
+def names_localizer(text: str) -> bool:
+    """Whether a description or an image type is that of a scout view."""
+    return bool(_localizer().search(normal_form(text)))
+
+
+def names_report(text: str) -> bool:
+    """Whether a series is a report or a screenshot."""
+    return bool(_report().search(normal_form(text)))
+
+
+def names_plain(text: str) -> bool:
+    """Whether a description says that no contrast was given."""
+    return bool(_plain().search(normal_form(text)))
 
 
 def names_contrast(description: str) -> bool:
     """Whether a description says that contrast was given.
 
     Example:
-        >>> [names_contrast(text) for text in ("POST CONTRAST", "PRE CONTRAST 5MM", "4cc sec 150cc", "Post fossa")]
-        [True, False, True, False]
+        >>> [names_contrast(text) for text in ("POST CONTRAST", "PRE CONTRAST 5MM", "4cc sec 150cc", "Post fossa", "CRANE IV-")]
+        [True, False, True, False, False]
     """
-    return bool(_CONTRAST.search(_DENIAL.sub(" ", normal_form(description))))
+    text = normal_form(description)
+    return bool(_given().search(text) or _contrast().search(_denial().sub(" ", text)))
 
 
 def names_agent(agent: str) -> bool:
-    """Whether Contrast/Bolus Agent (0018,0010) names one, and is not "NONE" or the like."""
-    return normal_form(agent) not in _NO_AGENT
+    """Whether Contrast/Bolus Agent (0018,0010) names one, and is not "NONE", "sans injection" or the like."""
+    text = normal_form(agent)
+    if text in _no_agent():
+        return False
+    rest = _denial().sub(" ", text).strip()
+    return rest not in _no_agent() and bool(re.search(r"\w", rest))
 
 
 def names_bone(description: str) -> bool:
     """Whether a description names a reconstruction for bone."""
-    return bool(_BONE.search(normal_form(description)))
+    return bool(_bone().search(normal_form(description)))
 
 
 def is_bone_kernel(kernel: str) -> bool:
@@ -154,9 +149,14 @@ def kernel_name(kernel: str) -> str:
 
 
 def names_map(text: str) -> bool:
-    """Whether a series is a map, a rendering, or an energy far from the usual 60 to 80 keV."""
+    """Whether a series is a map, a rendering, other software's result, or an energy far from the usual 60 to 80 keV."""
     text = normal_form(text)
-    return bool(_MAP.search(text)) or any(int(energy) not in PLAIN_ENERGIES_KEV for energy in _KEV.findall(text))
+    return bool(_map().search(text)) or any(int(energy) not in PLAIN_ENERGIES_KEV for energy in _KEV.findall(text))
+
+
+def names_virtual_plain(text: str) -> bool:
+    """Whether a series is one from which contrast was taken away by computation."""
+    return bool(_virtual_plain().search(normal_form(text)))
 
 
 def names_energy(text: str) -> bool:
@@ -168,8 +168,8 @@ def names_energy(text: str) -> bool:
 def names_other_part(description: str, body_part: str) -> bool:
     """Whether a series is of another part of the body than the head; its own name counts more than Body Part (0018,0015)."""
     for text in map(normal_form, (description, body_part)):
-        if _HEAD.search(text):
+        if _head().search(text):
             return False
-        if _OTHER_PART.search(text):
+        if _part().search(text):
             return True
     return False
