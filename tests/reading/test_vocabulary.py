@@ -1,12 +1,16 @@
 """The table of words: its rows, what a hospital adds to it, and tables that are no such table."""
 
+import multiprocessing
+import re
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from ich_lstm.errors import TableError
 from ich_lstm.reading import words
+from ich_lstm.reading.ahead import map_ahead
 from ich_lstm.reading.vocabulary import (
     KINDS,
     TABLE,
@@ -42,8 +46,6 @@ class TestTable:
 
     @pytest.mark.parametrize("kind", ["localizer", "report", "map", "contrast", "bone", "plain", "part", "head", "denied"])
     def test_every_word_is_found_as_it_stands(self, kind: str) -> None:
-        import re
-
         every = [row for row in read_words(TABLE) if row.kind == kind]
         lost = []
         for row in every:
@@ -53,8 +55,6 @@ class TestTable:
         assert lost == []
 
     def test_a_word_is_found_in_no_longer_one(self) -> None:
-        import re
-
         pattern = Vocabulary([Word("bone", "en", "BONE"), Word("bone", "zh", "骨")]).whole("bone")
         assert [bool(re.search(pattern, normal_form(text))) for text in ("bone", "boney", "头骨窗", "x-bone_1")] == [
             True,
@@ -64,8 +64,6 @@ class TestTable:
         ]
 
     def test_signs_of_regular_expressions_mean_themselves(self) -> None:
-        import re
-
         pattern = Vocabulary([Word("map", "en", "A.B"), Word("map", "en", "C+")]).whole("map")
         assert [bool(re.search(pattern, normal_form(text))) for text in ("A.B", "AxB", "C+ head", "CC")] == [
             True,
@@ -103,8 +101,6 @@ class TestAdditions:
         assert words.names_contrast("สารทึบ")
 
     def test_processes_that_the_library_starts_know_them(self, tmp_path: Path) -> None:
-        from ich_lstm.reading.ahead import map_ahead
-
         use_vocabulary(table(tmp_path, "contrast,de,PROTOKOLL 7B"))
         names = ["Protokoll 7b", "Kopf", "Protokoll 7b"]
         assert list(map_ahead(words.names_contrast, names, workers=2)) == [True, False, True]
@@ -112,11 +108,6 @@ class TestAdditions:
         assert list(map_ahead(words.names_contrast, names, workers=2)) == [False, False, False]
 
     def test_an_executor_of_the_caller_knows_them_too(self, tmp_path: Path) -> None:
-        import multiprocessing
-        from concurrent.futures import ProcessPoolExecutor
-
-        from ich_lstm.reading.ahead import map_ahead
-
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             use_vocabulary(table(tmp_path, "contrast,de,PROTOKOLL 7B"))
             assert list(map_ahead(words.names_contrast, ["Protokoll 7b"], 1, pool)) == [True]
