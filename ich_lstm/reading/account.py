@@ -53,7 +53,7 @@ class Account:
     def write(self, ledger: Ledger) -> None:
         """Note the left-out slices in a ledger; a frame is none, for its file has others that are used."""
         for header, code, detail in self.dropped:
-            if header.frames == 1:
+            if header.frames == 1 or not header.frame:
                 ledger.mark([header], code, detail)
 
     def _with_count(self, code: str, detail: str) -> str:

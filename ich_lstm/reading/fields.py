@@ -5,6 +5,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ich_lstm.reading.age import age_in_years
+from ich_lstm.reading.charset import decode_text
+from ich_lstm.reading.contrast import told_contrast
+
 
 def _text(value: bytes, little: bool) -> str:
     try:
@@ -78,15 +82,11 @@ FIELDS: tuple[tuple[str, int, Callable[[bytes, bool], Any]], ...] = (
     ("acquisition_time", 0x00080032, _text),  # where both are there, this one stays
     ("slice_location", 0x00201041, _float),
     ("series_number", 0x00200011, integer_text),
-    ("series_description", 0x0008103E, _text),
-    ("study_description", 0x00081030, _text),
-    ("body_part", 0x00180015, _upper),
     ("thickness", 0x00180050, _float),
-    ("kernel", 0x00181210, _text),
-    ("contrast_agent", 0x00180010, _text),
     ("tilt", 0x00181120, _float),
     ("slope", 0x00281053, _float),
     ("intercept", 0x00281052, _float),
+    ("rescale_type", 0x00281054, _upper),
     ("bits_allocated", 0x00280100, _unsigned),
     ("bits_stored", 0x00280101, _unsigned),
     ("pixel_representation", 0x00280103, _unsigned),
@@ -95,11 +95,59 @@ FIELDS: tuple[tuple[str, int, Callable[[bytes, bool], Any]], ...] = (
     ("padding", 0x00280120, _unsigned),
     ("padding_limit", 0x00280121, _unsigned),
     ("patient_position", 0x00185100, _upper),
-    ("patient_age", 0x00101010, _upper),
     ("kvp", 0x00180060, _float),
     ("lossy", 0x00282110, _is_yes),
     ("burned_in", 0x00280301, _is_yes),
 )
+
+TEXTS: tuple[tuple[str, int], ...] = (
+    ("series_description", 0x0008103E),
+    ("study_description", 0x00081030),
+    ("body_part", 0x00180015),
+    ("kernel", 0x00181210),
+    ("contrast_agent", 0x00180010),
+)
+"""Fields by whose words series are chosen: decoded by Specific Character Set (0008,0005)."""
+
+_CHARACTER_SET = 0x00080005
+_AGE, _BIRTH_DATE = 0x00101010, 0x00100030
+_DATES = (0x00080020, 0x00080022, 0x00080023, 0x00080021)
+"""Study, Acquisition, Content and Series Date: the first that is there."""
+
+
+def _plain_text(elements: Mapping[int, Any], tag: int) -> str:
+    """The text of an element in ASCII; other bytes are replaced."""
+    element = elements.get(tag)
+    if element is None or element.value is None:
+        return ""
+    value = element.value
+    if isinstance(value, bytes):
+        return value.decode("ascii", errors="replace").strip(" \0")
+    return value if isinstance(value, str) else "\\".join(map(str, value))
+
+
+def _decoded(elements: Mapping[int, Any]) -> dict[str, str]:
+    values = {}
+    for name, tag in TEXTS:
+        element = elements.get(tag)
+        if element is None or type(element.value) is not bytes:
+            continue
+        value = element.value
+        if value.isascii() and b"\x1b" not in value:
+            values[name] = value.decode("ascii").strip(" \0")
+        else:
+            values[name] = decode_text(value, _plain_text(elements, _CHARACTER_SET))
+    if "body_part" in values:
+        values["body_part"] = values["body_part"].upper()
+    return values
+
+
+def _age_of(elements: Mapping[int, Any]) -> float | None:
+    """Only the age is kept: a date of birth is part of an identity."""
+    age, birth = _plain_text(elements, _AGE), _plain_text(elements, _BIRTH_DATE)
+    if not age and not birth:
+        return None
+    return age_in_years(age, birth, next(filter(None, (_plain_text(elements, tag) for tag in _DATES)), ""))
 
 
 def convert_values(elements: Mapping[int, Any], little: bool) -> dict[str, Any]:
@@ -114,6 +162,9 @@ def convert_values(elements: Mapping[int, Any], little: bool) -> dict[str, Any]:
         element = elements.get(tag)
         if element is not None and type(element.value) is bytes:
             values[name] = convert(element.value, little)
+    values.update(_decoded(elements))
+    values["contrast_given"] = told_contrast(elements)
+    values["age_years"] = _age_of(elements)
     if values.get("pixel_representation") == 1:
         for name in ("padding", "padding_limit"):
             if name in values and values[name] >= 0x8000:

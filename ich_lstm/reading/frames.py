@@ -5,6 +5,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
+from ich_lstm.reading.contrast import agent_of_sequence
 from ich_lstm.reading.fields import convert_values, integer_text
 
 MAX_FRAMES = 8192
@@ -15,8 +16,6 @@ FRAME_MARK = "#"
 
 _NUMBER_OF_FRAMES = 0x00280008
 _SHARED, _PER_FRAME = 0x52009229, 0x52009230
-_CONTRAST_SEQUENCE = 0x00180012
-_CODE_MEANING = 0x00080104
 _FRAME_TYPE, _IMAGE_TYPE = 0x00089007, 0x00080008
 _FRAME_ACQUISITION, _ACQUISITION = 0x00209156, 0x00200012
 
@@ -66,7 +65,7 @@ def frame_values(data_set: Dataset, little: bool) -> list[dict[str, Any]]:
     if len(per_frame) != count:
         raise ValueError(f"{count} frames with {len(per_frame)} functional groups (5200,9230)")
     common = _flat(shared[0]) if shared else {}
-    agent = _contrast(data_set)
+    agent = agent_of_sequence(data_set)
     frames = []
     for i, item in enumerate(per_frame):
         values = convert_values({**own, **common, **_flat(item)}, little)
@@ -96,14 +95,6 @@ def _as_text(element: Any) -> Any:
     if element.VR != "US" or not isinstance(element.value, bytes):
         return element
     return element._replace(value=str(int.from_bytes(element.value[:2], "little")).encode())
-
-
-def _contrast(data_set: Dataset) -> str:
-    """The agent by its code's meaning; Contrast/Bolus Agent Sequence stands where classic images have text."""
-    for item in _items(data_set, _CONTRAST_SEQUENCE):
-        element = item.get(_CODE_MEANING)
-        return str(element.value) if element is not None else "contrast agent"
-    return ""
 
 
 def _items(data_set: Dataset, tag: int) -> list[Dataset]:

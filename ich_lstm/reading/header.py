@@ -11,6 +11,7 @@ from pydicom.filereader import read_dataset
 
 from ich_lstm.errors import FileError
 from ich_lstm.reading.container import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE, UNDEFINED_LENGTH, inflate, start_data_set
+from ich_lstm.reading.contrast import AGENT_SEQUENCE, agent_of_sequence
 from ich_lstm.reading.fields import convert_values
 from ich_lstm.reading.frames import FRAME_MARK, count_frames, frame_values, is_enhanced
 from ich_lstm.reading.sources import FileRef, unreadable
@@ -50,10 +51,12 @@ class SliceHeader:
         body_part: Body Part Examined (0018,0015), upper case.
         thickness: Slice Thickness (0018,0050) in mm.
         kernel: Convolution Kernel (0018,1210).
-        contrast_agent: Contrast/Bolus Agent (0018,0010).
+        contrast_agent: Contrast/Bolus Agent (0018,0010), or the meaning of the code in its sequence (0018,0012).
+        contrast_given: The attribute, by name and tag, that says that contrast was given, apart from the agent.
         tilt: Gantry/Detector Tilt (0018,1120) in degrees.
         slope: Rescale Slope (0028,1053).
         intercept: Rescale Intercept (0028,1052).
+        rescale_type: Rescale Type (0028,1054), upper case.
         bits_allocated: Bits Allocated (0028,0100).
         bits_stored: Bits Stored (0028,0101).
         pixel_representation: Pixel Representation (0028,0103): 0 unsigned, 1 signed.
@@ -62,7 +65,7 @@ class SliceHeader:
         padding: Pixel Padding Value (0028,0120), a stored value.
         padding_limit: Pixel Padding Range Limit (0028,0121), a stored value.
         patient_position: Patient Position (0018,5100), for example ``HFS``.
-        patient_age: Patient's Age (0010,1010), for example ``064Y``.
+        age_years: Age of the patient in years, by Patient's Age (0010,1010), or by the dates of birth and study.
         kvp: KVP (0018,0060).
         lossy: Lossy Image Compression (0028,2110) is ``01``.
         burned_in: Burned In Annotation (0028,0301) is ``YES``.
@@ -100,9 +103,11 @@ class SliceHeader:
     thickness: float | None = None
     kernel: str = ""
     contrast_agent: str = ""
+    contrast_given: str = ""
     tilt: float | None = None
     slope: float | None = None
     intercept: float | None = None
+    rescale_type: str = ""
     bits_allocated: int | None = None
     bits_stored: int | None = None
     pixel_representation: int | None = None
@@ -111,7 +116,7 @@ class SliceHeader:
     padding: int | None = None
     padding_limit: int | None = None
     patient_position: str = ""
-    patient_age: str = ""
+    age_years: float | None = None
     kvp: float | None = None
     lossy: bool = False
     burned_in: bool = False
@@ -165,6 +170,10 @@ def read_header(ref: FileRef) -> SliceHeader:
         frames = _frames_of(ref)
         uid = frames[0].sop_uid.partition(FRAME_MARK)[0]
         return frames[0] if count == 1 else replace(frames[0], frame=0, sop_uid=uid)
+    if AGENT_SEQUENCE in elements:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            values["contrast_agent"] = agent_of_sequence(parsed.data_set) or values.get("contrast_agent", "")
     return _header(ref, parsed, values)
 
 

@@ -10,6 +10,7 @@ from ich_lstm.reading import words
 from ich_lstm.reading.account import Account
 from ich_lstm.reading.geometry import AXIAL, MAX_TILT_DEGREES, Display, display_of, is_orientation, tilt_degrees
 from ich_lstm.reading.header import SliceHeader
+from ich_lstm.reading.strays import find_strays
 
 MIN_SLICES = 4
 
@@ -57,6 +58,14 @@ def without_scouts(headers: Sequence[SliceHeader], account: Account) -> list[Sli
         else:
             kept.append(header)
     return kept
+
+
+def without_strays(headers: Sequence[SliceHeader], account: Account) -> list[SliceHeader]:
+    """Leave out pages that lie inside a series and are none of its slices."""
+    strays = find_strays(headers)
+    for number, (code, reason) in strays.items():
+        account.drop(headers[number], code, reason)
+    return [header for number, header in enumerate(headers) if number not in strays]
 
 
 def without_doubles(name: str, headers: Sequence[SliceHeader], account: Account) -> list[SliceHeader]:

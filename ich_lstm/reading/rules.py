@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ich_lstm.reading import words
+from ich_lstm.reading.contrast import contrast_by_header
 from ich_lstm.reading.geometry import (
     AXIAL,
     MAX_TILT_DEGREES,
@@ -17,8 +18,10 @@ from ich_lstm.reading.geometry import (
     tilt_degrees,
 )
 from ich_lstm.reading.header import SliceHeader
+from ich_lstm.reading.maps import has_unspecified_unit, map_reason, text_of
 from ich_lstm.reading.members import MIN_SLICES, is_localizer
 from ich_lstm.reading.series import Series
+from ich_lstm.reading.strays import find_strays
 
 SECONDARY_CAPTURE_CLASSES = "1.2.840.10008.5.1.4.1.1.7"
 """Prefix of the Secondary Capture Image Storage classes."""
@@ -30,7 +33,7 @@ class Facts(NamedTuple):
     """What the rules look at."""
 
     series: Series
-    headers: tuple[SliceHeader, ...]  # without scouts, unless there is nothing else
+    headers: tuple[SliceHeader, ...]  # without scouts and stray pages, unless there is nothing else
     first: SliceHeader
     text: str
     tilt: float
@@ -43,6 +46,8 @@ def facts_of(series: Series) -> Facts:
     """Gather what the rules look at."""
     everything = tuple(sorted(series.headers, key=lambda header: (header.instance_number or 0, header.sop_uid)))
     headers = tuple(header for header in everything if not is_localizer(header)) or everything
+    strays = find_strays(headers)
+    headers = tuple(header for number, header in enumerate(headers) if number not in strays)
     first = headers[len(headers) // 2]
     oriented = first.orientation is not None and is_orientation(first.orientation)
     display = display_of(first.orientation if oriented and first.orientation is not None else AXIAL)
@@ -55,7 +60,7 @@ def facts_of(series: Series) -> Facts:
         series=series,
         headers=headers,
         first=first,
-        text=f"{first.series_description} {' '.join(first.image_type)}",
+        text=text_of(first),
         tilt=tilt_degrees(display.normal),
         coverage_mm=float(places[-1] - places[0]) + thickness,
         thickness_mm=thickness,
@@ -88,7 +93,7 @@ def _few_slices(facts: Facts) -> str:
 
 
 def _derived_map(facts: Facts) -> str:
-    return "a map, a rendering or an extreme energy by its name" if words.names_map(facts.text) else ""
+    return map_reason(facts.headers)
 
 
 def _not_head(facts: Facts) -> str:
@@ -104,8 +109,11 @@ def _bone_kernel(facts: Facts) -> str:
 
 
 def _contrast(facts: Facts) -> str:
-    if any(words.names_agent(header.contrast_agent) for header in facts.headers):
-        return "contrast given, by Contrast/Bolus Agent (0018,0010)"
+    told = contrast_by_header(
+        (header.contrast_agent for header in facts.headers), (header.contrast_given for header in facts.headers)
+    )
+    if told:
+        return f"contrast given, by {told}"
     return "contrast given, by its name" if words.names_contrast(facts.first.series_description) else ""
 
 
@@ -124,11 +132,15 @@ RULES: tuple[tuple[str, Callable[[Facts], str]], ...] = (
 
 
 def preference(facts: Facts) -> tuple[object, ...]:
-    """Smaller is better: no contrast, a head, usual energies, thick slices, plain by name, near 5 mm, more, the lower number."""
+    """Smaller is better, in this order.
+
+    No contrast, a head, surely HU, usual energies, thick slices, plain by name, near 5 mm, more, the lower number.
+    """
     thin, thick = facts.thickness_mm < THIN_MM, facts.thickness_mm > THICK_MM
     return (
         bool(_contrast(facts)),
         bool(_not_head(facts)),
+        has_unspecified_unit(facts.headers),
         words.names_energy(facts.text),
         2 * thin + thick,
         not words.names_plain(facts.text),

@@ -9,8 +9,10 @@ import numpy as np
 from ich_lstm.errors import FileError, IchLstmError, SeriesError
 from ich_lstm.reading import words
 from ich_lstm.reading.account import Account
+from ich_lstm.reading.charset import UNDECODED
+from ich_lstm.reading.contrast import contrast_by_header
 from ich_lstm.reading.dicom import SliceHeader, assume_rescale, has_rescale, read_hu
-from ich_lstm.reading.geometry import Display, origins_in_plane, tilt_degrees
+from ich_lstm.reading.geometry import MAX_TILT_DEGREES, Display, origins_in_plane, tilt_degrees
 from ich_lstm.reading.head import (
     BRAIN_SHARE,
     METAL_MM2,
@@ -22,6 +24,7 @@ from ich_lstm.reading.head import (
     metal_mm2,
 )
 from ich_lstm.reading.ledger import Ledger
+from ich_lstm.reading.maps import check_units, has_unspecified_unit, map_reason
 from ich_lstm.reading.members import (
     MIN_SLICES,
     SAME_MM,
@@ -30,6 +33,7 @@ from ich_lstm.reading.members import (
     parallel_slices,
     without_doubles,
     without_scouts,
+    without_strays,
 )
 from ich_lstm.reading.ordering import place_slices, spacing_flags
 from ich_lstm.reading.rescale import NO_RESCALE
@@ -127,9 +131,11 @@ def _load(series: Series, training: bool, slab_mm: float | None, allow_other_par
     name = name_series(series)
     headers = sorted(series.headers, key=lambda header: (str(header.source), header.frame))
     headers = without_scouts(headers, account)
+    headers = without_strays(headers, account)
     headers = without_doubles(name, headers, account)
     headers, display = parallel_slices(name, headers, account)
     check_same_grid(name, headers)
+    check_units(name, headers)
     headers, positions = place_slices(name, headers, display.normal, account)
     check_count(name, headers)
     volume, read = _read_volume(name, headers, display, training, account)
@@ -150,7 +156,7 @@ def _load(series: Series, training: bool, slab_mm: float | None, allow_other_par
         description=headers[0].series_description,
         repairs=account.repairs(),
     )
-    _flag_header(headers, account)
+    _flag_header(headers, account, scan.tilt_degrees)
     origins = origins_in_plane(display, headers[0].orientation, [header.position for header in headers])
     scan, below = without_neck(scan, name, account, allow_other_part=allow_other_part)
     for header in headers[:below]:
@@ -302,10 +308,20 @@ def flag_scan(scan: Scan, account: Account) -> None:
         account.flag("constant_slice", f"{constant} {'slice' if constant == 1 else 'slices'} of one value")
 
 
-def _flag_header(headers: Sequence[SliceHeader], account: Account) -> None:
+def _flag_header(headers: Sequence[SliceHeader], account: Account, tilt: float) -> None:
     first = headers[0]
-    if words.names_contrast(first.series_description) or any(words.names_agent(header.contrast_agent) for header in headers):
+    told = contrast_by_header((header.contrast_agent for header in headers), (header.contrast_given for header in headers))
+    if told or words.names_contrast(first.series_description):
         account.flag("contrast", "contrast given")
+    if reason := map_reason(headers):
+        account.flag("derived_map", reason)
+    elif has_unspecified_unit(headers):
+        account.flag("unspecified_unit", "Rescale Type (0028,1054) US: it does not say that the values are HU")
+    if any(UNDECODED in text for text in (first.series_description, first.study_description, first.body_part, first.kernel)):
+        account.flag("character_set", "words of the header that cannot be decoded: they may say what was not understood")
+    if tilt < TILT_FLAG_DEGREES and first.tilt is not None and TILT_FLAG_DEGREES < abs(first.tilt) <= MAX_TILT_DEGREES:
+        told_tilt = f"Gantry/Detector Tilt (0018,1120) of {first.tilt:.1f} degrees"
+        account.flag("tilt", f"{told_tilt}, by the orientation none: slices may be sheared against each other")
     bone = sorted({words.kernel_name(header.kernel) for header in headers if words.is_bone_kernel(header.kernel)})
     if bone or words.names_bone(first.series_description):
         account.flag("kernel", f"bone kernel {', '.join(bone)}".strip())
@@ -315,12 +331,5 @@ def _flag_header(headers: Sequence[SliceHeader], account: Account) -> None:
         account.flag("burned_in", "annotations burned into the pixels")
     if first.kvp is not None and not KVP_RANGE[0] <= first.kvp <= KVP_RANGE[1]:
         account.flag("kvp", f"{first.kvp:g} kVp")
-    years = _years(first.patient_age)
-    if years is not None and years < ADULT_YEARS:
+    if first.age_years is not None and first.age_years < ADULT_YEARS:
         account.flag("child", f"younger than {ADULT_YEARS} years")
-
-
-def _years(age: str) -> float | None:
-    """Patient's Age (0010,1010), an age string such as ``064Y`` or ``003M``, in years."""
-    units = {"Y": 1.0, "M": 1 / 12, "W": 1 / 52, "D": 1 / 365}
-    return int(age[:-1]) * units[age[-1]] if age[:-1].isdecimal() and age[-1] in units else None

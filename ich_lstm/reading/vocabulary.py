@@ -134,6 +134,11 @@ class Vocabulary:
         """A pattern of the words of some kinds, each a word of its own."""
         return self._joined(map(_whole, self._all(kinds)))
 
+    def foreign(self) -> str:
+        """A pattern of all words that have letters beyond ASCII in their normal form."""
+        every = [word for words in self._words.values() for word in words]
+        return self._joined(_whole(word) for word in every if not normal_form(word).isascii())
+
     def _all(self, kinds: Sequence[str]) -> list[str]:
         return [word for kind in kinds for word in self._words[kind]]
 

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from dicom_files import make_series, make_slice
+from pydicom import Dataset, dcmread
 
 from catalogue.case import Expect, Variant, beside, no_scan, refused, second, skipped, used, whole
 
@@ -30,6 +32,39 @@ OTHERS: dict[tuple[str, str], tuple[dict[str, Any], str]] = {
     ("57", "190-kev"): ({"SeriesDescription": "Monoenergetic 190 keV"}, "derived_map"),
     ("57", "projection"): ({"SeriesDescription": "MIP axial"}, "derived_map"),
     ("57", "by-image-type"): ({"ImageType": ["DERIVED", "SECONDARY", "MIP"]}, "derived_map"),
+    **{
+        ("57b", f"rescale-type-{unit.lower()}"): (
+            {"RescaleType": unit, "ImageType": ["DERIVED", "SECONDARY", "AXIAL"]},
+            "derived_map",
+        )
+        for unit in ("US", "ED", "EDW", "HU_MOD", "Z_EFF", "MGML", "PCT", "mg/ml")
+    },
+    ("57b", "rescale-type-original-z-eff"): ({"RescaleType": "Z_EFF"}, "derived_map"),
+    ("57b", "rescale-type-original-hu-mod"): ({"RescaleType": "HU_MOD"}, "derived_map"),
+    **{
+        ("57b", f"image-type-{word.lower().replace('_', '-')}"): (
+            {"ImageType": ["DERIVED", "PRIMARY", "AXIAL", word]},
+            "derived_map",
+        )
+        for word in (
+            "MAT_REMOVED",
+            "VNC",
+            "EFF_Z",
+            "EFF_ATOMIC_NUM",
+            "ELECTRON_DENSITY",
+            "MAT_SPECIFIC",
+            "MAT_VALUE_BASED",
+            "MINIP",
+        )
+    },
+    **{
+        ("57b", f"name-{name.lower().replace(' ', '-').replace('/', '-')}"): ({"SeriesDescription": name}, "derived_map")
+        for name in ("Zeff", "Rho/Z", "CaSupp 25", "VNI", "VNCa", "VUE", "Uric Acid", "tMIP", "rCBF", "rCBV", "TTD")
+    },
+    **{
+        ("57b", f"software-{name.lower()}"): ({"SeriesDescription": f"{name} result"}, "derived_map")
+        for name in ("RAPID", "ASPECTS", "Viz", "Aidoc")
+    },
     ("58", "siemens"): ({"ConvolutionKernel": "H70s"}, "bone_kernel"),
     ("58", "siemens-iterative"): ({"ConvolutionKernel": ["Hr64h", "3"]}, "bone_kernel"),
     ("58", "ge"): ({"ConvolutionKernel": "BONEPLUS"}, "bone_kernel"),
@@ -90,7 +125,79 @@ NEEDED: dict[str, tuple[dict[str, Any], Expect]] = {
     "bits-allocated": ({"BitsAllocated": None}, refused("pixel_format")),
 }
 
+
+def agent_sequence(meaning: str | None) -> list[Dataset]:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator = "7140619", "RXNORM"
+    if meaning is not None:
+        item.CodeMeaning = meaning
+    return [item]
+
+
+def _stray(count: int = 1, **elements: Any) -> Any:
+    """A sound series, and pages under its Series Instance UID."""
+
+    def make(folder: Path) -> None:
+        make_series(folder)
+        for i in range(count):
+            own: dict[str, Any] = {"ImagePositionPatient": None, "ImageOrientationPatient": None, "SOPInstanceUID": f"1.2.9.{i}"}
+            path = make_slice(folder / f"page{i}.dcm", **({"hu": np.zeros((32, 32)), "InstanceNumber": 99} | elements))
+            if "ImagePositionPatient" not in elements:
+                data_set = dcmread(path)
+                for keyword, value in own.items():
+                    if value is None:
+                        delattr(data_set, keyword)
+                data_set.save_as(path)
+
+    return make
+
+
+RGB: dict[str, Any] = {
+    "PhotometricInterpretation": "RGB",
+    "SamplesPerPixel": 3,
+    "PlanarConfiguration": 0,
+    "BitsAllocated": 8,
+    "BitsStored": 8,
+    "HighBit": 7,
+    "stored": bytes(32 * 32 * 3),
+}
+MONO_8: dict[str, Any] = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "stored": bytes(32 * 32)}
+CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+
+STRAYS: dict[str, tuple[dict[str, Any], str]] = {
+    "rgb": (RGB, "color"),
+    "rgb-capture": (RGB | {"SOPClassUID": CAPTURE}, "color"),
+    "rgb-with-a-position": (RGB | {"ImagePositionPatient": (-96, -96, 5), "hu": np.zeros((32, 32))}, "color"),
+    "rgb-large": (RGB | {"hu": np.zeros((48, 64)), "stored": bytes(48 * 64 * 3)}, "color"),
+    "mono-8": (MONO_8, "secondary_capture"),
+    "capture-16": ({"SOPClassUID": CAPTURE}, "secondary_capture"),
+    "capture-with-a-position": ({"SOPClassUID": CAPTURE, "ImagePositionPatient": (-96, -96, 5)}, "secondary_capture"),
+    "multi-frame-capture-class": ({"SOPClassUID": CAPTURE + ".3"}, "secondary_capture"),
+    "other-matrix": ({"hu": np.zeros((48, 64))}, "secondary_capture"),
+    "two": ({"hu": np.zeros((48, 64)), "count": 2}, "secondary_capture"),
+}
+
 VARIANTS: list[Variant] = [
+    *(
+        Variant(row="48b", name=name, make=_stray(**elements), expect=skipped(code, elements.get("count", 1)))
+        for name, (elements, code) in STRAYS.items()
+    ),
+    Variant(row="48b", name="in-training", make=_stray(**RGB), expect=skipped("color"), training=True),
+    Variant(row="48b", name="as-many-as-slices", make=_stray(8, hu=np.zeros((48, 64))), expect=refused("bad_orientation", 16)),
+    Variant(
+        row="48b",
+        name="other-matrix-with-a-position",
+        make=_stray(hu=np.zeros((48, 64)), ImagePositionPatient=(-96, -96, 5)),
+        expect=refused("mixed_matrix", 9),
+    ),
+    Variant(
+        row="57b",
+        name="unspecified-original-alone",
+        make=whole(RescaleType="US"),
+        expect=used(flags=("unspecified_unit",)),
+    ),
+    Variant(row="57b", name="unspecified-original-beside-plain", make=second(RescaleType="US"), expect=skipped("not_chosen", 8)),
+    *(Variant(row="57b", name=f"hu-{i}", make=whole(RescaleType=unit), expect=used()) for i, unit in enumerate(("HU", "hu", ""))),
     *(
         Variant(row=row, name=name, make=second(**elements), expect=skipped(code, elements.get("count", 8)))
         for (row, name), (elements, code) in OTHERS.items()
@@ -113,6 +220,57 @@ VARIANTS: list[Variant] = [
             "german": {"SeriesDescription": "Schädel mit KM"},
         }.items()
     ),
+    *(
+        Variant(row="59b", name=name, make=whole(**elements), expect=refused("contrast"))
+        for name, elements in {
+            "route": {"ContrastBolusRoute": "IV"},
+            "volume": {"ContrastBolusVolume": "80"},
+            "start-time": {"ContrastBolusStartTime": "101500"},
+            "total-dose": {"ContrastBolusTotalDose": "30.5"},
+            "ingredient": {"ContrastBolusIngredient": "IODINE"},
+            "concentration": {"ContrastBolusIngredientConcentration": "350"},
+            "flow-rate": {"ContrastFlowRate": ["4", "0"]},
+            "volume-beside-none": {"ContrastBolusAgent": "NONE", "ContrastBolusVolume": "80"},
+            "agent-sequence": {"ContrastBolusAgentSequence": agent_sequence("Iohexol")},
+            "agent-sequence-unnamed": {"ContrastBolusAgentSequence": agent_sequence(None)},
+            "willis": {"SeriesDescription": "Circle of Willis"},
+            "tsa": {"SeriesDescription": "TSA 0.6"},
+            "vessels-german": {"SeriesDescription": "Gefässe"},
+            "plus-c": {"SeriesDescription": "TETE +C"},
+            "c-c": {"SeriesDescription": "CRANEO C/C"},
+            "bolus-tracking": {"SeriesDescription": "SmartPrep"},
+            "chinese": {"SeriesDescription": "头部CTA增强", "SpecificCharacterSet": "ISO_IR 192"},
+            "japanese": {"SeriesDescription": "動脈相", "SpecificCharacterSet": "ISO_IR 192"},
+            "korean": {"SeriesDescription": "두부조영", "SpecificCharacterSet": "ISO_IR 192"},
+            "russian": {"SeriesDescription": "голова с контрастом", "SpecificCharacterSet": "ISO_IR 192"},
+        }.items()
+    ),
+    *(
+        Variant(row="59c", name=name, make=whole(**{"SpecificCharacterSet": "ISO_IR 192"} | elements), expect=used())
+        for name, elements in {
+            "volume-zero": {"ContrastBolusVolume": "0"},
+            "volume-zero-point": {"ContrastBolusVolume": "0.00", "ContrastFlowRate": ["0", "0"]},
+            "all-empty": {
+                "ContrastBolusVolume": "",
+                "ContrastBolusRoute": "",
+                "ContrastBolusStartTime": "",
+                "ContrastBolusIngredient": "",
+            },
+            "midnight": {"ContrastBolusStartTime": "000000.000", "ContrastBolusTotalDose": "0"},
+            "route-none": {"ContrastBolusRoute": "NONE"},
+            "route-beside-none": {"ContrastBolusAgent": "NONE", "ContrastBolusRoute": "IV"},
+            "empty-agent-sequence": {"ContrastBolusAgentSequence": []},
+            "agent-sequence-none": {"ContrastBolusAgentSequence": agent_sequence("No contrast")},
+            "agent-denied": {"ContrastBolusAgent": "sans injection"},
+            "iv-minus": {"SeriesDescription": "CRANE IV-"},
+            "norwegian": {"SeriesDescription": "Hjerne uten kontrast"},
+            "danish": {"SeriesDescription": "Cerebrum uden kontrast"},
+            "swedish": {"SeriesDescription": "Skalle utan kontrast"},
+            "french": {"SeriesDescription": "Crâne sans injection"},
+            "korean": {"SeriesDescription": "두부 비조영"},
+            "russian": {"SeriesDescription": "голова без контраста"},
+        }.items()
+    ),
     Variant(row="59", name="agent-none", make=whole(ContrastBolusAgent="NONE"), expect=used()),
     Variant(
         row="59",
@@ -133,6 +291,58 @@ VARIANTS: list[Variant] = [
     Variant(row="63", name="infant", make=whole(PatientAge="020D"), expect=used(flags=("child",))),
     Variant(row="63", name="months", make=whole(PatientAge="030M"), expect=used(flags=("child",))),
     Variant(row="63", name="adult", make=whole(PatientAge="018Y"), expect=used()),
+    *(
+        Variant(row="63", name=f"age-{name}", make=whole(PatientAge=age), expect=used(flags=("child",)))
+        for name, age in {
+            "bare": "3",
+            "spaced": "03 Y",
+            "lower": "3y",
+            "months": "36M",
+            "days": "0300D",
+            "word": "3 years",
+        }.items()
+    ),
+    *(
+        Variant(row="63", name=f"birth-{name}", make=whole(**{"StudyDate": "20200315"} | dates), expect=used(flags=("child",)))
+        for name, dates in {
+            "date": {"PatientBirthDate": "20150301"},
+            "with-points": {"PatientBirthDate": "2015.03.01"},
+            "year-only": {"PatientBirthDate": "20150000"},
+            "age-empty": {"PatientAge": "", "PatientBirthDate": "20150301"},
+            "age-garbage": {"PatientAge": "n/a", "PatientBirthDate": "20150301"},
+            "age-zero": {"PatientAge": "0", "PatientBirthDate": "20150301"},
+            "day-before-18": {"PatientBirthDate": "20020316"},
+            "acquisition-date": {"PatientBirthDate": "20150301", "StudyDate": None, "AcquisitionDate": "20200101"},
+        }.items()
+    ),
+    *(
+        Variant(row="63", name=f"no-child-{name}", make=whole(**{"StudyDate": "20200315"} | dates), expect=used())
+        for name, dates in {
+            "adult-by-birth": {"PatientBirthDate": "19500301"},
+            "eighteen-today": {"PatientBirthDate": "20020315"},
+            "age-before-birth": {"PatientAge": "064Y", "PatientBirthDate": "20150301"},
+            "born-in-the-future": {"PatientBirthDate": "20300101"},
+            "placeholder": {"PatientBirthDate": "19000101", "StudyDate": "19050101"},
+            "both-the-same-placeholder": {"PatientBirthDate": "20000101", "StudyDate": "20000101"},
+            "no-study-date": {"PatientBirthDate": "20150301", "StudyDate": None},
+            "birth-garbage": {"PatientBirthDate": "2015/3/1"},
+            "age-zero": {"PatientAge": "0"},
+            "age-impossible": {"PatientAge": "999Y"},
+        }.items()
+    ),
+    *(
+        Variant(row="45b", name=name, make=whole(GantryDetectorTilt=tilt), expect=used(flags=flags))
+        for name, tilt, flags in (
+            ("forward", "-18.5", ("tilt",)),
+            ("backward", "12", ("tilt",)),
+            ("small", "1.5", ("tilt",)),
+            ("none", "0", ()),
+            ("rounding", "0.5", ()),
+            ("impossible", "999", ()),
+            ("garbage", "tilted", ()),
+            ("empty", "", ()),
+        )
+    ),
     Variant(row="63", name="nonsense", make=whole(PatientAge="old"), expect=used()),
     Variant(row="63", name="kvp-40", make=whole(KVP="40"), expect=used(flags=("kvp",))),
     Variant(row="63", name="kvp-190", make=whole(KVP="190"), expect=used(flags=("kvp",))),

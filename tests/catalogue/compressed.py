@@ -64,8 +64,11 @@ VARIANTS: list[Variant] = [
         Variant(row="19", name=f"{name}-12-bit", make=encoded(name, **TWELVE), expect=used(), syntax=uid)
         for name, uid in STREAMS.items()
     ),
-    Variant(row="19", name="jpeg-lossless", make=_jpeg_lossless(), expect=used(), syntax=JPEGLosslessSV1),
-    Variant(row="19", name="jpeg-lossless-12-bit", make=_jpeg_lossless(**TWELVE), expect=used(), syntax=JPEGLosslessSV1),
+    # GDCM writes a Rescale Type of US where there was none.
+    *(
+        Variant(row="19", name=name, make=_jpeg_lossless(**own), expect=used(flags=("unspecified_unit",)), syntax=JPEGLosslessSV1)
+        for name, own in (("jpeg-lossless", {}), ("jpeg-lossless-12-bit", TWELVE))
+    ),
     Variant(
         row="20",
         name="htj2k",

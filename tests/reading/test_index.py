@@ -53,7 +53,7 @@ class TestIndexSource:
         assert header.source.path == path
         assert (header.sop_uid, header.rows, header.columns, header.kernel, header.kvp) == ("1.2.3", 32, 32, "H31s", 120.0)
         assert (header.position, header.padding, header.tilt, header.slope) == ((1.5, -2.0, 3.0), -2000, -12.5, 1.0)
-        assert (header.patient_age, header.acquisition_time, header.modality) == ("064Y", "101112.5", "CT")
+        assert (header.age_years, header.acquisition_time, header.modality) == (64.0, "101112.5", "CT")
         assert header.image_type == ("ORIGINAL", "PRIMARY", "AXIAL")
 
     def test_several_processes_give_the_same(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,8 +85,9 @@ MAPS = """
     virtuell nativ | rMTT | Tmax map | Electron Density
 """
 NO_AGENT = """
-    KEIN | Aucun | ninguno | SIN | none | N/A | Yok | - | . | SANS INJECTION | sans IV | non injecté | ohne KM | IV- | uten kontrast
-    NO IV CONTRAST | without contrast | NONE / NO CONTRAST | bez kontrastu | без контраста | нет | なし | 无 | 없음 | 造影なし
+    KEIN | Aucun | ninguno | SIN | none | N/A | Yok | - | . | SANS INJECTION | sans IV | non injecté | ohne KM | IV-
+    uten kontrast | NO IV CONTRAST | without contrast | NONE / NO CONTRAST
+    bez kontrastu | без контраста | нет | なし | 无 | 없음 | 造影なし
 """
 AGENT = """
     OMNIPAQUE 350 | IV | avec injection | KM | 造影剤 | контраст | Iomeron | a text of another kind
