@@ -85,7 +85,7 @@ def _by_escapes(value: bytes, declared: str | None) -> str:
 
 
 def _without_escapes(value: bytes, declared: str | None) -> str:
-    utf_8 = _strictly(value, "utf-8")
+    utf_8 = _utf_8(value)
     if declared in _MULTI_BYTE:
         if utf_8 is not None and all(letter.isascii() or letter >= _FIRST_FAR_LETTER for letter in utf_8):
             return utf_8
@@ -106,6 +106,17 @@ def _without_escapes(value: bytes, declared: str | None) -> str:
         if text is not None and _foreign_words().search(normal_form(text)):
             return text
     return value.decode("ascii", errors="replace")
+
+
+def _utf_8(value: bytes) -> str | None:
+    """Also where a text was cut off within its last letter, as some software does at 64 bytes."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        start = value[: error.start]
+        if error.reason == "unexpected end of data" and not start.isascii():
+            return start.decode() + UNDECODED
+        return None
 
 
 def _strictly(value: bytes, encoding: str) -> str | None:

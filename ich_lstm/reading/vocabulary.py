@@ -135,9 +135,9 @@ class Vocabulary:
         return self._joined(map(_whole, self._all(kinds)))
 
     def foreign(self) -> str:
-        """A pattern of all words that have letters beyond ASCII in their normal form."""
-        every = [word for words in self._words.values() for word in words]
-        return self._joined(_whole(word) for word in every if not normal_form(word).isascii())
+        """A pattern of all words that have letters beyond ASCII in their normal form, and are too long to be found by chance."""
+        every = [word for words in self._words.values() for word in words if not normal_form(word).isascii()]
+        return self._joined(_whole(word) for word in every if _IS_UNSPACED.search(word) or len(word.strip("*~?")) > 3)
 
     def _all(self, kinds: Sequence[str]) -> list[str]:
         return [word for kind in kinds for word in self._words[kind]]
