@@ -27,6 +27,8 @@ for each slice and each scan. A study that cannot be read gets a row with the re
   --allow-contrast     predict series with contrast too, where a study has nothing plainer (enhanced vessels look like
                        subarachnoid blood; the prediction is flagged)
   --allow-other-body-part  predict what is no head by its name or its pixels too
+  --vocabulary FILE    words by which your hospital calls its series, beside the library's own: a CSV with the columns kind,
+                       language and word (docs/reading.md)
   --submission FILE    stage_2_sample_submission.csv of RSNA's challenge: answer it, in its order, in private/submission.csv
   --operating-point R  which of the operating points stored with the model is applied, by its rule; left out: the first
   --prevalence P       share of positive scans here, to which calibrated probabilities are moved; or: estimate
@@ -57,6 +59,7 @@ def _predict(arguments: list[str]) -> int:
     parser.add_argument("--series", dest="series_uid", default=argparse.SUPPRESS)
     parser.add_argument("--allow-contrast", action="store_true", default=argparse.SUPPRESS)
     parser.add_argument("--allow-other-body-part", dest="allow_other_part", action="store_true", default=argparse.SUPPRESS)
+    parser.add_argument("--vocabulary", type=Path)
     parser.add_argument("--submission", type=Path)
     parser.add_argument("--operating-point")
     parser.add_argument("--prevalence")
@@ -70,6 +73,7 @@ def _predict(arguments: list[str]) -> int:
     from ich_lstm.cli.operating import ESTIMATE, choose_calibration, print_calibration
     from ich_lstm.learning.classifier import ScanClassifier
     from ich_lstm.privacy import PRIVATE, ProjectKey
+    from ich_lstm.reading.vocabulary import use_vocabulary
     from ich_lstm.results.in_processes import predict_on_devices
     from ich_lstm.results.names import MANIFEST, SUBMISSION, WORKLIST
     from ich_lstm.results.predict import ArchiveRun, Progressed, find_studies
@@ -79,6 +83,7 @@ def _predict(arguments: list[str]) -> int:
     if given.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: no GPU that torch can use")
     device = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    given.vocabulary = use_vocabulary(given.vocabulary)
     options = PredictOptions(**{name: getattr(given, name) for name in PredictOptions.names() if name in given})
     if options.dicom:
         from ich_lstm.results.dicom_out import check_dicom_out

@@ -46,6 +46,8 @@ DIR/private/ledger.csv: used, skipped or refused, and why.
                        all lie between; left out: all
   --choices CSV        series to take where the rules would take another: columns study (UID, accession number or folder)
                        and series (UID or description); DIR/private/series.csv lists what was taken, and why
+  --vocabulary FILE    words by which your hospital calls its series, beside the library's own: a CSV with the columns kind,
+                       language and word (docs/reading.md)
   --workers N          processes; left out: one per processor
   --cluster ADDRESS    work on the cluster of this dask scheduler (tcp://HOST:PORT) instead of on this machine; the paths
                        must be the same there
@@ -75,12 +77,16 @@ def _prepare(arguments: list[str]) -> int:
     parser.add_argument("--crop", default=argparse.SUPPRESS)
     parser.add_argument("--clip", type=int, nargs=2, default=argparse.SUPPRESS)
     parser.add_argument("--choices", type=Path)
+    parser.add_argument("--vocabulary", type=Path)
     parser.add_argument("--workers", type=int)
     parser.add_argument("--project-key", type=Path)
     parser.add_argument("--cluster")
     add_audit_options(parser)
     given = parser.parse(arguments)
     check_audit_options(parser, given)
+    from ich_lstm.reading.vocabulary import use_vocabulary
+
+    use_vocabulary(given.vocabulary)
     if given.check:
         return _check_labelled(given) if given.labels else _check(given)
     if given.out is None:

@@ -144,10 +144,10 @@ def _decoded(elements: Mapping[int, Any]) -> dict[str, str]:
 
 def _age_of(elements: Mapping[int, Any]) -> float | None:
     """Only the age is kept: a date of birth is part of an identity."""
-    age, birth = _plain_text(elements, _AGE), _plain_text(elements, _BIRTH_DATE)
-    if not age and not birth:
-        return None
-    return age_in_years(age, birth, next(filter(None, (_plain_text(elements, tag) for tag in _DATES)), ""))
+    years = age_in_years(_plain_text(elements, _AGE), "", "")
+    if years is None and (birth := _plain_text(elements, _BIRTH_DATE)):
+        return age_in_years("", birth, next(filter(None, (_plain_text(elements, tag) for tag in _DATES)), ""))
+    return years
 
 
 def convert_values(elements: Mapping[int, Any], little: bool) -> dict[str, Any]:

@@ -229,11 +229,14 @@ def use_words(words: Sequence[Word]) -> None:
             forget()
 
 
-def use_vocabulary(path: Path | str) -> str:
-    """Let series be chosen by the words of a site's table too (:func:`read_words`).
+def use_vocabulary(path: Path | str | None) -> str:
+    """Let series be chosen by the words of a site's table too, in this process and in those that the library starts from it.
+
+    Args:
+        path: The table (:func:`read_words`), whose words replace those of an earlier call; None: only the library's own.
 
     Returns:
-        A digest of the words, SHA-256 in hexadecimal digits: what a record of a run keeps of them.
+        A digest of the words, SHA-256 in hexadecimal digits: what a record of a run keeps of them. Empty without a table.
 
     Raises:
         TableError: If the table is missing or malformed.
@@ -242,8 +245,10 @@ def use_vocabulary(path: Path | str) -> str:
         >>> use_vocabulary("words-of-our-hospital.csv")  # doctest: +SKIP
         '9f86d081884c7d65...'
     """
-    words = read_words(path)
+    words = () if path is None else read_words(path)
     use_words(words)
+    if path is None:
+        return ""
     return hashlib.sha256("\n".join(",".join(word) for word in words).encode()).hexdigest()
 
 

@@ -49,6 +49,8 @@ class PredictOptions:
         series_uid: The series to read, instead of the one that is chosen; its beginning is enough.
         allow_contrast: Predict series with contrast too, where there is nothing plainer; they are flagged.
         allow_other_part: Predict what is no head by its name or its pixels too.
+        vocabulary: Digest of the words that a site has added to those by which series are chosen
+            (:func:`~ich_lstm.reading.vocabulary.use_vocabulary`); empty: none.
         heat_maps: On the pages: of the labels that are called ``positive`` (by the operating point; without one, from a
             probability of 0.5), of ``all`` labels, or ``none``.
         share_pages: Write pages without the face too, which may be shared.
@@ -58,6 +60,7 @@ class PredictOptions:
     series_uid: str | None = None
     allow_contrast: bool = False
     allow_other_part: bool = False
+    vocabulary: str = ""
     heat_maps: HeatMaps = "positive"
     share_pages: bool = False
     dicom: bool = False

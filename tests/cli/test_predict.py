@@ -123,6 +123,35 @@ class TestExitCodes:
         assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+class TestVocabulary:
+    def test_a_hospital_s_words_choose_the_series(self, model_folder: Path, tmp_path: Path) -> None:
+        make_series(tmp_path / "in/a", SeriesDescription="Protokoll 7b")
+        make_series(tmp_path / "in/b", SeriesDescription="Kopf", SeriesInstanceUID="1.2.3.100.2", SeriesNumber=9)
+        table = tmp_path / "words.csv"
+        table.write_text("kind,language,word\ncontrast,de,PROTOKOLL 7B\n")
+        assert run([tmp_path / "in"], model_folder, tmp_path / "plain") == 0
+        assert run([tmp_path / "in"], model_folder, tmp_path / "words", "--vocabulary", str(table)) == 3  # contrast is refused
+        assert run([tmp_path / "in"], model_folder, tmp_path / "again") == 0
+        read = {
+            out: pd.read_csv(tmp_path / out / "private/key.csv")["series_uid"].unique().tolist()
+            for out in ("plain", "words", "again")
+        }
+        assert read == {"plain": ["1.2.3.100.1"], "words": ["1.2.3.100.2"], "again": ["1.2.3.100.1"]}
+        digests = [json.loads((tmp_path / out / "manifest.json").read_text())["options"]["vocabulary"] for out in read]
+        assert digests[0] == digests[2] == ""
+        assert len(digests[1]) == 64
+
+    def test_a_malformed_table_names_the_line(
+        self, archive: Path, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        table = tmp_path / "words.csv"
+        table.write_text("kind,language,word\ncontrast,de,X1\nkontrast,de,X2\n")
+        assert run([archive], model_folder, tmp_path / "out", "--vocabulary", str(table)) == 1
+        said = "".join(capsys.readouterr())
+        assert "words.csv, line 3" in said.replace("\n", "")
+        assert not (tmp_path / "out").exists()
+
+
 def test_two_series_of_a_study_are_told_apart(model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The thick one is read; the other can be named."""
     make_series(

@@ -89,6 +89,15 @@ def test_a_model_that_looks_beyond_the_clipped_hu_is_refused(
     assert not cache.exists()  # before anything was cached
 
 
+def test_a_check_knows_a_hospital_s_words(tmp_path: Path) -> None:
+    make_series(tmp_path / "in", SeriesDescription="Protokoll 7b")
+    table = tmp_path / "words.csv"
+    table.write_text("kind,language,word\ncontrast,de,PROTOKOLL 7B\n")
+    assert prepare.main([str(tmp_path / "in"), "--check"]) == 0
+    assert prepare.main([str(tmp_path / "in"), "--check", "--vocabulary", str(table)]) == 3
+    assert prepare.main([str(tmp_path / "in"), "--check"]) == 0
+
+
 def test_a_check_into_the_source_does_not_count_its_own_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_series(tmp_path / "in/a")
     (tmp_path / "labels.csv").write_text("series_uid,any\n1.2.3.100.1,1\n")

@@ -8,8 +8,19 @@ import pytest
 from body_parts import Shape, chest, make, neck, skull
 from dicom_files import make_series
 
-from ich_lstm.errors import StudyError
-from ich_lstm.reading import FileRef, Series, SliceHeader, Study, choose_series, index_source, load_scan, rank_series, words
+from ich_lstm.errors import SeriesError, StudyError
+from ich_lstm.reading import (
+    FileRef,
+    Ledger,
+    Series,
+    SliceHeader,
+    Study,
+    choose_series,
+    index_source,
+    load_scan,
+    rank_series,
+    words,
+)
 
 
 def make_study(folder: Path, *series: dict[str, Any]) -> Study:
@@ -185,6 +196,49 @@ class TestOptions:
         with pytest.raises(StudyError):
             choose_series(study, "1.2.1")
         assert choose_series(study, "1.2.1", allow_contrast=True).series.series_uid == "1.2.1"
+
+
+class TestMaps:
+    """What is no plain HU is never read unasked, and never as if it were plain."""
+
+    @pytest.mark.parametrize(
+        "elements",
+        [
+            {"SeriesDescription": "VNC"},
+            {"SeriesDescription": "Virtual Non-Contrast 5mm"},
+            {"ImageType": ["DERIVED", "PRIMARY", "AXIAL", "MAT_REMOVED"]},
+            {"RescaleType": "HU_MOD"},
+            {"RescaleType": "US", "ImageType": ["DERIVED", "SECONDARY"]},
+        ],
+    )
+    def test_only_a_named_one_is_read_and_it_is_flagged(self, elements: dict[str, Any], tmp_path: Path) -> None:
+        study = make_study(tmp_path, elements, THIN)
+        ranked = rank_series(study)
+        assert [(candidate.series.series_uid[-1], candidate.code) for candidate in ranked] == [("2", ""), ("1", "derived_map")]
+        with pytest.raises(StudyError):
+            choose_series(Study("1", "", (ranked[1].series,)))
+        flags = {flag.code for flag in load_scan(choose_series(study, "1.2.3.100.1").series).flags}
+        assert "derived_map" in flags
+
+    @pytest.mark.parametrize("unit", ["Z_EFF", "MGML", "ED", "EDW", "PCT", "mg/ml"])
+    def test_another_unit_is_refused_even_if_named(self, unit: str, tmp_path: Path) -> None:
+        study = make_study(tmp_path, {"RescaleType": unit}, THICK)
+        ledger = Ledger()
+        with pytest.raises(SeriesError) as error:
+            load_scan(choose_series(study, "1.2.3.100.1").series, ledger=ledger)
+        assert error.value.code == "not_hu"
+        assert {row.code for row in ledger.rows()} == {"not_hu"}
+
+    def test_a_unit_is_repeated_only_if_it_is_a_term_of_the_standard(self, tmp_path: Path) -> None:
+        study = make_study(tmp_path, {"RescaleType": "Miller"}, {"RescaleType": "Z_EFF"})
+        reasons = [candidate.reason for candidate in rank_series(study)]
+        assert "Z_EFF" in reasons[1]
+        assert "MILLER" not in reasons[0].upper()
+
+    def test_one_slice_of_another_unit_is_enough(self, tmp_path: Path) -> None:
+        make_series(tmp_path, change=lambda i: {"RescaleType": "MGML" if i == 6 else "HU"})
+        (study,) = index_source(tmp_path).studies()
+        assert [candidate.code for candidate in rank_series(study)] == ["derived_map"]
 
 
 PLAIN_NAMES = """
