@@ -25,9 +25,11 @@ MAX_TICKS = 8
 
 FLAG_MEANINGS = {
     "burned_in": "Text or marks are part of the pixels. They can name the patient, and can mislead the model.",
+    "character_set": "Words of the header could not be decoded. They may say that contrast was given, or which part this is.",
     "child": "The patient is a child. Skull, sutures and brain differ from those of adults.",
     "constant_slice": "A slice without any content says nothing about the head there.",
     "contrast": "Enhanced vessels and membranes can look like blood.",
+    "derived_map": "Values were computed, not measured. Blood can be missing from them, or look like something else.",
     "few_slices": "Fewer slices than a whole head has. What lies outside them was not judged.",
     "gap": "A part of the head is missing between two slices. A bleed there cannot be seen.",
     "incomplete": "Not all of the series could be used. A bleed in the missing part cannot be seen.",
@@ -42,6 +44,7 @@ FLAG_MEANINGS = {
     "order_assumed": "The header does not say which end is which. Inferior and superior on this page are an assumption.",
     "thick_slices": "Small bleeds are averaged with the tissue around them.",
     "tilt": "The gantry was tilted, as is common in head CT, so each slice is oblique to the body.",
+    "unspecified_unit": "The header does not say that values are HU. A map of another unit would mislead the model.",
     "uneven_spacing": "Slices are not equally far apart. The positions on this page are the true ones.",
 }
 """What a flag means for the reader of the result; the note's own detail says what was found."""
