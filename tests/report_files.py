@@ -9,6 +9,7 @@ import yaml
 from prediction_files import make_tables, write_run
 
 from ich_lstm.labels import LABELS
+from ich_lstm.learning.record import FitRecord
 
 PRIVATE_WORDS = ("/hospital/pacs", "MUSTERMANN", "1.2.826.0.1.3680043", "scanner-room-7")
 """Stand in the private files of `write_study`, and nowhere else."""
@@ -39,7 +40,24 @@ def write_study(folder: Path, tables: dict[str, pd.DataFrame] | None = None) -> 
         "data": {"labels": "labels.csv", "slices_per_batch": 256, "augment": {"flip": 0.5}},
     }
     settings = {"backbone": "resnet18", "windows": [[40, 80]], "sequence": "lstm", "num_layers": 2, "hidden_size": 64}
+    fit = FitRecord(
+        stage="joint",
+        encoder="all",
+        head="train",
+        settings={"optimizer": "adamw", "learning_rate": 1e-3, "encoder_learning_rate": 1e-4},
+        batches={"slices_per_batch": 256, "slices_per_sample": None},
+        augmentation={"flip": 0.5},
+        seed=1,
+        max_epochs=8,
+        epochs=6,
+        steps=1200,
+        precision="32-true",
+        processes=1,
+        accumulated_batches=1,
+        gradient_clip=None,
+    )
     model = {"name": "resnet18", "hash": "c0ffee12ab34", "settings": {**settings, "pooling": "max", "pretrained": False}}
+    model |= {"starting_weights": {"encoder": {"source": "timm", "name": "resnet18.a1_in1k"}}, "fits": [fit.to_dict()]}
     whole = {unit: sum(part[unit] for part in parts.values()) + UNLABELLED[unit] for unit in UNLABELLED}
     _write(folder / "results.json", {"counts": parts, "seconds": 600.0})
     _write(folder / "audit.json", {"parts": parts, "labels": positives, "split": split, "findings": [], "synthetic": False})

@@ -230,6 +230,7 @@ def _evidence(given: argparse.Namespace, truth: str, tell: "Tell") -> "Evidence"
     readers: dict[str, Any] = {"truth": getattr(given, "truth", truth)} if truth or "truth" in given else {}
     if given.checkpoint is not None:
         return _predict(given, key, readers, tell)
+    from ich_lstm.results.external import patients_of_run
     from ich_lstm.results.joined import join_predictions
 
     return join_predictions(
@@ -239,6 +240,7 @@ def _evidence(given: argparse.Namespace, truth: str, tell: "Tell") -> "Evidence"
         project_key=key,
         allow_missing=given.allow_missing,
         allow_unlabelled=given.allow_unlabelled,
+        trained_on=patients_of_run(given.model) if given.model else (),
         **_given(given, "patient_ids"),
         **readers,
     )
@@ -256,6 +258,7 @@ def _predict(given: argparse.Namespace, key: Any, readers: dict[str, Any], tell:
     import torch
 
     from ich_lstm.data.datamodule import ScanDataModule
+    from ich_lstm.data.prepared import PreparedFolder
     from ich_lstm.learning.classifier import ScanClassifier
     from ich_lstm.results.external import patients_of_run, predict_evidence
 
@@ -263,6 +266,8 @@ def _predict(given: argparse.Namespace, key: Any, readers: dict[str, Any], tell:
         raise ConfigError("no_gpu", where="--device", got="cuda", expected="a GPU that torch can use", todo="Give --device cpu.")
     classifier = ScanClassifier.load(given.checkpoint)
     classifier.to(given.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    # A prepared folder says itself how its scans were prepared; whether that is the model's way, `predict_evidence` checks.
+    is_prepared = PreparedFolder.is_one(given.root)
     data = ScanDataModule(
         root=str(given.root),
         labels=[str(path) for path in given.labels],
@@ -270,7 +275,7 @@ def _predict(given: argparse.Namespace, key: Any, readers: dict[str, Any], tell:
         project_key=str(given.project_key) if given.project_key else None,
         allow_missing=given.allow_missing,
         allow_unlabelled=given.allow_unlabelled,
-        **(classifier.preprocessing.to_dict() if classifier.preprocessing else {}),
+        **(classifier.preprocessing.to_dict() if classifier.preprocessing and not is_prepared else {}),
         **_given(given, "patient_ids", "num_workers"),
         **readers,
     )

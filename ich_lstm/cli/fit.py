@@ -3,6 +3,7 @@
 import copy
 import difflib
 import logging
+import math
 import re
 import time
 import warnings
@@ -27,9 +28,10 @@ from ich_lstm.cli.run_folder import run_folder, write_config
 from ich_lstm.cli.run_report import counts_in_words, evaluate_run, print_results, write_run_report
 from ich_lstm.cli.starting import adopt_checkpoint
 from ich_lstm.data.datamodule import ScanDataModule
+from ich_lstm.data.prepared import settle_preprocessing
 from ich_lstm.data.split_file import SPLIT_FILE
 from ich_lstm.errors import ConfigError
-from ich_lstm.labels import ANY
+from ich_lstm.labels import ANY, LABELS
 from ich_lstm.learning.checkpoint import PathlessCheckpoint
 from ich_lstm.learning.classifier import ScanClassifier
 from ich_lstm.learning.stages import Stage, fit_stages
@@ -137,6 +139,7 @@ class _Training(LightningCLI):
             check_logging(wandb=config.wandb, tensorboard=config.tensorboard)
         self.stages = [Stage(**vars(stage)) for stage in config.stages or []] or [_only_stage(config)]
         self.start = None if config.checkpoint is None else adopt_checkpoint(Path(config.checkpoint), config, self.parser)
+        _settle_preprocessing(config.data)
         config.trainer.precision = config.trainer.precision or best_precision(str(config.trainer.accelerator))
         if wants_plan(config):
             plan_training(config, console(), rank=_rank())
@@ -212,6 +215,14 @@ class _Training(LightningCLI):
         return super().instantiate_trainer(**changes)
 
 
+def _settle_preprocessing(data: Namespace) -> None:
+    """Put the size, crop and clip that will be used into the configuration, so that it tells what ran."""
+    root = Path(data.root) if data.root else None
+    settled = settle_preprocessing(root, size=data.size, crop=data.crop, clip=data.clip)
+    for name, value in settled.to_dict().items():
+        data[name] = value
+
+
 def _only_stage(config: Namespace) -> Stage:
     """The stage of a recipe without stages: all is trained at once."""
     return Stage(name="joint", max_epochs=config.trainer.max_epochs or DEFAULT_EPOCHS)
@@ -231,10 +242,17 @@ class _EpochLines(Callback):
         """Print what the epoch gave."""
         if not trainer.is_global_zero:
             return
-        shown = {"train/loss": "train loss", "val/loss": "validation loss", f"val/auroc_{ANY}": "AUC any"}
-        figures = [
-            f"{name} {float(trainer.callback_metrics[key]):.4f}" for key, name in shown.items() if key in trainer.callback_metrics
-        ]
+        known = {name: float(value) for name, value in trainer.callback_metrics.items() if not math.isnan(float(value))}
+        # Labels of whole scans leave the slices of positive ones unknown: then only the scans' figures tell good from bad.
+        level, whose = ("val/", "") if any(f"val/auroc_{label}" in known for label in LABELS) else ("val/scan_", ", scans")
+        if f"{level}loss" not in known:
+            level, whose = "val/", ""
+        shown = {
+            "train/loss": "train loss",
+            f"{level}loss": f"validation loss{whose}",
+            f"{level}auroc_{ANY}": f"AUC any{whose}",
+        }
+        figures = [f"{name} {known[key]:.4f}" for key, name in shown.items() if key in known]
         epoch = f"{self.stage} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}".strip()
         console().print(f"{epoch}: {', '.join(figures)} ({time.monotonic() - self._started:.0f} s)")
 

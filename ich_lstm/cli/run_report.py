@@ -16,7 +16,7 @@ from ich_lstm.learning.classifier import ScanClassifier
 from ich_lstm.privacy import ProjectKey
 from ich_lstm.results.evaluate import ENCODER_PREFIX, LABEL_PREFIX, columns_of, predict_part, summarize, write_labelled
 from ich_lstm.views.curves import plot_history, plot_precision_recall, plot_roc, save_figure
-from ich_lstm.views.train_report import train_report_page
+from ich_lstm.views.train_report import tells, train_report_page
 
 
 def _counts(data: ScanDataModule) -> dict[str, dict[str, int]]:
@@ -54,15 +54,19 @@ def evaluate_run(
     ]
     write_labelled(folder / "predictions", predictions)
     held_out = predictions[-1]
-    models = {"sequence": columns_of(held_out.slices, "")}
-    if ENCODER_PREFIX + ANY in held_out.slices:
-        models["encoder"] = columns_of(held_out.slices, ENCODER_PREFIX)
-    labels = columns_of(held_out.slices, LABEL_PREFIX)
+    # Curves are of the slices; where no slice is known to be positive, for the labels name scans, of these.
+    curves_of = "slices" if (columns_of(held_out.slices, LABEL_PREFIX) == 1).any() else "scans"
+    judged = held_out.scans if curves_of == "scans" else held_out.slices
+    models = {"sequence": columns_of(judged, "")}
+    if ENCODER_PREFIX + ANY in judged:
+        models["encoder"] = columns_of(judged, ENCODER_PREFIX)
+    labels = columns_of(judged, LABEL_PREFIX)
     save_figure(plot_roc(labels, models), folder / "roc.png")
     save_figure(plot_precision_recall(labels, models), folder / "precision_recall.png")
     if (folder / "metrics.csv").is_file():
         save_figure(plot_history(pd.read_csv(folder / "metrics.csv")), folder / "history.png")
-    return {"part": parts[-1], **summarize(held_out), "counts": _counts(data)}
+    about = {"part": parts[-1], "curves_of": curves_of, "patients_are_studies": data.patient_ids == "study"}
+    return {**about, **summarize(held_out), "counts": _counts(data)}
 
 
 def write_run_report(recipe: str, folder: Path, results: dict[str, Any]) -> None:
@@ -83,6 +87,8 @@ def print_results(out: Console, results: dict[str, Any]) -> None:
         "scans": results["scans"]["sequence"],
     }
     columns = {name: figures for name, figures in columns.items() if figures}
+    # Of a level without a defined AUC the labels tell nothing, unless that is so of all of them.
+    columns = {name: figures for name, figures in columns.items() if tells(figures)} or columns
     table = Table(title=f"{whose}: {_how_many(counts)}")
     for name in ("", *columns):
         table.add_column(name, justify="left" if not name else "right")

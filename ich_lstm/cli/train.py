@@ -25,7 +25,7 @@ Train a CNN-LSTM end to end on whole scans of head CT, and report on held-out pa
   --out DIR                 folder of the run, new or empty; default runs/<recipe>-<time>
   --data.root PATH          folder or zip of DICOM files, or a folder made by ich-prepare
   --data.labels CSV         RSNA's stage_2_train.csv, or a table with one row per slice or per scan
-  --data.size 256           side of the network's input in pixels
+  --data.size 256           side of the network's input in pixels; left out with a prepared folder: as it was prepared
   --data.slices_per_batch 256
   --data.split [0.7,0.15,0.15]   shares of patients: training, validation, held out
   --data.split_file FILE    where the split is kept, so that nobody moves; or a CSV with patient_id and part

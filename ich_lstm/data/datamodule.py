@@ -29,7 +29,7 @@ from ich_lstm.data.labelled import LabelTable
 from ich_lstm.data.loader import ScanLoader, worker_context
 from ich_lstm.data.parts import Parts, SliceChoice
 from ich_lstm.data.prepare import Progress, prepare
-from ich_lstm.data.prepared import PreparedFolder
+from ich_lstm.data.prepared import PreparedFolder, settle_preprocessing
 from ich_lstm.data.rsna import LABEL_FILE
 from ich_lstm.data.sampler import SliceBudgetSampler
 from ich_lstm.data.split import Part, SplitBy, tabulate_patients
@@ -37,7 +37,7 @@ from ich_lstm.data.split_file import SplitFile
 from ich_lstm.data.table import read_label_tables
 from ich_lstm.errors import ConfigError, SourceError, SplitError
 from ich_lstm.pixels.augment import Geometry, sample_seed
-from ich_lstm.pixels.preprocess import Crop, Preprocessing
+from ich_lstm.pixels.preprocess import Crop
 from ich_lstm.privacy import ProjectKey
 
 logger = logging.getLogger(__name__)
@@ -56,9 +56,12 @@ class ScanDataModule(LightningDataModule):
         corrections: CSV of corrections, or several: they win over the labels. Which scans are read, the labels alone say.
         truth: Who of CQ500's three readers must have seen a finding: ``majority``, ``unanimous``, ``any``, or one of them.
         repair_any: Where labels say that a type is present and any is not, believe the type, and count it; otherwise stop.
-        size: Side of the network's input in pixels; of a prepared folder, the size it was made with.
-        crop: ``head``, ``center`` or ``none``; of a prepared folder likewise.
-        clip: Lowest and highest HU to keep, for a smaller cache; null for all; of a prepared folder likewise.
+        size: Side of the network's input in pixels. Null: that of a prepared folder, otherwise `Preprocessing`'s default. Another
+            size than the prepared folder's is refused.
+        crop: ``head``, ``center`` or ``none``. Null: that of a prepared folder, otherwise `Preprocessing`'s default. Another crop
+            than the prepared folder's is refused.
+        clip: Lowest and highest HU to keep, for a smaller cache. Null: those of a prepared folder, otherwise all HU. Others than
+            the prepared folder's are refused.
         choices: CSV of the series to take (columns ``study`` and ``series``) where the rules would take another; a prepared
             folder has its own.
         slices_per_batch: Most slices in a batch; a longer scan travels alone. ``auto``, which is for ich-train alone: as many as
@@ -101,8 +104,8 @@ class ScanDataModule(LightningDataModule):
         corrections: list[str] | str | None = None,
         truth: Truth = "majority",
         repair_any: bool = False,
-        size: int = 256,
-        crop: Crop = "head",
+        size: int | None = None,
+        crop: Crop | None = None,
         clip: tuple[int, int] | None = None,
         choices: str | None = None,
         slices_per_batch: int | Literal["auto"] = 256,
@@ -143,7 +146,9 @@ class ScanDataModule(LightningDataModule):
         self.corrections = corrections
         self.truth = truth
         self.repair_any = repair_any
-        self.preprocessing = Preprocessing(size=size, crop=crop, clip=clip)
+        self._asked_preprocessing: dict[str, Any] = {"size": size, "crop": crop, "clip": clip}
+        self.preprocessing = settle_preprocessing(None, **self._asked_preprocessing)
+        """How scans are prepared: as was asked for; after `setup`, as they were."""
         self.choices = choices
         self._batching = Batching(
             slices_per_batch=slices_per_batch,
@@ -220,6 +225,7 @@ class ScanDataModule(LightningDataModule):
         """Join the labels, divide the patients, and check everything.
 
         Raises:
+            ConfigError: If another preprocessing is asked for than a prepared folder has.
             TableError: If the labels are malformed, or do not fit the images.
             SplitError: If the patients cannot be divided.
             AuditError: If something speaks against training on these scans.
@@ -227,8 +233,9 @@ class ScanDataModule(LightningDataModule):
         if self.scans:
             return
         root = self._checked_root()
+        if PreparedFolder.is_one(root):
+            self.preprocessing = settle_preprocessing(root, **self._asked_preprocessing)
         folder = PreparedFolder.open(root if PreparedFolder.is_one(root) else self._prepared_path(root))
-        self.preprocessing = folder.preprocessing
         self.is_synthetic = bool(folder.manifest.get("synthetic"))
         table = self._corrected_table(root)
         for flag in table.flags:

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ich_lstm.errors import SourceError
-from ich_lstm.pixels.preprocess import Preprocessing
+from ich_lstm.errors import ConfigError, SourceError
+from ich_lstm.pixels.preprocess import Crop, Preprocessing
 from ich_lstm.privacy import PRIVATE, ProjectKey
 from ich_lstm.reading import FileRef, SliceHeader
 from ich_lstm.reading.archives import NESTED, has_suffix
@@ -236,3 +236,35 @@ def key_rows(key: ProjectKey, scan_id: str, headers: Sequence[SliceHeader], root
             "file": [slice_name(header, root) for header in headers],
         }
     )
+
+
+def settle_preprocessing(
+    root: Path | None, *, size: int | None = None, crop: Crop | None = None, clip: tuple[int, int] | None = None
+) -> Preprocessing:
+    """How scans are prepared: as a prepared folder's were, otherwise as asked for.
+
+    Args:
+        root: The data; None: unknown yet.
+        size: Side of the output in pixels; None: nothing is asked for.
+        crop: Kind of the crop; None: nothing is asked for.
+        clip: Lowest and highest HU to keep; None: nothing is asked for.
+
+    Raises:
+        ConfigError: ``other_preprocessing``, if something else is asked for than a prepared folder has.
+    """
+    asked: dict[str, Any] = {"size": size, "crop": crop, "clip": clip}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    wanted = Preprocessing(**asked)
+    if root is None or not PreparedFolder.is_one(root):
+        return wanted
+    prepared = PreparedFolder.open(root).preprocessing
+    for name in asked:
+        if (want := getattr(wanted, name)) != (has := getattr(prepared, name)):
+            raise ConfigError(
+                "other_preprocessing",
+                where=f"data.{name}",
+                got=str(list(want) if isinstance(want, tuple) else want),
+                expected=f"{list(has) if isinstance(has, tuple) else has}, as {root.name} was prepared",
+                todo=f"Leave data.{name} out (null), or prepare the scans again with it: ich-prepare.",
+            )
+    return prepared

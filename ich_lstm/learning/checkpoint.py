@@ -95,6 +95,8 @@ def _as_saved(released: ReleasedModel) -> SavedModel:
         "is_synthetic": False,
         "positive_share": None,
         "training_data": None,
+        "starting_weights": {"released": f"{released.name}: {released.source}"},
+        "fits": [],
         "name": released.name,
     }
     return SavedModel(about, released.weights)
@@ -179,7 +181,17 @@ def _checked(path: Path, about: Any, weights: dict[str, Tensor]) -> SavedModel:
         )
     if about.get("labels", list(LABELS)) != list(LABELS):
         raise CheckpointError("other_labels", where=str(path), got=str(about["labels"]), expected=", ".join(LABELS))
-    names = ("settings", "preprocessing", "slice_mm", "is_synthetic", "positive_share", "training_data", "name")
+    names = (
+        "settings",
+        "preprocessing",
+        "slice_mm",
+        "is_synthetic",
+        "positive_share",
+        "training_data",
+        "starting_weights",
+        "fits",
+        "name",
+    )
     return SavedModel({name: about.get(name) for name in names}, weights)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -24,6 +25,7 @@ from ich_lstm.learning.inference import TestTime, evaluating, infer, infer_scan,
 from ich_lstm.learning.losses import LossMean, weighted_loss_sums
 from ich_lstm.learning.metrics import LabelAUROC, WeightedLogLoss
 from ich_lstm.learning.optimizer import OptimizerKind, Schedule, make_optimizer, make_schedule
+from ich_lstm.learning.record import FitRecord, begun, record_fit
 from ich_lstm.learning.reducing import fit_reducer
 from ich_lstm.models.chunks import batch_norms
 from ich_lstm.models.scan_model import ScanLogits, ScanModel
@@ -136,6 +138,14 @@ class ScanClassifier(LightningModule):
         """The share of positive scans among those it was trained on; likewise. None: unknown."""
         self.training_data: dict[str, Any] | None = None
         """How many patients, scans, slices and positives it was trained on; likewise. None: unknown."""
+        self.starting_weights: dict[str, Any] | None = {"encoder": self.model.encoder.starting_weights}
+        """Where the weights began, for the model card: the encoder's source, or the ``model`` that training went on from with its
+        ``hash`` and its own ``starting_weights`` and ``fits``; all else began at random. None: unknown."""
+        self.fits: tuple[FitRecord, ...] = ()
+        """How these weights were trained since they began: one record for each fit, the running one included."""
+        self.stage_name = ""
+        """What the next fit is called in its record."""
+        self._encoder_groups: int | None = None
         self.calibration: ModelCalibration | None = None
         """What `ich-evaluate --calibrate` has chosen on validation patients; predictions show it. Void after more training."""
         self.name = self.model.settings["backbone"]
@@ -195,6 +205,13 @@ class ScanClassifier(LightningModule):
         """
         self.model.load_state_dict(other.model.state_dict())
         self.preprocessing, self.name = other.preprocessing, other.name
+        self.starting_weights = {
+            "model": other.name,
+            "hash": other.weights_hash(),
+            "starting_weights": other.starting_weights,
+            "fits": [fit.to_dict() for fit in other.fits],
+        }
+        self.fits = ()
 
     def choose_parts(self, *, encoder: int | None = None, head: HeadMode = "train") -> None:
         """Choose what the next fit trains. It may not change inside a fit: DDP's ranks would diverge in silence.
@@ -219,6 +236,7 @@ class ScanClassifier(LightningModule):
                 "nothing_trained", where="encoder, head", got=f"encoder frozen, head={head}", expected="one of them trained"
             )
         self.head_mode = head
+        self._encoder_groups = encoder
         self.model.requires_grad_(head == "train")
         for module in self.model.encoder_modules():
             module.requires_grad_(encoder != 0)
@@ -253,6 +271,15 @@ class ScanClassifier(LightningModule):
             self.positive_share = _positive_share(data)
             self.training_data = data.describe_training()
             self.calibration = None
+        running = record_fit(
+            self.trainer,
+            data if isinstance(data, ScanDataModule) else None,
+            stage=self.stage_name,
+            encoder_groups=self._encoder_groups,
+            head=self.head_mode,
+            settings=self.staged_settings,
+        )
+        self.fits = (*begun(self.fits), running)
         # Lightning leaves the mode as it is, and a model that was loaded is in evaluation mode.
         self.train()
         reducer = self.model.reducer
@@ -268,6 +295,11 @@ class ScanClassifier(LightningModule):
         """The moving average of the weights, if there is one."""
         decay = self.training_settings["ema"]
         return [] if decay is None else [MovingAverage(decay)]
+
+    def on_train_batch_end(self, outputs: Any, batch: ScanBatch, batch_index: int) -> None:
+        """Count epochs and steps in the record of the running fit."""
+        epochs, steps = self.trainer.current_epoch + 1, self.trainer.global_step
+        self.fits = (*self.fits[:-1], replace(self.fits[-1], epochs=epochs, steps=steps))
 
     def training_step(self, batch: ScanBatch, batch_index: int) -> Tensor:
         """The loss of a batch: slices, the encoder's own view of them, and scans, each with its weight."""
@@ -370,6 +402,13 @@ class ScanClassifier(LightningModule):
         checkpoint[ABOUT_KEY] = self._saved().about
         checkpoint["callbacks"] = without_folders(checkpoint.get("callbacks", {}))
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the records of the fit that is resumed."""
+        about = checkpoint.get(ABOUT_KEY, {})
+        if about.get("fits"):
+            self.starting_weights = about["starting_weights"]
+            self.fits = tuple(FitRecord(**fit) for fit in about["fits"])
+
     def save_pretrained(self, folder: Path | str) -> None:
         """Write the model as ``model.safetensors`` and ``model.json``, which holds everything but the weights.
 
@@ -414,6 +453,7 @@ class ScanClassifier(LightningModule):
             classifier.model.load_state_dict(saved.weights)
             if saved.about["preprocessing"] is not None:
                 classifier.preprocessing = Preprocessing(**saved.about["preprocessing"])
+            classifier.fits = tuple(FitRecord(**fit) for fit in saved.about["fits"] or ())
         except (AttributeError, TypeError, ValueError, RuntimeError, IchLstmError) as error:
             raise CheckpointError(
                 "weights_do_not_fit",
@@ -426,6 +466,7 @@ class ScanClassifier(LightningModule):
         classifier.is_synthetic = bool(saved.about["is_synthetic"])
         classifier.positive_share = saved.about["positive_share"]
         classifier.training_data = saved.about["training_data"]
+        classifier.starting_weights = saved.about["starting_weights"]
         classifier.name = saved.about["name"] or classifier.name
         folder = find_model_folder(Path(path))
         if folder is not None:
@@ -441,6 +482,8 @@ class ScanClassifier(LightningModule):
             "is_synthetic": self.is_synthetic,
             "positive_share": self.positive_share,
             "training_data": self.training_data,
+            "starting_weights": self.starting_weights,
+            "fits": [fit.to_dict() for fit in begun(self.fits)],
         }
         return SavedModel(about, self.model.state_dict())
 

@@ -15,6 +15,7 @@ from ich_lstm.data.datamodule import ScanDataModule
 from ich_lstm.errors import CheckpointError, ConfigError
 from ich_lstm.learning.checkpoint import read_model
 from ich_lstm.learning.classifier import STAGED, HeadMode, ScanClassifier
+from ich_lstm.learning.record import FitRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +110,7 @@ def fit_stages(
     for number, stage in enumerate(stages):
         classifier.change_training(**(usual | stage.model))
         classifier.choose_parts(encoder=stage.encoder_groups, head=stage.head)
+        classifier.stage_name = stage.name
         data.set_batching(**(batching | stage.data))
         trainer = trainer_of(stage, number == len(stages) - 1)
         trainer.fit(classifier, data)
@@ -120,9 +122,11 @@ def fit_stages(
                 "no_epoch", where=f"stage {stage.name}", got="no epoch was finished", todo="Raise max_epochs of the stage."
             )
         if number < len(stages) - 1:
-            weights = read_model(Path(best)).weights
+            saved = read_model(Path(best))
             with torch.no_grad():
-                classifier.model.load_state_dict(weights)
+                classifier.model.load_state_dict(saved.weights)
+            # The best epoch's records: what was trained after it is not in the weights.
+            classifier.fits = tuple(FitRecord(**fit) for fit in saved.about["fits"])
     if trainer is None:
         raise ConfigError("no_stage", where="stages", got="an empty list", expected="at least one stage")
     return trainer

@@ -67,6 +67,8 @@ class SliceEncoder(nn.Module):
         self.batch_norm = batch_norm
         self.pools_late = global_pool == "late"
         self.network = _create(backbone, in_channels, "" if self.pools_late else global_pool, pretrained, pretrained_file)
+        self.starting_weights = _source_of(self.network, pretrained=pretrained, pretrained_file=pretrained_file)
+        """Where the weights come from, without any folder: ``source`` (``random``, ``timm`` or ``file``), and what names them."""
         self.network = self.network.to(memory_format=torch.channels_last)
         # Some backbones (MobileNet) widen the features once more between pooling and classifier.
         self.out_features = int(getattr(self.network, "head_hidden_size", None) or self.network.num_features)  # type: ignore[arg-type]
@@ -189,6 +191,17 @@ def _create(backbone: str, in_channels: int, global_pool: str | None, pretrained
     if pretrained_file is not None:
         del network.pretrained_cfg["state_dict"]  # type: ignore[union-attr, operator]  # a second copy of all weights
     return network
+
+
+def _source_of(network: nn.Module, *, pretrained: bool, pretrained_file: str | None) -> dict[str, str]:
+    config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
+    name = ".".join(filter(None, (config.get("architecture"), config.get("tag"))))
+    if pretrained_file is not None:
+        return {"source": "file", "name": name, "file": Path(pretrained_file).name}
+    if not pretrained:
+        return {"source": "random"}
+    known = {key: str(config[key]) for key in ("hf_hub_id", "url", "license") if config.get(key)}
+    return {"source": "timm", "name": name, **known}
 
 
 def _how_to_get(backbone: str) -> str:

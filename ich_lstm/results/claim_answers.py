@@ -53,8 +53,13 @@ def answer_claim(account: Account) -> dict[int, Answer]:
         23: Answer(describe_software(), "the versions that trained the model, if others"),
         24: Answer(describe_initialization(facts)),
         25: Answer(describe_training(facts)),
-        26: Answer("The epoch with the lowest loss on the validation patients." if facts.config else ""),
-        27: Answer("None: one model." if facts.model else ""),
+        26: Answer(
+            "The epoch with the lowest weighted log loss on the validation patients: of their slices, or of their scans where "
+            "the labels of the slices are unknown or all alike."
+            if facts.config
+            else ""
+        ),
+        27: Answer(f"None: one model{_views_at_test(facts)}." if facts.model else ""),
     }
     return _data_answers(account) | about_model | _result_answers(account)
 
@@ -103,6 +108,15 @@ def _result_answers(account: Account) -> dict[int, Answer]:
     }
 
 
+def _views_at_test(facts: StudyFacts) -> str:
+    averaged = {
+        "flip": "a scan and its mirror image",
+        "flip-reverse": "a scan and its mirror image, each read in both directions",
+    }
+    views = averaged.get(str((facts.model.get("settings") or {}).get("test_time")))
+    return f", whose probabilities are the mean over {views}" if views else ""
+
+
 def _external(evidence: Evidence) -> Answer:
     """Only patients who were looked for among those of the run are known to be others."""
     if evidence.source["kind"] == "run":
@@ -110,8 +124,8 @@ def _external(evidence: Evidence) -> Answer:
     if evidence.source.get("is_unseen"):
         return Answer("On patients on whom the model was neither trained nor chosen.", "how they differ from the training data")
     return Answer(
-        "On cases that the software cannot compare with the training data.",
-        "whether the model was trained on these patients, and how they differ from the training data",
+        "Whether the model was trained on these patients was not checked.",
+        "whether it was, and how they differ from the training data",
     )
 
 

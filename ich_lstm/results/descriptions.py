@@ -46,11 +46,27 @@ def describe_model(facts: StudyFacts) -> str:
 
 
 def describe_initialization(facts: StudyFacts) -> str:
-    """Where the weights began."""
-    pretrained = ((facts.config.get("model") or {}) | (facts.model.get("settings") or {})).get("pretrained")
-    if pretrained is None:
+    """Where the weights began, as the model's own record says; empty if it has none."""
+    return _start_in_words(facts.model.get("starting_weights"))
+
+
+def _start_in_words(start: Mapping[str, Any] | None) -> str:
+    if not start:
         return ""
-    return "Encoder: timm's pretrained weights; the rest at random." if pretrained else "All weights at random."
+    if "released" in start:
+        return f"Weights released by others. {start['released']}"
+    if "model" in start:
+        return (
+            f"The trained model {start['model']}, weights {start['hash']}. {_start_in_words(start['starting_weights'])}".strip()
+        )
+    encoder = start["encoder"]
+    if encoder["source"] == "random":
+        return "All weights at random."
+    if encoder["source"] == "file":
+        return f"Encoder: weights of timm's {encoder['name']} from the file {encoder['file']}; the rest at random."
+    origin = encoder.get("hf_hub_id") or encoder.get("url")
+    further = "; ".join(filter(None, [origin, f"licence {encoder['license']}" if encoder.get("license") else ""]))
+    return f"Encoder: timm's {encoder['name']}{f' ({further})' if further else ''}; the rest at random."
 
 
 def describe_preprocessing(facts: StudyFacts) -> str:
@@ -70,26 +86,61 @@ def describe_preprocessing(facts: StudyFacts) -> str:
 
 
 def describe_training(facts: StudyFacts) -> str:
-    """Loss, optimizer, batches, augmentation, epochs."""
-    model, data, trainer = (facts.config.get(name) or {} for name in ("model", "data", "trainer"))
-    if not model:
-        return ""
-    weights = ", ".join(
-        f"{what} {model[key]:g}"
-        for key, what in (("slice_loss", "slices"), ("encoder_loss", "encoder alone"), ("scan_loss", "scans"))
-        if model.get(key) is not None
+    """Every recorded fit in a sentence, oldest first; empty if the model has no record."""
+    return " ".join(
+        f"{name}: {'; '.join(f'{key} {value}' for key, value in rows.items())}." for name, rows in training_rows(facts)
     )
-    augment = data.get("augment")
-    drawn = ", ".join(f"{name} {value:g}" for name, value in augment.items() if value) if isinstance(augment, Mapping) else "none"
-    parts = [
-        f"Binary cross-entropy, any weighted 2 (RSNA's weights); losses of {weights}",
-        f"AdamW, peak rates {model.get('learning_rate'):g} (head) and {model.get('encoder_learning_rate'):g} (encoder), "
-        f"weight decay {model.get('weight_decay'):g}, linear warm-up and cosine",
-        f"{trainer.get('max_epochs')} epochs, at most {data.get('slices_per_batch')} slices a batch",
-        f"augmentation: {drawn}",
-        f"seed {facts.config.get('seed_everything')}",
-    ]
-    return "; ".join(parts) + "."
+
+
+def training_rows(facts: StudyFacts) -> list[tuple[str, dict[str, str]]]:
+    """What is recorded of every fit, oldest first, those of the model that training went on from included.
+
+    Returns:
+        The name of each fit, and its settings by name; no setting that the record does not hold.
+    """
+    return _rows_of_fits(facts.model.get("starting_weights"), facts.model.get("fits") or ())
+
+
+def _rows_of_fits(start: Mapping[str, Any] | None, fits: Sequence[Mapping[str, Any]]) -> list[tuple[str, dict[str, str]]]:
+    before = _rows_of_fits(start["starting_weights"], start["fits"]) if start and "model" in start else []
+    rows = [(f"earlier, {name}", cells) for name, cells in before]
+    for number, fit in enumerate(fits, start=1):
+        limit = fit["max_epochs"]
+        cells = {
+            "encoder trained": fit["encoder"],
+            "head": fit["head"],
+            "epochs": f"{fit['epochs']}" + ("" if limit in (None, -1) else f" of at most {limit}"),
+            "steps": f"{fit['steps']:,}",
+            **{name.replace("_", " "): _setting(value) for name, value in fit["settings"].items()},
+            **{name.replace("_", " "): _setting(value) for name, value in fit["batches"].items()},
+            "augmentation": ", ".join(f"{name} {_setting(value)}" for name, value in fit["augmentation"].items() if value)
+            or "none",
+            "seed": _setting(fit["seed"]),
+            "precision": fit["precision"],
+            "processes": f"{fit['processes']}",
+            "accumulated batches": f"{fit['accumulated_batches']}",
+            "gradient clip": _setting(fit["gradient_clip"]),
+        }
+        rows.append((fit["stage"] or f"fit {number}", cells))
+    return rows
+
+
+def network_rows(facts: StudyFacts) -> dict[str, str]:
+    """The settings of the network and of its preprocessing, as they are stored with the weights."""
+    stored = {**(facts.model.get("settings") or {}), **(facts.model.get("preprocessing") or {})}
+    # What each fit was trained with stands in its own record; whether weights were loaded first, in `describe_initialization`.
+    elsewhere = {"pretrained", *(name for fit in facts.model.get("fits") or () for name in fit["settings"])}
+    return {name.replace("_", " "): _setting(value) for name, value in stored.items() if name not in elsewhere}
+
+
+def _setting(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ", ".join(map(_setting, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def describe_split(facts: StudyFacts) -> str:

@@ -1,7 +1,7 @@
 """What is judged: probabilities beside labels, checked as they enter."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ich_lstm.data.split import PARTS, Part
-from ich_lstm.errors import TableError
+from ich_lstm.errors import ConfigError, TableError
 from ich_lstm.labels import LABELS
 from ich_lstm.results.names import SCANS, SLICES
 
@@ -166,6 +166,28 @@ def make_evidence(
     }
     source = {**source, "counts": {**source.get("counts", {}), **counts, **unknown}}
     return Evidence(slices, order, source, is_test)
+
+
+def check_unseen(patients: Collection[str], trained_on: Collection[str], *, where: str) -> None:
+    """See that a model is judged on none of the patients that made it.
+
+    Args:
+        patients: Raw ids of those who are to be judged.
+        trained_on: Raw ids of those on whom the model was trained, or by whom its best epoch was chosen.
+        where: The predictions or the data, for the message.
+
+    Raises:
+        ConfigError: ``trained_on``.
+    """
+    seen = set(patients) & set(trained_on) - {""}
+    if seen:
+        raise ConfigError(
+            "trained_on",
+            where=where,
+            got=f"{len(seen)} of {len(set(patients))} patients on whom the model was trained or chosen",
+            expected="patients it has never seen",
+            todo="Judge the run's own held-out patients: ich-evaluate RUN.",
+        )
 
 
 def columns_of(frame: pd.DataFrame, prefix: str) -> np.ndarray:

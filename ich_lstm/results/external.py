@@ -13,7 +13,7 @@ from ich_lstm.learning.classifier import ScanClassifier
 from ich_lstm.privacy import PRIVATE, ProjectKey
 from ich_lstm.reading.slabs import THIN_MM
 from ich_lstm.results.evaluate import predict_part
-from ich_lstm.results.evidence import Evidence, make_evidence
+from ich_lstm.results.evidence import Evidence, check_unseen, make_evidence
 
 
 def predict_evidence(
@@ -47,15 +47,7 @@ def predict_evidence(
             todo="Name the DICOM files themselves, or prepare them again with ich-prepare and these settings.",
         )
     scans = [scan for part in PARTS for scan in data.scans[part]]
-    seen = {scan.patient_id for scan in scans} & set(trained_on)
-    if seen:
-        raise ConfigError(
-            "trained_on",
-            where="--data.root",
-            got=f"{len(seen)} of {len({scan.patient_id for scan in scans})} patients on whom the model was trained or chosen",
-            expected="patients it has never seen",
-            todo="Judge the run's own held-out patients: ich-evaluate RUN.",
-        )
+    check_unseen({scan.patient_id for scan in scans}, trained_on, where="--data.root")
     parts = [part for part in PARTS if data.scans[part]]
     step = None if progress is None else lambda done: progress(done, len(scans))
     predictions = [predict_part(classifier, data, part, hash_patient=key.hash_id, progress=step) for part in parts]

@@ -11,7 +11,7 @@ from ich_lstm.errors import TableError
 from ich_lstm.labels import LABELS
 from ich_lstm.learning.statistics import confusion, evaluate_labels
 from ich_lstm.results.aggregate import LevelCases, cases_at
-from ich_lstm.results.evidence import Evidence
+from ich_lstm.results.evidence import LABEL_PREFIX, Evidence, columns_of
 from ich_lstm.results.protocols import Protocol
 
 VIEW = ["level", "output", "aggregation"]
@@ -66,6 +66,8 @@ def compute_figures(
         cases = cases_at(evidence, view.level, aggregation=view.aggregation, output=view.output)
         if np.isnan(cases.labels).all():
             left_out.append(f"{view.level}, {view.output}: no {view.level} has a known label")
+        elif view.level == "slice" and labels_name_scans(evidence):
+            left_out.append(f"{view.level}, {view.output}: no slice is known to be positive, for the labels name whole scans")
         else:
             points = thresholds[view.level] if isinstance(thresholds, Mapping) else thresholds
             given = (cases.labels, cases.probabilities, cases.patients)
@@ -85,6 +87,12 @@ def compute_figures(
     asked = table[table["metric"].isin(protocol.figures)].reset_index(drop=True)
     used = {"thresholds": thresholds, **_defaults(), **settings}
     return Figures(asked, pd.concat(counts, ignore_index=True), protocol, used, tuple(left_out))
+
+
+def labels_name_scans(evidence: Evidence) -> bool:
+    """Whether scans are known to be positive and no slice is: then figures of slices would be of negative ones alone."""
+    slices, scans = (columns_of(frame, LABEL_PREFIX) for frame in (evidence.slices, evidence.scans))
+    return bool((scans == 1).any() and not (slices == 1).any())
 
 
 def main_rows(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Predictions of `ich-predict` beside a label table, joined by the private key to the ids."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 
@@ -20,6 +20,7 @@ from ich_lstm.results.evidence import (
     LABEL_PREFIX,
     Evidence,
     check_unique,
+    check_unseen,
     make_evidence,
     read_predictions,
     stop_at_rows,
@@ -39,6 +40,7 @@ def join_predictions(
     allow_missing: bool = False,
     allow_unlabelled: bool = False,
     patient_ids: PatientIds = "checked",
+    trained_on: Collection[str] = (),
 ) -> Evidence:
     """Put labels beside the predictions of `ich-predict`.
 
@@ -53,10 +55,12 @@ def join_predictions(
         allow_missing: Whether labels may name images that were neither predicted nor refused.
         allow_unlabelled: Whether there may be predictions of which the labels do not speak.
         patient_ids: As of `join_labels`.
+        trained_on: Raw ids of the patients on whom the model was trained, or by whom its best epoch was chosen. Empty: unknown,
+            and the evidence says that this was not checked.
 
     Raises:
         TableError: If labels and predictions do not fit each other.
-        ConfigError: If the predictions were made with another project key.
+        ConfigError: If the predictions were made with another project key, or the model was trained on some of the patients.
     """
     folder = Path(folder)
     slices, scans = (read_predictions(folder / name) for name in (SLICES, SCANS))
@@ -76,6 +80,7 @@ def join_predictions(
     _check_key(folder, slices, scans, names, project_key)
     rows, left_out, missing = _labels_of_predictions(folder, table, names, allow_missing)
     known = join_labels(PreparedFolder(folder, Preprocessing(), names, {}), rows, patient_ids=patient_ids)
+    check_unseen({scan.patient_id for scan in known}, trained_on, where=str(folder))
     judged = [scan.scan_id for scan in known]
     unlabelled = ~scans["scan_id"].isin(judged)
     if unlabelled.any() and not allow_unlabelled:
@@ -93,6 +98,7 @@ def join_predictions(
     }
     source = {
         "kind": "predictions",
+        "is_unseen": bool(trained_on),
         "model": _model_of(folder),
         "part": "",
         "truth": truth,

@@ -6,6 +6,7 @@ Sources: the template of huggingface_hub; Mitchell et al., Model Cards for Model
 from importlib.metadata import version
 from typing import Any
 
+import pandas as pd
 import yaml
 
 from ich_lstm.labels import ANY, LABELS
@@ -18,9 +19,10 @@ from ich_lstm.results.descriptions import (
     describe_software,
     describe_split,
     describe_thresholds,
-    describe_training,
     describe_truth,
     describe_uncertainty,
+    network_rows,
+    training_rows,
 )
 from ich_lstm.results.evidence import Evidence
 from ich_lstm.results.figures import Figures, main_rows
@@ -104,7 +106,7 @@ def _details(name: str, evidence: Evidence, facts: StudyFacts) -> list[Section]:
         f"- **Model date and version:** {OPEN}",
         f"- **Developed by:** {OPEN}",
         f"- **Funded by:** {OPEN}",
-        "- **Model type:** CNN and recurrent network over all slices of a head CT, trained end to end (ich_lstm)",
+        f"- **Model type:** {_kind(facts)} (ich_lstm)",
         "- **Language(s):** none; images only",
         f"- **License:** {OPEN} The data's terms may bind the weights.",
         f"- **Finetuned from:** {describe_initialization(facts) or OPEN}",
@@ -115,6 +117,15 @@ def _details(name: str, evidence: Evidence, facts: StudyFacts) -> list[Section]:
         (3, "Model facts", "\n".join(lines)),
         (3, "Model sources", f"- **Repository:** {OPEN}\n- **Paper:** {OPEN}\n- **Demo:** {OPEN}"),
     ]
+
+
+def _kind(facts: StudyFacts) -> str:
+    """What the settings and the record say, and no more: not every model has a recurrent head, or was trained end to end."""
+    is_flat = (facts.model.get("settings") or {}).get("sequence") == "none"
+    kind = "CNN on each slice of a head CT" if is_flat else "CNN and recurrent network over all slices of a head CT"
+    joint = [fit for fit in facts.model.get("fits") or () if fit["encoder"] != "none" and fit["head"] == "train"]
+    on_whole_scans = joint and all(fit["batches"].get("slices_per_sample", 0) is None for fit in joint)
+    return f"{kind}, trained end to end on whole scans" if on_whole_scans and not is_flat else kind
 
 
 def _uses(facts: StudyFacts) -> list[Section]:
@@ -147,10 +158,22 @@ def _training(facts: StudyFacts) -> list[Section]:
     return [
         (2, "Training details", ""),
         (3, "Training data", f"{describe_split(facts)}{positive}\n\nOrigin: {OPEN}"),
-        (3, "Training procedure", describe_training(facts) or OPEN),
+        (3, "Training procedure", _procedure(facts)),
         (4, "Preprocessing", describe_preprocessing(facts) or OPEN),
+        (4, "Settings of the network", _settings_table({"": network_rows(facts)}) or OPEN),
         (4, "Speeds, sizes, times", minutes or OPEN),
     ]
+
+
+def _procedure(facts: StudyFacts) -> str:
+    """A column for every recorded fit."""
+    table = _settings_table(dict(training_rows(facts)))
+    return f"Recorded with the weights; one column for each fit, in their order.\n\n{table}" if table else OPEN
+
+
+def _settings_table(columns: dict[str, dict[str, str]]) -> str:
+    frame = pd.DataFrame(columns).fillna("")
+    return markdown_table(frame.rename_axis("setting").reset_index()) if len(frame) else ""
 
 
 def _evaluation(account: Account) -> list[Section]:

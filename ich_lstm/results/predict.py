@@ -249,7 +249,12 @@ class ArchiveRun:
         for folder, is_written in ((PRIVATE.as_posix(), True), ("", self.options.share_pages)):
             if is_written:
                 shown = index_rows(listed, identify=self.identify and bool(folder), folder=folder)
-                html = index_page(shown, title=f"{len(shown)} {'study' if len(shown) == 1 else 'studies'}", facts=facts)
+                html = index_page(
+                    shown,
+                    title=f"{len(shown)} {'study' if len(shown) == 1 else 'studies'}",
+                    facts=facts,
+                    has_operating_point=points is not None,
+                )
                 self._write(f"{folder}/{INDEX_PAGE}" if folder else INDEX_PAGE, [html])
 
     def _answer(self, sample: SampleSubmission) -> None:

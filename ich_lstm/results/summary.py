@@ -37,6 +37,7 @@ def summarize_report(account: Account, curves: Sequence[Mapping[str, CurveBands]
             "ich_lstm": version("ich_lstm"),
             **{name: source[name] for name in ("model", "kind", "part", "truth", "counts")},
             "is_test": evidence.is_test,
+            "is_unseen": bool(source.get("is_unseen")),
             "synthetic": facts.is_synthetic,
             "held_out": HELD_OUT_IS_NOT_PRIVATE if source["kind"] == "run" else "",
             "protocol": {"name": figures.protocol.name, "source": figures.protocol.source},

@@ -46,15 +46,24 @@ def plot_history(frame: "DataFrame") -> "Figure":
 
     Args:
         frame: Lightning's ``metrics.csv``: ``epoch`` and some of ``train/slice_loss``, ``val/loss``, ``val/encoder_loss``,
-            ``val/auroc_any``; a row holds NaN in the columns of other moments. (``train/loss`` is a sum of several terms, and
-            would not compare; it serves where there is nothing else.)
+            ``val/auroc_any``, or ``train/scan_loss``, ``val/scan_loss`` and ``val/scan_auroc_any``; a row holds NaN in the
+            columns of other moments. (``train/loss`` is a sum of several terms, and would not compare; it serves where there is
+            nothing else.)
     """
+    # Where no slice's AUC is defined and a scan's is, labels name whole scans: then the scans' columns are shown.
+    has = {name: name in frame and frame[name].notna().any() for name in ("val/auroc_any", "val/scan_auroc_any")}
+    of_scans = has["val/scan_auroc_any"] and not has["val/auroc_any"]
+    training, validation, auroc = (
+        ("train/scan_loss", "val/scan_loss", "val/scan_auroc_any")
+        if of_scans
+        else ("train/slice_loss", "val/loss", "val/auroc_any")
+    )
     losses = {
-        "training": ("train/slice_loss" if "train/slice_loss" in frame else "train/loss", QUIET, ":"),
-        "validation, sequence model": ("val/loss", MODEL_COLORS["sequence"], "-"),
+        "training": (training if training in frame else "train/loss", QUIET, ":"),
+        "validation, sequence model": (validation, MODEL_COLORS["sequence"], "-"),
         "validation, encoder alone": ("val/encoder_loss", MODEL_COLORS["encoder"], (0, (4, 2))),
     }
-    has_auroc = "val/auroc_any" in frame and frame["val/auroc_any"].notna().any()
+    has_auroc = auroc in frame and frame[auroc].notna().any()
     figure = _figure(10 if has_auroc else 6, 3.8)
     panels = figure.subplots(1, 2 if has_auroc else 1, squeeze=False)[0]
     for name, (column, color, dash) in losses.items():
@@ -65,7 +74,7 @@ def plot_history(frame: "DataFrame") -> "Figure":
     if panels[0].lines:
         panels[0].legend(frameon=False, fontsize=9)
     if has_auroc:
-        _plot_epochs(panels[1], frame, "val/auroc_any", color=MODEL_COLORS["sequence"])
+        _plot_epochs(panels[1], frame, auroc, color=MODEL_COLORS["sequence"])
         _finish(panels[1], title="AUC of any hemorrhage, validation", x="epoch", y="AUC")
         panels[1].set_ylim(min(0.5, panels[1].get_ylim()[0]), 1.005)
     return figure

@@ -49,7 +49,14 @@ class Cell(NamedTuple):
     is_called: bool
 
 
-def index_page(rows: Sequence[IndexRow], *, title: str, facts: Mapping[str, str] | None = None, notes: Sequence[str] = ()) -> str:
+def index_page(
+    rows: Sequence[IndexRow],
+    *,
+    title: str,
+    facts: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
+    has_operating_point: bool | None = None,
+) -> str:
     """The page as HTML text: self-contained; without JavaScript a plain table.
 
     Args:
@@ -57,6 +64,7 @@ def index_page(rows: Sequence[IndexRow], *, title: str, facts: Mapping[str, str]
         title: Heading of the page.
         facts: What was predicted and with what, as names and texts.
         notes: What a reader must know.
+        has_operating_point: Whether the model has an operating point, at which labels are called positive; None: not told.
 
     Raises:
         ValueError: If a row has a wrong number of probabilities, an unknown label, or a page whose address is not relative.
@@ -83,6 +91,7 @@ def index_page(rows: Sequence[IndexRow], *, title: str, facts: Mapping[str, str]
         called=[label for label in (ANY, *HEMORRHAGE_TYPES) if any(label in row.called for row in rows)],
         statuses=sorted({row.status for row in rows if row.status != OK}),
         flags=sorted({flag for row in rows for flag in row.flags}),
+        has_operating_point=has_operating_point,
         has_thumbnails=any(row.thumbnail for row in rows),
         ok=OK,
     )

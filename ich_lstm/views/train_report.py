@@ -12,8 +12,8 @@ LEVELS = {"slices": "Every slice", "scans": "Whole scans"}
 
 CAPTIONS = {
     "history": "Loss by epoch, and the AUC of any hemorrhage in validation.",
-    "roc": "ROC curves of the slices of held-out patients.",
-    "precision_recall": "Precision and recall of the slices of held-out patients.",
+    "roc": "ROC curves of the {curves_of} of {whose}.",
+    "precision_recall": "Precision and recall of the {curves_of} of {whose}.",
 }
 
 
@@ -30,24 +30,37 @@ def train_report_page(results: Mapping[str, Any], pictures: Mapping[str, bytes],
     Args:
         results: The contents of ``results.json``: ``slices`` and ``scans`` map a model (``sequence``, ``encoder``) to
             ``weighted_log_loss``, ``auroc`` and ``log_loss`` (each by label; None where it cannot be computed);
-            ``seconds`` is the duration; ``counts`` maps a split to its ``patients``, ``scans`` and ``slices``.
+            ``seconds`` is the duration; ``counts`` maps a split to its ``patients``, ``scans`` and ``slices``; ``part`` is the
+            split that was judged (``test`` or ``validation``); ``curves_of`` says whether the curves are of ``slices`` or
+            ``scans``; ``patients_are_studies`` that every study was counted as a patient's own.
         pictures: PNG files by name; ``history``, ``roc`` and ``precision_recall`` get a caption of their own.
         recipe: Name of the recipe.
     """
-    levels = [_level(name, results[level]) for level, name in LEVELS.items() if results.get(level)]
+    given = {level: results[level] for level in LEVELS if results.get(level)}
+    told = {level: by_model for level, by_model in given.items() if any(map(tells, by_model.values()))}
+    levels = [_level(LEVELS[level], by_model) for level, by_model in (told or given).items()]
+    whose = "validation patients" if results.get("part") == "validation" else "held-out patients"
+    words = {"whose": whose, "curves_of": results.get("curves_of", "slices")}
     return render(
         "train_report.html.j2",
         title=f"Training report: {recipe}",
         recipe=recipe,
         levels=levels,
+        whose=whose,
+        patients_are_studies=results.get("patients_are_studies", False),
         labels=LABELS,
         counts=results.get("counts") or {},
         duration=duration(results["seconds"]) if results.get("seconds") is not None else "",
         pictures=[
-            (CAPTIONS.get(name, name.replace("_", " ").capitalize()), base64.b64encode(png).decode("ascii"))
+            (CAPTIONS.get(name, name.replace("_", " ").capitalize()).format(**words), base64.b64encode(png).decode("ascii"))
             for name, png in pictures.items()
         ],
     )
+
+
+def tells(figures: Mapping[str, Any]) -> bool:
+    """Whether some label has both positive and negative cases; where labels name whole scans, that of no slice is known."""
+    return any(area is not None for area in figures.get("auroc", {}).values())
 
 
 def duration(seconds: float) -> str:

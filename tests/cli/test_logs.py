@@ -207,3 +207,41 @@ def test_wandb_is_imported_only_if_asked_for(tmp_path: Path, monkeypatch: pytest
     module["make_loggers"](None, tmp_path, tmp_path / "private", wandb=None, tensorboard=False)
     with pytest.raises(ImportError):
         module["check_logging"](wandb="online", tensorboard=False)
+
+
+class TestEpochLines:
+    """The line of an epoch shows the level that has labels."""
+
+    def line(self, capsys: pytest.CaptureFixture[str], **metrics: float) -> str:
+        from types import SimpleNamespace
+
+        from ich_lstm.cli.fit import _EpochLines
+
+        lines = _EpochLines("")
+        trainer = SimpleNamespace(
+            is_global_zero=True,
+            current_epoch=0,
+            max_epochs=2,
+            callback_metrics={k.replace("__", "/"): v for k, v in metrics.items()},
+        )
+        lines.on_train_epoch_start(trainer, None)
+        lines.on_train_epoch_end(trainer, None)
+        return capsys.readouterr().out
+
+    def test_slices_where_they_have_labels(self, capsys: pytest.CaptureFixture[str]) -> None:
+        line = self.line(capsys, val__loss=0.1, val__auroc_any=0.9, val__scan_loss=0.2, val__scan_auroc_any=0.8)
+        assert "validation loss 0.1000" in line
+        assert "AUC any 0.9000" in line
+
+    def test_scans_where_labels_name_scans_alone(self, capsys: pytest.CaptureFixture[str]) -> None:
+        nan = float("nan")
+        line = self.line(capsys, val__loss=0.01, val__auroc_any=nan, val__scan_loss=0.2, val__scan_auroc_any=0.8)
+        assert "validation loss, scans 0.2000" in line
+        assert "AUC any, scans 0.8000" in line
+        assert "nan" not in line
+
+    def test_nothing_undefined_is_printed(self, capsys: pytest.CaptureFixture[str]) -> None:
+        nan = float("nan")
+        line = self.line(capsys, train__loss=0.5, val__loss=0.1, val__auroc_any=nan, val__scan_loss=nan, val__scan_auroc_any=nan)
+        assert "validation loss 0.1000" in line
+        assert "nan" not in line

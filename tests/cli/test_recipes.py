@@ -16,7 +16,15 @@ from ich_lstm import ScanClassifier, ScanModel
 from ich_lstm.cli import train
 from ich_lstm.cli.train import CONFIGS
 from ich_lstm.errors import ConfigError
+from ich_lstm.learning.classifier import STAGED
 from ich_lstm.learning.stages import Stage
+from ich_lstm.results.account import Beside, take_account
+from ich_lstm.results.descriptions import training_rows
+from ich_lstm.results.evidence import read_run
+from ich_lstm.results.figures import compute_figures
+from ich_lstm.results.model_card import model_card
+from ich_lstm.results.protocols import all_figures
+from ich_lstm.results.study import read_study
 
 SMALL = ["--data.size=32", "--data.num_workers=0", "--data.slices_per_batch=40", "--data.split=[0.5,0.25,0.25]"]
 SMALL += ["--model.backbone=resnet10t", "--model.pretrained=false", "--model.hidden_size=8"]
@@ -94,6 +102,41 @@ def test_two_processes_hold_the_same_weights_after_every_stage(name: str, phanto
     results = json.loads((tmp_path / "run/results.json").read_text())
     assert results["slices"]["sequence"]["weighted_log_loss"] > 0
     assert ("encoder" in results["slices"]) == (name not in ("nguyen2020", "ko2020"))
+    check_that_the_card_says_what_ran(tmp_path / "run", stages)
+
+
+def check_that_the_card_says_what_ran(run: Path, stages: list[str]) -> None:
+    """The model card's table of the training is the run's configuration, stage by stage."""
+    evidence, facts = read_run(run), read_study(run)
+    figures = compute_figures(evidence, all_figures(levels=("scan",)), replicates=100)
+    card = model_card(take_account(evidence, figures, facts, Beside()))
+    assert "All weights at random." in card
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    rows = training_rows(facts)
+    assert [name for name, _ in rows] == stages
+    given = config["stages"] or {}
+    by_name = {stage["name"]: stage for stage in given} if isinstance(given, list) else given
+    for name, cells in rows:
+        stage = by_name.get(name) or {}
+        wanted = {key: value for key, value in config["model"].items() if key in STAGED} | (stage.get("model") or {})
+        shown = {key: cells[key.replace("_", " ")] for key in wanted}
+        assert shown == {key: setting_in_words(value) for key, value in wanted.items()}, name
+        assert cells["epochs"] == "1 of at most 1"
+        assert cells["processes"] == "2"
+        assert int(cells["steps"]) >= 1
+        assert cells["precision"] == "32-true"
+    for name in stages:
+        assert f" {name} |" in card
+
+
+def setting_in_words(value: Any) -> str:
+    return (
+        {None: "none", True: "yes", False: "no"}[value]
+        if value is None or isinstance(value, bool)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 @pytest.fixture(scope="module")

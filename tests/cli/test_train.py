@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from ich_lstm.cli import train
+from ich_lstm.data.prepared import settle_preprocessing
 from ich_lstm.labels import LABELS
 
 SMALL = [
@@ -36,6 +37,41 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("canary-folder") / "run"
     assert train.main(["--config", "demo", "--out", str(out), *SMALL]) == 0
     return out
+
+
+class TestTheConfigurationOfARun:
+    """config.yaml is what ran: from it the same weights come again."""
+
+    def test_a_run_s_own_configuration_gives_the_same_weights(self, run: Path, tmp_path: Path) -> None:
+        again = tmp_path / "again"
+        assert train.main(["--config", str(run / "private/config.yaml"), "--out", str(again)]) == 0
+        hashes = [json.loads((folder / "model/model.json").read_text())["hash"] for folder in (run, again)]
+        assert hashes[0] == hashes[1]
+
+    def test_it_tells_the_size_of_a_prepared_folder(self, prepared, phantom: Path, tmp_path: Path) -> None:
+        options = [
+            *SMALL[6:],
+            "--data.size=null",
+            "--data.num_workers=0",
+            "--model.pretrained=false",
+            "--trainer.accelerator=cpu",
+        ]
+        root = ["--data.root", str(prepared.folder), "--data.labels", str(phantom / "stage_2_train.csv")]
+        assert train.main([*root, *options, "--out", str(tmp_path / "run")]) == 0
+        for config in ("config.yaml", "private/config.yaml"):
+            data = yaml.safe_load((tmp_path / "run" / config).read_text())["data"]
+            assert (data["size"], data["crop"], data["clip"]) == (32, "head", None)
+
+    @pytest.mark.parametrize("asked", ["--data.size=48", "--data.crop=none", "--data.clip=[-100, 200]"])
+    def test_another_preprocessing_than_the_prepared_folder_s_stops(
+        self, asked: str, prepared, phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        root = ["--data.root", str(prepared.folder), "--data.labels", str(phantom / "stage_2_train.csv")]
+        assert train.main([*root, asked, "--model.pretrained=false", "--out", str(tmp_path / "run")]) == 2
+        error = capsys.readouterr().err
+        assert "[other_preprocessing]" in error
+        assert asked.split("=")[0].removeprefix("--") in error
+        assert not (tmp_path / "run").exists()
 
 
 class TestRunFolder:
@@ -242,7 +278,10 @@ class TestHelp:
         for key, _ in named:
             section, name = key.split(".")
             assert name in config[section], key
-        stated = {"data.size": 256, "data.slices_per_batch": 256, "data.split": [0.7, 0.15, 0.15], "model.pretrained": True}
+        # The size is settled when the data are known: a prepared folder's, otherwise 256.
+        assert config["data"]["size"] is None
+        assert settle_preprocessing(None).size == 256
+        stated = {"data.slices_per_batch": 256, "data.split": [0.7, 0.15, 0.15], "model.pretrained": True}
         stated |= {"model.sequence": "lstm", "model.learning_rate": 0.001, "model.encoder_learning_rate": 0.0001}
         for key, value in stated.items():
             section, name = key.split(".")

@@ -61,7 +61,15 @@ class TestScanDataModule:
         assert (tmp_path / "project.key").is_file()
 
     def test_prepared_folder_brings_its_preprocessing(self, module) -> None:
-        assert module(size=999).preprocessing.size == 32
+        assert module().preprocessing.size == 32
+        assert module(size=32, crop="head").preprocessing.size == 32
+
+    @pytest.mark.parametrize("asked", [{"size": 999}, {"crop": "none"}, {"clip": (-100, 200)}], ids=str)
+    def test_another_preprocessing_than_the_folder_s_is_refused(self, module, asked: dict) -> None:
+        with pytest.raises(ConfigError) as caught:
+            module(**asked)
+        assert caught.value.code == "other_preprocessing"
+        assert f"data.{next(iter(asked))}" in str(caught.value)
 
     def test_each_scan_once_in_its_part(self, module) -> None:
         data = module()

@@ -57,7 +57,7 @@ def test_another_data_set_is_external(account) -> None:
     evidence = replace(account.evidence, source={**account.evidence.source, "kind": "predictions", "part": ""})
     answers = answer_claim(account._replace(evidence=evidence))
     assert not answers[32].text
-    assert "cannot compare" in answers[33].text
+    assert "was not checked" in answers[33].text
     evidence = replace(evidence, source={**evidence.source, "kind": "checkpoint", "is_unseen": True})
     assert "neither trained" in answer_claim(account._replace(evidence=evidence))[33].text
 

@@ -54,6 +54,18 @@ def test_figures_are_those_of_scikit_learn_on_the_files(run: Path, figures: Figu
     assert counts[["true_positive", "false_positive", "false_negative", "true_negative"]].tolist() == [tp, fp, fn, tn]
 
 
+def test_labels_of_whole_scans_give_no_figures_of_slices(tmp_path: Path) -> None:
+    """Slices of negative scans are known to be negative; figures of them alone would say nothing."""
+    tables = make_tables(40)
+    columns = [f"label_{label}" for label in LABELS]
+    positive = set(tables["scans"].loc[tables["scans"]["label_any"] == 1, "scan_id"])
+    slices = tables["slices"].assign(**dict.fromkeys(columns, 0.0))
+    slices.loc[slices["scan_id"].isin(positive), columns] = np.nan
+    found = compute_figures(read_run(write_run(tmp_path, tables | {"slices": slices})), all_figures(), **FEW)
+    assert set(found.table["level"]) == {"scan", "patient"}
+    assert any("the labels name whole scans" in line for line in found.left_out)
+
+
 def test_the_weighted_log_loss_is_kaggles(run: Path, figures: Figures) -> None:
     frame = pd.read_csv(run / "predictions" / "slices.csv")
     losses = [log_loss(frame[f"label_{label}"], frame[label], labels=[0, 1]) for label in LABELS]

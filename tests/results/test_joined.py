@@ -47,6 +47,19 @@ class TestJoin:
         assert evidence.is_test
         assert evidence.source["model"]["hash"] == "abc"
 
+    def test_whether_the_model_has_seen_the_patients_is_checked_or_said_to_be_unchecked(self, join: Join) -> None:
+        assert not join(label_text(make_tables())).source["is_unseen"]
+
+    def test_other_patients_than_those_trained_on_are_unseen(self, join: Join) -> None:
+        assert join(label_text(make_tables()), trained_on={"somebody else"}).source["is_unseen"]
+
+    def test_patients_that_were_trained_on_stop(self, join: Join) -> None:
+        seen = make_tables()["scans"]["patient_id"].iloc[0]
+        with pytest.raises(ConfigError) as caught:
+            join(label_text(make_tables()), trained_on={seen, "somebody else"})
+        assert caught.value.code == "trained_on"
+        assert "1 of" in str(caught.value)
+
     def test_the_order_of_the_labels_does_not_matter(self, join: Join) -> None:
         head, *rows = label_text(make_tables()).splitlines()
         evidence = join("\n".join([head, *rows[::-1]]))

@@ -80,6 +80,18 @@ def test_refuses_what_does_not_fit(change):
         index_page([ROW._replace(**change)], title="List")
 
 
+@pytest.mark.parametrize(
+    ("has_operating_point", "words"),
+    [(True, "none reaches its operating point"), (False, "the model has no operating point"), (None, "in any study .")],
+)
+def test_why_nothing_is_called_is_known(has_operating_point: bool | None, words: str) -> None:
+    html = index_page([ROW._replace(called=())], title="List", has_operating_point=has_operating_point)
+    text = Page(html).text
+    assert "No label is called positive" in text
+    assert words.rstrip(" .") in text
+    assert ("operating point" in text) == (has_operating_point is not None)
+
+
 def test_no_rows():
     assert "Studies 0" in Page(index_page([], title="List")).text
 

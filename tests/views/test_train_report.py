@@ -41,6 +41,24 @@ def test_what_cannot_be_computed_is_a_dash(results):
     assert html.count('<span class="best">0.970</span>') == len(LABELS) - 1
 
 
+class TestWhatTheLabelsTell:
+    def test_a_level_without_a_defined_auc_is_left_out(self, results):
+        results["slices"] = {"sequence": scores(0.01, None)}
+        text = shown(train_report_page(results | {"curves_of": "scans"}, {"roc": b"png"}, recipe="demo"))
+        assert "Every slice" not in text
+        assert "Whole scans of held-out patients" in text
+        assert "ROC curves of the scans of held-out patients" in text
+
+    def test_a_run_that_holds_nobody_out_does_not_say_so(self, results):
+        text = shown(train_report_page(results | {"part": "validation"}, {"roc": b"png"}, recipe="demo"))
+        assert "held-out" not in text
+        assert "Every slice of validation patients" in text
+
+    def test_studies_in_place_of_patients_may_be_in_several_splits(self, results):
+        text = shown(train_report_page(results | {"patients_are_studies": True}, {}, recipe="demo"))
+        assert "No patient is in more than one split" not in text
+
+
 def test_a_tie_has_no_winner(results):
     results["slices"]["encoder"] = scores(0.08, 0.9701)
     assert 'class="best"' not in train_report_page(results, {}, recipe="demo")
