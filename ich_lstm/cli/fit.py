@@ -32,7 +32,7 @@ from ich_lstm.errors import ConfigError
 from ich_lstm.labels import ANY
 from ich_lstm.learning.checkpoint import PathlessCheckpoint
 from ich_lstm.learning.classifier import ScanClassifier
-from ich_lstm.learning.stages import Stage, fit_stages
+from ich_lstm.learning.stages import Stage, StageSettings, fit_stages
 from ich_lstm.phantom import PhantomSettings, write_phantom
 from ich_lstm.privacy import PRIVATE, private_folder
 
@@ -116,7 +116,9 @@ class _Training(LightningCLI):
         parser.add_argument("--out", type=str | None, default=None, help="Folder of the run.")
         parser.add_argument("--checkpoint", type=str | None, default=None, help="Model to begin with.")
         parser.add_argument("--plan", type=bool, nargs="?", const=True, default=False, help="Only say how many slices fit.")
-        parser.add_argument("--stages", type=list[Stage] | None, default=None, help="Stages of the training, in their order.")
+        parser.add_argument(
+            "--stages", type=dict[str, StageSettings] | None, default=None, help="Stages by name, in their order."
+        )
         parser.add_argument("--wandb", type=WandbMode | None, default=None, help="Log to Weights & Biases too.")
         parser.add_argument("--tensorboard", type=bool, default=False, help="Log for TensorBoard too.")
         parser.add_argument("--phantom", type=PhantomSettings | None, default=None, help="Synthetic heads to train on.")
@@ -135,7 +137,8 @@ class _Training(LightningCLI):
             )
         if _rank() == 0:
             check_logging(wandb=config.wandb, tensorboard=config.tensorboard)
-        self.stages = [Stage(**vars(stage)) for stage in config.stages or []] or [_only_stage(config)]
+        stages = (config.stages or {}).items()
+        self.stages = [Stage(name=name, **vars(settings)) for name, settings in stages] or [_only_stage(config)]
         self.start = None if config.checkpoint is None else adopt_checkpoint(Path(config.checkpoint), config, self.parser)
         config.trainer.precision = config.trainer.precision or best_precision(str(config.trainer.accelerator))
         if wants_plan(config):
