@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveFloat
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
@@ -22,7 +23,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from ich_lstm.cli.audit import report_audit
 from ich_lstm.cli.console import DONE, console, progress_bar
 from ich_lstm.cli.logs import WandbMode, check_logging, make_loggers
-from ich_lstm.cli.planning import plan_training, wants_plan
+from ich_lstm.cli.planning import PLAN_MINUTES, plan_training, wants_plan
 from ich_lstm.cli.run_folder import run_folder, write_config
 from ich_lstm.cli.run_report import counts_in_words, evaluate_run, print_results, write_run_report
 from ich_lstm.cli.starting import adopt_checkpoint
@@ -33,8 +34,10 @@ from ich_lstm.labels import ANY
 from ich_lstm.learning.checkpoint import PathlessCheckpoint
 from ich_lstm.learning.classifier import ScanClassifier
 from ich_lstm.learning.stages import Stage, StageSettings, fit_stages
+from ich_lstm.models.encoder import check_pretrained
 from ich_lstm.phantom import PhantomSettings, write_phantom
 from ich_lstm.privacy import PRIVATE, private_folder
+from ich_lstm.reading import walk_source
 
 DEFAULT_SEED = 1
 
@@ -116,6 +119,7 @@ class _Training(LightningCLI):
         parser.add_argument("--out", type=str | None, default=None, help="Folder of the run.")
         parser.add_argument("--checkpoint", type=str | None, default=None, help="Model to begin with.")
         parser.add_argument("--plan", type=bool, nargs="?", const=True, default=False, help="Only say how many slices fit.")
+        parser.add_argument("--plan_minutes", type=PositiveFloat, default=PLAN_MINUTES, help="How long --plan and auto may try.")
         parser.add_argument(
             "--stages", type=dict[str, StageSettings] | None, default=None, help="Stages by name, in their order."
         )
@@ -140,6 +144,8 @@ class _Training(LightningCLI):
         stages = (config.stages or {}).items()
         self.stages = [Stage(name=name, **vars(settings)) for name, settings in stages] or [_only_stage(config)]
         self.start = None if config.checkpoint is None else adopt_checkpoint(Path(config.checkpoint), config, self.parser)
+        if _rank() == 0:
+            _check_sources(config)
         config.trainer.precision = config.trainer.precision or best_precision(str(config.trainer.accelerator))
         if wants_plan(config):
             plan_training(config, console(), rank=_rank())
@@ -213,6 +219,20 @@ class _Training(LightningCLI):
         if isinstance(config.strategy, Strategy):
             changes.setdefault("strategy", copy.deepcopy(config.strategy))  # one that has run cannot run again
         return super().instantiate_trainer(**changes)
+
+
+def _check_sources(config: Namespace) -> None:
+    """See that there is something to train on and to begin with, before hours of trying, reading and auditing.
+
+    Raises:
+        SourceError: If the data's root is missing or empty.
+        ConfigError: If the pretrained weights cannot be had.
+    """
+    if config.data.root is not None:
+        next(walk_source(Path(config.data.root).absolute()))
+    model = config.model
+    if not config.plan and (model.pretrained or model.pretrained_file is not None):  # a plan needs no weights
+        check_pretrained(model.backbone, model.pretrained_file)
 
 
 def _only_stage(config: Namespace) -> Stage:

@@ -41,7 +41,8 @@ Train a CNN-LSTM end to end on whole scans of head CT, and report on held-out pa
   --model.learning_rate 0.001   --model.encoder_learning_rate 0.0001
   --trainer.max_epochs 8    --trainer.devices 2   --trainer.precision bf16-mixed
   --model.slices_per_chunk 32    train whole scans in the memory of so many slices; auto: as many as fit
-  --plan                    only say how many slices fit into this device's memory, found by trying
+  --plan                    only say how many slices fit into this device's memory, found by trying;
+                            --plan_minutes 10: for how long
   --wandb offline           or online: log to Weights & Biases too; its files lie in private/
   --tensorboard true        log for TensorBoard too (pip install tensorboard); likewise in private/
   --stages.NAME.KEY VALUE   change one key of one stage of the recipe: --stages.joint.max_epochs 1
