@@ -3,6 +3,7 @@
 import copy
 import difflib
 import logging
+import math
 import re
 import time
 import warnings
@@ -24,6 +25,7 @@ from ich_lstm.cli.audit import report_audit
 from ich_lstm.cli.console import DONE, console, progress_bar
 from ich_lstm.cli.logs import WandbMode, check_logging, make_loggers
 from ich_lstm.cli.planning import PLAN_MINUTES, plan_training, wants_plan
+from ich_lstm.cli.progress_lines import ProgressLines
 from ich_lstm.cli.run_folder import run_folder, write_config
 from ich_lstm.cli.run_report import counts_in_words, evaluate_run, print_results, write_run_report
 from ich_lstm.cli.starting import adopt_checkpoint
@@ -241,14 +243,24 @@ def _only_stage(config: Namespace) -> Stage:
 
 
 class _EpochLines(Callback):
-    """A line per epoch, where a progress bar would only fill a log file."""
+    """A line per epoch and, in long epochs, one a minute, where a progress bar would only fill a log file."""
 
     def __init__(self, stage: str) -> None:
         self.stage = stage
+        self._lines = ProgressLines(lambda line: console().print(line, markup=False))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self._started = time.monotonic()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Say how far the epoch is, once a minute."""
+        if trainer.is_global_zero:
+            batches = trainer.num_training_batches
+            self._lines.tell(self._name(trainer), 1, int(batches) if math.isfinite(batches) else None)
+
+    def _name(self, trainer: Trainer) -> str:
+        return f"{self.stage} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}".strip()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print what the epoch gave."""
@@ -258,8 +270,7 @@ class _EpochLines(Callback):
         figures = [
             f"{name} {float(trainer.callback_metrics[key]):.4f}" for key, name in shown.items() if key in trainer.callback_metrics
         ]
-        epoch = f"{self.stage} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}".strip()
-        console().print(f"{epoch}: {', '.join(figures)} ({time.monotonic() - self._started:.0f} s)")
+        console().print(f"{self._name(trainer)}: {', '.join(figures)} ({time.monotonic() - self._started:.0f} s)")
 
 
 def _seed_of_data(seed: int | bool) -> int:
