@@ -97,6 +97,7 @@ class TestScanDataModule:
         self, module, cores: int, expected: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("ich_lstm.data.datamodule.count_cores", lambda: cores)
+        monkeypatch.setattr("torch._utils.cpu_count", lambda: cores)  # torch warns of more workers than it counts
         data = module(num_workers=None)
         assert data.train_dataloader().num_workers == data.val_dataloader().num_workers == expected
         assert module(num_workers=1).train_dataloader().num_workers == 1
