@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
+from ich_lstm.cli.progress_lines import ProgressLines
 from ich_lstm.errors import ConfigError, IchLstmError
 
 if TYPE_CHECKING:
@@ -66,7 +67,14 @@ def console() -> "Console":
 
 @contextmanager
 def progress_bar(out: "Console") -> Iterator[Callable[[str, int, int | None], None]]:
-    """A bar per activity, with its rate; yields a function of what is done, how much since, and the total if known."""
+    """Show how far activities are: bars on a terminal, at most one line a minute elsewhere.
+
+    Yields:
+        A function of what is done, how much was done since the last call, and the total if known.
+    """
+    if not out.is_terminal:
+        yield ProgressLines(lambda line: out.print(line, markup=False)).tell
+        return
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -92,7 +100,7 @@ def progress_bar(out: "Console") -> Iterator[Callable[[str, int, int | None], No
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=out, disable=not out.is_terminal) as bars:
+    with Progress(*columns, console=out) as bars:
         tasks = {}
 
         def tell(what: str, done: int, total: int | None = None) -> None:

@@ -80,7 +80,7 @@ made, beside a label table; or of a model on a data set.
   --project-key FILE     key for the ids; left out: the user's own
   --checkpoint PATH      a run's folder, its model folder, or a .ckpt     --device cpu   or cuda
   --data.root PATH       DICOM files, or a folder made by ich-prepare     --data.cache_dir DIR
-  --data.num_workers 2   loader processes
+  --data.num_workers N   loader processes; left out: as the machine has cores for
 
   --debug                show the traceback of an error
   --version

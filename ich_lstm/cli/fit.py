@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 import yaml
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveFloat
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
@@ -23,7 +24,8 @@ from pytorch_lightning.utilities import rank_zero_only
 from ich_lstm.cli.audit import report_audit
 from ich_lstm.cli.console import DONE, console, progress_bar
 from ich_lstm.cli.logs import WandbMode, check_logging, make_loggers
-from ich_lstm.cli.planning import plan_training, wants_plan
+from ich_lstm.cli.planning import PLAN_MINUTES, plan_training, wants_plan
+from ich_lstm.cli.progress_lines import ProgressLines
 from ich_lstm.cli.run_folder import run_folder, write_config
 from ich_lstm.cli.run_report import counts_in_words, evaluate_run, print_results, write_run_report
 from ich_lstm.cli.starting import adopt_checkpoint
@@ -34,9 +36,11 @@ from ich_lstm.errors import ConfigError
 from ich_lstm.labels import ANY, LABELS
 from ich_lstm.learning.checkpoint import PathlessCheckpoint
 from ich_lstm.learning.classifier import ScanClassifier
-from ich_lstm.learning.stages import Stage, fit_stages
+from ich_lstm.learning.stages import Stage, StageSettings, fit_stages
+from ich_lstm.models.encoder import check_pretrained
 from ich_lstm.phantom import PhantomSettings, write_phantom
 from ich_lstm.privacy import PRIVATE, private_folder
+from ich_lstm.reading import walk_source
 
 DEFAULT_SEED = 1
 
@@ -118,7 +122,10 @@ class _Training(LightningCLI):
         parser.add_argument("--out", type=str | None, default=None, help="Folder of the run.")
         parser.add_argument("--checkpoint", type=str | None, default=None, help="Model to begin with.")
         parser.add_argument("--plan", type=bool, nargs="?", const=True, default=False, help="Only say how many slices fit.")
-        parser.add_argument("--stages", type=list[Stage] | None, default=None, help="Stages of the training, in their order.")
+        parser.add_argument("--plan_minutes", type=PositiveFloat, default=PLAN_MINUTES, help="How long --plan and auto may try.")
+        parser.add_argument(
+            "--stages", type=dict[str, StageSettings] | None, default=None, help="Stages by name, in their order."
+        )
         parser.add_argument("--wandb", type=WandbMode | None, default=None, help="Log to Weights & Biases too.")
         parser.add_argument("--tensorboard", type=bool, default=False, help="Log for TensorBoard too.")
         parser.add_argument("--phantom", type=PhantomSettings | None, default=None, help="Synthetic heads to train on.")
@@ -137,8 +144,11 @@ class _Training(LightningCLI):
             )
         if _rank() == 0:
             check_logging(wandb=config.wandb, tensorboard=config.tensorboard)
-        self.stages = [Stage(**vars(stage)) for stage in config.stages or []] or [_only_stage(config)]
+        stages = (config.stages or {}).items()
+        self.stages = [Stage(name=name, **vars(settings)) for name, settings in stages] or [_only_stage(config)]
         self.start = None if config.checkpoint is None else adopt_checkpoint(Path(config.checkpoint), config, self.parser)
+        if _rank() == 0:
+            _check_sources(config)
         _settle_preprocessing(config.data)
         config.trainer.precision = config.trainer.precision or best_precision(str(config.trainer.accelerator))
         if wants_plan(config):
@@ -223,20 +233,44 @@ def _settle_preprocessing(data: Namespace) -> None:
         data[name] = value
 
 
+def _check_sources(config: Namespace) -> None:
+    """See that there is something to train on and to begin with, before hours of trying, reading and auditing.
+
+    Raises:
+        SourceError: If the data's root is missing or empty.
+        ConfigError: If the pretrained weights cannot be had.
+    """
+    if config.data.root is not None:
+        next(walk_source(Path(config.data.root).absolute()))
+    model = config.model
+    if not config.plan and (model.pretrained or model.pretrained_file is not None):  # a plan needs no weights
+        check_pretrained(model.backbone, model.pretrained_file)
+
+
 def _only_stage(config: Namespace) -> Stage:
     """The stage of a recipe without stages: all is trained at once."""
     return Stage(name="joint", max_epochs=config.trainer.max_epochs or DEFAULT_EPOCHS)
 
 
 class _EpochLines(Callback):
-    """A line per epoch, where a progress bar would only fill a log file."""
+    """A line per epoch and, in long epochs, one a minute, where a progress bar would only fill a log file."""
 
     def __init__(self, stage: str) -> None:
         self.stage = stage
+        self._lines = ProgressLines(lambda line: console().print(line, markup=False))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self._started = time.monotonic()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Say how far the epoch is, once a minute."""
+        if trainer.is_global_zero:
+            batches = trainer.num_training_batches
+            self._lines.tell(self._name(trainer), 1, int(batches) if math.isfinite(batches) else None)
+
+    def _name(self, trainer: Trainer) -> str:
+        return f"{self.stage} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}".strip()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print what the epoch gave."""
@@ -253,8 +287,7 @@ class _EpochLines(Callback):
             f"{level}auroc_{ANY}": f"AUC any{whose}",
         }
         figures = [f"{name} {known[key]:.4f}" for key, name in shown.items() if key in known]
-        epoch = f"{self.stage} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}".strip()
-        console().print(f"{epoch}: {', '.join(figures)} ({time.monotonic() - self._started:.0f} s)")
+        console().print(f"{self._name(trainer)}: {', '.join(figures)} ({time.monotonic() - self._started:.0f} s)")
 
 
 def _seed_of_data(seed: int | bool) -> int:

@@ -14,6 +14,9 @@ from ich_lstm.models.scan_model import ScanModel
 
 AUTO = "auto"
 
+PLAN_MINUTES = 10.0
+"""How long may be tried by default: on a GPU seconds are enough, on a CPU one step of a large batch may take many minutes."""
+
 
 def wants_plan(config: Namespace) -> bool:
     """Whether the configuration asks for a plan of the memory."""
@@ -51,6 +54,8 @@ def plan_training(config: Namespace, out: Console, *, rank: int) -> MemoryPlan:
         precision=str(config.trainer.precision),
         processes=processes,
         slices_per_batch=batch if isinstance(batch, int) and not config.plan else None,
+        seconds=60 * config.plan_minutes,
+        begin=lambda trial: out.print(f"  trying {_in_words(trial)}"),
         tell=lambda trial, needed: out.print(f"  {_in_words(trial)}: {_needed(needed)}"),
     )
     out.print(str(plan))

@@ -4,9 +4,19 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ich_lstm.cli.console import DONE, FAILED, SOME_FAILED, OptionParser, console, progress_bar, run_command
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ich_lstm.results.predict import Finished, Progressed
+
+STUDIES_IN_FULL = 3
+"""Of so many studies the probabilities are printed; of more, they are in the tables, and a log should stay readable."""
 
 HELP = """
 ich-predict PATH [PATH ...] --checkpoint FILE_OR_FOLDER --out DIR
@@ -15,9 +25,11 @@ Predict every study below the paths (folders, zips, PACS exports): probabilities
 for each slice and each scan. A study that cannot be read gets a row with the reason, and never a probability.
 
   --checkpoint PATH    a run's folder, its model folder, a .ckpt, or weights that others released (docs/released.md)
-  --out DIR            new or empty folder: slices.csv, scans.csv, worklist.csv (the most urgent first), manifest.json
-                       (shareable, hashed ids), and private/ (the key to the ids, the ledger of all files, the choice of
-                       series, a page per scan and an index of them). If ich-predict was stopped, the same command goes on
+  --out DIR            slices.csv, scans.csv, worklist.csv (the most urgent first), manifest.json (shareable, hashed ids),
+                       and private/ (the key to the ids, the ledger of all files, the choice of series, a page per scan
+                       and an index of them). A new or empty folder, or one with predictions of the same model: its
+                       tables then hold all studies, and one that is read again replaces its row. If ich-predict was
+                       stopped, the same command goes on
   --identify           name accession number, study UID and patient id in the worklist, which then lies in private/
   --share-pages        write pages without the face too, with hashed ids, and an index of them
   --heat-maps WHAT     on the pages: of the labels called positive (the default), of all, or none
@@ -37,7 +49,8 @@ for each slice and each scan. A study that cannot be read gets a row with the re
   --debug              show the traceback of an error
   --version
 
-Research use only, not for diagnosis. Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 some inputs failed.
+Research use only, not for diagnosis. Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 a study has no result
+(its row says why), a file that belongs to no study was refused, or what was asked for (--dicom, --heat-maps) could not be made.
 """
 
 
@@ -69,6 +82,7 @@ def _predict(arguments: list[str]) -> int:
     if given.devices < 1:
         parser.error(f"--devices {given.devices}: expected at least 1")
     import torch
+    from pytorch_lightning.utilities import rank_zero_only
 
     from ich_lstm.cli.operating import ESTIMATE, choose_calibration, print_calibration
     from ich_lstm.learning.classifier import ScanClassifier
@@ -76,8 +90,9 @@ def _predict(arguments: list[str]) -> int:
     from ich_lstm.reading.vocabulary import use_vocabulary
     from ich_lstm.results.in_processes import predict_on_devices
     from ich_lstm.results.names import MANIFEST, SUBMISSION, WORKLIST
-    from ich_lstm.results.predict import ArchiveRun, Progressed, find_studies
-    from ich_lstm.results.predict_study import PredictOptions
+    from ich_lstm.results.predict import ArchiveRun, find_studies
+    from ich_lstm.results.predict_study import REPEATED, PredictOptions
+    from ich_lstm.results.predictions_folder import claim_predictions
 
     out = console()
     if given.device == "cuda" and not torch.cuda.is_available():
@@ -89,25 +104,11 @@ def _predict(arguments: list[str]) -> int:
         from ich_lstm.results.dicom_out import check_dicom_out
 
         check_dicom_out()
-    classifier = ScanClassifier.load(given.checkpoint).to(device)
-    classifier.calibration = choose_calibration(classifier.calibration, given.operating_point, given.prevalence)
-
-    def print_study(progressed: Progressed) -> None:
-        # markup=False: a series description may hold square brackets.
-        record = progressed.record
-        if not record.is_predicted:
-            out.print(f"{record.name}: {record.error}", markup=False)
-        elif not progressed.is_new:
-            out.print(f"{record.name}: done before", markup=False)
-        else:
-            out.print(f"{record.name}: {given.out / record.files[0]}", markup=False)
-            for line in record.choices:
-                out.print(f"  {line}", markup=False)
-            out.print(record.text, markup=False)
-        for what, reason in record.left_out.items():
-            out.print(f"{record.name}: no {what.replace('_', ' ')}: {reason}", markup=False)
-
-    with progress_bar(out) as tell:
+    # The further processes of --devices work in the folder that the first one has claimed.
+    claim = claim_predictions(given.out) if rank_zero_only.rank == 0 else nullcontext()  # type: ignore[attr-defined]
+    with claim, progress_bar(out) as tell:
+        classifier = ScanClassifier.load(given.checkpoint).to(device)
+        classifier.calibration = choose_calibration(classifier.calibration, given.operating_point, given.prevalence)
         run = ArchiveRun(
             classifier,
             find_studies(given.paths, out=given.out, progress=tell),
@@ -120,9 +121,9 @@ def _predict(arguments: list[str]) -> int:
         )
         tell("predicting", 0, len(run))
 
-        def done(progressed: Progressed) -> None:
+        def done(progressed: "Progressed") -> None:
             tell("predicting", 1, len(run))
-            print_study(progressed)
+            _print_study(out, progressed, given.out, is_long=len(run) <= STUDIES_IN_FULL)
 
         if given.devices > 1:
             accelerator = "gpu" if device == "cuda" else "cpu"
@@ -131,19 +132,56 @@ def _predict(arguments: list[str]) -> int:
         else:
             for number in range(len(run)):
                 done(run.predict(number))
-        records = run.finish()
-    predicted = sum(record.is_predicted for record in records)
+        finished = run.finish()
+    predicted = sum(record.is_predicted for record in finished.records)
     worklist = given.out / PRIVATE / WORKLIST if given.identify else given.out / WORKLIST
-    out.print(f"{predicted} studies predicted, {len(records) - predicted} failed: {worklist}")
+    repeated = sum(record.status == REPEATED for record in finished.records)
+    failed = len(finished.records) - predicted - repeated
+    more = f", {repeated} named twice" if repeated else ""
+    out.print(
+        f"{predicted} {'study' if predicted == 1 else 'studies'} predicted, {failed} failed{more}: {worklist}", markup=False
+    )
+    if finished.listed > len(finished.records):
+        out.print(f"The worklist holds {finished.listed:,} studies, with those of earlier commands.")
+    for path in finished.unfinished:
+        out.print(f"{path}: begun by an earlier command and not finished; predict it again to complete the tables.", markup=False)
     if given.submission:
-        out.print(f"submission: {given.out / PRIVATE / SUBMISSION}")
-    manifest = json.loads((given.out / MANIFEST).read_text())
-    print_calibration(out, manifest)
+        out.print(f"submission: {given.out / PRIVATE / SUBMISSION}", markup=False)
+    print_calibration(out, json.loads((given.out / MANIFEST).read_text(encoding="utf-8")))
     if not predicted:
         return FAILED
-    refused = manifest["counts"]["files"]["refused"]
-    is_whole = predicted == len(records) and not refused and not any(record.left_out for record in records)
-    return DONE if is_whole else SOME_FAILED
+    asked = {"dicom"} | ({"heat_maps"} if "heat_maps" in given else set())
+    return DONE if _is_whole(finished, asked) else SOME_FAILED
+
+
+def _is_whole(finished: "Finished", asked: set[str]) -> bool:
+    """Whether every study has a result, and all that was asked for could be made.
+
+    A refused series does not count where another one of its study was read.
+    """
+    from ich_lstm.results.predict_study import REPEATED
+
+    # The same files below two paths have their result in the other path's row.
+    has_result = all(record.is_predicted or record.status == REPEATED for record in finished.records)
+    is_made = not any(asked & set(record.left_out) for record in finished.records)
+    return has_result and is_made and not finished.refused_alone
+
+
+def _print_study(out: "Console", progressed: "Progressed", folder: Path, *, is_long: bool) -> None:
+    """Say what became of a study: in full where there are few, otherwise only what did not go as wished."""
+    # markup=False: a series description may hold square brackets.
+    record = progressed.record
+    if not record.is_predicted:
+        out.print(f"{record.name}: {record.error}", markup=False)
+    elif is_long and not progressed.is_new:
+        out.print(f"{record.name}: done before", markup=False)
+    elif is_long:
+        out.print(f"{record.name}: {folder / record.files[0]}", markup=False)
+        for line in record.choices:
+            out.print(f"  {line}", markup=False)
+        out.print(record.text, markup=False)
+    for what, reason in record.left_out.items():
+        out.print(f"{record.name}: no {what.replace('_', ' ')}: {reason}", markup=False)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,14 @@
 """ich-train: train a model on whole scans, and say how good it is on patients it has not seen."""
 
+import difflib
+import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from ich_lstm.cli.console import run_command
 from ich_lstm.errors import ConfigError
@@ -35,9 +41,11 @@ Train a CNN-LSTM end to end on whole scans of head CT, and report on held-out pa
   --model.learning_rate 0.001   --model.encoder_learning_rate 0.0001
   --trainer.max_epochs 8    --trainer.devices 2   --trainer.precision bf16-mixed
   --model.slices_per_chunk 32    train whole scans in the memory of so many slices; auto: as many as fit
-  --plan                    only say how many slices fit into this device's memory, found by trying
+  --plan                    only say how many slices fit into this device's memory, found by trying;
+                            --plan_minutes 10: for how long
   --wandb offline           or online: log to Weights & Biases too; its files lie in private/
   --tensorboard true        log for TensorBoard too (pip install tensorboard); likewise in private/
+  --stages.NAME.KEY VALUE   change one key of one stage of the recipe: --stages.joint.max_epochs 1
   --seed_everything 1       seed of everything random
   --phantom.patients 100    (with --phantom.seed, .slices, .size ...) make synthetic heads and train on them
 
@@ -55,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(arguments: list[str]) -> int:
     recipe, arguments = resolve_recipes(arguments)
+    arguments = resolve_stages(arguments)
     from ich_lstm.cli.fit import run_training  # seconds: torch and Lightning
 
     return run_training(recipe, ["--help" if argument == "--help=full" else argument for argument in arguments])
@@ -81,6 +90,68 @@ def resolve_recipes(arguments: Sequence[str]) -> tuple[str, list[str]]:
         resolved += ["--config", str(_recipe_path(name))]
         recipe = recipe or Path(name).stem
     return recipe or "train", resolved
+
+
+def resolve_stages(arguments: Sequence[str]) -> list[str]:
+    """Replace keys of single stages (``--stages.joint.model.learning_rate 1e-4``) by the whole mapping in which they are changed.
+
+    Args:
+        arguments: With the recipes' paths in place of their names.
+
+    Raises:
+        ConfigError: If a key names a stage that the recipe does not have.
+    """
+    stages: dict[str, Any] = {}
+    resolved: list[str] = []
+    changes: list[tuple[str, str]] = []
+    words = iter(arguments)
+    for word in words:
+        option, has_value, value = word.partition("=")
+        if not option.startswith(("--config", "--stages")) or option == "--stages.help":
+            resolved.append(word)
+            continue
+        value = value if has_value else next(words, "")
+        if option.startswith("--stages."):
+            changes.append((option.removeprefix("--stages."), value))
+            continue
+        resolved += [option, value]
+        stages = _stages_in(option, value) or stages
+    for key, value in changes:
+        name, *path = key.split(".")
+        if name not in stages or not path:
+            near = difflib.get_close_matches(name, stages, n=1)
+            known = f"one of {', '.join(stages)}" if stages else "a recipe with stages; this one trains all at once"
+            raise ConfigError(
+                "no_stage",
+                where=f"--stages.{key}",
+                got=name,
+                expected=known,
+                todo=f"Did you mean {near[0]}?" if near else "" if stages else "Use --trainer.max_epochs, --model and --data.",
+            )
+        place = stages[name]
+        for part in path[:-1]:
+            place = place.setdefault(part, {})
+        place[path[-1]] = _value(value)
+    return [*resolved, "--stages", json.dumps(stages)] if changes else resolved
+
+
+def _stages_in(option: str, value: str) -> dict[str, Any] | None:
+    """The stages that a recipe or ``--stages`` brings; what is wrong with them is said where they are checked."""
+    with suppress(OSError, ValueError, yaml.YAMLError):
+        given = yaml.safe_load(Path(value).read_text(encoding="utf-8") if option == "--config" else value)
+        stages = (given or {}).get("stages") if option == "--config" else given
+        if isinstance(stages, dict) and all(isinstance(stage, dict) for stage in stages.values()):
+            return stages
+    return None
+
+
+def _value(text: str) -> Any:
+    """A value of the command line: YAML, and numbers such as 1e-4, which YAML takes for text."""
+    with suppress(ValueError):
+        return int(text)
+    with suppress(ValueError):
+        return float(text)
+    return yaml.safe_load(text)
 
 
 def _recipe_path(name: str) -> Path:

@@ -26,7 +26,7 @@ from ich_lstm.data.dataset import ScanDataset
 from ich_lstm.data.describe import describe_scans
 from ich_lstm.data.join import Disagreement, LabelledScan, PatientIds, join_labels
 from ich_lstm.data.labelled import LabelTable
-from ich_lstm.data.loader import ScanLoader, worker_context
+from ich_lstm.data.loader import ScanLoader, worker_context, workers_for
 from ich_lstm.data.parts import Parts, SliceChoice
 from ich_lstm.data.prepare import Progress, prepare
 from ich_lstm.data.prepared import PreparedFolder, settle_preprocessing
@@ -39,6 +39,7 @@ from ich_lstm.errors import ConfigError, SourceError, SplitError
 from ich_lstm.pixels.augment import Geometry, sample_seed
 from ich_lstm.pixels.preprocess import Crop
 from ich_lstm.privacy import ProjectKey
+from ich_lstm.reading.ahead import count_cores
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class ScanDataModule(LightningDataModule):
             ``unknown`` for the scan and its slices, and count it.
         allow_unlabelled: Whether there may be images of which the labels do not speak.
         seed: Of the order and the augmentation.
-        num_workers: Loader processes.
+        num_workers: Loader processes of each training process; None: as the machine has cores for, see `workers_for`.
         allow_missing: Whether labels may name images that are not there.
         cache_dir: Where prepared scans are kept; by default in the user's cache folder.
         project_key: Key file for the ids; by default in the user's configuration folder.
@@ -125,13 +126,13 @@ class ScanDataModule(LightningDataModule):
         disagreement: Disagreement = "stop",
         allow_unlabelled: bool = False,
         seed: int = 0,
-        num_workers: int = 2,
+        num_workers: int | None = None,
         allow_missing: bool = False,
         cache_dir: str | None = None,
         project_key: str | None = None,
     ) -> None:
         super().__init__()
-        if num_workers < 0:
+        if num_workers is not None and num_workers < 0:
             raise ConfigError("workers_out_of_range", where="num_workers", got=str(num_workers), expected="at least 0")
         if slices_per_batch == "auto":
             raise ConfigError(
@@ -362,14 +363,17 @@ class ScanDataModule(LightningDataModule):
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
         )
+        workers = self.num_workers
+        if workers is None:
+            workers = workers_for(count_cores(), trainer.num_devices if trainer else 1)
         # batch_size=None: the sampler deals whole batches, and the dataset packs them.
         return ScanLoader(
             dataset,
             batch_size=None,
             sampler=sampler,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            multiprocessing_context=worker_context() if self.num_workers else None,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            multiprocessing_context=worker_context() if workers else None,
             # Copies to a GPU wait for nothing only out of pinned memory.
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
             # A generator of its own: the loader would draw from torch's, more or less often with more or fewer workers.

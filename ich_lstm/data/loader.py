@@ -10,6 +10,9 @@ from torch.utils.data import DataLoader
 from ich_lstm.data.batch import ScanBatch
 from ich_lstm.data.sampler import SliceBudgetSampler
 
+MOST_WORKERS = 8
+"""Of a training process: prepared scans are read and augmented faster by so many than a GPU takes them."""
+
 
 def worker_context() -> BaseContext:
     """How workers are started: forked from a process that has imported what they need, and nothing else.
@@ -46,3 +49,22 @@ class ScanLoader(DataLoader):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from that place when next iterated."""
         self.sampler.load_state_dict(state)
+
+
+def workers_for(cores: int, processes: int = 1) -> int:
+    """How many loader processes help a training process.
+
+    Args:
+        cores: Cores that may be used on this machine: fewer than it has under a batch system or in a container.
+        processes: Training processes that share them, each with loader processes of its own.
+
+    Returns:
+        One core less than each has; none where it has two or less, for a loader process would take a core from the network
+        that it feeds; at most `MOST_WORKERS`.
+
+    Example:
+        >>> workers_for(2), workers_for(8), workers_for(64), workers_for(64, processes=16)
+        (0, 7, 8, 3)
+    """
+    own = cores // max(1, processes)
+    return 0 if own <= 2 else min(MOST_WORKERS, own - 1)

@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,13 +30,9 @@ from ich_lstm.privacy import PRIVATE, ProjectKey, private_folder
 from ich_lstm.reading import Index, Ledger, Study, index_source, walk_source
 from ich_lstm.reading.ahead import count_cores, map_ahead
 from ich_lstm.reading.aside import SUFFIX, remove_asides, written_aside
+from ich_lstm.reading.claimed import claimed
 from ich_lstm.reading.index import no_ct
 from ich_lstm.reading.nifti import find_nifti, nifti_identifier, nifti_series
-
-try:
-    import fcntl
-except ImportError:  # a system without such locks
-    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +109,7 @@ def prepare(
     leave_out = leave_out or out
     next(walk_source(root, leave_out=leave_out))  # a missing path or an empty folder should leave nothing behind
     private = _private_folder(root, out)
-    with _alone_in(private) as is_alone:
+    with claimed(private / LOCK, when_taken=_tell_waiting) as is_alone:
         index = index_source(
             root,
             workers=workers,
@@ -185,20 +181,8 @@ def _private_folder(root: Path, out: Path) -> Path:
         ) from error
 
 
-@contextmanager
-def _alone_in(private: Path) -> Iterator[bool]:
-    """Wait until no other process prepares scans in the same folder; yields whether that is certain."""
-    with (private / LOCK).open("w") as file:  # the system frees it, however a process ends
-        try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.warning("another process prepares scans in the same folder; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:  # a file system without locks
-            yield False
-            return
-        yield fcntl is not None
+def _tell_waiting(process: str) -> None:
+    logger.warning("another process (%s) prepares scans in the same folder; waiting for it", process)
 
 
 def _studies(index: Index, root: Path) -> Iterator[Study]:

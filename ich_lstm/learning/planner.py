@@ -1,10 +1,12 @@
 """How many slices fit into a device's memory in training, found by trying."""
 
 import gc
+import math
 import multiprocessing
 import os
 import resource
 import sys
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from multiprocessing.connection import Connection
@@ -76,6 +78,8 @@ def plan_memory(
     precision: str,
     processes: int = 1,
     slices_per_batch: int | None = None,
+    seconds: float = math.inf,
+    begin: Callable[[Trial], None] = lambda trial: None,
     tell: Callable[[Trial, int | None], None] = lambda trial, needed: None,
     measure: Callable[[Trial], int | None] | None = None,
     available: int | None = None,
@@ -91,51 +95,83 @@ def plan_memory(
         precision: Lightning's name of it.
         processes: That share the device's memory: of a CPU, as many as train; of a GPU, one.
         slices_per_batch: Where the batch is settled already; then only the chunk is sought.
+        seconds: How long may be tried. After that the plan is the largest batch that is known to fit at once.
+        begin: Told of every trial before it is made, for one may take minutes.
         tell: Told of every trial and what it needed in bytes; None: more than there was.
         measure: In place of a real trial.
         available: In place of the device's free memory, in bytes.
 
     Raises:
-        ConfigError: If not even one slice fits, or not the batch that is settled.
+        ConfigError: If not even one slice fits, or not the batch that is settled, or the time was too short to find out.
     """
+    deadline = time.monotonic() + seconds
     room = int(SPARE * (_free_memory(device) if available is None else available) / processes)
-    try_out = measure or (lambda trial: _measure(settings, trial, device, precision))
+    try_out = measure or (lambda trial: _measure(settings, trial, device, precision, deadline))
 
     def fits(slices: int, chunk: int | None) -> int | None:
         trial = Trial(slices, chunk, size)
+        if time.monotonic() >= deadline:
+            raise _OutOfTime
+        begin(trial)
         needed = try_out(trial)
         tell(trial, needed)
         return needed if needed is not None and needed <= room else None
 
-    first = fits(1, None)
-    if first is None:
-        raise _no_room(device, room, f"one slice of {size} x {size}")
-    most = slices_per_batch or MOST_SLICES
-    # A chunk needs what a batch of its size needs: first in steps of 4 times, for every trial takes seconds.
-    good, needed = 1, first
-    bad: int | None = None
-    while good < most and bad is None:
-        wider = min(most, good * GROWTH)
-        more = fits(wider, None)
-        if more is None:
-            bad = wider
-        else:
-            good, needed = wider, more
-    if bad is None:
-        return MemoryPlan(None, most, needed, room)
-    while bad - good > max(1, good // 8):
-        middle = (good + bad) // 2
-        good, bad = (middle, bad) if fits(middle, None) is not None else (good, middle)
-    # The rest of the batch needs a little too: rather a smaller chunk, down to half, than a smaller batch.
-    batch = most
-    while True:
-        for chunk in sorted({good, good * 3 // 4, max(1, good // 2)} - {0}, reverse=True):
-            together = fits(batch, chunk)
-            if together is not None:
-                return MemoryPlan(chunk, batch, together, room)
-        if batch <= FEWEST_SLICES or slices_per_batch is not None:
-            raise _no_room(device, room, f"{batch} slices of {size} x {size} in chunks of {chunk}")
-        batch //= 2
+    search = _Search(fits, slices_per_batch or MOST_SLICES, is_settled=slices_per_batch is not None)
+    try:
+        return search.run(device, room, size)
+    except _OutOfTime:
+        if search.good and slices_per_batch is None:
+            return MemoryPlan(None, search.good, search.needed, room)
+        raise ConfigError(
+            "plan_timeout",
+            where=f"{slices_per_batch or 1} slices of {size} x {size} on {device}",
+            got=f"nothing that fits after {seconds:.0f} s" if not search.good else f"{search.good} slices after {seconds:.0f} s",
+            expected="an answer in that time",
+            todo="Raise --plan_minutes, or give data.slices_per_batch and model.slices_per_chunk as numbers.",
+        ) from None
+
+
+class _OutOfTime(Exception):
+    """The time for trials is over."""
+
+
+class _Search:
+    """The search for a plan; what is known to fit stays known when the time is over."""
+
+    def __init__(self, fits: Callable[[int, int | None], int | None], most: int, *, is_settled: bool) -> None:
+        self.fits, self.most, self.is_settled = fits, most, is_settled
+        self.good, self.needed = 0, 0
+
+    def run(self, device: torch.device, room: int, size: int) -> MemoryPlan:
+        if not self._fits_at_once(1):
+            raise _no_room(device, room, f"one slice of {size} x {size}")
+        # A chunk needs what a batch of its size needs: first in steps of 4 times, for every trial takes seconds.
+        bad: int | None = None
+        while self.good < self.most and bad is None:
+            wider = min(self.most, self.good * GROWTH)
+            bad = None if self._fits_at_once(wider) else wider
+        if bad is None:
+            return MemoryPlan(None, self.most, self.needed, room)
+        while bad - self.good > max(1, self.good // 8):
+            middle = (self.good + bad) // 2
+            bad = bad if self._fits_at_once(middle) else middle
+        # The rest of the batch needs a little too: rather a smaller chunk, down to half, than a smaller batch.
+        batch, good = self.most, self.good
+        while True:
+            for chunk in sorted({good, good * 3 // 4, max(1, good // 2)} - {0}, reverse=True):
+                together = self.fits(batch, chunk)
+                if together is not None:
+                    return MemoryPlan(chunk, batch, together, room)
+            if batch <= FEWEST_SLICES or self.is_settled:
+                raise _no_room(device, room, f"{batch} slices of {size} x {size} in chunks of {chunk}")
+            batch //= 2
+
+    def _fits_at_once(self, slices: int) -> bool:
+        needed = self.fits(slices, None)
+        if needed is not None:
+            self.good, self.needed = slices, needed
+        return needed is not None
 
 
 def _no_room(device: torch.device, room: int, what: str) -> ConfigError:
@@ -148,10 +184,12 @@ def _no_room(device: torch.device, room: int, what: str) -> ConfigError:
     )
 
 
-def _measure(settings: dict[str, Any], trial: Trial, device: torch.device, precision: str) -> int | None:
+def _measure(
+    settings: dict[str, Any], trial: Trial, device: torch.device, precision: str, deadline: float = math.inf
+) -> int | None:
     """Peak memory of a training step in bytes, or None if it did not fit."""
     if device.type != "cuda":
-        return _measure_in_child(settings, trial, precision)
+        return _measure_in_child(settings, trial, precision, deadline)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     try:
@@ -164,12 +202,16 @@ def _measure(settings: dict[str, Any], trial: Trial, device: torch.device, preci
         torch.cuda.empty_cache()
 
 
-def _measure_in_child(settings: dict[str, Any], trial: Trial, precision: str) -> int | None:
+def _measure_in_child(settings: dict[str, Any], trial: Trial, precision: str, deadline: float = math.inf) -> int | None:
     context = multiprocessing.get_context("spawn")  # a forked process would begin with this one's memory
     receiving, sending = context.Pipe(duplex=False)
     child = context.Process(target=_child, args=(sending, settings, trial, precision), daemon=True)
     child.start()
     sending.close()
+    if not receiving.poll(None if math.isinf(deadline) else max(0.0, deadline - time.monotonic())):
+        child.kill()
+        child.join()
+        raise _OutOfTime
     try:
         answer: int | str | None = receiving.recv()
     except EOFError:

@@ -19,11 +19,10 @@ from ich_lstm.learning.record import FitRecord
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
-    """A part of a training, with what differs from the recipe's other settings.
+class StageSettings:
+    """What differs in a part of a training from the recipe's other settings.
 
     Args:
-        name: For logs and folders.
         max_epochs: Epochs; ``trainer.max_epochs``, where given, is an upper bound.
         encoder: ``train``, ``freeze``, or a number: train the last so many of the encoder's layer groups.
         head: ``train``, ``freeze``, or ``skip``: train the encoder alone, on its own logits.
@@ -32,7 +31,6 @@ class Stage:
         trainer: Settings of Lightning's Trainer in this stage.
     """
 
-    name: str
     max_epochs: int
     encoder: Literal["train", "freeze"] | int = "train"
     head: HeadMode = "train"
@@ -41,28 +39,42 @@ class Stage:
     trainer: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.max_epochs < 1 or not self.name or set(self.name) & set('/\\:*?"<>|'):
-            raise ConfigError(
-                "stage_out_of_range",
-                where="stages",
-                got=f"name {self.name!r}, max_epochs {self.max_epochs}",
-                expected="a name that can be a folder's, and at least 1 epoch",
-            )
+        where = f"stages, {getattr(self, 'name', '')}".rstrip(", ")
+        if self.max_epochs < 1:
+            raise ConfigError("stage_out_of_range", where=where, got=f"max_epochs {self.max_epochs}", expected="at least 1 epoch")
         if isinstance(self.encoder, int) and self.encoder < 1:
             raise ConfigError(
                 "stage_out_of_range",
-                where=f"stages, {self.name}, encoder",
+                where=f"{where}, encoder",
                 got=str(self.encoder),
                 expected="train, freeze, or at least 1 layer group",
             )
-        _check_names(f"stages, {self.name}, model", self.model, STAGED)
-        _check_names(f"stages, {self.name}, data", self.data, BATCHING)
-        _check_names(f"stages, {self.name}, trainer", self.trainer, tuple(inspect.signature(Trainer).parameters))
+        _check_names(f"{where}, model", self.model, STAGED)
+        _check_names(f"{where}, data", self.data, BATCHING)
+        _check_names(f"{where}, trainer", self.trainer, tuple(inspect.signature(Trainer).parameters))
 
     @property
     def encoder_groups(self) -> int | None:
         """Layer groups of the encoder that are trained: None for all, 0 for none."""
         return {"train": None, "freeze": 0}[self.encoder] if isinstance(self.encoder, str) else self.encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage(StageSettings):
+    """A part of a training, with its name and what differs from the recipe's other settings.
+
+    Args:
+        name: For logs and folders; in a recipe, the key under which the settings stand.
+    """
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if not self.name or set(self.name) & set('/\\:*?"<>|'):
+            raise ConfigError(
+                "stage_out_of_range", where="stages", got=f"name {self.name!r}", expected="a name that can be a folder's"
+            )
+        super().__post_init__()
 
 
 def _check_names(where: str, given: Iterable[str], known: Sequence[str]) -> None:

@@ -1,12 +1,15 @@
 """The CNN that all slices of a scan share."""
 
 import difflib
+import os
 import pickle
 from pathlib import Path
 from typing import Any, Literal
 
 import timm
 import torch
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.layers import convert_sync_batchnorm
@@ -17,6 +20,9 @@ from ich_lstm.errors import ConfigError
 from ich_lstm.models.chunks import batch_norms, hold_in_backward
 
 BatchNorm = Literal["batch", "synchronized", "frozen"]
+HUB_SECONDS = 10
+"""How long the Hugging Face hub may take to say whether it has a backbone's weights."""
+
 GlobalPool = Literal["avg", "max", "avgmax", "catavgmax", "late"]
 
 
@@ -179,15 +185,7 @@ def _create(backbone: str, in_channels: int, global_pool: str | None, pretrained
     except (OSError, RuntimeError, KeyError) as error:
         if not pretrained and pretrained_file is None:
             raise
-        raise ConfigError(
-            "no_pretrained_weights",
-            where=f"backbone {backbone}" if pretrained_file is None else f"pretrained_file {pretrained_file}",
-            got=f"{type(error).__name__}: {str(error).splitlines()[0]}",
-            expected="pretrained weights of timm, downloaded or in its cache"
-            if pretrained_file is None
-            else f"weights of timm's {backbone}",
-            todo=_how_to_get(backbone),
-        ) from error
+        raise _no_weights(backbone, pretrained_file, f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
     if pretrained_file is not None:
         del network.pretrained_cfg["state_dict"]  # type: ignore[union-attr, operator]  # a second copy of all weights
     return network
@@ -202,6 +200,49 @@ def _source_of(network: nn.Module, *, pretrained: bool, pretrained_file: str | N
         return {"source": "random"}
     known = {key: str(config[key]) for key in ("hf_hub_id", "url", "license") if config.get(key)}
     return {"source": "timm", "name": name, **known}
+
+
+def check_pretrained(backbone: str, pretrained_file: str | None = None) -> None:
+    """See that a backbone's pretrained weights can be had, in seconds and without downloading them.
+
+    What lies in the cache is not asked for. Otherwise the Hugging Face hub is asked once whether it has the file: timm's own
+    way to the weights would try again and again for minutes on a machine without internet.
+
+    Args:
+        backbone: Name of a timm model; an unknown one is left to `SliceEncoder` to refuse.
+        pretrained_file: File with the weights, if they are not to be downloaded.
+
+    Raises:
+        ConfigError: ``no_pretrained_weights``.
+    """
+    if pretrained_file is not None:
+        if not Path(pretrained_file).is_file():
+            raise _no_weights(backbone, pretrained_file, "no such file")
+        return
+    config = timm.get_pretrained_cfg(backbone)
+    if config is None or not config.hf_hub_id or os.environ.get("TIMM_USE_OLD_CACHE"):
+        return
+    names = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+    if any(isinstance(try_to_load_from_cache(config.hf_hub_id, name), str) for name in names):
+        return
+    try:
+        get_hf_file_metadata(hf_hub_url(config.hf_hub_id, names[0], endpoint=constants.ENDPOINT), timeout=HUB_SECONDS)
+    except HfHubHTTPError:
+        return  # the hub can be reached; whether it has the weights under another name is timm's to find out
+    except Exception as error:  # of the hub's HTTP library, which is another one from version to version
+        reason = str(error).strip().splitlines()
+        raise _no_weights(backbone, None, f"{type(error).__name__}: {reason[0] if reason else 'no answer'}") from error
+
+
+def _no_weights(backbone: str, pretrained_file: str | None, got: str) -> ConfigError:
+    is_download = pretrained_file is None
+    return ConfigError(
+        "no_pretrained_weights",
+        where=f"backbone {backbone}" if is_download else f"pretrained_file {pretrained_file}",
+        got=got,
+        expected="pretrained weights of timm, downloaded or in its cache" if is_download else f"weights of timm's {backbone}",
+        todo=_how_to_get(backbone),
+    )
 
 
 def _how_to_get(backbone: str) -> str:

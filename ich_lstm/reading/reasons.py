@@ -88,6 +88,10 @@ REASONS: dict[str, Reason] = {
     "contrast": Reason("refused", "contrast given"),
     "not_chosen": Reason("skipped", "another series of the study is read"),
     "no_label": Reason("skipped", "no label"),
+    # a study that is there twice
+    "repeated_study": Reason("skipped", "the same files below two paths"),
+    "other_copy": Reason("refused", "another copy of a study that is read"),
+    "superseded": Reason("skipped", "replaced by a later copy of its study"),
 }
 """Codes stay the same from release to release; ledgers and scripts count on them."""
 

@@ -4,7 +4,7 @@ SLICES, SCANS, WORKLIST, MANIFEST = "slices.csv", "scans.csv", "worklist.csv", "
 PAGES, INDEX_PAGE = "pages", "index.html"
 
 KEY_TABLE, LEDGER_TABLE, SERIES_TABLE, SUBMISSION = "key.csv", "ledger.csv", "series.csv", "submission.csv"
-DICOM, RECORDS, BEGUN = "dicom", "studies", "begun.json"
+DICOM, RECORDS, BEGUN, ARRIVALS, LOCK = "dicom", "studies", "begun.json", "arrivals.json", "lock"
 """These are private."""
 
 PREDICTED = "ok"

@@ -3,8 +3,9 @@
 import json
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,11 +22,14 @@ from ich_lstm.privacy import PRIVATE, ProjectKey, private_folder
 from ich_lstm.reading import Index, index_source, is_nifti
 from ich_lstm.reading.aside import remove_asides, written_aside
 from ich_lstm.reading.ledger import ACTIONS, Ledger
+from ich_lstm.results.archive_ledger import write_merged
 from ich_lstm.results.names import (
+    ARRIVALS,
     BEGUN,
     INDEX_PAGE,
     KEY_TABLE,
     LEDGER_TABLE,
+    LOCK,
     MANIFEST,
     RECORDS,
     SCANS,
@@ -34,13 +38,17 @@ from ich_lstm.results.names import (
     SUBMISSION,
     WORKLIST,
 )
-from ich_lstm.results.predict_study import Job, PredictOptions, predict_study
+from ich_lstm.results.predict_study import REPEATED, Job, PredictOptions, predict_study
+from ich_lstm.results.predictions_folder import Arrivals, is_free, not_ours
 from ich_lstm.results.site import check_estimable, describe_calibration, move_to_estimated_share
-from ich_lstm.results.study_record import StudyRecord, StudyRecords, csv_of, joined
+from ich_lstm.results.study_record import JoinedTable, StudyRecord, StudyRecords, csv_of
 from ich_lstm.results.worklist import Listed, by_urgency, index_rows, worklist_frame
 from ich_lstm.views.index_page import index_page
 
 Progress = Callable[[str, int, int | None], None]
+
+LAYOUT = 2
+"""Of what is remembered of the studies; a folder of another layout cannot be added to."""
 
 PACKAGES = ("torch", "timm", "pytorch-lightning", "pydicom", "opencv-python-headless", "numpy")
 
@@ -69,8 +77,24 @@ class Progressed(NamedTuple):
     is_new: bool
 
 
+class Finished(NamedTuple):
+    """What a command has done, and what the folder holds.
+
+    Args:
+        records: What became of each study of this command, without its tables.
+        listed: Number of studies in the folder.
+        refused_alone: Number of files of this command that were refused and belong to no study, so that a study may be missing.
+        unfinished: Paths that an earlier command had begun and did not finish.
+    """
+
+    records: list[StudyRecord]
+    listed: int
+    refused_alone: int
+    unfinished: list[str]
+
+
 class ArchiveRun:
-    """The folder of predictions of an archive.
+    """The folder of predictions of one or more archives.
 
     Shareable, with hashed ids: ``slices.csv``, ``scans.csv`` (a row for every study in the order in which they came; ``status``
     is ``ok`` or the reason code), ``worklist.csv`` (the most urgent first), ``manifest.json``; with ``share_pages`` also pages
@@ -78,13 +102,15 @@ class ArchiveRun:
     study with the reason for which each is or is not read, a page per scan (a stack of slices shows the face) and an index of
     them, DICOM output, the submission, the worklist if it names the studies, and a record of each study.
 
-    A command that was stopped goes on where it was: studies that are done, and whose files have not changed, are not predicted
-    again, and all tables are made from the records of all studies.
+    The folder accumulates: a further command adds its studies, and all tables are made from the records of all studies. A study
+    that is read again, from wherever, replaces its row and its pages. Studies that are done, and whose files have not changed,
+    are not predicted again, so that a command that was stopped goes on where it was. `claim_predictions` keeps a second
+    command out; it should be held from before `find_studies` to after `finish`.
 
     Args:
         classifier: The model.
         archive: As of `find_studies`.
-        out: Folder to make; it must be new, empty, or begun by the same model with the same key and options.
+        out: Folder to make or to add to; if it holds predictions, they must be of the same model with the same key and options.
         key: The project's key.
         options: What is read and written; None: the defaults.
         identify: Name accession number, study UID and patient id in the worklist, which is private then.
@@ -119,8 +145,12 @@ class ArchiveRun:
         self.sample = SampleSubmission.read(submission) if submission else None
         if estimate_share:
             check_estimable(classifier.calibration)
+        self._loose = Ledger()
         self._begin()
         self._records = StudyRecords(out / PRIVATE / RECORDS)
+        self._arrivals = Arrivals(out / PRIVATE / ARRIVALS)
+        self._again: set[str] = set()
+        self._arrive()
 
     def __len__(self) -> int:
         """Number of studies, and of paths from which none could be read."""
@@ -138,12 +168,15 @@ class ArchiveRun:
         # What was refused is tried again: a codec that was missing may be there by now.
         if record is not None and record.is_predicted:
             return Progressed(record, False)
+        former = self._records.remembered(identifier)
         record = predict_study(self.classifier, job, self.out, self.options, self.key)
         self._records.write(identifier, files, record)
+        if former is not None:  # its pages, where they have other names than the new ones
+            self._remove_files(set(former.files) - set(record.files))
         return Progressed(record, True)
 
-    def finish(self) -> list[StudyRecord]:
-        """Write what is made of all studies together.
+    def finish(self) -> Finished:
+        """Write what is made of all studies of the folder together.
 
         Returns:
             What became of each study.
@@ -151,34 +184,96 @@ class ArchiveRun:
         Raises:
             TableError: If an image of the sample submission has no probability; all else is on disk then.
         """
-        records = [
-            self._records.read(self._identifier(number), job.files(), self.out) or self.predict(number).record
-            for number, job in enumerate(self.archive.jobs)
-        ]
-        for table in (SLICES, SCANS, f"{PRIVATE}/{KEY_TABLE}", f"{PRIVATE}/{SERIES_TABLE}"):
-            self._write(table, joined(record.tables[table] for record in records if table in record.tables))
-        counts = self._write_ledger(records)
+        # Before the ledgers learn what became of the studies: what is refused now is no slice of any.
+        refused_alone = sum(ledger.counts()["refused"] for ledger in self.archive.ledgers.values())
+        listed, mine = self._write_tables()
+        counts = self._write_ledger()
         calibration = self.classifier.calibration
         estimated = None
         try:
             if self.estimate_share:
                 estimated = move_to_estimated_share(self.out / SLICES, self.out / SCANS, calibration)
-            self._write_worklist(records)
+            self._write_worklist(listed)
+            self._arrivals.finish(job.root for job in self.archive.jobs)
             if self.sample is not None:
                 self._answer(self.sample)
         finally:
             remove_asides(self.out)
-            self._write_manifest(records, counts, estimated)
-        return records
+            self._write_manifest(listed, counts, estimated)
+        records = [mine[self._identifier(number)] for number in range(len(self))]
+        return Finished(records, len(listed), refused_alone, list(self._arrivals.unfinished))
+
+    def _write_tables(self) -> tuple[list[StudyRecord], dict[str, StudyRecord]]:
+        """Write the tables study by study; returns the records of all, and those of this command by their identifiers.
+
+        The records are returned without their tables, of which those of a year do not fit into memory.
+        """
+        listed: list[StudyRecord] = []
+        mine: dict[str, StudyRecord] = {}
+        names = (SLICES, SCANS, f"{PRIVATE}/{KEY_TABLE}", f"{PRIVATE}/{SERIES_TABLE}")
+        with ExitStack() as stack:
+            tables = {}
+            for name in names:
+                aside = stack.enter_context(written_aside(self.out / name))
+                file = stack.enter_context(aside.open("w", encoding="utf-8", newline=""))
+                tables[name] = JoinedTable(file)
+            for identifier, job, record in self._all_records():
+                for name, text in record.tables.items():
+                    tables[name].add(text)
+                kept = replace(record, tables={}, ledger=[], choices=[], text="")
+                listed.append(kept)
+                if job is not None:
+                    self.archive.ledgers.get(job.root, self._loose).update(record.ledger_rows)
+                    mine[identifier] = kept
+        for name, table in tables.items():
+            if not table.has_rows:  # nothing came with such rows
+                (self.out / name).unlink()
+        return listed, mine
+
+    def _all_records(self) -> Iterator[tuple[str, Job | None, StudyRecord]]:
+        """Identifier and record of every study that is done, in the order in which they came; with the job, if it is ours."""
+        ours = {self._identifier(number): number for number in range(len(self))}
+        for identifier in self._arrivals.studies:
+            number = ours.get(identifier)
+            if number is None:
+                record = self._records.remembered(identifier)
+                if record is not None:  # a page may have been removed since
+                    there = [file for file in record.files if (self.out / file).is_file()]
+                    yield identifier, None, replace(record, files=there)
+                continue
+            job = self.archive.jobs[number]
+            done = self._records.read(identifier, job.files(), self.out) or self.predict(number).record
+            yield identifier, job, done
 
     def _identifier(self, number: int) -> str:
-        job = self.archive.jobs[number]
-        # Paths that cannot be read, and what comes twice, are told apart by their place.
-        return self.key.hash_id(job.digest if job.error is None else f"{number}\n{job.digest}")
+        return self.key.hash_id(self.archive.jobs[number].identifier)
+
+    def _remove_files(self, files: Iterable[str]) -> None:
+        for file in files:
+            (self.out / file).unlink(missing_ok=True)
+
+    def _arrive(self) -> None:
+        """Give each study its place in the folder, and forget what the studies show to be no longer true."""
+        known = set(self._arrivals.studies)
+        for number, job in enumerate(self.archive.jobs):
+            if job.study is not None and not job.is_copy and self._identifier(number) in known:
+                self._again |= {series.series_uid for series in job.study.series}
+        # A path from which nothing could be read has studies now; what was a copy beside another path is none.
+        void = [Job(path) for path in self.archive.ledgers]
+        void += [replace(job, is_copy=True) for job in self.archive.jobs if not job.is_copy]
+        ours = {self._identifier(number) for number in range(len(self))}
+        forgotten = {self.key.hash_id(job.identifier) for job in void} & known - ours
+        for identifier in forgotten:
+            record = self._records.remembered(identifier)
+            self._remove_files(record.files if record else ())
+            self._records.forget(identifier)
+        identifiers = (self._identifier(number) for number in range(len(self)))
+        self._arrivals.begin(identifiers, (job.root for job in self.archive.jobs), forget=forgotten)
 
     def _begin(self) -> None:
         """Make the folder, or see that this is the command that has begun it."""
         begun = {
+            "layout": LAYOUT,
             "ich_lstm": version("ich_lstm"),
             "model": self.classifier.weights_hash(),
             "calibration": json.loads(json.dumps(describe_calibration(self.classifier.calibration))),
@@ -186,28 +281,22 @@ class ArchiveRun:
             "key": self.key.hash_id(""),
         }
         path = self.out / PRIVATE / BEGUN
-        if not self.out.exists() or (self.out.is_dir() and not any(self.out.iterdir())):
-            self.out.mkdir(parents=True, exist_ok=True)
+        if is_free(self.out):
             with written_aside(private_folder(self.out) / BEGUN) as aside:
                 aside.write_text(json.dumps(begun))
             return
         try:
             there = json.loads(path.read_text())
         except (OSError, ValueError) as error:
-            raise ConfigError(
-                "out_not_empty",
-                where="--out",
-                got=f"{self.out}, which is not empty",
-                expected="a new or empty folder, or one in which ich-predict was stopped",
-            ) from error
+            raise not_ours(self.out) from error
         other = [name for name in begun if there.get(name) != begun[name]]
         if other:
             raise ConfigError(
                 "other_predictions",
                 where="--out",
                 got=f"{self.out}, whose predictions were made with another {' and '.join(other)}",
-                expected="the folder that the same command has begun, or a new one",
-                todo="Name a new folder.",
+                expected="one model, one key and the same options for all studies of a folder",
+                todo="Name a new folder, or repeat the command as it was.",
             )
 
     def _write(self, table: str, lines: Iterable[str]) -> None:
@@ -216,16 +305,12 @@ class ArchiveRun:
         if not (self.out / table).stat().st_size:  # nothing came with such rows
             (self.out / table).unlink()
 
-    def _write_ledger(self, records: Sequence[StudyRecord]) -> Counter[str]:
+    def _write_ledger(self) -> Counter[str]:
         """What became of every file; returns their number by action."""
-        ledgers = [*self.archive.ledgers.values(), loose := Ledger()]
-        for job, record in zip(self.archive.jobs, records, strict=True):
-            self.archive.ledgers.get(job.root, loose).update(record.ledger_rows)
-        counts: Counter[str] = Counter()
-        for ledger in ledgers:
-            counts.update(ledger.counts())
-        self._write(f"{PRIVATE}/{LEDGER_TABLE}", joined(csv_of(ledger.to_frame()) for ledger in ledgers if len(ledger)))
-        return counts
+        path = self.out / PRIVATE / LEDGER_TABLE
+        ledgers = [*self.archive.ledgers.values(), self._loose]
+        with written_aside(path) as aside:
+            return write_merged(path, aside, ledgers, roots=[job.root for job in self.archive.jobs], again=self._again)
 
     def _write_worklist(self, records: Sequence[StudyRecord]) -> None:
         scans = pd.read_csv(self.out / SCANS, dtype=str, keep_default_na=False)
@@ -273,7 +358,9 @@ class ArchiveRun:
         """What was made by which model with which options, and which of the files are private."""
         predicted = sum(record.is_predicted for record in records)
         counts = {"studies": len(records), "predicted": predicted, "failed": len(records) - predicted}
-        private = (file.relative_to(self.out).as_posix() for file in (self.out / PRIVATE).rglob("*") if file.is_file())
+        lock = self.out / PRIVATE / LOCK  # there while a command runs
+        files_there = [lock, *(file for file in (self.out / PRIVATE).rglob("*") if file.is_file())]
+        private = {file.relative_to(self.out).as_posix() for file in files_there}
         options = asdict(self.options)
         options["series_uid"] = options["series_uid"] is not None  # whether; a UID is an identity
         manifest: dict[str, Any] = {
@@ -300,7 +387,7 @@ def find_studies(paths: Sequence[Path], *, out: Path, progress: Progress | None 
     tell = progress or (lambda what, done, total: None)
     jobs: list[Job] = []
     ledgers: dict[Path, Ledger] = {}
-    seen: set[str] = set()
+    seen: dict[str, Job] = {}
     for path in paths:
         if is_nifti(path):
             found = [Job(path)]
@@ -313,6 +400,13 @@ def find_studies(paths: Sequence[Path], *, out: Path, progress: Progress | None 
             ledgers[path] = index.ledger
             found = [Job(path, study) for study in index.studies()]
         for job in found:
-            jobs.append(job.as_repeated() if job.digest in seen else job)
-            seen.add(job.digest)
+            first = seen.setdefault(job.identifier, job)
+            if first is job:
+                jobs.append(job)
+                continue
+            copy = job.as_copy_of(first)
+            jobs.append(copy)
+            if copy.error is not None and job.study is not None and copy.error.code != REPEATED:
+                for series in job.study.series:
+                    ledgers[path].mark(series.headers, copy.error.code, copy.error.detail)
     return Archive(jobs, ledgers)

@@ -38,6 +38,9 @@ from ich_lstm.views.index_page import encode_thumbnail
 from ich_lstm.views.page import prediction_page
 from ich_lstm.views.prediction import ScanPrediction
 
+REPEATED = "repeated_study"
+"""Status of a study whose files lie below an earlier path of the command too: its result stands in that path's row."""
+
 HeatMaps = Literal["positive", "all", "none"]
 
 
@@ -84,12 +87,14 @@ class Job:
         root: The path that was named.
         study: The study; None: the path is a NIfTI file, or there is an error.
         error: Why there is nothing to predict, or None.
+        is_copy: Whether the study is read from an earlier path of the same command.
         digest: Of the study's UID and the names of its files, or of the path: what it is, and no other is.
     """
 
     root: Path
     study: Study | None = None
     error: IchLstmError | None = None
+    is_copy: bool = False
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -108,10 +113,33 @@ class Job:
             return [FileRef(self.root)]
         return sorted({header.source for series in self.study.series for header in series.headers}, key=str)
 
-    def as_repeated(self) -> "Job":
-        """The same as another path's study, whose probabilities stand there already."""
-        error = StudyError("repeated_study", where=self.name, got="the same files below two paths", todo="Name each folder once.")
-        return replace(self, error=error)
+    @property
+    def identifier(self) -> str:
+        """What the study is, wherever its files lie: read again, it replaces its row in the folder of predictions; private."""
+        study = self.study
+        if study is None:
+            name = f"path\n{self.root.absolute()}"
+        else:
+            name = f"study\n{study.study_uid}\n{study.patient_id}" if study.study_uid else self.digest
+        return f"copy\n{self.root.absolute()}\n{name}" if self.is_copy else name
+
+    def as_copy_of(self, first: "Job") -> "Job":
+        """The same as a study that an earlier path of the command holds too, which is not predicted twice.
+
+        Args:
+            first: The study as it is read.
+        """
+        if first.digest == self.digest:
+            error = StudyError(REPEATED, where=self.name, got="the same files below two paths", todo="Name each folder once.")
+        else:
+            error = StudyError(
+                "other_copy",
+                where=self.name,
+                got=f"other files of a study that is read from {first.root}",
+                expected="each study below one path",
+                todo="Put its files into one folder; or predict this path alone: its result replaces the other's.",
+            )
+        return replace(self, error=error, is_copy=True)
 
 
 def predict_study(classifier: ScanClassifier, job: Job, out: Path, options: PredictOptions, key: ProjectKey) -> StudyRecord:
@@ -184,7 +212,7 @@ class _Work:
             # As label tables name a slice of such a file: by its number along the file's own axis, with which its UID ends.
             file=[f"{path.name}{SLICE_MARK}{uid.rpartition('.')[2]}" for uid in uids],
         )
-        self.ledger.update([LedgerRow(str(path), "", scan.series_uid, "used", "", "")])
+        self.ledger.update([LedgerRow(str(path.absolute()), "", scan.series_uid, "used", "", "")])
         tables = self.tables(prediction) | {
             f"{PRIVATE}/{KEY_TABLE}": csv_of(rows.reindex(columns=list(KEY_COLUMNS), fill_value=""))
         }
@@ -267,7 +295,7 @@ class _Work:
         tables[SCANS] = csv_of(pd.DataFrame([row]))
         if study is None:
             if self.job.error is None:
-                self.ledger.update([LedgerRow(str(self.job.root), "", "", "refused", error.code, error.detail)])
+                self.ledger.update([LedgerRow(str(self.job.root.absolute()), "", "", "refused", error.code, error.detail)])
         elif self.candidates:
             rows, choices = self.describe_series(study, None)
             tables[f"{PRIVATE}/{SERIES_TABLE}"] = csv_of(rows)

@@ -3,9 +3,10 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import IO
 
 import pandas as pd
 
@@ -58,7 +59,7 @@ class StudyRecord:
 
     @property
     def ledger_rows(self) -> list[LedgerRow]:
-        """Likewise."""
+        """What became of the study's files, where that is more than "used"."""
         return [LedgerRow(*row) for row in self.ledger]  # type: ignore[arg-type]  # the action is one of three words
 
 
@@ -84,21 +85,41 @@ class StudyRecords:
         Returns:
             None if nothing is, if its files have changed since, or if something that was written for it is gone.
         """
+        record, states = self._load(identifier)
+        if record is None or states != states_of(files):
+            return None
+        return record if all((out / file).is_file() for file in record.files) else None
+
+    def remembered(self, identifier: str) -> StudyRecord | None:
+        """What is remembered of a study, whatever became of its files since; None if nothing is.
+
+        Args:
+            identifier: Of the study, as a file's name.
+        """
+        return self._load(identifier)[0]
+
+    def forget(self, identifier: str) -> None:
+        """Remove what is remembered of a study.
+
+        Args:
+            identifier: Of the study, as a file's name.
+        """
+        self._path(identifier).unlink(missing_ok=True)
+
+    def _load(self, identifier: str) -> tuple[StudyRecord | None, str]:
         try:
             kept = json.loads(self._path(identifier).read_text(encoding="utf-8"))
-            if kept.pop("states") != states_of(files):
-                return None
-            record = StudyRecord(**kept)
+            states = kept.pop("states")
+            return StudyRecord(**kept), states
         except (OSError, ValueError, TypeError, KeyError):
-            return None  # there is none, or one of another version of the library
-        return record if all((out / file).is_file() for file in record.files) else None
+            return None, ""  # there is none, or one of another version of the library
 
     def write(self, identifier: str, files: list[FileRef], record: StudyRecord) -> None:
         """Remember a study; the file appears whole or not at all.
 
         Args:
-            identifier: As of `read`.
-            files: Likewise.
+            identifier: Of the study, as a file's name.
+            files: From which it was read.
             record: What became of it.
         """
         with written_aside(self._path(identifier)) as aside:
@@ -127,12 +148,25 @@ def csv_of(rows: pd.DataFrame) -> str:
     return str(rows.to_csv(index=False, lineterminator="\n"))
 
 
-def joined(parts: Iterable[str]) -> Iterator[str]:
-    """CSV texts with one header as one text, piece by piece."""
-    header = ""
-    for part in parts:
-        first, _, rest = part.partition("\n")
-        if not header:
-            header = first
-            yield f"{first}\n"
-        yield rest
+class JoinedTable:
+    """CSV texts with one header, written as one table piece by piece.
+
+    Args:
+        file: Where to write, opened as text.
+    """
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+        self.has_rows = False
+
+    def add(self, text: str) -> None:
+        """Append the rows of a text.
+
+        Args:
+            text: CSV with its header.
+        """
+        header, _, rows = text.partition("\n")
+        if not self.has_rows:
+            self._file.write(f"{header}\n")
+            self.has_rows = True
+        self._file.write(rows)

@@ -24,7 +24,7 @@ WORDS = (HOST, "canary-user", "canary-home", "canary-here", "--phantom.patients"
 MEASURED = ("requirements.txt", "wandb-metadata.json", "output.log", "memory_percent", "cpu.threads", "usagePercent")
 """Names of what wandb records of the machine and its packages."""
 
-TWO_STAGES = "[{name: warm-up, max_epochs: 1}, {name: joint, max_epochs: 1}]"
+TWO_STAGES = "{warm-up: {max_epochs: 1}, joint: {max_epochs: 1}}"
 
 ARGUMENTS = [
     *("--config=demo", "--out=run", "--wandb=offline", f"--stages={TWO_STAGES}"),

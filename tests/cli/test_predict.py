@@ -104,7 +104,7 @@ class TestExitCodes:
 
     def test_one_study_below_two_paths_is_predicted_once(self, archive: Path, model_folder: Path, tmp_path: Path) -> None:
         folder = archive / "study-0"
-        assert run([folder, archive.parent / archive.name / "study-0"], model_folder, tmp_path / "out") == 3
+        assert run([folder, archive.parent / archive.name / "study-0"], model_folder, tmp_path / "out") == 0
         assert pd.read_csv(tmp_path / "out/scans.csv")["status"].tolist() == ["ok", "repeated_study"]
         assert not pd.read_csv(tmp_path / "out/slices.csv").duplicated(["scan_id", "slice"]).any()
 

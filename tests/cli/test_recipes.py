@@ -284,3 +284,67 @@ class TestStage:
         with pytest.raises(ConfigError) as caught:
             classifier.choose_parts(head="skip")
         assert caught.value.code == "no_encoder_classifier"
+
+
+class TestStagesFromTheCommandLine:
+    """Keys of single stages are changed, and what would run is printed."""
+
+    def printed(self, capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+        with pytest.raises(SystemExit):
+            train.main([*arguments, "--print_config"])
+        return yaml.safe_load(capsys.readouterr().out)["stages"]
+
+    def test_stages_are_printed_in_their_order(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert list(self.printed(capsys, "--config", "burduja2020")) == STAGES["burduja2020"]
+
+    @pytest.mark.parametrize(
+        ("words", "place", "value"),
+        [
+            (["--stages.joint.max_epochs", "1"], ("joint", "max_epochs"), 1),
+            (["--stages.warm-up.max_epochs=1"], ("warm-up", "max_epochs"), 1),
+            (["--stages.joint.model.learning_rate", "1e-5"], ("joint", "model", "learning_rate"), 1e-5),
+            (["--stages.warm-up.data.slices_per_batch=7"], ("warm-up", "data", "slices_per_batch"), 7),
+            (["--stages.joint.trainer.accumulate_grad_batches=3"], ("joint", "trainer", "accumulate_grad_batches"), 3),
+            (["--stages.joint.encoder=freeze"], ("joint", "encoder"), "freeze"),
+        ],
+        ids=str,
+    )
+    def test_one_key_is_changed_and_no_other(
+        self, words: list[str], place: tuple[str, ...], value: Any, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        expected = self.printed(capsys, "--config", "rsna")
+        changed = self.printed(capsys, "--config", "rsna", *words)
+        within = expected
+        for part in place[:-1]:
+            within = within[part]
+        within[place[-1]] = value
+        assert changed == expected
+
+    @pytest.mark.parametrize(
+        ("recipe", "words", "said"),
+        [
+            ("rsna", ["--stages.jiont.max_epochs=1"], "Did you mean joint?"),
+            ("rsna", ["--stages.joint.max_epoch=1"], "max_epoch"),
+            ("rsna", ["--stages.joint=1"], "no_stage|bad_configuration"),
+            ("demo", ["--stages.joint.max_epochs=1"], "--trainer.max_epochs"),
+        ],
+    )
+    def test_what_no_stage_has_is_refused(
+        self, recipe: str, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert train.main(["--config", recipe, *words, "--out=never"]) == 2
+        error = capsys.readouterr().err
+        assert any(one in error for one in said.split("|")), error
+
+    def test_a_changed_stage_runs(self, phantom: Path, tmp_path: Path) -> None:
+        options = ["--data.root", str(phantom), *SMALL, *FURTHER["rsna"], "--out", str(tmp_path / "run")]
+        options[options.index("--trainer.max_epochs=1")] = "--trainer.max_epochs=2"
+        stages = ["--stages.warm-up.max_epochs=1", "--stages.joint.max_epochs=2"]
+        assert train.main(["--config", "rsna", *options, *stages]) == 0
+        epochs = [
+            pd.read_csv(folder / "metrics.csv")["epoch"].max() + 1
+            for folder in (tmp_path / "run/stages/1-warm-up", tmp_path / "run")
+        ]
+        assert epochs == [1, 2]
+        ran = yaml.safe_load((tmp_path / "run/config.yaml").read_text())["stages"]
+        assert [stage["max_epochs"] for stage in ran.values()] == [1, 2]

@@ -247,7 +247,13 @@ class TestWrongInput:
     def test_data(self, make, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         make(tmp_path / "data")
         (tmp_path / "labels.csv").write_text("series_uid,any,patient_id\n1,1,a\n")
-        options = ["--data.root", str(tmp_path / "data"), "--data.labels", str(tmp_path / "labels.csv")]
+        options = [
+            "--data.root",
+            str(tmp_path / "data"),
+            "--data.labels",
+            str(tmp_path / "labels.csv"),
+            "--model.pretrained=false",
+        ]
         code, error = self.fails([*options, "--out", str(tmp_path / "run")], capsys)
         assert code == 1
         assert f"[{reason}]" in error
@@ -255,7 +261,7 @@ class TestWrongInput:
 
     def test_labels_that_name_no_image(self, phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "labels.csv").write_text("series_uid,any,patient_id\n1.2.3,1,a\n")
-        options = ["--data.root", str(phantom), "--data.labels", str(tmp_path / "labels.csv")]
+        options = ["--data.root", str(phantom), "--data.labels", str(tmp_path / "labels.csv"), "--model.pretrained=false"]
         code, error = self.fails([*options, "--out", str(tmp_path / "run")], capsys)
         assert code == 1
         assert "[labels_without_image]" in error

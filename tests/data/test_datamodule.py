@@ -12,6 +12,7 @@ import torch
 from ich_lstm import LABELS, ScanDataModule
 from ich_lstm.data.balance import balanced_weights
 from ich_lstm.data.batch import ScanBatch
+from ich_lstm.data.loader import workers_for
 from ich_lstm.data.prepared import PreparedFolder
 from ich_lstm.errors import ConfigError, SourceError, TableError
 
@@ -98,6 +99,19 @@ class TestScanDataModule:
         before = data.scans
         data.setup("test")
         assert data.scans is before
+
+    @pytest.mark.parametrize(("cores", "expected"), [(1, 0), (2, 0), (4, 3), (64, 8)])
+    def test_number_of_loader_processes_follows_the_machine(
+        self, module, cores: int, expected: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("ich_lstm.data.datamodule.count_cores", lambda: cores)
+        monkeypatch.setattr("torch._utils.cpu_count", lambda: cores)  # torch warns of more workers than it counts
+        data = module(num_workers=None)
+        assert data.train_dataloader().num_workers == data.val_dataloader().num_workers == expected
+        assert module(num_workers=1).train_dataloader().num_workers == 1
+
+    def test_training_processes_share_the_cores(self) -> None:
+        assert [workers_for(16, processes) for processes in (1, 2, 4, 16)] == [8, 7, 3, 0]
 
     def test_number_of_loader_processes_changes_nothing(self, module) -> None:
         here = bytes_of(list(module(num_workers=0, slices_per_batch=12).train_dataloader()))

@@ -1,6 +1,7 @@
 """What fits into memory, on devices whose needs are known."""
 
 import multiprocessing
+import time
 from typing import Any
 
 import pytest
@@ -61,6 +62,46 @@ class TestPlan:
         with pytest.raises(ConfigError) as caught:
             plan(available, **options)
         assert caught.value.code == "no_room"
+
+
+class TestTimeLimit:
+    """What is known to fit when the time is over is the plan."""
+
+    @pytest.fixture
+    def slow(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+        """A clock that every trial moves on by a minute."""
+        clock = [0.0]
+        monkeypatch.setattr(planner.time, "monotonic", lambda: clock[0])
+        return clock
+
+    @pytest.mark.parametrize(("minutes", "slices"), [(1, 1), (2, 4), (4, 64)])
+    def test_the_largest_that_fits_is_the_plan(self, slow: list[float], minutes: int, slices: int) -> None:
+        begun: list[Trial] = []
+
+        def measure(trial: Trial) -> int:
+            slow[0] += 60
+            return needs(trial)
+
+        found, _ = plan(100_000, seconds=60 * minutes, measure=measure, begin=begun.append)
+        assert (found.slices_per_batch, found.slices_per_chunk) == (slices, None)
+        assert [trial.slices for trial in begun] == [4**i for i in range(minutes)]
+
+    @pytest.mark.parametrize(("seconds", "options"), [(0, {}), (120, {"slices_per_batch": 512})])
+    def test_without_an_answer_it_says_so(self, slow: list[float], seconds: int, options: dict) -> None:
+        def measure(trial: Trial) -> int:
+            slow[0] += 60
+            return needs(trial)
+
+        with pytest.raises(ConfigError) as caught:
+            plan(100_000, seconds=seconds, measure=measure, **options)
+        assert caught.value.code == "plan_timeout"
+
+    def test_a_trial_that_takes_too_long_is_ended(self) -> None:
+        settings = {"backbone": "resnet10t", "hidden_size": 8}
+        began = time.monotonic()
+        with pytest.raises(planner._OutOfTime):
+            _measure(settings, Trial(4096, None, 256), CPU, "32-true", began + 0.5)
+        assert time.monotonic() - began < 20
 
 
 class Answers(list):

@@ -1,5 +1,6 @@
 """What is remembered of a study."""
 
+import io
 import json
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pandas as pd
 import pytest
 
 from ich_lstm.reading import FileRef
-from ich_lstm.results.study_record import StudyRecord, StudyRecords, csv_of, joined, states_of
+from ich_lstm.results.study_record import JoinedTable, StudyRecord, StudyRecords, csv_of, states_of
 
 
 @pytest.fixture
@@ -86,6 +87,10 @@ def test_members_of_an_archive_have_its_state(tmp_path: Path):
 
 def test_tables_are_joined_under_one_header():
     frames = [pd.DataFrame({"a": [1], "b": ["x\ny"]}), pd.DataFrame({"a": [2, 3], "b": ["", '"']})]
-    text = "".join(joined(map(csv_of, frames)))
-    assert text == csv_of(pd.concat(frames))
-    assert "".join(joined([])) == ""
+    file = io.StringIO()
+    table = JoinedTable(file)
+    assert not table.has_rows
+    for frame in frames:
+        table.add(csv_of(frame))
+    assert table.has_rows
+    assert file.getvalue() == csv_of(pd.concat(frames))
