@@ -10,6 +10,7 @@ from ich_lstm.errors import FileError, IchLstmError, SeriesError
 from ich_lstm.reading import words
 from ich_lstm.reading.account import Account
 from ich_lstm.reading.dicom import SliceHeader, assume_rescale, has_rescale, read_hu
+from ich_lstm.reading.examinations import identity_of
 from ich_lstm.reading.geometry import Display, origins_in_plane, tilt_degrees
 from ich_lstm.reading.head import (
     BRAIN_SHARE,
@@ -58,7 +59,7 @@ class Series:
     Args:
         series_uid: Series Instance UID (0020,000E).
         headers: At least one.
-        part: What tells it apart from another series under the same UID: its kernel. Usually empty.
+        part: What tells it apart from another series under the same UID: its kernel, its patient. Private; usually empty.
     """
 
     series_uid: str
@@ -127,6 +128,8 @@ def _load(series: Series, training: bool, slab_mm: float | None, allow_other_par
     name = name_series(series)
     headers = sorted(series.headers, key=lambda header: (str(header.source), header.frame))
     headers = without_scouts(headers, account)
+    check_count(name, headers)
+    identity = identity_of(headers, name)
     headers = without_doubles(name, headers, account)
     headers, display = parallel_slices(name, headers, account)
     check_same_grid(name, headers)
@@ -145,8 +148,9 @@ def _load(series: Series, training: bool, slab_mm: float | None, allow_other_par
         tilt_degrees=tilt_degrees(display.normal),
         sop_uids=tuple(header.sop_uid for header in headers),
         series_uid=series.series_uid,
-        study_uid=headers[0].study_uid,
-        patient_id=headers[0].patient_id,
+        part=series.part,
+        study_uid=identity.study_uid,
+        patient_id=identity.patient_id,
         description=headers[0].series_description,
         repairs=account.repairs(),
     )
