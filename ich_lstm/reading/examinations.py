@@ -29,8 +29,12 @@ MANY = 64
 
 Relation = Literal["same", "other examination", "other patient", "unclear"]
 
+SAME_EXAMINATION: frozenset[Relation] = frozenset({"same"})
+SAME_PATIENT: frozenset[Relation] = frozenset({"same", "other examination"})
+
 _told = attrgetter("study_uid", *TOLD_BY)
 _is_anonymous = re.compile(ANONYMOUS, re.IGNORECASE).fullmatch
+_examination = attrgetter("accession_number", "study_date", "folder")
 _SEXES = frozenset("MFO")
 
 
@@ -127,8 +131,8 @@ def relate(one: Origin, other: Origin) -> Relation:
         return "other patient"
     if one.is_nobody and any(bool(a) != bool(b) for a, b in (*personal, names)):
         return "unclear"
-    of_examination = (one.accession_number, other.accession_number), (one.study_date, other.study_date), (one.folder, other.folder)
-    return "other examination" if any(map(_differ, of_examination)) else "same"
+    differs = any(map(_differ, zip(_examination(one), _examination(other), strict=True)))
+    return "other examination" if differs else "same"
 
 
 def _differ(values: tuple[str, str]) -> bool:
@@ -137,7 +141,7 @@ def _differ(values: tuple[str, str]) -> bool:
 
 def is_same_patient(one: Origin, other: Origin) -> bool:
     """Whether images of two studies are certainly of one patient; never if the Patient ID names nobody."""
-    return not one.is_nobody and relate(one, other) in ("same", "other examination")
+    return not one.is_nobody and relate(one, other) in SAME_PATIENT
 
 
 def part_patients(origins: Iterable[Origin]) -> list[set[Origin]] | None:
@@ -155,7 +159,7 @@ def part_patients(origins: Iterable[Origin]) -> list[set[Origin]] | None:
         return None
     parts: list[set[Origin]] = []
     for of_id in _by_id(found).values():
-        components = _components(of_id, ("same", "other examination"))
+        components = _components(of_id, SAME_PATIENT)
         if components is None or any(
             relate(one, other) == "unclear" for a, b in combinations(components, 2) for one in a for other in b
         ):
@@ -183,7 +187,7 @@ def part_examinations(series: Iterable[frozenset[Origin]]) -> dict[frozenset[Ori
             first = min(of_one)
             by_id[first.patient_id, first.folder].append(of_one)
     for of_id in by_id.values():
-        components = _components({origin for of_one in of_id for origin in of_one}, ("same",))
+        components = _components({origin for of_one in of_id for origin in of_one}, SAME_EXAMINATION)
         if components is None:
             studies += [{of_one} for of_one in of_id]
         else:
