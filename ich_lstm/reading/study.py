@@ -42,12 +42,14 @@ class Study:
         patient_id: Patient ID (0010,0020); empty where its images do not agree on one.
         series: At least one.
         part: What tells it apart from another study under the same UID: patient, examination, folder. Private; usually empty.
+        origins: What its images say of their patient and examination; empty where nothing is known, as of a NIfTI file.
     """
 
     study_uid: str
     patient_id: str
     series: tuple[Series, ...]
     part: str = ""
+    origins: frozenset[Origin] = frozenset()
 
     @property
     def identifier(self) -> str:
@@ -259,7 +261,8 @@ def _by_examination(study_uid: str, parts: list[_Part]) -> list[Study]:
     for _, mine in sorted(studies.items()):
         (patient, *others) = sorted({part.patient_id for part in mine})
         series = sorted((part.series for part in mine), key=lambda series: series.series_uid)
-        made.append(Study(study_uid, patient if not others else "", tuple(series)))
+        origins = frozenset().union(*(part.origins for part in mine))
+        made.append(Study(study_uid, "" if others else patient, tuple(series), origins=origins))
     return made
 
 

@@ -4,7 +4,7 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,8 @@ from ich_lstm.privacy import PRIVATE, ProjectKey, private_folder
 from ich_lstm.reading import Index, index_source, is_nifti
 from ich_lstm.reading.aside import remove_asides, written_aside
 from ich_lstm.reading.ledger import ACTIONS, Ledger
+from ich_lstm.reading.shared_names import find_shared_names
+from ich_lstm.reading.study import tell_apart
 from ich_lstm.results.names import (
     BEGUN,
     INDEX_PAGE,
@@ -87,7 +89,7 @@ class ArchiveRun:
         out: Folder to make; it must be new, empty, or begun by the same model with the same key and options.
         key: The project's key.
         options: What is read and written; None: the defaults.
-        identify: Name accession number, study UID and patient id in the worklist, which is private then.
+        identify: Name accession number, study UID, patient id and study date in the worklist, which is private then.
         estimate_share: When all is predicted, estimate the share of positive scans without labels, and move the calibrated
             probabilities in the tables to it (not those on the pages); the manifest tells it, and what it assumes.
         submission: RSNA's sample submission, to answer it when all is predicted.
@@ -295,19 +297,34 @@ def find_studies(paths: Sequence[Path], *, out: Path, progress: Progress | None 
     tell = progress or (lambda what, done, total: None)
     jobs: list[Job] = []
     ledgers: dict[Path, Ledger] = {}
-    seen: set[str] = set()
     for path in paths:
         if is_nifti(path):
-            found = [Job(path)]
-        else:
-            try:
-                index: Index = index_source(path, progress=lambda done: tell("reading headers", done, None), leave_out=out)
-            except IchLstmError as error:
-                jobs.append(Job(path, error=error))
-                continue
-            ledgers[path] = index.ledger
-            found = [Job(path, study) for study in index.studies()]
-        for job in found:
-            jobs.append(job.as_repeated() if job.digest in seen else job)
-            seen.add(job.digest)
-    return Archive(jobs, ledgers)
+            jobs.append(Job(path))
+            continue
+        try:
+            index: Index = index_source(path, progress=lambda done: tell("reading headers", done, None), leave_out=out)
+        except IchLstmError as error:
+            jobs.append(Job(path, error=error))
+            continue
+        ledgers[path] = index.ledger
+        jobs += [Job(path, study) for study in index.studies()]
+    return Archive(_told_apart(jobs), ledgers)
+
+
+def _told_apart(jobs: list[Job]) -> list[Job]:
+    """The same; what comes twice marked as such, and with ids that are unique over all paths."""
+    seen: set[str] = set()
+    places = []
+    for place, job in enumerate(jobs):
+        if job.error is None:
+            if job.sources in seen:
+                jobs[place] = job.as_repeated()
+            elif job.study is not None:
+                places.append(place)
+            seen.add(job.sources)
+    studies = tell_apart([study for place in places if (study := jobs[place].study) is not None])
+    shared = find_shared_names(studies)
+    for place, study in zip(places, studies, strict=True):
+        if shared or study is not jobs[place].study:
+            jobs[place] = replace(jobs[place], study=study, shared=shared)
+    return jobs

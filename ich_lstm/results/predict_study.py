@@ -27,8 +27,11 @@ from ich_lstm.reading import (
     read_nifti,
     short_uid,
 )
+from ich_lstm.reading.examinations import Identity, agreed_identity, identity_of
 from ich_lstm.reading.ledger import LedgerRow
 from ich_lstm.reading.reasons import phrase_of
+from ich_lstm.reading.shared_names import Name, shared_kinds
+from ich_lstm.reading.table import values_of
 from ich_lstm.results.explain import explain
 from ich_lstm.results.names import DICOM, KEY_TABLE, PAGES, PREDICTED, SCANS, SERIES_TABLE, SLICES
 from ich_lstm.results.shareable import ShownScan, shown_inside
@@ -81,34 +84,56 @@ class Job:
         root: The path that was named.
         study: The study; None: the path is a NIfTI file, or there is an error.
         error: Why there is nothing to predict, or None.
-        digest: Of the study's UID and the names of its files, or of the path: what it is, and no other is.
+        shared: Names that images of several patients have, as of `find_shared_names`.
+        sources: A digest of the names of its files.
+        digest: Of the study's identifier and the names of its files, or of the path: what it is, and no other is.
     """
 
     root: Path
     study: Study | None = None
     error: IchLstmError | None = None
+    shared: frozenset[Name] = field(default=frozenset(), repr=False)
+    sources: str = field(init=False)
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
-        uid = "" if self.study is None else self.study.study_uid
-        text = "\n".join([uid, *map(str, self.files())])
-        object.__setattr__(self, "digest", hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest())
+        lines = [""]
+        if self.study is not None:
+            # With what tells it apart from others: if one of them comes later, it is predicted anew, under an id of its own.
+            parts = {series.part for series in self.study.series} | {self.shared_kinds(series) for series in self.study.series}
+            lines = [self.study.identifier, *sorted(parts - {""})]
+        files = list(map(str, self.files()))
+        object.__setattr__(self, "sources", _digest(files))
+        object.__setattr__(self, "digest", _digest([*lines, *files]))
+
+    def shared_kinds(self, series: Series) -> str:
+        """By which kinds of names labels must not call a series, as of `shared_kinds`."""
+        return "" if self.study is None else shared_kinds(self.shared, self.study, series)
 
     @property
     def name(self) -> str:
         """For a person; private."""
         return str(self.root) if self.study is None else f"study {short_uid(self.study.study_uid)}"
 
+    @property
+    def identifier(self) -> str:
+        """What no other study has; empty of what is none."""
+        return "" if self.study is None else self.study.identifier
+
     def files(self) -> list[FileRef]:
         """Of which it consists, each once, in the order of their names; made anew, for an archive has millions."""
         if self.study is None:
             return [FileRef(self.root)]
-        return sorted({header.source for series in self.study.series for header in series.headers}, key=str)
+        return sorted({source for series in self.study.series for source in values_of(series.headers, "source")}, key=str)
 
     def as_repeated(self) -> "Job":
         """The same as another path's study, whose probabilities stand there already."""
         error = StudyError("repeated_study", where=self.name, got="the same files below two paths", todo="Name each folder once.")
         return replace(self, error=error)
+
+
+def _digest(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 def predict_study(classifier: ScanClassifier, job: Job, out: Path, options: PredictOptions, key: ProjectKey) -> StudyRecord:
@@ -161,11 +186,13 @@ class _Work:
         written_on = [i for i, uids in enumerate(scan.slice_uids) if any(headers[uid].burned_in for uid in uids)]
         files = self.write_pages(prediction, written_on) + self.write_dicom(prediction, scan, chosen)
         rows, choices = self.describe_series(study, chosen)
+        key = key_rows(self.key, prediction.scan_id, used, self.job.root, shared=self.job.shared_kinds(chosen))
         tables = self.tables(prediction) | {
-            f"{PRIVATE}/{KEY_TABLE}": csv_of(key_rows(self.key, prediction.scan_id, used, self.job.root)),
+            f"{PRIVATE}/{KEY_TABLE}": csv_of(key),
             f"{PRIVATE}/{SERIES_TABLE}": csv_of(rows),
         }
-        return self.predicted(prediction, tables, files, series=self.choice_in_words(candidate), choices=choices)
+        in_words = self.choice_in_words(candidate)
+        return self.predicted(prediction, tables, files, identity_of(used), series=in_words, choices=choices)
 
     def predict_nifti(self) -> StudyRecord:
         """A NIfTI file is a study of its own, without any identifier but its name."""
@@ -185,7 +212,7 @@ class _Work:
         tables = self.tables(prediction) | {
             f"{PRIVATE}/{KEY_TABLE}": csv_of(rows.reindex(columns=list(KEY_COLUMNS), fill_value=""))
         }
-        return self.predicted(prediction, tables, files, series=f"a NIfTI file, {len(uids)} slices")
+        return self.predicted(prediction, tables, files, Identity(), series=f"a NIfTI file, {len(uids)} slices")
 
     def predict(self, scan: Scan) -> ScanPrediction:
         """Probabilities, and heat maps of what is wanted."""
@@ -233,11 +260,19 @@ class _Work:
         return {SLICES: csv_of(prediction.to_frame()), SCANS: csv_of(prediction.scan_frame())}
 
     def predicted(
-        self, prediction: ScanPrediction, tables: dict[str, str], files: list[str], *, series: str, choices: Sequence[str] = ()
+        self,
+        prediction: ScanPrediction,
+        tables: dict[str, str],
+        files: list[str],
+        identity: Identity,
+        *,
+        series: str,
+        choices: Sequence[str] = (),
     ) -> StudyRecord:
         return StudyRecord(
             name=self.job.name,
-            identity=self.identity(),
+            study=self.job.identifier,
+            identity=identity._asdict(),
             status=PREDICTED,
             series=series,
             choices=list(choices),
@@ -255,8 +290,10 @@ class _Work:
         study = self.job.study
         choices: list[str] = []
         tables: dict[str, str] = {}
-        patient = "" if study is None else study.patient_id
-        identifier = str(self.job.root) if study is None else study.study_uid
+        headers = [] if study is None else [header for series in study.series for header in series.headers]
+        identity = agreed_identity(headers)
+        patient = identity.patient_id
+        identifier = self.job.identifier or str(self.job.root)
         ids = {"scan_id": self.key.hash_id(identifier), "patient_id": self.key.hash_id(patient) if patient else ""}
         calibration = self.classifier.calibration
         columns = (*LABELS, *(calibration.columns if calibration else ()))
@@ -270,20 +307,14 @@ class _Work:
             tables[f"{PRIVATE}/{SERIES_TABLE}"] = csv_of(rows)
         return StudyRecord(
             name=self.job.name,
-            identity=self.identity(),
+            study=self.job.identifier,
+            identity=identity._asdict(),
             status=error.code,
             error=str(error),
             choices=choices,
             tables=tables,
             ledger=[list(row) for row in self.ledger.rows()],
         )
-
-    def identity(self) -> dict[str, str]:
-        study = self.job.study
-        if study is None:
-            return {"accession_number": "", "study_uid": "", "patient_id": ""}
-        accession = study.series[0].headers[0].accession_number
-        return {"accession_number": accession, "study_uid": study.study_uid, "patient_id": study.patient_id}
 
     def choice_in_words(self, chosen: Candidate) -> str:
         """Which series was read, and why no other, without identity."""
@@ -300,7 +331,7 @@ class _Work:
             code, reason = ("", "read") if read else (candidate.code or "not_chosen", candidate.reason)
             title = first.series_description or "(no description)"
             lines.append(f"{'read' if read else 'not read'}: {title} ({len(candidate.series)} images): {candidate.reason}")
-            uids = {"study_uid": study.study_uid, "series_uid": candidate.series.series_uid}
+            uids = {"study_uid": study.study_uid, "patient_id": study.patient_id, "series_uid": candidate.series.series_uid}
             rows.append(
                 uids | {"description": title, "images": len(candidate.series), "read": read, "code": code, "reason": reason}
             )

@@ -21,8 +21,10 @@ class StudyRecord:
 
     Args:
         name: The study, or the path, for a person.
-        identity: ``accession_number, study_uid, patient_id`` as they stand in the files, empty if unknown.
+        identity: ``accession_number, study_uid, patient_id, study_date`` as they stand in the files of the series that was read,
+            or on which those of a refused study agree; empty if unknown.
         status: ``ok``, or the reason's code.
+        study: What no other study has: its UID, and more where several share it; empty if unknown.
         error: Why there is no prediction, or empty.
         series: Which series was read and why no other, in words without identity; empty if none.
         choices: A line per series: the one that was read, and why not the others.
@@ -39,6 +41,7 @@ class StudyRecord:
     name: str
     identity: Mapping[str, str]
     status: str
+    study: str = ""
     error: str = ""
     series: str = ""
     choices: list[str] = field(default_factory=list)
