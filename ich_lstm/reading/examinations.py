@@ -113,7 +113,8 @@ def relate(one: Origin, other: Origin) -> Relation:
     Two Patient IDs, issuers, birth dates, sexes, or names are two patients; a name alone is not where an id that names somebody
     and the birth date agree, for names change and are misspelt. Two accession numbers or study dates are two examinations. What
     is missing in one of two speaks neither for nor against it; but nothing certain can be said if it is the id itself, if two
-    ids differ in case alone, or if the id names nobody and one of two has a name, birth date or sex.
+    ids differ in case alone, or if the id names nobody and one of two has a name, birth date or sex. Where neither Study Instance
+    UID nor an id is there, two folders are two patients.
 
     Args:
         one: Of an image.
@@ -124,6 +125,8 @@ def relate(one: Origin, other: Origin) -> Relation:
     if one.patient_id != other.patient_id:
         is_alike = one.patient_id.casefold() == other.patient_id.casefold()
         return "unclear" if is_alike or not one.patient_id or not other.patient_id else "other patient"
+    if one.is_nobody and one.folder != other.folder:
+        return "other patient"
     personal = (one.issuer, other.issuer), (one.birth_date, other.birth_date), (one.sex, other.sex)
     names = one.name_digest, other.name_digest
     is_known = not one.is_nobody and one.birth_date != "" and one.birth_date == other.birth_date
@@ -219,8 +222,8 @@ def _components(origins: set[Origin], together: Collection[Relation]) -> list[se
 def find_mixture(headers: Sequence[SliceHeader]) -> tuple[str, str]:
     """Why slices are not those of one examination of one patient: a code and a reason without identity; empty if they are."""
     told = {_told(header): header for header in headers}
-    if len(told) == 1 and next(iter(told.values())).study_uid:  # as nearly always: no need to look at each
-        return "", ""
+    if len(told) == 1 and (first := next(iter(told.values()))).study_uid and not origin_of(first).is_nobody:
+        return "", ""  # as nearly always: no need to look at each
     origins = set(map(origin_of, headers))
     parts = part_patients(origins)
     if parts is None:
@@ -229,7 +232,21 @@ def find_mixture(headers: Sequence[SliceHeader]) -> tuple[str, str]:
         return "mixed_patients", f"slices of {len(parts)} patients"
     if any(relate(*pair) != "same" for pair in combinations(origins, 2)):
         return "mixed_examinations", "slices of several examinations, by accession number or study date"
+    if any(origin.is_nobody for origin in origins) and _share_positions(headers):
+        return "mixed_patients", "slices at the same positions in several folders, under a Patient ID that names nobody"
     return "", ""
+
+
+def _share_positions(headers: Iterable[SliceHeader]) -> bool:
+    """Whether different slices of one place lie in several folders; copies of a file share its SOP Instance UID."""
+    seen: dict[tuple[object, ...], SliceHeader] = {}
+    for header in headers:
+        if header.position is None:
+            continue
+        known = seen.setdefault((header.kernel, *(round(value, 1) for value in header.position)), header)
+        if known.sop_uid != header.sop_uid and folder_of(known) != folder_of(header):
+            return True
+    return False
 
 
 def identity_of(headers: Sequence[SliceHeader], name: str = "series") -> Identity:
@@ -260,10 +277,20 @@ _VALUES = tuple(map(attrgetter, Identity._fields))
 
 
 def agreed_identity(headers: Iterable[SliceHeader]) -> Identity:
-    """What headers agree on; empty where two of them differ. For what was refused, and has no result."""
+    """What headers agree on, whoever's they are: for what was refused, and has no result.
+
+    Args:
+        headers: Any slices.
+
+    Returns:
+        The Patient ID is empty if one of them has another or none; the rest is empty if two of them have different ones.
+    """
     known: list[dict[str, str]] = [{} for _ in _VALUES]
     for header in headers:
         for values, value_of in zip(known, _VALUES, strict=True):
-            if value := value_of(header):
-                values.setdefault(" ".join(value.split()), value)
-    return Identity(*(next(iter(values.values())) if len(values) == 1 else "" for values in known))
+            value = value_of(header)
+            values.setdefault(" ".join(value.split()), value)
+    patients, *others = known
+    for values in others:
+        values.pop("", None)
+    return Identity(*(next(iter(values.values())) if len(values) == 1 else "" for values in (patients, *others)))

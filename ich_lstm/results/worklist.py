@@ -75,11 +75,11 @@ def worklist_frame(
         model_hash: Of the model's weights.
 
     Returns:
-        ``rank`` (from 1), ``study_id``, with ``identify`` accession number, study UID, patient id and study date, ``scan_id``,
-        ``flag`` (1 or 0; empty if not predicted), ``called`` (labels called positive at the operating point), six
-        probabilities, six calibrated ones if there are any, ``operating_point``, ``key_slices`` (from 1), ``series`` (which was read, and why no
-        other), ``flags`` (of the scan's quality), ``status``, ``left_out`` (what was asked for and could not be made),
-        ``seconds``, ``model_hash``.
+        ``rank`` (from 1), ``study_id``, with ``identify`` accession number, study UID, patient id and study date,
+        ``scan_id``, ``flag`` (1 or 0; empty if not predicted), ``called`` (labels called positive at the operating point), six
+        probabilities, six calibrated ones if there are any, ``operating_point``, ``key_slices`` (from 1), ``series`` (which was
+        read, and why no other), ``flags`` (of the scan's quality), ``status``, ``left_out`` (what was asked for and could not be
+        made), ``seconds``, ``model_hash``.
     """
     rows = []
     for rank, each in enumerate(listed, start=1):
