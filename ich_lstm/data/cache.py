@@ -16,6 +16,7 @@ from ich_lstm.errors import CacheError
 from ich_lstm.pixels.preprocess import Preprocessing
 from ich_lstm.reading import SliceHeader
 from ich_lstm.reading.aside import written_aside
+from ich_lstm.reading.examinations import TELLING_FIELDS
 from ich_lstm.scan import Note
 
 FORMAT = 3
@@ -28,8 +29,9 @@ UNREADABLE = (
     *(ArithmeticError, MemoryError, SyntaxError),  # what blosc2 makes of a damaged header
 )
 
-_row_of = attrgetter(*(field.name for field in fields(SliceHeader) if field.name != "source"))
-"""A slice's row of the index, without the place of its file: a source may be moved."""
+_row_of = attrgetter(*(field.name for field in fields(SliceHeader) if field.name not in ("source", *TELLING_FIELDS)))
+"""A slice's row of the index, without the place of its file, for a source may be moved, and without what tells two patients of
+one id apart: that is in the scan's id where it counts."""
 
 blosc2.set_nthreads(1)  # the loader's workers and the preparing processes are the parallel ones
 

@@ -16,15 +16,13 @@ from ich_lstm.data.locate import NOWHERE, KeyRows, LabelPlaces, find_accounted, 
 from ich_lstm.data.prepared import LEDGER_TABLE, PreparedFolder
 from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
 from ich_lstm.privacy import PRIVATE
+from ich_lstm.reading.examinations import ANONYMOUS
 
 UNDIVIDED = "all"
 """The part of all scans where there is no split."""
 
 IDS = ["part", "scan_id", "patient_id", "study_uid", "series_uid"]
 """What a private row says of a scan."""
-
-ANONYMOUS = r"anon[a-z]*|unknown|unnamed|nobody|patient|test|none|null|nan|n/?a|no[\W_]?(?:id|name)|x+|0+|[\W_]*"
-"""Ids that name nobody, in any case. With a number behind them they are pseudonyms, and may be told apart."""
 
 SHARED_STUDIES, SHARED_SHARE, MOST_STUDIES = 5, 0.2, 100
 """One patient may have a dozen head CTs, but not a fifth of all there are, and not a hundred."""

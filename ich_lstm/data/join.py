@@ -10,7 +10,7 @@ import pandas as pd
 
 from ich_lstm.data.corrections import Correction, correct_scans, find_contradictions, unsure_labels
 from ich_lstm.data.labelled import NO_IMAGE, PATIENT, STUDY_DATE, LabelTable, complete_labels, name_lines, stop_at
-from ich_lstm.data.locate import NOWHERE, SEVERAL, KeyRows, LabelPlaces, find_accounted, locate_labels
+from ich_lstm.data.locate import NOWHERE, SEVERAL, SEVERAL_SCANS, KeyRows, LabelPlaces, find_accounted, locate_labels
 from ich_lstm.data.prepared import PreparedFolder
 from ich_lstm.labels import LABELS
 
@@ -111,7 +111,7 @@ def _check_places(table: LabelTable, places: LabelPlaces, folder: PreparedFolder
     lines = table.rows["line"].to_numpy()
     several = places.scan == SEVERAL
     if several.any():
-        stop_at(table.source, lines[several], "several_scans", "rows that fit several scans", "one scan: name it by series_uid")
+        stop_at(table.source, lines[several], *SEVERAL_SCANS)
     left_out = find_accounted(table, places, folder)
     unmatched = (places.scan == NOWHERE) & ~left_out
     if unmatched.any() and (not allow_missing or unmatched.all()):

@@ -29,8 +29,8 @@ def left_out_table(
     Returns:
         The columns ``name``, and ``study_uid``: empty, or the study whose scan is made of another series.
     """
-    studies = {study.study_uid: study for study, _ in chosen}
-    made = {study.study_uid for (study, _), result in zip(chosen, results, strict=True) if result.key is not None}
+    studies = {study.identifier: study for study, _ in chosen}
+    made = {study.identifier for (study, _), result in zip(chosen, results, strict=True) if result.key is not None}
     taken = {id(choice.series) for _, choice in chosen}
     names = _names_of_files(ledger, root)
     for (_, choice), result in zip(chosen, results, strict=True):

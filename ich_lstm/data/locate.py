@@ -11,6 +11,16 @@ from ich_lstm.data.prepared import SLICE_MARK, PreparedFolder, folders_of
 NOWHERE, SEVERAL = -1, -2
 """In place of a place."""
 
+SEVERAL_SCANS = (
+    "several_scans",
+    "rows that fit several scans, or images of several patients",
+    "one scan of one patient: name it by series_uid; where patients share that too, by file",
+)
+"""Code, finding and expectation where a row of a table names more than one scan."""
+
+SHARED = "shared"
+"""Column of the key: kinds of names that another patient's images have too."""
+
 STUDY_KEYS = tuple(key for key in SCAN_KEYS if key != "series_uid")
 """Names of a study as a whole, of which one series is read."""
 
@@ -20,7 +30,8 @@ class LabelPlaces(NamedTuple):
 
     Args:
         slice: The slice that each row speaks of; `NOWHERE` for rows on whole scans.
-        scan: The scan, or the slice's scan: `NOWHERE` where there is none, `SEVERAL` where the row fits more than one.
+        scan: The scan, or the slice's scan: `NOWHERE` where there is none, `SEVERAL` where the row fits more than one, or
+            images of more than one patient.
         name: What each row names, as the images' root has it.
     """
 
@@ -107,7 +118,7 @@ class KeyRows:
         if kind in SCAN_KEYS:
             return np.full(len(names), NOWHERE), self._find_scans(kind, names)
         own = self.rows[kind]
-        at_slice = _look_up(own, np.arange(len(own)), names)
+        at_slice = _look_up(own, self._places(kind, np.arange(len(own)), slice(None)), names)
         at_scan = np.where(at_slice >= 0, self.scan[at_slice], at_slice)
         if (at_slice == NOWHERE).any():
             is_part = own.str.contains(SLICE_MARK, regex=False).to_numpy(bool)
@@ -118,7 +129,8 @@ class KeyRows:
     def _find_scans(self, kind: str, names: pd.Series) -> np.ndarray:
         """The scan that each name speaks of."""
         if kind not in ("folder", "folder_name"):
-            return _look_up(pd.Series(self.column(kind), dtype=object), np.arange(len(self.first)), names)
+            own = pd.Series(self.column(kind), dtype=object)
+            return _look_up(own, self._places(kind, np.arange(len(own)), self.first), names)
         places = pd.DataFrame({"folder": self.rows["file"].str.rpartition("/")[0].to_numpy(), "scan": self.scan})
         places = places.drop_duplicates()
         above = {folder: folders_of(f"{folder}/") for folder in places["folder"].unique()}
@@ -126,6 +138,16 @@ class KeyRows:
             above = {folder: folder.split("/") for folder in above}
         places = places.assign(folder=places["folder"].map(above)).explode("folder")
         return _look_up(places["folder"], places["scan"].to_numpy(int), names)
+
+    def _places(self, kind: str, places: np.ndarray, rows: slice | np.ndarray) -> np.ndarray:
+        """The same places; `SEVERAL` for rows of the key whose name of this kind another patient's images have too.
+
+        Those images need not be in the key: a study that was refused has a report as well.
+        """
+        if SHARED not in self.rows or not self.rows[SHARED].any():
+            return places
+        is_shared = self.rows[SHARED].str.split().map(lambda kinds: kind in kinds).to_numpy(bool)
+        return np.where(is_shared[rows], SEVERAL, places)
 
 
 def _look_up(names_there: pd.Series, places: np.ndarray, names: pd.Series) -> np.ndarray:

@@ -33,6 +33,7 @@ from ich_lstm.reading.aside import SUFFIX, remove_asides, written_aside
 from ich_lstm.reading.claimed import claimed
 from ich_lstm.reading.index import no_ct
 from ich_lstm.reading.nifti import find_nifti, nifti_identifier, nifti_series
+from ich_lstm.reading.shared_names import find_shared_names, shared_kinds
 
 logger = logging.getLogger(__name__)
 
@@ -121,11 +122,16 @@ def prepare(
         )
         ledger = index.ledger
         chooser = SeriesChooser(labels, choices, root, ledger)
-        chosen = [(study, choice) for study in _studies(index, root) for choice in chooser.choose(study)]
+        studies = list(_studies(index, root))
+        shared = find_shared_names(studies)
+        chosen = [(study, choice) for study in studies for choice in chooser.choose(study)]
         chooser.check_choices()
         if labels is not None and not chosen:
             stop_at(labels.source, labels.rows["line"], *NO_IMAGE)
-        jobs = [ScanJob(choice.series, len(study.series), root, out, key, preprocessing) for study, choice in chosen]
+        jobs = [
+            ScanJob(each, len(study.series), root, out, key, preprocessing, shared_kinds(shared, study, each))
+            for study, (each, *_) in chosen
+        ]
         results = _run(jobs, workers, executor, ledger, lambda done: tell("preparing scans", done, len(jobs)))
         ledger.write_csv(private / LEDGER_TABLE)
         scans = sum(result.key is not None for result in results)

@@ -45,6 +45,7 @@ class ScanJob(NamedTuple):
         out: The folder to prepare.
         key: The project's key.
         preprocessing: How the scan is prepared.
+        shared: Kinds of its names that another patient's images have too, as of `shared_kinds`.
     """
 
     series: Series
@@ -53,6 +54,7 @@ class ScanJob(NamedTuple):
     out: Path
     key: ProjectKey
     preprocessing: Preprocessing
+    shared: str = ""
 
 
 class ScanDone(NamedTuple):
@@ -177,12 +179,12 @@ def _done(
     dropped = {row.path for row in ledger}
     by_uid = {header.sop_uid: header for header in headers if str(header.source) not in dropped}
     scan_id = job.key.hash_id(job.series.identifier)
-    key = key_rows(job.key, scan_id, [by_uid[uid] for uid in record.sop_uids], job.root)
+    key = key_rows(job.key, scan_id, [by_uid[uid] for uid in record.sop_uids], job.root, shared=job.shared)
     ids: dict[str, Any] = {
         "scan_id": scan_id,
         "cache": path.name,
-        "patient_id": headers[0].patient_id,
-        "study_uid": headers[0].study_uid,
+        "patient_id": key["patient_id"].iloc[0],
+        "study_uid": key["study_uid"].iloc[0],
     }
     ids |= {"series_uid": job.series.series_uid, "series_in_study": job.series_in_study}
     return ScanDone(state, ledger, key.assign(hu_hash=record.hu_hashes, cache=path.name), ids | record.facts)

@@ -17,6 +17,7 @@ from ich_lstm.privacy import PRIVATE, ProjectKey
 from ich_lstm.reading import FileRef, SliceHeader
 from ich_lstm.reading.archives import NESTED, has_suffix
 from ich_lstm.reading.aside import written_aside
+from ich_lstm.reading.examinations import identity_of
 from ich_lstm.reading.ledger import printable
 
 MANIFEST = "manifest.json"
@@ -36,6 +37,7 @@ KEY_COLUMNS = (
     "series_uid",
     "sop_uid",
     "file",
+    "shared",
 )
 """Of the key tables, here and in predictions."""
 
@@ -212,7 +214,7 @@ def folders_of(name: str) -> list[str]:
     return ["/".join(parts[: depth + 1]) for depth in range(len(parts))]
 
 
-def key_rows(key: ProjectKey, scan_id: str, headers: Sequence[SliceHeader], root: Path) -> pd.DataFrame:
+def key_rows(key: ProjectKey, scan_id: str, headers: Sequence[SliceHeader], root: Path, *, shared: str = "") -> pd.DataFrame:
     """The key to the ids of one scan, a row per slice, inferior to superior. Private.
 
     Args:
@@ -220,20 +222,25 @@ def key_rows(key: ProjectKey, scan_id: str, headers: Sequence[SliceHeader], root
         scan_id: The scan's id.
         headers: The scan's slices in order.
         root: What the files are named relative to.
+        shared: Kinds of names that another patient's images have too, as of `shared_kinds`: labels must not use them.
+
+    Raises:
+        SeriesError: If the slices are not those of one examination of one patient.
     """
-    first = headers[0]
+    identity = identity_of(headers)
     return pd.DataFrame(
         {
             "scan_id": scan_id,
             "slice": np.arange(1, len(headers) + 1),
             "slice_id": [key.hash_id(header.sop_uid) for header in headers],
-            "patient_id": first.patient_id,
-            "study_uid": first.study_uid,
-            "accession_number": first.accession_number,
-            "study_date": first.study_date,
-            "series_uid": first.series_uid,
+            "patient_id": identity.patient_id,
+            "study_uid": identity.study_uid,
+            "accession_number": identity.accession_number,
+            "study_date": identity.study_date,
+            "series_uid": headers[0].series_uid,
             "sop_uid": [header.sop_uid for header in headers],
             "file": [slice_name(header, root) for header in headers],
+            "shared": shared,
         }
     )
 

@@ -576,7 +576,7 @@ class ScanClassifier(LightningModule):
         prediction = ScanPrediction(
             slice_probabilities=probabilities_of(logits.slice_logits).cpu().numpy(),
             scan_probabilities=probabilities_of(logits.scan_logits)[0].cpu().numpy(),
-            scan_id=project_key.hash_id(scan.series_uid),
+            scan_id=project_key.hash_id(scan.identifier),
             slice_ids=tuple(project_key.hash_id(uid) for uid in scan.sop_uids),
             patient_id=project_key.hash_id(scan.patient_id) if scan.patient_id else "",
             positions_mm=scan.positions_mm,

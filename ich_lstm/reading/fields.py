@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Mapping
+from hashlib import blake2b
 from typing import Any
 
 from ich_lstm.reading.age import age_in_years
@@ -25,6 +26,14 @@ def _date(value: bytes, little: bool) -> str:
     """VR DA, or the older form with points (PS3.5, 6.2); what is no date is left out."""
     parts = re.fullmatch(r"(\d{4})(\.?)(\d{2})\2(\d{2})", _text(value, little))
     return f"{parts[1]}-{parts[3]}-{parts[4]}" if parts else ""
+
+
+def _name_digest(value: bytes, little: bool) -> str:
+    """VR PN: a digest of the first component group that has text, without the blanks and carets that pad it (PS3.5, 6.2.1)."""
+    for group in _text(value, little).split("="):
+        if parts := group.replace("^", " ").split():
+            return blake2b(" ".join(parts).casefold().encode(), digest_size=8).hexdigest()
+    return ""
 
 
 def _words(value: bytes, little: bool) -> tuple[str, ...]:
@@ -66,6 +75,10 @@ FIELDS: tuple[tuple[str, int, Callable[[bytes, bool], Any]], ...] = (
     ("series_uid", 0x0020000E, _text),
     ("study_uid", 0x0020000D, _text),
     ("patient_id", 0x00100020, _text),
+    ("issuer", 0x00100021, _text),
+    ("name_digest", 0x00100010, _name_digest),
+    ("birth_date", 0x00100030, _date),
+    ("sex", 0x00100040, _upper),
     ("accession_number", 0x00080050, _text),
     ("study_date", 0x00080020, _date),
     ("modality", 0x00080060, _upper),

@@ -30,6 +30,11 @@ class SliceHeader:
         series_uid: Series Instance UID (0020,000E).
         study_uid: Study Instance UID (0020,000D).
         patient_id: Patient ID (0010,0020).
+        issuer: Issuer of Patient ID (0010,0021).
+        name_digest: 16 hexadecimal digits that stand for Patient's Name (0010,0010) however it is padded or in which case; the
+            name itself is not kept.
+        birth_date: Patient's Birth Date (0010,0030) as ``YYYY-MM-DD``.
+        sex: Patient's Sex (0010,0040), upper case.
         accession_number: Accession Number (0008,0050), which report lists name a study by.
         study_date: Study Date (0008,0020) as ``YYYY-MM-DD``.
         modality: Modality (0008,0060).
@@ -81,6 +86,10 @@ class SliceHeader:
     series_uid: str = ""
     study_uid: str = ""
     patient_id: str = ""
+    issuer: str = ""
+    name_digest: str = ""
+    birth_date: str = ""
+    sex: str = ""
     accession_number: str = ""
     study_date: str = ""
     modality: str = ""

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ich_lstm.errors import SeriesError
+from ich_lstm.errors import FileError, SeriesError
 from ich_lstm.reading import words
 from ich_lstm.reading.account import Account
+from ich_lstm.reading.dicom import read_stored
 from ich_lstm.reading.geometry import AXIAL, MAX_TILT_DEGREES, Display, display_of, is_orientation, tilt_degrees
 from ich_lstm.reading.header import SliceHeader
 from ich_lstm.reading.strays import find_strays
@@ -69,29 +70,54 @@ def without_strays(headers: Sequence[SliceHeader], account: Account) -> list[Sli
 
 
 def without_doubles(name: str, headers: Sequence[SliceHeader], account: Account) -> list[SliceHeader]:
-    """Keep one file of those that share a SOP Instance UID.
+    """Keep one file of those that share a SOP Instance UID: the same slice of the same patient, with the same pixels.
+
+    Args:
+        name: What messages call the series.
+        headers: Slices of one patient.
+        account: Takes the files that are left out; of two the one that cannot be read.
 
     Raises:
-        SeriesError: ``conflicting_uids`` if they are different slices.
+        SeriesError: ``conflicting_uids`` if they are different slices, or their pixels differ.
     """
-    first: dict[str, SliceHeader] = {}
-    kept = []
+    kept: dict[object, SliceHeader] = {}
     for header in headers:
-        known = first.setdefault(header.sop_uid, header) if header.sop_uid else header
+        key = header.sop_uid or header.source  # slices without a UID are not compared
+        known = kept.setdefault(key, header)
         if known is header:
-            kept.append(header)
-        elif (known.position, known.instance_number) != (header.position, header.instance_number):
-            raise SeriesError(
-                "conflicting_uids",
-                where=name,
-                got="different slices under one SOP Instance UID",
-                expected="one identifier per slice",
-                todo="Export the series again.",
-            )
+            continue
+        if (known.position, known.instance_number) != (header.position, header.instance_number):
+            raise _conflicting_uids(name, "different slices under one SOP Instance UID")
+        pixels, errors = zip(*map(_read_pixels, (known, header)), strict=True)
+        if errors[0] is None and errors[1] is None:
+            if _scale_of(known) != _scale_of(header) or not np.array_equal(*pixels):
+                raise _conflicting_uids(name, "files under one SOP Instance UID whose pixels differ")
+            account.drop(header, "duplicate_file", "the same SOP Instance UID and pixels as another file of the series")
+        elif errors[1] is not None:
+            account.drop(header, errors[1].code, errors[1].detail)
         else:
-            account.drop(header, "duplicate_file", "the same SOP Instance UID as another file of the series")
-            account.repair("duplicate_file", "files that came twice were read once")
-    return kept
+            account.drop(known, errors[0].code, errors[0].detail)
+            kept[key] = header
+        account.repair("duplicate_file", "files that came twice were read once")
+    return list(kept.values())
+
+
+def _read_pixels(header: SliceHeader) -> tuple[np.ndarray, None] | tuple[None, FileError]:
+    """What is stored in a file, or why it cannot be read."""
+    try:
+        return read_stored(header)[0], None
+    except FileError as error:
+        return None, error
+
+
+def _scale_of(header: SliceHeader) -> tuple[float | None, float | None]:
+    return header.slope, header.intercept
+
+
+def _conflicting_uids(name: str, got: str) -> SeriesError:
+    return SeriesError(
+        "conflicting_uids", where=name, got=got, expected="one identifier per slice", todo="Export the series again."
+    )
 
 
 def parallel_slices(name: str, headers: Sequence[SliceHeader], account: Account) -> tuple[list[SliceHeader], Display]:

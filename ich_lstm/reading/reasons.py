@@ -72,6 +72,8 @@ REASONS: dict[str, Reason] = {
     "no_position": Reason("refused", "no position"),
     "equal_positions": Reason("refused", "all positions equal"),
     "conflicting_uids": Reason("refused", "different slices under one UID"),
+    "mixed_patients": Reason("refused", "slices of several patients"),
+    "mixed_examinations": Reason("refused", "slices of several examinations"),
     "no_head": Reason("refused", "no head in the images"),
     "no_usable_slice": Reason("refused", "no usable slice"),
     # a series that is not the one to read

@@ -8,6 +8,7 @@ import numpy as np
 
 from ich_lstm.reading import words
 from ich_lstm.reading.contrast import contrast_by_header
+from ich_lstm.reading.examinations import find_mixture
 from ich_lstm.reading.geometry import (
     AXIAL,
     MAX_TILT_DEGREES,
@@ -69,6 +70,16 @@ def facts_of(series: Series) -> Facts:
 
 
 # The rules, in the order in which they are asked; the first that has something to say decides.
+def _mixed_patients(facts: Facts) -> str:
+    code, reason = find_mixture(facts.headers)
+    return reason if code == "mixed_patients" else ""
+
+
+def _mixed_examinations(facts: Facts) -> str:
+    code, reason = find_mixture(facts.headers)
+    return reason if code == "mixed_examinations" else ""
+
+
 def _localizer(facts: Facts) -> str:
     return "a localizer" if words.names_localizer(facts.text) else ""
 
@@ -123,6 +134,8 @@ RULES: tuple[tuple[str, Callable[[Facts], str]], ...] = (
     ("color", _color),
     ("not_axial", _not_axial),
     ("few_slices", _few_slices),
+    ("mixed_patients", _mixed_patients),
+    ("mixed_examinations", _mixed_examinations),
     ("derived_map", _derived_map),
     ("not_head", _not_head),
     ("bone_kernel", _bone_kernel),

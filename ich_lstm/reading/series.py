@@ -12,6 +12,7 @@ from ich_lstm.reading.account import Account
 from ich_lstm.reading.charset import UNDECODED
 from ich_lstm.reading.contrast import contrast_by_header
 from ich_lstm.reading.dicom import SliceHeader, assume_rescale, has_rescale, read_hu
+from ich_lstm.reading.examinations import identity_of
 from ich_lstm.reading.geometry import MAX_TILT_DEGREES, Display, origins_in_plane, tilt_degrees
 from ich_lstm.reading.head import (
     BRAIN_SHARE,
@@ -62,7 +63,7 @@ class Series:
     Args:
         series_uid: Series Instance UID (0020,000E).
         headers: At least one.
-        part: What tells it apart from another series under the same UID: its kernel. Usually empty.
+        part: What tells it apart from another series under the same UID: its kernel, its patient. Private; usually empty.
     """
 
     series_uid: str
@@ -132,6 +133,8 @@ def _load(series: Series, training: bool, slab_mm: float | None, allow_other_par
     headers = sorted(series.headers, key=lambda header: (str(header.source), header.frame))
     headers = without_scouts(headers, account)
     headers = without_strays(headers, account)
+    check_count(name, headers)
+    identity = identity_of(headers, name)
     headers = without_doubles(name, headers, account)
     headers, display = parallel_slices(name, headers, account)
     check_same_grid(name, headers)
@@ -151,8 +154,9 @@ def _load(series: Series, training: bool, slab_mm: float | None, allow_other_par
         tilt_degrees=tilt_degrees(display.normal),
         sop_uids=tuple(header.sop_uid for header in headers),
         series_uid=series.series_uid,
-        study_uid=headers[0].study_uid,
-        patient_id=headers[0].patient_id,
+        part=series.part,
+        study_uid=identity.study_uid,
+        patient_id=identity.patient_id,
         description=headers[0].series_description,
         repairs=account.repairs(),
     )

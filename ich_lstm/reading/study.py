@@ -1,13 +1,23 @@
 """Which series of a study is the plain axial brain one, and why the others are not."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from ich_lstm.errors import FileError, StudyError
+from ich_lstm.reading.examinations import (
+    TOLD_BY,
+    Origin,
+    agreed_identity,
+    folder_of,
+    origin_of,
+    part_examinations,
+    part_patients,
+)
 from ich_lstm.reading.header import SliceHeader, read_frames
 from ich_lstm.reading.ledger import Ledger
 from ich_lstm.reading.ordering import SAME_POSITION_MM
@@ -29,13 +39,22 @@ class Study:
 
     Args:
         study_uid: Study Instance UID (0020,000D).
-        patient_id: Patient ID (0010,0020).
+        patient_id: Patient ID (0010,0020); empty where its images do not agree on one.
         series: At least one.
+        part: What tells it apart from another study under the same UID: patient, examination, folder. Private; usually empty.
+        origins: What its images say of their patient and examination; empty where nothing is known, as of a NIfTI file.
     """
 
     study_uid: str
     patient_id: str
     series: tuple[Series, ...]
+    part: str = ""
+    origins: frozenset[Origin] = frozenset()
+
+    @property
+    def identifier(self) -> str:
+        """What no other study of the source has: the UID, and the part if the UID stands for several."""
+        return f"{self.study_uid}|{self.part}" if self.part else self.study_uid
 
 
 class Candidate(NamedTuple):
@@ -169,30 +188,114 @@ def _list(candidates: Sequence[Candidate]) -> str:
 
 
 def group_studies(table: Rows) -> list[Study]:
-    """Rows of headers as studies, ordered by UID, each with its series ordered by UID."""
+    """Rows of headers as studies, ordered by UID, each with its series ordered by UID.
+
+    A study is what shares a Study Instance UID, a patient and an examination (:mod:`ich_lstm.reading.examinations`); one Series
+    Instance UID in the files of two patients is two series. Where it is not clear whose the images of a series are, the series
+    stays whole, as a study of its own, and is refused.
+    """
     study_codes, study_uids = table.codes("study_uid")
     series_codes, series_uids = table.codes("series_uid")
     kernel_codes, _ = table.codes("kernel")
     multi_frame = table.column("frames").to_numpy() > 1
     order = np.lexsort((series_codes, study_codes))
     starts = np.flatnonzero(np.diff(study_codes[order]) | np.diff(series_codes[order])) + 1
-    studies: dict[str, list[Series]] = {}
-    first_rows: dict[str, int] = {}
-    for rows in np.split(order, starts) if len(order) else []:
+    groups = np.split(order, starts) if len(order) else []
+    is_mixed = np.logical_or.reduceat(_differs_from_last(table, order, starts), [0, *starts]) if groups else np.zeros(0, bool)
+    found: dict[str, list[_Part]] = {}
+    for rows, mixed, first in zip(groups, is_mixed, HeaderRows(table, order[[0, *starts]] if groups else order), strict=True):
         study_uid, series_uid = study_uids[study_codes[rows[0]]].as_py(), series_uids[series_codes[rows[0]]].as_py()
-        # A copy: a view would keep the order of the whole table alive.
-        series = Series(series_uid, HeaderRows(table, np.sort(rows).astype(np.uint32)))
-        if multi_frame[rows].any():
-            series = with_frames(series)
-        one_kernel = bool((kernel_codes[rows] == kernel_codes[rows[0]]).all())
-        studies.setdefault(study_uid, []).extend([series] if one_kernel else split_by_kernel(series))
-        first_rows[study_uid] = min(first_rows.get(study_uid, len(table)), int(rows.min()))
-    ordered = sorted(studies)
-    patients = table.take(np.array([first_rows[uid] for uid in ordered], np.int64))["patient_id"].to_pylist()
-    return [
-        Study(uid, patient, tuple(sorted(studies[uid], key=lambda series: series.series_uid)))
-        for uid, patient in zip(ordered, patients, strict=True)
-    ]
+        for mine, origins in _by_patient(table, rows) if mixed or not study_uid else [(rows, frozenset({origin_of(first)}))]:
+            # A copy: a view would keep the order of the whole table alive.
+            series = Series(series_uid, HeaderRows(table, np.sort(mine).astype(np.uint32)))
+            if multi_frame[mine].any():
+                series = with_frames(series)
+            patient = first.patient_id if len(origins) == 1 and not mixed else agreed_identity(series.headers).patient_id
+            one_kernel = bool((kernel_codes[mine] == kernel_codes[mine[0]]).all())
+            parts = [series] if one_kernel else split_by_kernel(series)
+            found.setdefault(study_uid, []).extend(_Part(origins, patient, part) for part in parts)
+    return tell_apart([study for uid in sorted(found) for study in _by_examination(uid, found[uid])])
+
+
+class _Part(NamedTuple):
+    """A series of one patient, or one that cannot be parted.
+
+    Args:
+        origins: What its images say of their patient and examination.
+        patient_id: On which they agree, or empty.
+        series: The series.
+    """
+
+    origins: frozenset[Origin]
+    patient_id: str
+    series: Series
+
+
+def _differs_from_last(table: Rows, order: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Whether a row tells of another patient or examination than the row before it in its series, bool ``(n,)`` in this order."""
+    differs = np.zeros(len(order), bool)
+    for name in TOLD_BY:
+        codes, values = table.codes(name)
+        if len(values) > 1:
+            differs[1:] |= np.diff(codes[order]) != 0
+    differs[starts] = False
+    return differs
+
+
+def _by_patient(table: Rows, rows: np.ndarray) -> list[tuple[np.ndarray, frozenset[Origin]]]:
+    """The rows of one Series Instance UID, parted by patient if that is safe, and what they say of patient and examination."""
+    origins = list(map(origin_of, HeaderRows(table, rows)))
+    parts = part_patients(origins)
+    if parts is None:
+        return [(rows, frozenset(origins))]
+    return [(rows[[origin in part for origin in origins]], frozenset(part)) for part in parts]
+
+
+def _by_examination(study_uid: str, parts: list[_Part]) -> list[Study]:
+    """The studies that share a Study Instance UID."""
+    number_of = part_examinations(part.origins for part in parts)
+    studies: dict[int, list[_Part]] = {}
+    for part in parts:
+        studies.setdefault(number_of[part.origins], []).append(part)
+    made = []
+    for _, mine in sorted(studies.items()):
+        (patient, *others) = sorted({part.patient_id for part in mine})
+        series = sorted((part.series for part in mine), key=lambda series: series.series_uid)
+        origins = frozenset().union(*(part.origins for part in mine))
+        made.append(Study(study_uid, "" if others else patient, tuple(series), origins=origins))
+    return made
+
+
+def tell_apart(studies: Sequence[Study]) -> list[Study]:
+    """The same studies; those that share a Study or Series Instance UID with another get a part, so that ids are unique.
+
+    Args:
+        studies: Of one source, or of several.
+    """
+    known_studies = Counter(study.identifier for study in studies)
+    known_series = Counter(series.identifier for study in studies for series in study.series)
+    if max(known_studies.values(), default=1) == max(known_series.values(), default=1) == 1:
+        return list(studies)
+    shared_studies = {identifier for identifier, count in known_studies.items() if count > 1}
+    shared_series = {identifier for identifier, count in known_series.items() if count > 1}
+    return [with_part(study, shared_studies | shared_series) for study in studies]
+
+
+def with_part(study: Study, shared: Collection[str]) -> Study:
+    """The same study; what of it has a shared identifier gets a part, by which no other study has its identifiers.
+
+    Args:
+        study: The study.
+        shared: Identifiers of studies and series that others have too.
+    """
+    is_shared = study.identifier in shared
+    if not is_shared and not any(series.identifier in shared for series in study.series):
+        return study
+    header = study.series[0].headers[0]
+    # The folder tells apart what nothing else does: two exports of studies that name nobody.
+    part = "\x1f".join([study.study_uid, *origin_of(header), folder_of(header)])
+    series = (replace(each, part=f"{each.part}|{part}") if each.identifier in shared else each for each in study.series)
+    return replace(study, series=tuple(series), part=f"{study.part}|{part}" if is_shared else study.part)
 
 
 def with_frames(series: Series) -> Series:

@@ -12,7 +12,8 @@ import numpy as np
 
 from ich_lstm.errors import ConfigError, SeriesError
 from ich_lstm.labels import LABELS
-from ich_lstm.reading import Series, SliceHeader, read_identity, short_uid
+from ich_lstm.reading import Series, SliceHeader, read_header, read_identity, short_uid
+from ich_lstm.reading.examinations import identity_of, origin_of
 from ich_lstm.reading.frames import FRAME_MARK
 from ich_lstm.reading.identity import DEIDENTIFICATION, LOSSY, PATIENT, PATIENT_STUDY, STUDY
 from ich_lstm.results import dicom_codes as codes
@@ -98,7 +99,8 @@ def write_dicom(prediction: ScanPrediction, scan: Scan, series: Series | None, f
 
     Raises:
         ConfigError: ``extra_missing``.
-        SeriesError: If the source cannot be referred to: ``no_dicom_identity``, ``no_uid``, ``several_studies``.
+        SeriesError: If the source cannot be referred to: ``no_dicom_identity``, ``no_uid``, ``several_studies``; or if it is
+            not of one examination of one patient: ``mixed_patients``, ``mixed_examinations``.
         FileError: If the source cannot be read any more, or its identity is not allowed by DICOM.
 
     Example:
@@ -148,9 +150,12 @@ def _describe_source(prediction: ScanPrediction, scan: Scan, series: Series | No
     used = [headers[uid] for uid in scan.file_sop_uids]
     name = f"series {short_uid(series.series_uid)}"
     _check_uids(name, used)
+    filed_under = identity_of(used, name)
+    _check_unchanged(name, used[0])
     identity = read_identity(used[0])
     date, time = _content_date(identity)
-    seed = "\n".join([*sorted(scan.file_sop_uids), prediction.model_hash, library_version()])
+    # With patient and study: an anonymizer may give the images of two patients the same UIDs.
+    seed = "\n".join([*filed_under, *sorted(scan.file_sop_uids), prediction.model_hash, library_version()])
     images = tuple(tuple(_refer(headers[uid]) for uid in uids) for uids in scan.slice_uids)
     return _Source(identity, series.series_uid, images, date, time, seed)
 
@@ -171,6 +176,19 @@ def _check_uids(name: str, headers: Sequence[SliceHeader]) -> None:
             )
     if len({header.study_uid for header in headers}) > 1:
         raise SeriesError("several_studies", where=name, got="slices of several studies", expected="one Study Instance UID")
+
+
+def _check_unchanged(name: str, header: SliceHeader) -> None:
+    """See that the file from which patient and study are copied is the one whose pixels were read."""
+    now = read_header(header.source)
+    if (origin_of(now), now.study_uid) != (origin_of(header), header.study_uid):
+        raise SeriesError(
+            "mixed_patients",
+            where=name,
+            got="another patient or study in the file than when its pixels were read",
+            expected="the patient and the study of the pixels",
+            todo="Predict the study again, from files that nobody changes meanwhile.",
+        )
 
 
 def _content_date(identity: "Dataset") -> tuple[str, str]:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from ich_lstm.data.cq500 import FINDING_OF_LABEL, folder_name, is_reads, read_reads
 from ich_lstm.data.labelled import SCAN_KEYS, LabelTable, parse_labels, read_cells, stop_at
-from ich_lstm.data.locate import NOWHERE, SEVERAL, locate_labels
+from ich_lstm.data.locate import NOWHERE, SEVERAL, SEVERAL_SCANS, locate_labels
 from ich_lstm.errors import TableError
 from ich_lstm.labels import LABELS
 
@@ -97,9 +97,7 @@ def place_marks(marks: pd.DataFrame, path: Path | str, key: pd.DataFrame | None 
         places = locate_labels(LabelTable(marks, path), key).scan
         several = places == SEVERAL
         if several.any():
-            stop_at(
-                path, marks["line"][several], "several_scans", "rows that fit several scans", "one scan: name it by series_uid"
-            )
+            stop_at(path, marks["line"][several], *SEVERAL_SCANS)
         scans = key.drop_duplicates("cache")[SCAN_ID].to_numpy(object)
         ids = np.where(places == NOWHERE, "", scans[places])
     placed = marks.assign(scan_id=ids)[[SCAN_ID, "name", READER, *LABELS, "line"]]

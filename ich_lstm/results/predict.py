@@ -3,10 +3,11 @@
 import json
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from importlib.metadata import version
+from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ from ich_lstm.privacy import PRIVATE, ProjectKey, private_folder
 from ich_lstm.reading import Index, index_source, is_nifti
 from ich_lstm.reading.aside import remove_asides, written_aside
 from ich_lstm.reading.ledger import ACTIONS, Ledger
+from ich_lstm.reading.shared_names import find_shared_names
+from ich_lstm.reading.study import tell_apart, with_part
 from ich_lstm.results.archive_ledger import write_merged
 from ich_lstm.results.names import (
     ARRIVALS,
@@ -113,7 +116,7 @@ class ArchiveRun:
         out: Folder to make or to add to; if it holds predictions, they must be of the same model with the same key and options.
         key: The project's key.
         options: What is read and written; None: the defaults.
-        identify: Name accession number, study UID and patient id in the worklist, which is private then.
+        identify: Name accession number, study UID, patient id and study date in the worklist, which is private then.
         estimate_share: When all is predicted, estimate the share of positive scans without labels, and move the calibrated
             probabilities in the tables to it (not those on the pages); the manifest tells it, and what it assumes.
         submission: RSNA's sample submission, to answer it when all is predicted.
@@ -151,6 +154,7 @@ class ArchiveRun:
         self._arrivals = Arrivals(out / PRIVATE / ARRIVALS)
         self._again: set[str] = set()
         self._arrive()
+        self._taken = self._scans_of_others()
 
     def __len__(self) -> int:
         """Number of studies, and of paths from which none could be read."""
@@ -162,15 +166,15 @@ class ArchiveRun:
         Args:
             number: Of the study, from 0.
         """
-        job, identifier = self.archive.jobs[number], self._identifier(number)
+        job, identifier = self._with_own_ids(number), self._identifier(number)
         files = job.files()
-        record = self._records.read(identifier, files, self.out)
+        record = self._records.read(identifier, files, self.out, job.digest)
         # What was refused is tried again: a codec that was missing may be there by now.
         if record is not None and record.is_predicted:
             return Progressed(record, False)
         former = self._records.remembered(identifier)
         record = predict_study(self.classifier, job, self.out, self.options, self.key)
-        self._records.write(identifier, files, record)
+        self._records.write(identifier, files, record, job.digest)
         if former is not None:  # its pages, where they have other names than the new ones
             self._remove_files(set(former.files) - set(record.files))
         return Progressed(record, True)
@@ -241,12 +245,33 @@ class ArchiveRun:
                     there = [file for file in record.files if (self.out / file).is_file()]
                     yield identifier, None, replace(record, files=there)
                 continue
-            job = self.archive.jobs[number]
-            done = self._records.read(identifier, job.files(), self.out) or self.predict(number).record
+            job = self._with_own_ids(number)
+            done = self._records.read(identifier, job.files(), self.out, job.digest) or self.predict(number).record
             yield identifier, job, done
 
     def _identifier(self, number: int) -> str:
         return self.key.hash_id(self.archive.jobs[number].identifier)
+
+    def _with_own_ids(self, number: int) -> Job:
+        """The study under ids that no other study of the folder has: that of an earlier night may be another person's."""
+        job = self.archive.jobs[number]
+        if job.study is None or job.error is not None or not self._taken:
+            return job
+        named = [job.study.identifier, *(series.identifier for series in job.study.series)]
+        mine = self._identifier(number)
+        shared = {name for name in named if self._taken.get(self.key.hash_id(name), mine) != mine}
+        return replace(job, study=with_part(job.study, shared)) if shared else job
+
+    def _scans_of_others(self) -> dict[str, str]:
+        """Scan ids of studies that this command does not read, with the identifiers of the studies."""
+        ours = {self._identifier(number) for number in range(len(self))}
+        taken: dict[str, str] = {}
+        for identifier in self._arrivals.studies:
+            record = None if identifier in ours else self._records.remembered(identifier)
+            if record is not None:
+                scans = pd.read_csv(StringIO(record.tables[SCANS]), usecols=["scan_id"], dtype=str)
+                taken |= dict.fromkeys(scans["scan_id"], identifier)
+        return taken
 
     def _remove_files(self, files: Iterable[str]) -> None:
         for file in files:
@@ -387,26 +412,38 @@ def find_studies(paths: Sequence[Path], *, out: Path, progress: Progress | None 
     tell = progress or (lambda what, done, total: None)
     jobs: list[Job] = []
     ledgers: dict[Path, Ledger] = {}
-    seen: dict[str, Job] = {}
     for path in paths:
         if is_nifti(path):
-            found = [Job(path)]
-        else:
-            try:
-                index: Index = index_source(path, progress=lambda done: tell("reading headers", done, None), leave_out=out)
-            except IchLstmError as error:
-                jobs.append(Job(path, error=error))
-                continue
-            ledgers[path] = index.ledger
-            found = [Job(path, study) for study in index.studies()]
-        for job in found:
-            first = seen.setdefault(job.identifier, job)
-            if first is job:
-                jobs.append(job)
-                continue
-            copy = job.as_copy_of(first)
-            jobs.append(copy)
+            jobs.append(Job(path))
+            continue
+        try:
+            index: Index = index_source(path, progress=lambda done: tell("reading headers", done, None), leave_out=out)
+        except IchLstmError as error:
+            jobs.append(Job(path, error=error))
+            continue
+        ledgers[path] = index.ledger
+        jobs += [Job(path, study) for study in index.studies()]
+    return Archive(_told_apart(jobs, ledgers), ledgers)
+
+
+def _told_apart(jobs: list[Job], ledgers: Mapping[Path, Ledger]) -> list[Job]:
+    """The same; what an earlier path holds too marked as its copy, and with ids that are unique over all paths."""
+    seen: dict[str, Job] = {}
+    places = []
+    for place, job in enumerate(jobs):
+        if job.error is not None:
+            continue
+        first = seen.setdefault(job.identifier, job)
+        if first is not job:
+            copy = jobs[place] = job.as_copy_of(first)
             if copy.error is not None and job.study is not None and copy.error.code != REPEATED:
                 for series in job.study.series:
-                    ledgers[path].mark(series.headers, copy.error.code, copy.error.detail)
-    return Archive(jobs, ledgers)
+                    ledgers[job.root].mark(series.headers, copy.error.code, copy.error.detail)
+        elif job.study is not None:
+            places.append(place)
+    studies = tell_apart([study for place in places if (study := jobs[place].study) is not None])
+    shared = find_shared_names(studies)
+    for place, study in zip(places, studies, strict=True):
+        if shared or study is not jobs[place].study:
+            jobs[place] = replace(jobs[place], study=study, shared=shared)
+    return jobs

@@ -27,8 +27,11 @@ from ich_lstm.reading import (
     read_nifti,
     short_uid,
 )
+from ich_lstm.reading.examinations import Identity, agreed_identity, folder_of, identity_of
 from ich_lstm.reading.ledger import LedgerRow
 from ich_lstm.reading.reasons import phrase_of
+from ich_lstm.reading.shared_names import Name, shared_kinds
+from ich_lstm.reading.table import values_of
 from ich_lstm.results.explain import explain
 from ich_lstm.results.names import DICOM, KEY_TABLE, PAGES, PREDICTED, SCANS, SERIES_TABLE, SLICES
 from ich_lstm.results.shareable import ShownScan, shown_inside
@@ -88,39 +91,64 @@ class Job:
         study: The study; None: the path is a NIfTI file, or there is an error.
         error: Why there is nothing to predict, or None.
         is_copy: Whether the study is read from an earlier path of the same command.
-        digest: Of the study's UID and the names of its files, or of the path: what it is, and no other is.
+        shared: Names that images of several patients have, as of `find_shared_names`.
+        sources: A digest of the names of its files.
+        digest: Of the study's identifier and the names of its files, or of the path: what it is, and no other is.
     """
 
     root: Path
     study: Study | None = None
     error: IchLstmError | None = None
     is_copy: bool = False
+    shared: frozenset[Name] = field(default=frozenset(), repr=False)
+    sources: str = field(init=False)
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
-        uid = "" if self.study is None else self.study.study_uid
-        text = "\n".join([uid, *map(str, self.files())])
-        object.__setattr__(self, "digest", hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest())
+        lines = [""]
+        if self.study is not None:
+            # With what tells it apart from others: if one of them comes later, it is predicted anew, under an id of its own.
+            parts = {series.part for series in self.study.series} | {self.shared_kinds(series) for series in self.study.series}
+            lines = [self.study.identifier, *sorted(parts - {""})]
+        files = list(map(str, self.files()))
+        object.__setattr__(self, "sources", _digest(files))
+        object.__setattr__(self, "digest", _digest([*lines, *files]))
+
+    def shared_kinds(self, series: Series) -> str:
+        """By which kinds of names labels must not call a series, as of `shared_kinds`."""
+        return "" if self.study is None else shared_kinds(self.shared, self.study, series)
 
     @property
     def name(self) -> str:
         """For a person; private."""
         return str(self.root) if self.study is None else f"study {short_uid(self.study.study_uid)}"
 
+    @property
+    def study_identifier(self) -> str:
+        """What no other study of the command has; empty of what is none."""
+        return "" if self.study is None else self.study.identifier
+
     def files(self) -> list[FileRef]:
         """Of which it consists, each once, in the order of their names; made anew, for an archive has millions."""
         if self.study is None:
             return [FileRef(self.root)]
-        return sorted({header.source for series in self.study.series for header in series.headers}, key=str)
+        return sorted({source for series in self.study.series for source in values_of(series.headers, "source")}, key=str)
 
     @property
     def identifier(self) -> str:
-        """What the study is, wherever its files lie: read again, it replaces its row in the folder of predictions; private."""
+        """What the study is, wherever its files lie: read again, it replaces its row in the folder of predictions; private.
+
+        A study is its UID, its patient and its examination. Where the Patient ID names nobody, its folder counts too: images of
+        another folder may be another person's.
+        """
         study = self.study
         if study is None:
             name = f"path\n{self.root.absolute()}"
         else:
-            name = f"study\n{study.study_uid}\n{study.patient_id}" if study.study_uid else self.digest
+            who = sorted({"\x1f".join(origin._replace(folder="")) for origin in study.origins})
+            is_nobody = not study.study_uid or any(origin.is_nobody for origin in study.origins)
+            folders = {folder_of(series.headers[0]) for series in study.series} if is_nobody else {""}
+            name = "\n".join(["study", study.study_uid, *who, min(folders)])
         return f"copy\n{self.root.absolute()}\n{name}" if self.is_copy else name
 
     def as_copy_of(self, first: "Job") -> "Job":
@@ -129,7 +157,7 @@ class Job:
         Args:
             first: The study as it is read.
         """
-        if first.digest == self.digest:
+        if first.sources == self.sources:
             error = StudyError(REPEATED, where=self.name, got="the same files below two paths", todo="Name each folder once.")
         else:
             error = StudyError(
@@ -140,6 +168,10 @@ class Job:
                 todo="Put its files into one folder; or predict this path alone: its result replaces the other's.",
             )
         return replace(self, error=error, is_copy=True)
+
+
+def _digest(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 def predict_study(classifier: ScanClassifier, job: Job, out: Path, options: PredictOptions, key: ProjectKey) -> StudyRecord:
@@ -192,11 +224,13 @@ class _Work:
         written_on = [i for i, uids in enumerate(scan.slice_uids) if any(headers[uid].burned_in for uid in uids)]
         files = self.write_pages(prediction, written_on) + self.write_dicom(prediction, scan, chosen)
         rows, choices = self.describe_series(study, chosen)
+        key = key_rows(self.key, prediction.scan_id, used, self.job.root, shared=self.job.shared_kinds(chosen))
         tables = self.tables(prediction) | {
-            f"{PRIVATE}/{KEY_TABLE}": csv_of(key_rows(self.key, prediction.scan_id, used, self.job.root)),
+            f"{PRIVATE}/{KEY_TABLE}": csv_of(key),
             f"{PRIVATE}/{SERIES_TABLE}": csv_of(rows),
         }
-        return self.predicted(prediction, tables, files, series=self.choice_in_words(candidate), choices=choices)
+        in_words = self.choice_in_words(candidate)
+        return self.predicted(prediction, tables, files, identity_of(used), series=in_words, choices=choices)
 
     def predict_nifti(self) -> StudyRecord:
         """A NIfTI file is a study of its own, without any identifier but its name."""
@@ -216,7 +250,7 @@ class _Work:
         tables = self.tables(prediction) | {
             f"{PRIVATE}/{KEY_TABLE}": csv_of(rows.reindex(columns=list(KEY_COLUMNS), fill_value=""))
         }
-        return self.predicted(prediction, tables, files, series=f"a NIfTI file, {len(uids)} slices")
+        return self.predicted(prediction, tables, files, Identity(), series=f"a NIfTI file, {len(uids)} slices")
 
     def predict(self, scan: Scan) -> ScanPrediction:
         """Probabilities, and heat maps of what is wanted."""
@@ -264,11 +298,19 @@ class _Work:
         return {SLICES: csv_of(prediction.to_frame()), SCANS: csv_of(prediction.scan_frame())}
 
     def predicted(
-        self, prediction: ScanPrediction, tables: dict[str, str], files: list[str], *, series: str, choices: Sequence[str] = ()
+        self,
+        prediction: ScanPrediction,
+        tables: dict[str, str],
+        files: list[str],
+        identity: Identity,
+        *,
+        series: str,
+        choices: Sequence[str] = (),
     ) -> StudyRecord:
         return StudyRecord(
             name=self.job.name,
-            identity=self.identity(),
+            study=self.job.study_identifier,
+            identity=identity._asdict(),
             status=PREDICTED,
             series=series,
             choices=list(choices),
@@ -286,8 +328,10 @@ class _Work:
         study = self.job.study
         choices: list[str] = []
         tables: dict[str, str] = {}
-        patient = "" if study is None else study.patient_id
-        identifier = str(self.job.root) if study is None else study.study_uid
+        headers = [] if study is None else [header for series in study.series for header in series.headers]
+        identity = agreed_identity(headers)
+        patient = identity.patient_id
+        identifier = self.job.study_identifier or str(self.job.root)
         ids = {"scan_id": self.key.hash_id(identifier), "patient_id": self.key.hash_id(patient) if patient else ""}
         calibration = self.classifier.calibration
         columns = (*LABELS, *(calibration.columns if calibration else ()))
@@ -301,20 +345,14 @@ class _Work:
             tables[f"{PRIVATE}/{SERIES_TABLE}"] = csv_of(rows)
         return StudyRecord(
             name=self.job.name,
-            identity=self.identity(),
+            study=self.job.study_identifier,
+            identity=identity._asdict(),
             status=error.code,
             error=str(error),
             choices=choices,
             tables=tables,
             ledger=[list(row) for row in self.ledger.rows()],
         )
-
-    def identity(self) -> dict[str, str]:
-        study = self.job.study
-        if study is None:
-            return {"accession_number": "", "study_uid": "", "patient_id": ""}
-        accession = study.series[0].headers[0].accession_number
-        return {"accession_number": accession, "study_uid": study.study_uid, "patient_id": study.patient_id}
 
     def choice_in_words(self, chosen: Candidate) -> str:
         """Which series was read, and why no other, without identity."""
@@ -331,7 +369,7 @@ class _Work:
             code, reason = ("", "read") if read else (candidate.code or "not_chosen", candidate.reason)
             title = first.series_description or "(no description)"
             lines.append(f"{'read' if read else 'not read'}: {title} ({len(candidate.series)} images): {candidate.reason}")
-            uids = {"study_uid": study.study_uid, "series_uid": candidate.series.series_uid}
+            uids = {"study_uid": study.study_uid, "patient_id": study.patient_id, "series_uid": candidate.series.series_uid}
             rows.append(
                 uids | {"description": title, "images": len(candidate.series), "read": read, "code": code, "reason": reason}
             )

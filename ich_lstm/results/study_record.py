@@ -22,8 +22,10 @@ class StudyRecord:
 
     Args:
         name: The study, or the path, for a person.
-        identity: ``accession_number, study_uid, patient_id`` as they stand in the files, empty if unknown.
+        identity: ``accession_number, study_uid, patient_id, study_date`` as they stand in the files of the series that was read,
+            or on which those of a refused study agree; empty if unknown.
         status: ``ok``, or the reason's code.
+        study: What no other study has: its UID, and more where several share it; empty if unknown.
         error: Why there is no prediction, or empty.
         series: Which series was read and why no other, in words without identity; empty if none.
         choices: A line per series: the one that was read, and why not the others.
@@ -40,6 +42,7 @@ class StudyRecord:
     name: str
     identity: Mapping[str, str]
     status: str
+    study: str = ""
     error: str = ""
     series: str = ""
     choices: list[str] = field(default_factory=list)
@@ -74,19 +77,20 @@ class StudyRecords:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def read(self, identifier: str, files: list[FileRef], out: Path) -> StudyRecord | None:
+    def read(self, identifier: str, files: list[FileRef], out: Path, digest: str = "") -> StudyRecord | None:
         """What is remembered of a study.
 
         Args:
             identifier: Of the study, as a file's name.
             files: From which it would be read now.
+            digest: As it was written with the record, of all else that the record depends on.
             out: The folder of predictions.
 
         Returns:
             None if nothing is, if its files have changed since, or if something that was written for it is gone.
         """
         record, states = self._load(identifier)
-        if record is None or states != states_of(files):
+        if record is None or states != digest + states_of(files):
             return None
         return record if all((out / file).is_file() for file in record.files) else None
 
@@ -114,16 +118,17 @@ class StudyRecords:
         except (OSError, ValueError, TypeError, KeyError):
             return None, ""  # there is none, or one of another version of the library
 
-    def write(self, identifier: str, files: list[FileRef], record: StudyRecord) -> None:
+    def write(self, identifier: str, files: list[FileRef], record: StudyRecord, digest: str = "") -> None:
         """Remember a study; the file appears whole or not at all.
 
         Args:
             identifier: Of the study, as a file's name.
             files: From which it was read.
             record: What became of it.
+            digest: Of all else that the record depends on.
         """
         with written_aside(self._path(identifier)) as aside:
-            aside.write_text(json.dumps({**asdict(record), "states": states_of(files)}), encoding="utf-8")
+            aside.write_text(json.dumps({**asdict(record), "states": digest + states_of(files)}), encoding="utf-8")
 
     def _path(self, identifier: str) -> Path:
         return self.folder / f"{identifier}.json"

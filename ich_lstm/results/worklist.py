@@ -14,7 +14,7 @@ from ich_lstm.results.study_record import StudyRecord
 from ich_lstm.views.index_page import IndexRow
 from ich_lstm.views.prediction import CALIBRATED_PREFIX, CALLED_PREFIX, EVEN
 
-IDENTITY = ("accession_number", "study_uid", "patient_id")
+IDENTITY = ("accession_number", "study_uid", "patient_id", "study_date")
 
 
 class Listed(NamedTuple):
@@ -75,17 +75,16 @@ def worklist_frame(
         model_hash: Of the model's weights.
 
     Returns:
-        ``rank`` (from 1), ``study_id``, with ``identify`` accession number, study UID and patient id, ``scan_id``, ``flag`` (1 or
-        0; empty if not predicted), ``called`` (labels called positive at the operating point), six probabilities, six
-        calibrated ones if there are any, ``operating_point``, ``key_slices`` (from 1), ``series`` (which was read, and why no
-        other), ``flags`` (of the scan's quality), ``status``, ``left_out`` (what was asked for and could not be made),
-        ``seconds``, ``model_hash``.
+        ``rank`` (from 1), ``study_id``, with ``identify`` accession number, study UID, patient id and study date,
+        ``scan_id``, ``flag`` (1 or 0; empty if not predicted), ``called`` (labels called positive at the operating point), six
+        probabilities, six calibrated ones if there are any, ``operating_point``, ``key_slices`` (from 1), ``series`` (which was
+        read, and why no other), ``flags`` (of the scan's quality), ``status``, ``left_out`` (what was asked for and could not be
+        made), ``seconds``, ``model_hash``.
     """
     rows = []
     for rank, each in enumerate(listed, start=1):
         record, row = each.record, each.row
-        uid = record.identity["study_uid"]
-        ids = {"rank": str(rank), "study_id": key.hash_id(uid) if uid else row["scan_id"]}
+        ids = {"rank": str(rank), "study_id": key.hash_id(record.study) if record.study else row["scan_id"]}
         if identify:
             ids |= {name: record.identity[name] for name in IDENTITY}
         ids |= {"scan_id": row["scan_id"]} if identify else {"scan_id": row["scan_id"], "patient_id": row["patient_id"]}

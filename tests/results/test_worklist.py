@@ -9,14 +9,19 @@ from ich_lstm.results.worklist import Listed, by_urgency, index_rows, worklist_f
 
 def listed(number: int, any_probability: float | None, called: str | None = None, **record) -> Listed:
     status = "ok" if any_probability is not None else "no_series"
-    identity = {"accession_number": f"ACC{number}", "study_uid": f"1.2.{number}", "patient_id": f"PAT{number}"}
+    identity = {
+        "accession_number": f"ACC{number}",
+        "study_uid": f"1.2.{number}",
+        "patient_id": f"PAT{number}",
+        "study_date": f"2024-01-{number + 1:02}",
+    }
     probabilities = {label: "" if any_probability is None else str(any_probability / 2) for label in LABELS}
     probabilities["any"] = "" if any_probability is None else str(any_probability)
     row = {"scan_id": f"scan{number}", "patient_id": f"hash{number}", **probabilities}
     if called is not None:
         row |= {f"called_{label}": str(int(label in called.split())) for label in LABELS}
     row |= {"flags": "tilt;gap" if number == 0 else "", "status": status}
-    return Listed(StudyRecord(name="secret", identity=identity, status=status, **record), row)
+    return Listed(StudyRecord(name="secret", study=f"1.2.{number}", identity=identity, status=status, **record), row)
 
 
 def names(rows: list[Listed]) -> list[str]:
