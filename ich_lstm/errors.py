@@ -80,6 +80,10 @@ class CacheError(IchLstmError):
     """A cached scan that is missing or damaged."""
 
 
+class StorageError(IchLstmError):
+    """A disk or a quota that is full."""
+
+
 class ConfigError(IchLstmError):
     """A setting that is unknown or out of range."""
 

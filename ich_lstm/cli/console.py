@@ -2,14 +2,18 @@
 
 import argparse
 import difflib
+import io
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from ich_lstm.cli.progress_lines import ProgressLines
 from ich_lstm.errors import ConfigError, IchLstmError
+from ich_lstm.reading.full_disk import disk_full, is_disk_full
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +22,27 @@ DONE, FAILED, WRONG_USAGE, SOME_FAILED = 0, 1, 2, 3
 INTERRUPTED = 130
 
 
-def run_command(name: str, help_text: str, command: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
+class StoppedWhile(Exception):
+    """A disk became full during an activity of which it is known how far it was.
+
+    Args:
+        done: How much was done.
+        total: Of how much, if that is known.
+    """
+
+    def __init__(self, done: int, total: int | None) -> None:
+        super().__init__("a disk is full")
+        self.done, self.total = done, total
+
+
+def run_command(
+    name: str,
+    help_text: str,
+    command: Callable[[list[str]], int],
+    argv: Sequence[str] | None = None,
+    *,
+    whole: str = "Files of it may be cut short.",
+) -> int:
     """Run a command: its help, its exit code, and its errors without a traceback (unless ``--debug``).
 
     Args:
@@ -26,10 +50,16 @@ def run_command(name: str, help_text: str, command: Callable[[list[str]], int], 
         help_text: What ``--help`` prints.
         command: Gets the arguments without ``--debug``, and returns the exit code.
         argv: Arguments; those of the process if None.
+        whole: What is said of the files in ``--out`` if the disk becomes full.
 
     Returns:
         The exit code: 0 all done, 1 failed, 2 wrong usage, 3 some inputs failed.
     """
+    if argv is None:
+        _ensure_utf8()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a path that the terminal cannot show must not end the command
+            stream.reconfigure(errors="backslashreplace")
     arguments = list(sys.argv[1:] if argv is None else argv)
     if any(argument in ("-h", "--help") for argument in arguments):
         print(help_text.strip())
@@ -45,17 +75,37 @@ def run_command(name: str, help_text: str, command: Callable[[list[str]], int], 
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except IchLstmError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"{name}: {error}", file=sys.stderr)
-        return WRONG_USAGE if isinstance(error, ConfigError) else FAILED
     except Exception as error:
         if debug:
             traceback.print_exc()
+        if is_disk_full(error):
+            done, total = (error.done, error.total) if isinstance(error, StoppedWhile) else (0, None)
+            error = disk_full(error, _out_of(arguments), done=done, total=total, whole=whole)
+        if isinstance(error, IchLstmError):
+            print(f"{name}: {error}", file=sys.stderr)
+            return WRONG_USAGE if isinstance(error, ConfigError) else FAILED
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
         print(f"{name}: unexpected {type(error).__name__}: {first_line}. Run again with --debug to see where.", file=sys.stderr)
         return FAILED
+
+
+def _ensure_utf8() -> None:
+    """Begin again in Python's UTF-8 mode if the locale has another encoding for file names.
+
+    Under LC_ALL=C, for example, Arrow and Python would call one file by two names, and some names could not be written at all.
+    """
+    if sys.getfilesystemencoding().lower().replace("-", "") != "utf8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _out_of(arguments: Sequence[str]) -> Path | None:
+    """The folder that a command fills, as its command line names it."""
+    for number, argument in enumerate(arguments):
+        option, has_value, value = argument.partition("=")
+        if option == "--out" and (has_value or number + 1 < len(arguments)):
+            return Path(value if has_value else arguments[number + 1])
+    return None
 
 
 def console() -> "Console":
@@ -72,6 +122,24 @@ def progress_bar(out: "Console") -> Iterator[Callable[[str, int, int | None], No
     Yields:
         A function of what is done, how much was done since the last call, and the total if known.
     """
+    last: list[tuple[str, int, int | None]] = []
+    with _bars(out) as show:
+
+        def tell(what: str, done: int, total: int | None = None) -> None:
+            before = last.pop()[1] if last and last[-1][0] == what else 0
+            last[:] = [(what, before + done, total)]
+            show(what, done, total)
+
+        try:
+            yield tell
+        except Exception as error:
+            if last and is_disk_full(error):
+                raise StoppedWhile(*last[0][1:]) from error
+            raise
+
+
+@contextmanager
+def _bars(out: "Console") -> Iterator[Callable[[str, int, int | None], None]]:
     if not out.is_terminal:
         yield ProgressLines(lambda line: out.print(line, markup=False)).tell
         return

@@ -33,6 +33,8 @@ LEADING = ("auroc", "calibration slope", "sensitivity", "specificity")
 FILE_WIDTH = 160
 """Columns of a table where the output is no terminal: so many that no cell is wrapped."""
 
+WHOLE = "The figures have to be computed again: what lies there may be cut short."
+
 HELP = """
 ich-evaluate RUN --out DIR
 ich-evaluate PREDICTIONS --labels CSV --out DIR
@@ -91,7 +93,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return run_command("ich-evaluate", HELP, _evaluate, argv)
+    return run_command("ich-evaluate", HELP, _evaluate, argv, whole=WHOLE)
 
 
 def _evaluate(arguments: list[str]) -> int:

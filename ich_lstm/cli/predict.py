@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 STUDIES_IN_FULL = 3
 """Of so many studies the probabilities are printed; of more, they are in the tables, and a log should stay readable."""
 
+WHOLE = "Studies that are done are whole, and so is every table and page that bears its name: none is cut short."
+
 HELP = """
 ich-predict PATH [PATH ...] --checkpoint FILE_OR_FOLDER --out DIR
 
@@ -56,7 +58,7 @@ Research use only, not for diagnosis. Exit codes: 0 all done, 1 failed, 2 wrong 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return run_command("ich-predict", HELP, _predict, argv)
+    return run_command("ich-predict", HELP, _predict, argv, whole=WHOLE)
 
 
 def _predict(arguments: list[str]) -> int:

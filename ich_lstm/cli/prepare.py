@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 CHECK_SIZE = 128
 """Side in pixels of the scans that a check makes and throws away: enough for small pictures, half a megabyte a scan."""
 
+WHOLE = "Scans that are cached are whole, and are not made again."
+
 HELP = """
 ich-prepare PATH --out DIR [--labels CSV ...] [--size 256] [--crop head]
 ich-prepare PATH --check [--labels CSV ...] [--out DIR]
@@ -62,7 +64,7 @@ Exit codes: 0 done, 1 failed (or no CT at all, or the audit stops), 2 wrong usag
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return run_command("ich-prepare", HELP, _prepare, argv)
+    return run_command("ich-prepare", HELP, _prepare, argv, whole=WHOLE)
 
 
 def _prepare(arguments: list[str]) -> int:

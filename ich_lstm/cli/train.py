@@ -15,6 +15,11 @@ from ich_lstm.errors import ConfigError
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
+WHOLE = (
+    "Checkpoints of earlier stages and epochs are whole, other files may be cut short. "
+    "A run needs a new folder: --checkpoint begins with the model of this one."
+)
+
 HELP = """
 ich-train --config NAME [--data.root PATH] [--data.labels CSV] [--out DIR] [--KEY VALUE ...]
 
@@ -58,7 +63,7 @@ Any key of the model, the data and Lightning's Trainer can be given. Exit codes:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return run_command("ich-train", HELP, _train, argv)
+    return run_command("ich-train", HELP, _train, argv, whole=WHOLE)
 
 
 def _train(arguments: list[str]) -> int:

@@ -22,6 +22,10 @@ def written_aside(path: Path) -> Iterator[Path]:
     try:
         yield aside
         os.replace(aside, path)
+    except OSError as error:
+        if error.filename is None:  # a write that fails for want of space does not know its file
+            error.filename = str(path)
+        raise
     finally:
         aside.unlink(missing_ok=True)
 

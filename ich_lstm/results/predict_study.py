@@ -27,6 +27,7 @@ from ich_lstm.reading import (
     read_nifti,
     short_uid,
 )
+from ich_lstm.reading.aside import written_aside
 from ich_lstm.reading.examinations import Identity, agreed_identity, folder_of, identity_of
 from ich_lstm.reading.ledger import LedgerRow
 from ich_lstm.reading.reasons import phrase_of
@@ -274,7 +275,8 @@ class _Work:
             path = Path(folder) / f"{prediction.scan_id}.html"
             (self.out / folder).mkdir(exist_ok=True)
             html = prediction_page(shown.prediction, notice=shown.notice, blank_reasons=shown.not_shown)
-            (self.out / path).write_text(html, encoding="utf-8")
+            with written_aside(self.out / path) as aside:
+                aside.write_text(html, encoding="utf-8")
             self.thumbnails[path.as_posix()] = encode_thumbnail(shown.prediction)
             written.append(path.as_posix())
         return written

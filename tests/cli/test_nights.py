@@ -253,15 +253,20 @@ def test_what_an_earlier_command_did_not_finish_is_said(
 class TestExitCode:
     """3 only where a study has no result."""
 
-    def test_a_refused_series_beside_the_one_that_is_read(self, model_folder: Path, tmp_path: Path) -> None:
-        for number, own in enumerate(({"ContrastBolusAgent": "OMNIPAQUE 350"}, {"Rows": 0}, {"PixelSpacing": None})):
+    @pytest.mark.parametrize(
+        "own",
+        [{"ContrastBolusAgent": "OMNIPAQUE 350"}, {"SeriesDescription": "HEAD WITH CONTRAST"}, {"SeriesDescription": "CTA 1.0"}],
+        ids=str,
+    )
+    def test_a_refused_series_beside_the_one_that_is_read(self, own: dict[str, str], model_folder: Path, tmp_path: Path) -> None:
+        for number in range(2):
             write_study(tmp_path / "in", number)
             uid = f"1.2.3.{number}"
-            other = tmp_path / f"in/{number:03d}/other"
-            make_series(other, **({"StudyInstanceUID": uid, "SeriesInstanceUID": f"{uid}.2", "PatientID": f"PAT{number}"} | own))
+            ids = {"StudyInstanceUID": uid, "SeriesInstanceUID": f"{uid}.2", "PatientID": f"PAT{number}"}
+            make_series(tmp_path / f"in/{number:03d}/other", **ids, **own)
         code = run(model_folder, tmp_path / "out", tmp_path / "in")
-        assert list(studies(tmp_path / "out")["status"]) == ["ok"] * 3
-        assert json.loads((tmp_path / "out/manifest.json").read_text())["counts"]["files"]["refused"]
+        assert list(studies(tmp_path / "out")["status"]) == ["ok"] * 2
+        assert json.loads((tmp_path / "out/manifest.json").read_text())["counts"]["files"]["refused"] == 16
         assert code == 0
 
     def test_a_refused_study_beside_others(self, first: Path, model_folder: Path, tmp_path: Path) -> None:
