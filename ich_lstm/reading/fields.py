@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -28,6 +29,7 @@ def _date(value: bytes, little: bool) -> str:
     return f"{parts[1]}-{parts[3]}-{parts[4]}" if parts else ""
 
 
+@lru_cache(maxsize=256)  # the files of a study follow each other
 def _name_digest(value: bytes, little: bool) -> str:
     """VR PN: a digest of the first component group that has text, without the blanks and carets that pad it (PS3.5, 6.2.1)."""
     for group in _text(value, little).split("="):

@@ -56,7 +56,7 @@ ROWS: dict[str, Row] = {
     "38": Row("all positions equal", "series refused"),
     "39": Row("a slice is missing", "read; gap flagged"),
     "40": Row("two slices at one position", "the later is kept; two kernels are parted"),
-    "41": Row("the same file twice", "read once"),
+    "41": Row("the same file twice", "read once; other pixels under one SOP Instance UID are refused"),
     "42": Row("Instance Number reversed or shuffled", "ordered by position"),
     "43": Row("no Instance Number", "read"),
     "44": Row("position of NaN or two values", "series refused"),
@@ -93,6 +93,10 @@ ROWS: dict[str, Row] = {
     "69": Row("link that loops, dangles, or leads elsewhere", "skipped"),
     "70": Row("unreadable or vanished file, I/O error", "series refused"),
     "71": Row("names with newlines or beyond ASCII", "read"),
+    "72": Row(
+        "patients who share a Study or Series Instance UID, or an ID", "parted; where it is not clear whose a slice is, refused"
+    ),
+    "73": Row("examinations of one patient under one UID", "parted; within one series refused"),
     "80": Row("a scan with no usable slice", "refused"),
     "a": Row("an attribute is missing that is not needed", "read"),
     "b": Row("an attribute is missing that is needed", "refused or skipped"),

@@ -1,6 +1,7 @@
 """Whose images are, and of which examination."""
 
 import shutil
+import zipfile
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dicom_files import make_slice
+from enhanced_files import make_enhanced
 from persons import head_of, make_person, persons_in
 
 from ich_lstm.errors import SeriesError, StudyError
@@ -158,6 +160,23 @@ class TestTwoPatientsUnderOneSeriesUid:
         studies = index_source(tmp_path).studies()
         assert read_all(studies) == [(f"P{person}", {person}) for person in range(persons)]
         assert all(len(study.series[0]) == 8 for study in studies)
+
+    def test_they_are_parted_where_each_is_one_file_of_many_frames(self, tmp_path: Path) -> None:
+        for person in range(2):
+            uids = {**UNDER_ONE_SERIES, "SOPInstanceUID": "1.2.7"}
+            make_enhanced(tmp_path / f"{person}.dcm", PatientID=f"P{person}", **uids)
+        studies = index_source(tmp_path).studies()
+        scans = [load_scan(choose_series(study).series) for study in studies]
+        assert [scan.patient_id for scan in scans] == ["P0", "P1"]
+        assert len({len(scan) for scan in scans}) == 1
+        assert scans[0].identifier != scans[1].identifier
+
+    def test_folders_of_a_zip_are_folders(self, tmp_path: Path) -> None:
+        with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+            for person in range(2):
+                for path in make_person(tmp_path / "made", person, **NAMELESS, SeriesInstanceUID="1.2.3.4"):
+                    archive.write(path, f"{person}/{path.name}")
+        assert read_all(index_source(tmp_path / "x.zip").studies()) == [("", {0}), ("", {1})]
 
     def test_they_are_parted_in_one_folder(self, tmp_path: Path) -> None:
         for person in range(2):

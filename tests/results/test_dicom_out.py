@@ -378,6 +378,19 @@ class TestSources:
         assert (picture.LossyImageCompression, float(picture.LossyImageCompressionRatio)) == ("01", 12.5)
 
 
+def test_two_patients_of_the_same_uids_get_objects_of_their_own(tmp_path: Path) -> None:
+    """An archive would file the second report into the series of the first patient's."""
+    uids = []
+    for patient in ("P1", "P2"):
+        make_series(tmp_path / patient, PatientID=patient)
+        (tmp_path / f"out-{patient}").mkdir()
+        written = write_dicom(*read_case(tmp_path / patient), tmp_path / f"out-{patient}")
+        data_sets = list(map(pydicom.dcmread, written))
+        assert {data_set.PatientID for data_set in data_sets} == {patient}
+        uids += [uid for data_set in data_sets for uid in (data_set.SeriesInstanceUID, data_set.SOPInstanceUID)]
+    assert len(set(uids)) == len(uids) == 8
+
+
 class TestRefusals:
     def test_no_dicom(self, case: Case, tmp_path: Path) -> None:
         with pytest.raises(SeriesError, match="no_dicom_identity"):
@@ -407,6 +420,29 @@ class TestRefusals:
         mixed = [replace(series.headers[0], study_uid="1.2.3.4"), *series.headers[1:]]
         with pytest.raises(SeriesError, match="several_studies"):
             write_dicom(prediction, scan, replace(series, headers=mixed), tmp_path)
+
+    def test_slices_of_two_patients(self, case: Case, tmp_path: Path) -> None:
+        prediction, scan, series = case
+        mixed = [replace(series.headers[0], patient_id="OTHER"), *series.headers[1:]]
+        with pytest.raises(SeriesError, match="mixed_patients"):
+            write_dicom(prediction, scan, replace(series, headers=mixed), tmp_path)
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(
+        "change", [{"PatientID": "OTHER"}, {"StudyInstanceUID": "1.2.3.4"}, {"PatientBirthDate": "19010101"}], ids=str
+    )
+    def test_a_file_that_was_replaced_since_its_pixels_were_read(self, change: dict[str, str], tmp_path: Path) -> None:
+        make_series(tmp_path / "in", PatientBirthDate="19500101")
+        prediction, scan, series = read_case(tmp_path / "in")
+        for header in series.headers:
+            data_set = pydicom.dcmread(header.source.path)
+            for keyword, value in change.items():
+                setattr(data_set, keyword, value)
+            data_set.save_as(header.source.path)
+        (tmp_path / "out").mkdir()
+        with pytest.raises(SeriesError, match="mixed_patients"):
+            write_dicom(prediction, scan, series, tmp_path / "out")
+        assert not list((tmp_path / "out").iterdir())
 
     def test_without_the_extra(self, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "highdicom", None)
