@@ -58,8 +58,9 @@ class TestSeries:
 
     def test_60_less_noise(self, tmp_path: Path) -> None:
         rng = np.random.default_rng(60)
-        make_series(tmp_path, 40, step=0.5, SliceThickness=0.5, change=lambda i: {"hu": rng.normal(40, 20, (32, 32))})
-        assert read_scan(tmp_path).hu.std() == pytest.approx(20 / np.sqrt(10), rel=0.1)
+        air = np.full((8, 32), -1000.0)
+        make_series(tmp_path, 40, step=0.5, SliceThickness=0.5, change=lambda i: {"hu": np.r_[air, rng.normal(40, 20, (24, 32))]})
+        assert read_scan(tmp_path).hu[:, 8:].std() == pytest.approx(20 / np.sqrt(10), rel=0.1)
 
     @pytest.mark.parametrize("thickness", [3.0, 5.0])
     def test_60_thick_slices_are_left_alone(self, thickness: float, tmp_path: Path) -> None:
@@ -82,8 +83,8 @@ class TestSeries:
         orientation = (1, 0, 0, 0, float(np.cos(angle)), float(-np.sin(angle)))
 
         def bar(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-            """A soft bar along the slice normal."""
-            return 1000 * np.exp(-(((y * np.cos(angle) - z * np.sin(angle)) / 3) ** 2)) + 0 * x
+            """A soft bar in air, along the slice normal."""
+            return -1000 + 1000 * np.exp(-(((y * np.cos(angle) - z * np.sin(angle)) / 3) ** 2)) + 0 * x
 
         def own(i: int) -> dict[str, Any]:
             corner = (-32.0, -32.0, float(i))
