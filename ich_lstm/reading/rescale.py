@@ -136,9 +136,10 @@ def _checked_rescale(storage: Storage) -> tuple[float, float]:
 def _unwrap_rsna(stored: np.ndarray, repairs: list[Note]) -> np.ndarray:
     """The repair of RSNA's 12-bit files: stored values of 3072 and more are 4096 too high (3072 is -1024, 3096 air, 40 brain)."""
     hu = (stored & 0x0FFF).view(np.int16)
-    wrapped = hu >= WRAP_12BIT
-    if wrapped.any():
-        hu -= wrapped.astype(np.int16) << 12
+    if int(hu.max()) >= WRAP_12BIT:
+        hu -= HU_MIN
+        hu &= 0x0FFF  # subtracts 4096 where it is reached
+        hu += HU_MIN
         repairs.append(Note("wrap_12bit", "12-bit values wrapped below 0 HU, unwrapped"))
     return hu
 
