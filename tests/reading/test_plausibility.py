@@ -140,6 +140,17 @@ class TestRule:
             changed[::3] += 1024
             assert "slices" in find_fault(clipped(changed))
 
+    @pytest.mark.parametrize("value", [1e300, -1e300, 2.0**40])
+    def test_22b_numbers_beyond_all_bounds_are_counted(self, value: float) -> None:
+        hu = phantom(0).astype(float)
+        hu[:, 0, 0] = value
+        assert find_fault(hu) == ""
+        assert find_fault(np.where(hu > 0, abs(value), hu))
+
+    def test_22b_pictures_without_content_are_not_judged(self) -> None:
+        for value in (-1024, 0, 3071):
+            assert find_fault(np.full((8, 32, 32), value, np.int16)) == ""
+
     def test_22b_what_was_found_is_said(self) -> None:
         fault = find_fault(np.maximum(phantom(0), -1000) + 1024)
         assert "the edge of the picture at 24" in fault
