@@ -43,8 +43,8 @@ class Storage:
     def encode(self, hu: Array, padding: Array | None = None) -> Array:
         """Turn HU into stored values.
 
-        The repair of the wrapped kind adds 1000, subtracts 4096 from what then reaches 4096, and uses -1000 as
-        intercept: it maps the stored s to s below 3096 and to s - 4096 from there. So HU below 0 are stored 4096 higher.
+        Of the wrapped kind HU below 0 are stored 4096 higher. The repair takes 4096 from stored values of 3072 and more; the
+        repair of the challenge's solutions from 3096 on, which is the same where air is cut at -1000, as here.
 
         Args:
             hu: Integers within ``[floor_hu, 3071]``.

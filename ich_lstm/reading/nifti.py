@@ -18,7 +18,8 @@ from ich_lstm.reading.geometry import MAX_TILT_DEGREES, tilt_degrees
 from ich_lstm.reading.header import SliceHeader
 from ich_lstm.reading.members import MIN_SLICES, PIXEL_SPACING_MM
 from ich_lstm.reading.ordering import spacing_flags
-from ich_lstm.reading.rescale import CIRCLE_BELOW_HU, StoredPeaks
+from ich_lstm.reading.plausibility import check_hu
+from ich_lstm.reading.rescale import CIRCLE_BELOW_HU
 from ich_lstm.reading.series import Series, finish_scan, without_neck
 from ich_lstm.reading.slabs import SLAB_MM
 from ich_lstm.reading.sources import FileRef
@@ -284,20 +285,10 @@ def _to_hu(path: Path, values: np.ndarray, account: Account) -> np.ndarray:
         raise FileError(
             "not_finite", where=str(path), got="NaN or infinite voxels", expected="HU", todo="Convert it again from DICOM."
         )
+    check_hu(values, str(path), FileError)  # before clipping, which makes air of whatever lies below it
     if float(values.min()) < CIRCLE_BELOW_HU:
         account.repair("below_air", "values below air, outside the field of view, set to air")
     hu = np.clip(np.rint(values) if values.dtype.kind == "f" else values, HU_MIN, HU_MAX).astype(np.int16)
-    peaks = StoredPeaks()
-    for image in hu:
-        peaks.add(image)
-    if not peaks.are_hu():
-        raise FileError(
-            "not_hu",
-            where=str(path),
-            got=f"values of {values.min():g} to {values.max():g} that are not HU",
-            expected="air near -1000 and soft tissue at 0 to 60",
-            todo="Convert it again from DICOM, without windowing or scaling.",
-        )
     return np.ascontiguousarray(hu)
 
 

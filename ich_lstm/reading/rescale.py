@@ -7,8 +7,8 @@ import numpy as np
 
 from ich_lstm.scan import HU_MAX, HU_MIN, Note
 
-RSNA_INTERCEPT = -1000
-"""The true intercept of RSNA's wrapped 12-bit files (whose headers say 0 or -1)."""
+WRAP_12BIT = 3072
+"""Where the HU of RSNA's wrapped 12-bit files (whose headers say 0 or -1) wrap: 12 bits hold -1024 to 3071 exactly."""
 
 NO_AIR_INTERCEPT = -100
 """Above this intercept, unsigned values cannot reach air (-1000 HU): the header and the pixels disagree."""
@@ -31,7 +31,12 @@ MIN_PEAK_SHARE = 0.01
 SOFT_RANGE = 200
 """HU around water in which the peak of soft tissue is looked for."""
 
+MIN_PADDED_SHARE = 0.005
+"""The corners outside a circle are a fifth of a picture; a value that few pixels have by chance is no padding."""
+
 INT16_SIZE = 1 << 16
+
+BELOW_AIR = Note("below_air", "values below air, outside the field of view, set to air")
 
 
 class Storage(NamedTuple):
@@ -95,28 +100,24 @@ def to_hu(stored: np.ndarray, storage: Storage) -> tuple[np.ndarray, tuple[Note,
         storage = _assume_hu(stored, storage, repairs)
     slope, intercept = _checked_rescale(storage)
     bits = storage.bits_stored
-    padded: np.ndarray | None = None
-    if bits == 12 and intercept > NO_AIR_INTERCEPT and not storage.signed:
-        return _unwrap_rsna(stored, repairs), tuple(repairs)
-    if bits == 16 and not storage.signed and intercept > NO_AIR_INTERCEPT and _looks_signed(stored):
-        stored = stored.view(np.int16)
+    signed = storage.signed
+    if bits == 16 and not signed and intercept > NO_AIR_INTERCEPT and _looks_signed(stored):
+        stored, signed = stored.view(np.int16), True
         repairs.append(Note("unsigned_flag", "signed values flagged as unsigned"))
-    elif bits < 16 and storage.signed:
-        stored = _extend_sign(stored, bits, intercept, repairs)
-    elif bits < 16:
-        padded = _padding_mask(stored, storage, slope, intercept)  # before the bits of a padding value are taken for unused
-        stored = _mask_unused(stored, bits, padded, repairs)
-    if padded is None:
-        padded = _padding_mask(stored, storage, slope, intercept)
-    low = int(stored.min()) * slope + intercept
-    if low < CIRCLE_BELOW_HU and padded is not None and not padded.all():
-        low = int(stored[~padded].min()) * slope + intercept
-    if low < CIRCLE_BELOW_HU and (padded is None or not padded.all()):
-        repairs.append(Note("below_air", "values below air, outside the field of view, set to air"))
-    hu = _linear(stored, slope, intercept)
-    if padded is not None and padded.any():
+    # Before bits are masked or extended, which would make tissue of padding that lies outside of them.
+    stored, padded, padding = _without_padding(stored, storage._replace(signed=signed), slope, intercept)
+    if bits == 12 and intercept > NO_AIR_INTERCEPT and not signed:
+        hu = _unwrap_rsna(stored, repairs)
+    else:
+        if bits < 16:
+            stored = _extend_sign(stored, bits, intercept, repairs) if signed else _mask_unused(stored, bits, repairs)
+        if int(stored.min()) * slope + intercept < CIRCLE_BELOW_HU and not (padded is not None and padded.all()):
+            repairs.append(BELOW_AIR)
+        hu = _linear(stored, slope, intercept)
+    if padded is not None:
         hu[padded] = HU_MIN
-        repairs.append(Note("padding", f"padding value {storage.padding} set to air"))
+        if padding not in repairs:
+            repairs.append(padding)
     return hu, tuple(repairs)
 
 
@@ -133,13 +134,13 @@ def _checked_rescale(storage: Storage) -> tuple[float, float]:
 
 
 def _unwrap_rsna(stored: np.ndarray, repairs: list[Note]) -> np.ndarray:
-    """The repair of RSNA's 12-bit files: add 1000, wrap at 4096, intercept -1000 (so 3096 is air, 40 is brain)."""
+    """The repair of RSNA's 12-bit files: stored values of 3072 and more are 4096 too high (3072 is -1024, 3096 air, 40 brain)."""
     hu = (stored & 0x0FFF).view(np.int16)
-    hu -= RSNA_INTERCEPT
-    hu &= 0x0FFF  # subtracts 4096 where it is reached
-    hu += RSNA_INTERCEPT
-    np.clip(hu, HU_MIN, HU_MAX, out=hu)
-    repairs.append(Note("wrap_12bit", "12-bit values wrapped below 0 HU, unwrapped"))
+    if int(hu.max()) >= WRAP_12BIT:
+        hu -= HU_MIN
+        hu &= 0x0FFF  # subtracts 4096 where it is reached
+        hu += HU_MIN
+        repairs.append(Note("wrap_12bit", "12-bit values wrapped below 0 HU, unwrapped"))
     return hu
 
 
@@ -158,16 +159,11 @@ def _extend_sign(stored: np.ndarray, bits: int, intercept: float, repairs: list[
     return (stored << (16 - bits)) >> (16 - bits)
 
 
-def _mask_unused(stored: np.ndarray, bits: int, padded: np.ndarray | None, repairs: list[Note]) -> np.ndarray:
+def _mask_unused(stored: np.ndarray, bits: int, repairs: list[Note]) -> np.ndarray:
     """Unsigned values without what stands in the bits above (PS3.5 8.1.1): an old overlay, or a sign."""
     if int(stored.max()) < 1 << bits:
         return stored
-    over = stored >= 1 << bits
-    if padded is not None:
-        over &= ~padded
-    if not over.any():
-        return stored
-    if int(stored[over].min()) >= INT16_SIZE - (1 << (bits - 1)):
+    if int(stored[stored >= 1 << bits].min()) >= INT16_SIZE - (1 << (bits - 1)):
         repairs.append(Note("unsigned_flag", "signed values flagged as unsigned"))
         return stored.view(np.int16)
     repairs.append(Note("unused_bits", f"bits above the {bits} stored ones, left out"))
@@ -225,16 +221,79 @@ def _share(values: np.ndarray, low: int, high: int) -> float:
     return float(np.count_nonzero((values >= low) & (values <= high))) / values.size
 
 
-def _padding_mask(stored: np.ndarray, storage: Storage, slope: float, intercept: float) -> np.ndarray | None:
-    """Where Pixel Padding Value (PS3.3 C.7.5.1.1.2) stands; None if it may be tissue, or clipping does the same."""
+def _without_padding(
+    stored: np.ndarray, storage: Storage, slope: float, intercept: float
+) -> tuple[np.ndarray, np.ndarray | None, Note]:
+    """The values with something else in place of padding, where it stands (None: nowhere), and the note on it.
+
+    Padding is what Pixel Padding Value (PS3.3 C.7.5.1.1.2) says, and a value in a corner that no value of so many bits can
+    be, and that is far below air with a sign.
+    """
+    padded = _declared_padding(stored, storage, slope, intercept)
+    note = Note("padding", f"padding value {storage.padding} set to air")
+    if padded is None:
+        padded, note = _undeclared_padding(stored, storage, slope, intercept), BELOW_AIR
+    if padded is None:
+        return stored, None, note
+    if not stored.flags.writeable:
+        stored = stored.copy()
+    stored[padded] = stored.flat[int(padded.argmin())]  # the first that is none: no later step sees a value that is not there
+    return stored, padded, note
+
+
+def _declared_padding(stored: np.ndarray, storage: Storage, slope: float, intercept: float) -> np.ndarray | None:
+    """Where the padding that the header names stands; None if nowhere, if it may be tissue, or if clipping does the same."""
     if storage.padding is None:
         return None
-    low = high = storage.padding
-    if storage.padding_limit is not None:
-        low, high = sorted((low, storage.padding_limit))
-    if not (high * slope + intercept <= PADDING_BELOW_HU or low * slope + intercept > HU_MAX):
+    limit = storage.padding if storage.padding_limit is None else storage.padding_limit
+    # The two may be written with the VR of the other signedness, and unsigned values may hold a padding that has a sign.
+    for signed in (True,) if storage.signed else (False, True):
+        low, high = sorted(_as_16_bits(value, signed) for value in (storage.padding, limit))
+        if high * slope + intercept <= PADDING_BELOW_HU or low * slope + intercept > HU_MAX:
+            values = stored.view(np.int16 if signed else np.uint16)
+            padded: np.ndarray = values == low if low == high else (values >= low) & (values <= high)
+            if padded.any():
+                return padded
+    bits = storage.bits_stored
+    masked = storage.padding & ((1 << bits) - 1)
+    if bits == 16 or storage.padding_limit is not None or masked == storage.padding & (INT16_SIZE - 1):
         return None
-    return stored == low if low == high else (stored >= low) & (stored <= high)
+    return _around(stored, masked)
+
+
+def _as_16_bits(value: int, signed: bool) -> int:
+    value &= INT16_SIZE - 1
+    return value - INT16_SIZE if signed and value >= INT16_SIZE // 2 else value
+
+
+def _around(stored: np.ndarray, value: int) -> np.ndarray | None:
+    """Where a value fills all four corners and what is connected to them.
+
+    A codec of as many bits as are stored has cut off the others; what is left of padding may be a value of tissue.
+    """
+    corners = stored[[0, 0, -1, -1], [0, -1, 0, -1]]
+    if not (corners == value).all():
+        return None
+    import cv2
+
+    _, regions = cv2.connectedComponents((stored == value).astype(np.uint8), connectivity=4)
+    return np.isin(regions, regions[[0, 0, -1, -1], [0, -1, 0, -1]])
+
+
+def _undeclared_padding(stored: np.ndarray, storage: Storage, slope: float, intercept: float) -> np.ndarray | None:
+    """Where a value of a corner stands that is beyond the stored bits or a CT number, and with a sign far below air."""
+    half = 1 << (storage.bits_stored - 1)
+    for value in {int(stored[row, column]) for row in (0, -1) for column in (0, -1)}:
+        with_sign = _as_16_bits(value, True)
+        if storage.signed:
+            outside = with_sign < -half
+        else:
+            outside = value >= INT16_SIZE // 2 and (value >= 2 * half or value * slope + intercept > HU_MAX)
+        if outside and with_sign * slope + intercept < CIRCLE_BELOW_HU:
+            padded: np.ndarray = stored == value
+            if MIN_PADDED_SHARE * stored.size <= np.count_nonzero(padded) < stored.size:
+                return padded
+    return None
 
 
 def _linear(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:

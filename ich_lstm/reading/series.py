@@ -37,6 +37,7 @@ from ich_lstm.reading.members import (
     without_strays,
 )
 from ich_lstm.reading.ordering import place_slices, spacing_flags
+from ich_lstm.reading.plausibility import check_hu
 from ich_lstm.reading.rescale import NO_RESCALE
 from ich_lstm.reading.slabs import SLAB_MM, mean_slabs
 from ich_lstm.scan import Note, Scan
@@ -144,6 +145,7 @@ def _load(series: Series, training: bool, slab_mm: float | None, allow_other_par
     volume, read = _read_volume(name, headers, display, training, account)
     headers, positions = [headers[i] for i in read], positions[read]
     check_count(name, headers)
+    check_hu(volume, name, SeriesError)
     volume, pixel_mm = _square_pixels(volume, headers[0], display, account)
     for flag in spacing_flags(positions):
         account.flag(*flag)

@@ -17,6 +17,9 @@ THIN_MM = 2.5
 BREAK_RATIO = 1.5
 """A step longer than this times the usual one is a gap; a slab does not reach across it."""
 
+SAME_MM = 1e-3
+"""Positions in files have so many digits; by less, no slice is nearer than another."""
+
 SHIFT_PIXELS = 0.1
 """Slices that lie this much beside each other in their own plane are brought over each other before they are averaged."""
 
@@ -28,7 +31,8 @@ def mean_slabs(
 
     The mean of 8 slices of 0.6 mm has about a third of their noise, and the thickness that networks are used to. Slices
     are counted by their distance and thickness, so overlapping thick ones are left alone. Where the stack does not run along
-    the slice normal (a tilted gantry over a moving table), the slices of a slab are first shifted over its middle one.
+    the slice normal (a tilted gantry over a moving table), the slices of a slab are first shifted over its middle one,
+    which gives the slab its identifier and its grid; the slab's position along the normal is the mean of its slices'.
 
     Args:
         scan: Any scan; one of thick slices is given back as it is.
@@ -51,9 +55,9 @@ def mean_slabs(
     if per_slab < 2:
         return scan
     groups = _groups(scan.positions_mm, step, per_slab)
-    hu = np.stack([_mean(scan, group, origins_mm) for group in groups])
     positions = np.array([scan.positions_mm[group].mean() for group in groups])
-    middles = [group[int(abs(scan.positions_mm[group] - place).argmin())] for group, place in zip(groups, positions, strict=True)]
+    middles = [_middle(scan.positions_mm, group) for group in groups]
+    hu = np.stack([_mean(scan, group, middle, origins_mm) for group, middle in zip(groups, middles, strict=True)])
     size = f"{per_slab * step:.1f} mm"
     note = Note("slabs", f"{len(scan)} slices {step:.2f} mm apart averaged to {len(groups)} slabs of {size}")
     return replace(
@@ -95,11 +99,17 @@ def _groups(positions: np.ndarray, step: float, per_slab: int) -> list[np.ndarra
     return groups
 
 
-def _mean(scan: Scan, group: np.ndarray, origins_mm: np.ndarray | None) -> np.ndarray:
-    """The rounded mean of some slices, int16 ``(h, w)``."""
+def _middle(positions: np.ndarray, group: np.ndarray) -> int:
+    """The slice of a slab that is nearest to its mean position; of two that are equally near, the lower one."""
+    distances = abs(positions[group] - positions[group].mean())
+    return int(group[np.flatnonzero(distances <= distances.min() + SAME_MM)[0]])
+
+
+def _mean(scan: Scan, group: np.ndarray, middle: int, origins_mm: np.ndarray | None) -> np.ndarray:
+    """The rounded mean of some slices on the grid of the middle one, int16 ``(h, w)``."""
     images: Sequence[np.ndarray] = scan.hu[group]
     if origins_mm is not None:
-        shifts = (origins_mm[group[len(group) // 2]] - origins_mm[group]) / np.array([scan.spacing_mm[2], scan.spacing_mm[1]])
+        shifts = (origins_mm[middle] - origins_mm[group]) / np.array([scan.spacing_mm[2], scan.spacing_mm[1]])
         images = [_shifted(image, shift) for image, shift in zip(images, shifts, strict=True)]
     return np.rint(np.mean(images, axis=0, dtype=np.float32)).astype(np.int16)
 

@@ -36,6 +36,22 @@ def _with_corner(value: float, **elements: Any) -> Callable[..., object]:
     return whole(**({"PixelRepresentation": 1, "intercept": 0.0, "change": corner} | elements))
 
 
+def _false_hu(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[int], dict[str, Any]]:
+    """Stored values that are made of HU wrongly; the skull's are spread, as those of bone are."""
+    bone = np.random.default_rng(22).uniform(300, 1700, sound_hu(0).shape)
+
+    def own(i: int) -> dict[str, Any]:
+        hu = sound_hu(i)
+        stored = change(np.where(hu == 900, bone, hu))
+        return {"stored": np.clip(np.rint(stored), 0, 4095).astype(np.uint16)}
+
+    return own
+
+
+def _shown(hu: np.ndarray) -> np.ndarray:
+    return np.clip(hu / 80, 0, 1) * 255
+
+
 def _filled(value: int) -> dict[str, Any]:
     return {"stored": np.full((32, 32), value, np.uint16)}
 
@@ -60,6 +76,15 @@ FORMATS = {
 FLOATS = {"float": "FloatPixelData", "double": "DoubleFloatPixelData"}
 WRAPPED: dict[str, Any] = {"RescaleIntercept": 0, "BitsStored": 12, "HighBit": 11}
 HU_AS_STORED: dict[str, Any] = {"PixelRepresentation": 1, "intercept": 0}
+FALSE_RESCALE: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float, float]] = {
+    "intercept-missing": (lambda hu: hu + 1024, 1, 0),
+    "intercept-twice": (lambda hu: hu + 1024, 1, -2048),
+    "display-values": (_shown, 1, 0),
+    "display-values-intercept": (_shown, 1, -1024),
+    "slope-double": (lambda hu: hu + 1024, 2, -1024),
+    "slope-half": (lambda hu: hu + 1024, 0.5, -1024),
+    "inverted": (lambda hu: 4095 - (hu + 1024), 1, -1024),
+}
 PADDED = ("padding",)
 BELOW_AIR = ("below_air",)
 
@@ -80,6 +105,24 @@ VARIANTS: list[Variant] = [
             "no-slope": {"RescaleSlope": None},
             "no-intercept": {"RescaleIntercept": None},
         }.items()
+    ),
+    *(
+        Variant(
+            row="22b",
+            name=f"{name}-{bits}-bit-{'signed' if signed else 'unsigned'}",
+            make=whole(
+                change=_false_hu(change),
+                RescaleSlope=slope,
+                RescaleIntercept=intercept,
+                BitsStored=bits,
+                HighBit=bits - 1,
+                PixelRepresentation=int(signed),
+            ),
+            expect=refused("not_hu"),
+        )
+        for name, (change, slope, intercept) in FALSE_RESCALE.items()
+        for bits in (12, 16)
+        for signed in (False, True)
     ),
     *(v for name, text in BAD_SLOPES.items() for v in bad_slice("23", f"slope-{name}", one(RescaleSlope=text), "bad_rescale")),
     *(
@@ -129,6 +172,12 @@ VARIANTS: list[Variant] = [
         expect=used(repairs=("wrap_12bit",)),
     ),
     Variant(
+        row="27",
+        name="air-at-minus-1024",
+        make=whole(change=lambda i: {"stored": np.where((hu := _wrapped(i)) == 3096, 3072, hu).astype(np.uint16)}, **WRAPPED),
+        expect=used(repairs=("wrap_12bit",), same_hu=False),
+    ),
+    Variant(
         row="28",
         name="12-bit",
         make=whole(change=lambda i: {"stored": _wrapped(i)}, **WRAPPED, PixelRepresentation=1),
@@ -136,6 +185,17 @@ VARIANTS: list[Variant] = [
     ),
     Variant(row="29", name="circle-2000", make=_with_corner(-2000), expect=used(repairs=BELOW_AIR)),
     Variant(row="29", name="circle-3024", make=_with_corner(-3024), expect=used(repairs=BELOW_AIR)),
+    *(
+        Variant(
+            row="29",
+            name=f"outside-of-{bits}-bits-{-value}-{'named' if named else 'not-named'}",
+            make=_with_corner(value, BitsStored=bits, HighBit=bits - 1, **({"PixelPaddingValue": value} if named else {})),
+            expect=used(repairs=PADDED if named else BELOW_AIR),
+        )
+        for bits in (12, 13)
+        for value in (-8192, -32768)
+        for named in (True, False)
+    ),
     Variant(row="29", name="value", make=_with_corner(-2000, PixelPaddingValue=-2000), expect=used(repairs=PADDED)),
     Variant(row="29", name="value-1500", make=_with_corner(-1500, PixelPaddingValue=-1500), expect=used(repairs=PADDED)),
     Variant(row="29", name="another-value", make=_with_corner(-2000, PixelPaddingValue=-1500), expect=used(repairs=BELOW_AIR)),

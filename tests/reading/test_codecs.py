@@ -54,6 +54,31 @@ class TestLossless:
         np.testing.assert_array_equal(scan.hu, np.stack([head_hu(i) for i in range(8)]))
         assert "lossy" not in {flag.code for flag in scan.flags}
 
+    @pytest.mark.parametrize("padding", [-2000, -3024, -8192, -32768])
+    @pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
+    @pytest.mark.parametrize("name", STREAMS)
+    def test_29_padding_of_which_a_stream_of_12_bits_keeps_less(
+        self, name: str, signed: bool, padding: int, tmp_path: Path
+    ) -> None:
+        """RLE keeps all 16 bits, the others cut padding off to 12."""
+        intercept = 0 if signed else -1024
+        corners = np.s_[[0, 0, 0, -1, -1, -1], [0, 1, -1, 0, -2, -1]]
+
+        def own(i: int) -> dict[str, Any]:
+            stored = (head_hu(i) - intercept).astype(int)
+            cut = padding & 0xFFF
+            stored[corners] = padding if name == "rle" else cut - 4096 * (signed and cut >= 2048)
+            values = (stored & 0xFFFF).astype(np.uint16).view(np.int16 if signed else np.uint16)
+            return {"stored": compress.encode(values, STREAMS[name], 12)}
+
+        elements = {"BitsStored": 12, "HighBit": 11, "PixelRepresentation": int(signed), "PixelPaddingValue": padding & 0xFFFF}
+        if signed:
+            elements["PixelPaddingValue"] = padding
+        make_series(tmp_path, syntax=STREAMS[name], intercept=intercept, change=own, **elements)
+        expected = np.stack([head_hu(i) for i in range(8)])
+        expected[:, *corners] = -1024
+        np.testing.assert_array_equal(read_scan(tmp_path).hu, expected)
+
     def test_19_htj2k(self, tmp_path: Path) -> None:
         path = make_slice(tmp_path / "a.dcm", syntax=HTJ2KLossless, stored=compress.HTJ2K_HEAD)
         hu, repairs = read_hu(read_header(FileRef(path)))

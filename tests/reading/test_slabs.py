@@ -58,8 +58,9 @@ class TestSeries:
 
     def test_60_less_noise(self, tmp_path: Path) -> None:
         rng = np.random.default_rng(60)
-        make_series(tmp_path, 40, step=0.5, SliceThickness=0.5, change=lambda i: {"hu": rng.normal(40, 20, (32, 32))})
-        assert read_scan(tmp_path).hu.std() == pytest.approx(20 / np.sqrt(10), rel=0.1)
+        air = np.full((8, 32), -1000.0)
+        make_series(tmp_path, 40, step=0.5, SliceThickness=0.5, change=lambda i: {"hu": np.r_[air, rng.normal(40, 20, (24, 32))]})
+        assert read_scan(tmp_path).hu[:, 8:].std() == pytest.approx(20 / np.sqrt(10), rel=0.1)
 
     @pytest.mark.parametrize("thickness", [3.0, 5.0])
     def test_60_thick_slices_are_left_alone(self, thickness: float, tmp_path: Path) -> None:
@@ -82,8 +83,8 @@ class TestSeries:
         orientation = (1, 0, 0, 0, float(np.cos(angle)), float(-np.sin(angle)))
 
         def bar(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
-            """A soft bar along the slice normal."""
-            return 1000 * np.exp(-(((y * np.cos(angle) - z * np.sin(angle)) / 3) ** 2)) + 0 * x
+            """A soft bar in air, along the slice normal."""
+            return -1000 + 1000 * np.exp(-(((y * np.cos(angle) - z * np.sin(angle)) / 3) ** 2)) + 0 * x
 
         def own(i: int) -> dict[str, Any]:
             corner = (-32.0, -32.0, float(i))
@@ -143,3 +144,68 @@ def test_60_predictions_are_given_back_to_the_slices(tmp_path: Path, project_key
     np.testing.assert_allclose(table.position_mm, np.arange(40) - 20)
     np.testing.assert_array_equal(table["any"].to_numpy().reshape(8, 5), np.repeat(prediction.slice_probabilities[:, 5:], 5, 1))
     assert "slabs" in {note.code for note in prediction.repairs}
+
+
+class TestGridOfASlab:
+    """Row 60: a slab of a tilted stack lies on the grid of the slice whose identifier it carries."""
+
+    @pytest.mark.parametrize("count", [2, 4, 5, 8])
+    @pytest.mark.parametrize("direction", [(1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0), (0.6, -0.8)])
+    @pytest.mark.parametrize("start", [0.0, -33.67, 0.1])
+    @pytest.mark.parametrize("noise", [0.0, 1e-9, -1e-9])
+    def test_60_is_that_of_the_slice_it_is_named_after(
+        self, count: int, direction: tuple[float, float], start: float, noise: float
+    ) -> None:
+        step = 5.0 / count
+        positions = start + step * np.arange(3 * count) + noise * np.arange(3 * count) % 1e-8
+        origins = 1.0 * np.arange(3 * count)[:, None] * np.array(direction)
+        rows, columns = np.mgrid[:48, :48]
+        # A bar along the normal: it has one place in the patient, and another in the picture of every slice.
+        hu = [
+            -1000 + 1000 * np.exp(-(((columns - 24 + x) ** 2 + (rows - 24 + y) ** 2) / 18))
+            for x, y in origins - origins.mean(axis=0)
+        ]
+        thin = thin_scan(positions, np.rint(hu).astype(np.int16), step)
+        slabs = mean_slabs(thin, origins_mm=origins)
+        assert len(slabs) == 3
+        for image, uid, slab in zip(slabs.hu, slabs.sop_uids, slabs.slabs, strict=True):
+            own = thin.hu[thin.sop_uids.index(uid)]
+            np.testing.assert_allclose(centre(image), centre(own), atol=0.05)
+            distances = abs(np.array(slab.positions_mm) - np.mean(slab.positions_mm))
+            assert distances[slab.ids.index(uid)] <= distances.min() + 1e-6
+            assert slab.ids.index(uid) == (count - 1) // 2  # of two that are equally near, the lower one
+
+    @pytest.mark.parametrize("reverse", [False, True], ids=["head-first", "feet-first"])
+    @pytest.mark.parametrize("tilt", [-20.0, 20.0])
+    @pytest.mark.parametrize("step", [1.25, 2.5])
+    def test_60_in_a_series(self, reverse: bool, tilt: float, step: float, tmp_path: Path) -> None:
+        angle = np.radians(tilt)
+        across = -1.0 if reverse else 1.0
+        orientation = (across, 0, 0, 0, float(np.cos(angle)), float(-np.sin(angle)))
+
+        def bar(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+            along = y * np.cos(angle) - z * np.sin(angle)
+            return -1000 + 1000 * np.clip(9 - np.hypot(along, x), 0, 1)
+
+        def own(i: int) -> dict[str, Any]:
+            corner = (-32.0 * across, -32.0, step * (i - 8) / float(np.cos(angle)))
+            hu = slice_hu(corner, orientation, size=64, spacing=1, anatomy=bar)
+            position = "FFS" if reverse else "HFS"
+            return {
+                "ImagePositionPatient": [f"{value:.5f}" for value in corner],
+                "ImageOrientationPatient": [f"{value:.8f}" for value in orientation],
+                "PatientPosition": position,
+                "hu": hu,
+            }
+
+        make_series(tmp_path, 16, SliceThickness=step, PixelSpacing=[1, 1], change=own)
+        thin, slabs = load_scan(only_series(tmp_path), slab_mm=None), load_scan(only_series(tmp_path))
+        assert len(slabs) == 16 * step / 5
+        for image, uid in zip(slabs.hu, slabs.sop_uids, strict=True):
+            np.testing.assert_allclose(centre(image), centre(thin.hu[thin.sop_uids.index(uid)]), atol=0.1)
+
+
+def centre(image: np.ndarray) -> np.ndarray:
+    """Row and column of the centre of what is denser than air, in pixels."""
+    weights = np.clip(image.astype(float) + 990, 0, None)
+    return np.array([(axis * weights).sum() for axis in np.mgrid[: image.shape[0], : image.shape[1]]]) / weights.sum()
