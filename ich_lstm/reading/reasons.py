@@ -72,7 +72,6 @@ REASONS: dict[str, Reason] = {
     "no_position": Reason("refused", "no position"),
     "equal_positions": Reason("refused", "all positions equal"),
     "conflicting_uids": Reason("refused", "different slices under one UID"),
-    "no_head": Reason("refused", "no head in the images"),
     "no_usable_slice": Reason("refused", "no usable slice"),
     # a series that is not the one to read
     "localizer": Reason("skipped", "localizer"),
