@@ -3,11 +3,8 @@
 import cv2
 import numpy as np
 
+from ich_lstm.reading.skull import BONE_HU, ellipse, enclosed_regions
 from ich_lstm.scan import HU_MIN
-
-BONE_HU = 200
-GAP_MM = 6.0
-"""Openings of the skull up to twice this are closed: sutures, burr holes, the foramina of its base."""
 
 MIN_CAVITY_CM2 = 8.0
 """Smaller cavities are an eye, a sinus or a canal of the spine."""
@@ -79,20 +76,10 @@ def without_face(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> tupl
 
 def _enclosed(image: np.ndarray, row_mm: float, column_mm: float) -> np.ndarray:
     """The largest region of soft tissue that bone encloses in one slice; bool ``(h, w)``."""
-    bone = (image > BONE_HU).astype(np.uint8)
-    reach = round(GAP_MM / row_mm), round(GAP_MM / column_mm)
-    frame = max(reach) + 1
-    # A frame of air: closing must not close a skull against the picture's edge.
-    closed = cv2.morphologyEx(
-        cv2.copyMakeBorder(bone, frame, frame, frame, frame, cv2.BORDER_CONSTANT, value=0), cv2.MORPH_CLOSE, _ellipse(*reach)
-    )
-    count, regions, stats, _ = cv2.connectedComponentsWithStats(1 - closed, connectivity=4)
-    outside, regions = regions[0, 0], regions[frame:-frame, frame:-frame]
-    for region in np.argsort(-stats[1:count, cv2.CC_STAT_AREA], kind="stable") + 1:
-        if stats[region, cv2.CC_STAT_AREA] * row_mm * column_mm < 100 * MIN_CAVITY_CM2:
+    for mask in enclosed_regions(image > BONE_HU, row_mm, column_mm):
+        if np.count_nonzero(mask) * row_mm * column_mm < 100 * MIN_CAVITY_CM2:
             break
-        mask = regions == region
-        if region != outside and TISSUE_HU[0] <= float(np.median(image[mask])) <= TISSUE_HU[1]:
+        if TISSUE_HU[0] <= float(np.median(image[mask])) <= TISSUE_HU[1]:
             return mask
     return np.zeros(image.shape, bool)
 
@@ -103,8 +90,4 @@ def _hull(cavity: np.ndarray, row_mm: float, column_mm: float) -> np.ndarray:
         return np.zeros(cavity.shape, bool)
     hull = np.zeros(cavity.shape, np.uint8)
     cv2.fillConvexPoly(hull, cv2.convexHull(points), 1)
-    return cv2.dilate(hull, _ellipse(round(MARGIN_MM / row_mm), round(MARGIN_MM / column_mm))).astype(bool)
-
-
-def _ellipse(rows: int, columns: int) -> np.ndarray:
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * max(1, columns) + 1, 2 * max(1, rows) + 1))
+    return cv2.dilate(hull, ellipse(round(MARGIN_MM / row_mm), round(MARGIN_MM / column_mm))).astype(bool)

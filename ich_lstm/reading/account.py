@@ -23,7 +23,7 @@ class Account:
         self.dropped: list[Dropped] = []
         self._repairs: dict[str, str] = {}
         self._slices: Counter[str] = Counter()
-        self._flags: dict[str, str] = {}
+        self._flags: dict[str, list[str]] = {}
 
     def drop(self, header: SliceHeader, code: str, detail: str) -> None:
         """A slice is left out."""
@@ -39,8 +39,10 @@ class Account:
         self._slices[note.code] += 1
 
     def flag(self, code: str, detail: str) -> None:
-        """A reader of the scan should know this."""
-        self._flags.setdefault(code, detail)
+        """A reader of the scan should know this; what is said of one code more than once is joined."""
+        details = self._flags.setdefault(code, [])
+        if detail not in details:
+            details.append(detail)
 
     def repairs(self) -> tuple[Note, ...]:
         """All repairs, each once, with the number of slices."""
@@ -48,7 +50,7 @@ class Account:
 
     def flags(self) -> tuple[Note, ...]:
         """All flags, each once."""
-        return tuple(Note(code, detail) for code, detail in self._flags.items())
+        return tuple(Note(code, "; ".join(details)) for code, details in self._flags.items())
 
     def write(self, ledger: Ledger) -> None:
         """Note the left-out slices in a ledger; a frame is none, for its file has others that are used."""

@@ -113,7 +113,7 @@ def read_nifti(
         allow_other_part: Read a volume that shows no head by its pixels too.
 
     Raises:
-        SeriesError: ``no_head``.
+        SeriesError: ``not_head``.
         FileError: If it holds no head CT in HU; the code says why (``codec_missing``, ``not_nifti``, ``four_dimensions``,
             ``not_finite``, ``not_hu``, ``nifti_bomb``, ``truncated_pixels``, ``not_axial``, ``few_slices`` and others).
 

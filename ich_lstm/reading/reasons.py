@@ -74,7 +74,6 @@ REASONS: dict[str, Reason] = {
     "conflicting_uids": Reason("refused", "different slices under one UID"),
     "mixed_patients": Reason("refused", "slices of several patients"),
     "mixed_examinations": Reason("refused", "slices of several examinations"),
-    "no_head": Reason("refused", "no head in the images"),
     "no_usable_slice": Reason("refused", "no usable slice"),
     # a series that is not the one to read
     "localizer": Reason("skipped", "localizer"),

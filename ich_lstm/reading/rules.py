@@ -40,6 +40,7 @@ class Facts(NamedTuple):
     tilt: float
     coverage_mm: float
     thickness_mm: float
+    step_mm: float  # the distance of slices that a scan of them has; 0 if they have no positions
     number: int
 
 
@@ -65,6 +66,7 @@ def facts_of(series: Series) -> Facts:
         tilt=tilt_degrees(display.normal),
         coverage_mm=float(places[-1] - places[0]) + thickness,
         thickness_mm=thickness,
+        step_mm=step,
         number=first.series_number if first.series_number is not None else 1 << 31,
     )
 
@@ -166,10 +168,11 @@ def preference(facts: Facts) -> tuple[object, ...]:
 
 
 def describe(facts: Facts) -> str:
-    """A series in a few words."""
+    """A series in a few words; the distance of its slices is that of the scan, whatever Slice Thickness says."""
     name = words.kernel_name(facts.first.kernel)
     kernel = f", kernel {name}" if name else ""
-    return f"axial, {len(facts.headers)} slices of {facts.thickness_mm:.1f} mm{kernel}"
+    spaced = f"{facts.step_mm:.1f} mm apart" if facts.step_mm else f"of {facts.thickness_mm:.1f} mm"
+    return f"axial, {len(facts.headers)} slices {spaced}{kernel}"
 
 
 def first_objection(facts: Facts, allowed: Collection[str] = ()) -> tuple[str, str]:

@@ -20,9 +20,12 @@ from ich_lstm.reading.head import (
     NECK_MARGIN_MM,
     brain_share,
     count_neck_slices,
+    describe_looks,
+    is_defaced,
     judge,
     look_at_section,
     metal_mm2,
+    missing_parts,
 )
 from ich_lstm.reading.ledger import Ledger
 from ich_lstm.reading.maps import check_units, has_unspecified_unit, map_reason
@@ -166,13 +169,13 @@ def _load(series: Series, training: bool, slab_mm: float | None, allow_other_par
     origins = origins_in_plane(display, headers[0].orientation, [header.position for header in headers])
     scan, below = without_neck(scan, name, account, allow_other_part=allow_other_part)
     for header in headers[:below]:
-        account.drop(header, "neck", "a slice of the neck, below the head")
+        account.drop(header, "neck", "a slice of the neck or the trunk, below the head")
     origins = None if origins is None else origins[below:]
     return finish_scan(scan, account, slab_mm=slab_mm, thickness_mm=thickness_of(headers), origins_mm=origins)
 
 
 def without_neck(scan: Scan, name: str, account: Account, *, allow_other_part: bool = False) -> tuple[Scan, int]:
-    """See that a scan shows a head, and leave out the slices of the neck below it.
+    """See that a scan shows a head, how much of it, and leave out the slices of the neck and the trunk below it.
 
     Args:
         scan: In the display convention, with square pixels.
@@ -184,30 +187,36 @@ def without_neck(scan: Scan, name: str, account: Account, *, allow_other_part: b
         The scan, and how many slices were left out at its lower end.
 
     Raises:
-        SeriesError: ``no_head``.
+        SeriesError: ``not_head``.
     """
     looks = [look_at_section(image, scan.spacing_mm[1]) for image in scan.hu]
     verdict = judge(looks, scan.spacing_mm[0])
     if verdict == "other" and not allow_other_part:
         raise SeriesError(
-            "no_head",
+            "not_head",
             where=name,
-            got="slices that show another part of the body",
-            expected="a ring of bone of the size of a skull",
-            todo="Choose the series of the head.",
+            got=f"images of another part of the body: {describe_looks(looks)}",
+            expected="a closed skull of plausible size around soft tissue",
+            todo="Choose the series of the head, or read this one with --allow-other-body-part if it is one.",
         )
     if verdict != "head":
         account.flag("no_skull", "no skull in the images: a phantom, or not the whole head")
     pixel_mm2 = scan.spacing_mm[1] * scan.spacing_mm[2]
-    if brain_share(scan.hu, looks, pixel_mm2) < BRAIN_SHARE:
+    if brain_share(looks) < BRAIN_SHARE:
         account.flag("no_brain", "little within the skull has the density of a brain")
     if metal_mm2(scan.hu, pixel_mm2) >= METAL_MM2:
         account.flag("metal", "metal in the images")
+    if verdict == "head" and is_defaced(looks):
+        account.flag("defaced", "outside the skull there are regions of exactly 0 HU: the face was removed by a program")
     below = count_neck_slices(looks, scan.positions_mm) if verdict == "head" else 0
-    if below == 0 or len(scan) - below < MIN_SLICES:
+    if len(scan) - below < MIN_SLICES:
+        below = 0
+    for part in missing_parts(looks[below:], scan.positions_mm[below:]):
+        account.flag("incomplete", part)
+    if below == 0:
         return scan, 0
     count = f"{below} {'slice' if below == 1 else 'slices'}"
-    note = Note("neck", f"{count} of the neck, more than {NECK_MARGIN_MM:.0f} mm below the skull, left out")
+    note = Note("neck", f"{count} more than {NECK_MARGIN_MM:.0f} mm below the skull, of the neck or the trunk, left out")
     above = replace(
         scan,
         hu=scan.hu[below:],

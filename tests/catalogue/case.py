@@ -24,7 +24,9 @@ class Expect:
         skipped: Files by reason.
         refused: Files by reason.
         repairs: Codes of the scan's repairs, all of them; None: whatever they are.
-        flags: Codes of the scan's flags, all but ``few_slices`` (the made series are short); None: whatever they are.
+        flags: Codes of the scan's flags, all but ``few_slices`` and ``incomplete`` (most made series are 40 mm of a head);
+            None: whatever they are.
+        flag_detail: A text that the flags must hold.
         same_hu: The scan's HU are those of the sound series.
         detail: A text that the ledger's detail, or the error, must hold.
     """
@@ -36,6 +38,7 @@ class Expect:
     refused: Mapping[str, int] = field(default_factory=dict)
     repairs: frozenset[str] | None = None
     flags: frozenset[str] | None = None
+    flag_detail: str = ""
     same_hu: bool = False
     detail: str = ""
 
@@ -132,9 +135,16 @@ def put(name: str, data: bytes) -> Make:
 
 
 # ------------------------------------------------------------------------------------------------ expectations
-def used(*, slices: int = SLICES, repairs: tuple[str, ...] = (), flags: tuple[str, ...] = (), same_hu: bool = True) -> Expect:
+def used(
+    *,
+    slices: int = SLICES,
+    repairs: tuple[str, ...] = (),
+    flags: tuple[str, ...] = (),
+    flag_detail: str = "",
+    same_hu: bool = True,
+) -> Expect:
     """A scan of all files, with these repairs and flags and no others."""
-    return Expect(slices=slices, repairs=frozenset(repairs), flags=frozenset(flags), same_hu=same_hu)
+    return Expect(slices=slices, repairs=frozenset(repairs), flags=frozenset(flags), flag_detail=flag_detail, same_hu=same_hu)
 
 
 def skipped(code: str, count: int = 1, detail: str = "") -> Expect:
@@ -159,7 +169,12 @@ def no_scan(code: str, count: int = SLICES) -> Expect:
 
 def bad_slice(row: str, name: str, make: Make, code: str, **more: Any) -> list[Variant]:
     """One bad slice: it refuses its series for a prediction, and is left out for training."""
-    gap = Expect(slices=SLICES - 1, refused={code: 1}, flags=frozenset({"incomplete", "gap", "uneven_spacing"}))
+    gap = Expect(
+        slices=SLICES - 1,
+        refused={code: 1},
+        flags=frozenset({"incomplete", "gap", "uneven_spacing"}),
+        flag_detail="slices that cannot be read are left out",
+    )
     return [
         Variant(row=row, name=name, make=make, expect=refused(code), **more),
         Variant(row=row, name=f"{name}-training", make=make, expect=gap, training=True, **more),

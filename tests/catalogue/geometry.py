@@ -139,13 +139,13 @@ VARIANTS: list[Variant] = [
         row="39",
         name="one",
         make=whole(places=[0, 5, 10, 15, 25, 30, 35, 40]),
-        expect=used(flags=("gap", "incomplete", "uneven_spacing"), same_hu=False),
+        expect=used(flags=("gap", "incomplete", "uneven_spacing"), flag_detail="slices are missing", same_hu=False),
     ),
     Variant(
         row="39",
         name="two-places",
         make=whole(places=[0, 5, 10, 20, 25, 30, 35, 45, 50, 55]),
-        expect=used(slices=10, flags=("gap", "incomplete", "uneven_spacing"), same_hu=False),
+        expect=used(slices=10, flags=("gap", "incomplete", "uneven_spacing"), flag_detail="slices are missing", same_hu=False),
     ),
     Variant(
         row="40",
@@ -230,7 +230,12 @@ VARIANTS: list[Variant] = [
         row="48",
         name="not-marked",
         make=_scout(),
-        expect=Expect(slices=8, skipped={"other_orientation": 1}, flags=frozenset({"incomplete"})),
+        expect=Expect(
+            slices=8,
+            skipped={"other_orientation": 1},
+            flags=frozenset({"incomplete"}),
+            flag_detail="slices of another orientation left out",
+        ),
     ),
     Variant(row="50", name="one-folder", make=_two_series, expect=skipped("not_chosen", 8)),
     Variant(row="51", name="half", make=_second_half(hu=np.zeros((16, 16))), expect=refused("mixed_matrix")),
@@ -246,13 +251,13 @@ VARIANTS: list[Variant] = [
     Variant(
         row="53",
         name="rows-apart",
-        make=whole(hu=slice_hu((-96, -96, 0))[::2], PixelSpacing=[6.0, 3.0]),
+        make=whole(hu=slice_hu((-96, -96, 0), size=64, spacing=3)[::2], PixelSpacing=[6.0, 3.0]),
         expect=used(repairs=("non_square_pixels",), same_hu=False),
     ),
     Variant(
         row="53",
         name="columns-apart",
-        make=whole(hu=slice_hu((-96, -96, 0))[:, ::2], PixelSpacing=[3.0, 6.0]),
+        make=whole(hu=slice_hu((-96, -96, 0), size=64, spacing=3)[:, ::2], PixelSpacing=[3.0, 6.0]),
         expect=used(repairs=("non_square_pixels",), same_hu=False),
     ),
     *(

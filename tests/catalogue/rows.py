@@ -84,11 +84,13 @@ ROWS: dict[str, Row] = {
     "60": Row("thin slices", "mean slabs of about 5 mm"),
     "60b": Row("slices of 10 mm", "read and flagged"),
     "61": Row("MR, PT, CR and others", "skipped"),
-    "62": Row("not a head", "skipped by its name, refused by its pixels"),
+    "62": Row(
+        "not a head, or a part of one", "no scan, by its name or its pixels; what lies below is cropped; half a head is flagged"
+    ),
     "63": Row("age under 18 by age or date of birth, kVp outside 70 to 150", "read and flagged"),
     "64": Row("feet first, prone, mirrored", "turned to the display convention"),
     "65": Row("burned-in annotation", "read and flagged"),
-    "66": Row("unknown character set, raw bytes in a name", "read; names are ignored"),
+    "66": Row("unknown character set, raw bytes in a name", "read; texts are decoded, or flagged"),
     "67": Row("archive with paths outside itself", "refused"),
     "68": Row("archive that inflates beyond bounds", "refused"),
     "69": Row("link that loops, dangles, or leads elsewhere", "skipped"),

@@ -30,7 +30,7 @@ def assert_is_the_head(source: Path) -> None:
     np.testing.assert_allclose(scan.positions_mm, -20 + 5 * np.arange(COUNT))
     assert scan.spacing_mm == (5.0, SPACING_MM, SPACING_MM)
     assert scan.repairs == ()
-    assert {flag.code for flag in scan.flags} == {"few_slices"}
+    assert {flag.code for flag in scan.flags} == {"few_slices", "incomplete"}  # 40 mm of a head
     assert index.ledger.counts() == {"used": 1, "skipped": 0, "refused": 0}
     frame = index.ledger.to_frame()
     assert list(frame.sop_uid) == ["1.2.3.100.1.1"]
@@ -154,7 +154,7 @@ def test_4_truncated_frames(training: bool, tmp_path: Path) -> None:
     index = index_source(tmp_path)
     scan = load_scan(index.studies()[0].series[0], training=True, ledger=index.ledger)
     assert len(scan) == COUNT - 1
-    assert "incomplete" in {flag.code for flag in scan.flags}
+    assert "left out" in " ".join(flag.detail for flag in scan.flags if flag.code == "incomplete")
     assert index.ledger.counts() == {"used": 1, "skipped": 0, "refused": 0}
 
 

@@ -134,7 +134,8 @@ def test_nothing_of_the_patient_in_notes_and_no_path(tmp_path: Path) -> None:
 def test_axial_needs_no_repair(tmp_path: Path) -> None:
     make_series(tmp_path, 14)
     scan = read_scan(tmp_path)
-    assert (scan.repairs, scan.flags, scan.tilt_degrees) == ((), (), 0.0)
+    assert (scan.repairs, scan.tilt_degrees) == ((), 0.0)
+    assert {flag.code for flag in scan.flags} == {"incomplete"}  # 70 mm of a head
     assert scan.spacing_mm == (5.0, 6.0, 6.0)
     assert scan.description == "HEAD PLAIN"
     np.testing.assert_array_equal(scan.hu[3], np.rint(slice_hu((-96, -96, -5), AXIAL)))

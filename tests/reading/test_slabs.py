@@ -8,7 +8,7 @@ import pytest
 from dicom_files import make_series, slice_hu
 
 from ich_lstm.reading import Series, index_source, load_scan, read_scan
-from ich_lstm.reading.slabs import mean_slabs, slices_per_slab
+from ich_lstm.reading.slabs import SLAB_MM, mean_slabs, slices_per_slab
 from ich_lstm.scan import Scan
 
 
@@ -92,7 +92,7 @@ class TestSeries:
             return {"ImagePositionPatient": list(corner), "hu": hu, "ImageOrientationPatient": list(orientation)}
 
         make_series(tmp_path, 20, SliceThickness=1, PixelSpacing=[1, 1], change=own)
-        thin, thick = load_scan(only_series(tmp_path), slab_mm=None), load_scan(only_series(tmp_path))
+        thin, thick = (load_scan(only_series(tmp_path), slab_mm=mm, allow_other_part=True) for mm in (None, SLAB_MM))
         middle = thin.hu[thin.sop_uids.index(thick.sop_uids[2])].astype(float)
         smeared = mean_slabs(thin, thickness_mm=1).hu[2]
         assert len(thick) == 4
@@ -104,7 +104,7 @@ class TestSeries:
         make_series(tmp_path, 14, step=step, SliceThickness=step)
         scan = read_scan(tmp_path)
         assert len(scan) == 14
-        assert [flag.code for flag in scan.flags] == ["thick_slices"]
+        assert {flag.code for flag in scan.flags} == {"thick_slices", "incomplete"}  # a cylinder has neither base nor vertex
 
 
 class TestGroups:

@@ -296,8 +296,37 @@ class TestWords:
         ranked = rank_series(study)
         assert {candidate.reason for candidate in ranked} == {
             "bone kernel BONE",
-            "axial, 8 slices of 5.0 mm, kernel H31S",
-            "axial, 8 slices of 5.0 mm",
+            "axial, 8 slices 5.0 mm apart, kernel H31S",
+            "axial, 8 slices 5.0 mm apart",
         }
         bone = load_scan(choose_series(study, "1.2.3.100.0").series)
         assert [flag.detail for flag in bone.flags if flag.code == "kernel"] == ["bone kernel BONE"]
+
+
+class TestOneFigureForTheDistanceOfSlices:
+    """Slice Thickness is not the distance: a scan's is the median of its steps, and what describes a series says the same."""
+
+    @pytest.mark.parametrize(
+        ("places", "thickness", "expected"),
+        [
+            ([4.0 * i for i in range(9)] + [39.0 + 7 * i for i in range(7)], "7", 4.0),
+            ([5.0 * i for i in range(12)], "10", 5.0),
+            ([3.0 * i for i in range(12)], None, 3.0),
+            ([5.0 * i for i in range(12)], "0", 5.0),
+        ],
+        ids=["two-distances", "overlapping", "no-thickness", "thickness-0"],
+    )
+    def test_e44_is_the_scan_s(self, places: list[float], thickness: str | None, expected: float, tmp_path: Path) -> None:
+        make_series(tmp_path, places=places, SliceThickness=thickness)
+        (candidate,) = rank_series(index_source(tmp_path).studies()[0])
+        assert load_scan(candidate.series).spacing_mm[0] == pytest.approx(expected)
+        assert candidate.reason == f"axial, {len(places)} slices {expected:.1f} mm apart"
+
+    def test_e44_without_positions_the_thickness_is_all_that_is_known(self, tmp_path: Path) -> None:
+        make_series(tmp_path, ImagePositionPatient=None)
+        (candidate,) = rank_series(index_source(tmp_path).studies()[0])
+        assert candidate.reason == "axial, 8 slices of 5.0 mm"
+
+    def test_e44_of_a_real_scan_with_two_distances(self, real_data: Path) -> None:
+        (candidate,) = rank_series(index_source(real_data / "ge_head_tilt").studies()[0])
+        assert "28 slices 4.0 mm apart" in candidate.reason

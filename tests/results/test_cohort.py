@@ -48,7 +48,7 @@ def test_without_facts_the_flow_is_shorter(tmp_path: Path) -> None:
 
 def test_the_flow_of_predictions_names_every_refusal(tmp_path: Path) -> None:
     evidence = read_run(write_run(tmp_path))
-    counts = {**evidence.source["counts"], "scans_refused": {"truncated_pixels": 3, "no_head": 1}}
+    counts = {**evidence.source["counts"], "scans_refused": {"truncated_pixels": 3, "not_head": 1}}
     counts["scans_without_labels_not_judged"] = 2
     evidence = replace(evidence, source={**evidence.source, "kind": "predictions", "counts": counts})
     flow = data_flow(evidence, StudyFacts(files={"used": 70, "bone kernel": 4}))
