@@ -34,6 +34,8 @@ MODEL_DASHES: dict[str, str | tuple[int, tuple[int, int]]] = {"sequence": "-", "
 MODEL_NAMES = {"sequence": "sequence model", "encoder": "encoder alone (2D)"}
 DPI = 150
 PICTURES_PER_ROW = 6
+LEGEND_LINE = 13
+"""Height in points of a line of a legend."""
 
 
 class Counts(NamedTuple):
@@ -76,7 +78,7 @@ def plot_history(frame: "DataFrame") -> "Figure":
     _finish(panels[0], title="Loss", x="epoch", y="weighted log loss")
     panels[0].set_ylim(bottom=0)
     if panels[0].lines:
-        panels[0].legend(frameon=False, fontsize=9)
+        _legend_above(panels[0], columns=len(panels[0].lines))
     if has_auroc:
         _plot_epochs(panels[1], frame, auroc, color=MODEL_COLORS["sequence"])
         _finish(panels[1], title="AUC of any hemorrhage, validation", x="epoch", y="AUC")
@@ -138,7 +140,15 @@ def plot_scan(prediction: "ScanPrediction") -> "Figure":
     peak = int(prediction.slice_probabilities[:, LABELS.index(ANY)].argmax())
     position = float(prediction.positions_mm[peak])
     curve.axvline(position, color=RULE, linewidth=6, zorder=0)
-    curve.legend(framealpha=0.85, edgecolor="none", fontsize=9, title="In the scan", title_fontsize=9, alignment="left")
+    curve.legend(
+        frameon=False,
+        fontsize=9,
+        title="In the scan",
+        title_fontsize=9,
+        alignment="left",
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),  # beside the curves, never over them
+    )
     _show_slice(picture, prediction.hu[peak], prediction.spacing_mm, BRAIN)
     if is_blank(prediction.hu[peak]):
         picture.text(0.5, 0.5, "not shown", color="#a9aeb3", ha="center", va="center", transform=picture.transAxes)
@@ -295,6 +305,13 @@ def _finish(axes: "Axes", *, title: str, x: str, y: str) -> None:
     axes.spines["bottom"].set_color(RULE)
 
 
+def _legend_above(axes: "Axes", columns: int = 1) -> None:
+    """The legend between title and frame: wherever curves run, it lies over none of them."""
+    title, entries = axes.get_title(loc="left"), len(axes.lines)
+    axes.set_title(title, fontsize=11, color=INK, loc="left", pad=8 + LEGEND_LINE * -(-entries // columns))
+    axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0, borderaxespad=0.3, ncols=columns)
+
+
 def _plot_epochs(axes: "Axes", frame: "DataFrame", column: str, **style: object) -> None:
     """The mean of a column in each epoch; stages that count their epochs anew are laid end to end by row order."""
     from matplotlib.ticker import MaxNLocator
@@ -343,5 +360,5 @@ def _small_multiples(
             xs, ys, text = curve(_threshold_counts(labels[:, k], values[:, k]))
             style = {"color": MODEL_COLORS.get(name), "linestyle": MODEL_DASHES.get(name, "-")}
             axes.plot(xs, ys, linewidth=2, label=f"{MODEL_NAMES.get(name, name)}: {text}", **style)
-        axes.legend(frameon=False, fontsize=8, loc="lower right")
+        _legend_above(axes)
     return figure

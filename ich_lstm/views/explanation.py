@@ -67,7 +67,8 @@ class Explanation:
 
     def __repr__(self) -> str:
         rows, columns = self.maps.shape[2:]
-        return f"Explanation of {', '.join(self.labels) or 'no label'}: {len(self)} slices, maps of {rows} x {columns}; {self.method}"
+        labels = ", ".join(self.labels) or "no label"
+        return f"Explanation of {labels}: {len(self)} slices, maps of {rows} x {columns}; {self.method}"
 
     def share_on_slice(self, number: int, label: str, shape: tuple[int, int]) -> np.ndarray:
         """The same as `on_slice`, as a share of the label's largest value in the scan, within [0, 1]."""
