@@ -50,7 +50,7 @@ def test_every_picture_appears_and_no_cell_prints_more_than_ten_lines(tmp_path: 
     [
         ("ich_lstm.", {"ScanClassifier", "ScanDataModule", "explain", "read_scan"}, {"import_module", "TYPE_CHECKING", "Any"}),
         ("ich_lstm.ScanClassifier(hid", {"hidden_size="}, set()),
-        ("ich_lstm.ScanDataModule().set_batching(slices_per_b", {"slices_per_batch="}, set()),
+        ("ich_lstm.ScanDataModule.set_batching(slices_per_b", {"slices_per_batch="}, set()),
     ],
 )
 def test_tab_offers_public_names_and_every_keyword(typed: str, offered: set[str], hidden: set[str]) -> None:
