@@ -1,9 +1,14 @@
 """A scan: one series of head CT as a volume in Hounsfield units."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from ich_lstm.window import BRAIN, Window
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 HU_MIN, HU_MAX = -1024, 3071
 """Range of a scan's HU: the 12 bits of a CT number, with air at its usual floor."""
@@ -94,6 +99,23 @@ class Scan:
     def __len__(self) -> int:
         """Number of slices."""
         return len(self.hu)
+
+    def plot(self, *, window: Window = BRAIN, most: int = 12) -> "Figure":
+        """Slices side by side, evenly spaced from the scan's lower end to its upper, with their numbers and positions.
+
+        Args:
+            window: Level and width in HU.
+            most: How many slices at most, at least 1.
+
+        Returns:
+            A matplotlib figure, which shows itself in a notebook.
+
+        Raises:
+            ValueError: If ``most`` is below 1.
+        """
+        from ich_lstm.views.curves import plot_slices
+
+        return plot_slices(self, window=window, most=most)
 
     @property
     def identifier(self) -> str:

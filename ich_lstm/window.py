@@ -1,6 +1,6 @@
 """Grey-scale windows, as numbers: the model's first layer takes them, and so do pages and pictures."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Window(NamedTuple):
@@ -9,10 +9,49 @@ class Window(NamedTuple):
     Args:
         level: Centre in HU; DICOM Window Center (0028,1050).
         width: Full width in HU, above 0; DICOM Window Width (0028,1051).
+
+    Example:
+        >>> Window(level=40, width=80)(60)
+        0.75
     """
 
     level: float
     width: float
+
+    def __call__(self, hu: Any) -> Any:
+        """The same as `apply`, so that ``BRAIN(hu)`` reads as what it is."""
+        return self.apply(hu)
+
+    def apply(self, hu: Any) -> Any:
+        """Map HU linearly onto [0, 1], clipping outside the window.
+
+        Follows DICOM LINEAR_EXACT (PS3.3 C.11.2.1.3.2), not the default LINEAR, which works with width - 1.
+
+        Args:
+            hu: Hounsfield units: a numpy array or a tensor of any shape, or a number; rescale already applied.
+
+        Returns:
+            Floats of the same kind and shape: an array for an array, a tensor, with its gradient, for a tensor.
+
+        Raises:
+            TypeError: If these are no numbers.
+            ValueError: If the width is not above 0.
+
+        Example:
+            >>> BRAIN.apply(0), BRAIN.apply(40), BRAIN.apply(3000)
+            (0.0, 0.5, 1.0)
+        """
+        if not self.width > 0:
+            raise ValueError(f"Window.width: got {self.width}, expected HU above 0")
+        low = self.level - self.width / 2
+        if isinstance(hu, (int, float)):
+            return min(max((hu - low) / self.width, 0.0), 1.0)
+        # Arrays and tensors clip themselves: nothing heavy is imported here.
+        if not hasattr(hu, "clip"):
+            raise TypeError(
+                f"Window.apply: got {type(hu).__name__}, expected HU as an array, a tensor or a number, such as scan.hu"
+            )
+        return ((hu - low) / self.width).clip(0, 1)
 
 
 BRAIN = Window(level=40, width=80)

@@ -1,9 +1,7 @@
 """How training samples are made and put into batches: what may change from one stage of a training to the next."""
 
-import difflib
 import math
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, fields
 
 from ich_lstm.data.parts import Parts, SliceChoice
 from ich_lstm.errors import ConfigError
@@ -40,24 +38,6 @@ class Batching:
     def parts(self) -> Parts:
         """How a scan is made into samples."""
         return Parts(self.slices_per_sample, self.sample)
-
-    def changed(self, **changes: Any) -> "Batching":
-        """With other values of some settings, checked in the same way.
-
-        Raises:
-            ConfigError: ``unknown_batching`` for a name that is none of them; or as above.
-        """
-        for name in changes:
-            if name not in BATCHING:
-                near = difflib.get_close_matches(name, BATCHING, n=1)
-                raise ConfigError(
-                    "unknown_batching",
-                    where="batching",
-                    got=name,
-                    expected=f"one of {', '.join(BATCHING)}",
-                    todo=f"Did you mean {near[0]}?" if near else "",
-                )
-        return replace(self, **changes)
 
 
 BATCHING = tuple(field.name for field in fields(Batching))

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +36,7 @@ from ich_lstm.data.split import Part, SplitBy, tabulate_patients
 from ich_lstm.data.split_file import SplitFile
 from ich_lstm.data.table import read_label_tables
 from ich_lstm.errors import ConfigError, SourceError, SplitError
+from ich_lstm.keywords import changes_of, keywords_of, takes_keywords
 from ich_lstm.pixels.augment import Geometry, sample_seed
 from ich_lstm.pixels.preprocess import Crop
 from ich_lstm.privacy import ProjectKey
@@ -189,6 +190,7 @@ class ScanDataModule(LightningDataModule):
         """How training samples are made and put into batches: what `set_batching` can change, by name."""
         return asdict(self._batching)
 
+    @takes_keywords(changes_of(keywords_of(Batching)), code="unknown_batching")
     def set_batching(self, **changes: Any) -> None:
         """Make other batches from the next loader on, for another stage of the training; evaluation heeds the budgets alone.
 
@@ -199,7 +201,7 @@ class ScanDataModule(LightningDataModule):
         Raises:
             ConfigError: If a name is none of these, or a value is out of range; then nothing is changed.
         """
-        self._batching = self._batching.changed(**changes)
+        self._batching = replace(self._batching, **changes)
 
     @property
     def balance(self) -> bool:

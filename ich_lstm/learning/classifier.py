@@ -15,6 +15,7 @@ from torchmetrics import MetricCollection
 from ich_lstm.data.batch import ScanBatch
 from ich_lstm.data.datamodule import ScanDataModule
 from ich_lstm.errors import CheckpointError, ConfigError, IchLstmError, StudyError
+from ich_lstm.keywords import changes_of, documents_keywords_of, keywords_of, takes_keywords
 from ich_lstm.labels import ANY, LABELS
 from ich_lstm.learning.averaging import MovingAverage
 from ich_lstm.learning.calibration import ModelCalibration
@@ -70,10 +71,11 @@ STAGED = (
 HeadMode = Literal["train", "freeze", "skip"]
 
 
+@documents_keywords_of(ScanModel)
 class ScanClassifier(LightningModule):
     """A CNN-LSTM that is trained end to end on whole scans of head CT.
 
-    The keywords of `ScanModel` (``backbone``, ``sequence``, ``hidden_size`` and so on) are taken too.
+    How it is trained stands first; the keywords from ``backbone`` on make the network, which is a `ScanModel`.
 
     Args:
         learning_rate: Peak rate of the head.
@@ -95,11 +97,15 @@ class ScanClassifier(LightningModule):
         test_time: What a prediction is the mean of: ``flip``: the scan and its mirror image; ``flip-reverse``: both, each read
             upwards and downwards; ``none``: nothing but the scan.
 
+    Raises:
+        ConfigError: If a keyword is unknown, or a value is out of range.
+
     Example:
         >>> model = ScanClassifier(backbone="resnet18", pretrained=False, hidden_size=64)
         >>> Trainer(max_epochs=8).fit(model, ScanDataModule("dicom/", "labels.csv"))  # doctest: +SKIP
     """
 
+    @takes_keywords(keywords_of(ScanModel))
     def __init__(
         self,
         *,
@@ -178,11 +184,12 @@ class ScanClassifier(LightningModule):
         }
         return {name: self.training_settings[name] for name in STAGED if name in TRAINING} | network
 
+    @takes_keywords(changes_of(each for each in keywords_of(__init__) if each.name in STAGED))
     def change_training(self, **changes: Any) -> None:
-        """Change how the next fit trains.
+        """Change how the next fit trains: the keywords in the signature, as in the constructor.
 
         Args:
-            changes: Of `STAGED`.
+            **changes: What is to be another than it is.
 
         Raises:
             ConfigError: If a name is not among these, or a value is out of range.

@@ -6,34 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from ich_lstm.pixels.intensity import Intensity
-from ich_lstm.window import Window
 
 NARROWEST = 1.0
 """Width in HU below which no learned window falls: HU are whole numbers, and a width of 0 would divide by it."""
 
 GREYS = 255
 """The largest value of 8 bit."""
-
-
-def apply_window(hu: Tensor, window: Window) -> Tensor:
-    """Map HU linearly onto [0, 1], clipping outside the window.
-
-    Follows DICOM LINEAR_EXACT (PS3.3 C.11.2.1.3.2), not the default LINEAR, which works with width - 1.
-
-    Args:
-        hu: Hounsfield units, any shape; rescale already applied.
-        window: Level and width in HU.
-
-    Returns:
-        A float tensor of the same shape.
-
-    Example:
-        >>> from ich_lstm.window import BRAIN
-        >>> apply_window(torch.tensor([0.0, 40.0, 80.0]), BRAIN)
-        tensor([0.0000, 0.5000, 1.0000])
-    """
-    low = window.level - window.width / 2
-    return ((hu - low) / window.width).clamp(0, 1)
 
 
 class WindowStack(nn.Module):

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ich_lstm.errors import TableError
+from ich_lstm.keywords import keywords_of, takes_keywords
 from ich_lstm.labels import LABELS
 from ich_lstm.learning.statistics import compare_auroc, compare_labels, mcnemar
 from ich_lstm.learning.statistics.cases import patient_index
@@ -21,7 +22,11 @@ SLICE_KEY, SCAN_KEY = ["scan_id", "slice"], ["scan_id"]
 Points = float | Sequence[float]
 """Operating point of all labels, or of each."""
 
+SETTINGS = [each for each in keywords_of(compare_labels) if each.name not in ("thresholds", "names", "weights")]
+"""What is handed on to `compare_labels`."""
 
+
+@takes_keywords(SETTINGS)
 def compare_models(
     evidence: Evidence,
     other: Evidence,
@@ -54,6 +59,7 @@ def compare_models(
     return compare_cases(first, second, names=names, thresholds=thresholds, **settings)
 
 
+@takes_keywords(SETTINGS)
 def compare_encoder(
     evidence: Evidence, *, level: Level, aggregation: str = OWN, thresholds: Points | None = 0.5, **settings: Any
 ) -> pd.DataFrame:
@@ -78,6 +84,7 @@ def compare_encoder(
     return compare_cases(first, second, names=("sequence", "encoder"), thresholds=points, **settings)
 
 
+@takes_keywords(SETTINGS)
 def compare_position(evidence: Evidence, fitted_on: Evidence | None = None, **settings: Any) -> pd.DataFrame:
     """Compare a model with one that knows only the slice's place in its scan; without figures that need a threshold.
 
@@ -98,6 +105,7 @@ def compare_position(evidence: Evidence, fitted_on: Evidence | None = None, **se
     return compare_cases(cases, second, names=("sequence", f"position alone, {null.fitted_on}"), thresholds=None, **settings)
 
 
+@takes_keywords(SETTINGS)
 def compare_cases(
     first: LevelCases,
     second: LevelCases,

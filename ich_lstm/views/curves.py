@@ -1,6 +1,6 @@
 """Pictures of a training run and of a prediction; matplotlib's objects only, no global state."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,14 +15,17 @@ from ich_lstm.views.look import (
     RESEARCH_USE,
     millimetres,
     percent,
+    side_marks,
 )
-from ich_lstm.window import BRAIN
+from ich_lstm.window import BRAIN, Window
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
+    from ich_lstm.scan import Scan
+    from ich_lstm.views.explanation import Explanation
     from ich_lstm.views.prediction import ScanPrediction
 
 INK, QUIET, RULE = "#1c1f23", "#5d646c", "#d9dcdf"
@@ -30,6 +33,9 @@ MODEL_COLORS = {"sequence": "#b35900", "encoder": "#0072b2"}
 MODEL_DASHES: dict[str, str | tuple[int, tuple[int, int]]] = {"sequence": "-", "encoder": (0, (4, 2))}
 MODEL_NAMES = {"sequence": "sequence model", "encoder": "encoder alone (2D)"}
 DPI = 150
+PICTURES_PER_ROW = 6
+LEGEND_LINE = 13
+"""Height in points of a line of a legend."""
 
 
 class Counts(NamedTuple):
@@ -72,7 +78,7 @@ def plot_history(frame: "DataFrame") -> "Figure":
     _finish(panels[0], title="Loss", x="epoch", y="weighted log loss")
     panels[0].set_ylim(bottom=0)
     if panels[0].lines:
-        panels[0].legend(frameon=False, fontsize=9)
+        _legend_above(panels[0], columns=len(panels[0].lines))
     if has_auroc:
         _plot_epochs(panels[1], frame, auroc, color=MODEL_COLORS["sequence"])
         _finish(panels[1], title="AUC of any hemorrhage, validation", x="epoch", y="AUC")
@@ -114,6 +120,8 @@ def plot_precision_recall(labels: np.ndarray, probabilities: Mapping[str, np.nda
 
 def plot_scan(prediction: "ScanPrediction") -> "Figure":
     """Probabilities along the scan, beside the slice where "any" is most probable, with the heat maps of `shown_labels`."""
+    from ich_lstm.views.picture import is_blank
+
     figure = _figure(11, 4.6)
     curve, picture = figure.subplots(1, 2, width_ratios=(1.55, 1))
     for k, label in enumerate(LABELS):
@@ -132,42 +140,126 @@ def plot_scan(prediction: "ScanPrediction") -> "Figure":
     peak = int(prediction.slice_probabilities[:, LABELS.index(ANY)].argmax())
     position = float(prediction.positions_mm[peak])
     curve.axvline(position, color=RULE, linewidth=6, zorder=0)
-    curve.legend(framealpha=0.85, edgecolor="none", fontsize=9, title="In the scan", title_fontsize=9, alignment="left")
-    picture.imshow(
-        prediction.hu[peak],
-        cmap="gray",
-        vmin=BRAIN.level - BRAIN.width / 2,
-        vmax=BRAIN.level + BRAIN.width / 2,
-        aspect=prediction.spacing_mm[1] / prediction.spacing_mm[2] if min(prediction.spacing_mm[1:]) > 0 else 1,
+    curve.legend(
+        frameon=False,
+        fontsize=9,
+        title="In the scan",
+        title_fontsize=9,
+        alignment="left",
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),  # beside the curves, never over them
     )
-    _plot_heat(picture, prediction, peak)
-    picture.set_axis_off()
+    _show_slice(picture, prediction.hu[peak], prediction.spacing_mm, BRAIN)
+    if is_blank(prediction.hu[peak]):
+        picture.text(0.5, 0.5, "not shown", color="#a9aeb3", ha="center", va="center", transform=picture.transAxes)
+    elif prediction.explanation is not None:
+        _lay_heat(picture, prediction.explanation, peak, prediction.shown_labels, prediction.hu.shape[1:])
     picture.set_title(f"Slice {peak + 1} of {len(prediction)}, {millimetres(position)}", fontsize=11, color=INK, loc="left")
-    for side, x in zip(prediction.side_marks, (0.03, 0.97), strict=True):
-        picture.text(x, 0.5, side, color="#e8e6e1", ha="center", va="center", transform=picture.transAxes, fontsize=10)
-    figure.supxlabel(
-        f"Model {prediction.model_name}. {RESEARCH_USE}".replace("$", r"\$"), fontsize=8, color=QUIET, x=0.99, ha="right"
+    _mark_sides(picture, prediction.side_marks)
+    figure.supxlabel(_plain(f"Model {prediction.model_name}. {RESEARCH_USE}"), fontsize=8, color=QUIET, x=0.99, ha="right")
+    return figure
+
+
+def plot_slices(scan: "Scan", *, window: Window = BRAIN, most: int = 12) -> "Figure":
+    """Slices of a scan side by side, evenly spaced from its lower end to its upper.
+
+    Args:
+        scan: The scan.
+        window: Level and width in HU.
+        most: How many slices at most, at least 1.
+
+    Raises:
+        ValueError: If ``most`` is below 1.
+    """
+    if most < 1:
+        raise ValueError(f"plot: most is {most}, expected at least 1 slice")
+    count = min(most, len(scan))
+    numbers = np.linspace(0, len(scan) - 1, count).round().astype(int).tolist() if count > 1 else [len(scan) // 2]
+    columns = min(PICTURES_PER_ROW, count)
+    rows = -(-count // columns)
+    figure = _figure(max(2.2 * columns, 3.4), 2.4 * rows + 0.7)
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for number, axes in zip(numbers, panels, strict=False):
+        _show_slice(axes, scan.hu[number], scan.spacing_mm, window)
+        axes.set_title(f"{number + 1}: {millimetres(scan.positions_mm[number])}", fontsize=9, color=INK, loc="left")
+        _mark_sides(axes, side_marks(scan.flags), size=8)
+    for axes in list(panels):
+        axes.remove()
+    name = _plain(scan.description) or "Scan"
+    figure.suptitle(
+        f"{name}: {count} of {len(scan)} slices, level {window.level:g}, width {window.width:g}",
+        fontsize=11,
+        color=INK,
+        x=0.01,
+        ha="left",
     )
     return figure
 
 
-def _plot_heat(axes: "Axes", prediction: "ScanPrediction", number: int) -> None:
-    """Over a slice the heat maps that are shown at first: colour, and a named contour where the page has one too."""
+def plot_explanation(explanation: "Explanation", scan: "Scan | None" = None) -> "Figure":
+    """For every explained label its contributions along the scan, below its heat map where that is hottest.
+
+    Args:
+        explanation: What to show.
+        scan: The scan that was explained, to see the heat maps over its slices; None: the maps alone.
+
+    Raises:
+        ValueError: If the explanation is of no label, or of another number of slices than the scan has.
+    """
+    if scan is not None and len(scan) != len(explanation):
+        raise ValueError(f"Explanation.plot: the scan has {len(scan)} slices, the explanation {len(explanation)}")
+    labels = explanation.labels
+    if not labels:
+        raise ValueError("Explanation.plot: no label was explained, expected at least one")
+    figure = _figure(max(2.6 * len(labels), 3.6), 4.9)
+    pictures, bars = figure.subplots(2, len(labels), squeeze=False, height_ratios=(2.2, 1))
+    numbers = np.arange(1, len(explanation) + 1)
+    for picture, axes, label in zip(pictures, bars, labels, strict=True):
+        k = LABELS.index(label)
+        number = int(explanation.maps[:, k].max(axis=(1, 2)).argmax())
+        if scan is None:
+            picture.imshow(explanation.maps[number, k], cmap="magma", vmin=0, vmax=float(explanation.maps[:, k].max()) or 1)
+            picture.set_axis_off()
+        else:
+            _show_slice(picture, scan.hu[number], scan.spacing_mm, BRAIN)
+            _lay_heat(picture, explanation, number, (label,), scan.hu.shape[1:])
+            _mark_sides(picture, side_marks(scan.flags), size=8)
+        picture.set_title(f"{LABEL_NAMES[label]}\nslice {number + 1} of {len(explanation)}", fontsize=10, color=INK, loc="left")
+        axes.bar(numbers, explanation.contributions[:, k], width=0.8, color=LABEL_COLORS[label])
+        axes.axhline(0, color=RULE, linewidth=1)
+        _finish(axes, title="", x="slice", y="adds to the logit" if k == LABELS.index(labels[0]) else "")
+    return figure
+
+
+def _show_slice(axes: "Axes", hu: np.ndarray, spacing_mm: Sequence[float], window: Window) -> None:
+    """A slice in a window, true to its pixel spacing where that is known."""
+    axes.imshow(
+        hu,
+        cmap="gray",
+        vmin=window.level - window.width / 2,
+        vmax=window.level + window.width / 2,
+        aspect=spacing_mm[1] / spacing_mm[2] if min(spacing_mm[1:]) > 0 else 1,
+    )
+    axes.set_axis_off()
+
+
+def _mark_sides(axes: "Axes", marks: Sequence[str], size: int = 10) -> None:
+    for side, x in zip(marks, (0.03, 0.97), strict=True):
+        align = "left" if x < 0.5 else "right"
+        axes.text(x, 0.5, side, color="#e8e6e1", ha=align, va="center", transform=axes.transAxes, fontsize=size)
+
+
+def _lay_heat(axes: "Axes", explanation: "Explanation", number: int, labels: Sequence[str], shape: tuple[int, int]) -> None:
+    """Over a slice the heat maps of some labels: colour, and a named contour where the page has one too."""
     from matplotlib.colors import to_rgb
     from matplotlib.patheffects import AbstractPathEffect, withStroke
 
     from ich_lstm.views.heat import CONTOUR
-    from ich_lstm.views.picture import HEAT_STRENGTH, is_blank
+    from ich_lstm.views.picture import HEAT_STRENGTH
 
-    explanation = prediction.explanation
-    if is_blank(prediction.hu[number]):
-        axes.text(0.5, 0.5, "not shown", color="#a9aeb3", ha="center", va="center", transform=axes.transAxes)
-        return
-    if explanation is None:
-        return
     aspect = axes.get_aspect()
-    for label in prediction.shown_labels:
-        heat = explanation.share_on_slice(number, label, prediction.hu.shape[1:])  # (h, w)
+    for label in labels:
+        heat = explanation.share_on_slice(number, label, shape)  # (h, w)
         # The curve's own colour; ink would not be seen on a dark picture.
         color = "white" if label == ANY else LABEL_COLORS[label]
         film = np.concatenate([np.broadcast_to(to_rgb(color), (*heat.shape, 3)), HEAT_STRENGTH * heat[..., None]], axis=2)
@@ -191,14 +283,18 @@ def save_figure(figure: "Figure", path: str | Path) -> Path:
 
 
 def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure
+    from ich_lstm.views.shown_figure import ShownFigure
 
-    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    return ShownFigure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def _plain(text: str) -> str:
+    """A text as it stands: to matplotlib a lone dollar sign would start a formula."""
+    return text.replace("$", r"\$")
 
 
 def _finish(axes: "Axes", *, title: str, x: str, y: str) -> None:
-    # The texts are ours or hashes, but a lone dollar sign would start a formula.
-    axes.set_title(title.replace("$", r"\$"), fontsize=11, color=INK, loc="left")
+    axes.set_title(_plain(title), fontsize=11, color=INK, loc="left")
     axes.set_xlabel(x, color=QUIET, fontsize=9)
     axes.set_ylabel(y, color=QUIET, fontsize=9)
     axes.tick_params(colors=QUIET, labelsize=8, length=0)
@@ -207,6 +303,13 @@ def _finish(axes: "Axes", *, title: str, x: str, y: str) -> None:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(RULE)
+
+
+def _legend_above(axes: "Axes", columns: int = 1) -> None:
+    """The legend between title and frame: wherever curves run, it lies over none of them."""
+    title, entries = axes.get_title(loc="left"), len(axes.lines)
+    axes.set_title(title, fontsize=11, color=INK, loc="left", pad=8 + LEGEND_LINE * -(-entries // columns))
+    axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0, borderaxespad=0.3, ncols=columns)
 
 
 def _plot_epochs(axes: "Axes", frame: "DataFrame", column: str, **style: object) -> None:
@@ -257,5 +360,5 @@ def _small_multiples(
             xs, ys, text = curve(_threshold_counts(labels[:, k], values[:, k]))
             style = {"color": MODEL_COLORS.get(name), "linestyle": MODEL_DASHES.get(name, "-")}
             axes.plot(xs, ys, linewidth=2, label=f"{MODEL_NAMES.get(name, name)}: {text}", **style)
-        axes.legend(frameon=False, fontsize=8, loc="lower right")
+        _legend_above(axes)
     return figure

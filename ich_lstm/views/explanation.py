@@ -1,10 +1,15 @@
 """Where in a scan a model sees what it reports."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ich_lstm.labels import LABELS
+from ich_lstm.scan import Scan
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -43,6 +48,27 @@ class Explanation:
     def labels(self) -> tuple[str, ...]:
         """Labels that were explained."""
         return tuple(label for k, label in enumerate(LABELS) if not np.isnan(self.maps[:, k]).any())
+
+    def plot(self, scan: Scan | None = None) -> "Figure":
+        """For every explained label its contributions along the scan, below its heat map where that is hottest.
+
+        Args:
+            scan: The scan that was explained, to see the heat maps over its slices; None: the maps alone.
+
+        Returns:
+            A matplotlib figure, which shows itself in a notebook.
+
+        Raises:
+            ValueError: If no label was explained, or the scan has another number of slices.
+        """
+        from ich_lstm.views.curves import plot_explanation
+
+        return plot_explanation(self, scan)
+
+    def __repr__(self) -> str:
+        rows, columns = self.maps.shape[2:]
+        labels = ", ".join(self.labels) or "no label"
+        return f"Explanation of {labels}: {len(self)} slices, maps of {rows} x {columns}; {self.method}"
 
     def share_on_slice(self, number: int, label: str, shape: tuple[int, int]) -> np.ndarray:
         """The same as `on_slice`, as a share of the label's largest value in the scan, within [0, 1]."""

@@ -1,12 +1,14 @@
 """What every page and picture shares: names, colours, how a probability is written, and the templates."""
 
 import math
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ich_lstm.labels import LABELS
+from ich_lstm.scan import Note
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -59,6 +61,11 @@ def millimetres(position: float) -> str:
         −33.7\xa0mm
     """
     return f"{position:.1f}\u00a0mm".replace("-", "\u2212")
+
+
+def side_marks(flags: Iterable[Note]) -> tuple[str, str]:
+    """What stands at the left and the right of a picture, with a question mark where the header did not say."""
+    return ("R?", "L?") if any(note.code == "no_orientation" for note in flags) else ("R", "L")
 
 
 def library_version() -> str:

@@ -51,6 +51,10 @@ FLAG_MEANINGS = {
 """What a flag means for the reader of the result; the note's own detail says what was found."""
 
 
+MOST_BAR = 10.0
+"""The widest bar of a contribution, in hundredths of the scan's length: that of a scan of one slice."""
+
+
 class SliceView(NamedTuple):
     """One slice as the template needs it."""
 
@@ -126,6 +130,7 @@ def prediction_page(
         windows=WINDOWS,
         curves={label: _curve(positions, prediction.slice_probabilities[:, k]) for k, label in enumerate(LABELS)},
         contributions=_contributions(prediction, positions),
+        half_bar=_bar_width(positions) / 2 if explanation is not None and len(prediction) > 1 else 0,
         ticks=_ticks(prediction.positions_mm),
         stack=stack,
         heat="" if explanation is None else encode_heat(explanation),
@@ -275,12 +280,20 @@ def _ticks(positions_mm: np.ndarray) -> list[tuple[float, str]]:
     return [((value - low) / (high - low), f"{round(value)}".replace("-", "\u2212")) for value in values.tolist()]
 
 
+def _bar_width(positions: list[float]) -> float:
+    """Width of a slice's bar of contribution, in hundredths of the scan's length."""
+    gaps = np.diff(positions)
+    return min(MOST_BAR, 70 * float(np.median(gaps))) if len(gaps) and gaps.max() > 0 else MOST_BAR
+
+
 def _contributions(prediction: ScanPrediction, positions: list[float]) -> dict[str, tuple[str, str]]:
-    """Bars of each explained label in a box of 100 by 100 around a level line, as an SVG path, and the largest in words."""
+    """Bars of each explained label in a box of 100 by 100 around a level line, as an SVG path, and the largest in words.
+
+    The first and the last bar stand out from the box by half their width, for which the page leaves room.
+    """
     if prediction.explanation is None:
         return {}
-    gaps = np.diff(positions)
-    width = 70 * float(np.median(gaps)) if len(gaps) and gaps.max() > 0 else 10.0
+    width = _bar_width(positions)
     bars = {}
     for label in prediction.explanation.labels:
         values = np.nan_to_num(prediction.explanation.contributions[:, LABELS.index(label)])

@@ -1,7 +1,7 @@
 """What a model says about one scan, with the tables, pictures and page that show it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,7 +11,7 @@ import numpy as np
 from ich_lstm.labels import ANY, LABELS
 from ich_lstm.scan import Note, Slab
 from ich_lstm.views.explanation import Explanation
-from ich_lstm.views.look import LABEL_NAMES, RESEARCH_USE, millimetres, percent
+from ich_lstm.views.look import LABEL_NAMES, RESEARCH_USE, millimetres, percent, side_marks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -145,15 +145,13 @@ class ScanPrediction:
     @property
     def side_marks(self) -> tuple[str, str]:
         """What stands at the left and the right of a picture, with a question mark where the header did not say."""
-        return ("R?", "L?") if self._is_flagged("no_orientation") else ("R", "L")
+        return side_marks(self.flags)
 
     @property
     def end_marks(self) -> tuple[str, str]:
         """The names of the scan's first and last end, with a question mark where the header did not say."""
-        return ("inferior?", "superior?") if self._is_flagged("order_assumed") else ("inferior", "superior")
-
-    def _is_flagged(self, code: str) -> bool:
-        return any(note.code == code for note in self.flags)
+        is_assumed = any(note.code == "order_assumed" for note in self.flags)
+        return ("inferior?", "superior?") if is_assumed else ("inferior", "superior")
 
     @property
     def slice_calls(self) -> np.ndarray | None:
@@ -256,8 +254,25 @@ class ScanPrediction:
         further = _further_columns(corrected, None if calls is None else calls[None])
         return DataFrame([ids | probabilities]).join(further).assign(flags=flags, status="ok")
 
+    def with_explanation(self, explanation: Explanation | None) -> "ScanPrediction":
+        """This prediction with heat maps and contributions, which its pictures and its page then show.
+
+        Args:
+            explanation: Of the same scan, as `ich_lstm.explain` gives it; None takes away what there was.
+
+        Returns:
+            A new prediction; this one stays as it is.
+
+        Raises:
+            ValueError: If the explanation has another number of slices.
+        """
+        return replace(self, explanation=explanation)
+
     def plot(self) -> "Figure":
-        """The six probabilities along the scan, beside the slice where "any" is most probable, with heat maps if any."""
+        """The six probabilities along the scan, beside the slice where "any" is most probable, with heat maps if any.
+
+        In a notebook the figure shows itself where it is a cell's last line; ``figure.savefig(path)`` writes it.
+        """
         from ich_lstm.views.curves import plot_scan
 
         return plot_scan(self)

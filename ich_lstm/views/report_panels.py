@@ -79,7 +79,12 @@ def precision_recall_panels(view: Mapping[str, Any]) -> list[Panel]:
             marks = [_mark(recall, precision, f"operating point: sensitivity {recall:.3f}, PPV {precision:.3f}", "point")]
         row = next(iter(found.values()), None)
         share = row["positives"] / row["cases"] if row and row["cases"] else 0
-        panels.append(_panel(view, label, "precision_recall", marks)._replace(base=_points([(0, share), (1, share)])))
+        # Every threshold is a point of the curve, whose table has one value per recall: the highest. Below it lie the thresholds
+        # that reach no more cases and call more wrongly, at recall 1 down to the share of positive cases.
+        attained = [] if recall is None or precision is None else [(recall, precision)]
+        attained += [(1.0, share)] if row else []
+        panel = _panel(view, label, "precision_recall", marks, attained)
+        panels.append(panel._replace(base=_points([(0, share), (1, share)])))
     return panels
 
 
@@ -98,13 +103,19 @@ def calibration_panels(view: Mapping[str, Any]) -> list[Panel]:
     return panels
 
 
-def _panel(view: Mapping[str, Any], label: str, curve: str, marks: list[Mark]) -> Panel:
+def _panel(
+    view: Mapping[str, Any], label: str, curve: str, marks: list[Mark], attained: Sequence[tuple[float, float]] = ()
+) -> Panel:
+    """A panel of one of a label's curves; ``attained`` are further points of that curve, behind those at or before their x."""
     of_label = view["curves"][label]
     points = of_label[curve]
     rows = list(zip(points["x"], points["value"], points["low"], points["high"], strict=True))
     banded = [(x, low, high) for x, _, low, high in rows if low is not None and high is not None]
     around = [(x, low) for x, low, _ in banded] + [(x, high) for x, _, high in reversed(banded)]
     line = [(x, y) for x, y, _, _ in rows if y is not None]
+    if line:
+        for point in attained:
+            line.insert(sum(x <= point[0] for x, _ in line), point)
     if curve == "roc" and line:
         line.insert(0, (0.0, 0.0))
     return Panel(label, _points(line), _points(around), marks, [], _points([(0, 0), (1, 1)]), of_label["note"])

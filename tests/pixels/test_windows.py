@@ -6,7 +6,7 @@ import torch
 
 from ich_lstm import Window
 from ich_lstm.pixels.intensity import Intensity
-from ich_lstm.pixels.windows import NARROWEST, WindowStack, apply_window
+from ich_lstm.pixels.windows import NARROWEST, WindowStack
 from ich_lstm.window import BONE, BRAIN, SUBDURAL
 
 WINDOWS = (BRAIN, SUBDURAL, BONE)
@@ -16,18 +16,18 @@ HU = torch.arange(-1024, 3072, dtype=torch.int16).reshape(1, 64, 64)
 class TestApplyWindow:
     def test_the_level_is_the_middle(self) -> None:
         for window in WINDOWS:
-            assert apply_window(torch.tensor(float(window.level)), window) == 0.5
-        assert apply_window(torch.tensor(40.0), BRAIN) == 0.5
+            assert window.apply(torch.tensor(float(window.level))) == 0.5
+        assert BRAIN.apply(torch.tensor(40.0)) == 0.5
 
     def test_ends_are_those_of_linear_exact(self) -> None:
         # LINEAR, DICOM's default, would reach 1 at 79 HU.
-        values = apply_window(torch.tensor([-1024.0, -1, 0, 1, 79, 80, 81, 3071], dtype=torch.float64), BRAIN)
+        values = BRAIN.apply(torch.tensor([-1024.0, -1, 0, 1, 79, 80, 81, 3071], dtype=torch.float64))
         assert values.tolist() == [0, 0, 0, 1 / 80, 79 / 80, 1, 1, 1]
 
     def test_equals_numpy_on_every_ct_number(self) -> None:
         for window in WINDOWS:
             points = [window.level - window.width / 2, window.level + window.width / 2]
-            np.testing.assert_allclose(apply_window(HU, window).numpy(), np.interp(HU.numpy(), points, [0, 1]), atol=1e-6)
+            np.testing.assert_allclose(window.apply(HU).numpy(), np.interp(HU.numpy(), points, [0, 1]), atol=1e-6)
 
 
 class TestWindowStack:
@@ -35,7 +35,7 @@ class TestWindowStack:
     def test_equals_windows_then_mean_and_std(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         stack = WindowStack(WINDOWS, mean, std)
         means, stds = np.broadcast_to(mean, 3), np.broadcast_to(std, 3)
-        expected = [(apply_window(HU.double(), window) - m) / s for window, m, s in zip(WINDOWS, means, stds, strict=True)]
+        expected = [(window.apply(HU.double()) - m) / s for window, m, s in zip(WINDOWS, means, stds, strict=True)]
         got = stack(HU)
         assert got.dtype == torch.float32
         assert got.shape == (1, 3, 64, 64)
@@ -46,7 +46,7 @@ class TestWindowStack:
         stack = WindowStack(WINDOWS, (0.5,), (0.25,)).double()
         got = stack(HU)
         assert got.dtype == torch.float64
-        expected = torch.stack([(apply_window(HU.double(), window) - 0.5) / 0.25 for window in WINDOWS], 1)
+        expected = torch.stack([(window.apply(HU.double()) - 0.5) / 0.25 for window in WINDOWS], 1)
         np.testing.assert_allclose(got.numpy(), expected.numpy(), atol=1e-12)
 
     def test_int16_and_float_hu_are_the_same(self) -> None:

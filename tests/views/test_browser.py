@@ -5,16 +5,22 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from ich_lstm.labels import LABELS
 from ich_lstm.scan import Note
+from ich_lstm.views.curves import plot_roc
 from ich_lstm.views.index_page import IndexRow, index_page
 from ich_lstm.views.look import HEAT_COLORS
 from ich_lstm.views.page import prediction_page
+from ich_lstm.views.review_page import ReviewCase, ReviewPicture, review_page
+from ich_lstm.views.train_report import train_report_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 if CHROMIUM is None:
@@ -22,6 +28,7 @@ if CHROMIUM is None:
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
 WIDE, NARROW = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+LAPTOP = {"width": 1280, "height": 900}
 
 READ = """
 async (id) => {
@@ -508,3 +515,100 @@ class TestIndex:
             "3.html",
         ]
         assert not page.is_visible("#filters")
+
+
+class TestNothingIsCutOffOrCovered:
+    @pytest.fixture
+    def explained(self, make_prediction, make_explanation):
+        """Of so many slices, with contributions that are large at both ends."""
+
+        def explained(count: int, size: int = 64) -> Any:
+            hu = np.full((count, size, size), 35, np.int16)
+            probabilities = np.array([0.1, 0.1, 0.1, 0.7, 0.9, 0.9])
+            return make_prediction(count, hu=hu, scan_probabilities=probabilities, explanation=make_explanation(count, size=size))
+
+        return explained
+
+    @pytest.mark.parametrize("viewport", [LAPTOP, NARROW])
+    @pytest.mark.parametrize("count", [1, 2, 5, 40])
+    def test_bars_of_contributions_stay_within_the_chart(self, view, explained, count, viewport):
+        viewer = view(explained(count), viewport)
+        chart = viewer.page.locator(".chart").bounding_box()
+        bars = viewer.page.locator(".adds path.chosen").bounding_box()
+        levels = viewer.page.locator(".levels").bounding_box()
+        assert bars["x"] >= levels["x"] + levels["width"] - 0.5
+        assert bars["x"] + bars["width"] <= chart["x"] + chart["width"] + 0.5
+        assert not viewer.is_too_wide
+
+    def test_a_curve_without_bars_fills_the_chart(self, view, make_prediction):
+        page = view(make_prediction()).page
+        chart, plot = (page.locator(selector).bounding_box() for selector in (".chart", ".plot"))
+        assert plot["x"] + plot["width"] == pytest.approx(chart["x"] + chart["width"], abs=0.5)
+
+    @pytest.mark.parametrize("height", [720, 800, 900, 1080])
+    @pytest.mark.parametrize("aspect", [1, 1.25])
+    def test_on_a_screen_no_control_of_the_viewer_lies_behind_the_foot(self, view, explained, height, aspect):
+        prediction = replace(explained(24), spacing_mm=(5.0, 0.5 * aspect, 0.5))
+        page = view(prediction, {"width": 1280, "height": height}).page
+        foot = page.locator(".foot").bounding_box()["y"]
+        for selector in (".controls", ".tools.heat", "#opacity", "#heat-note"):
+            box = page.locator(selector).bounding_box()
+            assert box["y"] + box["height"] <= foot, selector
+        assert page.locator("#stage").bounding_box()["height"] >= 18 * 16 - 1
+
+    @pytest.mark.parametrize("viewport", [LAPTOP, NARROW])
+    @pytest.mark.parametrize("kind", ["training", "review"])
+    def test_pages_of_tables_scroll_only_their_tables_sideways(self, show, viewport, kind):
+        page = show(PAGES[kind](), viewport)
+        assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
+        outside = page.evaluate(
+            """() => [...document.querySelectorAll("main *")]
+              .filter((one) => one.getBoundingClientRect().right > innerWidth + 1)
+              .filter((one) => { for (let at = one.parentElement; at; at = at.parentElement)
+                if (["auto", "scroll"].includes(getComputedStyle(at).overflowX)) return false; return true; })
+              .map((one) => one.outerHTML.slice(0, 80))"""
+        )
+        assert outside == []
+
+    def test_on_a_phone_the_curves_of_a_training_can_be_read(self, show):
+        page = show(PAGES["training"](), NARROW)
+        picture = page.locator("figure img").first
+        # Letters of 8 points, of a picture of 1,575 pixels at 150 per inch, are legible from about 8 pixels on.
+        assert picture.bounding_box()["width"] >= 700
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def training_page() -> str:
+    rng = np.random.default_rng(3)
+    labels = (rng.random((80, 6)) < 0.4).astype(float)
+    probabilities = 1 / (1 + np.exp(-(2 * labels - 1 + rng.normal(size=labels.shape))))
+    picture = plot_roc(labels, {"sequence": probabilities, "encoder": 1 - probabilities})
+    buffer = BytesIO()
+    picture.savefig(buffer, format="png", dpi=150)
+    values = dict.fromkeys(LABELS, 0.97)
+    both = {name: {"weighted_log_loss": 0.08, "auroc": values, "log_loss": values} for name in ("sequence", "encoder")}
+    counts = {part: {"patients": 70, "scans": 7100, "slices": 210000} for part in ("train", "validation", "test")}
+    results = {"slices": both, "scans": both, "seconds": 312.4, "counts": counts}
+    return train_report_page(results, {"roc": buffer.getvalue()}, recipe="train-20260101-120000-" + "name" * 12)
+
+
+def review() -> str:
+    pictures = tuple(ReviewPicture(np.full((8, 8), 40, np.int16), 6 + i, i - 1, ("any",)) for i in range(3))
+    case = ReviewCase(
+        level="slice",
+        rank=1,
+        scan_id="7f3a19c04be2d851",
+        slice=7,
+        slices=20,
+        labels=np.array([1.0, 0, 0, 0, np.nan, 1]),
+        probabilities=np.array([0.004, 0.1, 0.2, 0.3, 0.4, 0.45]),
+        disagreeing=("epidural", "any"),
+        pictures=pictures,
+        sop_uid="1.2.3",
+        series_uid="1.2",
+        flags="uneven_spacing tilt",
+    )
+    return review_page([case], facts={"Model": "net"}, disagreeing={"slice": 2})
+
+
+PAGES = {"training": training_page, "review": review}

@@ -64,6 +64,22 @@ class TestCurves:
             plot(labels[:, :3], {"sequence": probabilities[:, :3]})
 
 
+@pytest.mark.parametrize("plot", [curves.plot_roc, curves.plot_precision_recall])
+@pytest.mark.parametrize("models", [1, 2, 3])
+def test_legends_lie_over_no_curve_and_no_other_text(held_out, plot, models):
+    labels, probabilities = held_out
+    figure = plot(labels, {f"model {i}": probabilities if i else 1 - probabilities for i in range(models)})
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        if axes.get_legend() is None:
+            continue
+        legend_box, frame = axes.get_legend().get_window_extent(), axes.get_window_extent()
+        assert legend_box.y0 >= frame.y1
+        assert axes._left_title.get_window_extent().y0 >= legend_box.y1
+        others = [other.get_tightbbox() for other in figure.axes if other is not axes]
+        assert not any(legend_box.overlaps(other) for other in others)
+
+
 class TestHistory:
     def test_means_per_epoch_and_gaps(self):
         frame = pd.DataFrame(
@@ -82,6 +98,16 @@ class TestHistory:
         frame = pd.DataFrame({"epoch": [0, 1, 0, 1], "val/loss": [4.0, 3.0, 2.0, 1.0]})
         (axes,) = curves.plot_history(frame).axes
         assert axes.lines[0].get_xydata().tolist() == [[0, 4], [1, 3], [2, 2], [3, 1]]
+
+    def test_the_legend_lies_over_no_curve(self):
+        frame = pd.DataFrame({"epoch": [0, 1], "train/loss": [1.0, 1.0], "val/loss": [0.9, 0.1], "val/encoder_loss": [0.2, 0.9]})
+        figure = curves.plot_history(frame)
+        figure.draw_without_rendering()
+        (axes,) = figure.axes
+        legend_box = axes.get_legend().get_window_extent()
+        assert axes.get_window_extent().y1 <= legend_box.y0
+        assert legend_box.y1 <= axes._left_title.get_window_extent().y0
+        assert legend_box.x1 <= figure.bbox.x1
 
     def test_nothing_logged(self):
         assert curves.plot_history(pd.DataFrame({"epoch": [0]})).axes[0].lines[:] == []
@@ -103,6 +129,14 @@ class TestScan:
         np.testing.assert_allclose(film.get_array()[..., 3], 0.55 * share, atol=1e-6)
         assert "SDH" in texts(picture)
 
+    def test_the_legend_lies_between_curves_and_picture(self, make_prediction):
+        figure = make_prediction().plot()
+        figure.draw_without_rendering()
+        curve, picture = figure.axes
+        box = curve.get_legend().get_window_extent()
+        assert curve.get_window_extent().x1 <= box.x0
+        assert box.x1 <= picture.get_window_extent().x0
+
     def test_a_slice_of_air_is_said_to_be_not_shown(self, make_prediction):
         _, picture = make_prediction(hu=np.full((5, 8, 8), -1024, np.int16)).plot().axes
         assert "not shown" in texts(picture)
@@ -121,6 +155,13 @@ def test_saved_picture_holds_no_metadata(make_prediction, tmp_path):
         kinds.append(content[position + 4 : position + 8])
         position += size + 12
     assert set(kinds) <= {b"IHDR", b"pHYs", b"IDAT", b"IEND"}
+
+
+class TestNotebook:
+    def test_every_figure_has_a_picture_of_its_own(self, make_prediction, make_explanation, held_out):
+        figures = [make_prediction().plot(), make_explanation().plot(), curves.plot_roc(held_out[0], {"sequence": held_out[1]})]
+        for figure in figures:
+            assert figure._repr_png_().startswith(b"\x89PNG")
 
 
 def test_no_global_state(make_prediction, tmp_path):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from fabricated import make_scan
 
 from ich_lstm.labels import LABELS
 from ich_lstm.views.explanation import Explanation
@@ -47,3 +48,42 @@ def test_labels_without_a_map_are_not_listed():
 def test_what_is_no_map_is_refused(maps, said):
     with pytest.raises(ValueError, match=said):
         make(maps)
+
+
+class TestPlot:
+    def test_every_explained_label_has_its_hottest_map_and_its_contributions(self, make_explanation):
+        explanation = make_explanation()
+        axes = explanation.plot().axes
+        pictures, bars = axes[:3], axes[3:]
+        assert [each.get_title(loc="left") for each in pictures] == [
+            "Subarachnoid\nslice 1 of 5",
+            "Subdural\nslice 5 of 5",
+            "Any hemorrhage\nslice 1 of 5",
+        ]
+        np.testing.assert_array_equal(pictures[1].images[0].get_array(), explanation.maps[4, LABELS.index("subdural")])
+        heights = [bar.get_height() for bar in bars[1].patches]
+        np.testing.assert_allclose(heights, explanation.contributions[:, LABELS.index("subdural")])
+
+    def test_with_its_scan_the_maps_lie_over_its_slices(self, make_explanation):
+        scan = make_scan(np.full((5, 32, 32), 30, np.int16))
+        picture = make_explanation().plot(scan).axes[1]
+        slice_, film = picture.images
+        np.testing.assert_array_equal(slice_.get_array(), scan.hu[4])
+        share = make_explanation().share_on_slice(4, "subdural", (32, 32))
+        np.testing.assert_allclose(film.get_array()[..., 3], 0.55 * share, atol=1e-6)
+
+    def test_one_label_and_one_slice_are_enough(self, make_explanation):
+        maps = np.full((1, len(LABELS), 4, 4), np.nan, np.float32)
+        maps[:, LABELS.index("any")] = 0
+        assert len(make_explanation(1, maps=maps).plot().axes) == 2
+
+    def test_another_scan_and_no_label_are_refused(self, make_explanation):
+        with pytest.raises(ValueError, match="4 slices, the explanation 5"):
+            make_explanation().plot(make_scan())
+        with pytest.raises(ValueError, match="no label"):
+            make(np.full((1, len(LABELS), 2, 2), np.nan, np.float32)).plot()
+
+
+def test_repr_names_the_labels_and_the_method(make_explanation):
+    text = repr(make_explanation())
+    assert text == "Explanation of subarachnoid, subdural, any: 5 slices, maps of 4 x 4; a rule"

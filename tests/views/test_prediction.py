@@ -218,3 +218,18 @@ def picture_of(html: str) -> np.ndarray:
 
     (code,) = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
     return cv2.imdecode(np.frombuffer(base64.b64decode(code), np.uint8), cv2.IMREAD_UNCHANGED)
+
+
+class TestWithExplanation:
+    def test_it_is_a_new_prediction_that_shows_it(self, make_prediction, make_explanation):
+        prediction, explanation = make_prediction(), make_explanation()
+        explained = prediction.with_explanation(explanation)
+        assert explained.explanation is explanation
+        assert prediction.explanation is None
+        np.testing.assert_array_equal(explained.slice_probabilities, prediction.slice_probabilities)
+        assert explained.shown_labels == ("subdural",)
+        assert explained.with_explanation(None).explanation is None
+
+    def test_one_of_another_number_of_slices_is_refused(self, make_prediction, make_explanation):
+        with pytest.raises(ValueError, match="of 4 slices, expected 5"):
+            make_prediction().with_explanation(make_explanation(4))

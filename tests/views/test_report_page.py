@@ -1,12 +1,12 @@
 """The pieces of an evaluation's page, from plain values."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from ich_lstm.labels import LABELS
 from ich_lstm.views.report_figures import confusion_cells, figure_cell, number
-from ich_lstm.views.report_panels import LEFT, SIDE, TOP, calibration_panels, roc_panels
+from ich_lstm.views.report_panels import LEFT, SIDE, TOP, calibration_panels, precision_recall_panels, roc_panels
 from ich_lstm.views.report_sections import comparison_sections, forest_rows, reader_points
 
 CORNERS = {"bottom left": (LEFT, TOP + SIDE), "top left": (LEFT, TOP), "top right": (LEFT + SIDE, TOP)}
@@ -136,3 +136,27 @@ def test_readers_are_drawn_only_by_the_truth_of_the_curve() -> None:
     others = [each | {"truth": "Bob and Eve agree", "value": 0.1} for each in table]
     assert reader_points({"table": [*table, *others]}) == {"any": [("Ann", 0.9, 0.8)]}
     assert reader_points(None) == {}
+
+
+class TestThePrecisionRecallRing:
+    """It lies on the curve wherever the operating point is: every threshold is a point of the curve."""
+
+    CURVE: ClassVar[dict[str, list]] = {"x": [0.0, 0.5, 1.0], "value": [1.0, 0.9, 0.8], "low": [None] * 3, "high": [None] * 3}
+
+    @pytest.mark.parametrize(("recall", "precision"), [(1.0, 0.55), (1.0, 0.3), (1.0, 0.8), (0.5, 0.7), (0.75, 0.6), (0.0, 1.0)])
+    def test_lies_on_the_line(self, recall: float, precision: float) -> None:
+        rows = [make_row(metric="sensitivity", value=recall), make_row(metric="ppv", value=precision)]
+        panel = precision_recall_panels(make_view(self.CURVE, rows))[-1]
+        (ring,) = panel.marks
+        line = points(panel.line)
+        assert (round(ring.x, 1), round(ring.y, 1)) in line
+        assert [x for x, _ in line] == sorted(x for x, _ in line)
+
+    def test_the_line_ends_where_every_case_is_called(self) -> None:
+        panel = precision_recall_panels(make_view(self.CURVE, [make_row(cases=40, positives=12)]))[-1]
+        x, y = points(panel.line)[-1]
+        assert (x, y) == pytest.approx((LEFT + SIDE, TOP + SIDE * (1 - 12 / 40)), abs=0.1)
+
+    def test_an_undefined_curve_stays_empty(self) -> None:
+        none = {"x": [0.0, 1.0], "value": [None, None], "low": [None] * 2, "high": [None] * 2}
+        assert precision_recall_panels(make_view(none, [make_row()]))[-1].line == ""
