@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
-from ich_lstm.errors import ConfigError, IchLstmError
+from ich_lstm.errors import ConfigError, IchLstmError, Spell, as_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,7 +17,14 @@ DONE, FAILED, WRONG_USAGE, SOME_FAILED = 0, 1, 2, 3
 INTERRUPTED = 130
 
 
-def run_command(name: str, help_text: str, command: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
+def run_command(
+    name: str,
+    help_text: str,
+    command: Callable[[list[str]], int],
+    argv: Sequence[str] | None = None,
+    *,
+    spell: Spell = as_option,
+) -> int:
     """Run a command: its help, its exit code, and its errors without a traceback (unless ``--debug``).
 
     Args:
@@ -25,6 +32,7 @@ def run_command(name: str, help_text: str, command: Callable[[list[str]], int], 
         help_text: What ``--help`` prints.
         command: Gets the arguments without ``--debug``, and returns the exit code.
         argv: Arguments; those of the process if None.
+        spell: How this command calls the settings that errors name.
 
     Returns:
         The exit code: 0 all done, 1 failed, 2 wrong usage, 3 some inputs failed.
@@ -47,7 +55,7 @@ def run_command(name: str, help_text: str, command: Callable[[list[str]], int], 
     except IchLstmError as error:
         if debug:
             traceback.print_exc()
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {error.spelt(spell)}", file=sys.stderr)
         return WRONG_USAGE if isinstance(error, ConfigError) else FAILED
     except Exception as error:
         if debug:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ich_lstm.cli.console import run_command
-from ich_lstm.errors import ConfigError
+from ich_lstm.errors import ConfigError, as_data_key
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -50,7 +50,7 @@ Any key of the model, the data and Lightning's Trainer can be given. Exit codes:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return run_command("ich-train", HELP, _train, argv)
+    return run_command("ich-train", HELP, _train, argv, spell=as_data_key)
 
 
 def _train(arguments: list[str]) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ich_lstm.data.labelled import ROWS_SHOWN, LabelTable
+from ich_lstm.data.paths import fold, tails, tidy
 from ich_lstm.data.prepared import SLICE_MARK, folders_of, relative_name
 from ich_lstm.errors import IchLstmError, TableError
 from ich_lstm.reading import Candidate, Ledger, Series, Study, rank_series
@@ -151,10 +152,11 @@ class _LabelNames:
         files = names.get("file", set())
         files = files | {file.removeprefix(above) for file in files}
         self._files = files | {file.rpartition(SLICE_MARK)[0] for file in files if SLICE_MARK in file}
+        self._folded_files = _folds(self._files, above)
         self._studies = names.get("study_uid", set())
         self._accession_numbers = names.get("accession_number", set())
         folders = names.get("folder", set())
-        self._folders = folders | {folder.removeprefix(above) for folder in folders}
+        self._folders = _folds(folders, above)
         self._folder_names = names.get("folder_name", set())
 
     def name_uid(self, series: Series) -> bool:
@@ -170,7 +172,8 @@ class _LabelNames:
             if not self._slices.isdisjoint(uids) or not self._slices.isdisjoint({uid.partition(FRAME_MARK)[0] for uid in uids}):
                 return True
         sources = values_of(series.headers, "source") if self._files else []
-        return any(relative_name(source, self._root) in self._files for source in sources)
+        paths = (relative_name(source, self._root) for source in sources)
+        return any(path in self._files or fold(path) in self._folded_files for path in paths)
 
     def name_study(self, study: Study, root: Path) -> bool:
         if study.study_uid in self._studies:
@@ -182,8 +185,18 @@ class _LabelNames:
         if self._folder_names and self._folder_names & _folder_names(study, root):
             return True
         return bool(self._folders) and any(
-            folder in self._folders for name in _first_files(study, root) for folder in folders_of(name)
+            fold(folder) in self._folders for name in _first_files(study, root) for folder in folders_of(name)
         )
+
+
+def _folds(paths: set[str], above: str) -> set[str]:
+    """Paths however they are written, and what may be meant by them: also what lies below a folder above the root.
+
+    More may be meant here than in the end: which of several tails a path has, shows where all files are known.
+    """
+    tidied = {tidy(path) for path in paths}
+    tidied |= {tail for path in tidied for tail in tails(path)}
+    return {path.removeprefix(above).casefold() for path in tidied} | {path.casefold() for path in tidied}
 
 
 def study_names(study: Study, root: Path) -> set[str]:

@@ -181,7 +181,7 @@ def _private_folder(root: Path, out: Path) -> Path:
             where=str(out),
             got=str(error),
             expected="a folder that can be written into",
-            todo="Name another: --out, or --data.cache_dir of ich-train.",
+            todo="Name another: --out of ich-prepare, --data.cache_dir of ich-train and of ich-evaluate.",
         ) from error
 
 

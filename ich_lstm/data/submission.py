@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ich_lstm.data.labelled import ROWS_SHOWN, read_cells, stop_at
+from ich_lstm.data.labelled import ROWS_SHOWN, stop_at
 from ich_lstm.data.rsna import HEADER, IDENTIFIER, RsnaIds, first_rows, split_ids, stop_at_incomplete
+from ich_lstm.data.spreadsheet import read_sheet
 from ich_lstm.errors import TableError
 from ich_lstm.labels import LABELS
 
@@ -46,7 +47,9 @@ class SampleSubmission:
                 expected="the sample submission",
                 todo="Give --submission stage_2_sample_submission.csv.",
             )
-        cells, lines = read_cells(path)
+        sheet = read_sheet(path).named(HEADER)
+        sheet.log()
+        cells, lines = sheet.cells, sheet.lines
         if list(cells.columns) != HEADER:
             raise TableError(
                 "missing_columns",

@@ -142,7 +142,7 @@ class TestScanDataModule:
         rows = prepared.key.groupby("series_uid", sort=False)["sop_uid"].first()
         table = tmp_path / "labels.csv"
         table.write_text("sop_uid,any\n" + "".join(f"{uid},{i % 2}\n" for i, uid in enumerate(rows)))
-        (batch, *_) = module(labels=str(table), allow_unlabelled=True).train_dataloader()
+        (batch, *_) = module(labels=str(table), unmatched="images").train_dataloader()
         assert torch.isfinite(batch.slice_labels[:, -1]).sum() == len(batch.lengths)
         assert np.isin(batch.slice_labels[batch.slice_labels.isfinite()].numpy(), [0, 1]).all()
 
@@ -261,7 +261,7 @@ class TestRefused:
         with pytest.raises(TableError) as caught:
             data.setup()
         assert caught.value.code == "labels_without_image"
-        data = ScanDataModule(str(prepared.folder), **settings, allow_missing=True)
+        data = ScanDataModule(str(prepared.folder), **settings, unmatched="labels")
         data.setup()
         assert sum(map(len, data.scans.values())) == 6
 

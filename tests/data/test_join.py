@@ -297,7 +297,7 @@ class TestLabelsWithoutImage:
         assert "line 3" in caught.value.where
 
     def test_may_be_allowed(self, join: Join) -> None:
-        assert len(join("sop_uid,any\n1.0,1\n7.0,1\n", allow_missing=True)) == 1
+        assert len(join("sop_uid,any\n1.0,1\n7.0,1\n", unmatched="labels")) == 1
 
     def test_those_that_the_ledger_accounts_for_are_passed_over(self, join: Join, caplog: pytest.LogCaptureFixture) -> None:
         (scan,) = join("sop_uid,any\n1.0,1\n7.0,1\n7.1,0\n", left_out=["7.0", "7.1"])
@@ -329,12 +329,12 @@ class TestLabelsWithoutImage:
         assert len(join(text, left_out=["cut.dcm"])) == 1
 
     def test_those_that_are_allowed_are_counted(self, join: Join, caplog: pytest.LogCaptureFixture) -> None:
-        join("sop_uid,any\n1.0,1\n7.0,1\n7.1,1\n", allow_missing=True)
+        join("sop_uid,any\n1.0,1\n7.0,1\n7.1,1\n", unmatched="labels")
         assert "2 labels" in caplog.text
 
     def test_none_at_all_is_never_allowed(self, join: Join) -> None:
         with pytest.raises(TableError):
-            join("sop_uid,any\n7.0,1\n", allow_missing=True)
+            join("sop_uid,any\n7.0,1\n", unmatched="labels")
 
     def test_a_name_of_two_scans_stops(self, join: Join) -> None:
         with pytest.raises(TableError) as caught:
@@ -344,7 +344,7 @@ class TestLabelsWithoutImage:
     def test_a_slice_of_two_scans_stops_whatever_is_allowed(self, join: Join) -> None:
         twins = [make("1"), make("2", sop_uid=["1.0", "2.1", "2.2"])]
         with pytest.raises(TableError) as caught:
-            join("sop_uid,any\n1.0,1\n1.1,0\n", twins, allow_missing=True)
+            join("sop_uid,any\n1.0,1\n1.1,0\n", twins, unmatched="labels")
         assert caught.value.code == "several_scans"
 
 
