@@ -370,11 +370,11 @@ class ScanDataModule(LightningDataModule):
     def _checked_root(self) -> Path:
         if not self.root:
             raise ConfigError(
-                "no_data", where="--data.root", got="nothing", expected="a folder of head CT", todo="Give --data.root PATH."
+                "no_data", where="root", got="nothing", expected="a folder of head CT", todo="Name it: --data.root of ich-train."
             )
         root = Path(self.root)
         if not root.exists():
-            raise SourceError("missing_path", where=str(root), got="no such file or folder", todo="Check --data.root.")
+            raise SourceError("missing_path", where=str(root), got="no such file or folder", todo="Check the path.")
         return root
 
     def _label_table(self, root: Path) -> LabelTable:
@@ -382,10 +382,10 @@ class ScanDataModule(LightningDataModule):
         if not self.labels and not paths[0].is_file():
             raise ConfigError(
                 "no_labels",
-                where="--data.labels",
+                where="labels",
                 got=f"nothing, and no {LABEL_FILE} in the root",
                 expected="a CSV of labels",
-                todo="Give --data.labels FILE.",
+                todo="Give [labels=FILE].",
             )
         if self._table is None:
             self._table = read_label_tables(paths, truth=self.truth, repair_any=self.repair_any)

@@ -29,7 +29,7 @@ from ich_lstm.data.locate import (
     stop_at_lost_digits,
 )
 from ich_lstm.data.prepared import PreparedFolder
-from ich_lstm.data.spreadsheet import LOST_DIGITS, find_lost_digits, stop_at_damage
+from ich_lstm.data.spreadsheet import find_lost_digits, show_lost_digits, stop_at_damage
 from ich_lstm.labels import LABELS
 
 logger = logging.getLogger(__name__)
@@ -270,9 +270,11 @@ def _patients(
     patients, differing = _one_per_scan(table.rows[PATIENT], at_scan, of_images)
     if differing.any():
         named = table.rows[PATIENT][differing]
-        damaged = find_lost_digits(named, set(patients[at_scan[differing]]))
+        whose = set(patients[at_scan[differing]])
+        damaged = find_lost_digits(named, whose)
         if damaged.any():
-            stop_at_damage(table.source, table.rows["line"][differing][damaged], PATIENT, LOST_DIGITS)
+            example = show_lost_digits(named[damaged].iloc[0], whose)
+            stop_at_damage(table.source, table.rows["line"][differing][damaged], PATIENT, example)
         stop_at(
             table.source,
             table.rows["line"][differing],

@@ -8,7 +8,7 @@ import pandas as pd
 from ich_lstm.data.labelled import SCAN_KEYS, SLICE_KEYS, LabelTable
 from ich_lstm.data.paths import PathNames
 from ich_lstm.data.prepared import SLICE_MARK, PreparedFolder, folders_of
-from ich_lstm.data.spreadsheet import LOST_DIGITS, find_lost_digits, stop_at_damage
+from ich_lstm.data.spreadsheet import find_lost_digits, show_lost_digits, stop_at_damage
 
 NOWHERE, SEVERAL = -1, -2
 """In place of a place."""
@@ -102,9 +102,11 @@ def stop_at_lost_digits(table: LabelTable, nowhere: np.ndarray, places: LabelPla
         slices = KeyRows(key)
         named = set(places.name[(kinds == kind) & ~nowhere])
         there = set(slices.column(kind) if kind != "folder" else slices.paths(kind)) - named
-        damaged = find_lost_digits(table.rows["name"][here], there)
+        names = table.rows["name"][here]
+        damaged = find_lost_digits(names, there)
         if damaged.any():
-            stop_at_damage(table.source, table.rows["line"][here][damaged], kind, LOST_DIGITS)
+            example = show_lost_digits(names[damaged].iloc[0], there)
+            stop_at_damage(table.source, table.rows["line"][here][damaged], kind, example)
 
 
 def find_accounted(table: LabelTable, places: LabelPlaces, folder: PreparedFolder) -> np.ndarray:

@@ -66,9 +66,6 @@ EXPORT_AGAIN = (
     "text (Excel: Data, From Text/CSV, Transform Data, column type Text)."
 )
 
-LOST_DIGITS = "123 where the images have 00123"
-"""What identifiers look like without their leading zeros, without telling one."""
-
 UIDS = frozenset(("sop_uid", "series_uid", "study_uid", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"))
 """Identifiers with dots within: ``1.0`` is a whole one."""
 
@@ -254,7 +251,7 @@ class Sheet:
                 stop_at_damage(self.path, self.lines[wrong.to_numpy(bool)], column, examples)
 
 
-def stop_at_damage(path: Path, lines: Iterable[object], column: str, examples: str) -> NoReturn:
+def stop_at_damage(path: Path, lines: Iterable[int], column: str, examples: str) -> NoReturn:
     """Stop at identifiers that a spreadsheet has changed.
 
     Args:
@@ -295,6 +292,22 @@ def find_lost_digits(names: pd.Series, there: Iterable[str]) -> np.ndarray:
         name[:SIGNIFICANT_DIGITS] + "0" * (len(name) - SIGNIFICANT_DIGITS) for name in whole if len(name) > SIGNIFICANT_DIGITS
     }
     return (names.isin(short) & ~names.isin(whole)).to_numpy(bool)
+
+
+def show_lost_digits(name: str, there: Iterable[str]) -> str:
+    """What became of an identifier, with other digits: it may be somebody's.
+
+    Args:
+        name: One of those that :func:`find_lost_digits` has found.
+        there: Identifiers as they were.
+
+    Example:
+        >>> show_lost_digits("123", ["00123", "00124"])
+        '999 where the images have 00999'
+    """
+    whole = next(one for one in there if find_lost_digits(pd.Series([name]), [one]).any())
+    digits = whole.lstrip("0")
+    return f"{_masked(name)} where the images have {'0' * (len(whole) - len(digits))}{_masked(digits)}"
 
 
 def canonical(header: Sequence[str], known: Collection[str]) -> list[str]:
@@ -526,7 +539,7 @@ def _read_large(path: Path, start: bytes) -> Sheet | None:
     except (ValueError, pd.errors.ParserWarning):
         return None
     header = [name.strip() for name in next(_reader(text, ","))]
-    cells.columns = range(len(header))
+    cells.columns = pd.RangeIndex(len(header))
     cells = cells.fillna("")
     lines = np.arange(len(cells)) + 2
     with path.open("rb") as file:
@@ -540,7 +553,7 @@ def _read_large(path: Path, start: bytes) -> Sheet | None:
 def _finished(path: Path, header: list[str], cells: pd.DataFrame, lines: np.ndarray, assumed: list[str]) -> Sheet:
     """The table without empty rows and columns and without a row of totals; its columns, so far numbered, by their names."""
     last_line = int(lines[-1]) if len(lines) else 1
-    filled = cells.ne("").any(axis=1).to_numpy() if len(cells) else np.zeros(0, bool)
+    filled = (cells != "").any(axis=1).to_numpy() if len(cells) else np.zeros(0, bool)
     if not filled.any():
         raise TableError("no_rows", where=str(path), got="a header and no rows", expected="labelled slices or scans")
     if not filled.all():

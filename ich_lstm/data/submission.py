@@ -45,7 +45,7 @@ class SampleSubmission:
                 where=str(path),
                 got="no such file",
                 expected="the sample submission",
-                todo="Give --submission stage_2_sample_submission.csv.",
+                todo="Give stage_2_sample_submission.csv: --submission of ich-predict.",
             )
         sheet = read_sheet(path).named(HEADER)
         sheet.log()
@@ -56,7 +56,7 @@ class SampleSubmission:
                 where=f"{path}, line 1",
                 got=f"columns {', '.join(cells.columns[:12])}",
                 expected=",".join(HEADER),
-                todo="Give --submission stage_2_sample_submission.csv.",
+                todo="Give stage_2_sample_submission.csv: --submission of ich-predict.",
             )
         ids = split_ids(cells["ID"])
         wrong = ids.label < 0

@@ -74,7 +74,7 @@ def read_strata(path: Path | str) -> pd.DataFrame:
         raise TableError(
             "unreadable_table", where=str(path), got=" ".join(str(error).split()), expected="a CSV in UTF-8, or a prepared folder"
         ) from error
-    sheet = sheet.numbers(column for column in sheet.cells if column != "scan_id")
+    sheet = sheet.numbers(str(column) for column in sheet.cells if column != "scan_id")
     sheet.log()
     # Once more by pandas, which tells columns of numbers from columns of words.
     frame = pd.read_csv(StringIO(sheet.cells.to_csv(index=False)), dtype={"scan_id": str})

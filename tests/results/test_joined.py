@@ -110,6 +110,24 @@ class TestBadInput:
         counts = join(text, unmatched="images").source["counts"]
         assert (counts["scans"], counts["scans_without_labels_not_judged"]) == (21, 1)
 
+    def test_both_directions_are_one_stop_that_lists_both(self, join: Join) -> None:
+        text = "".join(label_text(make_tables()).splitlines(keepends=True)[:-5]) + "9.9.9,0,0,0,0,0,0\n"
+        with pytest.raises(TableError, match="--unmatched both") as caught:
+            join(text)
+        assert "neither predicted nor refused (1 rows)" in caught.value.got
+        assert "1 predictions of which the labels do not speak, line 23 of scans.csv" in caught.value.got
+
+    @pytest.mark.parametrize(("unmatched", "told"), [("labels", "images"), ("images", "labels")])
+    def test_one_that_may_be_left_out_is_not_both(self, join: Join, unmatched: str, told: str) -> None:
+        text = "".join(label_text(make_tables()).splitlines(keepends=True)[:-5]) + "9.9.9,0,0,0,0,0,0\n"
+        with pytest.raises(TableError, match=f"--unmatched {told}"):
+            join(text, unmatched=unmatched)
+
+    def test_both_may_be_left_out_and_are_counted(self, join: Join) -> None:
+        text = "".join(label_text(make_tables()).splitlines(keepends=True)[:-5]) + "9.9.9,0,0,0,0,0,0\n"
+        counts = join(text, unmatched="both").source["counts"]
+        assert (counts["labels_without_prediction"], counts["scans_without_labels_not_judged"]) == (1, 1)
+
     def test_labels_of_another_data_set_stop_even_if_some_may_miss(self, join: Join) -> None:
         with pytest.raises(TableError) as caught:
             join("sop_uid,any\n9.9.9,0\n", unmatched="labels")
