@@ -13,7 +13,7 @@ from ich_lstm import LABELS, ScanDataModule
 from ich_lstm.data.balance import balanced_weights
 from ich_lstm.data.batch import ScanBatch
 from ich_lstm.data.prepared import PreparedFolder
-from ich_lstm.errors import ConfigError, SourceError, TableError
+from ich_lstm.errors import AuditError, ConfigError, SourceError, TableError
 
 
 @pytest.fixture
@@ -258,7 +258,7 @@ class TestRefused:
         (tmp_path / "labels.csv").write_text(text + more)
         settings = {"labels": str(tmp_path / "labels.csv"), "num_workers": 0}
         data = ScanDataModule(str(prepared.folder), **settings)
-        with pytest.raises(TableError) as caught:
+        with pytest.raises(AuditError) as caught:
             data.setup()
         assert caught.value.code == "labels_without_image"
         data = ScanDataModule(str(prepared.folder), **settings, unmatched="labels")
