@@ -127,6 +127,7 @@ def prepare(
         chooser = SeriesChooser(labels, choices, root, ledger)
         chosen = [(study, choice) for study in _studies(index, root) for choice in chooser.choose(study)]
         chooser.check_choices()
+        chooser.check_labels()
         if labels is not None and not chosen:
             stop_at(labels.source, labels.rows["line"], *NO_IMAGE)
         jobs = [ScanJob(choice.series, len(study.series), root, out, key, preprocessing) for study, choice in chosen]

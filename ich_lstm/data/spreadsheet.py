@@ -66,8 +66,8 @@ EXPORT_AGAIN = (
     "text (Excel: Data, From Text/CSV, Transform Data, column type Text)."
 )
 
-UIDS = frozenset(("sop_uid", "series_uid", "study_uid", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"))
-"""Identifiers with dots within: ``1.0`` is a whole one."""
+UIDS = frozenset(("sop_uid", "series_uid", "study_uid", "series", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"))
+"""Columns of identifiers with dots within, or of descriptions: ``1.0`` is a whole one."""
 
 SIGNIFICANT_DIGITS = 15
 """So many digits of a number are kept by spreadsheets; the rest become zeros."""

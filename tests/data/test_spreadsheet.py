@@ -6,15 +6,19 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from dicom_files import make_series
 
 from ich_lstm.data import spreadsheet
 from ich_lstm.data.choices import read_choices
 from ich_lstm.data.corrections import read_corrections
+from ich_lstm.data.prepare import prepare
 from ich_lstm.data.split_file import SplitFile
 from ich_lstm.data.spreadsheet import Sheet, read_header, read_sheet
 from ich_lstm.data.table import read_label_table
 from ich_lstm.errors import SplitError, TableError
 from ich_lstm.labels import LABELS
+from ich_lstm.pixels.preprocess import Preprocessing
+from ich_lstm.privacy import ProjectKey
 from ich_lstm.results.marks import read_marks
 from ich_lstm.results.strata import read_strata
 
@@ -339,6 +343,52 @@ class TestSplitsThatLostTheirZeros:
         split = SplitFile.read(write("patient_id,part\n123,test\n88,train\nP3,validation\n"))
         with caplog.at_level(logging.WARNING):
             assert set(split.extended(self.patients("00123", "123", "88", "P3")).patients) == {"00123", "123", "88", "P3"}
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two studies, ``00123`` and ``00456`` by accession number, in the folders ``0077`` and ``0088``."""
+    root = tmp_path_factory.mktemp("tree")
+    for folder, number in (("0077", "00123"), ("0088", "00456")):
+        (root / folder).mkdir()
+        uids = {"StudyInstanceUID": f"1.2.{number[2:]}", "SeriesInstanceUID": f"1.2.{number[2:]}.1"}
+        make_series(
+            root / folder,
+            PatientID=f"P{number}",
+            AccessionNumber=number,
+            change=lambda i, series=uids["SeriesInstanceUID"]: {"SOPInstanceUID": f"{series}.{i}"},
+            **uids,
+        )
+    return root
+
+
+class TestStudiesThatLostTheirZeros:
+    """What no label names is not prepared: what a spreadsheet did must show before that."""
+
+    @pytest.mark.parametrize(
+        ("rows", "lines"),
+        [
+            ("accession_number,any\n123,1\n456,0\n", "line 2, 3"),
+            ("accession_number,any\n00123,1\n456,0\n", "line 3"),
+            ("folder,any\n77,1\n88,0\n", "line 2, 3"),
+            ("folder,any\n0077,1\n88,0\n", "line 3"),
+        ],
+    )
+    def test_stop_before_anything_is_prepared(self, numbered: Path, write: Write, tmp_path: Path, rows: str, lines: str) -> None:
+        labels = read_label_table(write(rows))
+        key = ProjectKey.open(tmp_path / "key")
+        with pytest.raises(TableError) as caught:
+            prepare(numbered, tmp_path / "out", preprocessing=Preprocessing(size=32), key=key, labels=labels, workers=1)
+        assert caught.value.code == "spreadsheet_damage"
+        assert caught.value.where.endswith(lines)
+        assert "where the images have 00" in caught.value.got
+        assert not (tmp_path / "out/private/key.parquet").exists()
+
+    def test_whole_ones_are_prepared(self, numbered: Path, write: Write, tmp_path: Path) -> None:
+        labels = read_label_table(write("accession_number,any\n00123,1\n00456,0\n"))
+        key = ProjectKey.open(tmp_path / "key")
+        folder = prepare(numbered, tmp_path / "out", preprocessing=Preprocessing(size=32), key=key, labels=labels, workers=1)
+        assert len(folder.scans) == 2
 
 
 class TestLargeTables:
