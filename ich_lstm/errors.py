@@ -2,7 +2,53 @@
 
 Every one of them says what is wrong, where, what was found, what was expected, and what to do next, and carries a
 ``code`` that stays the same from release to release, so that ledgers and scripts can count on it.
+
+What to do next may be to set something. It is named as ``[repair_any=true]``, by the library's own name for it, and spelt as
+whoever reads it can use it: ``repair_any=True`` in Python, ``--repair-any`` or ``--data.repair_any true`` by a command.
 """
+
+import re
+from collections.abc import Callable
+
+Spell = Callable[[str, str], str]
+"""Spells a setting: gets its name, for example ``repair_any``, and a value, for example ``true``."""
+
+_SETTING = re.compile(r"\[([a-z_]+)=([^\]]+)\]")
+
+
+def spell_settings(text: str, spell: Spell) -> str:
+    """The text with every ``[name=value]`` in it spelt.
+
+    Args:
+        text: What to do next.
+        spell: For whom.
+
+    Example:
+        >>> spell_settings("Say [repair_any=true].", in_python)
+        'Say repair_any=True.'
+    """
+    return _SETTING.sub(lambda match: spell(match[1], match[2]), text)
+
+
+def in_python(name: str, value: str) -> str:
+    """A setting as an argument of a function."""
+    return f"{name}={'True' if value == 'true' else value if value.isupper() else repr(value)}"
+
+
+def as_option(name: str, value: str) -> str:
+    """A setting as an option of ich-prepare, ich-predict or ich-evaluate."""
+    option = f"--{name.replace('_', '-')}"
+    return option if value == "true" else f"{option} {value}"
+
+
+def as_data_key(name: str, value: str) -> str:
+    """A setting as a key of ich-train's data."""
+    return f"--data.{name} {value}"
+
+
+def in_files(name: str, value: str) -> str:
+    """A setting in a file that either command may have written."""
+    return f"{as_data_key(name, value)} of ich-train ({as_option(name, value)} of ich-prepare)"
 
 
 class IchLstmError(Exception):
@@ -13,7 +59,7 @@ class IchLstmError(Exception):
         where: The file, series, row or option concerned.
         got: What was found there.
         expected: What would have been right; left out of the text if empty.
-        todo: What the reader should do next, a whole sentence.
+        todo: What the reader should do next, a whole sentence; settings in it as ``[name=value]``.
 
     Example:
         >>> print(SeriesError("mixed_matrix", where="series 7f3a", got="512 x 512 and 256 x 256",
@@ -32,11 +78,22 @@ class IchLstmError(Exception):
     @property
     def detail(self) -> str:
         """The message without class, code and place: what a ledger's row shows."""
+        return self._detail(in_python)
+
+    def spelt(self, spell: Spell) -> str:
+        """The whole message for a reader who sets things by other means than Python.
+
+        Args:
+            spell: How they are spelt there.
+        """
+        return f"{type(self).__name__}[{self.code}]: {self.where}: {self._detail(spell)}"
+
+    def _detail(self, spell: Spell) -> str:
         fault = f"{self.got}, expected {self.expected}" if self.expected else self.got
-        return f"{fault}. {self.todo}" if self.todo else f"{fault}."
+        return f"{fault}. {spell_settings(self.todo, spell)}" if self.todo else f"{fault}."
 
     def __str__(self) -> str:
-        return f"{type(self).__name__}[{self.code}]: {self.where}: {self.detail}"
+        return self.spelt(in_python)
 
     def __reduce__(self) -> tuple:
         # Exceptions pickle through their positional arguments; ours are keywords, and loader workers send them home.

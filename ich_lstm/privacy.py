@@ -54,7 +54,7 @@ class ProjectKey:
                 "project_key_unusable",
                 where=str(path),
                 got=str(error),
-                todo="Name another key file: --project-key, or --data.project_key of ich-train.",
+                todo="Name another key file: [project_key=FILE].",
             ) from error
         try:
             return cls(bytes.fromhex(text))
@@ -64,7 +64,7 @@ class ProjectKey:
                 where=str(path),
                 got=f"{len(text)} characters",
                 expected=f"{2 * KEY_BYTES} hexadecimal digits",
-                todo="Name the right file with --project-key, or remove this one to get a new key (and new ids).",
+                todo="Name the right file with [project_key=FILE], or remove this one to get a new key (and new ids).",
             ) from error
 
     def hash_id(self, identifier: str) -> str:

@@ -24,8 +24,7 @@ def add_audit_options(parser: OptionParser) -> None:
     parser.add_argument("--split-file", type=Path)
     parser.add_argument("--patient-ids", choices=("checked", "trusted", "study"), default=argparse.SUPPRESS)
     parser.add_argument("--disagreement", choices=("stop", "unknown"), default=argparse.SUPPRESS)
-    parser.add_argument("--allow-unlabelled", action="store_true")
-    parser.add_argument("--allow-missing", action="store_true")
+    parser.add_argument("--unmatched", choices=("stop", "labels", "images", "both"), default=argparse.SUPPRESS)
 
 
 def check_audit_options(parser: OptionParser, given: argparse.Namespace) -> None:
@@ -34,11 +33,10 @@ def check_audit_options(parser: OptionParser, given: argparse.Namespace) -> None
     Raises:
         ConfigError: If one is given without ``--labels``.
     """
-    words = {"patient_ids", "disagreement"} & vars(given).keys()
-    if not given.labels and (words or given.corrections or given.split_file or given.allow_unlabelled or given.allow_missing):
+    words = {"patient_ids", "disagreement", "unmatched"} & vars(given).keys()
+    if not given.labels and (words or given.corrections or given.split_file):
         parser.error(
-            "--corrections, --split-file, --patient-ids, --disagreement, --allow-unlabelled and --allow-missing are for "
-            "--labels, which is missing"
+            "--corrections, --split-file, --patient-ids, --disagreement and --unmatched are for --labels, which is missing"
         )
 
 
@@ -97,14 +95,16 @@ def audit_prepared(
         labels = apply_corrections(labels, read_corrections(given.corrections, repair_any=given.repair_any))
     whose = {"patient_ids": given.patient_ids} if "patient_ids" in given else {}
     doubt = {"disagreement": given.disagreement} if "disagreement" in given else {}
-    known = join_labels(prepared, labels, allow_missing=given.allow_missing, **whose, **doubt)
+    for flag in labels.flags:
+        out.print(f"{labels.source.name}: {flag}", markup=False)
+    known = join_labels(prepared, labels, unmatched="both", **whose, **doubt)  # the audit stops at either, and lists both
     split = SplitFile.read(given.split_file).extended(tabulate_patients(known)) if given.split_file else None
     audit = audit_scans(
         {UNDIVIDED: known} if split is None else {str(part): mine for part, mine in split.divide(known).items()},
         prepared,
         labels,
         **whose,
-        allow_unlabelled=given.allow_unlabelled,
+        **({"unmatched": given.unmatched} if "unmatched" in given else {}),
         split=split,
         key=key,
     )

@@ -149,7 +149,7 @@ def _readers(
     from ich_lstm.results.side_tables import write_readers
 
     placed = place_marks(read_marks(given.readers), given.readers, _key_to_ids(given))
-    marks = align_marks(placed, evidence, allow_missing=given.allow_missing)
+    marks = align_marks(placed, evidence, allow_missing=getattr(given, "unmatched", "stop") in ("labels", "both"))
     tell("evaluating readers", 0, None)
     options = dict(zip(("aggregation", "thresholds"), _views(figures)["scan"], strict=True)) if "scan" in _views(figures) else {}
     judged = evaluate_readers(marks, evidence, **options, **_draws(figures))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from ich_lstm.cli.progress_lines import ProgressLines
-from ich_lstm.errors import ConfigError, IchLstmError
+from ich_lstm.errors import ConfigError, IchLstmError, Spell, as_option
 from ich_lstm.reading.full_disk import disk_full, is_disk_full
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def run_command(
     argv: Sequence[str] | None = None,
     *,
     whole: str = "Files of it may be cut short.",
+    spell: Spell = as_option,
 ) -> int:
     """Run a command: its help, its exit code, and its errors without a traceback (unless ``--debug``).
 
@@ -51,6 +52,7 @@ def run_command(
         command: Gets the arguments without ``--debug``, and returns the exit code.
         argv: Arguments; those of the process if None.
         whole: What is said of the files in ``--out`` if the disk becomes full.
+        spell: How this command calls the settings that errors name.
 
     Returns:
         The exit code: 0 all done, 1 failed, 2 wrong usage, 3 some inputs failed.
@@ -82,7 +84,7 @@ def run_command(
             done, total = (error.done, error.total) if isinstance(error, StoppedWhile) else (0, None)
             error = disk_full(error, _out_of(arguments), done=done, total=total, whole=whole)
         if isinstance(error, IchLstmError):
-            print(f"{name}: {error}", file=sys.stderr)
+            print(f"{name}: {error.spelt(spell)}", file=sys.stderr)
             return WRONG_USAGE if isinstance(error, ConfigError) else FAILED
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
         print(f"{name}: unexpected {type(error).__name__}: {first_line}. Run again with --debug to see where.", file=sys.stderr)

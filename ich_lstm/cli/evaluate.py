@@ -76,8 +76,10 @@ made, beside a label table; or of a model on a data set.
   --key CSV              key to the ids of PREDICTIONS; left out: its private/key.csv. For --readers after RUN: the folder of
                          ich-prepare that it was trained from
   --truth majority       who of CQ500's readers must have seen a finding: majority, unanimous, any, R1, R2, R3
-  --allow-missing        labels may name images that were neither predicted nor refused, and readers scans that are not judged
-  --allow-unlabelled     there may be scans of which the labels do not speak
+  --unmatched WORD       where labels and scans do not fit: stop; or leave out, and count: labels (and readers' marks, of scans
+                         that are not judged), images (of which the labels do not speak), both
+  --disagreement WORD    where what labels say of a scan is not what they say of its slices: stop; unknown: neither counts
+  --repair-any           where labels say that a type is present and any is not, believe the type
   --patient-ids study    count every study as a patient's own
   --project-key FILE     key for the ids; left out: the user's own
   --checkpoint PATH      a run's folder, its model folder, or a .ckpt     --device cpu   or cuda
@@ -152,8 +154,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--labels", type=Path, action="append")
     parser.add_argument("--key", type=Path)
     parser.add_argument("--truth", default=argparse.SUPPRESS)
-    parser.add_argument("--allow-missing", action="store_true")
-    parser.add_argument("--allow-unlabelled", action="store_true")
+    parser.add_argument("--unmatched", choices=("stop", "labels", "images", "both"), default=argparse.SUPPRESS)
+    parser.add_argument("--disagreement", choices=("stop", "unknown"), default=argparse.SUPPRESS)
+    parser.add_argument("--repair-any", action="store_true", default=argparse.SUPPRESS)
     parser.add_argument("--patient-ids", choices=("trusted", "study"), default=argparse.SUPPRESS)
     parser.add_argument("--project-key", type=Path)
     parser.add_argument("--checkpoint", type=Path)
@@ -171,10 +174,10 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         parser.error("--data.root goes with --checkpoint")
     if given.labels and "part" in given:
         parser.error("--part is of a run, which has its labels; leave --labels or --part out")
-    if not given.labels and (given.allow_unlabelled or {"truth", "patient_ids"} & {*vars(given)}):
-        parser.error("--truth, --patient-ids and --allow-unlabelled go with --labels")
-    if not given.labels and not given.readers and (given.key or given.allow_missing):
-        parser.error("--key and --allow-missing go with --labels or --readers")
+    if not given.labels and {"truth", "patient_ids", "disagreement", "repair_any"} & {*vars(given)}:
+        parser.error("--truth, --patient-ids, --disagreement and --repair-any go with --labels")
+    if not given.labels and not given.readers and (given.key or "unmatched" in given):
+        parser.error("--key and --unmatched go with --labels or --readers")
     if given.protocol and (given.level or "aggregation" in given):
         parser.error("--protocol says which levels and which aggregation; leave --level and --aggregation out")
     if given.out.exists() and (not given.out.is_dir() or any(given.out.iterdir())):
@@ -237,13 +240,11 @@ def _evidence(given: argparse.Namespace, truth: str, tell: "Tell") -> "Evidence"
 
     return join_predictions(
         given.source,
-        read_label_tables(given.labels, **readers),
+        read_label_tables(given.labels, **readers, **_given(given, "repair_any")),
         given.key,
         project_key=key,
-        allow_missing=given.allow_missing,
-        allow_unlabelled=given.allow_unlabelled,
         trained_on=patients_of_run(given.model) if given.model else (),
-        **_given(given, "patient_ids"),
+        **_given(given, "patient_ids", "unmatched", "disagreement"),
         **readers,
     )
 
@@ -275,10 +276,8 @@ def _predict(given: argparse.Namespace, key: Any, readers: dict[str, Any], tell:
         labels=[str(path) for path in given.labels],
         cache_dir=str(given.cache_dir) if given.cache_dir else None,
         project_key=str(given.project_key) if given.project_key else None,
-        allow_missing=given.allow_missing,
-        allow_unlabelled=given.allow_unlabelled,
         **(classifier.preprocessing.to_dict() if classifier.preprocessing and not is_prepared else {}),
-        **_given(given, "patient_ids", "num_workers"),
+        **_given(given, "patient_ids", "num_workers", "unmatched", "disagreement", "repair_any"),
         **readers,
     )
     data.progress = tell

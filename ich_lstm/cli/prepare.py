@@ -40,8 +40,8 @@ DIR/private/ledger.csv: used, skipped or refused, and why.
   --split-file FILE    who trains and who is held out (split.json of a run, or a CSV with patient_id and part), to audit
   --patient-ids WORD   checked: doubtful ids stop; trusted: they are flagged; study: every study counts as a patient's
   --disagreement WORD  where what labels say of a scan is not what they say of its slices: stop; unknown: neither counts
-  --allow-unlabelled   leave out, and do not stop for, images of which the labels do not speak
-  --allow-missing      likewise for labels whose image is not there
+  --unmatched WORD     where labels and images do not fit: stop; or leave out, and count: labels (whose image is not there),
+                       images (of which the labels do not speak), both
   --size 256           side of the network's input in pixels
   --crop head          smallest square around the head; or center: the middle, at its own resolution; or none
   --clip LOW HIGH      keep HU between these only, for example -250 450: a third of the space, for a model whose windows

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from ich_lstm.cli.console import run_command
-from ich_lstm.errors import ConfigError
+from ich_lstm.errors import ConfigError, as_data_key
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -63,7 +63,7 @@ Any key of the model, the data and Lightning's Trainer can be given. Exit codes:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    return run_command("ich-train", HELP, _train, argv, whole=WHOLE)
+    return run_command("ich-train", HELP, _train, argv, whole=WHOLE, spell=as_data_key)
 
 
 def _train(arguments: list[str]) -> int:

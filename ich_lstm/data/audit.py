@@ -27,7 +27,7 @@ from ich_lstm.data.checks import (
 )
 from ich_lstm.data.findings import CHECKS, Finding
 from ich_lstm.data.join import LabelledScan, PatientIds
-from ich_lstm.data.labelled import LabelTable
+from ich_lstm.data.labelled import LabelTable, Unmatched
 from ich_lstm.data.montage import choose_tiles
 from ich_lstm.data.prepared import PreparedFolder, name_private
 from ich_lstm.data.split_file import SplitFile
@@ -67,12 +67,16 @@ class Audit:
         """
         if not self.stops:
             return
+        todo = {finding.code: CHECKS[finding.code].todo for finding in self.stops}
+        if todo.keys() >= {"images_without_label", "labels_without_image"}:
+            todo["images_without_label"] = "Complete the labels and the images; or leave both out on purpose: [unmatched=both]."
+            del todo["labels_without_image"]
         raise AuditError(
             self.stops[0].code,
             where="audit",
             got="; ".join(finding.text for finding in self.stops),
             expected="none of it",
-            todo=" ".join(dict.fromkeys(CHECKS[finding.code].todo for finding in self.stops)),
+            todo=" ".join(dict.fromkeys(todo.values())),
         )
 
     def write(self, folder: Path) -> Path:
@@ -104,7 +108,7 @@ def audit_scans(
     table: LabelTable,
     *,
     patient_ids: PatientIds = "checked",
-    allow_unlabelled: bool = False,
+    unmatched: Unmatched = "stop",
     split: SplitFile | None = None,
     fold: int = 0,
     key: ProjectKey | None = None,
@@ -117,7 +121,8 @@ def audit_scans(
         table: The labels they were given.
         patient_ids: Whether ids that seem not to tell patients apart stop (``checked``), are flagged (``trusted``), or play no
             part, as every study counts as a patient's (``study``).
-        allow_unlabelled: Whether there may be images of which the table does not speak; they are left out.
+        unmatched: What may be left out: labels whose image is not there (``labels``), images of which the table does not speak
+            (``images``), or ``both``.
         split: How patients were divided.
         fold: With folds, the one that is held out.
         key: The project's key, for an id of the split that may be shared.
@@ -127,8 +132,8 @@ def audit_scans(
         *find_patients_in_two_parts(material),
         *find_same_pixels(material),
         *find_contradictions(material),
-        find_images_without_label(material, allowed=allow_unlabelled),
-        *find_labels_without_image(material),
+        find_images_without_label(material, allowed=unmatched in ("images", "both")),
+        *find_labels_without_image(material, allowed=unmatched in ("labels", "both")),
         *find_doubtful_patients(material, patient_ids),
         find_unknown(material),
         find_refused(material),

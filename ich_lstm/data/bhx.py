@@ -7,12 +7,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ich_lstm.data.labelled import LabelTable, checked_table, read_cells, stop_at
+from ich_lstm.data.labelled import LabelTable, checked_table, stop_at
+from ich_lstm.data.spreadsheet import Sheet, read_sheet
 from ich_lstm.errors import TableError
 from ich_lstm.labels import ANY, HEMORRHAGE_TYPES
 
 CHRONIC = "chronic"
 """A bleeding that is old. Its type is not told: mostly subdural, but a slice is given no type that nobody wrote down."""
+
+COLUMNS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "data", "labelName")
+"""Those of the tables that are read."""
 
 SIDES = ("x", "y", "width", "height")
 MAX_BOX_CHARACTERS = 1000
@@ -41,7 +45,7 @@ def read_bhx(path: Path | str) -> LabelTable:
         TableError: If a column is missing, or a row has no slice or an unknown label.
     """
     path = Path(path)
-    _, marked = _read_rows(path)
+    sheet, marked = _read_rows(path)
     shown = pd.DataFrame({label: marked["label"] == label for label in HEMORRHAGE_TYPES})
     slices = shown.groupby(marked["sop_uid"], sort=False).any()
     labels = slices.where(slices).astype(np.float32)  # False to NaN: another box may be missing, or be in another table
@@ -50,7 +54,7 @@ def read_bhx(path: Path | str) -> LabelTable:
     table = checked_table(rows, path)
     untyped = int((~slices.any(axis=1)).sum())
     flags = (f"{untyped} slices show chronic bleeding alone: any = 1, and the types are unknown",) if untyped else ()
-    return LabelTable(table.rows, path, (*table.flags, *flags))
+    return LabelTable(table.rows, path, (*sheet.flags, *table.flags, *flags))
 
 
 def read_boxes(path: Path | str) -> pd.DataFrame:
@@ -68,7 +72,8 @@ def read_boxes(path: Path | str) -> pd.DataFrame:
         TableError: As `read_bhx`, or if a box is none.
     """
     path = Path(path)
-    cells, marked = _read_rows(path)
+    sheet, marked = _read_rows(path)
+    cells = sheet.cells
     boxes = [_parse_box(text) for text in cells["data"]] if "data" in cells else [None] * len(cells)
     wrong = np.array([box is None for box in boxes])
     if wrong.any():
@@ -78,9 +83,10 @@ def read_boxes(path: Path | str) -> pd.DataFrame:
     return pd.concat([marked.drop(columns="line"), sides, marked["line"]], axis=1)
 
 
-def _read_rows(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """All cells, and of each row what it speaks of."""
-    cells, lines = read_cells(path)
+def _read_rows(path: Path) -> tuple[Sheet, pd.DataFrame]:
+    """The table, and of each row what it speaks of."""
+    sheet = read_sheet(path).named(COLUMNS).identifiers(COLUMNS[:3])
+    cells, lines = sheet.cells, sheet.lines
     missing = [column for column in ("SOPInstanceUID", "labelName") if column not in cells]
     if missing:
         raise TableError(
@@ -97,7 +103,7 @@ def _read_rows(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         stop_at(path, lines[nameless], "no_name", "rows without a slice", "a SOPInstanceUID in each")
     uids = cells.reindex(columns=["SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"], fill_value="")
     uids.columns = ["sop_uid", "series_uid", "study_uid"]
-    return cells, uids.assign(label=labels, line=lines)
+    return sheet, uids.assign(label=labels, line=lines)
 
 
 def _parse_box(text: str) -> list[float] | None:

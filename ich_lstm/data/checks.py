@@ -167,14 +167,20 @@ def find_images_without_label(material: Material, *, allowed: bool) -> Finding |
     return make_finding("images_without_label", listed, texts, count=len(silent) + len(passed), allowed=allowed)
 
 
-def find_labels_without_image(material: Material) -> Iterable[Finding | None]:
-    """Labels that were passed over, because what they name was left out, or is not there."""
+def find_labels_without_image(material: Material, *, allowed: bool) -> Iterable[Finding | None]:
+    """Labels that name what is not there, or what was left out.
+
+    Args:
+        material: The scans.
+        allowed: Whether labels may name what is not there.
+    """
     rows = material.table.rows
     missing = material.places.scan == NOWHERE
     left_out = find_accounted(material.table, material.places, material.folder)
     for code, chosen in (("labels_without_image", missing & ~left_out), ("labels_left_out", left_out)):
         found = rows[chosen]
-        yield make_finding(code, found[["kind", "name", "line"]], [f"line {line}" for line in found["line"]])
+        lines = [f"line {line}" for line in found["line"]]
+        yield make_finding(code, found[["kind", "name", "line"]], lines, allowed=allowed)
 
 
 def find_unknown(material: Material) -> Finding | None:

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from ich_lstm.data.cq500 import folder_name
-from ich_lstm.data.labelled import read_cells, stop_at
+from ich_lstm.data.labelled import stop_at
+from ich_lstm.data.spreadsheet import read_sheet
 from ich_lstm.errors import TableError
 
 COLUMNS = ("study", "series")
@@ -24,11 +25,13 @@ def read_choices(path: Path | str) -> dict[str, str]:
     """
     path = Path(path)
     try:
-        cells, lines = read_cells(path)
+        sheet = read_sheet(path).named(COLUMNS).identifiers(COLUMNS)
     except OSError as error:
         raise TableError(
             "missing_table", where=str(path), got=error.strerror or str(error), expected="a CSV with study and series"
         ) from error
+    sheet.log()
+    cells, lines = sheet.cells, sheet.lines
     missing = [column for column in COLUMNS if column not in cells]
     if missing:
         raise TableError(

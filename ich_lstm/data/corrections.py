@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ich_lstm.data.labelled import CORRECTS, UNSURE, LabelTable, read_cells, stop_at
+from ich_lstm.data.labelled import CORRECTS, UNSURE, LabelTable, stop_at
+from ich_lstm.data.spreadsheet import read_sheet
 from ich_lstm.data.table import read_label_table
 from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
 
@@ -154,7 +155,8 @@ def unsure_labels(rows: pd.DataFrame) -> np.ndarray:
 
 def _read(path: Path, repair_any: bool) -> LabelTable:
     table = read_label_table(path, repair_any=repair_any)
-    cells, lines = read_cells(path)
+    sheet = read_sheet(path).named((UNSURE,))
+    cells, lines = sheet.cells, sheet.lines
     texts = cells.get(UNSURE, pd.Series("", index=cells.index)).str.replace(r"[,;\s]+", " ", regex=True).str.strip()
     _check_words(path, texts, lines)
     named = pd.Series(texts.to_numpy(object), index=lines)

@@ -14,11 +14,11 @@ from ich_lstm.data.labelled import (
     LabelTable,
     checked_table,
     parse_labels,
-    read_cells,
     repeated_flag,
     stop_at,
     stop_at_differing,
 )
+from ich_lstm.data.spreadsheet import read_sheet
 from ich_lstm.errors import ConfigError, TableError
 from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
 
@@ -40,6 +40,9 @@ FINDING_OF_STRATUM = {
     "midline_shift": "MidlineShift",
 }
 CATEGORIES = ("B1", "B2")
+
+COLUMNS = ("name", "Category", *(f"{reader}:{finding}" for reader in READERS for finding in FINDINGS))
+"""Of ``reads.csv``."""
 
 SCANS = 491
 EXPECTED_POSITIVES = {"ICH": 205, "IPH": 134, "IVH": 28, "SDH": 53, "EDH": 13, "SAH": 60}
@@ -81,9 +84,7 @@ class Reads:
             ConfigError: If the truth has an unknown name.
         """
         if truth not in get_args(Truth):
-            raise ConfigError(
-                "unknown_truth", where="--data.truth", got=repr(truth), expected=f"one of {', '.join(get_args(Truth))}"
-            )
+            raise ConfigError("unknown_truth", where="truth", got=repr(truth), expected=f"one of {', '.join(get_args(Truth))}")
         readers = [truth] if truth in READERS else READERS
         needed = VOTES.get(truth, 1)
         marks = self.marks[self.marks["reader"].isin(readers)]
@@ -119,9 +120,9 @@ def read_reads(path: Path | str) -> Reads:
         TableError: If a column is missing, a row is malformed, or rows contradict one another.
     """
     path = Path(path)
-    cells, lines = read_cells(path)
-    columns = [f"{reader}:{finding}" for reader in READERS for finding in FINDINGS]
-    missing = [column for column in ("name", "Category", *columns) if column not in cells]
+    sheet = read_sheet(path).named(COLUMNS)
+    columns = list(COLUMNS[2:])
+    missing = [column for column in COLUMNS if column not in sheet.cells]
     if missing:
         raise TableError(
             "missing_columns",
@@ -130,6 +131,8 @@ def read_reads(path: Path | str) -> Reads:
             expected="name, Category, and 14 findings of each of three readers",
             todo="Take reads.csv as it is published.",
         )
+    sheet = sheet.truths(columns)
+    cells, lines = sheet.cells, sheet.lines
     nameless = np.array([folder_name(name) is None for name in cells["name"]])
     if nameless.any():
         got = f"the name {cells['name'][nameless].iloc[0]!r}"
@@ -147,7 +150,7 @@ def read_reads(path: Path | str) -> Reads:
     marks = once.melt("name", columns, "column", "mark")
     marks[["reader", "finding"]] = marks.pop("column").str.split(":", expand=True)
     dropped = wide["line"].drop(once.index)
-    flags = (repeated_flag(dropped),) if len(dropped) else ()
+    flags = (*sheet.flags, *((repeated_flag(dropped),) if len(dropped) else ()))
     return Reads(
         once[["name", "category", "line"]].reset_index(drop=True),
         marks[["name", "reader", "finding", "mark"]],

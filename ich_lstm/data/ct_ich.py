@@ -6,18 +6,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ich_lstm.data.labelled import PATIENT, LabelTable, checked_table, parse_labels, read_cells, stop_at
+from ich_lstm.data.labelled import PATIENT, LabelTable, checked_table, parse_labels, stop_at
 from ich_lstm.data.prepared import SLICE_MARK
+from ich_lstm.data.spreadsheet import read_sheet
 from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
 
 SCAN_FOLDER = "ct_scans"
 
 PATIENT_COLUMN, SLICE_COLUMN, NONE_COLUMN = "PatientNumber", "SliceNumber", "No_Hemorrhage"
 
+COLUMNS = (PATIENT_COLUMN, SLICE_COLUMN, NONE_COLUMN, *(label.capitalize() for label in HEMORRHAGE_TYPES))
+"""Those of the table that are read."""
+
 
 def is_ct_ich(header: Sequence[str]) -> bool:
     """Whether a header is that of ``hemorrhage_diagnosis_raw_ct.csv``."""
-    return {PATIENT_COLUMN, SLICE_COLUMN, NONE_COLUMN, *(label.capitalize() for label in HEMORRHAGE_TYPES)} <= set(header)
+    return set(COLUMNS) <= set(header)
 
 
 def read_ct_ich(path: Path, *, repair_any: bool = False) -> LabelTable:
@@ -35,7 +39,9 @@ def read_ct_ich(path: Path, *, repair_any: bool = False) -> LabelTable:
     Raises:
         TableError: If a row is malformed or contradicts itself or another.
     """
-    cells, lines = read_cells(path)
+    sheet = read_sheet(path).named(COLUMNS)
+    sheet = sheet.truths(COLUMNS[2:])
+    cells, lines = sheet.cells, sheet.lines
     numbers = cells[[PATIENT_COLUMN, SLICE_COLUMN]]
     wrong = ~numbers.apply(lambda column: column.str.fullmatch(r"0*[1-9]\d{0,5}")).all(axis=1).to_numpy(bool)
     if wrong.any():
@@ -47,4 +53,5 @@ def read_ct_ich(path: Path, *, repair_any: bool = False) -> LabelTable:
     labels[ANY] = 1 - labels[ANY]
     names = f"{SCAN_FOLDER}/" + patient.str.zfill(3) + ".nii" + SLICE_MARK + slice_number
     rows = pd.DataFrame({"kind": "file", "name": names, PATIENT: patient, "line": np.asarray(lines)}).join(labels[list(LABELS)])
-    return checked_table(rows, path, repair_any=repair_any)
+    table = checked_table(rows, path, repair_any=repair_any)
+    return LabelTable(table.rows, path, (*sheet.flags, *table.flags))

@@ -25,7 +25,7 @@ from ich_lstm.data.cq500 import Truth
 from ich_lstm.data.dataset import ScanDataset
 from ich_lstm.data.describe import describe_scans
 from ich_lstm.data.join import Disagreement, LabelledScan, PatientIds, join_labels
-from ich_lstm.data.labelled import LabelTable
+from ich_lstm.data.labelled import LabelTable, Unmatched
 from ich_lstm.data.loader import ScanLoader, worker_context, workers_for
 from ich_lstm.data.parts import Parts, SliceChoice
 from ich_lstm.data.prepare import Progress, prepare
@@ -87,10 +87,10 @@ class ScanDataModule(LightningDataModule):
             ``study``: count every study as a patient's.
         disagreement: Where what labels say of a scan is not what they say of its slices: ``stop``, or let this label be
             ``unknown`` for the scan and its slices, and count it.
-        allow_unlabelled: Whether there may be images of which the labels do not speak.
+        unmatched: What may be left out where labels and images do not fit, and is counted: ``labels`` without an image,
+            ``images`` without a label, or ``both``; otherwise ``stop``.
         seed: Of the order and the augmentation.
         num_workers: Loader processes of each training process; None: as the machine has cores for, see `workers_for`.
-        allow_missing: Whether labels may name images that are not there.
         cache_dir: Where prepared scans are kept; by default in the user's cache folder.
         project_key: Key file for the ids; by default in the user's configuration folder.
     """
@@ -125,10 +125,9 @@ class ScanDataModule(LightningDataModule):
         fold: int = 0,
         patient_ids: PatientIds = "checked",
         disagreement: Disagreement = "stop",
-        allow_unlabelled: bool = False,
+        unmatched: Unmatched = "stop",
         seed: int = 0,
         num_workers: int | None = None,
-        allow_missing: bool = False,
         cache_dir: str | None = None,
         project_key: str | None = None,
     ) -> None:
@@ -169,10 +168,9 @@ class ScanDataModule(LightningDataModule):
         self.fold = fold
         self.patient_ids = patient_ids
         self.disagreement = disagreement
-        self.allow_unlabelled = allow_unlabelled
+        self.unmatched = unmatched
         self.seed = seed
         self.num_workers = num_workers
-        self.allow_missing = allow_missing
         self.cache_dir = cache_dir
         self.project_key = project_key
         self.scans: dict[Part, list[LabelledScan]] = {}
@@ -246,7 +244,7 @@ class ScanDataModule(LightningDataModule):
         known = join_labels(
             folder,
             table,
-            allow_missing=self.allow_missing,
+            unmatched="both",  # the audit stops at either, and lists both
             patient_ids=self.patient_ids,
             disagreement=self.disagreement,
         )
@@ -289,7 +287,7 @@ class ScanDataModule(LightningDataModule):
             folder,
             table,
             patient_ids=self.patient_ids,
-            allow_unlabelled=self.allow_unlabelled,
+            unmatched=self.unmatched,
             split=split,
             fold=self.fold,
             key=ProjectKey.open(Path(self.project_key) if self.project_key else None),
@@ -385,11 +383,11 @@ class ScanDataModule(LightningDataModule):
     def _checked_root(self) -> Path:
         if not self.root:
             raise ConfigError(
-                "no_data", where="--data.root", got="nothing", expected="a folder of head CT", todo="Give --data.root PATH."
+                "no_data", where="root", got="nothing", expected="a folder of head CT", todo="Name it: --data.root of ich-train."
             )
         root = Path(self.root)
         if not root.exists():
-            raise SourceError("missing_path", where=str(root), got="no such file or folder", todo="Check --data.root.")
+            raise SourceError("missing_path", where=str(root), got="no such file or folder", todo="Check the path.")
         return root
 
     def _label_table(self, root: Path) -> LabelTable:
@@ -397,10 +395,10 @@ class ScanDataModule(LightningDataModule):
         if not self.labels and not paths[0].is_file():
             raise ConfigError(
                 "no_labels",
-                where="--data.labels",
+                where="labels",
                 got=f"nothing, and no {LABEL_FILE} in the root",
                 expected="a CSV of labels",
-                todo="Give --data.labels FILE.",
+                todo="Give [labels=FILE].",
             )
         if self._table is None:
             self._table = read_label_tables(paths, truth=self.truth, repair_any=self.repair_any)

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 
 from ich_lstm.data.labelled import ROWS_SHOWN
+from ich_lstm.errors import in_files, spell_settings
 
 Action = Literal["STOP", "FLAG"]
 
@@ -34,8 +35,8 @@ class Check(NamedTuple):
 
 
 _GIVE_PATIENTS = (
-    "Say --data.patient_ids study: then the table's column patient_id counts, whatever the images say, and a study that it does "
-    "not name is a patient of its own. Or say trusted, if the ids are right as they are (--patient-ids of ich-prepare)."
+    "Say [patient_ids=study]: then the table's column patient_id counts, whatever the images say, and a study that it does "
+    "not name is a patient of its own. Or say [patient_ids=trusted], if the ids are right as they are."
 )
 
 CHECKS: dict[str, Check] = {
@@ -72,7 +73,14 @@ CHECKS: dict[str, Check] = {
         "image without a label",
         "images without a label",
         "The table does not speak of them; it may be the wrong one, or cut short.",
-        "Add the labels; or leave these images out on purpose: --data.allow_unlabelled true (--allow-unlabelled of ich-prepare).",
+        "Add the labels; or leave these images out on purpose: [unmatched=images].",
+    ),
+    "labels_without_image": Check(
+        "STOP",
+        "label that names no readable image",
+        "labels that name no readable image",
+        "The images are incomplete, or the table is of others too; such labels are never used.",
+        "Complete the images; or pass over these labels on purpose: [unmatched=labels].",
     ),
     "patient_id_anonymous": Check(
         "STOP",
@@ -99,20 +107,13 @@ CHECKS: dict[str, Check] = {
         "group of patient ids that are spelt nearly alike",
         "groups of patient ids that are spelt nearly alike",
         "They differ only in case, punctuation or leading zeros, and may be one patient.",
-        "If they are, give every scan's patient in the table's column patient_id, and say --data.patient_ids study.",
+        "If they are, give every scan's patient in the table's column patient_id, and say [patient_ids=study].",
     ),
     "any_without_type": Check(
         "FLAG",
         "scan where any is 1 and no type is",
         "scans where any is 1 and no type is",
         "Right where readers agree that there is blood and disagree on its type; otherwise a type is missing.",
-    ),
-    "labels_without_image": Check(
-        "FLAG",
-        "label that names no readable image",
-        "labels that name no readable image",
-        "They were passed over, as allowed.",
-        "Check that the images are complete.",
     ),
     "labels_left_out": Check(
         "FLAG",
@@ -226,7 +227,7 @@ class Finding:
             "count": self.count,
             "title": check.title(self.count),
             "meaning": check.meaning,
-            "todo": check.todo,
+            "todo": spell_settings(check.todo, in_files),
             "examples": list(self.examples),
             "listed": self.listed,
         }

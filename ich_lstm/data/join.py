@@ -9,9 +9,28 @@ import numpy as np
 import pandas as pd
 
 from ich_lstm.data.corrections import Correction, correct_scans, find_contradictions, unsure_labels
-from ich_lstm.data.labelled import NO_IMAGE, PATIENT, STUDY_DATE, LabelTable, complete_labels, name_lines, stop_at
-from ich_lstm.data.locate import NOWHERE, SEVERAL, SEVERAL_SCANS, KeyRows, LabelPlaces, find_accounted, locate_labels
+from ich_lstm.data.labelled import (
+    NO_IMAGE,
+    PATIENT,
+    STUDY_DATE,
+    LabelTable,
+    Unmatched,
+    complete_labels,
+    name_lines,
+    stop_at,
+)
+from ich_lstm.data.locate import (
+    NOWHERE,
+    SEVERAL,
+    SEVERAL_SCANS,
+    KeyRows,
+    LabelPlaces,
+    find_accounted,
+    locate_labels,
+    stop_at_lost_digits,
+)
 from ich_lstm.data.prepared import PreparedFolder
+from ich_lstm.data.spreadsheet import find_lost_digits, show_lost_digits, stop_at_damage
 from ich_lstm.labels import LABELS
 
 logger = logging.getLogger(__name__)
@@ -52,7 +71,7 @@ def join_labels(
     folder: PreparedFolder,
     table: LabelTable,
     *,
-    allow_missing: bool = False,
+    unmatched: Unmatched = "stop",
     patient_ids: PatientIds = "checked",
     disagreement: Disagreement = "stop",
 ) -> list[LabelledScan]:
@@ -63,7 +82,8 @@ def join_labels(
     Args:
         folder: The prepared scans.
         table: The labels.
-        allow_missing: Whether labels may name images that are not there.
+        unmatched: Whether labels may name images that are not there: ``labels`` or ``both``. (Images without a label are
+            counted in the audit, not here.)
         patient_ids: Whose scan it is where the table does not say: the images' patient, or with ``study`` a patient per
             study, whatever the images say. (``checked`` and ``trusted`` differ in the audit, not here.)
         disagreement: Where what is said of a scan is not what is said of its slices, say by readers and by boxes: ``stop``, or
@@ -79,7 +99,7 @@ def join_labels(
     slices = KeyRows(folder.key)
     places = locate_labels(table, folder.key)
     at_scan = places.scan
-    _check_places(table, places, folder, allow_missing)
+    _check_places(table, places, folder, unmatched)
     slice_labels, scan_labels = _labels(table, slices, places, disagreement)
     is_known = ~np.isnan(scan_labels).all(axis=1) | np.logical_or.reduceat(~np.isnan(slice_labels).all(axis=1), slices.first)
     patients = _patients(table, slices, at_scan, is_known, patient_ids)
@@ -107,17 +127,21 @@ def join_labels(
     return known
 
 
-def _check_places(table: LabelTable, places: LabelPlaces, folder: PreparedFolder, allow_missing: bool) -> None:
+def _check_places(table: LabelTable, places: LabelPlaces, folder: PreparedFolder, unmatched: Unmatched) -> None:
     lines = table.rows["line"].to_numpy()
     several = places.scan == SEVERAL
     if several.any():
         stop_at(table.source, lines[several], *SEVERAL_SCANS)
     left_out = find_accounted(table, places, folder)
-    unmatched = (places.scan == NOWHERE) & ~left_out
-    if unmatched.any() and (not allow_missing or unmatched.all()):
-        stop_at(table.source, lines[unmatched], *NO_IMAGE)
-    if unmatched.any():
-        logger.warning("%s: %d labels name no readable image, as allowed", table.source.name, unmatched.sum())
+    nowhere = (places.scan == NOWHERE) & ~left_out
+    stop_at_lost_digits(table, nowhere, places, folder.key)
+    if nowhere.any() and (unmatched not in ("labels", "both") or nowhere.all()):
+        todo = "Check the table and the folder."
+        if not nowhere.all():
+            todo = "Complete the images; or pass over these labels on purpose: [unmatched=labels]."
+        stop_at(table.source, lines[nowhere], *NO_IMAGE, todo=todo)
+    if nowhere.any():
+        logger.warning("%s: %d labels name no readable image", table.source.name, nowhere.sum())
     if left_out.any():
         logger.warning(
             "%s: %d labels name images that are not used, each with its reason in the ledger", table.source.name, left_out.sum()
@@ -204,8 +228,7 @@ def _say_disagreement(table: LabelTable, rows: np.ndarray, wrong: np.ndarray, di
             "contradicting_rows",
             "labels of scans that differ from those of their slices",
             "1 for a scan if it is 1 for any of its slices, 0 if all of them are 0",
-            todo="Correct the tables; or, to leave what is doubtful unknown, say --data.disagreement unknown "
-            "(--disagreement of ich-prepare).",
+            todo="Correct the tables; or, to leave what is doubtful unknown, say [disagreement=unknown].",
         )
     logger.warning(
         "%s: %d labels of %d scans differ from those of their slices, and count as unknown: %s",
@@ -247,6 +270,12 @@ def _patients(
     of_images = np.array([""] * len(slices.first) if by_study else slices.column(PATIENT), dtype=object)
     patients, differing = _one_per_scan(table.rows[PATIENT], at_scan, of_images)
     if differing.any():
+        named = table.rows[PATIENT][differing]
+        whose = set(patients[at_scan[differing]])
+        damaged = find_lost_digits(named, whose)
+        if damaged.any():
+            example = show_lost_digits(named[damaged].iloc[0], whose)
+            stop_at_damage(table.source, table.rows["line"][differing][damaged], PATIENT, example)
         stop_at(
             table.source,
             table.rows["line"][differing],
@@ -265,7 +294,7 @@ def _patients(
             "unknown_patients",
             f"{nameless.sum()} of {is_known.sum()} scans without a patient, in the images and in the table",
             "a patient for each, because scans of one patient must not be split",
-            todo=f"Add a column {PATIENT} to the table; or, if every study is of another patient, say --data.patient_ids study.",
+            todo=f"Add a column {PATIENT} to the table; or, if every study is of another patient, say [patient_ids=study].",
         )
     return patients.tolist()
 

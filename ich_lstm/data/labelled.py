@@ -1,10 +1,9 @@
 """What label tables become, and the checks that all of them share."""
 
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -14,6 +13,9 @@ from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
 
 SLICE_KEYS = ("sop_uid", "file")
 SCAN_KEYS = ("series_uid", "study_uid", "accession_number", "folder", "folder_name")
+PATH_KEYS = ("file", "folder", "folder_name")
+"""Those of both whose values are paths, or parts of them."""
+
 PATIENT = "patient_id"
 STUDY_DATE = "study_date"
 CORRECTS = "corrects"
@@ -21,7 +23,10 @@ UNSURE = "unsure"
 
 ROWS_SHOWN = 10
 
-NO_IMAGE = ("labels_without_image", "labels that name no readable image", "an image for each, or --data.allow_missing true")
+Unmatched = Literal["stop", "labels", "images", "both"]
+"""What may be left out where labels and images do not fit: nothing, labels without an image, images without a label, or both."""
+
+NO_IMAGE = ("labels_without_image", "labels that name no readable image", "an image for each")
 """Code, finding and expectation where labels name images that are not there."""
 
 
@@ -52,39 +57,6 @@ class LabelTable:
     def corrects(self) -> np.ndarray:
         """Which rows win over the others, bool ``(rows,)``."""
         return self.rows[CORRECTS].to_numpy(bool) if CORRECTS in self.rows else np.zeros(len(self.rows), bool)
-
-
-def read_cells(path: Path) -> tuple[pd.DataFrame, np.ndarray]:
-    """The cells of a CSV as text without blanks around it, and the number of each row's line in the file.
-
-    Raises:
-        TableError: If the file is no CSV in UTF-8, a row has more cells than the header, or there are no rows.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            cells = pd.read_csv(
-                path,
-                dtype=str,  # "007" is an identifier, and "True" must not become 1
-                keep_default_na=False,
-                encoding="utf-8-sig",  # with or without a byte-order mark
-                skipinitialspace=True,
-                skip_blank_lines=False,  # or the lines in messages would be wrong
-                index_col=False,  # or rows with one cell too many would be shifted by one column
-            )
-    except (ValueError, pd.errors.ParserWarning) as error:
-        raise TableError(
-            "unreadable_table",
-            where=str(path),
-            got=" ".join(str(error).split()),
-            expected="a CSV in UTF-8 whose rows have as many cells as the header",
-        ) from error
-    cells.columns = [column.strip() for column in cells.columns]
-    cells = cells.fillna("").apply(lambda column: column.str.strip())
-    filled = cells.ne("").any(axis=1).to_numpy()
-    if not filled.any():
-        raise TableError("no_rows", where=str(path), got="a header and no rows", expected="labelled slices or scans")
-    return cells[filled].reset_index(drop=True), np.flatnonzero(filled) + 2
 
 
 def checked_table(rows: pd.DataFrame, source: Path, *, repair_any: bool = False) -> LabelTable:
@@ -118,7 +90,7 @@ def checked_table(rows: pd.DataFrame, source: Path, *, repair_any: bool = False)
             "any_contradicts_types",
             "a type that is 1 while any is 0",
             "any = 1 where a type is present",
-            todo="Correct the table; or, if the types are right, say --data.repair_any true.",
+            todo="Correct the table; or, if the types are right, say [repair_any=true].",
         )
     if wrong.any():
         labels[wrong, LABELS.index(ANY)] = 1

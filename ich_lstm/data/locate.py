@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 
 from ich_lstm.data.labelled import SCAN_KEYS, SLICE_KEYS, LabelTable
+from ich_lstm.data.paths import PathNames
 from ich_lstm.data.prepared import SLICE_MARK, PreparedFolder, folders_of
+from ich_lstm.data.spreadsheet import find_lost_digits, show_lost_digits, stop_at_damage
 
 NOWHERE, SEVERAL = -1, -2
 """In place of a place."""
@@ -58,13 +60,64 @@ def locate_labels(table: LabelTable, key: pd.DataFrame) -> LabelPlaces:
             continue
         names = table.rows["name"][here]
         at_slice[here], at_scan[here] = slices.find(kind, names)
-        if kind in ("file", "folder") and (at_scan[here] == NOWHERE).all():
-            # The table was written one folder above the root that the images were read from.
-            below = names.str.partition("/")[2]
-            at_slice[here], at_scan[here] = slices.find(kind, below)
-            if (at_scan[here] != NOWHERE).any():
-                relative[here] = below
+        if kind in ("file", "folder") and (at_scan[here] == NOWHERE).any():
+            at_slice[here], at_scan[here], relative[here] = _find_paths(slices, kind, names, at_slice[here], at_scan[here])
     return LabelPlaces(at_slice, at_scan, relative)
+
+
+def _find_paths(
+    slices: "KeyRows", kind: str, names: pd.Series, at_slice: np.ndarray, at_scan: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The slice, the scan, and the name as the images' root has it, of paths that may be written in other ways.
+
+    Args:
+        slices: The key table.
+        kind: ``file`` or ``folder``.
+        names: Paths.
+        at_slice: The slice of each as it is written.
+        at_scan: The scan of each as it is written; `NOWHERE` where there is none.
+    """
+    at_slice, at_scan, relative = at_slice.copy(), at_scan.copy(), names.to_numpy(object, copy=True)
+    lost = at_scan == NOWHERE
+    there = PathNames(slices.paths(kind))
+    found, doubtful = there.resolve(names[lost])
+    if lost.all() and (found == names.to_numpy(object)).all() and not doubtful.any():
+        # The table was written one folder above the root that the images were read from.
+        below = pd.Series(there.tidied(names), index=names.index).str.partition("/")[2]
+        found, doubtful = there.resolve(below)
+        if not doubtful.any() and (slices.find(kind, pd.Series(found, dtype=object))[1] == NOWHERE).all():
+            return at_slice, at_scan, relative
+    relative[lost] = found
+    at_slice[lost], at_scan[lost] = slices.find(kind, pd.Series(found, dtype=object))
+    at_slice[np.flatnonzero(lost)[doubtful]] = at_scan[np.flatnonzero(lost)[doubtful]] = SEVERAL
+    return at_slice, at_scan, relative
+
+
+def stop_at_lost_digits(table: LabelTable, nowhere: np.ndarray, places: LabelPlaces, key: pd.DataFrame) -> None:
+    """Stop if names that fit nothing would fit, had a spreadsheet not taken their leading zeros.
+
+    Args:
+        table: The labels, or marks.
+        nowhere: Rows that fit nothing, bool ``(rows,)``.
+        places: Where the others belong, as of `locate_labels`.
+        key: As in `PreparedFolder`.
+
+    Raises:
+        TableError: ``spreadsheet_damage``.
+    """
+    kinds = table.rows["kind"].to_numpy()
+    for kind in ("accession_number", "folder"):
+        here = nowhere & (kinds == kind)
+        if not here.any():
+            continue
+        slices = KeyRows(key)
+        named = set(places.name[(kinds == kind) & ~nowhere])
+        there = set(slices.column(kind) if kind != "folder" else slices.paths(kind)) - named
+        names = table.rows["name"][here]
+        damaged = find_lost_digits(names, there)
+        if damaged.any():
+            example = show_lost_digits(names[damaged].iloc[0], there)
+            stop_at_damage(table.source, table.rows["line"][here][damaged], kind, example)
 
 
 def find_accounted(table: LabelTable, places: LabelPlaces, folder: PreparedFolder) -> np.ndarray:
@@ -84,6 +137,9 @@ def find_accounted(table: LabelTable, places: LabelPlaces, folder: PreparedFolde
         return accounted
     kinds = table.rows["kind"].to_numpy()
     names = pd.Series(places.name[missing], dtype=object)
+    paths = np.isin(kinds[missing], ("file", "folder"))
+    if paths.any():
+        names[paths], _ = PathNames({*folder.left_out, *folder.passed_over.index}).resolve(names[paths])
     files = names.where(kinds[missing] == "file", "").str.rpartition(SLICE_MARK)[0]
     slices = KeyRows(folder.key)
     of_studies = places.scan[np.isin(kinds, STUDY_KEYS) & (places.scan >= 0)]
@@ -112,6 +168,13 @@ class KeyRows:
     def column(self, name: str) -> list[str]:
         """A value of each scan."""
         return self.rows[name].iloc[self.first].tolist()
+
+    def paths(self, kind: str) -> set[str]:
+        """All files, or all folders above them, as the images' root has them; of files of many slices also the files alone."""
+        files = self.rows["file"].tolist()
+        if kind == "file":
+            return {*files, *(file.rpartition(SLICE_MARK)[0] for file in files if SLICE_MARK in file)}
+        return {folder for file in files for folder in folders_of(file)}
 
     def find(self, kind: str, names: pd.Series) -> tuple[np.ndarray, np.ndarray]:
         """The slice, and its scan, that each name speaks of; of a file of many slices, and of a scan, the scan alone."""

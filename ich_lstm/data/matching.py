@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ich_lstm.data.labelled import ROWS_SHOWN, LabelTable
+from ich_lstm.data.paths import fold, tails, tidy
 from ich_lstm.data.prepared import SLICE_MARK, folders_of, relative_name
+from ich_lstm.data.spreadsheet import find_lost_digits, show_lost_digits, stop_at_damage
 from ich_lstm.errors import IchLstmError, TableError
 from ich_lstm.reading import Candidate, Ledger, Series, Study, rank_series
 from ich_lstm.reading.frames import FRAME_MARK
@@ -45,6 +47,7 @@ class SeriesChooser:
         self._root = root
         self._ledger = ledger
         self._studies: Counter[str] = Counter()
+        self._names = {kind: (set[str](), set[str]()) for kind in ("accession_number", "folder")}
         self._ungranted: dict[str, str] = {}
         self.unlabelled: list[Study] = []
         """Studies of which no label speaks."""
@@ -57,6 +60,8 @@ class SeriesChooser:
         labels = self._labels
         named = [] if labels is None else [series for series in study.series if labels.name_series(series)]
         is_named = labels is not None and labels.name_study(study, self._root)
+        if labels is not None:
+            self._remember(study, bool(named) or is_named)
         if labels is not None and not named and not is_named:
             self.unlabelled.append(study)
             for series in study.series:
@@ -92,6 +97,29 @@ class SeriesChooser:
         elif is_one and chosen.series in named:
             reason = f"the best of {len(named)} that the labels name ({reason})"
         return [Choice(chosen.series, reason, _list([(one.series, one.reason) for one in ranked if one is not chosen]))]
+
+    def check_labels(self) -> None:
+        """See that no label would name a study, had a spreadsheet not taken digits; to be called after all studies.
+
+        Raises:
+            TableError: ``spreadsheet_damage``.
+        """
+        if self._labels is None:
+            return
+        table = self._labels.table
+        for kind, (with_label, without) in self._names.items():
+            rows = table.rows[(table.rows["kind"] == kind) & ~table.rows["name"].isin(with_label)]
+            damaged = find_lost_digits(rows["name"], without)
+            if damaged.any():
+                example = show_lost_digits(rows["name"][damaged].iloc[0], without)
+                stop_at_damage(table.source, rows["line"][damaged], kind, example)
+
+    def _remember(self, study: Study, is_labelled: bool) -> None:
+        """Keep the numbers by which labels may mean a study."""
+        accession_numbers = {series.headers[0].accession_number for series in study.series}
+        folders = {folder for name in _first_files(study, self._root) for folder in folders_of(name)}
+        for kind, names in (("accession_number", accession_numbers), ("folder", folders)):
+            self._names[kind][0 if is_labelled else 1].update(name for name in names if name.isdecimal())
 
     def check_choices(self) -> None:
         """See that every wish was granted; to be called after all studies.
@@ -142,6 +170,7 @@ class _LabelNames:
 
     def __init__(self, table: LabelTable, root: Path) -> None:
         self._root = root
+        self.table = table
         rows = dict(tuple(table.rows.groupby("kind")["name"]))
         names: dict[str, set[str]] = {str(kind): set(names) for kind, names in rows.items()}
         self._series = names.get("series_uid", set())
@@ -151,10 +180,11 @@ class _LabelNames:
         files = names.get("file", set())
         files = files | {file.removeprefix(above) for file in files}
         self._files = files | {file.rpartition(SLICE_MARK)[0] for file in files if SLICE_MARK in file}
+        self._folded_files = _folds(self._files, above)
         self._studies = names.get("study_uid", set())
         self._accession_numbers = names.get("accession_number", set())
         folders = names.get("folder", set())
-        self._folders = folders | {folder.removeprefix(above) for folder in folders}
+        self._folders = _folds(folders, above)
         self._folder_names = names.get("folder_name", set())
 
     def name_uid(self, series: Series) -> bool:
@@ -170,7 +200,8 @@ class _LabelNames:
             if not self._slices.isdisjoint(uids) or not self._slices.isdisjoint({uid.partition(FRAME_MARK)[0] for uid in uids}):
                 return True
         sources = values_of(series.headers, "source") if self._files else []
-        return any(relative_name(source, self._root) in self._files for source in sources)
+        paths = (relative_name(source, self._root) for source in sources)
+        return any(path in self._files or fold(path) in self._folded_files for path in paths)
 
     def name_study(self, study: Study, root: Path) -> bool:
         if study.study_uid in self._studies:
@@ -182,8 +213,18 @@ class _LabelNames:
         if self._folder_names and self._folder_names & _folder_names(study, root):
             return True
         return bool(self._folders) and any(
-            folder in self._folders for name in _first_files(study, root) for folder in folders_of(name)
+            fold(folder) in self._folders for name in _first_files(study, root) for folder in folders_of(name)
         )
+
+
+def _folds(paths: set[str], above: str) -> set[str]:
+    """Paths however they are written, and what may be meant by them: also what lies below a folder above the root.
+
+    More may be meant here than in the end: which of several tails a path has, shows where all files are known.
+    """
+    tidied = {tidy(path) for path in paths}
+    tidied |= {tail for path in tidied for tail in tails(path)}
+    return {path.removeprefix(above).casefold() for path in tidied} | {path.casefold() for path in tidied}
 
 
 def study_names(study: Study, root: Path) -> set[str]:

@@ -126,6 +126,7 @@ def prepare(
         shared = find_shared_names(studies)
         chosen = [(study, choice) for study in studies for choice in chooser.choose(study)]
         chooser.check_choices()
+        chooser.check_labels()
         if labels is not None and not chosen:
             stop_at(labels.source, labels.rows["line"], *NO_IMAGE)
         jobs = [
@@ -183,7 +184,7 @@ def _private_folder(root: Path, out: Path) -> Path:
             where=str(out),
             got=str(error),
             expected="a folder that can be written into",
-            todo="Name another: --out, or --data.cache_dir of ich-train.",
+            todo="Name another: --out of ich-prepare, --data.cache_dir of ich-train and of ich-evaluate.",
         ) from error
 
 

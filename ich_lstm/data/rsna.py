@@ -8,7 +8,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ich_lstm.data.labelled import LabelTable, checked_table, read_cells, repeated_flag, stop_at, stop_at_differing
+from ich_lstm.data.labelled import LabelTable, checked_table, repeated_flag, stop_at, stop_at_differing
+from ich_lstm.data.spreadsheet import read_sheet
 from ich_lstm.labels import LABELS
 
 LABEL_FILE = "stage_2_train.csv"
@@ -81,7 +82,8 @@ def read_rsna_labels(path: Path, *, repair_any: bool = False) -> LabelTable:
     Raises:
         TableError: If a row is malformed, an image lacks a label, or rows contradict one another.
     """
-    cells, lines = read_cells(path)
+    sheet = read_sheet(path).named(HEADER)
+    cells, lines = sheet.cells, sheet.lines
     ids = split_ids(cells["ID"])
     wrong = (ids.label < 0) | ~cells["Label"].isin(["0", "1"]).to_numpy()
     if wrong.any():
@@ -99,8 +101,8 @@ def read_rsna_labels(path: Path, *, repair_any: bool = False) -> LabelTable:
     labels = values[grid].astype(np.float32)
     rows = pd.DataFrame(columns | dict(zip(LABELS, labels.T, strict=True)))
     table = checked_table(rows, path, repair_any=repair_any)
-    flags = (repeated_flag(lines[surplus]), *table.flags) if surplus.any() else table.flags
-    return LabelTable(table.rows, path, flags)
+    repeated = (repeated_flag(lines[surplus]),) if surplus.any() else ()
+    return LabelTable(table.rows, path, (*sheet.flags, *repeated, *table.flags))
 
 
 def stop_at_incomplete(path: Path, first: np.ndarray, lines: np.ndarray) -> None:

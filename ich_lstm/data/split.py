@@ -148,7 +148,7 @@ def first_dates(patients: pd.DataFrame, shares: np.ndarray) -> tuple[str, str]:
             where="split by date",
             got=f"{len(np.unique(dates))} different days for {len(dates)} patients",
             expected="earlier patients to train on, and later ones to validate on",
-            todo="Split at random instead: --data.split_by random.",
+            todo="Split at random instead: --data.split_by of ich-train.",
         )
     return days
 
@@ -196,7 +196,7 @@ def checked_dates(patients: pd.DataFrame) -> np.ndarray:
             where="split by date",
             got=f"{missing} of {len(dates)} patients without the date of any study",
             expected="a date for each, in the images or in the table",
-            todo=f"Add a column {STUDY_DATE} (YYYY-MM-DD) to the table, or split at random: --data.split_by random.",
+            todo=f"Add a column {STUDY_DATE} (YYYY-MM-DD) to the table, or split at random: --data.split_by of ich-train.",
         )
     return dates
 

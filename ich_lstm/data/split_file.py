@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ich_lstm.data.join import LabelledScan
-from ich_lstm.data.labelled import PATIENT, name_lines, read_cells, stop_at
+from ich_lstm.data.labelled import PATIENT, name_lines, stop_at
 from ich_lstm.data.split import (
     PARTS,
     Part,
@@ -27,6 +27,7 @@ from ich_lstm.data.split import (
     place_patients,
     split_patients,
 )
+from ich_lstm.data.spreadsheet import EXPORT_AGAIN, find_lost_digits, read_sheet
 from ich_lstm.errors import SplitError
 
 logger = logging.getLogger(__name__)
@@ -155,6 +156,16 @@ class SplitFile:
                 expected="patient ids as the images or the tables have them, with leading zeros",
                 todo="Correct the ids; or name another file, in which a new split is then kept.",
             )
+        gone = pd.Series([patient for patient in self.patients if patient not in patients.index], dtype=object)
+        damaged = find_lost_digits(gone.astype(str), map(str, new.index))
+        if damaged.any():
+            raise SplitError(
+                "spreadsheet_damage",
+                where=f"split file, {PATIENT}",
+                got=f"{damaged.sum()} patients who would be others' of these scans, had a spreadsheet not taken leading zeros",
+                expected="patient ids as the images or the tables have them, digit by digit",
+                todo=EXPORT_AGAIN,
+            )
         logger.warning("%d of %d patients are not in the split file, and are placed anew", len(new), len(patients))
         if self.days is not None:
             placed: Mapping[str, Part | int] = parts_by_date(new, self.days)
@@ -277,7 +288,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _read_table(path: Path) -> SplitFile:
     """A CSV of one's own. New patients are placed in the shares that it has."""
     try:
-        cells, lines = read_cells(path)
+        sheet = read_sheet(path).named((PATIENT, *PART_COLUMNS)).identifiers([PATIENT])
     except OSError as error:
         raise SplitError(
             "split_file_unreadable",
@@ -285,6 +296,8 @@ def _read_table(path: Path) -> SplitFile:
             got=f"{type(error).__name__}: {error}",
             expected=f"a CSV with {PATIENT} and part (train, validation or test)",
         ) from error
+    sheet.log()
+    cells, lines = sheet.cells, sheet.lines
     column = next((name for name in PART_COLUMNS if name in cells), None)
     if PATIENT not in cells or column is None:
         raise SplitError(

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ich_lstm.data.labelled import ROWS_SHOWN, read_cells, stop_at
+from ich_lstm.data.labelled import ROWS_SHOWN, stop_at
 from ich_lstm.data.rsna import HEADER, IDENTIFIER, RsnaIds, first_rows, split_ids, stop_at_incomplete
+from ich_lstm.data.spreadsheet import read_sheet
 from ich_lstm.errors import TableError
 from ich_lstm.labels import LABELS
 
@@ -44,16 +45,18 @@ class SampleSubmission:
                 where=str(path),
                 got="no such file",
                 expected="the sample submission",
-                todo="Give --submission stage_2_sample_submission.csv.",
+                todo="Give stage_2_sample_submission.csv: --submission of ich-predict.",
             )
-        cells, lines = read_cells(path)
+        sheet = read_sheet(path).named(HEADER)
+        sheet.log()
+        cells, lines = sheet.cells, sheet.lines
         if list(cells.columns) != HEADER:
             raise TableError(
                 "missing_columns",
                 where=f"{path}, line 1",
                 got=f"columns {', '.join(cells.columns[:12])}",
                 expected=",".join(HEADER),
-                todo="Give --submission stage_2_sample_submission.csv.",
+                todo="Give stage_2_sample_submission.csv: --submission of ich-predict.",
             )
         ids = split_ids(cells["ID"])
         wrong = ids.label < 0

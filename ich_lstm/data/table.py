@@ -8,10 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ich_lstm.data.bhx import COLUMNS as BHX_COLUMNS
 from ich_lstm.data.bhx import is_bhx, read_bhx
+from ich_lstm.data.cq500 import COLUMNS as READS_COLUMNS
 from ich_lstm.data.cq500 import Truth, is_reads, read_cq500
+from ich_lstm.data.ct_ich import COLUMNS as CT_ICH_COLUMNS
 from ich_lstm.data.ct_ich import is_ct_ich, read_ct_ich
 from ich_lstm.data.labelled import (
+    PATH_KEYS,
     PATIENT,
     SCAN_KEYS,
     SLICE_KEYS,
@@ -19,12 +23,12 @@ from ich_lstm.data.labelled import (
     LabelTable,
     checked_table,
     parse_labels,
-    read_cells,
     stop_at,
 )
 from ich_lstm.data.prepared import SLICE_MARK
 from ich_lstm.data.rsna import HEADER as RSNA_HEADER
 from ich_lstm.data.rsna import read_rsna_labels
+from ich_lstm.data.spreadsheet import canonical, read_header, read_sheet
 from ich_lstm.errors import TableError
 from ich_lstm.labels import ANY, LABELS
 
@@ -63,7 +67,8 @@ def read_label_table(path: Path | str, *, truth: Truth = "majority", repair_any:
     the number of the slice in ``slice`` where the file holds many) or per scan (``series_uid``, ``study_uid``,
     ``accession_number`` or ``folder``), any of the six label columns with cells 0, 1 or empty (unknown), ``patient_id`` where
     the images do not name the patient, and ``study_date`` if scans are to be split by it. Slice and scan rows may be mixed.
-    Files and folders are paths relative to the images' root.
+    Files and folders are paths relative to the images' root. How spreadsheets save such a table is read too, with one flag that
+    says what was assumed (:func:`~ich_lstm.data.spreadsheet.read_sheet`).
 
     Args:
         path: The CSV file.
@@ -78,13 +83,13 @@ def read_label_table(path: Path | str, *, truth: Truth = "majority", repair_any:
     """
     path = Path(path)
     header = _read_header(path)
-    if header == RSNA_HEADER:
+    if [name.casefold() for name in header if name] == [name.casefold() for name in RSNA_HEADER]:
         return read_rsna_labels(path, repair_any=repair_any)
-    if is_reads(header):
+    if is_reads(canonical(header, READS_COLUMNS)):
         return read_cq500(path, truth, repair_any=repair_any)
-    if is_bhx(header):
+    if is_bhx(canonical(header, BHX_COLUMNS)):
         return read_bhx(path)
-    if is_ct_ich(header):
+    if is_ct_ich(canonical(header, CT_ICH_COLUMNS)):
         return read_ct_ich(path, repair_any=repair_any)
     return _read_own(path, header, repair_any)
 
@@ -96,8 +101,8 @@ def read_label_tables(paths: Sequence[Path | str], *, truth: Truth = "majority",
 
     Args:
         paths: CSV files.
-        truth: As of :func:`read_label_table`.
-        repair_any: As of :func:`read_label_table`.
+        truth: How the three readers of CQ500 make one truth.
+        repair_any: Where a type is 1 and any is 0, make any 1, and count it; otherwise stop.
 
     Returns:
         One table, whose lines are named ``file:number``; of two files of one name the second is ``name (2)``.
@@ -127,8 +132,12 @@ def _short_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _read_own(path: Path, header: list[str], repair_any: bool) -> LabelTable:
-    _check_columns(path, header)
-    cells, lines = read_cells(path)
+    _check_columns(path, canonical(header, COLUMNS))
+    sheet = read_sheet(path).named(COLUMNS)
+    sheet = sheet.identifiers(key for key in (*KEYS, PATIENT) if key not in PATH_KEYS)
+    sheet = sheet.truths([label for label in LABELS if label in sheet.cells])
+    sheet = sheet.dates(STUDY_DATE) if STUDY_DATE in sheet.cells else sheet
+    cells, lines = sheet.cells, sheet.lines
     kinds, names = _kinds_and_names(path, cells, lines)
     labels = parse_labels(path, cells.reindex(columns=list(LABELS), fill_value=""), lines)
     rows = pd.DataFrame(
@@ -136,28 +145,24 @@ def _read_own(path: Path, header: list[str], repair_any: bool) -> LabelTable:
             "kind": kinds,
             "name": names,
             PATIENT: cells.get(PATIENT, ""),
-            STUDY_DATE: _dates(path, cells[STUDY_DATE], lines) if STUDY_DATE in cells else "",
+            STUDY_DATE: cells.get(STUDY_DATE, ""),
             "line": lines,
         }
     )
     table = checked_table(rows.join(labels), path, repair_any=repair_any)
-    unread = tuple(f"the column {column} is not read; did you mean {meant}?" for column, meant in _near_misses(header))
-    return LabelTable(table.rows, path, (*table.flags, *unread))
+    unread = tuple(f"the column {column} is not read; did you mean {meant}?" for column, meant in _near_misses(sheet.header))
+    return LabelTable(table.rows, path, (*sheet.flags, *table.flags, *unread))
 
 
 def _read_header(path: Path) -> list[str]:
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            line = file.readline()
+        return read_header(path)
     except FileNotFoundError as error:
         raise TableError(
-            "missing_table", where=str(path), got="no such file", expected="a CSV of labels", todo="Check --data.labels."
+            "missing_table", where=str(path), got="no such file", expected="a CSV of labels", todo="Check the path."
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise TableError("unreadable_table", where=str(path), got=str(error), expected="a CSV in UTF-8") from error
-    if not line.strip():
-        raise TableError("empty_table", where=str(path), got="an empty file", expected="a header and rows")
-    return [column.strip().strip('"') for column in line.split(",")]
 
 
 def _check_columns(path: Path, header: list[str]) -> None:
@@ -168,8 +173,6 @@ def _check_columns(path: Path, header: list[str]) -> None:
         )
     if not set(header) & set(KEYS) or not set(header) & set(LABELS):
         todo = " ".join(f"Did you mean {meant} by {column}?" for column, meant in _near_misses(header)[:3])
-        if len(header) == 1 and ({";", "\t"} & set(header[0])):
-            todo = "Save it with commas between the cells."
         raise TableError(
             "missing_columns",
             where=f"{path}, line 1",
@@ -179,7 +182,7 @@ def _check_columns(path: Path, header: list[str]) -> None:
         )
 
 
-def _near_misses(header: list[str]) -> list[tuple[str, str]]:
+def _near_misses(header: Sequence[str]) -> list[tuple[str, str]]:
     """Columns that are not read, but are spelt nearly like one that would be, or are another word for it."""
     found = []
     for column in header:
@@ -209,7 +212,7 @@ def _kinds_and_names(path: Path, cells: pd.DataFrame, lines: np.ndarray) -> tupl
 
 def _number_slices(path: Path, numbers: pd.Series, kinds: np.ndarray, names: np.ndarray, lines: np.ndarray) -> None:
     """Put the numbers of slices behind the names of their files."""
-    numbers = numbers.str.removesuffix(".0")  # what spreadsheets make of a column with empty cells
+    numbers = numbers.str.replace(r"[.,]0$", "", regex=True)  # what spreadsheets make of a column with empty cells
     given = (numbers != "").to_numpy(bool)
     wrong = given & ~numbers.str.fullmatch(r"0*[1-9]\d{0,5}").to_numpy(bool)
     if wrong.any():
@@ -220,14 +223,3 @@ def _number_slices(path: Path, numbers: pd.Series, kinds: np.ndarray, names: np.
         stop_at(path, lines[alone], "slice_without_file", "rows with the number of a slice and no file", "a file beside it")
     numbered = given & (kinds == "file")
     names[numbered] = names[numbered] + SLICE_MARK + numbers[numbered].str.lstrip("0").to_numpy(object)
-
-
-def _dates(path: Path, texts: pd.Series, lines: np.ndarray) -> pd.Series:
-    """Dates as ``YYYY-MM-DD``, empty where unknown."""
-    digits = texts.where(~texts.str.fullmatch(r"\d{4}-\d{2}-\d{2}"), texts.str.replace("-", "", regex=False))
-    dates = pd.to_datetime(digits.where(digits.str.fullmatch(r"\d{8}")), format="%Y%m%d", errors="coerce")
-    wrong = (dates.isna() & (texts != "")).to_numpy()
-    if wrong.any():
-        got = f"the date {texts[wrong].iloc[0]!r}"
-        stop_at(path, lines[wrong], "bad_date", got, "YYYY-MM-DD or YYYYMMDD, or an empty cell")
-    return dates.dt.strftime("%Y-%m-%d").fillna("")

@@ -160,7 +160,7 @@ class ModelCalibration:
         if point is not None and point not in rules:
             raise ConfigError(
                 "unknown_operating_point",
-                where="--operating-point",
+                where="operating point",
                 got=repr(point),
                 expected=f"one of {', '.join(rules)}" if rules else "none, for this model has no operating point",
                 todo=f"Choose it on validation patients: ich-evaluate RUN --calibrate {point or 'sensitivity=0.95'} --out DIR.",
@@ -184,7 +184,7 @@ class ModelCalibration:
         if correction.recalibration is None or self.share is None or not 0 < self.share < 1:
             raise ConfigError(
                 "not_calibrated",
-                where="--prevalence",
+                where="prevalence",
                 got=f"scans not calibrated for {ANY}: {correction.note or 'the share of positive scans is unknown'}",
                 expected="probabilities that were right at a known share of positive scans",
                 todo="Calibrate on validation scans of which some are positive and some are not.",

@@ -77,7 +77,7 @@ def read_model(path: Path) -> SavedModel:
             return _as_saved(released)
         raise _no_model(path, f"a folder without {ABOUT_FILE} or model/{ABOUT_FILE}")
     if not path.exists():
-        raise CheckpointError("missing_checkpoint", where=str(path), got="no such file or folder", todo="Check --checkpoint.")
+        raise CheckpointError("missing_checkpoint", where=str(path), got="no such file or folder", todo="Check the path.")
     try:
         return _read_lightning(path)
     except CheckpointError:

@@ -194,7 +194,7 @@ def check_same_grid(name: str, headers: Sequence[SliceHeader]) -> None:
             where=name,
             got=", ".join(f"{size} in {count}" for size, count in sizes.most_common()),
             expected="one size",
-            todo="Remove the slices that do not belong, or pick another series with --series.",
+            todo="Remove the other slices, or pick another series (--series of ich-predict, --choices of ich-prepare).",
         )
     low, high = PIXEL_SPACING_MM
     for header in headers:
@@ -214,5 +214,5 @@ def check_same_grid(name: str, headers: Sequence[SliceHeader]) -> None:
             where=name,
             got=f"pixel spacings of {spacings.min():.3f} to {spacings.max():.3f} mm",
             expected="one",
-            todo="Remove the slices that do not belong, or pick another series with --series.",
+            todo="Remove the other slices, or pick another series (--series of ich-predict, --choices of ich-prepare).",
         )

@@ -171,7 +171,7 @@ def choose_among(
             ranked[0].code if len(ranked) == 1 else "no_series",
             where=_name_study(study),
             got=f"no plain axial head series: {_list(ranked)}",
-            todo="Name one with --series if it is the right one.",
+            todo="Name one if it is the right one (--series of ich-predict, --choices of ich-prepare).",
         )
     return chosen
 

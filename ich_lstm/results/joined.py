@@ -8,9 +8,9 @@ from pathlib import Path, PurePath
 import numpy as np
 import pandas as pd
 
-from ich_lstm.data.join import LabelledScan, PatientIds, join_labels
-from ich_lstm.data.labelled import LabelTable, stop_at
-from ich_lstm.data.locate import NOWHERE, locate_labels
+from ich_lstm.data.join import Disagreement, LabelledScan, PatientIds, join_labels
+from ich_lstm.data.labelled import LabelTable, Unmatched, name_lines, stop_at
+from ich_lstm.data.locate import NOWHERE, locate_labels, stop_at_lost_digits
 from ich_lstm.data.prepared import KEY_COLUMNS, PreparedFolder
 from ich_lstm.errors import ConfigError, TableError
 from ich_lstm.labels import LABELS
@@ -29,6 +29,9 @@ from ich_lstm.results.names import KEY_TABLE, LEDGER_TABLE, MANIFEST, PREDICTED,
 
 STATUS = "status"
 
+NO_PREDICTION = ("labels_without_prediction", "labels of images that were neither predicted nor refused")
+"""Code and finding where labels name images that are in no prediction."""
+
 
 def join_predictions(
     folder: Path | str,
@@ -37,10 +40,10 @@ def join_predictions(
     *,
     project_key: ProjectKey,
     truth: str = "",
-    allow_missing: bool = False,
-    allow_unlabelled: bool = False,
+    unmatched: Unmatched = "stop",
     patient_ids: PatientIds = "checked",
     trained_on: Collection[str] = (),
+    disagreement: Disagreement = "stop",
 ) -> Evidence:
     """Put labels beside the predictions of `ich-predict`.
 
@@ -52,9 +55,10 @@ def join_predictions(
         key: The private key to the ids; by default ``private/key.csv`` in the folder.
         project_key: The one the predictions were made with, for the ids of patients that the table names.
         truth: Who of several readers has made the labels, for the record.
-        allow_missing: Whether labels may name images that were neither predicted nor refused.
-        allow_unlabelled: Whether there may be predictions of which the labels do not speak.
-        patient_ids: As of `join_labels`.
+        unmatched: What may be left out: ``labels`` of images that were neither predicted nor refused, predictions of
+            ``images`` of which the labels do not speak, or ``both``.
+        patient_ids: Whose scan it is where the table does not say; as of `join_labels`.
+        disagreement: What to do where labels of a scan are not those of its slices; as of `join_labels`.
         trained_on: Raw ids of the patients on whom the model was trained, or by whom its best epoch was chosen. Empty: unknown,
             and the evidence says that this was not checked.
 
@@ -78,21 +82,20 @@ def join_predictions(
     check_unique(str(folder / SCANS), scans, ["scan_id"])
     names = read_key(Path(key) if key else folder / PRIVATE / KEY_TABLE)
     _check_key(folder, slices, scans, names, project_key)
-    rows, left_out, missing = _labels_of_predictions(folder, table, names, allow_missing)
-    known = join_labels(PreparedFolder(folder, Preprocessing(), names, {}), rows, patient_ids=patient_ids)
+    rows, left_out, missing = _labels_of_predictions(folder, table, names)
+    known = join_labels(
+        PreparedFolder(folder, Preprocessing(), names, {}), rows, patient_ids=patient_ids, disagreement=disagreement
+    )
     check_unseen({scan.patient_id for scan in known}, trained_on, where=str(folder))
     judged = [scan.scan_id for scan in known]
     unlabelled = ~scans["scan_id"].isin(judged)
-    if unlabelled.any() and not allow_unlabelled:
-        got, expected = "predictions of which the labels do not speak", "labels of every scan that was predicted"
-        todo = "Add the labels; or leave these scans out on purpose: --allow-unlabelled."
-        stop_at_rows(str(folder / SCANS), scans.index[unlabelled], "unlabelled_scans", got, expected, todo)
+    _stop_at_unmatched(table, missing, folder / SCANS, scans.index[unlabelled], unmatched)
     slice_labels, scan_labels = _label_frames(known, names, project_key)
     scan_labels = scan_labels.merge(_strata(rows, names), on="scan_id", how="left")
     counts = {
         "labels": len(table),
         "labels_of_images_left_out": left_out,
-        "labels_without_prediction": missing,
+        "labels_without_prediction": int(missing.sum()),
         "scans_refused": refused[STATUS].value_counts().sort_index().to_dict(),
         "scans_without_labels_not_judged": int(unlabelled.sum()),
     }
@@ -168,25 +171,53 @@ def _check_key(folder: Path, slices: pd.DataFrame, scans: pd.DataFrame, key: pd.
         )
 
 
-def _labels_of_predictions(
-    folder: Path, table: LabelTable, key: pd.DataFrame, allow_missing: bool
-) -> tuple[LabelTable, int, int]:
-    """The labels of what was predicted; how many are of images that were left out for a reason; how many of no image."""
-    nowhere = locate_labels(table, key).scan == NOWHERE
-    left_out = nowhere & table.rows["name"].isin(_names_left_out(folder / PRIVATE)).to_numpy()
+def _labels_of_predictions(folder: Path, table: LabelTable, key: pd.DataFrame) -> tuple[LabelTable, int, np.ndarray]:
+    """The labels of what was predicted; how many are of images that were left out for a reason; and which of no image, bool."""
+    places = locate_labels(table, key)
+    nowhere = places.scan == NOWHERE
+    left_out = nowhere & np.isin(places.name, list(_names_left_out(folder / PRIVATE)))
     missing = nowhere & ~left_out
-    if missing.any() and (not allow_missing or nowhere.all()):
+    stop_at_lost_digits(table, missing, places, key)
+    if missing.any() and nowhere.all():
         stop_at(
             table.source,
             table.rows["line"][missing],
-            "labels_without_prediction",
-            "labels of images that were neither predicted nor refused",
+            *NO_PREDICTION,
             "a prediction of every labelled image",
-            todo="Name the labels of these images: none of them was predicted."
-            if nowhere.all()
-            else "Predict them too; or, if they are left out on purpose, say --allow-missing.",
+            todo="Name the labels of these images: none of them was predicted.",
         )
-    return replace(table, rows=table.rows[~nowhere].reset_index(drop=True)), int(left_out.sum()), int(missing.sum())
+    return replace(table, rows=table.rows[~nowhere].reset_index(drop=True)), int(left_out.sum()), missing
+
+
+def _stop_at_unmatched(table: LabelTable, missing: np.ndarray, scans: Path, unlabelled: pd.Index, unmatched: Unmatched) -> None:
+    """Stop at labels without a prediction and at predictions without a label, of which both may be there.
+
+    Args:
+        table: The labels.
+        missing: Rows of no image that was predicted or refused, bool ``(rows,)``.
+        scans: The table of predictions.
+        unlabelled: Its rows of which the labels do not speak.
+        unmatched: What may be left out.
+    """
+    no_image = bool(missing.any()) and unmatched not in ("labels", "both")
+    no_label = len(unlabelled) > 0 and unmatched not in ("images", "both")
+    got, expected = "predictions of which the labels do not speak", "labels of every scan that was predicted"
+    if no_image:
+        also = f"; and {len(unlabelled)} {got}, {name_lines(unlabelled + 2)} of {scans.name}" if no_label else ""
+        todo = f"Predict them too; or, if they are left out on purpose, say --unmatched {'both' if no_label else 'labels'}."
+        code, what = NO_PREDICTION
+        both = "a prediction of every labelled image" + (f", and {expected}" if no_label else "")
+        lines = table.rows["line"][missing]
+        raise TableError(
+            code,
+            where=f"{table.source}, {name_lines(lines)}",
+            got=f"{what} ({len(lines)} rows){also}",
+            expected=both,
+            todo=todo,
+        )
+    if no_label:
+        todo = "Add the labels; or leave these scans out on purpose: --unmatched images."
+        stop_at_rows(str(scans), unlabelled, "unlabelled_scans", got, expected, todo)
 
 
 def _names_left_out(private: Path) -> set[str]:

@@ -82,7 +82,8 @@ def find_disagreements(
             where="label audit",
             got="the training part",
             expected="patients on whom the model was not trained",
-            todo="A model learns the wrong labels it is trained on. Train with --data.folds, and review what each run held out.",
+            todo="A model learns the wrong labels it is trained on. "
+            "Train with --data.folds of ich-train, and review what each run held out.",
         )
     if most < 1 or most_per_scan < 1:
         raise ConfigError("nothing_to_review", where="--most", got=f"{most}, {most_per_scan} of a scan", expected="at least 1")

@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ich_lstm.data.cq500 import COLUMNS as READS_COLUMNS
 from ich_lstm.data.cq500 import FINDING_OF_LABEL, folder_name, is_reads, read_reads
-from ich_lstm.data.labelled import SCAN_KEYS, LabelTable, parse_labels, read_cells, stop_at
-from ich_lstm.data.locate import NOWHERE, SEVERAL, SEVERAL_SCANS, locate_labels
+from ich_lstm.data.labelled import PATH_KEYS, SCAN_KEYS, LabelTable, parse_labels, stop_at
+from ich_lstm.data.locate import NOWHERE, SEVERAL, SEVERAL_SCANS, locate_labels, stop_at_lost_digits
+from ich_lstm.data.spreadsheet import canonical, read_header, read_sheet
 from ich_lstm.errors import TableError
 from ich_lstm.labels import LABELS
 
@@ -34,9 +36,12 @@ def read_marks(path: Path | str) -> pd.DataFrame:
         TableError: If the file is malformed.
     """
     path = Path(path)
-    cells, lines = read_cells(path)
-    if is_reads(cells.columns):
+    if is_reads(canonical(read_header(path), READS_COLUMNS)):
         return marks_of_reads(read_reads(path).marks)
+    sheet = read_sheet(path).named((*KEYS, READER, *LABELS)).identifiers(key for key in KEYS if key not in PATH_KEYS)
+    sheet = sheet.truths([label for label in LABELS if label in sheet.cells])
+    sheet.log()
+    cells, lines = sheet.cells, sheet.lines
     kinds = [key for key in KEYS if key in cells]
     labels = [label for label in LABELS if label in cells]
     strange = [column for column in cells if column not in (*kinds, *labels, READER)]
@@ -94,7 +99,9 @@ def place_marks(marks: pd.DataFrame, path: Path | str, key: pd.DataFrame | None 
             todo="Evaluate a folder of ich-predict, which has its key; of a run, name its folder of ich-prepare with --key.",
         )
     else:
-        places = locate_labels(LabelTable(marks, path), key).scan
+        located = locate_labels(LabelTable(marks, path), key)
+        places = located.scan
+        stop_at_lost_digits(LabelTable(marks, path), places == NOWHERE, located, key)
         several = places == SEVERAL
         if several.any():
             stop_at(path, marks["line"][several], *SEVERAL_SCANS)

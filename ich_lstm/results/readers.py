@@ -81,7 +81,7 @@ def align_marks(marks: pd.DataFrame, evidence: Evidence, *, allow_missing: bool 
             where=f"--readers, line {', '.join(map(str, lines[:ROWS_SHOWN]))}{more}",
             got=f"marks of {marks['name'][~there].nunique()} scans that are not judged",
             expected="predictions of every scan that was read",
-            todo="Predict them too; or leave their marks out on purpose: --allow-missing.",
+            todo="Predict them too; or leave their marks out on purpose: --unmatched labels.",
         )
     readers = tuple(sorted(marks.loc[there, READER].unique()))
     if MODEL in readers:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ich_lstm.data.prepared import PreparedFolder
+from ich_lstm.data.spreadsheet import read_sheet
 from ich_lstm.errors import ConfigError, TableError
 from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
 from ich_lstm.learning.statistics.bootstrap import FEW_PATIENTS
@@ -67,11 +69,15 @@ def read_strata(path: Path | str) -> pd.DataFrame:
         facts = PreparedFolder.open(path).facts[list(FACTS)]
         return facts.drop_duplicates("scan_id", ignore_index=True)
     try:
-        frame = pd.read_csv(path, dtype={"scan_id": str}, encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
+        sheet = read_sheet(path).named(["scan_id"]).identifiers(["scan_id"])
+    except OSError as error:
         raise TableError(
             "unreadable_table", where=str(path), got=" ".join(str(error).split()), expected="a CSV in UTF-8, or a prepared folder"
         ) from error
+    sheet = sheet.numbers(str(column) for column in sheet.cells if column != "scan_id")
+    sheet.log()
+    # Once more by pandas, which tells columns of numbers from columns of words.
+    frame = pd.read_csv(StringIO(sheet.cells.to_csv(index=False)), dtype={"scan_id": str})
     if "scan_id" not in frame or frame.shape[1] < 2:
         raise TableError(
             "missing_columns",

@@ -133,7 +133,7 @@ class TestRow74:
 
     def test_labels_without_image_may_be_allowed(self, run: Run, heads: Path) -> None:
         more = [f"ID_{0:09x}_{label},0" for label in LABELS]
-        outcome = run(table_of([*rsna_rows(heads), *more]), allow_missing=True)
+        outcome = run(table_of([*rsna_rows(heads), *more]), unmatched="labels")
         assert_goes_on(outcome)
         assert outcome.count("labels_without_image") == 1
 
@@ -145,7 +145,7 @@ class TestRow74:
         assert outcome.count("images_without_label", "STOP") == images
 
     def test_images_without_label_may_be_allowed(self, run: Run, heads: Path) -> None:
-        outcome = run(table_of(rsna_rows(heads)[6 * 2 :]), allow_unlabelled=True)
+        outcome = run(table_of(rsna_rows(heads)[6 * 2 :]), unmatched="images")
         assert_goes_on(outcome)
         assert outcome.count("images_without_label") == 2
 
@@ -169,7 +169,7 @@ class TestRow75:
 
 
 class TestRow76:
-    @pytest.mark.parametrize("label", ["2", "-1", "True"])
+    @pytest.mark.parametrize("label", ["2", "-1", "maybe"])
     def test_other_labels_stop(self, run: Run, heads: Path, label: str) -> None:
         names = sorted({row.rpartition("_")[0] for row in rsna_rows(heads)})
         rows = "".join(f"{name},{label if i < 12 else 0}\n" for i, name in enumerate(names))
@@ -297,7 +297,7 @@ def test_a_training_that_is_stopped_has_its_audit_and_no_model(heads: Path, tmp_
 
 
 @pytest.mark.parametrize(
-    "option", [["--split-file", "x.csv"], ["--patient-ids", "study"], ["--disagreement", "stop"], ["--allow-unlabelled"]]
+    "option", [["--split-file", "x.csv"], ["--patient-ids", "study"], ["--disagreement", "stop"], ["--unmatched", "both"]]
 )
 def test_options_of_the_audit_need_labels(option: list[str], heads: Path, tmp_path: Path) -> None:
     assert prepare.main([str(heads), "--out", str(tmp_path / "out"), *option]) == 2
@@ -323,7 +323,7 @@ class TestCheck:
         (tmp_path / "labels.csv").write_text(table_of(rsna_rows(heads)[12:]))
         arguments = [str(heads), "--check", "--labels", str(tmp_path / "labels.csv"), "--workers=1"]
         assert prepare.main(arguments) == 1
-        assert prepare.main([*arguments, "--allow-unlabelled"]) == 0
+        assert prepare.main([*arguments, "--unmatched", "images"]) == 0
 
     def test_a_prepared_folder_is_not_read_again(self, heads: Path, tmp_path: Path) -> None:
         labels = ["--labels", str(heads / "stage_2_train.csv")]

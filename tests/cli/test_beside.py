@@ -108,7 +108,7 @@ def test_readers_of_a_run_may_have_read_more(runs: Path, tmp_path: Path, capsys:
     marks.to_csv(tmp_path / "readers.csv", index=False)
     arguments = (runs, "--level", "scan", "--readers", tmp_path / "readers.csv")
     assert run(*arguments, "--out", tmp_path / "stopped") == 1
-    assert "--allow-missing" in capsys.readouterr().err
-    assert run(*arguments, "--allow-missing", "--out", tmp_path / "out") == 0
+    assert "--unmatched labels" in capsys.readouterr().err
+    assert run(*arguments, "--unmatched", "labels", "--out", tmp_path / "out") == 0
     assert "1 rows of marks left out" in (tmp_path / "out" / "readers.md").read_text()
-    assert run(runs, "--allow-missing", "--out", tmp_path / "alone") == 2
+    assert run(runs, "--unmatched", "labels", "--out", tmp_path / "alone") == 2

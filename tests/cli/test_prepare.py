@@ -155,7 +155,7 @@ def test_two_kernels_under_one_series_uid_are_two_scans(tmp_path: Path) -> None:
         tmp_path / "in/bone", count=24, ConvolutionKernel="H60s", change=lambda i: {"SOPInstanceUID": f"1.2.3.4.9.{i}"}, **uids
     )
     (tmp_path / "labels.csv").write_text("file,any\nsoft/0.dcm,1\nbone/0.dcm,1\n")
-    out = ["--allow-unlabelled", "--out", str(tmp_path / "out"), "--size", "32", "--labels", str(tmp_path / "labels.csv")]
+    out = ["--unmatched", "images", "--out", str(tmp_path / "out"), "--size", "32", "--labels", str(tmp_path / "labels.csv")]
     assert prepare.main([str(tmp_path / "in"), *out]) == 0
     folder = PreparedFolder.open(tmp_path / "out")
     assert len({scan.scan_id for scan in folder.scans}) == len(folder.scans) == 2

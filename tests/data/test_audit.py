@@ -79,7 +79,7 @@ def deal(scans: list[LabelledScan]) -> dict[str, list[LabelledScan]]:
 def audit(data: Data, scans: dict[str, list[LabelledScan]] | None = None, **settings: Any) -> Audit:
     folder, table = data
     return audit_scans(
-        deal(join_labels(folder, table, allow_missing=True)) if scans is None else scans, folder, table, **settings
+        deal(join_labels(folder, table, unmatched="labels")) if scans is None else scans, folder, table, **settings
     )
 
 
@@ -159,8 +159,8 @@ class TestLabels:
     def test_images_without_a_label(self, data: Data, rows: list[int], images: int) -> None:
         short = data[0], replace(data[1], rows=data[1].rows.drop(index=rows).reset_index(drop=True))
         assert counts(audit(short)) == {"images_without_label": images}
-        assert counts(audit(short, allow_unlabelled=True)) == {}
-        assert counts(audit(short, allow_unlabelled=True), "FLAG")["images_without_label"] == images
+        assert counts(audit(short, unmatched="images")) == {}
+        assert counts(audit(short, unmatched="images"), "FLAG")["images_without_label"] == images
 
     def test_a_row_on_the_scan_speaks_of_its_slices(self, data: Data) -> None:
         rows = data[1].rows.drop(index=[5, 7]).reset_index(drop=True)
@@ -174,8 +174,22 @@ class TestLabels:
     def test_labels_that_were_passed_over_are_flagged(self, data: Data) -> None:
         rows = data[1].rows.copy()
         rows.loc[3, "name"], rows.loc[4, "name"] = "9.9", "nothing"
-        found = audit((data[0], replace(data[1], rows=rows)), allow_unlabelled=True)
+        found = audit((data[0], replace(data[1], rows=rows)), unmatched="both")
         assert {"labels_left_out": 1, "labels_without_image": 1}.items() <= counts(found, "FLAG").items()
+
+    def test_both_directions_are_one_stop_that_lists_both(self, data: Data) -> None:
+        rows = data[1].rows.drop(index=[7]).reset_index(drop=True)
+        rows.loc[4, "name"] = "nothing"
+        unfit = data[0], replace(data[1], rows=rows)
+        assert counts(audit(unfit)) == {"images_without_label": 2, "labels_without_image": 1}
+        with pytest.raises(AuditError) as caught:
+            audit(unfit).stop()
+        assert "2 images without a label" in caught.value.got
+        assert "1 label that names no readable image (line 6)" in caught.value.got
+        assert "unmatched='both'" in str(caught.value)
+        assert counts(audit(unfit, unmatched="labels")) == {"images_without_label": 2}
+        assert counts(audit(unfit, unmatched="images")) == {"labels_without_image": 1}
+        assert counts(audit(unfit, unmatched="both")) == {}
 
 
 class TestPatients:

@@ -43,7 +43,7 @@ def test_equal_rows_are_one_choice(write: Callable) -> None:
         ("study,series\n1.2,Plain\n\n1.3,\n,Plain\n", "incomplete_choice", "line 4, 5"),
         ("study,uid\n1.2,1.3\n", "missing_columns", "line 1"),
         ("study,series\n", "no_rows", ""),
-        ("", "unreadable_table", ""),
+        ("", "empty_table", ""),
     ],
 )
 def test_rows_that_are_wrong_are_named(write: Callable, text: str, code: str, where: str) -> None:

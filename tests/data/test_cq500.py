@@ -306,6 +306,6 @@ class TestTree:
             choices=read_choices(tmp_path / "choices.csv"),
             workers=1,
         )
-        (scan,) = join_labels(prepared, labels, allow_missing=True)
+        (scan,) = join_labels(prepared, labels, unmatched="labels")
         assert scan.draw_id == "1.2.3.100.2"
         assert scan.slice_labels[2].tolist() == [0, 0, 0, 0, 1, 1]

@@ -14,7 +14,7 @@ from ich_lstm.data.balance import balanced_weights
 from ich_lstm.data.batch import ScanBatch
 from ich_lstm.data.loader import workers_for
 from ich_lstm.data.prepared import PreparedFolder
-from ich_lstm.errors import ConfigError, SourceError, TableError
+from ich_lstm.errors import AuditError, ConfigError, SourceError, TableError
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ class TestScanDataModule:
         rows = prepared.key.groupby("series_uid", sort=False)["sop_uid"].first()
         table = tmp_path / "labels.csv"
         table.write_text("sop_uid,any\n" + "".join(f"{uid},{i % 2}\n" for i, uid in enumerate(rows)))
-        (batch, *_) = module(labels=str(table), allow_unlabelled=True).train_dataloader()
+        (batch, *_) = module(labels=str(table), unmatched="images").train_dataloader()
         assert torch.isfinite(batch.slice_labels[:, -1]).sum() == len(batch.lengths)
         assert np.isin(batch.slice_labels[batch.slice_labels.isfinite()].numpy(), [0, 1]).all()
 
@@ -280,10 +280,10 @@ class TestRefused:
         (tmp_path / "labels.csv").write_text(text + more)
         settings = {"labels": str(tmp_path / "labels.csv"), "num_workers": 0}
         data = ScanDataModule(str(prepared.folder), **settings)
-        with pytest.raises(TableError) as caught:
+        with pytest.raises(AuditError) as caught:
             data.setup()
         assert caught.value.code == "labels_without_image"
-        data = ScanDataModule(str(prepared.folder), **settings, allow_missing=True)
+        data = ScanDataModule(str(prepared.folder), **settings, unmatched="labels")
         data.setup()
         assert sum(map(len, data.scans.values())) == 6
 

@@ -288,6 +288,82 @@ class TestContradictions:
         np.testing.assert_array_equal(scan.scan_labels, [0, NAN, NAN, NAN, 1, 1])
 
 
+class TestWhatASpreadsheetDidToIdentifiers:
+    """Leading zeros are lost where nobody sees it in the table alone: it shows beside the images."""
+
+    def scans(self, **changes: Sequence[str]) -> list[pd.DataFrame]:
+        return [make(str(i + 1), **{column: values[i] for column, values in changes.items()}) for i in range(2)]
+
+    @pytest.mark.parametrize("unmatched", ["stop", "labels", "both"])
+    @pytest.mark.parametrize(
+        ("there", "written"), [("00123", "123"), ("0123", "123"), ("12345678901234567", "12345678901234500")]
+    )
+    def test_accession_numbers_that_lost_digits_are_never_matched_and_stop(
+        self, join: Join, there: str, written: str, unmatched: str
+    ) -> None:
+        with pytest.raises(TableError) as caught:
+            join(f"accession_number,any\nA9,1\n{written},0\n", self.scans(accession_number=["A9", there]), unmatched=unmatched)
+        error = caught.value
+        assert error.code == "spreadsheet_damage"
+        assert error.where.endswith("line 3")
+        assert "accession_number" in error.got
+        assert "(1 rows)" in error.got
+        assert there not in str(error)  # it may be somebody's
+
+    def test_folders_too(self, join: Join) -> None:
+        scans = [make("1"), make("2", file=[f"00077/{i}.dcm" for i in range(3)])]
+        with pytest.raises(TableError) as caught:
+            join("folder,any\ncase 1,1\n77,0\n", scans)
+        assert caught.value.code == "spreadsheet_damage"
+
+    def test_patients_too(self, join: Join) -> None:
+        with pytest.raises(TableError) as caught:
+            join("series_uid,patient_id,any\n1.9,P1,1\n2.9,815,0\n", [make("1"), make("2", patient_id="0815")])
+        assert caught.value.code == "spreadsheet_damage"
+        assert caught.value.where.endswith("line 3")
+        assert "patient_id" in caught.value.got
+
+    def test_numbers_that_nothing_fits_are_labels_without_image(self, join: Join) -> None:
+        with pytest.raises(TableError) as caught:
+            join("accession_number,any\nA9,1\n124,0\n", self.scans(accession_number=["A9", "00123"]))
+        assert caught.value.code == "labels_without_image"
+
+    def test_both_spellings_in_one_table_are_two_studies(self, join: Join) -> None:
+        text = "accession_number,any\n00123,1\n123,0\n"
+        (scan,) = join(text, self.scans(accession_number=["00123", "A9"]), unmatched="labels")
+        assert any_of(scan.scan_labels) == 1
+
+
+class TestPathsAsTablesWriteThem:
+    @pytest.mark.parametrize(
+        "path", ["case 1\\series\\{}.dcm", "./case 1/series/{}.dcm", "CASE 1/Series/{}.DCM", "D:\\x\\case 1\\series\\{}.dcm"]
+    )
+    def test_slices(self, join: Join, path: str) -> None:
+        (scan,) = join("file,any\n" + "".join(f"{path.format(i)},{int(i == 1)}\n" for i in range(3)))
+        assert any_of(scan.slice_labels) == [0, 1, 0]
+
+    @pytest.mark.parametrize("path", ["case 1\\", "/mnt/case 1", "E:\\2024\\CASE 1\\series", ".\\case 1\\series\\"])
+    def test_scans(self, join: Join, path: str) -> None:
+        (scan,) = join(f"folder,any\n{path},1\n")
+        assert scan.scan_id == "scan-1"
+
+    def test_slices_by_number_in_files(self, join: Join) -> None:
+        scans = [make("1", file=[f"ct_scans/049.nii#{n}" for n in (1, 2, 3)])]
+        (scan,) = join("file,slice,any\nC:\\ich\\ct_scans\\049.NII,2,1\n", scans)
+        np.testing.assert_array_equal(any_of(scan.slice_labels), [NAN, 1, NAN])
+
+    def test_doubtful_ones_stop_and_are_listed(self, join: Join) -> None:
+        scans = [make("1", file=[f"{i}.dcm" for i in range(3)])]
+        with pytest.raises(TableError) as caught:
+            join("file,any\nC:\\a\\0.dcm,1\nC:\\b\\0.dcm,0\nC:\\a\\1.dcm,0\n", scans, unmatched="both")
+        assert caught.value.code == "several_scans"
+        assert caught.value.where.endswith("line 2, 3")
+
+    def test_what_was_left_out_is_found_by_them_too(self, join: Join) -> None:
+        text = "file,any\ncase 1\\series\\0.dcm,1\ncut\\7.DCM,1\n"
+        assert len(join(text, left_out=["cut/7.dcm"])) == 1
+
+
 class TestLabelsWithoutImage:
     @pytest.mark.parametrize("row", ["7.0,,,", ",none.dcm,,", ",,7.9,", ",,,case 7"])
     def test_stop(self, join: Join, row: str) -> None:
@@ -297,7 +373,7 @@ class TestLabelsWithoutImage:
         assert "line 3" in caught.value.where
 
     def test_may_be_allowed(self, join: Join) -> None:
-        assert len(join("sop_uid,any\n1.0,1\n7.0,1\n", allow_missing=True)) == 1
+        assert len(join("sop_uid,any\n1.0,1\n7.0,1\n", unmatched="labels")) == 1
 
     def test_those_that_the_ledger_accounts_for_are_passed_over(self, join: Join, caplog: pytest.LogCaptureFixture) -> None:
         (scan,) = join("sop_uid,any\n1.0,1\n7.0,1\n7.1,0\n", left_out=["7.0", "7.1"])
@@ -329,12 +405,12 @@ class TestLabelsWithoutImage:
         assert len(join(text, left_out=["cut.dcm"])) == 1
 
     def test_those_that_are_allowed_are_counted(self, join: Join, caplog: pytest.LogCaptureFixture) -> None:
-        join("sop_uid,any\n1.0,1\n7.0,1\n7.1,1\n", allow_missing=True)
+        join("sop_uid,any\n1.0,1\n7.0,1\n7.1,1\n", unmatched="labels")
         assert "2 labels" in caplog.text
 
     def test_none_at_all_is_never_allowed(self, join: Join) -> None:
         with pytest.raises(TableError):
-            join("sop_uid,any\n7.0,1\n", allow_missing=True)
+            join("sop_uid,any\n7.0,1\n", unmatched="labels")
 
     def test_a_name_of_two_scans_stops(self, join: Join) -> None:
         with pytest.raises(TableError) as caught:
@@ -344,7 +420,7 @@ class TestLabelsWithoutImage:
     def test_a_slice_of_two_scans_stops_whatever_is_allowed(self, join: Join) -> None:
         twins = [make("1"), make("2", sop_uid=["1.0", "2.1", "2.2"])]
         with pytest.raises(TableError) as caught:
-            join("sop_uid,any\n1.0,1\n1.1,0\n", twins, allow_missing=True)
+            join("sop_uid,any\n1.0,1\n1.1,0\n", twins, unmatched="labels")
         assert caught.value.code == "several_scans"
 
 

@@ -131,7 +131,7 @@ class TestStudyDates:
         table = read_label_table(write("sop_uid,study_date,any\n1,2020-02-29,1\n2,20191231,1\n3,,1\n"))
         assert table.rows["study_date"].tolist() == ["2020-02-29", "2019-12-31", ""]
 
-    @pytest.mark.parametrize("date", ["31.12.2019", "12/31/2019", "2019-13-01", "20190230", "2019", "2019-1-1", "2019-0101", "x"])
+    @pytest.mark.parametrize("date", ["31.2.2019", "2019-13-01", "20190230", "2019", "2019-0101", "31.12.19", "43830", "x"])
     def test_others_stop(self, refused: Callable, date: str) -> None:
         error = refused(f"sop_uid,study_date,any\n1,20200101,1\n2,{date},1\n")
         assert error.code == "bad_date"
@@ -198,11 +198,11 @@ class TestWhatFollows:
 
 
 class TestRefused:
-    @pytest.mark.parametrize("label", ["2", "-1", "True", "yes", "0.5", "1e0", "nan", "NA", "?"])
+    @pytest.mark.parametrize("label", ["2", "-1", "maybe", '"1,000"', "0.5", "1e0", "nan", "NA", "?"])
     def test_bad_labels(self, refused: Callable, label: str) -> None:
         error = refused(f"sop_uid,epidural,any\n1,0,1\n2,{label},0\n3,{label},0\n")
         assert error.code == "bad_label"
-        assert label in error.got
+        assert label.strip('"') in error.got
         assert "line 3, 4" in error.where
 
     def test_only_the_first_lines_are_named_and_all_are_counted(self, refused: Callable) -> None:
@@ -225,7 +225,7 @@ class TestRefused:
         assert refused("1.2.3,0\n1.2.4,1\n").code == "missing_columns"
 
     def test_the_nearest_column_is_named(self, refused: Callable) -> None:
-        error = refused("SOP_UID,subdurall\n1,1\n")
+        error = refused("sop_uidd,subdurall\n1,1\n")
         assert error.code == "missing_columns"
         assert "sop_uid" in error.todo
         assert "subdural " in error.todo
@@ -241,9 +241,9 @@ class TestRefused:
         ("column", "meant"),
         [
             ("SOPInstanceUID", "sop_uid"),
-            ("PatientID", "patient_id"),
+            ("MRN", "patient_id"),
             ("SDH", "subdural"),
-            ("Accession Number", "accession_number"),
+            ("Accession", "accession_number"),
         ],
     )
     def test_other_words_for_a_column_are_asked_about(self, write: Write, column: str, meant: str) -> None:
@@ -252,10 +252,7 @@ class TestRefused:
         assert f"{column} is not read" in flag
         assert meant in flag
 
-    def test_semicolons_are_named(self, refused: Callable) -> None:
-        assert "commas" in refused("sop_uid;any\n1;1\n").todo
-
-    @pytest.mark.parametrize("header", ["sop_uid,reader", "any,epidural", "sop_uid;any"])
+    @pytest.mark.parametrize("header", ["sop_uid,reader", "any,epidural", "sop_uid any"])
     def test_keys_and_labels_are_needed(self, refused: Callable, header: str) -> None:
         assert refused(f"{header}\n1,1\n").code == "missing_columns"
 
@@ -283,14 +280,14 @@ class TestRefused:
     @pytest.mark.parametrize(
         "content",
         [
-            "sop_uid,any\nMüller,1\n".encode("latin-1"),
-            "sop_uid,any\n1,1\n".encode("utf-16"),
-            b"sop_uid,any\n" + b"1,1\n" * 20000 + b"\xff,1\n",
+            b"sop_uid,any\nM\x81ller,1\n",
+            "sop_uid,any\n1,1\n".encode("utf-16")[:-1],
+            b"sop_uid,any\n" + b"1,1\n" * 20000 + b"\x8d,1\n",
             bytes(range(256)),
         ],
-        ids=["latin-1", "utf-16", "late", "binary"],
+        ids=["no such letter", "half a letter", "late", "binary"],
     )
-    def test_no_utf_8(self, refused: Callable, content: bytes) -> None:
+    def test_no_text(self, refused: Callable, content: bytes) -> None:
         refused(content)
 
     def test_missing_file(self, tmp_path: Path) -> None:

@@ -102,30 +102,48 @@ class TestJoin:
 class TestBadInput:
     def test_labels_of_what_was_not_predicted_stop_unless_allowed(self, join: Join, tmp_path: Path) -> None:
         text = label_text(make_tables()) + "9.9.9,0,0,0,0,0,0\n"
-        with pytest.raises(TableError, match="--allow-missing") as caught:
+        with pytest.raises(TableError, match="--unmatched labels") as caught:
             join(text)
         assert caught.value.code == "labels_without_prediction"
         assert f"line {len(text.splitlines())}" in caught.value.where
 
     def test_what_is_allowed_to_miss_is_counted(self, join: Join) -> None:
         text = label_text(make_tables()) + "9.9.9,0,0,0,0,0,0\n"
-        assert join(text, allow_missing=True).source["counts"]["labels_without_prediction"] == 1
+        assert join(text, unmatched="labels").source["counts"]["labels_without_prediction"] == 1
 
     def test_predictions_without_labels_stop_unless_allowed(self, join: Join) -> None:
         text = "".join(label_text(make_tables()).splitlines(keepends=True)[:-5])
-        with pytest.raises(TableError, match="--allow-unlabelled") as caught:
+        with pytest.raises(TableError, match="--unmatched images") as caught:
             join(text)
         assert caught.value.code == "unlabelled_scans"
         assert "scans.csv, line 23" in caught.value.where
 
     def test_scans_without_labels_are_left_out_and_counted(self, join: Join) -> None:
         text = "".join(label_text(make_tables()).splitlines(keepends=True)[:-5])
-        counts = join(text, allow_unlabelled=True).source["counts"]
+        counts = join(text, unmatched="images").source["counts"]
         assert (counts["scans"], counts["scans_without_labels_not_judged"]) == (21, 1)
+
+    def test_both_directions_are_one_stop_that_lists_both(self, join: Join) -> None:
+        text = "".join(label_text(make_tables()).splitlines(keepends=True)[:-5]) + "9.9.9,0,0,0,0,0,0\n"
+        with pytest.raises(TableError, match="--unmatched both") as caught:
+            join(text)
+        assert "neither predicted nor refused (1 rows)" in caught.value.got
+        assert "1 predictions of which the labels do not speak, line 23 of scans.csv" in caught.value.got
+
+    @pytest.mark.parametrize(("unmatched", "told"), [("labels", "images"), ("images", "labels")])
+    def test_one_that_may_be_left_out_is_not_both(self, join: Join, unmatched: str, told: str) -> None:
+        text = "".join(label_text(make_tables()).splitlines(keepends=True)[:-5]) + "9.9.9,0,0,0,0,0,0\n"
+        with pytest.raises(TableError, match=f"--unmatched {told}"):
+            join(text, unmatched=unmatched)
+
+    def test_both_may_be_left_out_and_are_counted(self, join: Join) -> None:
+        text = "".join(label_text(make_tables()).splitlines(keepends=True)[:-5]) + "9.9.9,0,0,0,0,0,0\n"
+        counts = join(text, unmatched="both").source["counts"]
+        assert (counts["labels_without_prediction"], counts["scans_without_labels_not_judged"]) == (1, 1)
 
     def test_labels_of_another_data_set_stop_even_if_some_may_miss(self, join: Join) -> None:
         with pytest.raises(TableError) as caught:
-            join("sop_uid,any\n9.9.9,0\n", allow_missing=True)
+            join("sop_uid,any\n9.9.9,0\n", unmatched="labels")
         assert caught.value.code == "labels_without_prediction"
 
     def test_another_project_key_stops(self, join: Join) -> None:

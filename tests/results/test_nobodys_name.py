@@ -199,5 +199,5 @@ def test_labels_by_a_name_of_two_patients_stop_the_evaluation(
     out = run([[*mine, *(replace(header, **changes) for header in other)]])
     (tmp_path / "labels.csv").write_text(f"{kind},any\n{getattr(mine[0], kind)},1\n")
     with pytest.raises(TableError) as error:
-        join_predictions(out, read_label_table(tmp_path / "labels.csv"), project_key=project_key, allow_unlabelled=True)
+        join_predictions(out, read_label_table(tmp_path / "labels.csv"), project_key=project_key, unmatched="images")
     assert error.value.code == "several_scans"

@@ -1,0 +1,100 @@
+"""Paths in tables beside the paths of files: the same one may be written in many ways."""
+
+import posixpath
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pandas as pd
+
+_DRIVE = re.compile(r"[A-Za-z]:(?=/)")
+
+
+def tidy(path: str) -> str:
+    """A path with slashes alone, composed letters (NFC), and without what says nothing: ``./``, ``//``, a slash at the end.
+
+    Example:
+        >>> tidy(".\\\\case 1\\\\series\\\\")
+        'case 1/series'
+    """
+    text = unicodedata.normalize("NFC", path.strip().replace("\\", "/")).removeprefix("file://")
+    return posixpath.normpath(text) if text else ""
+
+
+def fold(path: str) -> str:
+    """A path for comparisons that pass over how it is written, upper and lower case included."""
+    return tidy(path).casefold()
+
+
+def tails(path: str) -> Iterator[str]:
+    """What is below each folder of an absolute path, the longest first; nothing of a relative one.
+
+    Args:
+        path: Tidied.
+
+    Example:
+        >>> list(tails("D:/export/case 1"))
+        ['export/case 1', 'case 1']
+    """
+    drive = _DRIVE.match(path)
+    if not path.startswith("/") and not drive:
+        return
+    rest = path[drive.end() if drive else 0 :].lstrip("/")
+    while rest:
+        yield rest
+        rest = rest.partition("/")[2]
+
+
+class PathNames:
+    """Names of files or folders, to be found by paths that may be written differently.
+
+    A path is taken as it is; or else by all that are the same with other slashes and in another Unicode normal form; or else
+    in another case; and an absolute one, which may be of another machine, by the longest of its tails that is there.
+
+    Args:
+        there: Names relative to the images' root.
+    """
+
+    def __init__(self, there: Iterable[str]) -> None:
+        self._there = set(there)
+        self._tidied: defaultdict[str, list[str]] = defaultdict(list)
+        self._folded: defaultdict[str, list[str]] = defaultdict(list)
+        for name in sorted(self._there):
+            tidied = tidy(name)
+            self._tidied[tidied].append(name)
+            self._folded[tidied.casefold()].append(name)
+
+    def tidied(self, names: Iterable[str]) -> list[str]:
+        """Paths with slashes alone."""
+        return [tidy(name) for name in names]
+
+    def resolve(self, names: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+        """What each path is called here.
+
+        Args:
+            names: Paths in a table.
+
+        Returns:
+            The names, as they are given where there is no such path; and which paths are doubtful, bool: several names fit one,
+            or two absolute paths of different places end in the same name.
+        """
+        found = {name: self._find(name) for name in names.unique()}
+        meant: defaultdict[str, set[str]] = defaultdict(set)
+        for name, fits in found.items():
+            if len(fits) == 1 and any(tails(tidy(name))):
+                meant[fits[0]].add(fold(name))
+        doubtful = {name for name, fits in found.items() if len(fits) > 1 or (fits and len(meant[fits[0]]) > 1)}
+        called = [found[name][0] if len(found[name]) == 1 else name for name in names]
+        return np.array(called, dtype=object), names.isin(list(doubtful)).to_numpy(bool)
+
+    def _find(self, name: str) -> list[str]:
+        if name in self._there:
+            return [name]
+        tidied = tidy(name)
+        for path in (tidied, *tails(tidied)):
+            fits = self._tidied.get(path) or self._folded.get(path.casefold())
+            if fits:
+                return fits
+        return []
