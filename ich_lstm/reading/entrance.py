@@ -32,7 +32,7 @@ def read_scan(path: Path | str, series_uid: str | None = None) -> Scan:
     studies = index_source(path).studies()
     if series_uid is not None:
         studies = [
-            study for study in studies if any(series.series_uid.startswith(series_uid) for series in study.series)
+            study for study in studies if any(uid.startswith(series_uid) for series in study.series for uid in series.series_uids)
         ] or studies
     if len(studies) > 1:
         names = ", ".join(short_uid(study.study_uid) for study in studies[:8])

@@ -76,6 +76,7 @@ FIELDS: tuple[tuple[str, int, Callable[[bytes, bool], Any]], ...] = (
     ("acquisition_number", 0x00200012, integer_text),
     ("acquisition_time", 0x00080033, _text),
     ("acquisition_time", 0x00080032, _text),  # where both are there, this one stays
+    ("frame_of_reference", 0x00200052, _text),
     ("slice_location", 0x00201041, _float),
     ("series_number", 0x00200011, integer_text),
     ("series_description", 0x0008103E, _text),

@@ -43,6 +43,7 @@ class SliceHeader:
         instance_number: Instance Number (0020,0013).
         acquisition_number: Acquisition Number (0020,0012).
         acquisition_time: Acquisition Time (0008,0032) or Content Time (0008,0033), as text ``HHMMSS.f``.
+        frame_of_reference: Frame of Reference UID (0020,0052).
         slice_location: Slice Location (0020,1041) in mm.
         series_number: Series Number (0020,0011).
         series_description: Series Description (0008,103E).
@@ -92,6 +93,7 @@ class SliceHeader:
     instance_number: int | None = None
     acquisition_number: int | None = None
     acquisition_time: str = ""
+    frame_of_reference: str = ""
     slice_location: float | None = None
     series_number: int | None = None
     series_description: str = ""

@@ -124,7 +124,10 @@ RULES: tuple[tuple[str, Callable[[Facts], str]], ...] = (
 
 
 def preference(facts: Facts) -> tuple[object, ...]:
-    """Smaller is better: no contrast, a head, usual energies, thick slices, plain by name, near 5 mm, more, the lower number."""
+    """Smaller is better: no contrast, a head, usual energies, thick slices, plain by name, near 5 mm, more, the lower number.
+
+    Of several acquisitions in one series, the latest: it was taken again because the patient had moved.
+    """
     thin, thick = facts.thickness_mm < THIN_MM, facts.thickness_mm > THICK_MM
     return (
         bool(_contrast(facts)),
@@ -136,6 +139,7 @@ def preference(facts: Facts) -> tuple[object, ...]:
         -round(facts.coverage_mm / 10),
         facts.number,
         facts.series.series_uid,
+        -facts.series.acquisition,
         str(facts.first.source),
     )
 
@@ -144,7 +148,8 @@ def describe(facts: Facts) -> str:
     """A series in a few words."""
     name = words.kernel_name(facts.first.kernel)
     kernel = f", kernel {name}" if name else ""
-    return f"axial, {len(facts.headers)} slices of {facts.thickness_mm:.1f} mm{kernel}"
+    composition = f", {facts.series.composition}" if facts.series.composition else ""
+    return f"axial, {len(facts.headers)} slices of {facts.thickness_mm:.1f} mm{kernel}{composition}"
 
 
 def first_objection(facts: Facts, allowed: Collection[str] = ()) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ich_lstm.errors import FileError, StudyError
+from ich_lstm.reading.acquisitions import Acquisitions
 from ich_lstm.reading.header import SliceHeader, read_frames
 from ich_lstm.reading.ledger import Ledger
 from ich_lstm.reading.ordering import SAME_POSITION_MM
@@ -128,8 +129,8 @@ def choose_among(
     """
     chosen: Candidate | None = ranked[0] if ranked and ranked[0].eligible else None
     if series_uid is not None:
-        named = [candidate for candidate in ranked if candidate.series.series_uid == series_uid] or [
-            candidate for candidate in ranked if candidate.series.series_uid.startswith(series_uid)
+        named = [candidate for candidate in ranked if series_uid in candidate.series.series_uids] or [
+            candidate for candidate in ranked if any(uid.startswith(series_uid) for uid in candidate.series.series_uids)
         ]
         if len({candidate.series.series_uid for candidate in named}) != 1:
             raise StudyError(
@@ -145,7 +146,7 @@ def choose_among(
     if ledger is not None:
         for candidate in ranked:
             if candidate is not chosen:
-                reason = candidate.reason if candidate.code else "another series of the study is read"
+                reason = candidate.reason if candidate.code else _why_not(candidate.series, chosen)
                 ledger.mark(candidate.series.headers, candidate.code or "not_chosen", reason)
     if chosen is None:
         raise StudyError(
@@ -155,6 +156,12 @@ def choose_among(
             todo="Name one with --series if it is the right one.",
         )
     return chosen
+
+
+def _why_not(series: Series, chosen: Candidate | None) -> str:
+    """Of a series that might have been read."""
+    of_its_series = chosen is not None and series.acquisition and series.series_uid == chosen.series.series_uid
+    return f"another {'acquisition of the series' if of_its_series else 'series of the study'} is read"
 
 
 def _name_study(study: Study) -> str:
@@ -174,6 +181,7 @@ def group_studies(table: Rows) -> list[Study]:
     series_codes, series_uids = table.codes("series_uid")
     kernel_codes, _ = table.codes("kernel")
     multi_frame = table.column("frames").to_numpy() > 1
+    acquisitions = Acquisitions(table)
     order = np.lexsort((series_codes, study_codes))
     starts = np.flatnonzero(np.diff(study_codes[order]) | np.diff(series_codes[order])) + 1
     studies: dict[str, list[Series]] = {}
@@ -185,12 +193,14 @@ def group_studies(table: Rows) -> list[Study]:
         if multi_frame[rows].any():
             series = with_frames(series)
         one_kernel = bool((kernel_codes[rows] == kernel_codes[rows[0]]).all())
-        studies.setdefault(study_uid, []).extend([series] if one_kernel else split_by_kernel(series))
+        studies.setdefault(study_uid, []).extend(
+            part for one in ([series] if one_kernel else split_by_kernel(series)) for part in acquisitions.part(one)
+        )
         first_rows[study_uid] = min(first_rows.get(study_uid, len(table)), int(rows.min()))
     ordered = sorted(studies)
     patients = table.take(np.array([first_rows[uid] for uid in ordered], np.int64))["patient_id"].to_pylist()
     return [
-        Study(uid, patient, tuple(sorted(studies[uid], key=lambda series: series.series_uid)))
+        Study(uid, patient, tuple(sorted(acquisitions.join(studies[uid]), key=lambda series: series.series_uid)))
         for uid, patient in zip(ordered, patients, strict=True)
     ]
 
