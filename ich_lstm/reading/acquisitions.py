@@ -40,6 +40,9 @@ STEP_WITH_GAPS = 1.25
 STEP_MISFIT = 0.25
 """A run over the head goes on by its usual step to within a quarter of it."""
 
+GAP_STEPS = 2
+"""So many slices may be missing in a row without ending a run."""
+
 MOST_RUNS = 16
 """With more, the order of what is looked at has nothing to do with runs over the head."""
 
@@ -241,6 +244,8 @@ def _sweeps(slices: Slices, key: np.ndarray) -> np.ndarray:
     for group, (low, high) in zip(groups, ranges, strict=True):
         misfits = [run.misfit(low, high, usual) for run in runs]
         number = int(np.argmin(misfits)) if misfits else 0
+        if misfits and misfits[number] > STEP_MISFIT * usual and misfits[-1] <= usual * GAP_STEPS:
+            number, misfits[-1] = len(runs) - 1, 0.0  # behind a gap in the run that was going on
         if misfits and misfits[number] <= STEP_MISFIT * usual:
             runs[number] = runs[number].gone_on(low, high)
         else:
@@ -266,9 +271,11 @@ class _Run(NamedTuple):
     direction: int = 0
 
     def misfit(self, low: float, high: float, step: float) -> float:
-        """By how much slices from `low` to `high` do not continue it by a step; infinite if that would turn it round."""
-        upward, downward = abs(low - self.high - step), abs(self.low - high - step)
-        return min(upward if self.direction >= 0 else math.inf, downward if self.direction <= 0 else math.inf)
+        """By how much slices from `low` to `high` continue it by more than a step, or, infinite, do not continue it."""
+        upward, downward = (
+            (apart if apart > -STEP_MISFIT * step else math.inf) for apart in (low - self.high - step, self.low - high - step)
+        )
+        return min(abs(upward) if self.direction >= 0 else math.inf, abs(downward) if self.direction <= 0 else math.inf)
 
     def gone_on(self, low: float, high: float) -> "_Run":
         """With slices from `low` to `high`."""
