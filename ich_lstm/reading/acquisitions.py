@@ -352,7 +352,9 @@ def _separate(
     spread = len(kept) * float(np.ptp(slices.place)) / len(slices.place)
     for run in kept:
         scan = slices.take(labels == run)
-        longest = STEP_WITH_GAPS * np.fmax(_median(scan.thickness), spread)
+        thickness = _median(scan.thickness)
+        # Where nothing but positions tells, each scan is whole: uneven steps may as well be those of rounded positions.
+        longest = STEP_WITH_GAPS * (thickness if key is None and thickness > 0 else np.fmax(thickness, spread))
         if _regularity(scan.place) < regular or _step(scan.place) > longest:
             return None
     kept.sort()

@@ -355,9 +355,7 @@ class TestSources:
             series.SeriesInstanceUID: {item.ReferencedSOPInstanceUID for item in series.ReferencedSOPSequence}
             for series in study.ReferencedSeriesSequence
         }
-        assert evidence == {
-            f"1.2.3.100.{number}": {f"1.2.3.100.{number}.{i}" for i in range(1, 5)} for number in (1, 2)
-        }
+        assert evidence == {f"1.2.3.100.{number}": {f"1.2.3.100.{number}.{i}" for i in range(1, 5)} for number in (1, 2)}
 
     def test_slabs_refer_to_all_their_slices(self, tmp_path: Path) -> None:
         make_series(tmp_path / "in", 40, step=1.0, SliceThickness=1)
