@@ -46,6 +46,9 @@ class Index:
     def __init__(self, table: Rows, ledger: Ledger) -> None:
         self._table = table
         self.ledger = ledger
+        self.scans: int | None = None
+        """How many scans the files that are used make, once they have been read (:func:`~ich_lstm.reading.check.check_source`);
+        None before."""
 
     @property
     def headers(self) -> HeaderRows:

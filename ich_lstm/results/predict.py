@@ -18,9 +18,11 @@ from ich_lstm.labels import LABELS
 from ich_lstm.learning.classifier import ScanClassifier
 from ich_lstm.learning.statistics import Estimate
 from ich_lstm.privacy import PRIVATE, ProjectKey, private_folder
-from ich_lstm.reading import Index, index_source, is_nifti
+from ich_lstm.reading import FileRef, Index, index_source, is_nifti
 from ich_lstm.reading.aside import remove_asides, written_aside
-from ich_lstm.reading.ledger import ACTIONS, Ledger
+from ich_lstm.reading.index import no_ct
+from ich_lstm.reading.ledger import ACTIONS, Ledger, LedgerRow
+from ich_lstm.reading.nifti import find_nifti, in_archive
 from ich_lstm.results.names import (
     BEGUN,
     INDEX_PAGE,
@@ -50,7 +52,7 @@ class Archive(NamedTuple):
 
     Args:
         jobs: A study, or a path from which none could be read, each; in the order of the paths.
-        ledgers: What became of the files of each path, but of NIfTI files and paths from which nothing could be read.
+        ledgers: What became of the files of each path; of a NIfTI file that is the path itself, nothing yet.
     """
 
     jobs: list[Job]
@@ -218,13 +220,13 @@ class ArchiveRun:
 
     def _write_ledger(self, records: Sequence[StudyRecord]) -> Counter[str]:
         """What became of every file; returns their number by action."""
-        ledgers = [*self.archive.ledgers.values(), loose := Ledger()]
+        ledgers = self.archive.ledgers
         for job, record in zip(self.archive.jobs, records, strict=True):
-            self.archive.ledgers.get(job.root, loose).update(record.ledger_rows)
+            ledgers[job.root].update(record.ledger_rows)
         counts: Counter[str] = Counter()
-        for ledger in ledgers:
+        for ledger in ledgers.values():
             counts.update(ledger.counts())
-        self._write(f"{PRIVATE}/{LEDGER_TABLE}", joined(csv_of(ledger.to_frame()) for ledger in ledgers if len(ledger)))
+        self._write(f"{PRIVATE}/{LEDGER_TABLE}", joined(csv_of(ledger.to_frame()) for ledger in ledgers.values() if len(ledger)))
         return counts
 
     def _write_worklist(self, records: Sequence[StudyRecord]) -> None:
@@ -285,7 +287,7 @@ class ArchiveRun:
 
 
 def find_studies(paths: Sequence[Path], *, out: Path, progress: Progress | None = None) -> Archive:
-    """All studies below some paths.
+    """All studies below some paths; a NIfTI file is one of its own, wherever it lies.
 
     Args:
         paths: Folders, archives or files.
@@ -297,17 +299,45 @@ def find_studies(paths: Sequence[Path], *, out: Path, progress: Progress | None 
     ledgers: dict[Path, Ledger] = {}
     seen: set[str] = set()
     for path in paths:
-        if is_nifti(path):
-            found = [Job(path)]
-        else:
-            try:
-                index: Index = index_source(path, progress=lambda done: tell("reading headers", done, None), leave_out=out)
-            except IchLstmError as error:
-                jobs.append(Job(path, error=error))
-                continue
-            ledgers[path] = index.ledger
-            found = [Job(path, study) for study in index.studies()]
+        found, ledger = _studies_below(path, out, lambda done: tell("reading headers", done, None))
         for job in found:
             jobs.append(job.as_repeated() if job.digest in seen else job)
+            if job.digest in seen:
+                _mark_repeated(job, ledger)
             seen.add(job.digest)
+        ledgers.setdefault(path, ledger)  # a path that is named twice has its files once
     return Archive(jobs, ledgers)
+
+
+def _studies_below(path: Path, out: Path, progress: Callable[[int], None]) -> tuple[list[Job], Ledger]:
+    """The studies of a path, each NIfTI file as one of its own, and what became of the path's files."""
+    if is_nifti(path):
+        return [Job(path, file=FileRef(path.absolute()))], Ledger()
+    try:
+        index: Index = index_source(path, progress=progress, must_have_ct=False, leave_out=out)
+    except IchLstmError as error:
+        ledger = Ledger()
+        if path.is_file():
+            ledger.add(FileRef(path.absolute()), error)
+        return [Job(path, error=error)], ledger
+    left_out = index.ledger.left_out
+    files = [] if left_out is None else sorted(find_nifti(left_out), key=str)
+    if left_out is not None and not files and not len(index.headers):
+        return [Job(path, error=no_ct(path.absolute(), left_out))], index.ledger
+    jobs = [Job(path, study) for study in index.studies()]
+    for file in files:
+        error = None if file.member is None else in_archive(file)
+        jobs.append(Job(path, file=file, error=error))
+        if error is not None:
+            index.ledger.add(file, error)
+    return jobs, index.ledger
+
+
+def _mark_repeated(job: Job, ledger: Ledger) -> None:
+    """Note the files of a study that another path holds, too."""
+    reason = "it lies below another path that was named, too"
+    if job.study is not None:
+        for series in job.study.series:
+            ledger.mark(series.headers, "duplicate_file", reason)
+    elif job.error is None:
+        ledger.update([LedgerRow(str(file), "", "", "skipped", "duplicate_file", reason) for file in job.files()])
