@@ -532,10 +532,10 @@ def _setting(header: SliceHeader) -> tuple[object, ...]:
 
 
 def _same_spacing(one: SliceHeader, other: SliceHeader) -> bool:
-    spacings = one.pixel_spacing, other.pixel_spacing
-    if spacings[0] is None or spacings[1] is None or len(spacings[0]) != len(spacings[1]):
+    mine, others = one.pixel_spacing, other.pixel_spacing
+    if mine is None or others is None or len(mine) != len(others):
         return False
-    return all(abs(a - b) <= SAME_MM for a, b in zip(*spacings, strict=True))
+    return all(abs(a - b) <= SAME_MM for a, b in zip(mine, others, strict=True))
 
 
 def _origin_distance(one: SliceHeader, other: SliceHeader) -> float:

@@ -9,7 +9,7 @@ from ich_lstm.errors import FileError, IchLstmError
 from ich_lstm.reading.ahead import count_cores, map_ahead
 from ich_lstm.reading.index import Index, index_source
 from ich_lstm.reading.ledger import Ledger, LedgerRow
-from ich_lstm.reading.nifti import NiftiSeries, find_nifti, nifti_series, read_nifti
+from ich_lstm.reading.nifti import NiftiSeries, nifti_series, read_nifti
 from ich_lstm.reading.series import Series, load_scan
 from ich_lstm.reading.sources import FileRef
 from ich_lstm.reading.study import Study, choose_series
@@ -62,7 +62,7 @@ def check_source(
         leave_out=leave_out,
     )
     studies = index.studies()
-    files = [] if index.ledger.left_out is None else list(find_nifti(index.ledger.left_out))
+    files = index.nifti_files
     count = len(studies) + len(files)
     if executor is None:
         workers = min(workers or count_cores(), count // SCANS_FOR_WORKERS)

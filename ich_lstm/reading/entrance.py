@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from ich_lstm.errors import StudyError
-from ich_lstm.reading.index import index_source, no_ct
-from ich_lstm.reading.nifti import find_nifti, in_archive, is_nifti, read_nifti
+from ich_lstm.reading.index import index_source
+from ich_lstm.reading.nifti import in_archive, is_nifti, read_nifti
 from ich_lstm.reading.series import load_scan, short_uid
 from ich_lstm.reading.study import choose_series
 from ich_lstm.scan import Scan
@@ -30,10 +30,8 @@ def read_scan(path: Path | str, series_uid: str | None = None) -> Scan:
     if is_nifti(path):
         return read_nifti(path)
     index = index_source(path, must_have_ct=False)
-    studies, left_out = index.studies(), index.ledger.left_out
-    files = [] if left_out is None else list(find_nifti(left_out))
-    if left_out is not None and not studies and not files:
-        raise no_ct(Path(path).absolute(), left_out)
+    index.refuse_empty(Path(path))
+    studies, files = index.studies(), index.nifti_files
     if len(files) == 1 and not studies:
         if files[0].member is not None:
             raise in_archive(files[0])
@@ -43,7 +41,7 @@ def read_scan(path: Path | str, series_uid: str | None = None) -> Scan:
             study for study in studies if any(uid.startswith(series_uid) for series in study.series for uid in series.series_uids)
         ] or studies
     if len(studies) > 1 or not studies:
-        names = [short_uid(study.study_uid) for study in studies] or sorted((file.member or file.path.name) for file in files)
+        names = [short_uid(study.study_uid) for study in studies] or [file.member or file.path.name for file in files]
         raise StudyError(
             "many_studies",
             where=str(path),

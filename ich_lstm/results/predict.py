@@ -20,9 +20,8 @@ from ich_lstm.learning.statistics import Estimate
 from ich_lstm.privacy import PRIVATE, ProjectKey, private_folder
 from ich_lstm.reading import FileRef, Index, index_source, is_nifti
 from ich_lstm.reading.aside import remove_asides, written_aside
-from ich_lstm.reading.index import no_ct
 from ich_lstm.reading.ledger import ACTIONS, Ledger, LedgerRow
-from ich_lstm.reading.nifti import find_nifti, in_archive
+from ich_lstm.reading.nifti import in_archive
 from ich_lstm.results.names import (
     BEGUN,
     INDEX_PAGE,
@@ -313,24 +312,22 @@ def _studies_below(path: Path, out: Path, progress: Callable[[int], None]) -> tu
     """The studies of a path, each NIfTI file as one of its own, and what became of the path's files."""
     if is_nifti(path):
         return [Job(path, file=FileRef(path.absolute()))], Ledger()
+    ledger = Ledger()
     try:
         index: Index = index_source(path, progress=progress, must_have_ct=False, leave_out=out)
+        ledger = index.ledger
+        index.refuse_empty(path)
     except IchLstmError as error:
-        ledger = Ledger()
-        if path.is_file():
+        if not len(ledger) and path.is_file():
             ledger.add(FileRef(path.absolute()), error)
         return [Job(path, error=error)], ledger
-    left_out = index.ledger.left_out
-    files = [] if left_out is None else sorted(find_nifti(left_out), key=str)
-    if left_out is not None and not files and not len(index.headers):
-        return [Job(path, error=no_ct(path.absolute(), left_out))], index.ledger
     jobs = [Job(path, study) for study in index.studies()]
-    for file in files:
-        error = None if file.member is None else in_archive(file)
-        jobs.append(Job(path, file=file, error=error))
-        if error is not None:
-            index.ledger.add(file, error)
-    return jobs, index.ledger
+    for file in index.nifti_files:
+        refusal = None if file.member is None else in_archive(file)
+        jobs.append(Job(path, file=file, error=refusal))
+        if refusal is not None:
+            ledger.add(file, refusal)
+    return jobs, ledger
 
 
 def _mark_repeated(job: Job, ledger: Ledger) -> None:
