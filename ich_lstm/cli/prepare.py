@@ -140,6 +140,7 @@ def _cache_scans(given: argparse.Namespace, folder: Path, labels: "LabelTable | 
 def _check_labelled(given: argparse.Namespace) -> int:
     """Read scans and labels as a training would, and keep the ledger and the audit."""
     from ich_lstm.data.prepared import LEDGER_TABLE, PreparedFolder
+    from ich_lstm.errors import SourceError
     from ich_lstm.privacy import PRIVATE, ProjectKey, private_folder
 
     out, key = console(), ProjectKey.open(given.project_key)
@@ -150,10 +151,21 @@ def _check_labelled(given: argparse.Namespace) -> int:
     if "size" not in given:
         given.size = CHECK_SIZE
     with folder_to_check(given.out) as folder:
-        prepared = _cache_scans(given, folder, labels, key)
+        made = folder / PRIVATE / LEDGER_TABLE
+        try:
+            prepared = _cache_scans(given, folder, labels, key)
+        except SourceError as error:
+            if not made.exists():
+                raise
+            # What it says of the ledger is of a folder that is gone when somebody reads it.
+            todo = "Name --out to keep the ledger, which has the reason for each file."
+            if given.out is not None:
+                kept = shutil.copy(made, private_folder(given.out))
+                todo = f"{kept} has the reason for each file."
+            raise SourceError(error.code, where=str(given.path), got=error.got, expected=error.expected, todo=todo) from error
         out.print(prepared.manifest["summary"])
         if given.out is not None:
-            shutil.copy(folder / PRIVATE / LEDGER_TABLE, private_folder(given.out))
+            shutil.copy(made, private_folder(given.out))
         audit_prepared(prepared, labels, given, key=key, folder=given.out, out=out)
     return SOME_FAILED if prepared.manifest["files"]["refused"] else DONE
 
@@ -173,7 +185,7 @@ def _check(given: argparse.Namespace) -> int:
             progress=tell,
             leave_out=given.out,
         )
-    out.print(index.ledger.summary())
+    out.print(index.ledger.summary(scans=index.scans))
     if private:
         index.ledger.write_csv(private / "ledger.csv")
         out.print(f"What became of each file: {private / 'ledger.csv'}")

@@ -71,7 +71,7 @@ def _names_of_slices_left_out(series: Series, result: ScanDone, root: Path) -> s
     if result.key is not None and len(result.key) == len(series.headers):
         return set()
     kept = set() if result.key is None else set(result.key["file"])
-    names = set() if kept else {series.series_uid}
+    names = set() if kept else set(series.series_uids)
     for header in series.headers:
         file = slice_name(header, root)
         if file not in kept:

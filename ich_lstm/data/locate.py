@@ -192,8 +192,9 @@ class KeyRows:
     def _find_scans(self, kind: str, names: pd.Series) -> np.ndarray:
         """The scan that each name speaks of."""
         if kind not in ("folder", "folder_name"):
-            own = pd.Series(self.column(kind), dtype=object)
-            return _look_up(own, self._places(kind, np.arange(len(own)), self.first), names)
+            # A scan may be joined from several series.
+            own = pd.DataFrame({"name": self.rows[kind].to_numpy(object), "scan": self.scan}).drop_duplicates()
+            return _look_up(own["name"], self._places(kind, own["scan"].to_numpy(int), own.index.to_numpy()), names)
         places = pd.DataFrame({"folder": self.rows["file"].str.rpartition("/")[0].to_numpy(), "scan": self.scan})
         places = places.drop_duplicates()
         above = {folder: folders_of(f"{folder}/") for folder in places["folder"].unique()}

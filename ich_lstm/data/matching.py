@@ -58,7 +58,7 @@ class SeriesChooser:
         """The series of a study to prepare; of NIfTI files too."""
         wish = self._wish(study)
         labels = self._labels
-        named = [] if labels is None else [series for series in study.series if labels.name_series(series)]
+        named = [] if labels is None else self._named(study, labels)
         is_named = labels is not None and labels.name_study(study, self._root)
         if labels is not None:
             self._remember(study, bool(named) or is_named)
@@ -121,6 +121,17 @@ class SeriesChooser:
         for kind, names in (("accession_number", accession_numbers), ("folder", folders)):
             self._names[kind][0 if is_labelled else 1].update(name for name in names if name.isdecimal())
 
+    @staticmethod
+    def _named(study: Study, labels: "_LabelNames") -> list[Series]:
+        """The series that labels name; of several acquisitions under one series UID, the best, unless they name its slices."""
+        named = [series for series in study.series if labels.name_series(series)]
+        for uid in {series.series_uid for series in named if series.acquisition}:
+            several = [series for series in named if series.series_uid == uid]
+            meant = [series for series in several if labels.name_slices(series)]
+            meant = meant or [one.series for one in _rank(study) if any(one.series is series for series in several)][:1]
+            named = [series for series in named if series.series_uid != uid or any(series is one for one in meant)]
+        return named
+
     def check_choices(self) -> None:
         """See that every wish was granted; to be called after all studies.
 
@@ -157,7 +168,7 @@ class SeriesChooser:
         """The series that a choice means; of several of one description, the best."""
         wanted = self._choices[wish]
         for candidate in ranked:
-            if candidate.series.series_uid == wanted:
+            if wanted in candidate.series.series_uids:
                 return wanted
         for candidate in ranked:
             if candidate.series.headers[0].series_description.casefold() == wanted.strip().casefold():
@@ -188,12 +199,14 @@ class _LabelNames:
         self._folder_names = names.get("folder_name", set())
 
     def name_uid(self, series: Series) -> bool:
-        return series.series_uid in self._series
+        return not self._series.isdisjoint(series.series_uids)
 
     def name_series(self, series: Series) -> bool:
         """Whether they name it, or any of its slices."""
-        if self.name_uid(series):
-            return True
+        return self.name_uid(series) or self.name_slices(series)
+
+    def name_slices(self, series: Series) -> bool:
+        """Whether they name any of its slices."""
         if self._slices:
             uids = values_of(series.headers, "sop_uid")
             # The frames of one file may be named by its own UID.

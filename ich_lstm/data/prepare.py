@@ -31,8 +31,7 @@ from ich_lstm.reading import Index, Ledger, Study, index_source, walk_source
 from ich_lstm.reading.ahead import count_cores, map_ahead
 from ich_lstm.reading.aside import SUFFIX, remove_asides, written_aside
 from ich_lstm.reading.claimed import claimed
-from ich_lstm.reading.index import no_ct
-from ich_lstm.reading.nifti import find_nifti, nifti_identifier, nifti_series
+from ich_lstm.reading.nifti import nifti_identifier, nifti_series
 from ich_lstm.reading.shared_names import find_shared_names, shared_kinds
 
 logger = logging.getLogger(__name__)
@@ -199,11 +198,8 @@ def _studies(index: Index, root: Path) -> Iterator[Study]:
         SourceError: If there is neither.
     """
     yield from index.studies()
-    left_out = index.ledger.left_out
-    files = [] if left_out is None else sorted(find_nifti(left_out), key=str)
-    if left_out is not None and not files and not len(index.headers):
-        raise no_ct(root, left_out)
-    for ref in files:
+    index.refuse_empty(root)
+    for ref in index.nifti_files:
         try:
             uid = nifti_identifier(relative_name(ref, root).encode())
             yield Study(uid, "", (nifti_series(ref, uid),))

@@ -51,7 +51,7 @@ class PreparedScan(NamedTuple):
     Args:
         scan_id: Keyed hash of the series.
         patient_id: Raw; stays in memory and in ``private/``.
-        series_uid: Raw.
+        series_uid: Raw; of a scan that was joined from several series, that of its lowest slice.
         study_uid: Raw.
         cache_path: Its cached HU.
         slices: Rows of the key table, inferior to superior: ``slice_id``, ``sop_uid``, ``file``, ``hu_hash``,
@@ -237,7 +237,7 @@ def key_rows(key: ProjectKey, scan_id: str, headers: Sequence[SliceHeader], root
             "study_uid": identity.study_uid,
             "accession_number": identity.accession_number,
             "study_date": identity.study_date,
-            "series_uid": headers[0].series_uid,
+            "series_uid": [header.series_uid for header in headers],  # of a joined scan, more than one
             "sop_uid": [header.sop_uid for header in headers],
             "file": [slice_name(header, root) for header in headers],
             "shared": shared,

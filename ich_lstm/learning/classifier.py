@@ -32,7 +32,8 @@ from ich_lstm.models.chunks import batch_norms
 from ich_lstm.models.scan_model import ScanLogits, ScanModel
 from ich_lstm.pixels.preprocess import Preprocessing
 from ich_lstm.privacy import ProjectKey
-from ich_lstm.reading import choose_series, index_source, is_nifti, load_scan, read_nifti
+from ich_lstm.reading import FileRef, Study, choose_series, index_source, is_nifti, load_scan, read_nifti
+from ich_lstm.reading.nifti import in_archive
 from ich_lstm.reading.slabs import SLAB_MM, THIN_MM
 from ich_lstm.scan import Note, Scan, Slab
 from ich_lstm.views.prediction import ScanPrediction
@@ -528,7 +529,7 @@ class ScanClassifier(LightningModule):
         return self.preprocessing
 
     def predict(self, source: Path | str | Scan, *, project_key: ProjectKey | None = None) -> Iterator[ScanPrediction]:
-        """Predict a scan, or every study below a path, one after the other.
+        """Predict a scan, or every study below a path, one after the other; a NIfTI file is a study of its own.
 
         Of each study the plain axial brain series is read. Nothing is refused in silence: after all predictions have been
         given, an error lists the studies that could not be read.
@@ -551,10 +552,18 @@ class ScanClassifier(LightningModule):
         if is_nifti(source):
             yield self.predict_scan(read_nifti(source, slab_mm=self.slab_mm), key)
             return
+        index = index_source(Path(source), must_have_ct=False)
+        index.refuse_empty(Path(source))
         refused = []
-        for study in index_source(Path(source)).studies():
+        everything: list[Study | FileRef] = [*index.studies(), *index.nifti_files]
+        for found in everything:
             try:
-                scan = load_scan(choose_series(study).series, slab_mm=self.slab_mm)
+                if isinstance(found, Study):
+                    scan = load_scan(choose_series(found).series, slab_mm=self.slab_mm)
+                elif found.member is not None:
+                    raise in_archive(found)
+                else:
+                    scan = read_nifti(found.path, slab_mm=self.slab_mm)
             except IchLstmError as error:
                 refused.append(str(error))
                 continue

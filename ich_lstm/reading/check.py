@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from ich_lstm.errors import FileError, IchLstmError
 from ich_lstm.reading.ahead import count_cores, map_ahead
 from ich_lstm.reading.index import Index, index_source
 from ich_lstm.reading.ledger import Ledger, LedgerRow
-from ich_lstm.reading.nifti import NiftiSeries, find_nifti, nifti_series, read_nifti
+from ich_lstm.reading.nifti import NiftiSeries, nifti_series, read_nifti
 from ich_lstm.reading.series import Series, load_scan
 from ich_lstm.reading.sources import FileRef
 from ich_lstm.reading.study import Study, choose_series
@@ -47,7 +46,7 @@ def check_source(
 
     Returns:
         The index, whose ledger says of every file whether it is used, skipped or refused. A source without any CT in DICOM
-        has an index without studies.
+        has an index without studies. Its `scans` are counted.
 
     Raises:
         SourceError: If there is no such path, or it is empty.
@@ -63,7 +62,7 @@ def check_source(
         leave_out=leave_out,
     )
     studies = index.studies()
-    files = [] if index.ledger.left_out is None else list(find_nifti(index.ledger.left_out))
+    files = index.nifti_files
     count = len(studies) + len(files)
     if executor is None:
         workers = min(workers or count_cores(), count // SCANS_FOR_WORKERS)
@@ -76,8 +75,10 @@ def check_source(
             yield _open_nifti(file, index.ledger)
 
     load = partial(_try_to_load, allow_other_part=allow_other_part)
-    for rows in map_ahead(load, chosen(), workers or count_cores(), executor):
+    index.scans = 0
+    for is_read, rows in map_ahead(load, chosen(), workers or count_cores(), executor):
         index.ledger.update(rows)
+        index.scans += is_read
         tell("reading pixels", 1, count)
     if folder is not None:
         index.write(folder)
@@ -101,14 +102,18 @@ def _open_nifti(file: FileRef, ledger: Ledger) -> Series | None:
     return series
 
 
-def _try_to_load(series: Series | None, allow_other_part: bool) -> list[LedgerRow]:
+def _try_to_load(series: Series | None, allow_other_part: bool) -> tuple[bool, list[LedgerRow]]:
+    """Whether there is a scan, and what became of the files that are not in it."""
     ledger = Ledger()
-    if isinstance(series, NiftiSeries):
-        try:
+    if series is None:
+        return False, []
+    try:
+        if isinstance(series, NiftiSeries):
             read_nifti(series.headers[0].source.path, allow_other_part=allow_other_part)
-        except IchLstmError as error:
-            ledger.mark(series.headers, error.code, error.detail)
-    elif series is not None:
-        with suppress(IchLstmError):  # the ledger has the reason of each of its files
+        else:
             load_scan(series, ledger=ledger, allow_other_part=allow_other_part)
-    return ledger.rows()
+    except IchLstmError as error:
+        if isinstance(series, NiftiSeries):
+            ledger.mark(series.headers, error.code, error.detail)
+        return False, ledger.rows()  # load_scan has noted the reason of each of its files
+    return True, ledger.rows()

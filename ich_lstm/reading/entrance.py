@@ -4,14 +4,14 @@ from pathlib import Path
 
 from ich_lstm.errors import StudyError
 from ich_lstm.reading.index import index_source
-from ich_lstm.reading.nifti import is_nifti, read_nifti
+from ich_lstm.reading.nifti import in_archive, is_nifti, read_nifti
 from ich_lstm.reading.series import load_scan, short_uid
 from ich_lstm.reading.study import choose_series
 from ich_lstm.scan import Scan
 
 
 def read_scan(path: Path | str, series_uid: str | None = None) -> Scan:
-    """Read the head CT of a folder, a zip or a file that holds one study, or a NIfTI file.
+    """Read the head CT of a folder, a zip or a file that holds one study, or a NIfTI file, alone or in a folder without DICOM.
 
     Args:
         path: The source.
@@ -29,17 +29,23 @@ def read_scan(path: Path | str, series_uid: str | None = None) -> Scan:
     """
     if is_nifti(path):
         return read_nifti(path)
-    studies = index_source(path).studies()
+    index = index_source(path, must_have_ct=False)
+    index.refuse_empty(Path(path))
+    studies, files = index.studies(), index.nifti_files
+    if len(files) == 1 and not studies:
+        if files[0].member is not None:
+            raise in_archive(files[0])
+        return read_nifti(files[0].path)
     if series_uid is not None:
         studies = [
-            study for study in studies if any(series.series_uid.startswith(series_uid) for series in study.series)
+            study for study in studies if any(uid.startswith(series_uid) for series in study.series for uid in series.series_uids)
         ] or studies
-    if len(studies) > 1:
-        names = ", ".join(short_uid(study.study_uid) for study in studies[:8])
+    if len(studies) > 1 or not studies:
+        names = [short_uid(study.study_uid) for study in studies] or [file.member or file.path.name for file in files]
         raise StudyError(
             "many_studies",
             where=str(path),
-            got=f"{len(studies)} studies ({names}{', ...' if len(studies) > 8 else ''})",
+            got=f"{len(names)} studies ({', '.join(names[:8])}{', ...' if len(names) > 8 else ''})",
             expected="one",
             todo="Name the folder of one, or its series.",
         )

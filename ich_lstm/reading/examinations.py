@@ -18,7 +18,7 @@ from ich_lstm.reading.header import SliceHeader
 ANONYMOUS = r"anon[a-z]*|unknown|unnamed|nobody|patient|test|none|null|nan|n/?a|no[\W_]?(?:id|name)|x+|0+|[\W_]*"
 """Ids that name nobody, in any case. With a number behind them they are pseudonyms, and may be told apart."""
 
-TELLING_FIELDS = ("issuer", "name_digest", "birth_date", "sex")
+TELLING_FIELDS = ("issuer", "name_digest", "birth_digest", "sex")
 """Fields of a header that serve only to tell two patients of one Patient ID apart."""
 
 TOLD_BY = ("patient_id", *TELLING_FIELDS, "accession_number", "study_date")
@@ -45,7 +45,7 @@ class Origin(NamedTuple):
         patient_id: Patient ID (0010,0020), without blanks around it.
         issuer: Issuer of Patient ID (0010,0021).
         name_digest: Of Patient's Name (0010,0010), as :class:`~ich_lstm.reading.header.SliceHeader` has it.
-        birth_date: Patient's Birth Date (0010,0030).
+        birth_digest: Of Patient's Birth Date (0010,0030), as :class:`~ich_lstm.reading.header.SliceHeader` has it.
         sex: Patient's Sex (0010,0040): ``M``, ``F`` or ``O``.
         accession_number: Accession Number (0008,0050).
         study_date: Study Date (0008,0020).
@@ -55,7 +55,7 @@ class Origin(NamedTuple):
     patient_id: str = ""
     issuer: str = ""
     name_digest: str = ""
-    birth_date: str = ""
+    birth_digest: str = ""
     sex: str = ""
     accession_number: str = ""
     study_date: str = ""
@@ -89,7 +89,7 @@ def origin_of(header: SliceHeader) -> Origin:
         " ".join(header.patient_id.split()),
         " ".join(header.issuer.split()),
         header.name_digest,
-        header.birth_date,
+        header.birth_digest,
         header.sex if header.sex in _SEXES else "",
         header.accession_number,
         header.study_date,
@@ -127,9 +127,9 @@ def relate(one: Origin, other: Origin) -> Relation:
         return "unclear" if is_alike or not one.patient_id or not other.patient_id else "other patient"
     if one.is_nobody and one.folder != other.folder:
         return "other patient"
-    personal = (one.issuer, other.issuer), (one.birth_date, other.birth_date), (one.sex, other.sex)
+    personal = (one.issuer, other.issuer), (one.birth_digest, other.birth_digest), (one.sex, other.sex)
     names = one.name_digest, other.name_digest
-    is_known = not one.is_nobody and one.birth_date != "" and one.birth_date == other.birth_date
+    is_known = not one.is_nobody and one.birth_digest != "" and one.birth_digest == other.birth_digest
     if any(map(_differ, personal)) or (_differ(names) and not is_known):
         return "other patient"
     if one.is_nobody and any(bool(a) != bool(b) for a, b in (*personal, names)):

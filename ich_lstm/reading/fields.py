@@ -38,6 +38,13 @@ def _name_digest(value: bytes, little: bool) -> str:
     return ""
 
 
+@lru_cache(maxsize=256)  # the files of a study follow each other
+def _birth_digest(value: bytes, little: bool) -> str:
+    """VR DA: a digest of the date, by which two patients are told apart; empty of what is no date."""
+    date = _date(value, little)
+    return blake2b(date.encode(), digest_size=8).hexdigest() if date else ""
+
+
 def _words(value: bytes, little: bool) -> tuple[str, ...]:
     return tuple(word.strip() for word in _text(value, little).upper().split("\\"))
 
@@ -79,7 +86,7 @@ FIELDS: tuple[tuple[str, int, Callable[[bytes, bool], Any]], ...] = (
     ("patient_id", 0x00100020, _text),
     ("issuer", 0x00100021, _text),
     ("name_digest", 0x00100010, _name_digest),
-    ("birth_date", 0x00100030, _date),
+    ("birth_digest", 0x00100030, _birth_digest),
     ("sex", 0x00100040, _upper),
     ("accession_number", 0x00080050, _text),
     ("study_date", 0x00080020, _date),
@@ -95,6 +102,7 @@ FIELDS: tuple[tuple[str, int, Callable[[bytes, bool], Any]], ...] = (
     ("acquisition_number", 0x00200012, integer_text),
     ("acquisition_time", 0x00080033, _text),
     ("acquisition_time", 0x00080032, _text),  # where both are there, this one stays
+    ("frame_of_reference", 0x00200052, _text),
     ("slice_location", 0x00201041, _float),
     ("series_number", 0x00200011, integer_text),
     ("thickness", 0x00180050, _float),

@@ -33,7 +33,7 @@ class SliceHeader:
         issuer: Issuer of Patient ID (0010,0021).
         name_digest: 16 hexadecimal digits that stand for Patient's Name (0010,0010) however it is padded or in which case; the
             name itself is not kept.
-        birth_date: Patient's Birth Date (0010,0030) as ``YYYY-MM-DD``.
+        birth_digest: 16 hexadecimal digits that stand for Patient's Birth Date (0010,0030); the date itself is not kept.
         sex: Patient's Sex (0010,0040), upper case.
         accession_number: Accession Number (0008,0050), which report lists name a study by.
         study_date: Study Date (0008,0020) as ``YYYY-MM-DD``.
@@ -49,6 +49,7 @@ class SliceHeader:
         instance_number: Instance Number (0020,0013).
         acquisition_number: Acquisition Number (0020,0012).
         acquisition_time: Acquisition Time (0008,0032) or Content Time (0008,0033), as text ``HHMMSS.f``.
+        frame_of_reference: Frame of Reference UID (0020,0052).
         slice_location: Slice Location (0020,1041) in mm.
         series_number: Series Number (0020,0011).
         series_description: Series Description (0008,103E).
@@ -88,7 +89,7 @@ class SliceHeader:
     patient_id: str = ""
     issuer: str = ""
     name_digest: str = ""
-    birth_date: str = ""
+    birth_digest: str = ""
     sex: str = ""
     accession_number: str = ""
     study_date: str = ""
@@ -104,6 +105,7 @@ class SliceHeader:
     instance_number: int | None = None
     acquisition_number: int | None = None
     acquisition_time: str = ""
+    frame_of_reference: str = ""
     slice_location: float | None = None
     series_number: int | None = None
     series_description: str = ""

@@ -14,6 +14,7 @@ from ich_lstm.errors import FileError, SourceError
 from ich_lstm.reading.ahead import count_cores, map_ahead
 from ich_lstm.reading.header import SliceHeader, read_header
 from ich_lstm.reading.ledger import LEDGER_SCHEMA, Ledger
+from ich_lstm.reading.nifti import find_nifti
 from ich_lstm.reading.parts import PART_FILES, FilesRead, Parts, Read, mapped, to_part, write_parquet
 from ich_lstm.reading.reasons import phrase_of
 from ich_lstm.reading.sources import FileRef, Found, find_files
@@ -46,11 +47,31 @@ class Index:
     def __init__(self, table: Rows, ledger: Ledger) -> None:
         self._table = table
         self.ledger = ledger
+        self.scans: int | None = None
+        """How many scans the files that are used make, once they have been read (:func:`~ich_lstm.reading.check.check_source`);
+        None before."""
 
     @property
     def headers(self) -> HeaderRows:
         """All slices; a sequence whose items are made when they are asked for."""
         return HeaderRows(self._table)
+
+    @property
+    def nifti_files(self) -> list[FileRef]:
+        """The NIfTI files among those that are no slices of DICOM, in the order of their names; each is a study of its own."""
+        return [] if self.ledger.left_out is None else sorted(find_nifti(self.ledger.left_out), key=str)
+
+    def refuse_empty(self, source: Path) -> None:
+        """Refuse a source with neither DICOM nor NIfTI.
+
+        Args:
+            source: What was indexed.
+
+        Raises:
+            SourceError: ``no_ct``, which says what was found instead.
+        """
+        if self.ledger.left_out is not None and not len(self._table) and not self.nifti_files:
+            raise no_ct(source.absolute(), self.ledger.left_out)
 
     def studies(self) -> list[Study]:
         """The studies, ordered by UID. Their headers are made when they are asked for."""

@@ -64,6 +64,11 @@ def find_nifti(left_out: Rows) -> Iterator[FileRef]:
                 yield to_ref(path, member)
 
 
+def in_archive(file: FileRef) -> FileError:
+    """The refusal of a NIfTI file that is a member of an archive."""
+    return FileError("nifti_in_archive", where=str(file), got="NIfTI in an archive", todo="Unpack the archive.")
+
+
 def nifti_series(file: FileRef, identifier: str) -> NiftiSeries:
     """The slices of a NIfTI file without their voxels, for what asks for headers: one per slice, in the file's own order.
 
@@ -75,7 +80,7 @@ def nifti_series(file: FileRef, identifier: str) -> NiftiSeries:
         FileError: If it lies in an archive, or is no readable NIfTI of three dimensions; the code says why.
     """
     if file.member is not None:
-        raise FileError("nifti_in_archive", where=str(file), got="NIfTI in an archive", todo="Unpack the archive.")
+        raise in_archive(file)
     path = file.path
     image = _open(path)
     (across_slices, down, across), _ = _axes_to_display(path, np.asarray(image.affine, float))

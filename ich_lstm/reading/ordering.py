@@ -10,6 +10,7 @@ from ich_lstm.errors import SeriesError
 from ich_lstm.reading.account import Account
 from ich_lstm.reading.geometry import is_position, positions_along
 from ich_lstm.reading.header import SliceHeader
+from ich_lstm.reading.rounding import undo_rounding
 from ich_lstm.scan import Note
 
 SAME_POSITION_MM = 0.01
@@ -56,6 +57,7 @@ def place_slices(
             expected="a position for each",
             todo="Export the series again.",
         )
+    headers, places = undo_rounding(headers, places, normal, account)
     order = sorted(range(len(headers)), key=lambda i: (places[i], _recency(headers[i])))
     _check_no_time_series(name, len(headers), 1 + int((np.diff(places[order]) >= SAME_POSITION_MM).sum()))
     kept: list[int] = []

@@ -149,7 +149,8 @@ RULES: tuple[tuple[str, Callable[[Facts], str]], ...] = (
 def preference(facts: Facts) -> tuple[object, ...]:
     """Smaller is better, in this order.
 
-    No contrast, a head, surely HU, usual energies, thick slices, plain by name, near 5 mm, more, the lower number.
+    No contrast, a head, surely HU, usual energies, thick slices, plain by name, near 5 mm, more, the lower number. Of several
+    acquisitions in one series, the latest: it was taken again because the patient had moved.
     """
     thin, thick = facts.thickness_mm < THIN_MM, facts.thickness_mm > THICK_MM
     return (
@@ -163,6 +164,7 @@ def preference(facts: Facts) -> tuple[object, ...]:
         -round(facts.coverage_mm / 10),
         facts.number,
         facts.series.series_uid,
+        -facts.series.acquisition,
         str(facts.first.source),
     )
 
@@ -172,7 +174,8 @@ def describe(facts: Facts) -> str:
     name = words.kernel_name(facts.first.kernel)
     kernel = f", kernel {name}" if name else ""
     spaced = f"{facts.step_mm:.1f} mm apart" if facts.step_mm else f"of {facts.thickness_mm:.1f} mm"
-    return f"axial, {len(facts.headers)} slices {spaced}{kernel}"
+    composition = f", {facts.series.composition}" if facts.series.composition else ""
+    return f"axial, {len(facts.headers)} slices {spaced}{kernel}{composition}"
 
 
 def first_objection(facts: Facts, allowed: Collection[str] = ()) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """The slices of one series -> an ordered, checked Scan."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -43,6 +44,7 @@ from ich_lstm.reading.ordering import place_slices, spacing_flags
 from ich_lstm.reading.plausibility import check_hu
 from ich_lstm.reading.rescale import NO_RESCALE
 from ich_lstm.reading.slabs import SLAB_MM, mean_slabs
+from ich_lstm.reading.table import values_of
 from ich_lstm.scan import Note, Scan
 
 FEW_SLICES = 12
@@ -62,22 +64,47 @@ LOSSY_SYNTAXES = frozenset(
 
 @dataclass(frozen=True)
 class Series:
-    """The slices that share a Series Instance UID, in any order.
+    """The slices of one stack, in any order: those that share a Series Instance UID, or a part or several of such series.
 
     Args:
         series_uid: Series Instance UID (0020,000E).
         headers: At least one.
         part: What tells it apart from another series under the same UID: its kernel, its patient. Private; usually empty.
+        acquisition: Which of several acquisitions under the same UID it is, from 1 in the order in which they were taken; 0
+            if the UID stands for one.
+        acquisitions: How many there are under the UID.
+        joined: UIDs of further series whose slices are among the headers, for all are of one acquisition. `series_uid` is
+            that with the lowest Series Number, of equal ones the first in the order of text.
     """
 
     series_uid: str
     headers: Sequence[SliceHeader]
     part: str = ""
+    acquisition: int = 0
+    acquisitions: int = 1
+    joined: tuple[str, ...] = ()
 
     @property
     def identifier(self) -> str:
         """What no other series has: the UID, and the part if the UID stands for several."""
-        return f"{self.series_uid}|{self.part}" if self.part else self.series_uid
+        acquisition = f"acquisition {self.acquisition} of {self.acquisitions}" if self.acquisition else ""
+        return "|".join(filter(None, (self.series_uid, self.part, acquisition)))
+
+    @property
+    def series_uids(self) -> tuple[str, ...]:
+        """All that its slices may be called by, its own first."""
+        return self.series_uid, *self.joined
+
+    @property
+    def composition(self) -> str:
+        """For a person, how it differs from a series as it was stored; empty if it does not."""
+        if self.acquisition:
+            return f"acquisition {self.acquisition} of {self.acquisitions} in its series"
+        if self.joined:
+            counts = Counter(values_of(self.headers, "series_uid"))
+            slices = " + ".join(str(counts[uid]) for uid in self.series_uids)
+            return f"{len(self.series_uids)} series of one acquisition joined: {slices} slices"
+        return ""
 
     def __len__(self) -> int:
         """Number of files."""
@@ -134,6 +161,10 @@ def load_scan(
 
 def _load(series: Series, training: bool, slab_mm: float | None, allow_other_part: bool, account: Account) -> Scan:
     name = name_series(series)
+    if series.joined:
+        account.repair("joined_series", series.composition)
+    if series.acquisition:
+        account.flag("several_acquisitions", series.composition)
     headers = sorted(series.headers, key=lambda header: (str(header.source), header.frame))
     headers = without_scouts(headers, account)
     headers = without_strays(headers, account)

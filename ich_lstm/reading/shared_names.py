@@ -37,7 +37,7 @@ def find_shared_names(studies: Sequence[Study]) -> frozenset[Name]:
 
 
 def _names(study: Study, origin: Origin) -> list[Name]:
-    uids = {("series_uid", series.series_uid) for series in study.series}
+    uids = {("series_uid", uid) for series in study.series for uid in series.series_uids}
     return [name for name in (("accession_number", origin.accession_number), ("study_uid", study.study_uid), *uids) if name[1]]
 
 
@@ -55,7 +55,7 @@ def shared_kinds(shared: frozenset[Name], study: Study, series: Series) -> str:
     """
     if not shared:
         return ""
-    mine = {("study_uid", study.study_uid), ("series_uid", series.series_uid)}
+    mine = {("study_uid", study.study_uid), *(("series_uid", uid) for uid in series.series_uids)}
     kinds = {kind for kind, _ in shared & (mine | {("accession_number", origin.accession_number) for origin in study.origins})}
     if "series_uid" in kinds:
         kinds.add("sop_uid")  # what copies the UID of a series does not stop at its slices

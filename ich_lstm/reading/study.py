@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ich_lstm.errors import FileError, StudyError
+from ich_lstm.reading.acquisitions import Acquisitions
 from ich_lstm.reading.examinations import (
     TOLD_BY,
     Origin,
@@ -147,8 +148,8 @@ def choose_among(
     """
     chosen: Candidate | None = ranked[0] if ranked and ranked[0].eligible else None
     if series_uid is not None:
-        named = [candidate for candidate in ranked if candidate.series.series_uid == series_uid] or [
-            candidate for candidate in ranked if candidate.series.series_uid.startswith(series_uid)
+        named = [candidate for candidate in ranked if series_uid in candidate.series.series_uids] or [
+            candidate for candidate in ranked if any(uid.startswith(series_uid) for uid in candidate.series.series_uids)
         ]
         if len({candidate.series.series_uid for candidate in named}) != 1:
             raise StudyError(
@@ -164,7 +165,7 @@ def choose_among(
     if ledger is not None:
         for candidate in ranked:
             if candidate is not chosen:
-                reason = candidate.reason if candidate.code else "another series of the study is read"
+                reason = candidate.reason if candidate.code else _why_not(candidate.series, chosen)
                 ledger.mark(candidate.series.headers, candidate.code or "not_chosen", reason)
     if chosen is None:
         raise StudyError(
@@ -174,6 +175,12 @@ def choose_among(
             todo="Name one if it is the right one (--series of ich-predict, --choices of ich-prepare).",
         )
     return chosen
+
+
+def _why_not(series: Series, chosen: Candidate | None) -> str:
+    """Of a series that might have been read."""
+    of_its_series = chosen is not None and series.acquisition and series.series_uid == chosen.series.series_uid
+    return f"another {'acquisition of the series' if of_its_series else 'series of the study'} is read"
 
 
 def _name_study(study: Study) -> str:
@@ -198,6 +205,7 @@ def group_studies(table: Rows) -> list[Study]:
     series_codes, series_uids = table.codes("series_uid")
     kernel_codes, _ = table.codes("kernel")
     multi_frame = table.column("frames").to_numpy() > 1
+    acquisitions = Acquisitions(table)
     order = np.lexsort((series_codes, study_codes))
     starts = np.flatnonzero(np.diff(study_codes[order]) | np.diff(series_codes[order])) + 1
     groups = np.split(order, starts) if len(order) else []
@@ -213,8 +221,9 @@ def group_studies(table: Rows) -> list[Study]:
             patient = first.patient_id if len(origins) == 1 and not mixed else agreed_identity(series.headers).patient_id
             one_kernel = bool((kernel_codes[mine] == kernel_codes[mine[0]]).all())
             parts = [series] if one_kernel else split_by_kernel(series)
+            parts = [part for one in parts for part in acquisitions.part(one)]
             found.setdefault(study_uid, []).extend(_Part(origins, patient, part) for part in parts)
-    return tell_apart([study for uid in sorted(found) for study in _by_examination(uid, found[uid])])
+    return tell_apart([study for uid in sorted(found) for study in _by_examination(uid, found[uid], acquisitions)])
 
 
 class _Part(NamedTuple):
@@ -251,8 +260,8 @@ def _by_patient(table: Rows, rows: np.ndarray) -> list[tuple[np.ndarray, frozens
     return [(rows[[origin in part for origin in origins]], frozenset(part)) for part in parts]
 
 
-def _by_examination(study_uid: str, parts: list[_Part]) -> list[Study]:
-    """The studies that share a Study Instance UID."""
+def _by_examination(study_uid: str, parts: list[_Part], acquisitions: Acquisitions) -> list[Study]:
+    """The studies that share a Study Instance UID; in each, the series of one acquisition joined."""
     number_of = part_examinations(part.origins for part in parts)
     studies: dict[int, list[_Part]] = {}
     for part in parts:
@@ -260,7 +269,7 @@ def _by_examination(study_uid: str, parts: list[_Part]) -> list[Study]:
     made = []
     for _, mine in sorted(studies.items()):
         (patient, *others) = sorted({part.patient_id for part in mine})
-        series = sorted((part.series for part in mine), key=lambda series: series.series_uid)
+        series = sorted(acquisitions.join([part.series for part in mine]), key=lambda series: series.series_uid)
         origins = frozenset().union(*(part.origins for part in mine))
         made.append(Study(study_uid, "" if others else patient, tuple(series), origins=origins))
     return made

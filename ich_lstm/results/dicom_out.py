@@ -44,11 +44,12 @@ _NAMESPACE = UUID("5f0c9f7e-6f0b-5d0e-9a43-2b1d7e6a8c14")
 
 
 class _Image(NamedTuple):
-    """One SOP instance of the source, and the frames that are meant; none: all there is of it."""
+    """One SOP instance of the source, the frames that are meant (none: all there is of it), and the series that it is of."""
 
     sop_class: str
     sop_uid: str
     frames: tuple[int, ...] = ()
+    series_uid: str = ""
 
 
 class _Source(NamedTuple):
@@ -56,7 +57,6 @@ class _Source(NamedTuple):
 
     Args:
         identity: The patient and the study.
-        series_uid: Of the source.
         images: ``(n,)``: those of each slice of the scan, in its order; several where it is a slab.
         date: ``YYYYMMDD``.
         time: ``HHMMSS.F``.
@@ -64,7 +64,6 @@ class _Source(NamedTuple):
     """
 
     identity: "Dataset"
-    series_uid: str
     images: tuple[tuple[_Image, ...], ...]
     date: str
     time: str
@@ -157,7 +156,7 @@ def _describe_source(prediction: ScanPrediction, scan: Scan, series: Series | No
     # With patient and study: an anonymizer may give the images of two patients the same UIDs.
     seed = "\n".join([*filed_under, *sorted(scan.file_sop_uids), prediction.model_hash, library_version()])
     images = tuple(tuple(_refer(headers[uid]) for uid in uids) for uids in scan.slice_uids)
-    return _Source(identity, series.series_uid, images, date, time, seed)
+    return _Source(identity, images, date, time, seed)
 
 
 def _check_uids(name: str, headers: Sequence[SliceHeader]) -> None:
@@ -201,7 +200,7 @@ def _content_date(identity: "Dataset") -> tuple[str, str]:
 
 def _refer(header: SliceHeader) -> _Image:
     uid, _, _ = header.sop_uid.partition(FRAME_MARK)
-    return _Image(header.sop_class_uid, uid, (header.frame,) if header.frame else ())
+    return _Image(header.sop_class_uid, uid, (header.frame,) if header.frame else (), header.series_uid)
 
 
 def _merge(images: Iterable[_Image]) -> list[_Image]:
@@ -279,7 +278,7 @@ def _make_report(prediction: ScanPrediction, source: _Source) -> "Dataset":
     for image in source.instances:
         item = Dataset()
         item.SOPClassUID, item.SOPInstanceUID = image.sop_class, image.sop_uid
-        item.StudyInstanceUID, item.SeriesInstanceUID = source.identity.StudyInstanceUID, source.series_uid
+        item.StudyInstanceUID, item.SeriesInstanceUID = source.identity.StudyInstanceUID, image.series_uid
         evidence.append(item)
     for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"):
         setattr(evidence[0], keyword, "")

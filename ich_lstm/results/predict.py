@@ -20,9 +20,10 @@ from ich_lstm.labels import LABELS
 from ich_lstm.learning.classifier import ScanClassifier
 from ich_lstm.learning.statistics import Estimate
 from ich_lstm.privacy import PRIVATE, ProjectKey, private_folder
-from ich_lstm.reading import Index, index_source, is_nifti
+from ich_lstm.reading import FileRef, Index, index_source, is_nifti
 from ich_lstm.reading.aside import remove_asides, written_aside
 from ich_lstm.reading.ledger import ACTIONS, Ledger
+from ich_lstm.reading.nifti import in_archive
 from ich_lstm.reading.shared_names import find_shared_names
 from ich_lstm.reading.study import tell_apart, with_part
 from ich_lstm.results.archive_ledger import write_merged
@@ -61,7 +62,7 @@ class Archive(NamedTuple):
 
     Args:
         jobs: A study, or a path from which none could be read, each; in the order of the paths.
-        ledgers: What became of the files of each path, but of NIfTI files and paths from which nothing could be read.
+        ledgers: What became of the files of each path; of a NIfTI file that is the path itself, nothing yet.
     """
 
     jobs: list[Job]
@@ -282,7 +283,7 @@ class ArchiveRun:
         known = set(self._arrivals.studies)
         for number, job in enumerate(self.archive.jobs):
             if job.study is not None and not job.is_copy and self._identifier(number) in known:
-                self._again |= {series.series_uid for series in job.study.series}
+                self._again |= {uid for series in job.study.series for uid in series.series_uids}
         # A path from which nothing could be read has studies now; what was a copy beside another path is none.
         void = [Job(path) for path in self.archive.ledgers]
         void += [replace(job, is_copy=True) for job in self.archive.jobs if not job.is_copy]
@@ -402,7 +403,7 @@ class ArchiveRun:
 
 
 def find_studies(paths: Sequence[Path], *, out: Path, progress: Progress | None = None) -> Archive:
-    """All studies below some paths.
+    """All studies below some paths; a NIfTI file is one of its own, wherever it lies.
 
     Args:
         paths: Folders, archives or files.
@@ -413,17 +414,32 @@ def find_studies(paths: Sequence[Path], *, out: Path, progress: Progress | None 
     jobs: list[Job] = []
     ledgers: dict[Path, Ledger] = {}
     for path in paths:
-        if is_nifti(path):
-            jobs.append(Job(path))
-            continue
-        try:
-            index: Index = index_source(path, progress=lambda done: tell("reading headers", done, None), leave_out=out)
-        except IchLstmError as error:
-            jobs.append(Job(path, error=error))
-            continue
-        ledgers[path] = index.ledger
-        jobs += [Job(path, study) for study in index.studies()]
+        found, ledger = _studies_below(path, out, lambda done: tell("reading headers", done, None))
+        jobs += found
+        ledgers.setdefault(path, ledger)  # a path that is named twice has its files once
     return Archive(_told_apart(jobs, ledgers), ledgers)
+
+
+def _studies_below(path: Path, out: Path, progress: Callable[[int], None]) -> tuple[list[Job], Ledger]:
+    """The studies of a path, each NIfTI file as one of its own, and what became of the path's files."""
+    if is_nifti(path):
+        return [Job(path, file=FileRef(path.absolute()))], Ledger()
+    ledger = Ledger()
+    try:
+        index: Index = index_source(path, progress=progress, must_have_ct=False, leave_out=out)
+        ledger = index.ledger
+        index.refuse_empty(path)
+    except IchLstmError as error:
+        if not len(ledger) and path.is_file():
+            ledger.add(FileRef(path.absolute()), error)
+        return [Job(path, error=error)], ledger
+    jobs = [Job(path, study) for study in index.studies()]
+    for file in index.nifti_files:
+        refusal = None if file.member is None else in_archive(file)
+        jobs.append(Job(path, file=file, error=refusal))
+        if refusal is not None:
+            ledger.add(file, refusal)
+    return jobs, ledger
 
 
 def _told_apart(jobs: list[Job], ledgers: Mapping[Path, Ledger]) -> list[Job]:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import pandas as pd
 
-from ich_lstm.data.prepared import KEY_COLUMNS, SLICE_MARK, key_rows
+from ich_lstm.data.prepared import KEY_COLUMNS, SLICE_MARK, key_rows, relative_name
 from ich_lstm.errors import IchLstmError, StudyError
 from ich_lstm.labels import LABELS
 from ich_lstm.learning.classifier import ScanClassifier
@@ -89,8 +89,9 @@ class Job:
 
     Args:
         root: The path that was named.
-        study: The study; None: the path is a NIfTI file, or there is an error.
+        study: The study; None: a NIfTI file is one of its own, or there is an error.
         error: Why there is nothing to predict, or None.
+        file: The NIfTI file, which is the path itself or lies below it; None: there is none.
         is_copy: Whether the study is read from an earlier path of the same command.
         shared: Names that images of several patients have, as of `find_shared_names`.
         sources: A digest of the names of its files.
@@ -100,6 +101,7 @@ class Job:
     root: Path
     study: Study | None = None
     error: IchLstmError | None = None
+    file: FileRef | None = None
     is_copy: bool = False
     shared: frozenset[Name] = field(default=frozenset(), repr=False)
     sources: str = field(init=False)
@@ -122,7 +124,9 @@ class Job:
     @property
     def name(self) -> str:
         """For a person; private."""
-        return str(self.root) if self.study is None else f"study {short_uid(self.study.study_uid)}"
+        if self.study is not None:
+            return f"study {short_uid(self.study.study_uid)}"
+        return str(self.root if self.file is None or self.file.path == self.root.absolute() else self.file)
 
     @property
     def study_identifier(self) -> str:
@@ -132,7 +136,7 @@ class Job:
     def files(self) -> list[FileRef]:
         """Of which it consists, each once, in the order of their names; made anew, for an archive has millions."""
         if self.study is None:
-            return [FileRef(self.root)]
+            return [self.file or FileRef(self.root)]
         return sorted({source for series in self.study.series for source in values_of(series.headers, "source")}, key=str)
 
     @property
@@ -144,7 +148,7 @@ class Job:
         """
         study = self.study
         if study is None:
-            name = f"path\n{self.root.absolute()}"
+            name = f"path\n{self.file or self.root.absolute()}"
         else:
             who = sorted({"\x1f".join(origin._replace(folder="")) for origin in study.origins})
             is_nobody = not study.study_uid or any(origin.is_nobody for origin in study.origins)
@@ -193,7 +197,7 @@ def predict_study(classifier: ScanClassifier, job: Job, out: Path, options: Pred
     try:
         if job.error is not None:
             raise job.error
-        record = work.predict_nifti() if job.study is None else work.predict_dicom(job.study)
+        record = work.predict_nifti(job.files()[0]) if job.study is None else work.predict_dicom(job.study)
     except IchLstmError as error:
         record = work.failed(error)
     return replace(record, seconds=round(time.monotonic() - began, 3))
@@ -233,10 +237,9 @@ class _Work:
         in_words = self.choice_in_words(candidate)
         return self.predicted(prediction, tables, files, identity_of(used), series=in_words, choices=choices)
 
-    def predict_nifti(self) -> StudyRecord:
+    def predict_nifti(self, file: FileRef) -> StudyRecord:
         """A NIfTI file is a study of its own, without any identifier but its name."""
-        path = self.job.root
-        scan = read_nifti(path, slab_mm=self.classifier.slab_mm, allow_other_part=self.options.allow_other_part)
+        scan = read_nifti(file.path, slab_mm=self.classifier.slab_mm, allow_other_part=self.options.allow_other_part)
         prediction = self.predict(scan)
         files = self.write_pages(prediction, []) + self.write_dicom(prediction, scan, None)
         uids = scan.file_sop_uids
@@ -245,9 +248,9 @@ class _Work:
             slice_id=[self.key.hash_id(uid) for uid in uids],
             series_uid=scan.series_uid,
             # As label tables name a slice of such a file: by its number along the file's own axis, with which its UID ends.
-            file=[f"{path.name}{SLICE_MARK}{uid.rpartition('.')[2]}" for uid in uids],
+            file=[f"{relative_name(file, self.job.root)}{SLICE_MARK}{uid.rpartition('.')[2]}" for uid in uids],
         )
-        self.ledger.update([LedgerRow(str(path.absolute()), "", scan.series_uid, "used", "", "")])
+        self.ledger.update([LedgerRow(str(file), "", scan.series_uid, "used", "", "")])
         tables = self.tables(prediction) | {
             f"{PRIVATE}/{KEY_TABLE}": csv_of(rows.reindex(columns=list(KEY_COLUMNS), fill_value=""))
         }
@@ -333,7 +336,7 @@ class _Work:
         headers = [] if study is None else [header for series in study.series for header in series.headers]
         identity = agreed_identity(headers)
         patient = identity.patient_id
-        identifier = self.job.study_identifier or str(self.job.root)
+        identifier = self.job.study_identifier or str(self.job.files()[0])
         ids = {"scan_id": self.key.hash_id(identifier), "patient_id": self.key.hash_id(patient) if patient else ""}
         calibration = self.classifier.calibration
         columns = (*LABELS, *(calibration.columns if calibration else ()))
@@ -341,7 +344,7 @@ class _Work:
         tables[SCANS] = csv_of(pd.DataFrame([row]))
         if study is None:
             if self.job.error is None:
-                self.ledger.update([LedgerRow(str(self.job.root.absolute()), "", "", "refused", error.code, error.detail)])
+                self.ledger.update([LedgerRow(str(self.job.files()[0]), "", "", "refused", error.code, error.detail)])
         elif self.candidates:
             rows, choices = self.describe_series(study, None)
             tables[f"{PRIVATE}/{SERIES_TABLE}"] = csv_of(rows)

@@ -72,6 +72,46 @@ def _two_series(folder: Path) -> None:
     (folder / "other").rmdir()
 
 
+def _pieces(*places: Sequence[int], **second: Any) -> Make:
+    """The sound series in several series of one acquisition; the second may differ."""
+
+    def make(folder: Path) -> None:
+        for number, mine in enumerate(places, 1):
+            own: dict[str, Any] = {
+                "SeriesInstanceUID": f"1.2.3.100.{number}",
+                "SeriesNumber": number,
+                "FrameOfReferenceUID": "1.2.3.9",
+                "AcquisitionNumber": 1,
+            }
+            make_series(folder / str(number), places=[5 * i for i in mine], **own | (second if number > 1 else {}))
+
+    return make
+
+
+def _acquisitions(shift: float, count: int = 8, **second: Any) -> Make:
+    """The sound series, and another acquisition under its UID."""
+
+    def make(folder: Path) -> None:
+        own = {"AcquisitionNumber": 1, "AcquisitionTime": "101112", "InstanceNumber": None}
+        other = own | {"AcquisitionNumber": 2, "AcquisitionTime": "101212", "start": (-96, -96, -20 + shift)} | second
+        make_series(folder / "b", change=lambda i: {"SOPInstanceUID": f"1.2.8.{i}"}, count=count, **other)
+        make_series(folder / "a", **own)
+
+    return make
+
+
+def _rounded(step: float, digits: int, **elements: Any) -> Make:
+    """Slices of a true step whose positions are rounded."""
+    rng = np.random.default_rng(0)
+
+    def change(i: int) -> dict[str, Any]:
+        z = -20 + step * i
+        noisy = slice_hu((-96, -96, z)) + rng.normal(0, 3, (32, 32))
+        return {"ImagePositionPatient": (-96, -96, round(z, digits)), "hu": noisy, "SliceThickness": step} | elements
+
+    return whole(count=round(40 / step), change=change)
+
+
 ORIENTATIONS = {
     "mirrored": ((-1, 0, 0, 0, 1, 0), (90, -96, -20)),
     "upside-down": ((1, 0, 0, 0, -1, 0), (-96, 90, -20)),
@@ -122,6 +162,26 @@ VARIANTS: list[Variant] = [
     Variant(row="36", name="nothing-at-all", make=whole(**NO_POSITION, InstanceNumber=None), expect=refused("no_position")),
     *(
         Variant(
+            row="36b",
+            name=f"{step}-mm-to-{digits}-digits{'-without-numbers' if elements else ''}",
+            make=_rounded(step, digits, **elements),
+            expect=Expect(
+                slices=8,
+                files_used=round(40 / step),
+                repairs=frozenset({"rounded_positions", "slabs"}),
+                flags=frozenset(flags),
+            ),
+        )
+        for step, digits, elements, flags in (
+            (0.5, 0, {}, ()),
+            (0.625, 0, {}, ()),
+            (1.25, 0, {}, ()),
+            (0.625, 1, {}, ()),
+            (0.625, 0, {"InstanceNumber": None}, ("rounded_positions",)),
+        )
+    ),
+    *(
+        Variant(
             row="37",
             name=where or "unknown",
             make=whole(ImageOrientationPatient=None, PatientPosition=where or None),
@@ -160,6 +220,35 @@ VARIANTS: list[Variant] = [
         expect=Expect(slices=8, skipped={"repeated_position": 2}, repairs=frozenset({"repeated_position"}), same_hu=True),
     ),
     Variant(row="40", name="two-kernels", make=_two_kernels, expect=Expect(slices=8, skipped={"bone_kernel": 8}, same_hu=True)),
+    *(
+        Variant(
+            row="40b",
+            name=name,
+            make=_acquisitions(shift, **second),
+            expect=Expect(
+                slices=8,
+                skipped={code: second.get("count", 8)},
+                refused={},
+                repairs=frozenset(),
+                flags=frozenset({"several_acquisitions"}),
+                same_hu=code != "not_chosen",
+            ),
+        )
+        for name, shift, second, code in (
+            ("shifted", 2.0, {}, "not_chosen"),
+            ("shifted-by-half-a-step", 2.5, {}, "not_chosen"),
+            ("moved-in-between", 12.0, {}, "not_chosen"),
+            ("by-time", 2.0, {"AcquisitionNumber": 1}, "not_chosen"),
+            ("broken-off", 2.0, {"count": 4}, "partial_coverage"),
+            ("of-two-slices", 12.0, {"count": 2}, "few_slices"),
+        )
+    ),
+    Variant(
+        row="40b",
+        name="step-and-shoot-is-one",
+        make=whole(change=lambda i: {"AcquisitionNumber": i + 1, "AcquisitionTime": f"1011{i:02}"}),
+        expect=used(),
+    ),
     *(
         Variant(
             row="41",
@@ -236,6 +325,27 @@ VARIANTS: list[Variant] = [
             flags=frozenset({"incomplete"}),
             flag_detail="slices of another orientation left out",
         ),
+    ),
+    *(
+        Variant(row="50b", name=name, make=_pieces(*places), expect=used(repairs=("joined_series",)))
+        for name, places in {
+            "in-the-middle": (range(4), range(4, 8)),
+            "odd-and-even": (range(0, 8, 2), range(1, 8, 2)),
+            "in-three": (range(3), range(3, 6), range(6, 8)),
+        }.items()
+    ),
+    *(
+        Variant(
+            row="50b",
+            name=f"not-{name}",
+            make=_pieces(range(8), mine, **second),
+            expect=skipped(code, len(mine)),
+        )
+        for name, mine, second, code in (
+            ("repeated", range(8), {}, "not_chosen"),
+            ("taken-again", range(4, 8), {"AcquisitionNumber": 2}, "partial_coverage"),
+            ("of-another-frame", range(8, 16), {"FrameOfReferenceUID": "1.2.3.10"}, "not_chosen"),
+        )
     ),
     Variant(row="50", name="one-folder", make=_two_series, expect=skipped("not_chosen", 8)),
     Variant(row="51", name="half", make=_second_half(hu=np.zeros((16, 16))), expect=refused("mixed_matrix")),

@@ -53,11 +53,17 @@ ROWS: dict[str, Row] = {
     "34": Row("values beyond int16 after rescale", "clipped"),
     "35": Row("constant slice", "read and flagged"),
     "36": Row("no Image Position (Patient)", "ordered by Slice Location, then Instance Number; flagged"),
+    "36b": Row(
+        "positions rounded to whole or tenths of a mm", "put where Slice Location or Instance Number tell; none is a repeat"
+    ),
     "37": Row("no Image Orientation (Patient)", "taken as axial; flagged"),
     "38": Row("all positions equal", "series refused"),
     "39": Row("a slice is missing", "read; gap flagged"),
     "40": Row("two slices at one position", "the later is kept; two kernels are parted"),
     "41": Row("the same file twice", "read once; other pixels under one SOP Instance UID are refused"),
+    "40b": Row(
+        "several shifted acquisitions in one series", "parted, never interleaved; the latest whole one is read and flagged"
+    ),
     "42": Row("Instance Number reversed or shuffled", "ordered by position"),
     "43": Row("no Instance Number", "read"),
     "44": Row("position of NaN or two values", "series refused"),
@@ -69,6 +75,9 @@ ROWS: dict[str, Row] = {
     "48b": Row("a screenshot, a dose sheet or another page among the slices of a series", "the page is skipped"),
     "49": Row("localizer, or fewer than 4 slices", "skipped"),
     "50": Row("two series in one folder", "parted"),
+    "50b": Row(
+        "one acquisition in several series", "joined where they abut or fill each other's gaps; never what shows tissue twice"
+    ),
     "51": Row("mixed matrix sizes", "series refused"),
     "52": Row("mixed pixel spacing", "series refused"),
     "53": Row("pixels that are not square, or without spacing", "resampled; without spacing refused"),

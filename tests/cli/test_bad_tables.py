@@ -325,6 +325,26 @@ class TestCheck:
         assert prepare.main(arguments) == 1
         assert prepare.main([*arguments, "--unmatched", "images"]) == 0
 
+    @pytest.mark.parametrize("keeps", [False, True])
+    def test_one_that_stops_names_no_ledger_that_is_gone(
+        self, keeps: bool, heads: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        root = copy_heads(
+            heads, tmp_path / "broken", lambda patient, dataset: setattr(dataset, "PixelData", dataset.PixelData[:-1000])
+        )
+        arguments = [str(root), "--check", "--labels", str(root / "stage_2_train.csv"), "--workers=1"]
+        assert prepare.main(arguments + keeps * ["--out", str(tmp_path / "out")]) == 1
+        said = " ".join(capsys.readouterr().err.split())
+        assert "no_scan" in said
+        assert ".check-" not in said
+        kept = tmp_path / "out" / "private" / "ledger.csv"
+        assert kept.exists() == keeps
+        if keeps:
+            assert "ledger.csv has the reason for each file" in said
+            assert set(pd.read_csv(kept)["action"]) >= {"refused"}
+        else:
+            assert "--out to keep the ledger" in said
+
     def test_a_prepared_folder_is_not_read_again(self, heads: Path, tmp_path: Path) -> None:
         labels = ["--labels", str(heads / "stage_2_train.csv")]
         assert prepare.main([str(heads), *labels, "--out", str(tmp_path / "prepared"), "--size=32", "--workers=1"]) == 0

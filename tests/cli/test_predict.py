@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from dicom_files import make_series
+from dicom_files import make_series, make_slice
 
 from ich_lstm.cli import predict
 from ich_lstm.labels import LABELS
@@ -242,6 +242,119 @@ class TestNifti:
         assert run([file], model_folder, tmp_path / "out") == 1
         assert pd.read_csv(tmp_path / "out/scans.csv")["status"].item() != "ok"
         assert pd.read_csv(tmp_path / "out/private/ledger.csv")["action"].tolist() == ["refused"]
+
+
+def ledger_of(out: Path, root: Path) -> dict[str, tuple[str, str]]:
+    """What became of each file, by its path below a folder."""
+    frame = pd.read_csv(out / "private/ledger.csv", keep_default_na=False)
+    assert frame["path"].is_unique
+    counts = json.loads((out / "manifest.json").read_text())["counts"]["files"]
+    assert sum(counts.values()) == len(frame)
+    names = [path.removeprefix(f"{root}/") for path in frame["path"]]
+    return dict(zip(names, zip(frame["action"], frame["code"], strict=True), strict=True))
+
+
+class TestFolderOfNifti:
+    """A prediction counts the NIfTI files of a folder as ich-prepare --check does."""
+
+    @pytest.fixture
+    def folder(self, heads: list, tmp_path: Path) -> Path:
+        nibabel = pytest.importorskip("nibabel")
+        row, column = heads[0].spacing_mm[1:]
+        (tmp_path / "in" / "a").mkdir(parents=True)
+        for name, head in (("a/1.nii.gz", heads[0]), ("2.nii", heads[1])):
+            image = nibabel.Nifti1Image(head.hu.transpose(2, 1, 0), np.diag([-column, -row, head.spacing_mm[0], 1.0]))
+            nibabel.save(image, tmp_path / "in" / name)
+        return tmp_path / "in"
+
+    def checked(self, folder: Path, tmp_path: Path) -> dict[str, str]:
+        from ich_lstm.cli import prepare
+
+        prepare.main([str(folder), "--check", "--out", str(tmp_path / "checked")])
+        frame = pd.read_csv(tmp_path / "checked/private/ledger.csv", keep_default_na=False)
+        return {path.removeprefix(f"{folder}/"): code for path, code in zip(frame["path"], frame["code"], strict=True)}
+
+    def test_one_alone(self, folder: Path, model_folder: Path, tmp_path: Path) -> None:
+        (folder / "2.nii").unlink()
+        assert run([folder], model_folder, tmp_path / "out") == 0
+        assert pd.read_csv(tmp_path / "out/scans.csv")["status"].tolist() == ["ok"]
+        assert ledger_of(tmp_path / "out", folder) == {"a/1.nii.gz": ("used", "")}
+        key = pd.read_csv(tmp_path / "out/private/key.csv")
+        assert key["file"].tolist() == [f"a/1.nii.gz#{number}" for number in range(1, 13)]
+        assert self.checked(folder, tmp_path) == {"a/1.nii.gz": ""}
+
+    def test_beside_dicom_and_what_is_none(self, folder: Path, model_folder: Path, tmp_path: Path) -> None:
+        make_series(folder / "dicom")
+        (folder / "broken.nii").write_text("no NIfTI")
+        (folder / "note.txt").write_text("hello")
+        assert run([folder], model_folder, tmp_path / "out") == 3
+        assert pd.read_csv(tmp_path / "out/scans.csv")["status"].tolist() == ["ok", "ok", "ok", "not_nifti"]
+        ledger = ledger_of(tmp_path / "out", folder)
+        assert len(ledger) == 12
+        assert {name: ledger[name] for name in ("2.nii", "broken.nii", "note.txt")} == {
+            "2.nii": ("used", ""),
+            "broken.nii": ("refused", "not_nifti"),
+            "note.txt": ("skipped", "not_dicom"),
+        }
+        assert self.checked(folder, tmp_path) == {name: code for name, (_, code) in ledger.items()}
+
+    @pytest.mark.parametrize("with_dicom", [False, True])
+    def test_in_an_archive_each_has_a_row_with_the_reason(
+        self, with_dicom: bool, folder: Path, model_folder: Path, tmp_path: Path
+    ) -> None:
+        if with_dicom:
+            make_series(folder / "dicom")
+        archive = Path(shutil.make_archive(str(tmp_path / "all"), "zip", folder))
+        assert run([archive], model_folder, tmp_path / "out") == (3 if with_dicom else 1)
+        status = pd.read_csv(tmp_path / "out/scans.csv")["status"].tolist()
+        assert status == ["ok"] * with_dicom + ["nifti_in_archive"] * 2
+        ledger = ledger_of(tmp_path / "out", tmp_path)
+        assert ledger["all.zip!2.nii"] == ("refused", "nifti_in_archive")
+        assert len(ledger) == 2 + 8 * with_dicom
+
+    def test_a_file_that_two_paths_hold_is_predicted_once(self, folder: Path, model_folder: Path, tmp_path: Path) -> None:
+        assert run([folder / "2.nii", folder], model_folder, tmp_path / "out") == 3
+        assert pd.read_csv(tmp_path / "out/scans.csv")["status"].tolist() == ["ok", "repeated_study", "ok"]
+
+    def test_the_shortest_way_in(self, folder: Path) -> None:
+        from ich_lstm.errors import StudyError
+        from ich_lstm.reading import read_scan
+
+        assert len(read_scan(folder / "a")) == 12
+        with pytest.raises(StudyError, match=r"2 studies \(1\.nii\.gz, 2\.nii\)"):
+            read_scan(folder)
+
+
+class TestPathsThatFail:
+    """The files of a path without any study are accounted for as all others."""
+
+    def test_beside_one_that_is_read(self, model_folder: Path, tmp_path: Path) -> None:
+        make_series(tmp_path / "head")
+        (tmp_path / "notes").mkdir()
+        (tmp_path / "notes" / "a.txt").write_text("hello")
+        (tmp_path / "notes" / "b.txt").write_text("hello")
+        (tmp_path / "bad.zip").write_bytes(b"PK\x03\x04" + bytes(40))
+        make_slice(tmp_path / "mr.dcm", Modality="MR")
+        (tmp_path / "empty").mkdir()
+        names = ("head", "notes", "bad.zip", "mr.dcm", "empty", "missing")
+        assert run([tmp_path / name for name in names], model_folder, tmp_path / "out") == 3
+        status = pd.read_csv(tmp_path / "out/scans.csv")["status"].tolist()
+        assert status == ["ok", "no_ct", "bad_archive", "no_ct", "empty_folder", "missing_path"]
+        ledger = ledger_of(tmp_path / "out", tmp_path)
+        assert {name: row for name, row in ledger.items() if row[0] != "used"} == {
+            "notes/a.txt": ("skipped", "not_dicom"),
+            "notes/b.txt": ("skipped", "not_dicom"),
+            "bad.zip": ("refused", "bad_archive"),
+            "mr.dcm": ("skipped", "not_ct"),
+        }
+        assert len(ledger) == 12
+
+    def test_all_of_them(self, model_folder: Path, tmp_path: Path) -> None:
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "a.txt").write_text("hello")
+        assert run([tmp_path / "one", tmp_path / "two"], model_folder, tmp_path / "out") == 1
+        assert len(ledger_of(tmp_path / "out", tmp_path)) == 2
 
 
 def test_thin_slices_are_averaged_for_a_model_of_thick_ones_only(model_folder: Path, tmp_path: Path) -> None:

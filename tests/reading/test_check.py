@@ -68,7 +68,7 @@ class TestCommand:
 
         make_nifti(tmp_path / "1.nii")
         assert main([str(tmp_path), "--check"]) == 0
-        assert capsys.readouterr().out == "1 file: 1 used.\n"
+        assert capsys.readouterr().out == "1 file: 1 used in 1 scan.\n"
 
     def test_what_was_refused_makes_the_code_3(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         count = make_export(tmp_path / "in")

@@ -298,7 +298,7 @@ def read_of(path: Path, keyword: str) -> Any:
 class TestRelate:
     ORIGINS = (
         *(Origin(patient, issuer="N") for patient in ("", "0", "P", "p")),
-        *(Origin("P", birth_date=date) for date in ("", "1950-01-01", "1960-01-01")),
+        *(Origin("P", birth_digest=date) for date in ("", "1950-01-01", "1960-01-01")),
         *(Origin("", name_digest=name, sex=sex) for name in ("", "ab", "cd") for sex in ("", "M", "F")),
         *(Origin("P", accession_number=number, study_date=date) for number in ("", "A", "B") for date in ("", "2024-01-01")),
         *(Origin(folder=folder) for folder in ("", "a", "b")),
@@ -328,7 +328,7 @@ class TestRelate:
                 assert all(relate(*pair) == "same" for pair in permutations(study, 2))
 
     def test_thousands_of_patients_under_one_uid_take_no_time(self) -> None:
-        many = [Origin("ANON", birth_date=f"{1900 + i // 360}-{i // 30 % 12 + 1:02}-{i % 30 + 1:02}") for i in range(20_000)]
+        many = [Origin("ANON", birth_digest=f"{1900 + i // 360}-{i // 30 % 12 + 1:02}-{i % 30 + 1:02}") for i in range(20_000)]
         assert len(set(part_examinations(frozenset({origin}) for origin in many).values())) == len(set(many))
         assert part_patients(replace_id(many)) is not None
 

@@ -343,6 +343,20 @@ class TestSameInput:
 
 @pytest.mark.usefixtures("quick_picture")
 class TestSources:
+    def test_slices_joined_from_two_series_are_referred_to_in_their_own(self, tmp_path: Path) -> None:
+        own = {"FrameOfReferenceUID": "1.2.3.9", "AcquisitionNumber": 1}
+        for number, places in ((1, range(0, 20, 5)), (2, range(20, 40, 5))):
+            make_series(tmp_path / str(number), places=places, SeriesInstanceUID=f"1.2.3.100.{number}", **own)
+        case = read_case(tmp_path)
+        assert len(case[1]) == 8
+        report = pydicom.dcmread(write_dicom(*case, tmp_path / "out")[0])
+        (study,) = report.CurrentRequestedProcedureEvidenceSequence
+        evidence = {
+            series.SeriesInstanceUID: {item.ReferencedSOPInstanceUID for item in series.ReferencedSOPSequence}
+            for series in study.ReferencedSeriesSequence
+        }
+        assert evidence == {f"1.2.3.100.{number}": {f"1.2.3.100.{number}.{i}" for i in range(1, 5)} for number in (1, 2)}
+
     def test_slabs_refer_to_all_their_slices(self, tmp_path: Path) -> None:
         make_series(tmp_path / "in", 40, step=1.0, SliceThickness=1)
         prediction, scan, series = read_case(tmp_path / "in")
