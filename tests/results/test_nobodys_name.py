@@ -86,7 +86,7 @@ def shuffled(exports: list[list[SliceHeader]], random: np.random.Generator) -> d
             "issuer": draw(("", "N"), "", 0.3),
             "name_digest": draw(("", "ab", "cd"), first.name_digest),
             "sex": draw(("", "M", "F"), "", 0.3),
-            "birth_date": f"19{person + 10}-01-01" if patient in ("P1", "p1", "P2") else draw(("", "1950-01-01"), ""),
+            "birth_digest": f"19{person + 10}-01-01" if patient in ("P1", "p1", "P2") else draw(("", "1950-01-01"), ""),
         }
         shares_series, shares_slices = random.random(2) < 0.5
         mine = []
