@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ich_lstm.errors import CheckpointError
 from ich_lstm.labels import LABELS
+from ich_lstm.learning.pickles import pickle_in
 from ich_lstm.models.released import RSNA_SLICE_MM, ReleasedModel, is_released_folder, read_released
 
 logger = logging.getLogger(__name__)
@@ -107,25 +108,22 @@ def find_model_folder(path: Path) -> Path | None:
     return path.parent if path.name in (WEIGHTS_FILE, ABOUT_FILE) and path.exists() else None
 
 
-PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".npy", ".npz", ".dill")
-PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
-"""A pickle of protocol 2 to 5, and the zip in which torch hides one."""
-
-
 def _refuse_pickles(folder: Path) -> None:
     """A model's folder holds values and text. Who puts a pickle there means it to be loaded, here or by another program."""
     for path in sorted(folder.rglob("*")):
         if not path.is_file():
             continue
-        with path.open("rb") as file:
-            start = file.read(4)
-        if path.suffix.lower() in PICKLE_SUFFIXES or start.startswith(PICKLE_STARTS):
+        try:
+            found = pickle_in(path)
+        except OSError as error:
+            raise _no_model(folder, f"{path.relative_to(folder)}: {error.strerror or error}") from error
+        if found is not None:
             raise CheckpointError(
                 "pickle_in_model",
                 where=str(folder),
-                got=f"{path.relative_to(folder)}, which can execute code when it is loaded",
+                got=f"{path.relative_to(folder)}, {found}, which can execute code when it is loaded",
                 expected=f"{ABOUT_FILE}, {WEIGHTS_FILE} and text",
-                todo="Take the model from a source that you trust, or remove the file; it has not been read.",
+                todo="Take the model from a source that you trust, or remove the file; it has not been loaded.",
             )
 
 
