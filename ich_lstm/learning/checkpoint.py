@@ -19,6 +19,7 @@ from torch import Tensor
 from ich_lstm.errors import CheckpointError
 from ich_lstm.labels import LABELS
 from ich_lstm.learning.pickles import pickle_in
+from ich_lstm.models.compiled import plain_names
 from ich_lstm.models.released import RSNA_SLICE_MM, ReleasedModel, is_released_folder, read_released
 
 logger = logging.getLogger(__name__)
@@ -143,7 +144,7 @@ def _read_folder(folder: Path) -> SavedModel:
             expected=f"{about.get('hash')}, as {ABOUT_FILE} says",
             todo="Take another copy of the model.",
         )
-    return saved
+    return saved._replace(weights=plain_names(saved.weights))
 
 
 def _read_lightning(path: Path) -> SavedModel:
@@ -153,7 +154,8 @@ def _read_lightning(path: Path) -> SavedModel:
             # weights_only: tensors and plain values are read, anything that would run code is refused.
             content = torch.load(path, map_location="cpu", weights_only=True)
         about = content[ABOUT_KEY]
-        weights = {name.removeprefix("model."): tensor for name, tensor in content["state_dict"].items()}
+        state = plain_names(content["state_dict"])
+        weights = {name.removeprefix("model."): tensor for name, tensor in state.items()}
     except pickle.UnpicklingError as error:
         raise _no_model(path, "a file that holds more than tensors and plain values, or none; it is not read") from error
     except Exception as error:  # the unpickler stumbles over foreign bytes in every way there is

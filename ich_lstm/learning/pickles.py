@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -198,10 +198,10 @@ def _inflated(file: IO[bytes]) -> IO[bytes]:
 
 
 COMPRESSED: dict[str, tuple[bytes, Callable[[IO[bytes]], IO[bytes]]]] = {
-    "gzip": (b"\x1f\x8b", lambda file: gzip.GzipFile(fileobj=file, mode="rb")),  # type: ignore[dict-item]
-    "bzip2": (b"BZh", bz2.BZ2File),  # type: ignore[dict-item]
-    "xz": (b"\xfd7zXZ\x00", lzma.LZMAFile),  # type: ignore[dict-item]
-    "lzma": (b"\x5d\x00\x00", lzma.LZMAFile),  # type: ignore[dict-item]
+    "gzip": (b"\x1f\x8b", lambda file: cast(IO[bytes], gzip.GzipFile(fileobj=file, mode="rb"))),
+    "bzip2": (b"BZh", bz2.BZ2File),
+    "xz": (b"\xfd7zXZ\x00", lzma.LZMAFile),
+    "lzma": (b"\x5d\x00\x00", lzma.LZMAFile),
     "zlib": (b"\x78", _inflated),
 }
 """How the formats that joblib and others wrap pickles in begin, and how they are opened."""

@@ -15,6 +15,7 @@ from ich_lstm.data.datamodule import ScanDataModule
 from ich_lstm.errors import CheckpointError, ConfigError
 from ich_lstm.learning.checkpoint import read_model
 from ich_lstm.learning.classifier import STAGED, HeadMode, ScanClassifier
+from ich_lstm.models.compiled import unwrapped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +123,7 @@ def fit_stages(
         if number < len(stages) - 1:
             weights = read_model(Path(best)).weights
             with torch.no_grad():
-                classifier.model.load_state_dict(weights)
+                unwrapped(classifier.model).load_state_dict(weights)
     if trainer is None:
         raise ConfigError("no_stage", where="stages", got="an empty list", expected="at least one stage")
     return trainer

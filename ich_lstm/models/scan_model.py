@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ich_lstm.errors import ConfigError
 from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
 from ich_lstm.models.chunks import batch_norms, run_in_chunks, strided_places
+from ich_lstm.models.compiled import keep_plain_names
 from ich_lstm.models.encoder import BatchNorm, GlobalPool, SliceEncoder
 from ich_lstm.models.long_scans import nearest_looked_at, thinned
 from ich_lstm.models.neighbours import stack_neighbours
@@ -31,6 +32,18 @@ SURE = math.log(1e6 - 1)
 
 RUNNING = ("pretrained_file", "batch_norm", "slices_per_chunk", "checkpoint_blocks", "compiled", "intensity")
 """Arguments that say how the network is run and trained, and not what it is: with others the same weights mean the same."""
+
+CHANGEABLE = (
+    "encoder_dropout",
+    "input_dropout",
+    "layer_dropout",
+    "recurrent_dropout",
+    "output_dropout",
+    "reversal",
+    "coherent_any",
+    "max_slices",
+)
+"""Settings of the network that any weights go with."""
 
 
 class ScanLogits(NamedTuple):
@@ -155,6 +168,7 @@ class ScanModel(nn.Module):
         # What was asked for, to the last default: stored with the weights, so that a later default changes no old model.
         settings: dict[str, Any] = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
+        keep_plain_names(self)
         _check(settings)
         try:
             self.windows = WindowStack(windows, mean, std, quantize=quantize, learnable=learnable_windows, intensity=intensity)
