@@ -16,11 +16,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ich_lstm.errors import CheckpointError
+from ich_lstm.errors import CheckpointError, ConfigError
 from ich_lstm.labels import LABELS
 from ich_lstm.learning.pickles import pickle_in
 from ich_lstm.models.compiled import plain_names
-from ich_lstm.models.released import RSNA_SLICE_MM, ReleasedModel, is_released_folder, read_released
+from ich_lstm.models.released import RSNA_SLICE_MM, ChannelOrder, ReleasedModel, is_released_folder, read_released
 
 logger = logging.getLogger(__name__)
 
@@ -60,19 +60,25 @@ def write_model(folder: Path, model: SavedModel) -> None:
     (folder / ABOUT_FILE).write_text(json.dumps(about, indent=2) + "\n")
 
 
-def read_model(path: Path) -> SavedModel:
+def read_model(path: Path, channel_order: ChannelOrder | None = None) -> SavedModel:
     """Read a run's folder, its ``model`` folder, a Lightning checkpoint of this library, or weights that others released.
 
     Args:
         path: File or folder.
+        channel_order: In which order the windows enter Nguyen et al.'s released weights; None: as their loader gives them.
 
     Raises:
         CheckpointError: If it is missing, damaged, or no model of this library.
+        ConfigError: If a channel order is given for anything but those weights, which says itself what its windows are.
     """
     folder = find_model_folder(path)
     if folder is not None:
+        if channel_order is not None:
+            raise _no_order(path, channel_order)
         return _read_folder(folder)
     if path.is_dir():
+        if channel_order is not None:
+            raise _no_order(path, channel_order)
         if is_released_folder(path):
             _refuse_pickles(path)
         if (released := read_released(path)) is not None:
@@ -81,11 +87,24 @@ def read_model(path: Path) -> SavedModel:
     if not path.exists():
         raise CheckpointError("missing_checkpoint", where=str(path), got="no such file or folder", todo="Check --checkpoint.")
     try:
-        return _read_lightning(path)
+        saved = _read_lightning(path)
     except CheckpointError:
-        if (released := read_released(path)) is not None:
+        if (released := read_released(path, channel_order)) is not None:
             return _as_saved(released)
         raise
+    if channel_order is not None:
+        raise _no_order(path, channel_order)
+    return saved
+
+
+def _no_order(path: Path, channel_order: ChannelOrder) -> ConfigError:
+    return ConfigError(
+        "no_channel_order",
+        where=str(path),
+        got=f"a channel order ({channel_order}), and a model that says what its windows are",
+        expected="the weights that Nguyen et al. released, whose order is not certain (docs/released.md)",
+        todo="Leave it out.",
+    )
 
 
 def _as_saved(released: ReleasedModel) -> SavedModel:

@@ -21,13 +21,14 @@ from ich_lstm.learning.calibration import ModelCalibration
 from ich_lstm.learning.calibration_file import read_calibration, write_calibration
 from ich_lstm.learning.checkpoint import ABOUT_KEY, SavedModel, find_model_folder, read_model, without_folders, write_model
 from ich_lstm.learning.hub import model_folder
-from ich_lstm.learning.inference import TestTime, evaluating, infer, infer_scan, probabilities_of
+from ich_lstm.learning.inference import TestTime, evaluating, infer, infer_scan, predicted, probabilities_of
 from ich_lstm.learning.losses import LossMean, weighted_loss_sums
 from ich_lstm.learning.metrics import LabelAUROC, WeightedLogLoss
 from ich_lstm.learning.optimizer import OptimizerKind, Schedule, make_optimizer, make_schedule
 from ich_lstm.learning.reducing import fit_reducer
 from ich_lstm.models.chunks import batch_norms
 from ich_lstm.models.compiled import keep_plain_names, unwrapped
+from ich_lstm.models.released import ChannelOrder
 from ich_lstm.models.scan_model import CHANGEABLE, RUNNING, ScanLogits, ScanModel
 from ich_lstm.pixels.preprocess import Preprocessing
 from ich_lstm.privacy import ProjectKey
@@ -399,19 +400,22 @@ class ScanClassifier(LightningModule):
         return cls.load(model_folder(name))
 
     @classmethod
-    def load(cls, path: Path | str) -> "ScanClassifier":
+    def load(cls, path: Path | str, *, channel_order: ChannelOrder | None = None) -> "ScanClassifier":
         """Read a model: a run's folder, a folder made by `save_pretrained`, a ``.ckpt``, or weights that others released.
 
         Args:
             path: File or folder.
+            channel_order: Of the windows of Nguyen et al.'s released weights, and of no other model: ``bgr`` (bone first) or
+                ``rgb`` (brain first); None: ``bgr``, which is what their loader does. See docs/released.md.
 
         Returns:
             The model in evaluation mode, on the CPU.
 
         Raises:
+            ConfigError: If a channel order is given for another model.
             CheckpointError: If there is no model, or its weights do not fit its settings, or its calibration not its weights.
         """
-        return cls._load(Path(path), {})
+        return cls._load(Path(path), {}, channel_order)
 
     @classmethod
     def load_from_checkpoint(
@@ -462,9 +466,9 @@ class ScanClassifier(LightningModule):
         return classifier if map_location is None else classifier.to(map_location)
 
     @classmethod
-    def _load(cls, path: Path, changes: dict[str, Any]) -> "ScanClassifier":
+    def _load(cls, path: Path, changes: dict[str, Any], channel_order: ChannelOrder | None = None) -> "ScanClassifier":
         """Read a model, with other values of settings that its weights do not depend on."""
-        saved = read_model(path)
+        saved = read_model(path, channel_order)
         _check_changes(changes, saved.about["settings"], path)
         try:
             classifier = cls(**{**saved.about["settings"], **changes, "pretrained": False})
@@ -534,7 +538,9 @@ class ScanClassifier(LightningModule):
             )
         return self.preprocessing
 
-    def predict(self, source: Path | str | Scan, *, project_key: ProjectKey | None = None) -> Iterator[ScanPrediction]:
+    def predict(
+        self, source: Path | str | Scan, *, project_key: ProjectKey | None = None, coherent: bool = True
+    ) -> Iterator[ScanPrediction]:
         """Predict a scan, or every study below a path, one after the other.
 
         Of each study the plain axial brain series is read. Nothing is refused in silence: after all predictions have been
@@ -543,6 +549,8 @@ class ScanClassifier(LightningModule):
         Args:
             source: A scan, a folder, a zip, or a file, which may be NIfTI.
             project_key: Key for the ids in the predictions; by default the user's own.
+            coherent: A scan's probability is at least its most probable slice's, and that of "any" at least each type's, as the
+                labels mean it; False: probabilities as the network gives them.
 
         Yields:
             One prediction per study.
@@ -553,10 +561,10 @@ class ScanClassifier(LightningModule):
         """
         key = project_key or ProjectKey.open()
         if isinstance(source, Scan):
-            yield self.predict_scan(source, key)
+            yield self.predict_scan(source, key, coherent=coherent)
             return
         if is_nifti(source):
-            yield self.predict_scan(read_nifti(source, slab_mm=self.slab_mm), key)
+            yield self.predict_scan(read_nifti(source, slab_mm=self.slab_mm), key, coherent=coherent)
             return
         refused = []
         for study in index_source(Path(source)).studies():
@@ -565,7 +573,7 @@ class ScanClassifier(LightningModule):
             except IchLstmError as error:
                 refused.append(str(error))
                 continue
-            yield self.predict_scan(scan, key)
+            yield self.predict_scan(scan, key, coherent=coherent)
         if refused:
             raise StudyError(
                 "refused",
@@ -574,22 +582,27 @@ class ScanClassifier(LightningModule):
                 todo="Correct or remove them; all others have been predicted.",
             )
 
-    def predict_scan(self, scan: Scan, project_key: ProjectKey) -> ScanPrediction:
+    def predict_scan(self, scan: Scan, project_key: ProjectKey, *, coherent: bool = True) -> ScanPrediction:
         """Predict one scan, on the device the model is on; the model's mode is left as it was.
 
         Args:
             scan: The scan.
             project_key: Key for the ids.
+            coherent: As in `predict`.
 
         Raises:
             CheckpointError: If the model does not know how scans are prepared for it.
+            ConfigError: If its calibration was fitted to the other kind of probabilities.
         """
+        if self.calibration is not None:
+            self.calibration.check_fits(coherent)
         preprocessing = self.known_preprocessing()
         with evaluating(self):
             logits = infer_scan(self.model, scan, preprocessing, test_time=self.training_settings["test_time"])
+            found = predicted(logits, torch.tensor([len(scan)]), coherent=coherent)
         prediction = ScanPrediction(
-            slice_probabilities=probabilities_of(logits.slice_logits).cpu().numpy(),
-            scan_probabilities=probabilities_of(logits.scan_logits)[0].cpu().numpy(),
+            slice_probabilities=found.slices.cpu().numpy(),
+            scan_probabilities=found.scans[0].cpu().numpy(),
             scan_id=project_key.hash_id(scan.series_uid),
             slice_ids=tuple(project_key.hash_id(uid) for uid in scan.sop_uids),
             patient_id=project_key.hash_id(scan.patient_id) if scan.patient_id else "",

@@ -76,6 +76,8 @@ class ScanModel(nn.Module):
         mean: Mean of the windowed channels (0 to 1): one value, or one per window. The default is ImageNet's average.
         std: Standard deviation likewise.
         quantize: Round the windowed channels down to 8 bit.
+        integer_windows: Halve odd widths in whole numbers, as programs do that compute windows in integers: 75/215 then reaches
+            from -32 to 182 HU, still divided by 215.
         learnable_windows: Whether levels and widths are trained too.
         neighbours: So many slices on either side are shown to the encoder beside each slice, as further channels; beyond the ends
             of a scan they are what a window shows of the lowest HU.
@@ -133,6 +135,7 @@ class ScanModel(nn.Module):
         mean: Sequence[float] = (0.449,),
         std: Sequence[float] = (0.226,),
         quantize: bool = False,
+        integer_windows: bool = False,
         learnable_windows: bool = False,
         neighbours: int = 0,
         batch_norm: BatchNorm = "batch",
@@ -171,7 +174,15 @@ class ScanModel(nn.Module):
         keep_plain_names(self)
         _check(settings)
         try:
-            self.windows = WindowStack(windows, mean, std, quantize=quantize, learnable=learnable_windows, intensity=intensity)
+            self.windows = WindowStack(
+                windows,
+                mean,
+                std,
+                quantize=quantize,
+                integer_edges=integer_windows,
+                learnable=learnable_windows,
+                intensity=intensity,
+            )
         except ValueError as error:
             raise ConfigError("windows_out_of_range", where="windows, mean, std", got=str(error)) from error
         settings["windows"] = [[float(level), float(width)] for level, width in windows]
