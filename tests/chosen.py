@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ich_lstm.labels import LABELS
+from ich_lstm.labels import ANY, LABELS
 from ich_lstm.learning.calibration import ModelCalibration
 from ich_lstm.results.calibrate import fit_calibration
 from ich_lstm.results.evidence import Evidence, make_evidence
@@ -15,11 +15,19 @@ WEIGHTS = "0123456789ab"
 
 
 def make_cases(
-    patients: int = 400, seed: int = 0, *, name: str = "v", slope: float = 1.0, intercept: float = 0.0, part: str = "validation"
+    patients: int = 400,
+    seed: int = 0,
+    *,
+    name: str = "v",
+    slope: float = 1.0,
+    intercept: float = 0.0,
+    part: str = "validation",
+    coherent: bool = False,
 ) -> Evidence:
     """Scans of three slices; probabilities say ``sigmoid(intercept + slope * true log odds)``, of all labels alike.
 
-    Every fourth patient has two scans.
+    Every fourth patient has two scans. If ``coherent``, probabilities are raised as predictions are: a scan's to that of its most
+    probable slice, and that of "any" to the most probable type's.
     """
     random = np.random.default_rng((seed, patients))
     of_scan = np.sort(np.concatenate([np.arange(patients), np.arange(0, patients, 4)]))
@@ -31,6 +39,9 @@ def make_cases(
         y = random.random(odds.shape) < 1 / (1 + np.exp(-odds))
         p = 1 / (1 + np.exp(-intercept - slope * odds))
         labels = pd.DataFrame(y.astype(float), columns=["label_" + label for label in LABELS])
+        if coherent:
+            p = np.maximum(p, frames[0][list(LABELS)].to_numpy().reshape(-1, 3, len(LABELS)).max(axis=1)) if frames else p
+            p[:, LABELS.index(ANY)] = p.max(axis=1)
         frames.append(frame.join(pd.DataFrame(p, columns=list(LABELS))).join(labels))
     source: dict[str, Any] = {"kind": "run", "model": {"name": "m", "hash": WEIGHTS}, "part": part, "truth": "", "notes": []}
     return make_evidence(*frames, source, is_test=part != "validation")

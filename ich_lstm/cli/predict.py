@@ -45,6 +45,9 @@ for each slice and each scan. A study that cannot be read gets a row with the re
                        language and word (docs/reading.md)
   --submission FILE    stage_2_sample_submission.csv of RSNA's challenge: answer it, in its order, in private/submission.csv
   --operating-point R  which of the operating points stored with the model is applied, by its rule; left out: the first
+  --channel-order O    bgr or rgb, for Nguyen et al.'s released weights alone (docs/released.md); left out: bgr
+  --raw-probabilities  as the network gives them; otherwise a scan's is raised to its most probable slice's, and that of "any"
+                       to the most probable type's
   --prevalence P       share of positive scans here, to which calibrated probabilities are moved; or: estimate
   --project-key FILE   key for the ids; left out: the user's own
   --device cpu         or cuda; left out: cuda if there is one
@@ -76,6 +79,8 @@ def _predict(arguments: list[str]) -> int:
     parser.add_argument("--allow-other-body-part", dest="allow_other_part", action="store_true", default=argparse.SUPPRESS)
     parser.add_argument("--vocabulary", type=Path)
     parser.add_argument("--submission", type=Path)
+    parser.add_argument("--raw-probabilities", dest="coherent", action="store_false", default=argparse.SUPPRESS)
+    parser.add_argument("--channel-order", choices=("bgr", "rgb"))
     parser.add_argument("--operating-point")
     parser.add_argument("--prevalence")
     parser.add_argument("--project-key", type=Path)
@@ -109,8 +114,10 @@ def _predict(arguments: list[str]) -> int:
     # The further processes of --devices work in the folder that the first one has claimed.
     claim = claim_predictions(given.out) if rank_zero_only.rank == 0 else nullcontext()  # type: ignore[attr-defined]
     with claim, progress_bar(out) as tell:
-        classifier = ScanClassifier.load(given.checkpoint).to(device)
+        classifier = ScanClassifier.load(given.checkpoint, channel_order=given.channel_order).to(device)
         classifier.calibration = choose_calibration(classifier.calibration, given.operating_point, given.prevalence)
+        if classifier.calibration is not None:
+            classifier.calibration.check_fits(options.coherent)
         run = ArchiveRun(
             classifier,
             find_studies(given.paths, out=given.out, progress=tell),

@@ -7,21 +7,13 @@ from jsonargparse import ArgumentParser, Namespace
 
 from ich_lstm.errors import ConfigError
 from ich_lstm.learning.classifier import ScanClassifier
-
-CHANGEABLE = (
-    "encoder_dropout",
-    "input_dropout",
-    "layer_dropout",
-    "recurrent_dropout",
-    "output_dropout",
-    "coherent_any",
-    "max_slices",
-)
-"""Settings of the network that any weights go with: the configuration's count where it has them."""
+from ich_lstm.models.scan_model import CHANGEABLE
 
 
 def adopt_checkpoint(path: Path, config: Namespace, parser: ArgumentParser) -> ScanClassifier:
     """Read the model, and put its network and preprocessing into the configuration.
+
+    Of `CHANGEABLE` settings, the configuration's count where it has them.
 
     Args:
         path: A run's folder, a model's folder, a ``.ckpt``, or released weights.

@@ -113,6 +113,7 @@ class ModelCalibration:
         chosen_on: The cases on which all of this was chosen.
         point: The rule whose thresholds are applied; empty: the first one's. A choice of the moment, not stored.
         prevalence: Share of positive scans to which probabilities are moved; None: as in the validation data. Likewise.
+        coherent: Whether it was fitted to coherent probabilities, as predictions are unless raw ones are asked for.
     """
 
     weights: str
@@ -124,6 +125,7 @@ class ModelCalibration:
     chosen_on: ChosenOn
     point: str = ""
     prevalence: float | None = None
+    coherent: bool = True
 
     @property
     def operating_points(self) -> OperatingPoints | None:
@@ -172,6 +174,28 @@ class ModelCalibration:
             self,
             point=self.point if point is None else point,
             prevalence=self.prevalence if prevalence is None else prevalence,
+        )
+
+    def check_fits(self, coherent: bool) -> None:
+        """See that this was fitted to the kind of probabilities that it is to be applied to.
+
+        Args:
+            coherent: Whether the predictions are coherent; otherwise they are raw.
+
+        Raises:
+            ConfigError: If not.
+        """
+        if coherent == self.coherent:
+            return
+        kinds = {True: "coherent probabilities", False: "raw probabilities"}
+        raise ConfigError(
+            "calibration_of_other_probabilities",
+            where="--raw-probabilities, coherent",
+            got=f"{kinds[coherent]}, and a calibration of {kinds[self.coherent]}",
+            expected="a calibration that was fitted to the kind of probabilities that are predicted",
+            todo="Leave --raw-probabilities out."
+            if self.coherent
+            else "Predict --raw-probabilities; or predict the validation patients again (ich-train), and calibrate on them.",
         )
 
     def check_movable(self) -> None:

@@ -41,6 +41,7 @@ def write_calibration(folder: Path, calibration: ModelCalibration) -> Path:
         "method": calibration.method,
         "share": calibration.share,
         "share_of": calibration.share_of,
+        "coherent": calibration.coherent,
         "corrections": _by_level(calibration.corrections, _correction_fields),
         "operating_points": [
             {"rule": points.rule, **_by_level(points.thresholds, _threshold_fields)} for points in calibration.points
@@ -114,6 +115,7 @@ def _read(about: Mapping[str, Any]) -> ModelCalibration:
         corrections={level: _of_labels(about["corrections"][level], _correction) for level in CALIBRATED_LEVELS},
         share=None if share is None else _within(share, 0, 1),
         share_of=str(about["share_of"]),
+        coherent=bool(about.get("coherent", False)),  # files of earlier versions, which knew raw probabilities only
         points=tuple(
             OperatingPoints(rule, {level: _of_labels(point[level], _threshold) for level in CALIBRATED_LEVELS})
             for rule, point in zip(rules, points, strict=True)

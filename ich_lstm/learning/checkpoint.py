@@ -16,9 +16,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ich_lstm.errors import CheckpointError
+from ich_lstm.errors import CheckpointError, ConfigError
 from ich_lstm.labels import LABELS
-from ich_lstm.models.released import RSNA_SLICE_MM, ReleasedModel, is_released_folder, read_released
+from ich_lstm.learning.pickles import pickle_in
+from ich_lstm.models.compiled import plain_names
+from ich_lstm.models.released import RSNA_SLICE_MM, ChannelOrder, ReleasedModel, is_released_folder, read_released
 
 logger = logging.getLogger(__name__)
 
@@ -58,19 +60,25 @@ def write_model(folder: Path, model: SavedModel) -> None:
     (folder / ABOUT_FILE).write_text(json.dumps(about, indent=2) + "\n")
 
 
-def read_model(path: Path) -> SavedModel:
+def read_model(path: Path, channel_order: ChannelOrder | None = None) -> SavedModel:
     """Read a run's folder, its ``model`` folder, a Lightning checkpoint of this library, or weights that others released.
 
     Args:
         path: File or folder.
+        channel_order: In which order the windows enter Nguyen et al.'s released weights; None: as their loader gives them.
 
     Raises:
         CheckpointError: If it is missing, damaged, or no model of this library.
+        ConfigError: If a channel order is given for anything but those weights, which says itself what its windows are.
     """
     folder = find_model_folder(path)
     if folder is not None:
+        if channel_order is not None:
+            raise _no_order(path, channel_order)
         return _read_folder(folder)
     if path.is_dir():
+        if channel_order is not None:
+            raise _no_order(path, channel_order)
         if is_released_folder(path):
             _refuse_pickles(path)
         if (released := read_released(path)) is not None:
@@ -79,11 +87,24 @@ def read_model(path: Path) -> SavedModel:
     if not path.exists():
         raise CheckpointError("missing_checkpoint", where=str(path), got="no such file or folder", todo="Check the path.")
     try:
-        return _read_lightning(path)
+        saved = _read_lightning(path)
     except CheckpointError:
-        if (released := read_released(path)) is not None:
+        if (released := read_released(path, channel_order)) is not None:
             return _as_saved(released)
         raise
+    if channel_order is not None:
+        raise _no_order(path, channel_order)
+    return saved
+
+
+def _no_order(path: Path, channel_order: ChannelOrder) -> ConfigError:
+    return ConfigError(
+        "no_channel_order",
+        where=str(path),
+        got=f"a channel order ({channel_order}), and a model that says what its windows are",
+        expected="the weights that Nguyen et al. released, whose order is not certain (docs/released.md)",
+        todo="Leave it out.",
+    )
 
 
 def _as_saved(released: ReleasedModel) -> SavedModel:
@@ -109,25 +130,22 @@ def find_model_folder(path: Path) -> Path | None:
     return path.parent if path.name in (WEIGHTS_FILE, ABOUT_FILE) and path.exists() else None
 
 
-PICKLE_SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".npy", ".npz", ".dill")
-PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
-"""A pickle of protocol 2 to 5, and the zip in which torch hides one."""
-
-
 def _refuse_pickles(folder: Path) -> None:
     """A model's folder holds values and text. Who puts a pickle there means it to be loaded, here or by another program."""
     for path in sorted(folder.rglob("*")):
         if not path.is_file():
             continue
-        with path.open("rb") as file:
-            start = file.read(4)
-        if path.suffix.lower() in PICKLE_SUFFIXES or start.startswith(PICKLE_STARTS):
+        try:
+            found = pickle_in(path)
+        except OSError as error:
+            raise _no_model(folder, f"{path.relative_to(folder)}: {error.strerror or error}") from error
+        if found is not None:
             raise CheckpointError(
                 "pickle_in_model",
                 where=str(folder),
-                got=f"{path.relative_to(folder)}, which can execute code when it is loaded",
+                got=f"{path.relative_to(folder)}, {found}, which can execute code when it is loaded",
                 expected=f"{ABOUT_FILE}, {WEIGHTS_FILE} and text",
-                todo="Take the model from a source that you trust, or remove the file; it has not been read.",
+                todo="Take the model from a source that you trust, or remove the file; it has not been loaded.",
             )
 
 
@@ -147,7 +165,7 @@ def _read_folder(folder: Path) -> SavedModel:
             expected=f"{about.get('hash')}, as {ABOUT_FILE} says",
             todo="Take another copy of the model.",
         )
-    return saved
+    return saved._replace(weights=plain_names(saved.weights))
 
 
 def _read_lightning(path: Path) -> SavedModel:
@@ -157,7 +175,8 @@ def _read_lightning(path: Path) -> SavedModel:
             # weights_only: tensors and plain values are read, anything that would run code is refused.
             content = torch.load(path, map_location="cpu", weights_only=True)
         about = content[ABOUT_KEY]
-        weights = {name.removeprefix("model."): tensor for name, tensor in content["state_dict"].items()}
+        state = plain_names(content["state_dict"])
+        weights = {name.removeprefix("model."): tensor for name, tensor in state.items()}
     except pickle.UnpicklingError as error:
         raise _no_model(path, "a file that holds more than tensors and plain values, or none; it is not read") from error
     except Exception as error:  # the unpickler stumbles over foreign bytes in every way there is

@@ -1,10 +1,11 @@
 """ScanClassifier: the network with its training, as a LightningModule."""
 
+import difflib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import IO, Any, Literal, get_args
 
 import torch
 from pytorch_lightning import Callback, LightningModule
@@ -22,14 +23,16 @@ from ich_lstm.learning.calibration import ModelCalibration
 from ich_lstm.learning.calibration_file import read_calibration, write_calibration
 from ich_lstm.learning.checkpoint import ABOUT_KEY, SavedModel, find_model_folder, read_model, without_folders, write_model
 from ich_lstm.learning.hub import model_folder
-from ich_lstm.learning.inference import TestTime, evaluating, infer, infer_scan, probabilities_of
+from ich_lstm.learning.inference import TestTime, evaluating, infer, infer_scan, predicted, probabilities_of
 from ich_lstm.learning.losses import LossMean, weighted_loss_sums
 from ich_lstm.learning.metrics import LabelAUROC, WeightedLogLoss
 from ich_lstm.learning.optimizer import OptimizerKind, Schedule, make_optimizer, make_schedule
 from ich_lstm.learning.record import FitRecord, begun, record_fit
 from ich_lstm.learning.reducing import fit_reducer
 from ich_lstm.models.chunks import batch_norms
-from ich_lstm.models.scan_model import ScanLogits, ScanModel
+from ich_lstm.models.compiled import keep_plain_names, unwrapped
+from ich_lstm.models.released import ChannelOrder
+from ich_lstm.models.scan_model import CHANGEABLE, RUNNING, ScanLogits, ScanModel
 from ich_lstm.pixels.preprocess import Preprocessing
 from ich_lstm.privacy import ProjectKey
 from ich_lstm.reading import FileRef, Study, choose_series, index_source, is_nifti, load_scan, read_nifti
@@ -133,6 +136,7 @@ class ScanClassifier(LightningModule):
         super().__init__()
         self.training_settings = _checked(training)
         self.model = ScanModel(**model)
+        keep_plain_names(self)
         self.head_mode: HeadMode = "train"
         """Whether the recurrent head is trained, frozen, or left out, so that the encoder alone is trained on single slices."""
         self.preprocessing: Preprocessing | None = None
@@ -211,7 +215,7 @@ class ScanClassifier(LightningModule):
         Args:
             other: A model of the same network.
         """
-        self.model.load_state_dict(other.model.state_dict())
+        unwrapped(self.model).load_state_dict(unwrapped(other.model).state_dict())
         self.preprocessing, self.name = other.preprocessing, other.name
         self.starting_weights = {
             "model": other.name,
@@ -443,21 +447,78 @@ class ScanClassifier(LightningModule):
         return cls.load(model_folder(name))
 
     @classmethod
-    def load(cls, path: Path | str) -> "ScanClassifier":
+    def load(cls, path: Path | str, *, channel_order: ChannelOrder | None = None) -> "ScanClassifier":
         """Read a model: a run's folder, a folder made by `save_pretrained`, a ``.ckpt``, or weights that others released.
 
         Args:
             path: File or folder.
+            channel_order: Of the windows of Nguyen et al.'s released weights, and of no other model: ``bgr`` (bone first) or
+                ``rgb`` (brain first); None: ``bgr``, which is what their loader does. See docs/released.md.
 
         Returns:
             The model in evaluation mode, on the CPU.
 
         Raises:
+            ConfigError: If a channel order is given for another model.
             CheckpointError: If there is no model, or its weights do not fit its settings, or its calibration not its weights.
         """
-        saved = read_model(Path(path))
+        return cls._load(Path(path), {}, channel_order)
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Path | str | IO[bytes],
+        map_location: torch.device | str | int | Callable[..., Any] | dict[Any, Any] | None = None,
+        hparams_file: Path | str | None = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **changes: Any,
+    ) -> "ScanClassifier":
+        """Read a model as `load` does: Lightning's name for it.
+
+        Args:
+            checkpoint_path: All that `load` takes. No open file and no address: nothing is downloaded.
+            map_location: Device for the model; None: the CPU. Functions and maps of devices are refused.
+            hparams_file: None, for a model's settings are stored with its weights.
+            strict: True or None: weights that do not fit are refused.
+            weights_only: True or None: nothing but tensors and plain values is ever read.
+            **changes: Keywords of `ScanClassifier` that leave the meaning of the weights as it is: how it is trained
+                (`TRAINING`), how it is run (`RUNNING`), and what any weights go with (`CHANGEABLE`). Other keywords may be
+                given with the values that are stored.
+
+        Returns:
+            The model in evaluation mode.
+
+        Raises:
+            CheckpointError: As `load` does.
+            ConfigError: If an argument asks for what this does not do, or a keyword for another model than the stored one.
+        """
+        wrong = {
+            "checkpoint_path": None if isinstance(checkpoint_path, str | Path) else "an open file",
+            "map_location": None if isinstance(map_location, torch.device | str | int | None) else "a map of devices",
+            "hparams_file": hparams_file,
+            "strict": strict if strict is False else None,
+            "weights_only": weights_only if weights_only is False else None,
+        }
+        given = {name: value for name, value in wrong.items() if value is not None}
+        if given or not isinstance(checkpoint_path, str | Path) or not isinstance(map_location, torch.device | str | int | None):
+            raise ConfigError(
+                "unsupported_argument",
+                where=f"load_from_checkpoint, {', '.join(given)}",
+                got=", ".join(str(value) for value in given.values()),
+                expected="a path, a single device, and the settings and all weights that are stored in the file",
+                todo="Leave the argument out; save an open file, and name it.",
+            )
+        classifier = cls._load(Path(checkpoint_path), changes)
+        return classifier if map_location is None else classifier.to(map_location)
+
+    @classmethod
+    def _load(cls, path: Path, changes: dict[str, Any], channel_order: ChannelOrder | None = None) -> "ScanClassifier":
+        """Read a model, with other values of settings that its weights do not depend on."""
+        saved = read_model(path, channel_order)
+        _check_changes(changes, saved.about["settings"], path)
         try:
-            classifier = cls(**{**saved.about["settings"], "pretrained": False})
+            classifier = cls(**{**saved.about["settings"], **changes, "pretrained": False})
             classifier.model.load_state_dict(saved.weights)
             if saved.about["preprocessing"] is not None:
                 classifier.preprocessing = Preprocessing(**saved.about["preprocessing"])
@@ -476,7 +537,7 @@ class ScanClassifier(LightningModule):
         classifier.training_data = saved.about["training_data"]
         classifier.starting_weights = saved.about["starting_weights"]
         classifier.name = saved.about["name"] or classifier.name
-        folder = find_model_folder(Path(path))
+        folder = find_model_folder(path)
         if folder is not None:
             classifier.calibration = read_calibration(folder, saved.hash)
         return classifier.eval()
@@ -493,11 +554,11 @@ class ScanClassifier(LightningModule):
             "starting_weights": self.starting_weights,
             "fits": [fit.to_dict() for fit in begun(self.fits)],
         }
-        return SavedModel(about, self.model.state_dict())
+        return SavedModel(about, unwrapped(self.model).state_dict())
 
     def weights_hash(self) -> str:
         """What the weights are known by, 12 hexadecimal digits."""
-        weights = self.model.state_dict().values()
+        weights = unwrapped(self.model).state_dict().values()
         if any(tensor.is_inference() for tensor in weights):  # made under inference_mode; they count no versions
             return self._saved().hash
         # In-place updates count up a tensor's version: hashing 100 MB again for each scan would cost as much as reading it.
@@ -528,7 +589,9 @@ class ScanClassifier(LightningModule):
             )
         return self.preprocessing
 
-    def predict(self, source: Path | str | Scan, *, project_key: ProjectKey | None = None) -> Iterator[ScanPrediction]:
+    def predict(
+        self, source: Path | str | Scan, *, project_key: ProjectKey | None = None, coherent: bool = True
+    ) -> Iterator[ScanPrediction]:
         """Predict a scan, or every study below a path, one after the other; a NIfTI file is a study of its own.
 
         Of each study the plain axial brain series is read. Nothing is refused in silence: after all predictions have been
@@ -537,6 +600,8 @@ class ScanClassifier(LightningModule):
         Args:
             source: A scan, a folder, a zip, or a file, which may be NIfTI.
             project_key: Key for the ids in the predictions; by default the user's own.
+            coherent: A scan's probability is at least its most probable slice's, and that of "any" at least each type's, as the
+                labels mean it; False: probabilities as the network gives them.
 
         Yields:
             One prediction per study.
@@ -547,10 +612,10 @@ class ScanClassifier(LightningModule):
         """
         key = project_key or ProjectKey.open()
         if isinstance(source, Scan):
-            yield self.predict_scan(source, key)
+            yield self.predict_scan(source, key, coherent=coherent)
             return
         if is_nifti(source):
-            yield self.predict_scan(read_nifti(source, slab_mm=self.slab_mm), key)
+            yield self.predict_scan(read_nifti(source, slab_mm=self.slab_mm), key, coherent=coherent)
             return
         index = index_source(Path(source), must_have_ct=False)
         index.refuse_empty(Path(source))
@@ -567,7 +632,7 @@ class ScanClassifier(LightningModule):
             except IchLstmError as error:
                 refused.append(str(error))
                 continue
-            yield self.predict_scan(scan, key)
+            yield self.predict_scan(scan, key, coherent=coherent)
         if refused:
             raise StudyError(
                 "refused",
@@ -576,22 +641,27 @@ class ScanClassifier(LightningModule):
                 todo="Correct or remove them; all others have been predicted.",
             )
 
-    def predict_scan(self, scan: Scan, project_key: ProjectKey) -> ScanPrediction:
+    def predict_scan(self, scan: Scan, project_key: ProjectKey, *, coherent: bool = True) -> ScanPrediction:
         """Predict one scan, on the device the model is on; the model's mode is left as it was.
 
         Args:
             scan: The scan.
             project_key: Key for the ids.
+            coherent: As in `predict`.
 
         Raises:
             CheckpointError: If the model does not know how scans are prepared for it.
+            ConfigError: If its calibration was fitted to the other kind of probabilities.
         """
+        if self.calibration is not None:
+            self.calibration.check_fits(coherent)
         preprocessing = self.known_preprocessing()
         with evaluating(self):
             logits = infer_scan(self.model, scan, preprocessing, test_time=self.training_settings["test_time"])
+            found = predicted(logits, torch.tensor([len(scan)]), coherent=coherent)
         prediction = ScanPrediction(
-            slice_probabilities=probabilities_of(logits.slice_logits).cpu().numpy(),
-            scan_probabilities=probabilities_of(logits.scan_logits)[0].cpu().numpy(),
+            slice_probabilities=found.slices.cpu().numpy(),
+            scan_probabilities=found.scans[0].cpu().numpy(),
             scan_id=project_key.hash_id(scan.identifier),
             slice_ids=tuple(project_key.hash_id(uid) for uid in scan.sop_uids),
             patient_id=project_key.hash_id(scan.patient_id) if scan.patient_id else "",
@@ -606,6 +676,40 @@ class ScanClassifier(LightningModule):
             slabs=tuple(Slab(tuple(project_key.hash_id(uid) for uid in slab.ids), slab.positions_mm) for slab in scan.slabs),
         )
         return prediction if self.calibration is None else self.calibration.apply(prediction)
+
+
+def _check_changes(changes: dict[str, Any], stored: dict[str, Any], path: Path) -> None:
+    """See that none of the keywords makes another model of the stored weights."""
+    free = {*TRAINING, *RUNNING, *CHANGEABLE} - {"pretrained_file"}
+    fixed = {name: value for name, value in changes.items() if name not in free}
+    # The weights come from the file: whether others were downloaded before the training makes no difference.
+    wrong = [name for name, value in fixed.items() if name != "pretrained" and not _is_stored(name, value, stored)]
+    wrong += ["pretrained"] if fixed.get("pretrained") else []
+    if wrong:
+        raise ConfigError(
+            "other_network",
+            where=f"load_from_checkpoint, {', '.join(wrong)}",
+            got=", ".join(repr(changes[name]) for name in wrong),
+            expected="; ".join(_what_is_stored(name, stored, free) for name in wrong),
+            todo=f"Leave them out, for {path.name} says what its model is; or train another model.",
+        )
+
+
+def _is_stored(name: str, value: Any, stored: dict[str, Any]) -> bool:
+    return name in stored and _as_lists(value) == _as_lists(stored[name])
+
+
+def _what_is_stored(name: str, stored: dict[str, Any], free: Collection[str]) -> str:
+    if name == "pretrained":
+        return "pretrained=False, for the weights are the file's"
+    if name in stored:
+        return f"{name}={stored[name]!r}, with which the weights were trained"
+    near = difflib.get_close_matches(name, [*stored, *free], n=1)
+    return f"no {name}" + (f" (did you mean {near[0]}?)" if near else "")
+
+
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _positive_share(data: ScanDataModule) -> float | None:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ich_lstm.labels import ANY, LABELS
 from ich_lstm.models.scan_model import ScanLogits, ScanModel, mean_logits
 from ich_lstm.pixels.preprocess import Preprocessing, preprocess_scan
 from ich_lstm.scan import Scan
@@ -59,6 +60,45 @@ def infer_scan(model: ScanModel, scan: Scan, preprocessing: Preprocessing, *, te
     hu = torch.from_numpy(preprocess_scan(scan, preprocessing)).to(device)
     positions = torch.tensor(scan.positions_mm, dtype=torch.float32, device=device)
     return infer(model, hu, torch.tensor([len(scan)]), positions, test_time=test_time)
+
+
+class ScanProbabilities(NamedTuple):
+    """What is predicted of packed scans, float64.
+
+    Args:
+        slices: Of each slice, ``(n, k)``.
+        scans: Of each scan, ``(b, k)``.
+    """
+
+    slices: Tensor
+    scans: Tensor
+
+
+def predicted(logits: ScanLogits, lengths: Tensor, *, coherent: bool = True) -> ScanProbabilities:
+    """Probabilities of packed scans, as they are shown, calibrated and judged.
+
+    A scan has what any of its slices has, and "any" is present where a type is. The network's outputs need not agree with that;
+    a scan's probability is therefore raised to that of its most probable slice, and that of "any" to the most probable type's,
+    of slices and of scans. Nothing is lowered.
+
+    Args:
+        logits: As the network gives them.
+        lengths: Slices of each scan, ``(b,)``.
+        coherent: False: what the network says, as it is.
+    """
+    slices, scans = probabilities_of(logits.slice_logits), probabilities_of(logits.scan_logits)
+    if not coherent:
+        return ScanProbabilities(slices, scans)
+    slices = _with_any_raised(slices)
+    highest = torch.stack([of_scan.amax(dim=0) for of_scan in slices.split(lengths.tolist())])  # (b, k)
+    return ScanProbabilities(slices, _with_any_raised(torch.maximum(scans, highest)))
+
+
+def _with_any_raised(probabilities: Tensor) -> Tensor:
+    """The same, that of "any" at least each type's; ``(m, k)``."""
+    raised = probabilities.clone()
+    raised[:, LABELS.index(ANY)] = probabilities.amax(dim=1)
+    return raised
 
 
 def probabilities_of(logits: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import nn
 
+from ich_lstm.models.compiled import plain_name
+
 OptimizerKind = Literal["adamw", "adam"]
 Schedule = Literal["cosine", "constant"]
 
@@ -35,7 +37,7 @@ def make_optimizer(
     groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            part = name.partition(".")[0]
+            part = plain_name(name).partition(".")[0]
             rate = {"encoder": encoder_learning_rate, "windows": window_learning_rate}.get(part, learning_rate)
             groups[rate, weight_decay if parameter.ndim > 1 else 0.0].append(parameter)
     optimizer = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[kind]

@@ -16,6 +16,7 @@ from ich_lstm.errors import CheckpointError, ConfigError
 from ich_lstm.learning.checkpoint import read_model
 from ich_lstm.learning.classifier import STAGED, HeadMode, ScanClassifier
 from ich_lstm.learning.record import FitRecord
+from ich_lstm.models.compiled import unwrapped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +137,7 @@ def fit_stages(
         if number < len(stages) - 1:
             saved = read_model(Path(best))
             with torch.no_grad():
-                classifier.model.load_state_dict(saved.weights)
+                unwrapped(classifier.model).load_state_dict(saved.weights)
             # The best epoch's records: what was trained after it is not in the weights.
             classifier.fits = tuple(FitRecord(**fit) for fit in saved.about["fits"])
     if trainer is None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ich_lstm.errors import ConfigError
+from ich_lstm.models.compiled import unwrapped
 from ich_lstm.models.encoder import SliceEncoder
 
 
@@ -93,7 +94,7 @@ def recording_from(encoder: SliceEncoder, point: MapPoint) -> Iterator[RecordedM
     Raises:
         ConfigError: ``no_map``, in a call: the module gives something else than a map.
     """
-    network = encoder.network
+    network = unwrapped(encoder.network)
     modules = dict(network.named_modules())
     if point.module not in modules:
         raise _no_map(f"{type(network).__name__}, which has no module {point.module}")
@@ -117,7 +118,7 @@ def recording_from(encoder: SliceEncoder, point: MapPoint) -> Iterator[RecordedM
         # What is normalized place by place does not change with its scale: before, gradient times map would be 0 everywhere.
         return record(module, inputs, output) if is_map(output) else output
 
-    # A compiled network does not call hooks that came later, nor does timm where it checkpoints the layers inside a module.
+    # What is compiled does not call hooks that came later, nor does timm where it checkpoints the layers inside a module.
     compiled, network._compiled_call_impl = network._compiled_call_impl, None
     checkpointed = [part for part in network.modules() if getattr(part, "grad_checkpointing", False) is True]
     hooks = [modules[point.module].register_forward_hook(record)]
@@ -125,7 +126,8 @@ def recording_from(encoder: SliceEncoder, point: MapPoint) -> Iterator[RecordedM
     try:
         for part in checkpointed:
             part.grad_checkpointing = False  # type: ignore[assignment]
-        yield recorded
+        with torch.compiler.set_stance("force_eager"):
+            yield recorded
     finally:
         for hook in hooks:
             hook.remove()

@@ -9,7 +9,7 @@ import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -54,11 +54,12 @@ class ReleasedModel(NamedTuple):
     source: str
 
 
-def read_released(path: Path) -> ReleasedModel | None:
+def read_released(path: Path, channel_order: "ChannelOrder | None" = None) -> ReleasedModel | None:
     """Read weights that others released.
 
     Args:
         path: Nguyen et al.'s checkpoint, or the folder of Pan's release with ``config.json``, ``classifier`` and ``sequence``.
+        channel_order: Of Nguyen et al.'s windows; None: ``bgr``, which is what their loader does.
 
     Returns:
         The model; None if the path is neither, or cannot be read as such.
@@ -69,7 +70,7 @@ def read_released(path: Path) -> ReleasedModel | None:
     if path.is_dir():
         return _read_pan(path) if is_released_folder(path) else None
     state = _nguyen_state(path)
-    return None if state is None else _read_nguyen(path, state)
+    return None if state is None else _read_nguyen(path, state, channel_order or "bgr")
 
 
 def is_released_folder(path: Path) -> bool:
@@ -82,6 +83,7 @@ def is_released_folder(path: Path) -> bool:
 PLAIN: dict[str, Any] = {
     "pretrained": False,
     "learnable_windows": False,
+    "integer_windows": False,
     "encoder_dropout": 0.0,
     "encoder_probabilities": False,
     "reduction": "none",
@@ -101,10 +103,11 @@ PLAIN: dict[str, Any] = {
 
 NGUYEN: dict[str, Any] = PLAIN | {
     "global_pool": "avg",
-    "windows": [list(BRAIN), list(SUBDURAL), list(BONE)],
+    "windows": [list(BONE), list(SUBDURAL), list(BRAIN)],  # see `ChannelOrder`
     "mean": [0.485, 0.456, 0.406],
     "std": [0.229, 0.224, 0.225],
     "quantize": True,
+    "integer_windows": True,
     "neighbours": 0,
     "encoder_classifier": False,
     "encoder_residual": False,
@@ -120,14 +123,20 @@ NGUYEN: dict[str, Any] = PLAIN | {
     "max_slices": None,
 }
 
+ChannelOrder = Literal["bgr", "rgb"]
+"""In which order Nguyen et al.'s network saw the windows, if their pictures hold them as in the paper's figure, brain in red,
+subdural in green, and bone in blue. ``bgr``: bone first, as their loader gives them: it calls OpenCV with a flag that means "any
+colour", which leaves OpenCV's own order, blue first. ``rgb``: brain first, as the paper lists them, which is right if their
+program wrote the pictures with OpenCV too, brain first."""
+
 NGUYEN_PREPROCESSING: dict[str, Any] = {"size": 512, "crop": "none", "clip": None}
 
 NGUYEN_LABELS = ("any", "intraparenchymal", "intraventricular", "subarachnoid", "subdural", "epidural")
 """The order of their output."""
 
 NGUYEN_SOURCE = (
-    "Nguyen et al. 2020, github.com/vinbigdata-medical/midl2020-cnnlstm-ich, where no licence is stated; trained on the data of "
-    "RSNA's 2019 challenge, whose terms are non-commercial."
+    "Nguyen et al. 2020, github.com/vinbigdata-medical/midl2020-cnnlstm-ich, Apache-2.0; trained on the data of RSNA's 2019 "
+    "challenge, whose terms are non-commercial."
 )
 
 
@@ -147,7 +156,7 @@ def _nguyen_state(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _read_nguyen(path: Path, state: dict[str, Any]) -> ReleasedModel:
+def _read_nguyen(path: Path, state: dict[str, Any], channel_order: ChannelOrder) -> ReleasedModel:
     is_se = any(".se_module." in name for name in state)
     backbone = "legacy_seresnext50_32x4d" if is_se else "resnet50"
     # In a Sequential without names the stem's convolution and normalization are modules 0 and 1.
@@ -163,7 +172,8 @@ def _read_nguyen(path: Path, state: dict[str, Any]) -> ReleasedModel:
             return f"decoder.recurrent.{rest.removeprefix('recurrence.')}"
         return f"decoder.fc.{rest}" if part == "sequence_classifier" else None
 
-    settings = NGUYEN | {"backbone": backbone}
+    windows = NGUYEN["windows"] if channel_order == "bgr" else NGUYEN["windows"][::-1]
+    settings = NGUYEN | {"backbone": backbone, "windows": windows}
     weights = _renamed(state, settings, published, where=str(path))
     rows = [NGUYEN_LABELS.index(label) for label in LABELS]
     for name in ("sequence_classifier.weight", "sequence_classifier.bias"):
@@ -337,7 +347,7 @@ def _renamed(state: dict[str, Any], settings: dict[str, Any], published: Names, 
 
 
 def _window_buffers(settings: dict[str, Any]) -> dict[str, Tensor]:
-    windows = WindowStack(settings["windows"], settings["mean"], settings["std"], quantize=settings["quantize"])
+    windows = WindowStack(settings["windows"], settings["mean"], settings["std"])
     return {f"windows.{name}": tensor for name, tensor in windows.state_dict().items()}
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ich_lstm.errors import ConfigError
 from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
 from ich_lstm.models.chunks import batch_norms, run_in_chunks, strided_places
+from ich_lstm.models.compiled import keep_plain_names
 from ich_lstm.models.encoder import BatchNorm, GlobalPool, SliceEncoder
 from ich_lstm.models.long_scans import nearest_looked_at, thinned
 from ich_lstm.models.neighbours import stack_neighbours
@@ -31,6 +32,18 @@ SURE = math.log(1e6 - 1)
 
 RUNNING = ("pretrained_file", "batch_norm", "slices_per_chunk", "checkpoint_blocks", "compiled", "intensity")
 """Arguments that say how the network is run and trained, and not what it is: with others the same weights mean the same."""
+
+CHANGEABLE = (
+    "encoder_dropout",
+    "input_dropout",
+    "layer_dropout",
+    "recurrent_dropout",
+    "output_dropout",
+    "reversal",
+    "coherent_any",
+    "max_slices",
+)
+"""Settings of the network that any weights go with."""
 
 
 class ScanLogits(NamedTuple):
@@ -63,6 +76,8 @@ class ScanModel(nn.Module):
         mean: Mean of the windowed channels (0 to 1): one value, or one per window. The default is ImageNet's average.
         std: Standard deviation likewise.
         quantize: Round the windowed channels down to 8 bit.
+        integer_windows: Halve odd widths in whole numbers, as programs do that compute windows in integers: 75/215 then reaches
+            from -32 to 182 HU, still divided by 215.
         learnable_windows: Whether levels and widths are trained too.
         neighbours: So many slices on either side are shown to the encoder beside each slice, as further channels; beyond the ends
             of a scan they are what a window shows of the lowest HU.
@@ -120,6 +135,7 @@ class ScanModel(nn.Module):
         mean: Sequence[float] = (0.449,),
         std: Sequence[float] = (0.226,),
         quantize: bool = False,
+        integer_windows: bool = False,
         learnable_windows: bool = False,
         neighbours: int = 0,
         batch_norm: BatchNorm = "batch",
@@ -155,9 +171,18 @@ class ScanModel(nn.Module):
         # What was asked for, to the last default: stored with the weights, so that a later default changes no old model.
         settings: dict[str, Any] = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
+        keep_plain_names(self)
         _check(settings)
         try:
-            self.windows = WindowStack(windows, mean, std, quantize=quantize, learnable=learnable_windows, intensity=intensity)
+            self.windows = WindowStack(
+                windows,
+                mean,
+                std,
+                quantize=quantize,
+                integer_edges=integer_windows,
+                learnable=learnable_windows,
+                intensity=intensity,
+            )
         except ValueError as error:
             raise ConfigError("windows_out_of_range", where="windows, mean, std", got=str(error)) from error
         settings["windows"] = [[float(level), float(width)] for level, width in windows]

@@ -23,13 +23,16 @@ class WindowStack(nn.Module):
         std: Standard deviation likewise, above 0.
         quantize: Round windowed values down to 8 bit, ``floor(255 x) / 255``, as systems do that store windowed images as uint8
             (Nguyen et al. 2020); the gradient passes as if they were not rounded.
+        integer_edges: Halve the widths in whole numbers, so that a window reaches from ``level - width // 2`` to
+            ``level + width // 2``, and divide by the full width, as systems do that compute windows in integers (Nguyen et al.
+            2020). It differs for odd widths alone, whose largest value is then ``(width - 1) / width``.
         learnable: Levels and widths are parameters in place of buffers, under the same names. A width below `NARROWEST` counts
             as `NARROWEST`, and can grow again.
         intensity: Augmentation between windowing and normalization, in training.
 
     Raises:
         ValueError: If there is no window, a width or a standard deviation is not above 0 (a learnable width: below
-            `NARROWEST`), or the numbers of values differ.
+            `NARROWEST`), the numbers of values differ, or learnable windows are to have whole edges.
     """
 
     levels: Tensor
@@ -44,6 +47,7 @@ class WindowStack(nn.Module):
         std: Sequence[float] = (1.0,),
         *,
         quantize: bool = False,
+        integer_edges: bool = False,
         learnable: bool = False,
         intensity: Intensity | None = None,
     ) -> None:
@@ -54,7 +58,10 @@ class WindowStack(nn.Module):
             raise ValueError(f"windows: got {windows}, expected widths of at least {NARROWEST:g} HU where they are learnable")
         if any(len(values) not in (1, len(windows)) for values in (mean, std)) or min(std) <= 0:
             raise ValueError(f"mean and std: got {mean} and {std}, expected 1 or {len(windows)} values each, std above 0")
+        if learnable and integer_edges:
+            raise ValueError("learnable windows with integer_edges, expected one of them: whole numbers have no gradient")
         self.quantize = quantize
+        self.integer_edges = integer_edges
         self.learnable = learnable
         self.intensity = intensity
         levels = torch.tensor([float(level) for level, _ in windows])
@@ -95,14 +102,21 @@ class WindowStack(nn.Module):
         # Written as one multiply-add and one clamp, with mean and std folded in: 3 passes over the pixels instead of 6.
         scale = 1 / (widths * self.std)  # (c,)
         low = self.absent
-        offset = low - (self.levels - widths / 2) * scale
+        half = self._half(widths)
+        offset = low - (self.levels - half) * scale
         x = torch.addcmul(offset, _in_full(hu, scale).unsqueeze(-1), scale)  # (n, h, w, c)
-        x = x.clamp(min=low, max=low + 1 / self.std)
+        x = x.clamp(min=low, max=low + 2 * half * scale)
         return x.permute(0, 3, 1, 2)  # (n, c, h, w), a view: channels last
+
+    def _half(self, widths: Tensor) -> Tensor:
+        """From a window's level to either of its edges, in HU."""
+        return (widths / 2).floor() if self.integer_edges else widths / 2
 
     def _in_steps(self, hu: Tensor, widths: Tensor, intensity: Intensity | None, draws: Tensor | None) -> Tensor:
         # Divided, not multiplied by the inverse: so float32 puts whole HU into the same one of the 256 steps as exact numbers.
-        x = ((_in_full(hu, widths).unsqueeze(-1) - (self.levels - widths / 2)) / widths).clamp(0, 1)  # (n, h, w, c)
+        half = self._half(widths)
+        x = (_in_full(hu, widths).unsqueeze(-1) - (self.levels - half)) / widths  # (n, h, w, c)
+        x = x.clamp(min=torch.zeros_like(half), max=2 * half / widths)
         if self.quantize:
             grey = x * GREYS
             x = _with_gradient_of(grey, grey.floor()) / GREYS

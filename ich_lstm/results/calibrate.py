@@ -90,10 +90,23 @@ def fit_calibration(
         share=None if np.isnan(share) else share,
         share_of=share_of,
         points=tuple(choose_points(evidence, rule, replicates=replicates, seed=seed) for rule in rules),
+        coherent=is_coherent(evidence),
         chosen_on=ChosenOn(part, fingerprints(evidence.scans["scan_id"]), fingerprints(evidence.scans["patient_id"])),
     )
     _check_not_empty(calibration)
     return calibration
+
+
+def is_coherent(evidence: Evidence) -> bool:
+    """Whether no scan is less probable than one of its slices, and "any" nowhere less than a type: then nothing would be raised.
+
+    Args:
+        evidence: Probabilities of slices and scans.
+    """
+    slices, scans = columns_of(evidence.slices, ""), columns_of(evidence.scans, "")
+    of_any = LABELS.index(ANY)
+    raised = all((values[:, of_any] >= values.max(axis=1)).all() for values in (slices, scans))
+    return bool(raised and (scans >= aggregate(slices, evidence.scan_index, "max")).all())
 
 
 def choose_points(evidence: Evidence, rule: Rule, *, replicates: int = 2000, seed: int = 0) -> OperatingPoints:

@@ -12,6 +12,7 @@ from ich_lstm.data.datamodule import ScanDataModule
 from ich_lstm.data.split import Part
 from ich_lstm.labels import LABELS
 from ich_lstm.learning.classifier import ScanClassifier
+from ich_lstm.learning.inference import predicted, probabilities_of
 from ich_lstm.learning.metrics import LabelAUROC, LabelLogLoss, WeightedLogLoss
 from ich_lstm.results.evidence import ENCODER_PREFIX, LABEL_PREFIX, columns_of
 from ich_lstm.results.names import SCANS, SLICES
@@ -38,8 +39,9 @@ def predict_part(
     *,
     hash_patient: Callable[[str], str],
     progress: Callable[[int], None] | None = None,
+    coherent: bool = True,
 ) -> LabelledPredictions:
-    """Predict every scan of a part of the data, on the device the model is on.
+    """Predict every scan of a part of the data, on the device the model is on: as ``ich-predict`` does, so as it is judged.
 
     Args:
         classifier: The model, which is left in evaluation mode.
@@ -47,6 +49,8 @@ def predict_part(
         part: Which part.
         hash_patient: Turns a raw patient id into a shareable one.
         progress: Told the number of scans done since.
+        coherent: Raise a scan's probability to its most probable slice's, and "any" to the most probable type's; False: raw. The
+            encoder's own probabilities are raw in either case.
     """
     scans = {scan.scan_id: scan for scan in data.scans[part]}
     slice_rows, scan_rows = [], []
@@ -55,9 +59,11 @@ def predict_part(
         for batch in data.evaluation_loader(part):
             batch = classifier.transfer_batch_to_device(batch, classifier.device, 0)
             logits = classifier.infer(batch)
+            found = predicted(logits, batch.lengths, coherent=coherent)
             sizes = batch.lengths.tolist()
-            of_slices = [_split(logits.slice_logits, sizes), _split(logits.encoder_logits, sizes)]
-            of_scans = torch.sigmoid(logits.scan_logits.double()).cpu().numpy()
+            encoder = None if logits.encoder_logits is None else probabilities_of(logits.encoder_logits)
+            of_slices = [_split(found.slices, sizes), _split(encoder, sizes)]
+            of_scans = found.scans.cpu().numpy()
             positions = [p.cpu().numpy() for p in batch.positions_mm.split(sizes)]
             for i, scan_id in enumerate(batch.scan_ids):
                 scan = scans[scan_id]
@@ -125,8 +131,8 @@ def _columns(prefix: str, values: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(values, columns=[prefix + label for label in LABELS])
 
 
-def _split(logits: torch.Tensor | None, sizes: list[int]) -> list[np.ndarray]:
-    return [] if logits is None else [part.cpu().numpy() for part in torch.sigmoid(logits.double()).split(sizes)]
+def _split(probabilities: torch.Tensor | None, sizes: list[int]) -> list[np.ndarray]:
+    return [] if probabilities is None else [part.cpu().numpy() for part in probabilities.split(sizes)]
 
 
 def _number(value: torch.Tensor) -> float | None:

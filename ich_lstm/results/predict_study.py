@@ -62,6 +62,7 @@ class PredictOptions:
             probability of 0.5), of ``all`` labels, or ``none``.
         share_pages: Write pages without the face too, which may be shared.
         dicom: Write a structured report and a picture for the archive, as DICOM.
+        coherent: A scan's probability is at least its most probable slice's, and that of "any" at least each type's; False: raw.
     """
 
     series_uid: str | None = None
@@ -71,6 +72,7 @@ class PredictOptions:
     heat_maps: HeatMaps = "positive"
     share_pages: bool = False
     dicom: bool = False
+    coherent: bool = True
 
     @classmethod
     def names(cls) -> list[str]:
@@ -258,7 +260,7 @@ class _Work:
 
     def predict(self, scan: Scan) -> ScanPrediction:
         """Probabilities, and heat maps of what is wanted."""
-        prediction = self.classifier.predict_scan(scan, self.key)
+        prediction = self.classifier.predict_scan(scan, self.key, coherent=self.options.coherent)
         labels = list(LABELS) if self.options.heat_maps == "all" else list(prediction.positive_labels)
         if self.options.heat_maps == "none" or not labels:
             return prediction

@@ -17,7 +17,7 @@ def run(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run's folder: an untrained model, with predictions of validation and held-out patients that are no worse for it."""
     folder = tmp_path_factory.mktemp("run")
     shutil.copytree(model_folder, folder / "model")
-    parts = {"validation": make_cases(200), "test": make_cases(100, 1, name="t")}
+    parts = {"validation": make_cases(200, coherent=True), "test": make_cases(100, 1, name="t", coherent=True)}
     (folder / "predictions").mkdir()
     for name in ("slices", "scans"):
         rows = pd.concat([getattr(cases, name).assign(split=part) for part, cases in parts.items()])
@@ -43,7 +43,7 @@ class TestEvaluate:
         about = json.loads((calibrated / "model" / "calibration.json").read_text())
         assert [point["rule"] for point in about["operating_points"]] == ["sensitivity=0.9", "youden"]
         assert about["weights"] == json.loads((calibrated / "model" / "model.json").read_text())["hash"]
-        scans = make_cases(200).scans
+        scans = make_cases(200, coherent=True).scans
         found = about["operating_points"][0]["scan"]["any"]
         assert (scans["any"] >= found["value"])[scans["label_any"] == 1].mean() == found["sensitivity"]["value"] >= 0.9
 

@@ -95,6 +95,7 @@ def fit(data: Callable[..., ScanDataModule]) -> Callable[..., Fit]:
         stop: int | None = None,
         labels: str | None = None,
         trainer: dict | None = None,
+        way: Callable[[ScanClassifier], ScanClassifier] | None = None,
         **changes: Any,
     ) -> Fit:
         seed_everything(7, verbose=False)
@@ -104,6 +105,7 @@ def fit(data: Callable[..., ScanDataModule]) -> Callable[..., Fit]:
         )
         classifier = make_classifier(**({"learning_rate": 3e-3, "encoder_learning_rate": 1e-3} | changes))
         classifier.preprocessing = None
+        classifier = way(classifier) if way else classifier
         settings: dict[str, Any] = {
             "max_epochs": EPOCHS,
             "accelerator": "cpu",

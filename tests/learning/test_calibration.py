@@ -25,7 +25,7 @@ def chosen() -> ModelCalibration:
     evidence = make_cases(200)
     evidence = replace(evidence, scans=evidence.scans.assign(label_epidural=0.0))
     calibration = make_calibration("sensitivity=0.9", "alarms=10@0.08", evidence=evidence)
-    return replace(calibration, weights=make_classifier().weights_hash())
+    return replace(calibration, weights=make_classifier().weights_hash(), coherent=True)
 
 
 @pytest.fixture

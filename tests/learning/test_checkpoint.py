@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from ich_lstm import LABELS, ScanClassifier
 from ich_lstm.data.batch import pack_scans
-from ich_lstm.errors import CheckpointError
+from ich_lstm.errors import CheckpointError, ConfigError
 from ich_lstm.learning.checkpoint import read_model, write_model
 from ich_lstm.pixels.preprocess import Preprocessing
 
@@ -252,6 +252,93 @@ class TestPathlessCheckpoint:
         content = torch.load(tmp_path / "own" / "last.ckpt", weights_only=True)
         assert any("ModelCheckpoint" in name for name in content["callbacks"])
         assert tmp_path.name.encode() not in (tmp_path / "own" / "last.ckpt").read_bytes()
+
+
+class TestLoadFromCheckpoint:
+    @pytest.fixture
+    def unusual(self, tmp_path: Path, trained) -> dict[str, Path]:
+        """A model whose every part differs from the defaults, in all forms in which it may lie."""
+        classifier = make_classifier(windows=[(50, 100)], mean=[0.2], std=[0.3], sequence="gru", pooling="max", positions="none")
+        classifier.save_pretrained(tmp_path / "run" / "model")
+        trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+        trainer.strategy.connect(classifier)
+        trainer.save_checkpoint(tmp_path / "own.ckpt")
+        return {"ckpt": tmp_path / "own.ckpt", "folder": tmp_path / "run" / "model", "run": tmp_path / "run"}
+
+    @pytest.mark.parametrize("form", ["ckpt", "folder", "run"])
+    @pytest.mark.parametrize("kind", [Path, str])
+    def test_is_load_under_lightning_s_name(self, unusual: dict[str, Path], form: str, kind: type) -> None:
+        ours, theirs = ScanClassifier.load(unusual[form]), ScanClassifier.load_from_checkpoint(kind(unusual[form]))
+        assert theirs.settings == ours.settings
+        assert (theirs.preprocessing, theirs.name, theirs.training) == (ours.preprocessing, ours.name, False)
+        assert theirs.weights_hash() == ours.weights_hash()
+        for got, expected in zip(logits_of(theirs), logits_of(ours), strict=True):
+            np.testing.assert_array_equal(got, expected)
+
+    def test_of_a_fit_it_downloads_nothing_and_knows_its_data(self, trained, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: pytest.fail("a download"))
+        path = trained.folder / "checkpoints" / "last.ckpt"
+        back = ScanClassifier.load_from_checkpoint(path, map_location="cpu", strict=True, weights_only=True)
+        assert back.weights_hash() == trained.classifier.weights_hash()
+        assert back.training_data == trained.classifier.training_data
+
+    def test_keywords_that_leave_the_weights_their_meaning(self, unusual: dict[str, Path]) -> None:
+        changes = {
+            "learning_rate": 0.7,
+            "test_time": "flip",
+            "slices_per_chunk": 3,
+            "output_dropout": 0.4,
+            "ema": 0.5,
+            "reversal": 0.1,
+        }
+        back = ScanClassifier.load_from_checkpoint(unusual["ckpt"], **changes)
+        assert {name: back.settings[name] for name in changes if name != "slices_per_chunk"} == {
+            name: value for name, value in changes.items() if name != "slices_per_chunk"
+        }
+        assert back.model.slices_per_chunk == 3
+        assert back.weights_hash() == ScanClassifier.load(unusual["ckpt"]).weights_hash()
+
+    def test_keywords_with_the_stored_value_are_welcome(self, unusual: dict[str, Path]) -> None:
+        same = {"backbone": "resnet10t", "windows": ((50, 100),), "sequence": "gru", "pretrained": False, "std": (0.3,)}
+        assert ScanClassifier.load_from_checkpoint(unusual["ckpt"], **same).model.settings["windows"] == [[50.0, 100.0]]
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"backbone": "resnet18"},
+            {"windows": [(40, 80)]},
+            {"mean": [0.5]},
+            {"sequence": "lstm"},
+            {"positions": "mm"},
+            {"pooling": "mean"},
+            {"hidden_size": 16},
+            {"quantize": True},
+            {"pretrained": True},
+            {"pretrained_file": "weights.pth"},
+            {"lerning_rate": 0.1},
+            {"hparams_file": "hparams.yaml"},
+            {"strict": False},
+            {"weights_only": False},
+            {"map_location": {"cuda:0": "cpu"}},
+        ],
+        ids=str,
+    )
+    def test_keywords_that_would_make_another_model_are_refused(self, unusual: dict[str, Path], changes: dict) -> None:
+        with pytest.raises(ConfigError) as caught:
+            ScanClassifier.load_from_checkpoint(unusual["ckpt"], **changes)
+        assert next(iter(changes)) in caught.value.where
+
+    def test_the_near_name_is_told(self, unusual: dict[str, Path]) -> None:
+        with pytest.raises(ConfigError, match="learning_rate"):
+            ScanClassifier.load_from_checkpoint(unusual["ckpt"], lerning_rate=0.1)
+
+    def test_what_load_refuses_it_refuses(self, tmp_path: Path) -> None:
+        (tmp_path / "a.ckpt").write_bytes(b"hello")
+        for path in (tmp_path / "a.ckpt", tmp_path / "none.ckpt", "https://example.org/model.ckpt"):
+            with pytest.raises(CheckpointError):
+                ScanClassifier.load_from_checkpoint(path)
+        with (tmp_path / "a.ckpt").open("rb") as file, pytest.raises(ConfigError):
+            ScanClassifier.load_from_checkpoint(file)
 
 
 class TestPretrained:

@@ -131,7 +131,8 @@ class TestPredict:
         module = trained.data()
         module.setup()
         predictions = {
-            prediction.scan_id: prediction for prediction in trained.classifier.predict(phantom, project_key=project_key)
+            prediction.scan_id: prediction
+            for prediction in trained.classifier.predict(phantom, project_key=project_key, coherent=False)
         }
         for batch in module.evaluation_loader("train"):
             with torch.inference_mode():

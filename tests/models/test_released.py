@@ -18,16 +18,19 @@ import pytest
 import timm
 import torch
 import torchvision
+from fabricated import make_classifier
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ich_lstm import LABELS, ScanClassifier, read_scan
 from ich_lstm.cli import predict
-from ich_lstm.errors import CheckpointError
+from ich_lstm.errors import CheckpointError, ConfigError
+from ich_lstm.learning.checkpoint import read_model
 from ich_lstm.models.released import NGUYEN, NGUYEN_PREPROCESSING, PAN, read_released
 from ich_lstm.models.scan_model import ScanLogits, ScanModel
 from ich_lstm.pixels.preprocess import Preprocessing, preprocess_scan
 from ich_lstm.reading import index_source
+from ich_lstm.window import BONE, BRAIN, SUBDURAL, Window
 
 SHORT = {"any": "ICH", "intraparenchymal": "IPH", "intraventricular": "IVH", "subarachnoid": "SAH"}
 SHORT |= {"subdural": "SDH", "epidural": "EDH"}
@@ -95,13 +98,16 @@ class NguyenNet(nn.Module):
         self.eval()
 
     @torch.inference_mode()
-    def slice_logits(self, hu: np.ndarray) -> Tensor:
-        """Of one scan, int16 ``(n, h, w)``."""
-        channels = []
-        for level, width, mean, std in ((40, 80, 0.485, 0.229), (75, 215, 0.456, 0.224), (600, 2800, 0.406, 0.225)):
-            low = level - width / 2
-            grey = (255 * (np.clip(hu, low, low + width) - low) / width).astype(np.uint8)
-            channels.append((grey / 255 - mean) / std)
+    def slice_logits(self, hu: np.ndarray, order: str = "bgr") -> Tensor:
+        """Of one scan, int16 ``(n, h, w)``; brain, subdural and bone are the picture's red, green and blue."""
+        picture = []
+        for level, width in ((40, 80), (75, 215), (600, 2800)):
+            low, high = level - width // 2, level + width // 2
+            picture.append((255 * (np.clip(hu.astype(np.int64), low, high) - low) / width).astype(np.uint8))
+        read = picture[::-1] if order == "bgr" else picture
+        channels = [
+            (grey / 255 - mean) / std for grey, mean, std in zip(read, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)
+        ]
         x = torch.from_numpy(np.stack(channels, axis=1)).to(self.decoder["fc"].weight)
         x = self.layer4(self.layer3(self.layer2(self.layer1(self.pool(self.layer0(x))))))
         context, _ = self.decoder["recurrent"](x.mean(dim=(2, 3)))
@@ -160,6 +166,32 @@ def shapes() -> dict[str, Tensor]:
     return thin(NguyenNet("resnet50").published())
 
 
+class TestChannelOrder:
+    @pytest.mark.parametrize(("order", "first"), [(None, BONE), ("bgr", BONE), ("rgb", BRAIN)])
+    def test_of_nguyen_is_what_their_loader_gives_unless_it_is_named(
+        self, shapes: dict[str, Tensor], tmp_path: Path, order: str | None, first: Window
+    ) -> None:
+        classifier = ScanClassifier.load(save_nguyen(tmp_path / "a.pth", shapes), channel_order=order)
+        windows = [list(BRAIN), list(SUBDURAL), list(BONE)]
+        assert classifier.settings["windows"] == (windows if order == "rgb" else windows[::-1])
+        assert classifier.model.windows.levels[0] == first.level
+        assert classifier.model.windows.mean.tolist() == pytest.approx([0.485, 0.456, 0.406])  # of places, not of windows
+
+    @pytest.mark.parametrize("kind", ["folder", "checkpoint", "pan"])
+    def test_of_other_models_is_refused(self, tmp_path: Path, kind: str) -> None:
+        if kind == "pan":
+            (tmp_path / "classifier").mkdir()
+            (tmp_path / "classifier" / "model.safetensors").write_bytes(b"")
+        else:
+            make_classifier().save_pretrained(tmp_path)
+        if kind == "checkpoint":
+            about = read_model(tmp_path).about
+            torch.save({"ich_lstm": about, "state_dict": make_classifier().state_dict()}, tmp_path / "a.ckpt")
+        with pytest.raises(ConfigError) as caught:
+            ScanClassifier.load(tmp_path / "a.ckpt" if kind == "checkpoint" else tmp_path, channel_order="bgr")
+        assert caught.value.code == "no_channel_order"
+
+
 class TestNguyen:
     def test_says_what_the_published_network_says(self, nguyen: tuple[NguyenNet, Path]) -> None:
         net, file = nguyen
@@ -177,6 +209,14 @@ class TestNguyen:
         for i, label in enumerate(LABELS):
             np.testing.assert_allclose(got.slice_logits[:, i].numpy(), of_slices[label], rtol=0, atol=1e-5)
             np.testing.assert_allclose(got.scan_logits[:, i].sigmoid().numpy(), of_scans[label], rtol=0, atol=1e-5)
+        with torch.inference_mode():
+            other = ScanClassifier.load(file, channel_order="rgb").model.double()
+            first = run(other, scans[:1]).slice_logits
+        as_rgb = net.double().columns(net.slice_logits(scans[0], "rgb"))
+        net.float()
+        for i, label in enumerate(LABELS):
+            np.testing.assert_allclose(first[:, i].numpy(), as_rgb[label], rtol=0, atol=1e-5)
+        assert (first - got.slice_logits[: len(first)]).abs().max() > 0.01
         # The labels differ by far more than that, and so do the slices.
         values = torch.cat(theirs)
         assert torch.cdist(values.T, values.T).add(torch.eye(6) * 9).min() > 0.1
@@ -191,9 +231,12 @@ class TestNguyen:
         study.mkdir()
         for header in index_source(phantom).studies()[0].series[0].headers:
             shutil.copy(header.source.path, study)
-        assert predict.main([str(study), "--checkpoint", str(file), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+        order = "rgb" if file.stem == "resnet50" else "bgr"
+        options = ["--device", "cpu", "--raw-probabilities", *(["--channel-order", order] if order == "rgb" else [])]
+        assert predict.main([str(study), "--checkpoint", str(file), "--out", str(tmp_path / "out"), *options]) == 0
         slices = pd.read_csv(tmp_path / "out" / "slices.csv")
-        theirs = net.columns(net.slice_logits(preprocess_scan(read_scan(study), Preprocessing(size=64, crop="none"))).sigmoid())
+        hu = preprocess_scan(read_scan(study), Preprocessing(size=64, crop="none"))
+        theirs = net.columns(net.slice_logits(hu, order).sigmoid())
         for label in LABELS:
             np.testing.assert_allclose(slices[label], theirs[label], rtol=0, atol=1e-4)  # both in float32
         assert json.loads((tmp_path / "out" / "manifest.json").read_text())["model"]["name"] == ENCODERS[file.stem]

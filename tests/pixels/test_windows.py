@@ -1,10 +1,18 @@
 """Windows, as a function and as the first layer of the model."""
 
+import json
+from importlib import resources
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import yaml
+from fabricated import make_classifier, make_model
 
-from ich_lstm import Window
+from ich_lstm import ScanClassifier, Window
+from ich_lstm.errors import ConfigError
+from ich_lstm.models.released import PAN
 from ich_lstm.pixels.intensity import Intensity
 from ich_lstm.pixels.windows import NARROWEST, WindowStack
 from ich_lstm.window import BONE, BRAIN, SUBDURAL
@@ -191,3 +199,72 @@ class TestIntensityInTheStack:
         stack(HU, self.draws).square().sum().backward()
         assert (stack.levels.grad != 0).all()
         assert (stack.widths.grad != 0).all()
+
+
+EVERY_HU = np.arange(-1024, 3072, dtype=np.int16)
+
+PUBLISHED = {
+    # recipe: windows as published, and the arithmetic of the authors' program in whole numbers and float64
+    "nguyen2020": lambda hu, level, width: (
+        (255 * (np.clip(hu, level - width // 2, level + width // 2) - (level - width // 2)) / width).astype(np.uint8) / 255
+    ),
+    "burduja2020": lambda hu, level, width: (np.clip(hu, level - width // 2, level + width // 2) - level + width // 2) / width,
+    "ko2020": lambda hu, level, width: (np.clip(hu, level - width / 2, level + width / 2) - level + width / 2) / width,
+}
+
+
+class TestPublishedSystems:
+    @pytest.mark.parametrize("recipe", PUBLISHED)
+    def test_every_window_is_that_of_the_published_program_for_every_hu(self, recipe: str) -> None:
+        model = yaml.safe_load((resources.files("ich_lstm.configs") / f"{recipe}.yaml").read_text())["model"]
+        quantize, integer = model.get("quantize", False), model.get("integer_windows", False)
+        stack = WindowStack(model["windows"], quantize=quantize, integer_edges=integer)
+        got = stack(torch.from_numpy(EVERY_HU).reshape(1, 1, -1))[0, :, 0].numpy()
+        for channel, (level, width) in zip(got, model["windows"], strict=True):
+            expected = PUBLISHED[recipe](EVERY_HU.astype(np.int64), level, width)
+            np.testing.assert_allclose(channel, expected, rtol=0, atol=1e-6)
+
+    def test_the_second_window_of_nguyen_ends_below_white(self) -> None:
+        stack = WindowStack([(75, 215)], quantize=True, integer_edges=True)
+        hu = torch.tensor([[[-33, -32, -31, 75, 181, 182, 183, 3071]]])
+        assert (stack(hu).flatten() * 255).round().tolist() == [0, 0, 1, 126, 252, 253, 253, 253]
+        exact = WindowStack([(75, 215)], quantize=True)
+        assert (exact(hu).flatten() * 255).round().tolist()[-1] == 255
+
+    def test_pan_divides_by_a_millionth_more(self) -> None:
+        for level, width in PAN["windows"]:
+            theirs = (np.clip(EVERY_HU.astype(float), level - width / 2, level + width / 2) - (level - width / 2)) / (
+                width + 1e-6
+            )
+            ours = WindowStack([(level, width)])(torch.from_numpy(EVERY_HU).reshape(1, 1, -1)).flatten().numpy()
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-7)
+
+    @pytest.mark.parametrize("quantize", [False, True])
+    @pytest.mark.parametrize("window", [(40, 80), (600, 2800), (80, 200), (75, 215), (41, 81), (40, 3), (7, 1)])
+    def test_whole_edges_change_odd_widths_alone(self, window: tuple[int, int], quantize: bool) -> None:
+        hu = torch.from_numpy(EVERY_HU).reshape(1, 1, -1)
+        exact, whole = (WindowStack([window], quantize=quantize, integer_edges=value)(hu) for value in (False, True))
+        level, width = window
+        low, high = level - width // 2, level + width // 2
+        expected = (np.clip(EVERY_HU.astype(np.int64), low, high) - low) / width
+        expected = np.floor(255 * (np.clip(EVERY_HU.astype(np.int64), low, high) - low) / width) / 255 if quantize else expected
+        np.testing.assert_allclose(whole.flatten().numpy(), expected, rtol=0, atol=1e-6)
+        if width % 2 == 0:
+            assert torch.equal(exact, whole)
+        else:
+            assert not torch.equal(exact, whole)
+
+    def test_learnable_windows_have_no_whole_edges(self) -> None:
+        with pytest.raises(ValueError, match="integer_edges"):
+            WindowStack([(75, 215)], learnable=True, integer_edges=True)
+        with pytest.raises(ConfigError):
+            make_model(learnable_windows=True, integer_windows=True)
+
+    def test_a_model_stores_which_it_has(self, tmp_path: Path) -> None:
+        classifier = make_classifier(integer_windows=True, quantize=True, windows=[(75, 215)])
+        classifier.save_pretrained(tmp_path)
+        assert ScanClassifier.load(tmp_path).model.windows.integer_edges
+        about = json.loads((tmp_path / "model.json").read_text())
+        del about["settings"]["integer_windows"]  # as of earlier versions
+        (tmp_path / "model.json").write_text(json.dumps(about))
+        assert not ScanClassifier.load(tmp_path).model.windows.integer_edges
