@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pandas as pd
 import pytest
@@ -102,6 +103,48 @@ class TestTwoNights:
         assert evaluate.main([*arguments, "--replicates", "100"]) == 0
         figures = pd.read_csv(tmp_path / "figures/figures.csv")
         assert figures.query("level == 'scan'")["cases"].max() == 5
+
+
+class TestOtherPeopleUnderTheSameUids:
+    """Anonymizers repeat UIDs from night to night: nothing of an earlier night is written over by somebody else's scan."""
+
+    UIDS: ClassVar = {"StudyInstanceUID": "1.2.9", "SeriesInstanceUID": "1.2.9.1"}
+
+    def people(self, tmp_path: Path, *patients: dict[str, str]) -> list[Path]:
+        folders = [tmp_path / f"night-{number}" for number in range(len(patients))]
+        for folder, patient in zip(folders, patients, strict=True):
+            make_series(folder, **self.UIDS, **patient)
+        return folders
+
+    @pytest.mark.parametrize(
+        "patients",
+        [
+            ({"PatientID": "A"}, {"PatientID": "B"}),
+            ({"PatientID": ""}, {"PatientID": ""}),  # nobody knows whether it is one person: another folder stands alone
+            ({"PatientID": "A", "AccessionNumber": "1"}, {"PatientID": "A", "AccessionNumber": "2"}),
+            ({"PatientID": "A", "PatientBirthDate": "19500101"}, {"PatientID": "A", "PatientBirthDate": "19600101"}),
+        ],
+        ids=["patients", "nobody", "examinations", "birth dates"],
+    )
+    def test_both_have_a_row_a_page_and_an_id_of_their_own(
+        self, patients: tuple[dict[str, str], ...], model_folder: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+        for folder in self.people(tmp_path, *patients):
+            assert run(model_folder, out, folder) == 0
+        rows = studies(out)
+        assert len(rows) == rows["scan_id"].nunique() == 2
+        assert pages(out) == set(rows["scan_id"])
+        key = studies(out, "private/key.csv").drop_duplicates("scan_id")
+        assert key["patient_id"].fillna("").tolist() == [patient["PatientID"] for patient in patients]
+        assert not studies(out, "slices.csv").duplicated(["scan_id", "slice"]).any()
+
+    def test_read_again_each_replaces_its_own_row(self, model_folder: Path, tmp_path: Path) -> None:
+        out = tmp_path / "out"
+        folders = self.people(tmp_path, {"PatientID": "A"}, {"PatientID": "B"})
+        for folder in (*folders, *folders):
+            assert run(model_folder, out, folder) == 0
+        assert len(studies(out)) == 2
 
 
 class TestReadAgain:
