@@ -50,35 +50,35 @@ def _two_examinations(**values: tuple[str, str]) -> Make:
 
 VARIANTS: tuple[Variant, ...] = (
     Variant(row="41", name="other-pixels", make=beside(_other_pixels), expect=refused("conflicting_uids", 9)),
-    Variant(row="72", name="one-study-uid", make=two(PatientID="OTHER"), expect=BOTH_READ),
-    Variant(row="72", name="one-study-uid-no-id", make=two(PatientID=None), expect=BOTH_READ),
-    Variant(row="72", name="one-id-another-name", make=two(PatientName="Other^Name"), expect=BOTH_READ),
-    Variant(row="72", name="one-series-uid", make=two(series_uid=SAME_SERIES, PatientID="OTHER"), expect=BOTH_READ),
+    Variant(row="81", name="one-study-uid", make=two(PatientID="OTHER"), expect=BOTH_READ),
+    Variant(row="81", name="one-study-uid-no-id", make=two(PatientID=None), expect=BOTH_READ),
+    Variant(row="81", name="one-id-another-name", make=two(PatientName="Other^Name"), expect=BOTH_READ),
+    Variant(row="81", name="one-series-uid", make=two(series_uid=SAME_SERIES, PatientID="OTHER"), expect=BOTH_READ),
     Variant(
-        row="72",
+        row="81",
         name="one-series-uid-interleaved",
         make=two(series_uid=SAME_SERIES, PatientID="OTHER", start=(-96, -96, -22.5), change=_own_sop_uids),
         expect=Expect(slices=8, files_used=16),
     ),
-    Variant(row="72", name="no-identifier", make=_nameless_folders, expect=BOTH_READ),
+    Variant(row="81", name="no-identifier", make=_nameless_folders, expect=BOTH_READ),
     Variant(
-        row="72",
+        row="81",
         name="one-slice-of-nobody",
         make=whole(change=lambda i: {"PatientID": ""} if i == 3 else {}),
         expect=refused("mixed_patients"),
     ),
     Variant(
-        row="72", name="no-id-in-one-series", make=two(series_uid=SAME_SERIES, PatientID=""), expect=refused("mixed_patients", 16)
+        row="81", name="no-id-in-one-series", make=two(series_uid=SAME_SERIES, PatientID=""), expect=refused("mixed_patients", 16)
     ),
     *(
-        Variant(row="73", name=name, make=_two_examinations(**{keyword: values}), expect=BOTH_READ)
+        Variant(row="82", name=name, make=_two_examinations(**{keyword: values}), expect=BOTH_READ)
         for name, keyword, values in (
             ("dates", "StudyDate", ("20240101", "20240102")),
             ("accession-numbers", "AccessionNumber", ("A1", "A2")),
         )
     ),
     Variant(
-        row="73",
+        row="82",
         name="one-series",
         make=whole(change=lambda i: {"AccessionNumber": f"A{i // 4}"}),
         expect=refused("mixed_examinations"),

@@ -105,10 +105,10 @@ ROWS: dict[str, Row] = {
     "69": Row("link that loops, dangles, or leads elsewhere", "skipped"),
     "70": Row("unreadable or vanished file, I/O error", "series refused"),
     "71": Row("names with newlines or beyond ASCII", "read"),
-    "72": Row(
+    "81": Row(
         "patients who share a Study or Series Instance UID, or an ID", "parted; where it is not clear whose a slice is, refused"
     ),
-    "73": Row("examinations of one patient under one UID", "parted; within one series refused"),
+    "82": Row("examinations of one patient under one UID", "parted; within one series refused"),
     "80": Row("a scan with no usable slice", "refused"),
     "a": Row("an attribute is missing that is not needed", "read"),
     "b": Row("an attribute is missing that is needed", "refused or skipped"),
