@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ich_lstm.reading import words
-from ich_lstm.reading.geometry import AXIAL, display_of, is_orientation, origins_in_plane
+from ich_lstm.reading.geometry import AXIAL, MAX_POSITION_MM, display_of, is_orientation, origins_in_plane
 from ich_lstm.reading.header import SliceHeader
 from ich_lstm.reading.members import MIN_SLICES, SAME_MM, is_localizer
 from ich_lstm.reading.ordering import MAX_REPEATS, SAME_POSITION_MM
@@ -161,6 +161,7 @@ class Acquisitions:
 
 
 # ------------------------------------------------------------------------------------------------ the numbers of the slices
+@np.errstate(invalid="ignore", divide="ignore", over="ignore")  # of positions and orientations that are none
 def _slices_of_batch(batch: pa.RecordBatch) -> Slices:
     positions, normals = np.full((len(batch), 3), np.nan), np.full((len(batch), 3), np.nan)
     for name, size, into in (("position", 3, positions), ("orientation", 6, normals)):
@@ -169,15 +170,15 @@ def _slices_of_batch(batch: pa.RecordBatch) -> Slices:
         values = pc.list_flatten(column.filter(fits)).to_numpy(zero_copy_only=False).reshape(-1, size)
         into[fits.to_numpy(zero_copy_only=False)] = values if size == 3 else np.cross(values[:, :3], values[:, 3:])
     normals[batch.column("orientation").is_null().to_numpy(zero_copy_only=False)] = np.cross(AXIAL[:3], AXIAL[3:])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-        normals *= np.where(normals[:, 2:] < 0, -1, 1)
-        place = (positions * normals).sum(axis=1)
-    numbers = (
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    normals *= np.where(normals[:, 2:] < 0, -1, 1)
+    place = (positions * normals).sum(axis=1)
+    place[abs(place) > MAX_POSITION_MM] = np.nan
+    number, instance, thickness = (
         pc.cast(batch.column(name), pa.float64()).to_numpy(zero_copy_only=False)
         for name in ("acquisition_number", "instance_number", "thickness")
     )
-    number, instance, thickness = numbers
+    thickness = np.where((thickness > 0) & (thickness < MAX_POSITION_MM), thickness, np.nan)
     return Slices(place, normals[:, 2].copy(), number, _seconds(batch.column("acquisition_time")), instance, thickness)
 
 
@@ -517,6 +518,8 @@ def _setting(header: SliceHeader) -> tuple[object, ...]:
         header.image_type,
         header.kernel,
         header.contrast_agent,
+        header.contrast_given,
+        header.rescale_type,
         header.rows,
         header.columns,
         header.photometric,

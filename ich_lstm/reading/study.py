@@ -1,6 +1,5 @@
 """Which series of a study is the plain axial brain one, and why the others are not."""
 
-import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from ich_lstm.reading.examinations import (
     part_examinations,
     part_patients,
 )
+from ich_lstm.reading.geometry import is_position
 from ich_lstm.reading.header import SliceHeader, read_frames
 from ich_lstm.reading.ledger import Ledger
 from ich_lstm.reading.ordering import SAME_POSITION_MM
@@ -326,7 +326,9 @@ def split_by_kernel(series: Series) -> list[Series]:
     seen: dict[tuple[int, ...], str] = {}
     for kernel, headers in by_kernel.items():
         for header in headers:
-            place = tuple(round(value / SAME_POSITION_MM) for value in header.position or () if math.isfinite(value))
-            if place and seen.setdefault(place, kernel) != kernel:
+            if header.position is None or not is_position(header.position):
+                continue
+            place = tuple(round(value / SAME_POSITION_MM) for value in header.position)
+            if seen.setdefault(place, kernel) != kernel:
                 return [Series(series.series_uid, tuple(by_kernel[kernel]), kernel) for kernel in sorted(by_kernel)]
     return [series]

@@ -321,7 +321,7 @@ class TestFolderOfNifti:
         from ich_lstm.reading import read_scan
 
         assert len(read_scan(folder / "a")) == 12
-        with pytest.raises(StudyError, match=r"2 studies \(1\.nii\.gz, 2\.nii\)"):
+        with pytest.raises(StudyError, match=r"2 studies \(2\.nii, 1\.nii\.gz\)"):
             read_scan(folder)
 
 

@@ -1,5 +1,6 @@
 """One acquisition in several series is joined; several acquisitions in one series are parted; neither is ever silent."""
 
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 from dicom_files import make_series
 
-from ich_lstm.reading import Study, choose_series, index_source, load_scan, rank_series, read_scan
+from ich_lstm.reading import FileRef, SliceHeader, Study, choose_series, index_source, load_scan, rank_series, read_scan
+from ich_lstm.reading.study import group_studies
+from ich_lstm.reading.table import SCHEMA, Rows, to_batch
 from ich_lstm.scan import Scan
 
 HEAD = 28
@@ -326,3 +329,36 @@ class TestOneAcquisitionInOneSeries:
         study = only_study(real_data / "philips_exam.zip")
         assert len(study.series) == len({series.series_uid for series in study.series}) == 5
         assert all(series.composition == "" for series in study.series)
+
+
+BAD = [float("nan"), float("inf"), -float("inf"), 1e308, -1e308, 0.0, 1e5]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_slice_is_in_one_series_whatever_the_headers_say(seed: int) -> None:
+    """Warnings are errors here; and none of the values may end the grouping of an archive."""
+    rng = random.Random(seed)
+    headers = [
+        SliceHeader(
+            source=FileRef(Path(f"/{series}/{i}")),
+            sop_uid=f"{series}.{i}",
+            series_uid=f"1.{series}",
+            study_uid="1",
+            position=rng.choice([(0.0, 0.0, 5.0 * i)] * 8 + [(0.0, 0.0, rng.choice(BAD)), (1.0,), (), None]),
+            orientation=rng.choice([(1.0, 0, 0, 0, 1.0, 0)] * 8 + [(rng.choice(BAD), 0, 0, 0, 1.0, 0), (1.0,), (), None]),
+            thickness=rng.choice([5.0, 5.0, None, *BAD]),
+            instance_number=rng.choice([i, i, None]),
+            acquisition_number=rng.choice([1, 2, i, None]),
+            acquisition_time=rng.choice(["", "101112", "10111299", "x", "999999.9"]),
+            kernel=rng.choice(["A", "A", "B"]),
+            frame_of_reference="9",
+            pixel_spacing=rng.choice([(1.0, 1.0), (1.0,), None]),
+        )
+        for series in range(4)
+        for i in range(rng.randint(1, 16))
+    ]
+    (study,) = group_studies(Rows([to_batch(headers)], SCHEMA))
+    assert sorted(header.sop_uid for series in study.series for header in series.headers) == sorted(
+        header.sop_uid for header in headers
+    )
+    assert len({series.identifier for series in study.series}) == len(study.series)
