@@ -353,7 +353,7 @@ class ScanDataModule(LightningDataModule):
         )
         trainer = None if alone else self.trainer
         # To overfit some batches they must be the same ones in every epoch.
-        shuffle = training and not (trainer and trainer.overfit_batches > 0)
+        shuffle = training and not (trainer and trainer.overfit_batches > 0)  # type: ignore[attr-defined]
         weights = None
         if shuffle and batching.balance:
             weights = balanced_weights([scan.slice_labels for scan in scans], np.array([scan.scan_labels for scan in scans]))

@@ -207,7 +207,7 @@ class SliceBudgetSampler(DistributedSampler):
         return _mixed(_mixed(self._digests[self._scan[samples]] ^ salt) + draws)
 
 
-class FixedSliceBudgetSampler(SliceBudgetSampler, SequentialSampler):
+class FixedSliceBudgetSampler(SliceBudgetSampler, SequentialSampler):  # type: ignore[misc]  # it yields batches, not scans
     """A `SliceBudgetSampler` that deals alike in every epoch, to be made with ``shuffle=False``.
 
     It is a SequentialSampler by name, because with ``overfit_batches`` Lightning replaces every other one by a sampler of single

@@ -308,6 +308,12 @@ class ScanClassifier(LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, ScanDataModule):
             self._check_preprocessing(data)
+        if self.trainer.precision == "bf16-true" and self.model.settings["positions"] == "mm":
+            # Lightning rounds the batch as well as the weights.
+            logger.warning(
+                "precision bf16-true: the slices' positions in mm are rounded to 8 binary digits, to 1 mm between 128 and "
+                "256 mm. bf16-mixed does not round them."
+            )
         if stage != "fit":
             return
         if isinstance(data, ScanDataModule):

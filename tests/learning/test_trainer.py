@@ -14,8 +14,6 @@ from ich_lstm import ScanClassifier, ScanDataModule
 from ich_lstm.errors import ConfigError
 from ich_lstm.labels import ANY, LABELS
 
-ROUNDING = 1e-12
-
 
 @pytest.fixture
 def data(prepared, phantom: Path) -> ScanDataModule:
@@ -255,6 +253,59 @@ def test_other_precisions_give_finite_losses_and_metrics_in_float64(data: ScanDa
     (scan, *_), *_ = trainer(tmp_path, precision=precision).predict(model, datamodule=data)
     assert scan.slices.dtype == torch.float64
     assert model.fits[0].precision == precision
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"sequence": "none"},
+        {"encoder_classifier": False, "encoder_residual": False},
+        {"positions": "relative"},
+        {"quantize": True},
+        {"instance_pooling": True},
+        {"slices_per_chunk": 8},
+        {"ema": 0.9},
+    ],
+    ids=str,
+)
+def test_half_weights_train_every_kind_of_network(data: ScanDataModule, tmp_path: Path, settings: dict) -> None:
+    done = trainer(tmp_path, precision="bf16-true")
+    done.fit(small(**settings), data)
+    assert math.isfinite(done.callback_metrics["train/loss"])
+    assert math.isfinite(done.callback_metrics["val/loss"])
+
+
+def test_half_weights_train_the_encoder_alone(data: ScanDataModule, tmp_path: Path) -> None:
+    model = small()
+    model.choose_parts(head="skip")
+    done = trainer(tmp_path, precision="bf16-true")
+    done.fit(model, data)
+    assert math.isfinite(done.callback_metrics["train/loss"])
+
+
+def test_half_weights_are_close_to_full_ones(data: ScanDataModule, tmp_path: Path) -> None:
+    (full, *_), *_ = trainer(tmp_path).predict(small(), datamodule=data)
+    (half, *_), *_ = trainer(tmp_path, precision="bf16-true").predict(small(), datamodule=data)
+    assert not torch.equal(half.slices, full.slices)
+    torch.testing.assert_close(half.slices, full.slices, atol=0.02, rtol=0)
+
+
+def test_a_model_trained_in_half_precision_is_saved_and_loaded(data: ScanDataModule, tmp_path: Path) -> None:
+    model = small()
+    trainer(tmp_path, precision="bf16-true").fit(model, data)
+    model.save_pretrained(tmp_path / "model")
+    loaded = ScanClassifier.load(tmp_path / "model")
+    assert next(loaded.model.parameters()).dtype == torch.float32
+    batches = trainer(tmp_path).predict(loaded, datamodule=data)
+    assert all(torch.isfinite(scan.slices).all() for batch in batches for scan in batch)
+
+
+@pytest.mark.parametrize(("precision", "warns"), [("bf16-true", True), ("bf16-mixed", False), ("32-true", False)])
+def test_positions_that_would_be_rounded_are_told(
+    data: ScanDataModule, tmp_path: Path, caplog: pytest.LogCaptureFixture, precision: str, warns: bool
+) -> None:
+    trainer(tmp_path, precision=precision).predict(small(positions="mm"), datamodule=data)
+    assert ("positions in mm are rounded" in caplog.text) == warns
 
 
 class TestBeforeSetup:
