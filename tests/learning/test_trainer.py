@@ -160,12 +160,18 @@ class TestTuner:
         assert model.fits[0] == first[0]
         assert [record.epochs for record in model.fits] == [1, 1]
 
-    def test_a_search_as_a_callback_of_the_fit_is_not_counted(self, data: ScanDataModule, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("earlier", [0, 1])
+    def test_a_search_as_a_callback_of_the_fit_is_not_counted(self, data: ScanDataModule, tmp_path: Path, earlier: int) -> None:
         model = small()
+        for _ in range(earlier):
+            trainer(tmp_path).fit(model, data)
+        before = model.fits
         finder = LearningRateFinder(num_training_steps=16, early_stop_threshold=None)
         done = trainer(tmp_path, max_epochs=20, limit_val_batches=0, callbacks=[finder])
         done.fit(model, data)
-        (record,) = model.fits
+        *others, record = model.fits
+        assert tuple(others) == before
+        assert len(before) == earlier
         assert (record.epochs, record.steps) == (20, done.global_step)
 
     @pytest.mark.parametrize("mode", ["power", "binsearch"])
