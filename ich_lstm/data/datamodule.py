@@ -31,7 +31,7 @@ from ich_lstm.data.parts import Parts, SliceChoice
 from ich_lstm.data.prepare import Progress, prepare
 from ich_lstm.data.prepared import PreparedFolder, settle_preprocessing
 from ich_lstm.data.rsna import LABEL_FILE
-from ich_lstm.data.sampler import SliceBudgetSampler
+from ich_lstm.data.sampler import FixedSliceBudgetSampler, SliceBudgetSampler
 from ich_lstm.data.split import Part, SplitBy, tabulate_patients
 from ich_lstm.data.split_file import SplitFile
 from ich_lstm.data.table import read_label_tables
@@ -296,7 +296,7 @@ class ScanDataModule(LightningDataModule):
     @cached_property
     def slice_mm(self) -> float:
         """The usual distance of slices in the training scans, in mm, from a sample of them; 0 if all have one slice."""
-        scans = self.scans["train"]
+        scans = self._scans_of("train")
         sample = scans[:: max(1, len(scans) // SCANS_SAMPLED)][:SCANS_SAMPLED]
         steps = [np.median(np.diff(read_cached(scan.cache_path).positions_mm)) for scan in sample if len(scan.slice_ids) > 1]
         return float(np.median(steps)) if steps else 0.0
@@ -307,7 +307,7 @@ class ScanDataModule(LightningDataModule):
         Returns:
             As of :func:`~ich_lstm.data.describe.describe_scans`.
         """
-        return describe_scans(self.scans["train"], is_synthetic=self.is_synthetic)
+        return describe_scans(self._scans_of("train"), is_synthetic=self.is_synthetic)
 
     def train_dataloader(self) -> ScanLoader:
         """Augmented, shuffled batches of the training patients."""
@@ -321,6 +321,10 @@ class ScanDataModule(LightningDataModule):
         """Every held-out scan once."""
         return self._loader("test")
 
+    def predict_dataloader(self) -> ScanLoader:
+        """Every held-out scan once, for ``Trainer.predict``."""
+        return self._loader("test")
+
     def evaluation_loader(self, part: Part) -> ScanLoader:
         """Every scan of a part once, in this process alone, not augmented."""
         return self._loader(part, alone=True)
@@ -330,14 +334,14 @@ class ScanDataModule(LightningDataModule):
 
         The draw is a pure function of the seed and the raw identifiers.
         """
-        drawn = sorted(self.scans[part], key=lambda scan: sample_seed(self.seed, 0, scan.draw_id, purpose="sample"))
+        drawn = sorted(self._scans_of(part), key=lambda scan: sample_seed(self.seed, 0, scan.draw_id, purpose="sample"))
         before = np.cumsum([0, *(len(scan.slice_labels) for scan in drawn)])[:-1]
         return self._loader(part, alone=True, scans=[scan for scan, count in zip(drawn, before, strict=True) if count < slices])
 
     def _loader(
         self, part: Part, *, training: bool = False, alone: bool = False, scans: list[LabelledScan] | None = None
     ) -> ScanLoader:
-        scans = self.scans[part] if scans is None else scans
+        scans = self._scans_of(part) if scans is None else scans
         batching = self._batching
         parts = batching.parts if training else Parts()
         dataset = ScanDataset(
@@ -348,17 +352,19 @@ class ScanDataModule(LightningDataModule):
             seed=self.seed,
         )
         trainer = None if alone else self.trainer
+        # To overfit some batches they must be the same ones in every epoch.
+        shuffle = training and not (trainer and trainer.overfit_batches > 0)  # type: ignore[attr-defined]
         weights = None
-        if training and batching.balance:
+        if shuffle and batching.balance:
             weights = balanced_weights([scan.slice_labels for scan in scans], np.array([scan.scan_labels for scan in scans]))
-        sampler = SliceBudgetSampler(
+        sampler = (SliceBudgetSampler if shuffle else FixedSliceBudgetSampler)(
             dataset.lengths,
             identifiers=[scan.draw_id for scan in scans],
             parts=parts,
             weights=weights,
             slices_per_batch=batching.slices_per_batch,
             scans_per_batch=batching.scans_per_batch,
-            shuffle=training,
+            shuffle=shuffle,
             seed=self.seed,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
@@ -379,6 +385,17 @@ class ScanDataModule(LightningDataModule):
             # A generator of its own: the loader would draw from torch's, more or less often with more or fewer workers.
             generator=torch.Generator().manual_seed(self.seed),
         )
+
+    def _scans_of(self, part: Part) -> list[LabelledScan]:
+        if part not in self.scans:
+            raise ConfigError(
+                "not_set_up",
+                where="ScanDataModule",
+                got="no scans yet: they have not been read and divided",
+                expected=f"the scans of the part {part}",
+                todo="Call prepare_data() and setup() first; a Trainer does so when it gets datamodule=data.",
+            )
+        return self.scans[part]
 
     def _checked_root(self) -> Path:
         if not self.root:

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch.utils.data import DistributedSampler
+from torch.utils.data import DistributedSampler, SequentialSampler
 
 from ich_lstm.data.packing import pack, spread_to
 from ich_lstm.data.parts import Parts, SampleRequest
@@ -205,6 +205,14 @@ class SliceBudgetSampler(DistributedSampler):
         draws = (self._number[samples] + turns * self._samples[self._scan[samples]]).astype(np.uint64)
         salt = np.uint64(_digest(f"{self.seed}/{what}"))
         return _mixed(_mixed(self._digests[self._scan[samples]] ^ salt) + draws)
+
+
+class FixedSliceBudgetSampler(SliceBudgetSampler, SequentialSampler):  # type: ignore[misc]  # it yields batches, not scans
+    """A `SliceBudgetSampler` that deals alike in every epoch, to be made with ``shuffle=False``.
+
+    It is a SequentialSampler by name, because with ``overfit_batches`` Lightning replaces every other one by a sampler of single
+    scans.
+    """
 
 
 def _digest(text: str) -> int:

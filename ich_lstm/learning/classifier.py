@@ -1,6 +1,7 @@
 """ScanClassifier: the network with its training, as a LightningModule."""
 
 import difflib
+import logging
 import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
@@ -9,6 +10,8 @@ from typing import IO, Any, Literal, get_args
 
 import torch
 from pytorch_lightning import Callback, LightningModule
+from pytorch_lightning.callbacks import BatchSizeFinder
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
@@ -23,7 +26,16 @@ from ich_lstm.learning.calibration import ModelCalibration
 from ich_lstm.learning.calibration_file import read_calibration, write_calibration
 from ich_lstm.learning.checkpoint import ABOUT_KEY, SavedModel, find_model_folder, read_model, without_folders, write_model
 from ich_lstm.learning.hub import model_folder
-from ich_lstm.learning.inference import TestTime, evaluating, infer, infer_scan, predicted, probabilities_of
+from ich_lstm.learning.inference import (
+    PredictedScan,
+    TestTime,
+    evaluating,
+    infer,
+    infer_scan,
+    predicted,
+    probabilities_of,
+    split_scans,
+)
 from ich_lstm.learning.losses import LossMean, weighted_loss_sums
 from ich_lstm.learning.metrics import LabelAUROC, WeightedLogLoss
 from ich_lstm.learning.optimizer import OptimizerKind, Schedule, make_optimizer, make_schedule
@@ -40,6 +52,8 @@ from ich_lstm.reading.nifti import in_archive
 from ich_lstm.reading.slabs import SLAB_MM, THIN_MM
 from ich_lstm.scan import Note, Scan, Slab
 from ich_lstm.views.prediction import ScanPrediction
+
+logger = logging.getLogger(__name__)
 
 SYNTHETIC = Note("synthetic_model", "the model was trained on synthetic heads only")
 
@@ -74,6 +88,9 @@ STAGED = (
 
 HeadMode = Literal["train", "freeze", "skip"]
 
+FIT_BEGUN_KEY = "ich_lstm_fit_begun"
+"""In a checkpoint: whether its last record of a fit is the running fit's, which has begun; none is at step 0."""
+
 
 @documents_keywords_of(ScanModel)
 class ScanClassifier(LightningModule):
@@ -88,8 +105,10 @@ class ScanClassifier(LightningModule):
         weight_decay: Not applied to biases and normalizations.
         optimizer: ``adamw`` or ``adam``.
         epsilon: Of the optimizer.
-        schedule: What the rates do after the warm-up: ``cosine``: fall to 0; ``constant``: stay.
-        warmup: Share of the steps in which the rates rise linearly to their peaks.
+        schedule: What the rates do after the warm-up: ``cosine``: fall to 0; ``constant``: stay. They stay under either where
+            nobody knows the number of steps, as with ``Trainer(max_epochs=-1, max_time=...)``, and the record of the fit says so.
+        warmup: Share of the steps in which the rates rise linearly to their peaks; where nobody knows the number of steps, share
+            of the first epoch's.
         ema: Decay of an exponential moving average of the weights, which is validated and saved in their place; null for none.
         slice_loss: Weight of the slices' loss.
         encoder_loss: Weight of the loss of the encoder's own logits, which sees each slice alone.
@@ -100,6 +119,18 @@ class ScanClassifier(LightningModule):
         reducer_slices: Training slices to whose features a reduction is fitted.
         test_time: What a prediction is the mean of: ``flip``: the scan and its mirror image; ``flip-reverse``: both, each read
             upwards and downwards; ``none``: nothing but the scan.
+
+    A Trainer of one's own can fit, validate and test it, and predict with it, and its callbacks can watch these metrics:
+
+    - ``val/monitor``, also as ``val_loss``, which loggers do not get: by it the best epoch is chosen. It is ``val/loss``, or
+      ``val/scan_loss`` where the slices' labels are missing or of one class.
+    - ``val/loss``, ``val/scan_loss``, ``val/encoder_loss``: RSNA's weighted log loss of the slices, of the scans, and of the
+      slices by the encoder's own logits; the last only where there is a head beside them.
+    - ``val/auroc_<label>``, ``val/scan_auroc_<label>``, ``val/encoder_auroc_<label>``: Areas under the ROC curves, with a label
+      of `LABELS`, for example ``val/auroc_any``; NaN where all known labels are alike.
+    - The same with ``test/`` from ``Trainer.test``, but for the monitored value: no epoch is chosen by held-out scans.
+    - ``train/loss``, ``train/slice_loss``, ``train/scan_loss``, ``train/encoder_loss``, ``train/instance_loss``: The training
+      loss and its terms before they are weighted.
 
     Raises:
         ConfigError: If a keyword is unknown, or a value is out of range.
@@ -180,6 +211,24 @@ class ScanClassifier(LightningModule):
     # Training
 
     @property
+    def learning_rate(self) -> float:
+        """Peak rate of the head in the next fit; ``Tuner.lr_find`` sets it to what it finds, with one rate for all weights."""
+        return self.training_settings["learning_rate"]
+
+    @learning_rate.setter
+    def learning_rate(self, rate: float) -> None:
+        self.change_training(learning_rate=rate)
+
+    @property
+    def encoder_learning_rate(self) -> float:
+        """Peak rate of the encoder in the next fit; ``Tuner.lr_find(attr_name="encoder_learning_rate")`` sets it."""
+        return self.training_settings["encoder_learning_rate"]
+
+    @encoder_learning_rate.setter
+    def encoder_learning_rate(self, rate: float) -> None:
+        self.change_training(encoder_learning_rate=rate)
+
+    @property
     def staged_settings(self) -> dict[str, Any]:
         """The values of `STAGED`: how the next fit trains."""
         network = {
@@ -257,10 +306,17 @@ class ScanClassifier(LightningModule):
     def setup(self, stage: str) -> None:
         """Take over how the data are prepared, and fit the reduction of features if that is to be done."""
         data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, ScanDataModule):
+            self._check_preprocessing(data)
+        if self.trainer.precision == "bf16-true" and self.model.settings["positions"] == "mm":
+            # Lightning rounds the batch as well as the weights.
+            logger.warning(
+                "precision bf16-true: the slices' positions in mm are rounded to 8 binary digits, to 1 mm between 128 and "
+                "256 mm. bf16-mixed does not round them."
+            )
         if stage != "fit":
             return
         if isinstance(data, ScanDataModule):
-            data.preprocessing.check_windows(self.model.settings["windows"])
             if self.model.neighbours and data.batching["slices_per_sample"] and data.batching["sample"] != "adjacent":
                 raise ConfigError(
                     "no_neighbours",
@@ -268,14 +324,6 @@ class ScanClassifier(LightningModule):
                     got=f"{self.model.neighbours}, and samples of {data.batching['sample']} slices",
                     expected="samples in which a slice's neighbours are those of its scan",
                     todo="Set data.sample=adjacent, or data.slices_per_sample=null for whole scans.",
-                )
-            if self.preprocessing not in (None, data.preprocessing):
-                raise ConfigError(
-                    "other_preprocessing",
-                    where="data",
-                    got=str(data.preprocessing),
-                    expected=f"{self.preprocessing}, for which the model has been trained",
-                    todo="Prepare the scans alike, or set model.preprocessing = None to train it for these.",
                 )
             self.preprocessing = data.preprocessing
             self.slice_mm = data.slice_mm
@@ -298,13 +346,42 @@ class ScanClassifier(LightningModule):
         if self.head_mode != "skip" and reducer is not None and not reducer.is_fitted:
             fit_reducer(self.model, self.trainer, data, self.training_settings["reducer_slices"])
 
+    def _check_preprocessing(self, data: ScanDataModule) -> None:
+        """See that the scans are prepared as the model needs them."""
+        data.preprocessing.check_windows(self.model.settings["windows"])
+        if self.preprocessing not in (None, data.preprocessing):
+            raise ConfigError(
+                "other_preprocessing",
+                where="data",
+                got=str(data.preprocessing),
+                expected=f"{self.preprocessing}, for which the model has been trained",
+                todo="Prepare the scans alike, or set model.preprocessing = None to train it for these.",
+            )
+
+    def teardown(self, stage: str) -> None:
+        """Forget the record of a fit that ended before its first step, as a search for a learning rate does."""
+        self.fits = begun(self.fits)
+
     def on_fit_start(self) -> None:
         """Refuse what would let processes wait for one another for ever."""
         if self.model.slices_per_chunk is not None and self.trainer.world_size > 1:
             _refuse_synchronized(self.model.encoder)
 
     def configure_callbacks(self) -> list[Callback]:
-        """The moving average of the weights, if there is one."""
+        """The moving average of the weights, if there is one.
+
+        Raises:
+            ConfigError: If Lightning is to search for a batch size, of which it knows nothing here.
+        """
+        # Before the finder's own setup, which would miss an attribute and not say what to do.
+        if any(isinstance(callback, BatchSizeFinder) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
+            raise ConfigError(
+                "no_batch_size",
+                where="Tuner.scale_batch_size, BatchSizeFinder",
+                got="a search for a number of scans in a batch",
+                expected="a budget of slices: scans differ in length, and the longest batch is what fills the memory",
+                todo="Find slices_per_batch with ich-train --plan, or with ich_lstm.learning.planner.plan_memory.",
+            )
         decay = self.training_settings["ema"]
         return [] if decay is None else [MovingAverage(decay)]
 
@@ -362,28 +439,57 @@ class ScanClassifier(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of all processes together, and ``val/monitor``, by which the best epoch is chosen."""
+        losses, aurocs = self._log_metrics("val")
+        # The slices' loss; where the slices' labels cannot tell good from bad, for they are of one class, the scans'.
+        slices_tell = not aurocs[""].isnan().all() or losses["scan_"].isnan()
+        monitored = losses["" if slices_tell else "scan_"]
+        self.log("val/monitor", monitored, sync_dist=True)
+        # The name that callbacks guess, and which can stand in a file's name; for loggers it would be the same curve again.
+        self.log("val_loss", monitored, sync_dist=True, logger=False)
+
+    def test_step(self, batch: ScanBatch, batch_index: int) -> None:
+        """Collect probabilities of held-out scans, as `validation_step` does."""
+        self.validation_step(batch, batch_index)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of all processes together, by the names of the validation's with ``test/`` in place of ``val/``."""
+        self._log_metrics("test")
+
+    def _log_metrics(self, phase: Literal["val", "test"]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Log and reset the metrics; returns the losses and the areas, ``(k,)``, of each view."""
         losses, aurocs = {}, {}
-        for name, metrics in self._metrics_by_prefix().items():
+        for view, metrics in self._metrics_by_view().items():
             values = metrics.compute()
             metrics.reset()
-            losses[name], aurocs[name] = values["loss"].float(), values["auroc"].float()
+            losses[view], aurocs[view] = values["loss"].float(), values["auroc"].float()
             # The metrics have gathered from all processes already; sync_dist takes the mean of equal values.
-            self.log(f"{name}loss", losses[name], prog_bar=name == "val/", sync_dist=True)
-            for label, area in zip(LABELS, aurocs[name], strict=True):
-                self.log(f"{name}auroc_{label}", area, prog_bar=name == "val/" and label == ANY, sync_dist=True)
-        # The slices' loss; where the slices' labels cannot tell good from bad, for they are of one class, the scans'.
-        slices_tell = not aurocs["val/"].isnan().all() or losses["val/scan_"].isnan()
-        self.log("val/monitor", losses["val/" if slices_tell else "val/scan_"], sync_dist=True)
+            self.log(f"{phase}/{view}loss", losses[view], prog_bar=not view, sync_dist=True)
+            for label, area in zip(LABELS, aurocs[view], strict=True):
+                self.log(f"{phase}/{view}auroc_{label}", area, prog_bar=not view and label == ANY, sync_dist=True)
+        return losses, aurocs
 
-    def _metrics_by_prefix(self) -> dict[str, MetricCollection]:
-        metrics = {"val/": self.slice_metrics, "val/scan_": self.scan_metrics}
+    def _metrics_by_view(self) -> dict[str, MetricCollection]:
+        """The metrics of the slices, of the scans, and of the slices by the encoder alone, by how their names begin."""
+        metrics = {"": self.slice_metrics, "scan_": self.scan_metrics}
         has_both = self.head_mode != "skip" and self.model.sequence is not None and self.model.has_encoder_view
-        return {**metrics, "val/encoder_": self.encoder_metrics} if has_both else metrics
+        return {**metrics, "encoder_": self.encoder_metrics} if has_both else metrics
+
+    def predict_step(self, batch: ScanBatch, batch_index: int) -> list[PredictedScan]:
+        """Probabilities of the scans of a batch, for ``Trainer.predict``: of a `ScanDataModule` these are the held-out scans.
+
+        They are those of `predict` before calibration: coherent, and the mean over what ``test_time`` asks for.
+
+        Returns:
+            One for each scan, on the CPU; none for the empty batch of a process without work.
+        """
+        if len(batch.lengths) == 0:
+            return []
+        return split_scans(predicted(self.infer(batch), batch.lengths), batch.lengths, batch.scan_ids)
 
     def _collect(self, logits: ScanLogits, batch: ScanBatch) -> None:
         self.slice_metrics.update(probabilities_of(logits.slice_logits), batch.slice_labels)
         self.scan_metrics.update(probabilities_of(logits.scan_logits), batch.scan_labels)
-        if "val/encoder_" in self._metrics_by_prefix() and logits.encoder_logits is not None:
+        if "encoder_" in self._metrics_by_view() and logits.encoder_logits is not None:
             self.encoder_metrics.update(probabilities_of(logits.encoder_logits), batch.slice_labels)
 
     def _world_sum(self, values: Tensor) -> Tensor:
@@ -403,23 +509,41 @@ class ScanClassifier(LightningModule):
             weight_decay=chosen["weight_decay"],
             epsilon=chosen["epsilon"],
         )
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = make_schedule(optimizer, chosen["schedule"], steps=steps, warmup=chosen["warmup"])
+        kind, steps = chosen["schedule"], self.trainer.estimated_stepping_batches
+        if 0 <= steps < math.inf:
+            schedule = make_schedule(optimizer, kind, steps=int(steps), warmup=chosen["warmup"])
+        else:  # nobody knows the number of steps: infinite, or -1
+            schedule = make_schedule(optimizer, "constant", steps=self._steps_of_an_epoch(), warmup=chosen["warmup"])
+            if kind != "constant":
+                logger.warning("schedule %s: the number of steps is unknown, so after the warm-up the rates stay.", kind)
+                self.fits = (*self.fits[:-1], replace(self.fits[-1], settings={**self.fits[-1].settings, "schedule": "constant"}))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _steps_of_an_epoch(self) -> int:
+        """Steps of the optimizer in an epoch; 0 if that has no end either."""
+        if self.trainer.train_dataloader is None:
+            self.trainer.fit_loop.setup_data()  # as Lightning does it for its estimate
+        batches = self.trainer.num_training_batches
+        return math.ceil(batches / self.trainer.accumulate_grad_batches) if batches < math.inf else 0
 
     # Models at rest
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what it takes to build the model again, and take out paths of this machine."""
         checkpoint[ABOUT_KEY] = self._saved().about
+        checkpoint[FIT_BEGUN_KEY] = bool(self.fits and self.fits[-1].steps)
         checkpoint["callbacks"] = without_folders(checkpoint.get("callbacks", {}))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the records of the fit that is resumed."""
+        """Go on with the records of the fit that is resumed, or begin it again after a search for a learning rate."""
         about = checkpoint.get(ABOUT_KEY, {})
-        if about.get("fits"):
+        # A search saves the weights before the first step, trains, and loads them: its steps are none of the running fit's.
+        is_fitting = self.trainer.state.fn == TrainerFn.FITTING
+        again = is_fitting and not checkpoint.get(FIT_BEGUN_KEY, True)
+        running = tuple(replace(fit, epochs=0, steps=0) for fit in self.fits[-1:]) if again else ()
+        if about.get("fits") or running:
             self.starting_weights = about["starting_weights"]
-            self.fits = tuple(FitRecord(**fit) for fit in about["fits"])
+            self.fits = (*(FitRecord(**fit) for fit in about.get("fits") or ()), *running)
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write the model as ``model.safetensors`` and ``model.json``, which holds everything but the weights.

@@ -1,6 +1,6 @@
 """From scans to probabilities, on the device the model is on; the model's mode is left as it was."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
@@ -92,6 +92,32 @@ def predicted(logits: ScanLogits, lengths: Tensor, *, coherent: bool = True) -> 
     slices = _with_any_raised(slices)
     highest = torch.stack([of_scan.amax(dim=0) for of_scan in slices.split(lengths.tolist())])  # (b, k)
     return ScanProbabilities(slices, _with_any_raised(torch.maximum(scans, highest)))
+
+
+class PredictedScan(NamedTuple):
+    """What is predicted of one scan, float64 on the CPU, by the labels in the order of `LABELS`.
+
+    Args:
+        scan_id: Keyed hash of the series.
+        slices: Probabilities of each slice in the order of the scan, ``(n, k)``, in [0, 1].
+        scan: Probabilities of the scan, ``(k,)``, in [0, 1].
+    """
+
+    scan_id: str
+    slices: Tensor
+    scan: Tensor
+
+
+def split_scans(probabilities: ScanProbabilities, lengths: Tensor, scan_ids: Sequence[str]) -> list[PredictedScan]:
+    """Packed scans one by one.
+
+    Args:
+        probabilities: Of the packed scans.
+        lengths: Slices of each scan, ``(b,)``.
+        scan_ids: Of each scan, b of them.
+    """
+    slices = probabilities.slices.cpu().split(lengths.tolist())
+    return [PredictedScan(*scan) for scan in zip(scan_ids, slices, probabilities.scans.cpu(), strict=True)]
 
 
 def _with_any_raised(probabilities: Tensor) -> Tensor:

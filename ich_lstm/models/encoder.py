@@ -148,8 +148,9 @@ class SliceEncoder(nn.Module):
             x: Windowed slices ``(n, c, h, w)``.
 
         Returns:
-            Features ``(n, d)``.
+            Features ``(n, d)``, in the precision of the weights.
         """
+        x = x.to(next(self.network.parameters()).dtype)  # the windows are computed in at least float32, and weights may be less
         if not self.pools_late:
             return self.network(x)
         places = self.network.forward_head(self.network.forward_features(x), pre_logits=True)  # type: ignore[operator]

@@ -314,7 +314,7 @@ class ScanModel(nn.Module):
         self, features: Tensor, lengths: Tensor, positions_mm: Tensor | None = None, is_reversed: Tensor | None = None
     ) -> ScanLogits:
         """From the encoder's features ``(n, d)`` to logits; ``is_reversed`` as in `SequenceHead`, all else as in `forward`."""
-        features = self.encoder_dropout(features)
+        features = self.encoder_dropout(self._as_head_takes(features))
         instance_logits = None
         if self.encoder_classifier is not None:
             encoder_logits = self.encoder_classifier(features)  # (n, k)
@@ -354,10 +354,15 @@ class ScanModel(nn.Module):
         """What the encoder says of each slice alone; a scan is its most suspicious slice. Arguments as in `forward`."""
         features = self.encode(hu, lengths, draws)
         with torch.autocast(features.device.type, enabled=False):
-            features = self.encoder_dropout(features)
+            features = self.encoder_dropout(self._as_head_takes(features))
             logits = self.encoder_classifier(features)  # type: ignore[misc]  # see has_encoder_view
             instance = None if self.instance_pooling is None else self.instance_pooling(logits, features, lengths)
             return ScanLogits(logits, _largest(logits, lengths), None, instance)
+
+    def _as_head_takes(self, features: Tensor) -> Tensor:
+        """Features in the precision of the head's weights, which is below that of the features if a user has made it so."""
+        parts = [part for part in (self.encoder_classifier, self.sequence) if part is not None]
+        return features.to(next(parts[0].parameters()).dtype)
 
     @property
     def has_encoder_view(self) -> bool:
