@@ -1,9 +1,8 @@
 """ScanClassifier: the network with its training, as a LightningModule."""
 
-import difflib
 import logging
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
@@ -589,6 +588,7 @@ class ScanClassifier(LightningModule):
         return cls._load(Path(path), {}, channel_order)
 
     @classmethod
+    @takes_keywords(changes_of(keywords_of(__init__)))
     def load_from_checkpoint(
         cls,
         checkpoint_path: Path | str | IO[bytes],
@@ -814,7 +814,7 @@ def _check_changes(changes: dict[str, Any], stored: dict[str, Any], path: Path) 
             "other_network",
             where=f"load_from_checkpoint, {', '.join(wrong)}",
             got=", ".join(repr(changes[name]) for name in wrong),
-            expected="; ".join(_what_is_stored(name, stored, free) for name in wrong),
+            expected="; ".join(_what_is_stored(name, stored) for name in wrong),
             todo=f"Leave them out, for {path.name} says what its model is; or train another model.",
         )
 
@@ -823,13 +823,12 @@ def _is_stored(name: str, value: Any, stored: dict[str, Any]) -> bool:
     return name in stored and _as_lists(value) == _as_lists(stored[name])
 
 
-def _what_is_stored(name: str, stored: dict[str, Any], free: Collection[str]) -> str:
+def _what_is_stored(name: str, stored: dict[str, Any]) -> str:
     if name == "pretrained":
         return "pretrained=False, for the weights are the file's"
-    if name in stored:
-        return f"{name}={stored[name]!r}, with which the weights were trained"
-    near = difflib.get_close_matches(name, [*stored, *free], n=1)
-    return f"no {name}" + (f" (did you mean {near[0]}?)" if near else "")
+    if name == "pretrained_file":
+        return "no pretrained_file, for the weights are the file's"
+    return f"{name}={stored[name]!r}, with which the weights were trained" if name in stored else f"no {name}"
 
 
 def _as_lists(value: Any) -> Any:

@@ -315,7 +315,6 @@ class TestLoadFromCheckpoint:
             {"quantize": True},
             {"pretrained": True},
             {"pretrained_file": "weights.pth"},
-            {"lerning_rate": 0.1},
             {"hparams_file": "hparams.yaml"},
             {"strict": False},
             {"weights_only": False},
@@ -329,7 +328,7 @@ class TestLoadFromCheckpoint:
         assert next(iter(changes)) in caught.value.where
 
     def test_the_near_name_is_told(self, unusual: dict[str, Path]) -> None:
-        with pytest.raises(ConfigError, match="learning_rate"):
+        with pytest.raises(ConfigError, match="Did you mean learning_rate"):
             ScanClassifier.load_from_checkpoint(unusual["ckpt"], lerning_rate=0.1)
 
     def test_what_load_refuses_it_refuses(self, tmp_path: Path) -> None:
