@@ -190,12 +190,12 @@ class ModelCalibration:
         kinds = {True: "coherent probabilities", False: "raw probabilities"}
         raise ConfigError(
             "calibration_of_other_probabilities",
-            where="--raw-probabilities, coherent",
+            where="coherent (--raw-probabilities of ich-predict)",
             got=f"{kinds[coherent]}, and a calibration of {kinds[self.coherent]}",
             expected="a calibration that was fitted to the kind of probabilities that are predicted",
-            todo="Leave --raw-probabilities out."
+            todo="Leave --raw-probabilities of ich-predict out."
             if self.coherent
-            else "Predict --raw-probabilities; or predict the validation patients again (ich-train), and calibrate on them.",
+            else "Predict with --raw-probabilities of ich-predict; or train again, and calibrate on what that run predicts.",
         )
 
     def check_movable(self) -> None:

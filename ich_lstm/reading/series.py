@@ -228,7 +228,7 @@ def without_neck(scan: Scan, name: str, account: Account, *, allow_other_part: b
             where=name,
             got=f"images of another part of the body: {describe_looks(looks)}",
             expected="a closed skull of plausible size around soft tissue",
-            todo="Choose the series of the head, or read this one with --allow-other-body-part if it is one.",
+            todo="Choose the series of the head, or read this one with --allow-other-body-part of ich-predict if it is one.",
         )
     if verdict != "head":
         account.flag("no_skull", "no skull in the images: a phantom, or not the whole head")

@@ -43,6 +43,8 @@ FLAG_MEANINGS = {
     "synthetic_model": "This model has seen synthetic heads only. Its probabilities mean nothing for a patient.",
     "no_skull": "No skull was found around the brain. This may be a phantom, another part of the body, or a part of the head.",
     "order_assumed": "The header does not say which end is which. Inferior and superior on this page are an assumption.",
+    "rounded_positions": "Positions in the header are rounded, so the order of neighbouring slices is an assumption.",
+    "several_acquisitions": "The series holds the head more than once. This is the latest whole one; the others were not judged.",
     "thick_slices": "Small bleeds are averaged with the tissue around them.",
     "tilt": "The gantry was tilted, as is common in head CT, so each slice is oblique to the body.",
     "unspecified_unit": "The header does not say that values are HU. A map of another unit would mislead the model.",

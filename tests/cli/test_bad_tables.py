@@ -290,7 +290,7 @@ class TestRow80:
 def test_a_training_that_is_stopped_has_its_audit_and_no_model(heads: Path, tmp_path: Path) -> None:
     root = copy_heads(heads, tmp_path / "anonymous", lambda patient, dataset: setattr(dataset, "PatientID", "ANON"))
     data = [f"--data.root={root}", f"--data.cache_dir={tmp_path / 'cache'}", "--data.size=32", "--data.num_workers=0"]
-    assert train.main([*data, f"--out={tmp_path / 'run'}"]) == 1
+    assert train.main([*data, "--model.pretrained=false", f"--out={tmp_path / 'run'}"]) == 1
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"audit.html", "audit.json", "private"}
     rows = pd.read_csv(tmp_path / "run/private/audit_rows.csv")
     assert (rows.query("code == 'patient_id_anonymous'")["patient_id"] == "ANON").all()

@@ -283,11 +283,11 @@ class TestCrash:
         calls = []
         whole = ScanClassifier.predict_scan
 
-        def crash(self: ScanClassifier, scan: Any, key: Any) -> Any:
+        def crash(self: ScanClassifier, scan: Any, key: Any, **how: Any) -> Any:
             calls.append(scan)
             if len(calls) == 3:
                 raise RuntimeError(f"in {scan.series_uid} of {scan.patient_id}")
-            return whole(self, scan, key)
+            return whole(self, scan, key, **how)
 
         monkeypatch.setattr(ScanClassifier, "predict_scan", crash)
         out = tmp_path / "out"

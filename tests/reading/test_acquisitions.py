@@ -37,7 +37,8 @@ def head(step: float = 5.0, count: int = HEAD, first: float = 0.0) -> list[float
 
 
 def codes(scan: Scan) -> set[str]:
-    return {note.code for note in scan.repairs} | {note.code for note in scan.flags}
+    """All but ``incomplete``: the made heads are cylinders of a few slices."""
+    return {note.code for note in (*scan.repairs, *scan.flags)} - {"incomplete"}
 
 
 # What a PACS or a scanner makes of one acquisition: places of each series, and what else differs.
