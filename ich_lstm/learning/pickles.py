@@ -6,6 +6,7 @@ import io
 import lzma
 import pickletools
 import tarfile
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -88,14 +89,16 @@ def is_pickle(file: IO[bytes]) -> bool:
     stack: list[Any] = []
     has_named = False
     try:
-        for opcode, argument, _ in pickletools.genops(file):
-            if not _apply(opcode, stack):
-                return False
-            if opcode.name in ("GLOBAL", "INST") and not _is_dotted_pair(str(argument)):
-                return False
-            has_named = has_named or opcode.name in NAMING
-            if has_named and opcode.name in CALLING:
-                return True
+        # pickletools decodes whatever stands behind an opcode, and Python warns of escapes that it does not know.
+        with warnings.catch_warnings(action="ignore"):
+            for opcode, argument, _ in pickletools.genops(file):
+                if not _apply(opcode, stack):
+                    return False
+                if opcode.name in ("GLOBAL", "INST") and not _is_dotted_pair(str(argument)):
+                    return False
+                has_named = has_named or opcode.name in NAMING
+                if has_named and opcode.name in CALLING:
+                    return True
     except (ValueError, EOFError, OverflowError, MemoryError):
         return False  # the unpickler stops here too
     # genops ends behind STOP.

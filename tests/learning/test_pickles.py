@@ -223,6 +223,10 @@ class TestOthers:
         for size in range(1, 600):
             assert not is_pickle(io.BytesIO(b"\x00" + draw.randbytes(size)))
 
+    @pytest.mark.parametrize("start", [b"PK", b"S'", b"V", b"cos"])
+    def test_bytes_that_pickletools_warns_of_are_none(self, start: bytes) -> None:
+        assert not is_pickle(io.BytesIO(start + b"\\\xdb'\n\x00 and more"))
+
     def test_an_array_of_numbers_under_another_name(self, tmp_path: Path) -> None:
         buffer = io.BytesIO()
         np.save(buffer, np.arange(5))
