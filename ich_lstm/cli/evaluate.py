@@ -70,7 +70,8 @@ made, beside a label table; or of a model on a data set.
                          (where 8 % are positive); --recalibration platt or temperature; then judge at the first
   --operating-point [R]  judge at the thresholds stored with the model: of this rule, or the first; after RUN
   --calibrated           judge calibrated probabilities; --prevalence P: moved to this share of positive scans
-  --model PATH           the folder of the model that made PREDICTIONS, for these two
+  --model PATH           the run of the model that made PREDICTIONS: for these two options, and to check that it was not
+                         trained on the patients that are judged
 
   --labels CSV           label table, as for training; repeat it for several
   --key CSV              key to the ids of PREDICTIONS; left out: its private/key.csv. For --readers after RUN: the folder of
