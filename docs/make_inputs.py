@@ -18,8 +18,9 @@ Made by `python docs/make_inputs.py` from the list of cases that the tests read 
 case is written to disk, read, and must end as it says here. For every run, files in = used + skipped + refused.
 
 **used**: read; what was put right is in the scan's `repairs`, what its reader should know in its `flags`. **skipped**: no image
-that this library is for. **refused**: it should have been usable and is not; there is no probability, and the command exits
-with 3. Numbers are those of the catalogue; rows that concern label tables are not listed here.
+that this library is for. **refused**: it should have been usable and is not; there is no probability. `ich-prepare` then exits
+with 3; `ich-predict` does where the study has no result for it, or where the file belongs to no study. Numbers are those of the
+catalogue; rows that concern label tables are not listed here.
 
 | # | input | what is done | codes | cases |
 |---|---|---|---|---|

@@ -55,7 +55,8 @@ def run_command(
         spell: How this command calls the settings that errors name.
 
     Returns:
-        The exit code: 0 all done, 1 failed, 2 wrong usage, 3 some inputs failed.
+        The exit code: 0 all done, 1 failed, 2 wrong usage, 3 some inputs have no result (each command's help says which),
+        130 interrupted.
     """
     if argv is None:
         _ensure_utf8()

@@ -70,26 +70,28 @@ made, beside a label table; or of a model on a data set.
                          (where 8 % are positive); --recalibration platt or temperature; then judge at the first
   --operating-point [R]  judge at the thresholds stored with the model: of this rule, or the first; after RUN
   --calibrated           judge calibrated probabilities; --prevalence P: moved to this share of positive scans
-  --model PATH           the folder of the model that made PREDICTIONS, for these two
+  --model PATH           the run of the model that made PREDICTIONS: for these two options, and to check that it was not
+                         trained on the patients that are judged
 
   --labels CSV           label table, as for training; repeat it for several
   --key CSV              key to the ids of PREDICTIONS; left out: its private/key.csv. For --readers after RUN: the folder of
                          ich-prepare that it was trained from
   --truth majority       who of CQ500's readers must have seen a finding: majority, unanimous, any, R1, R2, R3
-  --unmatched WORD       where labels and scans do not fit: stop; or leave out, and count: labels (and readers' marks, of scans
-                         that are not judged), images (of which the labels do not speak), both
-  --disagreement WORD    where what labels say of a scan is not what they say of its slices: stop; unknown: neither counts
+  --unmatched WORD       where labels and scans do not match: stop; or leave out, and count: labels (and readers' marks, of scans
+                         that are not judged), images (that have no label), both
+  --disagreement WORD    where the label of a scan contradicts those of its slices: stop; unknown: neither counts
   --repair-any           where labels say that a type is present and any is not, believe the type
-  --patient-ids study    count every study as a patient's own
+  --patient-ids WORD     study: every study counts as a patient of its own; trusted: with --checkpoint, doubtful ids do not
+                         stop
   --project-key FILE     key for the ids; left out: the user's own
   --checkpoint PATH      a run's folder, its model folder, or a .ckpt     --device cpu   or cuda
   --data.root PATH       DICOM files, or a folder made by ich-prepare     --data.cache_dir DIR
-  --data.num_workers N   loader processes; left out: as the machine has cores for
+  --data.num_workers N   loader processes; left out: one less than there are cores, at most 8, none for two cores or one
 
   --debug                show the traceback of an error
   --version
 
-Exit codes: 0 done, 1 failed, 2 wrong usage.
+Exit codes: 0 done, 1 failed (predictions or labels that cannot be judged), 2 wrong usage.
 """
 
 

@@ -29,10 +29,12 @@ for each slice and each scan. A study that cannot be read gets a row with the re
   --checkpoint PATH    a run's folder, its model folder, a .ckpt, or weights that others released (docs/released.md)
   --out DIR            slices.csv, scans.csv, worklist.csv (the most urgent first), manifest.json (shareable, hashed ids),
                        and private/ (the key to the ids, the ledger of all files, the choice of series, a page per scan
-                       and an index of them). A new or empty folder, or one with predictions of the same model: its
-                       tables then hold all studies, and one that is read again replaces its row. If ich-predict was
-                       stopped, the same command goes on
-  --identify           name accession number, study UID and patient id in the worklist, which then lies in private/
+                       and an index of them). The folder is new or empty, or it holds predictions of the same model with
+                       the same key and options: then it accumulates, for example from night to night. Its tables hold
+                       all studies, and a study that is read again replaces its row. If ich-predict was stopped, the
+                       same command goes on where it was
+  --identify           name accession number, study UID, patient id and study date in the worklist, which then lies in
+                       private/
   --share-pages        write pages without the face too, with hashed ids, and an index of them
   --heat-maps WHAT     on the pages: of the labels called positive (the default), of all, or none
   --dicom              write a structured report and a picture of each study as DICOM (pip install ".[dicom-out]")
@@ -40,7 +42,7 @@ for each slice and each scan. A study that cannot be read gets a row with the re
   --series UID         read this series instead of the one that is chosen; the beginning of the UID is enough
   --allow-contrast     predict series with contrast too, where a study has nothing plainer (enhanced vessels look like
                        subarachnoid blood; the prediction is flagged)
-  --allow-other-body-part  predict what is no head by its name or its pixels too
+  --allow-other-body-part  also predict series that by their name or pixels do not show a head
   --vocabulary FILE    words by which your hospital calls its series, beside the library's own: a CSV with the columns kind,
                        language and word (docs/reading.md)
   --submission FILE    stage_2_sample_submission.csv of RSNA's challenge: answer it, in its order, in private/submission.csv
@@ -54,8 +56,9 @@ for each slice and each scan. A study that cannot be read gets a row with the re
   --debug              show the traceback of an error
   --version
 
-Research use only, not for diagnosis. Exit codes: 0 all done, 1 failed, 2 wrong usage, 3 a study has no result
-(its row says why), a file that belongs to no study was refused, or what was asked for (--dicom, --heat-maps) could not be made.
+Research use only, not for diagnosis.
+Exit codes: 0 every study has its result, 1 failed (or no study has one), 2 wrong usage, 3 a study has no result (its row says
+why), a file that belongs to no study was refused, or what was asked for (--dicom, --heat-maps) could not be made.
 """
 
 
@@ -96,7 +99,7 @@ def _predict(arguments: list[str]) -> int:
     from ich_lstm.privacy import PRIVATE, ProjectKey
     from ich_lstm.reading.vocabulary import use_vocabulary
     from ich_lstm.results.in_processes import predict_on_devices
-    from ich_lstm.results.names import MANIFEST, SUBMISSION, WORKLIST
+    from ich_lstm.results.names import LEDGER_TABLE, MANIFEST, SUBMISSION, WORKLIST
     from ich_lstm.results.predict import ArchiveRun, find_studies
     from ich_lstm.results.predict_study import REPEATED, PredictOptions
     from ich_lstm.results.predictions_folder import claim_predictions
@@ -150,6 +153,10 @@ def _predict(arguments: list[str]) -> int:
     out.print(
         f"{predicted} {'study' if predicted == 1 else 'studies'} predicted, {failed} failed{more}: {worklist}", markup=False
     )
+    if finished.refused_alone:  # otherwise the exit code alone would say so
+        files = "1 file that belongs" if finished.refused_alone == 1 else f"{finished.refused_alone:,} files that belong"
+        ledger = given.out / PRIVATE / LEDGER_TABLE
+        out.print(f"Refused: {files} to no study, so that a study may be missing. Reasons: {ledger}", markup=False)
     if finished.listed > len(finished.records):
         out.print(f"The worklist holds {finished.listed:,} studies, with those of earlier commands.")
     for path in finished.unfinished:

@@ -28,20 +28,20 @@ ich-prepare PATH --check [--labels CSV ...] [--out DIR]
 Read a folder or zip of head CT, choose the series to use, and cache them for training. Every file gets a row in
 DIR/private/ledger.csv: used, skipped or refused, and why.
 
-  --out DIR            folder to make; an interrupted run goes on where it stopped
-  --check              read everything as a prediction would, pixels too, say what became of the files, and keep nothing
-                       but the ledger (in DIR/private, if --out is given). With --labels, as a training would, and audit
-                       them; PATH may then be a prepared folder, too
+  --out DIR            folder to make; if ich-prepare was stopped, the same command goes on where it was
+  --check              read everything as a prediction would, pixels too, say what became of the files, and cache no scan;
+                       with --out, the ledger is kept in DIR/private. With --labels: read as a training would, and audit
+                       the labels (with --out: DIR/audit.html); PATH may then be a prepared folder, too
   --labels CSV         take only what is labelled, and audit it: DIR/audit.html; left out: every study, and no audit. Several
                        tables count together
   --corrections CSV    audit the labels with these corrections, which win over them; several count together
   --truth majority     who of CQ500's readers must have seen a finding; or unanimous, any, R1, R2, R3
   --repair-any         where labels say that a type is present and any is not, believe the type
   --split-file FILE    who trains and who is held out (split.json of a run, or a CSV with patient_id and part), to audit
-  --patient-ids WORD   checked: doubtful ids stop; trusted: they are flagged; study: every study counts as a patient's
-  --disagreement WORD  where what labels say of a scan is not what they say of its slices: stop; unknown: neither counts
-  --unmatched WORD     where labels and images do not fit: stop; or leave out, and count: labels (whose image is not there),
-                       images (of which the labels do not speak), both
+  --patient-ids WORD   checked: doubtful ids stop; trusted: they are flagged; study: every study counts as a patient of its own
+  --disagreement WORD  where the label of a scan contradicts those of its slices: stop; unknown: neither counts
+  --unmatched WORD     where labels and images do not match: stop; or leave out, and count: labels (whose image is not there),
+                       images (that have no label), both
   --size 256           side of the network's input in pixels
   --crop head          smallest square around the head; or center: the middle, at its own resolution; or none
   --clip LOW HIGH      keep HU between these only, for example -250 450: a third of the space, for a model whose windows

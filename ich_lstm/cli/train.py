@@ -33,25 +33,25 @@ Train a CNN-LSTM end to end on whole scans of head CT, and report on held-out pa
 
   --config NAME             a recipe of the library, or the path of a YAML file; repeat it to lay one over another
   --checkpoint PATH         begin with this model: a run's folder, a model's folder, a .ckpt, or weights that others released
-  --out DIR                 folder of the run, new or empty; default runs/<recipe>-<time>
+  --out DIR                 folder of the run, new or empty; left out: runs/<recipe>-<time>
   --data.root PATH          folder or zip of DICOM files, or a folder made by ich-prepare
   --data.labels CSV         RSNA's stage_2_train.csv, or a table with one row per slice or per scan
   --data.size 256           side of the network's input in pixels; left out with a prepared folder: as it was prepared
-  --data.slices_per_batch 256
+  --data.slices_per_batch 256    most slices in a batch; whole scans, never cut; auto: as many as fit
   --data.split [0.7,0.15,0.15]   shares of patients: training, validation, held out
-  --data.split_file FILE    where the split is kept, so that nobody moves; or a CSV with patient_id and part
+  --data.split_file FILE    where the split is kept, so that no patient changes sides; or a CSV with patient_id and part
   --model.backbone NAME     any model of timm, for example resnext50_32x4d
   --model.pretrained true   start from timm's weights (downloaded on first use); --model.pretrained_file FILE without internet
   --model.sequence lstm     or gru, or none for the 2D baseline
-  --model.learning_rate 0.001   --model.encoder_learning_rate 0.0001
+  --model.learning_rate 0.001    of the head; --model.encoder_learning_rate 0.0001
   --trainer.max_epochs 8    --trainer.devices 2   --trainer.precision bf16-mixed
   --model.slices_per_chunk 32    train whole scans in the memory of so many slices; auto: as many as fit
-  --plan                    only say how many slices fit into this device's memory, found by trying;
-                            --plan_minutes 10: for how long
+  --plan                    only say how many slices fit into this device's memory, found by trying, for --plan_minutes 10
+                            at most
   --wandb offline           or online: log to Weights & Biases too; its files lie in private/
-  --tensorboard true        log for TensorBoard too (pip install tensorboard); likewise in private/
+  --tensorboard true        log for TensorBoard too (pip install tensorboard); its files lie in private/
   --stages.NAME.KEY VALUE   change one key of one stage of the recipe: --stages.joint.max_epochs 1
-  --seed_everything 1       seed of everything random
+  --seed_everything 1       seed of the weights, the order and the augmentation; the split's is --data.split_seed 0
   --phantom.patients 100    (with --phantom.seed, .slices, .size ...) make synthetic heads and train on them
 
   --help=full               every key with its default     --print_config   the configuration that would run

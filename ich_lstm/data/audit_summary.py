@@ -68,7 +68,7 @@ def histogram(values: np.ndarray, low: float, high: float) -> dict[str, Any]:
     Args:
         values: ``(n,)``, NaN where unknown.
         low: Below this a value is unusual.
-        high: Above this likewise.
+        high: Above this a value is unusual.
 
     Returns:
         ``edges`` (one more than ``counts``), ``counts``, ``unusual`` (per bin, how many of the counts), ``unknown``, ``median``,

@@ -34,7 +34,7 @@ def balanced_weights(slice_labels: Sequence[np.ndarray], scan_labels: np.ndarray
 
     Args:
         slice_labels: Of each scan, float32 ``(n, k)``: 1 present, 0 absent, NaN unknown.
-        scan_labels: float32 ``(scans, k)`` likewise.
+        scan_labels: float32 ``(scans, k)``: 1 present, 0 absent, NaN unknown.
 
     Returns:
         float64 ``(scans,)``, mean 1.

@@ -18,7 +18,7 @@ class ScanSample(NamedTuple):
         hu: int16 ``(n, h, w)``.
         positions_mm: float32 ``(n,)``.
         slice_labels: float32 ``(n, k)``: 1 present, 0 absent, NaN unknown.
-        scan_labels: float32 ``(k,)`` likewise.
+        scan_labels: float32 ``(k,)``: 1 present, 0 absent, NaN unknown.
         draws: A seed for each slice, int64 ``(n,)`` in [0, 2**32), for what is drawn later on the device.
         scan_id: Keyed hash of the series.
     """
@@ -39,7 +39,7 @@ class ScanBatch(NamedTuple):
         lengths: Slices of each scan, int64 ``(b,)``.
         positions_mm: float32 ``(n,)``.
         slice_labels: float32 ``(n, k)``: 1 present, 0 absent, NaN unknown.
-        scan_labels: float32 ``(b, k)`` likewise.
+        scan_labels: float32 ``(b, k)``: 1 present, 0 absent, NaN unknown.
         draws: A seed for each slice, int64 ``(n,)`` in [0, 2**32), for what is drawn later on the device.
         scan_ids: Keyed hash of each series, b of them.
     """

@@ -78,7 +78,7 @@ class ScanDataModule(LightningDataModule):
         split: Shares of patients to train on, to validate on, and to hold out.
         split_by: ``random``: each label's positive patients in nearly these shares; ``date``: the earliest patients train, the
             latest are held out.
-        split_seed: Of the split; not the run's, so that all runs hold out the same patients.
+        split_seed: Seed of the split. It is not the run's, so that all runs hold out the same patients.
         split_file: Where the split is kept: made if missing, otherwise read, and only new patients are placed. Or a table of
             one's own: a CSV with ``patient_id`` and ``part`` (train, validation, test).
         folds: Number of folds, in place of the shares.
@@ -89,8 +89,9 @@ class ScanDataModule(LightningDataModule):
             ``unknown`` for the scan and its slices, and count it.
         unmatched: What may be left out where labels and images do not fit, and is counted: ``labels`` without an image,
             ``images`` without a label, or ``both``; otherwise ``stop``.
-        seed: Of the order and the augmentation.
-        num_workers: Loader processes of each training process; None: as the machine has cores for, see `workers_for`.
+        seed: Seed of the order of the scans and of the augmentation.
+        num_workers: Loader processes of each training process. None: one less than it has cores, at most 8; none where it has
+            two cores or one.
         cache_dir: Where prepared scans are kept; by default in the user's cache folder.
         project_key: Key file for the ids; by default in the user's configuration folder.
     """

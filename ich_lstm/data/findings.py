@@ -72,7 +72,7 @@ CHECKS: dict[str, Check] = {
         "STOP",
         "image without a label",
         "images without a label",
-        "The table does not speak of them; it may be the wrong one, or cut short.",
+        "The table has no row for them; it may be the wrong one, or cut short.",
         "Add the labels; or leave these images out on purpose: [unmatched=images].",
     ),
     "labels_without_image": Check(
@@ -84,8 +84,8 @@ CHECKS: dict[str, Check] = {
     ),
     "patient_id_anonymous": Check(
         "STOP",
-        "scan with a patient id that names nobody",
-        "scans with a patient id that names nobody",
+        "scan whose patient id identifies no patient",
+        "scans whose patient id identifies no patient",
         "Different patients seem to share a word like ANONYMOUS or a zero, so they cannot be kept in one part each.",
         _GIVE_PATIENTS,
     ),
@@ -131,8 +131,8 @@ CHECKS: dict[str, Check] = {
         "FLAG",
         "series that was refused",
         "series that were refused",
-        "It should have made a scan and did not; without a usable slice there is none. private/ledger.csv has the reason.",
-        "Mend the files, or install the codec that the ledger names, and prepare again.",
+        "It should have made a scan and could not. private/ledger.csv has the reason.",
+        "Correct the files, or install the codec that the ledger names, and prepare again.",
     ),
     "label_absent": Check(
         "FLAG",

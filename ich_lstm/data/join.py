@@ -52,7 +52,7 @@ class LabelledScan(NamedTuple):
         slice_ids: Keyed hash of each slice.
         slice_hashes: Hash of each slice's HU before any preprocessing; empty for a constant slice.
         slice_labels: float32 ``(n, k)``: 1 present, 0 absent, NaN unknown.
-        scan_labels: float32 ``(k,)`` likewise.
+        scan_labels: float32 ``(k,)``: 1 present, 0 absent, NaN unknown.
     """
 
     scan_id: str
@@ -255,7 +255,7 @@ def _labels_by_place(table: LabelTable, chosen: np.ndarray, places: np.ndarray, 
             table.source,
             rows["line"][np.isin(places, differing)],
             "contradicting_rows",
-            "rows that speak of the same slice or scan by different names, and differ",
+            "rows that name the same slice or scan in different ways, and contradict each other",
             "labels that agree, by whatever name",
         )
     known[high.index] = high.to_numpy(np.float32)

@@ -103,10 +103,10 @@ def checked_table(rows: pd.DataFrame, source: Path, *, repair_any: bool = False)
 
 
 def stop_at_differing(source: Path, lines: Iterable[int]) -> None:
-    """Stop if there are rows that speak of one thing and differ."""
+    """Stop if there are rows on one slice or scan that differ."""
     lines = list(lines)
     if lines:
-        got = "rows that speak of the same thing and differ"
+        got = "rows on the same slice or scan that contradict each other"
         stop_at(source, lines, "contradicting_rows", got, "one row each, or equal ones")
 
 

@@ -1,4 +1,4 @@
-"""What labels may name in vain: what has no place in a prepared folder, and its reason in the ledger."""
+"""What labels may name although it was not prepared: what has no place in a prepared folder, and its reason in the ledger."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ DAMAGED_FILES = frozenset({"empty_file", "truncated_header"})
 def left_out_table(
     chosen: list[tuple[Study, Choice]], results: list[ScanDone], chooser: SeriesChooser, ledger: Ledger, root: Path
 ) -> pd.DataFrame:
-    """What labels may name in vain; see `PreparedFolder.left_out` and `PreparedFolder.passed_over`.
+    """What labels may name although it was not prepared; see `PreparedFolder.left_out` and `PreparedFolder.passed_over`.
 
     Args:
         chosen: The series to prepare.

@@ -11,7 +11,7 @@ from ich_lstm.data.batch import ScanBatch
 from ich_lstm.data.sampler import SliceBudgetSampler
 
 MOST_WORKERS = 8
-"""Of a training process: prepared scans are read and augmented faster by so many than a GPU takes them."""
+"""Of a training process. A bound that was chosen, not measured: each holds batches of its own in memory."""
 
 
 def worker_context() -> BaseContext:

@@ -50,7 +50,7 @@ class SeriesChooser:
         self._names = {kind: (set[str](), set[str]()) for kind in ("accession_number", "folder")}
         self._ungranted: dict[str, str] = {}
         self.unlabelled: list[Study] = []
-        """Studies of which no label speaks."""
+        """Studies that no label names."""
         self.unusable: list[Study] = []
         """Studies of which no series can be used, each with its reason in the ledger."""
 
@@ -65,7 +65,7 @@ class SeriesChooser:
         if labels is not None and not named and not is_named:
             self.unlabelled.append(study)
             for series in study.series:
-                self._ledger.mark(series.headers, "no_label", "no label speaks of it")
+                self._ledger.mark(series.headers, "no_label", "no label names it")
             return []
         # One scan alone can be meant by a label of the whole study, whatever series its slices are labelled in.
         is_one = is_named and len(named) > 1 and labels is not None and not any(map(labels.name_uid, named))
@@ -93,7 +93,7 @@ class SeriesChooser:
             return []  # the ledger has every series' reason
         reason = chosen.reason
         if wish is not None:
-            reason = f"it was wished for ({reason})"
+            reason = f"selected by the table of choices ({reason})"
         elif is_one and chosen.series in named:
             reason = f"the best of {len(named)} that the labels name ({reason})"
         return [Choice(chosen.series, reason, _list([(one.series, one.reason) for one in ranked if one is not chosen]))]
@@ -161,7 +161,7 @@ class SeriesChooser:
         names = (names | _folder_names(study, self._root)) & self._choices.keys()
         self._studies.update(names)
         if len({self._choices[name] for name in names}) > 1:
-            self._ungranted |= dict.fromkeys(names, "another choice speaks of the same study")
+            self._ungranted |= dict.fromkeys(names, "another row of the choices names the same study")
         return min(names, default=None)
 
     def _uid_of(self, wish: str, ranked: list[Candidate]) -> str:

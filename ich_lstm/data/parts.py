@@ -103,10 +103,10 @@ def scan_labels_of_part(slice_labels: np.ndarray, scan_labels: np.ndarray) -> np
 
     Args:
         slice_labels: Those of the part, float32 ``(n, k)``: 1 present, 0 absent, NaN unknown.
-        scan_labels: Those of the whole scan, float32 ``(k,)`` likewise.
+        scan_labels: Those of the whole scan, float32 ``(k,)``: 1 present, 0 absent, NaN unknown.
 
     Returns:
-        float32 ``(k,)`` likewise.
+        float32 ``(k,)``: 1 present, 0 absent, NaN unknown.
     """
     shown = (slice_labels == 1).any(axis=0)
     absent = (slice_labels == 0).all(axis=0) | (scan_labels == 0)

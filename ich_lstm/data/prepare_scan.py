@@ -64,7 +64,7 @@ class ScanDone(NamedTuple):
         state: ``made``; ``whole``, which was made before; ``damaged``, which was made anew for that; or ``refused``.
         ledger: Rows on its files that are left out.
         key: Rows of the key table, inferior to superior; None if refused.
-        facts: A row of the table of scans, likewise.
+        facts: A row of the table of scans; None if refused.
     """
 
     state: Literal["made", "whole", "damaged", "refused"]
@@ -101,8 +101,8 @@ class _Record(NamedTuple):
     Args:
         files: Size and time of change of each file, in the order of their paths.
         crc32: Checksum of the cached file.
-        sop_uids: Of its slices, inferior to superior.
-        hu_hashes: Of its slices likewise, as of the key table.
+        sop_uids: Identifier of each of its slices, inferior to superior.
+        hu_hashes: Hash of the HU of each of its slices, in the same order, as in the key table.
         left_out: Which of the files have a row in the ledger, and its UID, action, code and detail.
         facts: What is known of the scan alone.
     """

@@ -115,7 +115,7 @@ class PreparedFolder:
 
     @cached_property
     def left_out(self) -> frozenset[str]:
-        """What labels may name in vain, whatever else they name.
+        """Identifiers that labels may name although no scan was prepared, whatever else they name.
 
         SOP and series UIDs and files of what was refused, and of slices left out of a scan; of studies none of whose series
         can be used, also study UIDs, accession numbers and folders. Not those of studies without a label, for these could
@@ -128,7 +128,7 @@ class PreparedFolder:
     def passed_over(self) -> pd.Series:
         """Slices of series that were passed over: the study UID by SOP UID, and by file.
 
-        Labels may name them in vain if they also name the study as a whole, for then its scan has a label.
+        Labels may name them if they also name the study as a whole, for then its scan has a label.
         """
         table = self._left_out
         return table[table["study_uid"] != ""].set_index("name")["study_uid"]

@@ -115,7 +115,7 @@ class SplitFile:
             path: ``.json``, which may not be there yet, or a table of one's own (``.csv``); None: always a new split. What the
                 file says of fractions, seed and date counts for the patients in it and for new ones.
             patients: As of `tabulate_patients`.
-            fractions: As of `make`, likewise the others.
+            fractions: Of a new split: shares of patients to train on, to validate on, and to hold out.
             seed: Of a new split.
             by: Of a new split.
             folds: Of a new split; if given, the file must have as many.
@@ -162,7 +162,7 @@ class SplitFile:
             raise SplitError(
                 "spreadsheet_damage",
                 where=f"split file, {PATIENT}",
-                got=f"{damaged.sum()} patients who would be others' of these scans, had a spreadsheet not taken leading zeros",
+                got=f"{damaged.sum()} patient ids that lack the leading zeros of these scans' ids, as a spreadsheet leaves them",
                 expected="patient ids as the images or the tables have them, digit by digit",
                 todo=EXPORT_AGAIN,
             )

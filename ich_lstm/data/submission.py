@@ -109,5 +109,5 @@ def _check_images(source: Path, code: str, fault: str, images: pd.Series | pd.In
             where=str(source),
             got=f"{len(images)} images {fault}: {named}",
             expected="one scan for each",
-            todo="No submission was written. private/ledger.csv tells what became of each file; mend it, and predict again.",
+            todo="No submission was written. private/ledger.csv tells what became of each file. Correct these and predict again.",
         )

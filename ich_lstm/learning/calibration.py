@@ -48,7 +48,7 @@ class Threshold(NamedTuple):
     Args:
         value: Called positive at or above this probability, before any correction; None if none could be chosen.
         sensitivity: On the validation cases on which it was chosen, where it is better than elsewhere.
-        specificity: Likewise.
+        specificity: On the validation cases on which it was chosen, where it is better than elsewhere.
         positives: Validation cases with the label.
         negatives: Those without.
         note: Why there is none.
@@ -111,8 +111,8 @@ class ModelCalibration:
         share_of: Whose share that is: ``validation`` or ``training``.
         points: Operating points, by their rules.
         chosen_on: The cases on which all of this was chosen.
-        point: The rule whose thresholds are applied; empty: the first one's. A choice of the moment, not stored.
-        prevalence: Share of positive scans to which probabilities are moved; None: as in the validation data. Likewise.
+        point: The rule whose thresholds are applied; empty: the first one's. Not stored.
+        prevalence: Share of positive scans to which probabilities are moved; None: as in the validation data. Not stored.
         coherent: Whether it was fitted to coherent probabilities, as predictions are unless raw ones are asked for.
     """
 

@@ -103,7 +103,7 @@ class ScanClassifier(LightningModule):
         window_learning_rate: Peak rate of learnable windows, in HU: the others' would not move them.
         weight_decay: Not applied to biases and normalizations.
         optimizer: ``adamw`` or ``adam``.
-        epsilon: Of the optimizer.
+        epsilon: Added to the denominator of the optimizer's update.
         schedule: What the rates do after the warm-up: ``cosine``: fall to 0; ``constant``: stay. They stay under either where
             nobody knows the number of steps, as with ``Trainer(max_epochs=-1, max_time=...)``, and the record of the fit says so.
         warmup: Share of the steps in which the rates rise linearly to their peaks; where nobody knows the number of steps, share
@@ -172,13 +172,13 @@ class ScanClassifier(LightningModule):
         self.preprocessing: Preprocessing | None = None
         """How scans are prepared for this model: taken over from the data it is trained on."""
         self.slice_mm: float | None = None
-        """The usual distance of slices in the scans it was trained on, in mm; likewise."""
+        """The usual distance of slices in the scans it was trained on, in mm; None: unknown."""
         self.is_synthetic = False
         """Whether it was trained on synthetic heads, of which its predictions then warn."""
         self.positive_share: float | None = None
-        """The share of positive scans among those it was trained on; likewise. None: unknown."""
+        """The share of positive scans among those it was trained on, in [0, 1]; None: unknown."""
         self.training_data: dict[str, Any] | None = None
-        """How many patients, scans, slices and positives it was trained on; likewise. None: unknown."""
+        """How many patients, scans, slices and positives it was trained on; None: unknown."""
         self.starting_weights: dict[str, Any] | None = {"encoder": self.model.encoder.starting_weights}
         """Where the weights began, for the model card: the encoder's source, or the ``model`` that training went on from with its
         ``hash`` and its own ``starting_weights`` and ``fits``; all else began at random. None: unknown."""

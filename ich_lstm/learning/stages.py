@@ -141,5 +141,5 @@ def fit_stages(
             # The best epoch's records: what was trained after it is not in the weights.
             classifier.fits = tuple(FitRecord(**fit) for fit in saved.about["fits"])
     if trainer is None:
-        raise ConfigError("no_stage", where="stages", got="an empty list", expected="at least one stage")
+        raise ConfigError("no_stage", where="stages", got="none", expected="at least one stage")
     return trainer

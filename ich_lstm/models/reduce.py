@@ -38,7 +38,7 @@ class FeatureReducer(nn.Module):
             [0, 1], 0 until fitted; 1 for ``none``; None for the other kinds, of which it is not known.
 
     Raises:
-        ConfigError: If ``kind`` is unknown, or ``reduced_features`` is out of range, missing, or given in vain.
+        ConfigError: If ``kind`` is unknown, or ``reduced_features`` is out of range, missing, or given where nothing uses it.
     """
 
     is_fitted: Tensor

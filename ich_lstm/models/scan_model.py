@@ -74,7 +74,7 @@ class ScanModel(nn.Module):
             backbone's head; None is the backbone's own.
         windows: Level and width in HU of each input channel.
         mean: Mean of the windowed channels (0 to 1): one value, or one per window. The default is ImageNet's average.
-        std: Standard deviation likewise.
+        std: Standard deviation of the windowed channels: one value, or one per window. The default is ImageNet's average.
         quantize: Round the windowed channels down to 8 bit.
         integer_windows: Halve odd widths in whole numbers, as programs do that compute windows in integers: 75/215 then reaches
             from -32 to 182 HU, still divided by 215.

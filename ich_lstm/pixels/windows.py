@@ -20,7 +20,7 @@ class WindowStack(nn.Module):
     Args:
         windows: Level and width in HU of each channel.
         mean: Mean of the channels after windowing, in [0, 1]; one value for all, or one per window.
-        std: Standard deviation likewise, above 0.
+        std: Standard deviation of the windowed channels, above 0: one value, or one per window.
         quantize: Round windowed values down to 8 bit, ``floor(255 x) / 255``, as systems do that store windowed images as uint8
             (Nguyen et al. 2020); the gradient passes as if they were not rounded.
         integer_edges: Halve the widths in whole numbers, so that a window reaches from ``level - width // 2`` to

@@ -233,7 +233,7 @@ def find_mixture(headers: Sequence[SliceHeader]) -> tuple[str, str]:
     if any(relate(*pair) != "same" for pair in combinations(origins, 2)):
         return "mixed_examinations", "slices of several examinations, by accession number or study date"
     if any(origin.is_nobody for origin in origins) and _share_positions(headers):
-        return "mixed_patients", "slices at the same positions in several folders, under a Patient ID that names nobody"
+        return "mixed_patients", "slices at the same positions in several folders, under a Patient ID that identifies no patient"
     return "", ""
 
 

@@ -400,7 +400,7 @@ def describe_looks(looks: Sequence[SectionLook]) -> str:
     judged = [look for look in looks if look.judged]
     others = sum(look.is_other for look in judged)
     largest = max((look.cavity_cm2 for look in judged), default=0.0)
-    return f"{others} of {len(judged)} sections are none of a head, and bone encloses {largest:.0f} cm² at most"
+    return f"{others} of {len(judged)} sections do not show a head, and bone encloses {largest:.0f} cm² at most"
 
 
 def metal_mm2(hu: np.ndarray, pixel_mm2: float) -> float:

@@ -240,7 +240,7 @@ def _check_header(path: Path, image: Any) -> None:
             where=str(path),
             got=f"{' x '.join(map(str, shape))} voxels",
             expected="three dimensions",
-            todo="Export the plain series alone; perfusion is none.",
+            todo="Convert the plain series alone, not a perfusion series.",
         )
     if kind.kind not in "iuf":
         raise FileError("pixel_format", where=str(path), got=f"voxels of {kind}", expected="numbers", todo="Convert it again.")
@@ -248,7 +248,9 @@ def _check_header(path: Path, image: Any) -> None:
     if size > MAX_VOXEL_BYTES or not 0 <= offset <= MAX_DATA_OFFSET:
         raise _bomb(path, f"{size:,} bytes of voxels that begin at {offset:,}")
     if not np.isfinite(image.affine).all() or np.linalg.matrix_rank(image.affine[:3, :3]) < 3:
-        raise FileError("bad_orientation", where=str(path), got="an affine that is none", todo="Convert it again.")
+        raise FileError(
+            "bad_orientation", where=str(path), got="an affine that is singular or not finite", todo="Convert it again."
+        )
 
 
 def _axes_to_display(path: Path, affine: np.ndarray) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:

@@ -86,7 +86,7 @@ def _check_no_time_series(name: str, count: int, positions: int) -> None:
             where=name,
             got=f"{count} slices at {positions} positions",
             expected="one time point",
-            todo="Choose the plain series; a perfusion series is none.",
+            todo="Choose the plain series, not a perfusion series.",
         )
 
 

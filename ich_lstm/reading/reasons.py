@@ -9,8 +9,9 @@ class Reason(NamedTuple):
     """What a reason code means.
 
     Args:
-        action: ``skipped``: the file or series is none that this library is for. ``refused``: it should have been
-            usable and is not; a command that meets one exits with 3.
+        action: ``skipped``: the file or series is not of the kind that this library reads. ``refused``: it should have been
+            usable and is not. ich-prepare then exits with 3; ich-predict does where a study has no result for it, or where
+            the file belongs to no study.
         phrase: The reason in a few words, for a summary.
     """
 

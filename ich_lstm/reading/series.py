@@ -134,7 +134,7 @@ def load_scan(
     Args:
         series: The slices, in any order.
         training: Leave out slices that cannot be read and flag the scan as ``incomplete``; otherwise one such slice
-            refuses the scan, for a probability of half a head is none.
+            refuses the scan, because a partial scan must not get a probability.
         ledger: Where to note the slices that were left out (doubles, scouts, unreadable ones) and, if the series is
             refused, all of them. In a worker process: give it an empty one, and send its rows home.
         slab_mm: Thin slices are averaged to slabs of about this thickness; None leaves them as they are.

@@ -22,8 +22,8 @@ class Beside(NamedTuple):
     """What was computed beside the figures, if it was.
 
     Args:
-        comparisons: As of `compare_models` and its like, one below the other.
-        strata: As of `evaluate_strata`, likewise.
+        comparisons: Tables of `compare_models`, `compare_encoder` and `compare_position`, one below the other.
+        strata: Tables of `evaluate_strata`, one below the other.
         readers: As of `evaluate_readers`.
     """
 

@@ -70,7 +70,7 @@ def fit_calibration(
         raise ConfigError(
             "unknown_model",
             where="--calibrate",
-            got="predictions of a model that is not there",
+            got="predictions without the model that made them",
             expected="a run's folder with its model",
             todo="Name the folder that ich-train made, with model/model.json.",
         )

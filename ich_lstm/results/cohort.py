@@ -49,7 +49,7 @@ def data_flow(evidence: Evidence, facts: StudyFacts) -> list[FlowStep]:
         if refused:
             lost = [(f"refused: {str(code).replace('_', ' ')}", {"scans": count}) for code, count in refused.items()]
             steps.append(FlowStep("Studies", {"scans": predicted + sum(refused.values())}, lost))
-        lost = [("of which the labels do not speak", {"scans": unlabelled})] if unlabelled else []
+        lost = [("without a label", {"scans": unlabelled})] if unlabelled else []
         steps.append(FlowStep("Predicted", {"scans": predicted}, lost))
     return [*steps, FlowStep("Judged", judged, [])]
 

@@ -81,7 +81,7 @@ def compute_figures(
             where="cases to evaluate",
             got="; ".join(left_out),
             expected="labels at the levels that are asked for",
-            todo="Take another --level, or give labels that speak of it.",
+            todo="Take another --level, or give labels of that level.",
         )
     table = pd.concat(tables, ignore_index=True)
     asked = table[table["metric"].isin(protocol.figures)].reset_index(drop=True)

@@ -56,7 +56,7 @@ def join_predictions(
         project_key: The one the predictions were made with, for the ids of patients that the table names.
         truth: Who of several readers has made the labels, for the record.
         unmatched: What may be left out: ``labels`` of images that were neither predicted nor refused, predictions of
-            ``images`` of which the labels do not speak, or ``both``.
+            ``images`` that have no label, or ``both``.
         patient_ids: Whose scan it is where the table does not say; as of `join_labels`.
         disagreement: What to do where labels of a scan are not those of its slices; as of `join_labels`.
         trained_on: Raw ids of the patients on whom the model was trained, or by whom its best epoch was chosen. Empty: unknown,
@@ -196,12 +196,12 @@ def _stop_at_unmatched(table: LabelTable, missing: np.ndarray, scans: Path, unla
         table: The labels.
         missing: Rows of no image that was predicted or refused, bool ``(rows,)``.
         scans: The table of predictions.
-        unlabelled: Its rows of which the labels do not speak.
+        unlabelled: Its rows that have no label.
         unmatched: What may be left out.
     """
     no_image = bool(missing.any()) and unmatched not in ("labels", "both")
     no_label = len(unlabelled) > 0 and unmatched not in ("images", "both")
-    got, expected = "predictions of which the labels do not speak", "labels of every scan that was predicted"
+    got, expected = "predictions without a label", "labels of every scan that was predicted"
     if no_image:
         also = f"; and {len(unlabelled)} {got}, {name_lines(unlabelled + 2)} of {scans.name}" if no_label else ""
         todo = f"Predict them too; or, if they are left out on purpose, say --unmatched {'both' if no_label else 'labels'}."
@@ -221,7 +221,7 @@ def _stop_at_unmatched(table: LabelTable, missing: np.ndarray, scans: Path, unla
 
 
 def _names_left_out(private: Path) -> set[str]:
-    """What labels may name in vain: studies, series, images and folders that were not predicted, each with its reason."""
+    """The studies, series, images and folders that labels may name although they were not predicted, each with its reason."""
     left_out: set[str] = set()
     for name, column, predicted in ((LEDGER_TABLE, "action", "used"), (SERIES_TABLE, "read", "True")):
         if not (private / name).is_file():

@@ -267,7 +267,7 @@ def _about(evidence: Evidence, found: pd.DataFrame, aggregation: str) -> dict[st
     notes = []
     if source["kind"] != "run" and not source.get("is_unseen"):
         notes.append(
-            "Nothing here tells whether the model was trained on these patients. If it was, it has learned their wrong labels."
+            "Whether the model was trained on these patients was not checked. If it was, it has learned their wrong labels."
         )
     if source["part"] == "validation":
         notes.append("The best epoch was chosen on these patients.")

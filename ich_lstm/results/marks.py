@@ -51,7 +51,7 @@ def read_marks(path: Path | str) -> pd.DataFrame:
             where=f"{path}, line 1",
             got=f"the columns {', '.join(cells.columns)}",
             expected=f"{READER}, one of {', '.join(KEYS)}, and any of {', '.join(LABELS)}",
-            todo="Name the columns so; or give CQ500's reads.csv as it is published.",
+            todo="Rename the columns; or give CQ500's reads.csv as it is published.",
         )
     nameless = ((cells[kinds[0]] == "") | (cells[READER] == "")).to_numpy()
     if nameless.any():

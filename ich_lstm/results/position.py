@@ -122,7 +122,7 @@ def _check_apart(both: set[str]) -> None:
         raise TableError(
             "same_patients",
             where="null model of position",
-            got=f"{len(both)} patients by whom it would be fitted and judged",
+            got=f"{len(both)} patients on whom it would be both fitted and judged",
             expected="other patients",
             todo="Fit it on another part of the split.",
         )

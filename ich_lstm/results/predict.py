@@ -320,7 +320,7 @@ class ArchiveRun:
             raise ConfigError(
                 "other_predictions",
                 where="--out",
-                got=f"{self.out}, whose predictions were made with another {' and '.join(other)}",
+                got=f"{self.out}, whose predictions were made with other settings ({', '.join(other)})",
                 expected="one model, one key and the same options for all studies of a folder",
                 todo="Name a new folder, or repeat the command as it was.",
             )

@@ -38,7 +38,7 @@ def check_estimable(calibration: ModelCalibration | None) -> ModelCalibration:
         raise ConfigError(
             "two_prevalences",
             where="--prevalence",
-            got=f"a share of {calibration.prevalence:g}, and the wish to estimate it",
+            got=f"a share of {calibration.prevalence:g}, and estimate",
             expected="one of the two",
         )
     return calibration

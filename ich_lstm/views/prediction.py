@@ -45,11 +45,12 @@ class OperatingPoint(NamedTuple):
     Args:
         name: The rule that chose it.
         slice_thresholds: ``(k,)``: a slice's label is called positive at or above; NaN: there is no threshold.
-        scan_thresholds: ``(k,)``, likewise of the scan.
+        scan_thresholds: ``(k,)``: a scan's label is called positive at or above; NaN: there is no threshold.
         chosen_on: On whom, in words.
         sensitivity: ``(k, 3)``: of scans of those patients, and the limits of its 95 % interval; NaN: unknown. None: of no
             label.
-        specificity: Likewise.
+        specificity: ``(k, 3)``: of scans of those patients, and the limits of its 95 % interval; NaN: unknown. None: of no
+            label.
     """
 
     name: str
@@ -65,7 +66,7 @@ class CalibratedProbabilities(NamedTuple):
 
     Args:
         slice_probabilities: ``(n, k)``; NaN for labels that could not be corrected.
-        scan_probabilities: ``(k,)``, likewise.
+        scan_probabilities: ``(k,)``; NaN for labels that could not be corrected.
         how: In words.
     """
 

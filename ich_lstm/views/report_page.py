@@ -74,7 +74,7 @@ def report_page(summary: Mapping[str, Any], pictures: Mapping[str, str] | None =
 
 def _whose(summary: Mapping[str, Any]) -> str:
     if summary["kind"] == "run":
-        return "Held-out patients" if summary["part"] == "test" else "Validation patients, by whom the best epoch was chosen"
+        return "Held-out patients" if summary["part"] == "test" else "Validation patients (used to choose the best epoch)"
     if summary["is_unseen"]:
         return "Patients on whom the model was neither trained nor chosen"
     return "Patients; whether the model was trained on them was not checked"

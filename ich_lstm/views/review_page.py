@@ -48,7 +48,7 @@ class ReviewCase(NamedTuple):
         disagreeing: The labels for which it is here, the worst first.
         pictures: The slice between its neighbours.
         sop_uid: Raw, of a slice; empty where ids are not for showing.
-        series_uid: Raw; likewise.
+        series_uid: Raw; empty where ids are not for showing.
         flags: What a reader should know of the scan: codes with blanks between.
     """
 

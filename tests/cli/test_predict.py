@@ -328,6 +328,18 @@ class TestFolderOfNifti:
 class TestPathsThatFail:
     """The files of a path without any study are accounted for as all others."""
 
+    def test_a_file_of_no_study_is_named_where_no_study_failed(
+        self, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        make_series(tmp_path / "export" / "head")
+        (tmp_path / "export" / "bad.zip").write_bytes(b"PK\x03\x04" + bytes(40))
+        assert run([tmp_path / "export"], model_folder, tmp_path / "out") == 3
+        said = capsys.readouterr().out
+        assert "1 study predicted, 0 failed" in said
+        assert (
+            f"Refused: 1 file that belongs to no study, so that a study may be missing. Reasons: {tmp_path}/out/private" in said
+        )
+
     def test_beside_one_that_is_read(self, model_folder: Path, tmp_path: Path) -> None:
         make_series(tmp_path / "head")
         (tmp_path / "notes").mkdir()

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from ich_lstm.reading import words
+from ich_lstm.reading.vocabulary import TABLE, read_words
 
 PLAIN = """
     Schädel nativ | Kopf o. KM nativ | CCT nativ 5.0 | Schaedel ohne Kontrastmittel | Neurocranium nativ | Kontrastfrei Kopf
@@ -144,9 +145,16 @@ def test_contrast_taken_away_by_computation(name: str) -> None:
     assert words.names_map(name)
 
 
-@pytest.mark.parametrize("name", names(MAPS))
-def test_what_is_computed_plain_is_a_map_too(name: str) -> None:
-    assert words.names_map(name) or not words.names_virtual_plain(name)
+def spellings(word: str) -> list[str]:
+    """Names that a row of the vocabulary stands for: every choice of its ``~``, with and without letters for its ``*``."""
+    return [word.replace("~", gap).replace("*", end) for gap in (" ", "-", "") for end in ("", "XY")]
+
+
+@pytest.mark.parametrize("word", [row.word for row in read_words(TABLE) if row.kind == "virtual_plain"])
+def test_every_word_for_computed_plain_is_one_for_a_map_too(word: str) -> None:
+    for name in spellings(word):
+        assert words.names_virtual_plain(name), name
+        assert words.names_map(name), name
 
 
 @pytest.mark.parametrize("agent", names(NO_AGENT))

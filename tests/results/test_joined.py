@@ -128,7 +128,7 @@ class TestBadInput:
         with pytest.raises(TableError, match="--unmatched both") as caught:
             join(text)
         assert "neither predicted nor refused (1 rows)" in caught.value.got
-        assert "1 predictions of which the labels do not speak, line 23 of scans.csv" in caught.value.got
+        assert "1 predictions without a label, line 23 of scans.csv" in caught.value.got
 
     @pytest.mark.parametrize(("unmatched", "told"), [("labels", "images"), ("images", "labels")])
     def test_one_that_may_be_left_out_is_not_both(self, join: Join, unmatched: str, told: str) -> None:

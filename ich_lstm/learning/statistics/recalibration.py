@@ -46,7 +46,7 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> Recalibrat
 
     Raises:
         TableError: If the known labels are of one class, or higher probabilities do not go with the label: no temperature
-            mends an order that is upside down.
+            can fix an inverted ranking.
     """
     _, slope = _fit(known_cases(labels, probabilities), intercept=0.0)
     return Recalibration(slope=slope)
