@@ -34,7 +34,7 @@ def find_head() -> PhantomScan:
     """The first head of the set in which these types can be seen, and no other."""
     small = PhantomSettings(seed=BLEEDING.seed, size=64, slices=BLEEDING.slices, prevalence=1.0, noise=0)
     for number in range(2000):
-        seen = make_head(small, number).slice_labels.any(axis=0)
+        seen = make_head(small, number).slice_labels.max(axis=0).tolist()
         if {label for label, is_seen in zip(HEMORRHAGE_TYPES, seen, strict=False) if is_seen} == TYPES:
             return make_head(BLEEDING, number)
     raise LookupError(f"no head of seed {BLEEDING.seed} has {', '.join(sorted(TYPES))}, and no other bleeding")
