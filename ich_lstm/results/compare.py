@@ -16,6 +16,7 @@ from ich_lstm.learning.statistics.proportions import PROPORTIONS
 from ich_lstm.results.aggregate import OWN, Level, LevelCases, cases_at
 from ich_lstm.results.evidence import LABEL_PREFIX, ROWS_SHOWN, Evidence, columns_of
 from ich_lstm.results.position import predict_from_position
+from ich_lstm.views.report_sections import INTERVAL_ELSEWHERE
 
 SLICE_KEY, SCAN_KEY = ["scan_id", "slice"], ["scan_id"]
 
@@ -206,7 +207,7 @@ def comparison_row(metric: str, test: Comparison) -> dict[str, Any]:
     numbers = {name: np.nan if number is None else number for name, number in numbers.items()}
     note = test.note or test.difference.note
     if not note and test.difference.low is None:
-        note = "a test of the difference; its interval stands in the row of the bootstrap"
+        note = INTERVAL_ELSEWHERE
     return {"metric": metric, "prevalence": np.nan, **numbers, "method": test.method, "note": note}
 
 

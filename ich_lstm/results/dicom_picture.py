@@ -11,6 +11,7 @@ from ich_lstm.views.look import (
     LABEL_COLORS,
     LABEL_DASHES,
     LABEL_NAMES,
+    LABEL_SHORT,
     RESEARCH_USE,
     millimetres,
     percent,
@@ -128,9 +129,9 @@ def _draw_slices(figure: "Figure", prediction: ScanPrediction, with_slices: bool
         return
     shown = shown_slices(prediction)
     columns = 1 if len(shown) == 1 else 2
-    side = 0.46 if columns == 1 else 0.22
+    side = 0.46 if columns == 1 else 0.21
     for i, (number, labels) in enumerate(shown.items()):
-        left, bottom = 0.5 + (i % 2) * (side + 0.02), 0.565 - side - (i // 2) * (side + 0.03)
+        left, bottom = 0.5 + (i % 2) * (side + 0.03), 0.565 - side - (i // 2) * (side + 0.045)
         axes = figure.add_axes((left, bottom, side, side))
         axes.set_axis_off()
         axes.imshow(
@@ -144,7 +145,9 @@ def _draw_slices(figure: "Figure", prediction: ScanPrediction, with_slices: bool
         for x, mark in zip((0.02, 0.98), prediction.side_marks, strict=True):
             axes.text(x, 0.5, mark, color=QUIET, fontsize=11, ha="left" if x < 0.5 else "right", transform=axes.transAxes)
         where = f"slice {number + 1}, {millimetres(float(prediction.positions_mm[number]))}"
-        axes.set_title(f"{where}: {', '.join(labels)}", color=INK, fontsize=9 if columns == 2 else 12, loc="left", pad=4)
+        # Abbreviated, and below the position: what is written over one picture must not reach the one beside it.
+        title = f"{where}\n{', '.join(LABEL_SHORT[label] for label in labels)}"
+        axes.set_title(title, color=INK, fontsize=9 if columns == 2 else 12, loc="left", pad=4)
     heat = "" if prediction.explanation is None else "; colour: speaks for the label"
     window = f"brain window, level {BRAIN.level:g}, width {BRAIN.width:g}{heat}"
     figure.text(0.5, 0.07, window, color=QUIET, fontsize=10)

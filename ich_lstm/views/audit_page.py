@@ -1,5 +1,6 @@
 """The page of an audit: what stops a training, what to know, and what the data look like; one file, no network."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -96,7 +97,7 @@ def _share(count: int, total: int) -> str:
     if not count or not total:
         return ""
     share = 100 * count / total
-    return f"{share:.0f} %" if share >= 10 else f"{share:.1f} %"
+    return f"{math.floor(share + 0.5)} %" if share >= 10 else f"{share:.1f} %"
 
 
 def _unknown(summary: Mapping[str, Any], parts: Mapping[str, Any]) -> int:
@@ -127,7 +128,8 @@ def _panel(name: str, unit: str, histogram: Mapping[str, Any]) -> Panel:
             # A single scan among thousands must still be seen.
             height=max(100 * count / highest, 1.5),
             unusual=histogram["unusual"][i] > 0,
-            text=f"{_number(edges[i])} to {_number(edges[i + 1])} {unit}".rstrip() + f": {count:,} scans",
+            text=f"{_number(edges[i])} to {_number(edges[i + 1])} {unit}".rstrip()
+            + f": {count:,} scan{'' if count == 1 else 's'}",
         )
         for i, count in enumerate(counts)
         if count

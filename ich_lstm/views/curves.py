@@ -206,6 +206,8 @@ def plot_explanation(explanation: "Explanation", scan: "Scan | None" = None) -> 
     Raises:
         ValueError: If the explanation is of no label, or of another number of slices than the scan has.
     """
+    from matplotlib.ticker import MaxNLocator
+
     if scan is not None and len(scan) != len(explanation):
         raise ValueError(f"Explanation.plot: the scan has {len(scan)} slices, the explanation {len(explanation)}")
     labels = explanation.labels
@@ -228,6 +230,7 @@ def plot_explanation(explanation: "Explanation", scan: "Scan | None" = None) -> 
         axes.bar(numbers, explanation.contributions[:, k], width=0.8, color=LABEL_COLORS[label])
         axes.axhline(0, color=RULE, linewidth=1)
         _finish(axes, title="", x="slice", y="adds to the logit" if k == LABELS.index(labels[0]) else "")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     return figure
 
 

@@ -12,6 +12,9 @@ COMPARED = ("weighted_log_loss", "auroc", "log_loss", "average_precision", "sens
 COMPARED_FOR_ALL = ("weighted_log_loss", "auroc")
 """Of every label; the others only of "any"."""
 
+INTERVAL_ELSEWHERE = "a test of the difference; its interval stands in the row of the bootstrap"
+"""The note of a row of ``comparisons.csv`` whose method tests a difference and gives no interval."""
+
 READER_METRICS = ("sensitivity", "specificity", "ppv", "npv")
 
 GROUPING_NAMES = {
@@ -177,7 +180,8 @@ def _difference(row: Mapping[str, Any], bootstrap: Mapping[str, Any]) -> dict[st
         "p": _p(row["p_value"]),
         "method": method,
         "n": f"{row['positives']:,} of {row['cases']:,}",
-        "note": row["note"],
+        # Here the interval does stand in this row.
+        "note": "" if row["note"] == INTERVAL_ELSEWHERE else row["note"],
     }
 
 

@@ -1,10 +1,12 @@
 """A prediction as DICOM: what the files say, whom they name, and whether independent tools accept them."""
 
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pydicom
 import pytest
 from dicom_files import make_series
 from enhanced_files import make_enhanced
+from matplotlib.text import Text
 
 from ich_lstm.errors import ConfigError, FileError, SeriesError
 from ich_lstm.labels import LABELS
@@ -209,6 +212,27 @@ class TestPicture:
             operating_point=OperatingPoint("half", np.full(6, 0.5), np.full(6, 0.5), "validation"),
         )
         assert list(shown_slices(everywhere)) == [1, 2, 4, 5]
+
+    def test_no_words_reach_other_words_or_the_edge(self, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+        drawn: dict[Text, Any] = {}
+        draw = Text.draw
+        monkeypatch.setattr(
+            Text, "draw", lambda text, *args: (drawn.update({text: text.get_window_extent()}), draw(text, *args))[1]
+        )
+        prediction = replace(
+            case[0],
+            scan_probabilities=np.full(6, 0.999),
+            operating_point=OperatingPoint("sensitivity=0.95", np.full(6, 0.5), np.full(6, 0.5), "validation"),
+        )
+        for highest in ([1, 1, 1, 1, 1, 1], [1, 1, 1, 2, 2, 2], [0, 1, 2, 3, 3, 3]):
+            slices = np.full((8, 6), 0.1)
+            slices[highest, range(6)] = 0.9
+            drawn.clear()
+            draw_summary(replace(prediction, slice_probabilities=slices), with_slices=True)
+            shown = [(text.get_text(), box) for text, box in drawn.items() if text.get_visible() and text.get_text().strip()]
+            assert {"EDH", "Any"} <= set(re.findall(r"\w+", " ".join(text for text, _ in shown)))
+            assert all(box.x0 >= 0 and box.y0 >= 0 and box.x1 <= 1024 and box.y1 <= 1024 for _, box in shown)
+            assert [(one, other) for (one, a), (other, b) in combinations(shown, 2) if a.overlaps(b)] == []
 
     def test_heat_colours_its_place(self, case: Case) -> None:
         prediction = case[0]

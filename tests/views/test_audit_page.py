@@ -110,6 +110,35 @@ def test_histograms_mark_what_is_unusual():
     assert "unknown for 6" in shown(html)
 
 
+def test_a_histogram_of_nothing_is_no_empty_frame():
+    summary = make_summary()
+    for histogram in summary["histograms"].values():
+        histogram |= dict.fromkeys(("smallest", "median", "largest")) | {"counts": [], "edges": [], "unusual": [], "unknown": 7}
+    html = audit_page(summary, FACTS, {})
+    assert "<svg" not in html
+    assert "median" not in shown(html)
+    assert "unknown for 7" in shown(html)
+
+
+@pytest.mark.parametrize(("count", "words"), [(1, "1 scan<"), (2, "2 scans<")])
+def test_a_bar_counts_in_words_that_agree(count: int, words: str):
+    summary = make_summary()
+    for histogram in summary["histograms"].values():
+        histogram["counts"] = [count] * len(histogram["counts"])
+    titles = re.findall(r"<rect[^>]*><title>[^<]*: ([^<]*<)", audit_page(summary, FACTS, {}))
+    assert set(titles) == {words}
+
+
+@pytest.mark.parametrize(("count", "share"), [(1, "13 %"), (3, "38 %"), (5, "63 %")])
+def test_halves_of_a_percent_are_rounded_up_as_everywhere(count: int, share: str):
+    summary = make_summary()
+    for part in summary["parts"].values():
+        part["patients"] = 8
+    for part in summary["labels"]["epidural"].values():
+        part["patients"] = count
+    assert f"Epidural {count} {share} " in shown(audit_page(summary, FACTS, {}))
+
+
 def test_pictures_are_inside_and_texts_are_escaped():
     bad = "<script>alert(1)</script>"
     tile = Tile(np.full((300, 300), 40, np.int16), bad, 3, ("epidural", "any", "subdural"))

@@ -6,14 +6,26 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
+from prediction_files import make_tables
+from report_files import write_study
 
 from ich_lstm.labels import LABELS
+from ich_lstm.results.account import Beside
+from ich_lstm.results.compare import compare_encoder
+from ich_lstm.results.evidence import read_run
+from ich_lstm.results.figures import compute_figures
+from ich_lstm.results.protocols import all_figures
+from ich_lstm.results.report import build_report
+from ich_lstm.results.strata import evaluate_strata, find_strata
+from ich_lstm.results.study import read_study
 from ich_lstm.scan import Note
 from ich_lstm.views.curves import plot_roc
 from ich_lstm.views.index_page import IndexRow, index_page
@@ -29,6 +41,15 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
 WIDE, NARROW = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 LAPTOP = {"width": 1280, "height": 900}
+A4 = {"width": 688, "height": 1017}
+"""In CSS pixels, less margins of 14 mm."""
+
+BEYOND = """
+() => [...document.querySelectorAll("main *")]
+  .filter((one) => one.getClientRects().length && !one.closest(".hidden-text"))
+  .filter((one) => one.getBoundingClientRect().right > innerWidth + 1)
+  .map((one) => one.outerHTML.slice(0, 80))
+"""
 
 READ = """
 async (id) => {
@@ -578,6 +599,77 @@ class TestNothingIsCutOffOrCovered:
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+class TestOnAPhone:
+    def test_each_circle_of_the_review_page_stands_beside_its_word(self, show):
+        page = show(PAGES["review"](), NARROW)
+        words = page.eval_on_selector_all(
+            ".choice span",
+            "all => all.map(one => [one.textContent, one.getClientRects().length, one.getBoundingClientRect().right])",
+        )
+        assert [word for word, _, _ in words[:4]] == ["as it is", "present", "absent", "unsure"]
+        assert all(count == 1 and right <= NARROW["width"] for _, count, right in words)
+        assert not page.evaluate('[...document.querySelectorAll(".wide")].some(one => one.scrollWidth > one.clientWidth)')
+
+    @pytest.mark.parametrize("width", [360, 390, 700, 1100])
+    def test_the_index_keeps_the_flags(self, show, width):
+        rows = [IndexRow(1, "id1", "Study 1", "ok", "", (0.1,) * 6, ("any",), ("no_brain", "tilt"), "1.html", "iVBORw0KGgo=")]
+        for pictured in (rows, [rows[0]._replace(thumbnail="")]):
+            page = show(index_page(pictured, title="List"), {"width": width, "height": 844})
+            flags, study = (page.locator(f"#rows .{name}").bounding_box() for name in ("flags", "study"))
+            assert page.locator("#rows .flags").inner_text() == "no brain, tilt"
+            assert flags["y"] >= study["y"] + study["height"] - 1
+            assert flags["x"] == study["x"]
+            assert flags["x"] + flags["width"] <= width
+
+    def test_what_a_scan_comes_from_has_most_of_the_width(self, view, make_prediction):
+        page = view(make_prediction(), NARROW).page
+        assert page.locator(".source dd").first.bounding_box()["width"] > 230
+
+
+class TestOnPaper:
+    """What a browser lays out for a sheet of A4 with the pages' margins."""
+
+    @pytest.fixture
+    def print_out(self, show):
+        def print_out(html: str) -> Any:
+            page = show(html, A4)
+            page.emulate_media(media="print")
+            return page
+
+        return print_out
+
+    @pytest.mark.parametrize("kind", ["training", "review", "evaluation"])
+    def test_no_table_is_wider_than_the_sheet(self, print_out, kind):
+        page = print_out(PAGES[kind]())
+        assert page.evaluate(BEYOND) == []
+
+    def test_the_index_shows_every_type_and_flag_and_no_mark_runs_into_the_next_column(self, print_out):
+        row = IndexRow(1, "id1", "Study 1", "ok", "", (0.999,) * 6, LABELS, ("no_brain", "thick_slices"), "1.html")
+        page = print_out(index_page([row, row._replace(rank=2)], title="List"))
+        cells = page.locator("#rows tr").first.locator("td.p")
+        assert [cells.nth(k).is_visible() for k in range(cells.count())] == [True] * 6
+        assert page.locator("#rows .flags").first.inner_text() == "no brain, thick slices"
+        wide = "all => all.filter(one => one.scrollWidth > one.clientWidth).map(one => one.outerHTML)"
+        assert page.eval_on_selector_all("#rows td", wide) == []
+        assert page.evaluate(BEYOND) == []
+
+    def test_no_heading_is_left_behind_at_the_end_of_a_sheet(self, print_out, make_prediction, make_explanation):
+        explained = prediction_page(make_prediction(explanation=make_explanation()))
+        for html in (explained, PAGES["training"](), PAGES["review"](), PAGES["evaluation"]()):
+            page = print_out(html)
+            assert set(page.eval_on_selector_all("h2, h3", "all => all.map(one => getComputedStyle(one).breakAfter)")) == {
+                "avoid"
+            }
+
+    @pytest.mark.parametrize("kind", ["training", "review", "evaluation"])
+    def test_what_spans_sheets_is_no_grid(self, print_out, kind):
+        # Chromium prints what follows a grid over those of its rows that it has moved to the next sheet.
+        page = print_out(PAGES[kind]())
+        assert set(page.eval_on_selector_all("main, main > section", "all => all.map(one => getComputedStyle(one).display)")) == {
+            "block"
+        }
+
+
 def training_page() -> str:
     rng = np.random.default_rng(3)
     labels = (rng.random((80, 6)) < 0.4).astype(float)
@@ -611,4 +703,21 @@ def review() -> str:
     return review_page([case], facts={"Model": "net"}, disagreeing={"slice": 2})
 
 
-PAGES = {"training": training_page, "review": review}
+@cache
+def evaluation() -> str:
+    """With comparisons and strata, and labels of which nothing can be said."""
+    with TemporaryDirectory() as folder:
+        tables = make_tables(30)
+        for table in tables.values():
+            table["label_epidural"] = 0
+        study = write_study(Path(folder), tables)
+        evidence = read_run(study)
+        few = {"replicates": 100}
+        beside = Beside(
+            comparisons=compare_encoder(evidence, level="slice", **few),
+            strata=evaluate_strata(evidence, find_strata(evidence), **few),
+        )
+        return build_report(evidence, compute_figures(evidence, all_figures(), **few), read_study(study), beside).to_html()
+
+
+PAGES = {"training": training_page, "review": review, "evaluation": evaluation}

@@ -72,6 +72,13 @@ class TestPlot:
         share = make_explanation().share_on_slice(4, "subdural", (32, 32))
         np.testing.assert_allclose(film.get_array()[..., 3], 0.55 * share, atol=1e-6)
 
+    def test_slices_are_counted_in_whole_numbers(self, make_explanation):
+        for count in (2, 5, 12, 40):
+            axes = make_explanation(count).plot().axes[-1]
+            ticks = [tick for tick in axes.get_xticks() if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
+            assert ticks
+            assert all(tick == round(tick) for tick in ticks), (count, ticks)
+
     def test_one_label_and_one_slice_are_enough(self, make_explanation):
         maps = np.full((1, len(LABELS), 4, 4), np.nan, np.float32)
         maps[:, LABELS.index("any")] = 0

@@ -7,7 +7,7 @@ import pytest
 from ich_lstm.labels import LABELS
 from ich_lstm.views.report_figures import confusion_cells, figure_cell, number
 from ich_lstm.views.report_panels import LEFT, SIDE, TOP, calibration_panels, precision_recall_panels, roc_panels
-from ich_lstm.views.report_sections import comparison_sections, forest_rows, reader_points
+from ich_lstm.views.report_sections import INTERVAL_ELSEWHERE, comparison_sections, forest_rows, reader_points
 
 CORNERS = {"bottom left": (LEFT, TOP + SIDE), "top left": (LEFT, TOP), "top right": (LEFT + SIDE, TOP)}
 
@@ -107,6 +107,12 @@ class TestComparisons:
         assert row["p"].endswith("0.001")
         assert "McNemar" in row["method"]
         assert "bootstrap" in row["method"]
+
+    def test_a_row_with_its_interval_does_not_point_to_another_row(self) -> None:
+        bootstrap, test = self.rows()
+        for note, shown in ((INTERVAL_ELSEWHERE, ""), ("3 cases left out", "3 cases left out")):
+            (section,) = comparison_sections([bootstrap, test | {"note": note}])
+            assert [row["note"] for row in section["rows"]] == [shown]
 
     def test_each_pair_of_models_has_its_table(self) -> None:
         rows = self.rows()

@@ -34,6 +34,13 @@ def test_shows_both_models_and_marks_the_better(results):
         assert wanted in text
 
 
+def test_one_patient_is_no_plural(results):
+    results["counts"]["test"]["patients"] = 1
+    text = shown(train_report_page(results, {}, recipe="demo"))
+    assert "Test 1 patient " in text
+    assert "Train 70 patients " in text
+
+
 def test_what_cannot_be_computed_is_a_dash(results):
     results["slices"]["encoder"]["auroc"]["epidural"] = None
     html = train_report_page(results, {}, recipe="demo")

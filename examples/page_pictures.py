@@ -1,0 +1,127 @@
+"""Draw the pictures of pages in docs/images, as Chromium shows the pages; needs playwright and a Chromium on the path.
+
+    python examples/page_pictures.py scan docs/images/page.png                        # a synthetic head, made-up probabilities
+    python examples/page_pictures.py report figures/report.html docs/images/report.png    # the scans' part of an evaluation
+
+Time: ten seconds each on one core.
+"""
+
+import argparse
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from playwright.sync_api import sync_playwright
+
+from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
+from ich_lstm.phantom import PhantomScan, PhantomSettings, make_head
+from ich_lstm.views.explanation import Explanation
+from ich_lstm.views.page import prediction_page
+from ich_lstm.views.prediction import OperatingPoint, ScanPrediction
+
+BLEEDING = PhantomSettings(seed=4, size=512, slices=32, prevalence=1.0, noise=0.8)
+TYPES = {"subarachnoid", "subdural", "intraparenchymal"}
+CELLS = 24
+"""Rows and columns of a heat map: an input of 384 pixels at stride 16."""
+
+SCAN_SIZE = {"width": 1440, "height": 1040}
+REPORT_WIDTH = 1300
+
+
+def find_head() -> PhantomScan:
+    """The first head of the set in which these types can be seen, and no other."""
+    small = PhantomSettings(seed=BLEEDING.seed, size=64, slices=BLEEDING.slices, prevalence=1.0, noise=0)
+    for number in range(2000):
+        seen = make_head(small, number).slice_labels.max(axis=0).tolist()
+        if {label for label, is_seen in zip(HEMORRHAGE_TYPES, seen, strict=False) if is_seen} == TYPES:
+            return make_head(BLEEDING, number)
+    raise LookupError(f"no head of seed {BLEEDING.seed} has {', '.join(sorted(TYPES))}, and no other bleeding")
+
+
+def make_prediction(head: PhantomScan) -> ScanPrediction:
+    """What a model might say that sees most of the truth, and is never sure."""
+    draw = np.random.default_rng(0)
+    count, rows, _ = head.hu.shape
+    area = np.concatenate([head.visible, head.visible.sum(axis=1, keepdims=True)], axis=1)
+    seen = np.stack([np.convolve(area[:, k], (0.25, 0.5, 0.25), "same") for k in range(len(LABELS))], axis=1)
+    logits = -4.2 + 8.4 * seen / (seen + 2500) + draw.normal(scale=0.25, size=seen.shape)
+    slices = 1 / (1 + np.exp(-logits))
+    slices[:, LABELS.index(ANY)] = np.maximum(slices[:, LABELS.index(ANY)], slices.max(axis=1))
+    side = rows // CELLS * CELLS
+    cells = head.masks[:, :, :side, :side].reshape(len(HEMORRHAGE_TYPES), count, CELLS, side // CELLS, CELLS, side // CELLS)
+    of_types = cells.mean(axis=(3, 5)).transpose(1, 0, 2, 3)
+    maps = np.concatenate([of_types, of_types.max(axis=1, keepdims=True)], axis=1).astype(np.float32)
+    explanation = Explanation(
+        maps=maps, box=(0.0, 0.0, float(side), float(side)), contributions=0.3 * (logits + 2), method="made up, from the truth"
+    )
+    thresholds = np.array([0.22, 0.35, 0.3, 0.41, 0.38, 0.29])
+    sensitivity = np.array([(0.88, 0.71, 0.96), (0.95, 0.90, 0.98), (0.96, 0.91, 0.99), (0.91, 0.86, 0.95), (0.90, 0.85, 0.94)])
+    specificity = np.array([(0.97, 0.95, 0.98), (0.94, 0.92, 0.96), (0.97, 0.95, 0.98), (0.90, 0.87, 0.92), (0.88, 0.85, 0.91)])
+    return ScanPrediction(
+        slice_probabilities=slices,
+        scan_probabilities=slices.max(axis=0),
+        scan_id="made-up",
+        slice_ids=tuple(map(str, range(count))),
+        positions_mm=(np.arange(count) - count / 2) * head.spacing_mm[0],
+        spacing_mm=head.spacing_mm,
+        hu=head.hu,
+        model_name="made up",
+        model_hash="c0ffee12" * 2,
+        explanation=explanation,
+        operating_point=OperatingPoint(
+            "sensitivity=0.95",
+            thresholds,
+            thresholds,
+            "validation patients",
+            np.vstack([sensitivity, (0.95, 0.93, 0.97)]),
+            np.vstack([specificity, (0.86, 0.82, 0.89)]),
+        ),
+    )
+
+
+def draw_scan(browser: Any, out: Path) -> None:
+    """The page of a scan, as it opens."""
+    html = prediction_page(make_prediction(find_head()), title="Synthetic head, made-up probabilities")
+    with tempfile.TemporaryDirectory() as folder:
+        page = browser.new_page(viewport=SCAN_SIZE)
+        path = Path(folder) / "page.html"
+        path.write_text(html, encoding="utf-8")
+        page.goto(path.as_uri())
+        page.wait_for_function("!document.querySelector('#stage[aria-busy=\"true\"]')")
+        page.wait_for_timeout(500)
+        page.screenshot(path=out)
+
+
+def draw_report(browser: Any, report: Path, out: Path) -> None:
+    """The scans' part of an evaluation, from its figures to the calibration."""
+    page = browser.new_page(viewport={"width": REPORT_WIDTH, "height": 1000})
+    page.goto(report.resolve().as_uri())
+    section = page.locator("section[aria-label='Scans']")
+    around, last = section.bounding_box(), section.locator(".panels").nth(2).bounding_box()
+    clip = {"x": 0, "y": around["y"] - 16, "width": REPORT_WIDTH, "height": last["y"] + last["height"] - around["y"] + 32}
+    page.screenshot(path=out, full_page=True, clip=clip)
+
+
+def main() -> None:
+    """Read the command line and draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    kinds.add_parser("scan").add_argument("out", type=Path)
+    of_report = kinds.add_parser("report")
+    of_report.add_argument("report", type=Path)
+    of_report.add_argument("out", type=Path)
+    arguments = parser.parse_args()
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        if arguments.kind == "scan":
+            draw_scan(browser, arguments.out)
+        else:
+            draw_report(browser, arguments.report, arguments.out)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
