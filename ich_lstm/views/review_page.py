@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
-from ich_lstm.views.look import LABEL_NAMES, percent, render
+from ich_lstm.scan import Note
+from ich_lstm.views.look import LABEL_NAMES, percent, render, side_marks
 from ich_lstm.views.picture import encode_slice
 from ich_lstm.window import BRAIN
 
@@ -93,6 +94,8 @@ class CaseView(NamedTuple):
     rows: list[Row]
     main: Picture
     neighbours: list[Picture]
+    sides: tuple[str, str]
+    """What stands at the left and the right of the slice in question."""
 
 
 def review_page(
@@ -140,7 +143,8 @@ def _view(case: ReviewCase) -> CaseView:
         for row in (rows[LABELS.index(label)] for label in case.disagreeing)
     ]
     # The upper neighbour on top, as in the head.
-    return CaseView(case, why, rows, pictures[0], [pictures[offset] for offset in (1, -1) if offset in pictures])
+    neighbours = [pictures[offset] for offset in (1, -1) if offset in pictures]
+    return CaseView(case, why, rows, pictures[0], neighbours, side_marks(Note(code, "") for code in case.flags.split()))
 
 
 def _picture(picture: ReviewPicture) -> Picture:

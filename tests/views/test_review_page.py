@@ -98,6 +98,18 @@ def test_every_label_can_be_ticked():
     assert [(tag["data-sop"], tag["data-series"]) for tag in page.all("article")] == [("1.2.3", "1.2"), ("", "1.2")]
 
 
+@pytest.mark.parametrize(
+    ("flags", "marks"),
+    [("", ["R", "L"]), ("tilt", ["R", "L"]), ("tilt no_orientation", ["R?", "L?"]), ("no_orientation", ["R?", "L?"])],
+)
+def test_the_slice_in_question_says_which_side_is_which(flags: str, marks: list[str]):
+    case = make_case(flags=flags)
+    html = make_page(case)
+    assert re.findall(r'<span class="side" title="The patient\'s (?:right|left)">([^<]*)', html) == marks
+    hidden = tuple(picture._replace(hu=None) for picture in case.pictures)
+    assert 'class="side"' not in make_page(case._replace(pictures=hidden))
+
+
 def test_the_shareable_page_is_to_be_looked_at():
     case = make_case()
     hidden = tuple(picture._replace(hu=None) for picture in case.pictures[:2])
