@@ -643,6 +643,20 @@ class TestOnPaper:
         page = print_out(PAGES[kind]())
         assert page.evaluate(BEYOND) == []
 
+    def test_nothing_beside_the_table_of_a_case_reaches_into_it(self, print_out):
+        for is_shown in (True, False):
+            page = print_out(review(is_private=is_shown, present=("intraparenchymal", "subarachnoid", "any"), is_shown=is_shown))
+            right = page.locator(".verdict").bounding_box()["x"]
+            texts = page.evaluate(
+                """() => [...document.querySelectorAll(".pictures p, .pictures span, .pictures img")].map((one) => {
+                  const range = document.createRange();
+                  range.selectNodeContents(one);
+                  return Math.max(one.getBoundingClientRect().right, range.getBoundingClientRect().right);
+                })"""
+            )
+            assert texts
+            assert max(texts) <= right
+
     def test_the_index_shows_every_type_and_flag_and_no_mark_runs_into_the_next_column(self, print_out):
         row = IndexRow(1, "id1", "Study 1", "ok", "", (0.999,) * 6, LABELS, ("no_brain", "thick_slices"), "1.html")
         page = print_out(index_page([row, row._replace(rank=2)], title="List"))
@@ -684,8 +698,9 @@ def training_page() -> str:
     return train_report_page(results, {"roc": buffer.getvalue()}, recipe="train-20260101-120000-" + "name" * 12)
 
 
-def review() -> str:
-    pictures = tuple(ReviewPicture(np.full((8, 8), 40, np.int16), 6 + i, i - 1, ("any",)) for i in range(3))
+def review(is_private: bool = True, present: tuple[str, ...] = ("any",), is_shown: bool = True) -> str:
+    hu = np.full((8, 8), 40, np.int16) if is_shown else None
+    pictures = tuple(ReviewPicture(hu, 6 + i, i - 1, present) for i in range(3))
     case = ReviewCase(
         level="slice",
         rank=1,
@@ -700,7 +715,7 @@ def review() -> str:
         series_uid="1.2",
         flags="uneven_spacing tilt",
     )
-    return review_page([case], facts={"Model": "net"}, disagreeing={"slice": 2})
+    return review_page([case], facts={"Model": "net"}, disagreeing={"slice": 2}, is_private=is_private)
 
 
 @cache
