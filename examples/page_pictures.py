@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from playwright.sync_api import sync_playwright
 
+from ich_lstm.explanation import Explanation
 from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
+from ich_lstm.pages.scan_page import prediction_page
 from ich_lstm.phantom import PhantomScan, PhantomSettings, make_head
-from ich_lstm.views.explanation import Explanation
-from ich_lstm.views.page import prediction_page
-from ich_lstm.views.prediction import OperatingPoint, ScanPrediction
+from ich_lstm.prediction import OperatingPoint, ScanPrediction
 
 BLEEDING = PhantomSettings(seed=4, size=512, slices=32, prevalence=1.0, noise=0.8)
 TYPES = {"subarachnoid", "subdural", "intraparenchymal"}

@@ -21,14 +21,14 @@ from PIL import Image
 
 from ich_lstm.labels import HEMORRHAGE_TYPES
 from ich_lstm.phantom import PhantomScan, PhantomSettings, Reconstruction, make_head, make_localizer
-from ich_lstm.phantom.acquisition import draw_acquisition
-from ich_lstm.phantom.artefacts import Artefacts, draw_artefacts
-from ich_lstm.phantom.extraaxial import Crescent, FalxLayer, Lens, TentoriumLayer
-from ich_lstm.phantom.findings import findings_of
-from ich_lstm.phantom.intraaxial import Clot, SulcalBlood, VentricleBlood
-from ich_lstm.phantom.lesions import Lesion
+from ich_lstm.phantom.anatomy.shapes import Point
+from ich_lstm.phantom.lesions.extraaxial import Crescent, FalxLayer, Lens, TentoriumLayer
+from ich_lstm.phantom.lesions.findings import findings_of
+from ich_lstm.phantom.lesions.intraaxial import Clot, SulcalBlood, VentricleBlood
+from ich_lstm.phantom.lesions.lesion import Lesion
 from ich_lstm.phantom.patient import Patient, draw_patient
-from ich_lstm.phantom.shapes import Point
+from ich_lstm.phantom.scanner.acquisition import draw_acquisition
+from ich_lstm.phantom.scanner.artefacts import Artefacts, draw_artefacts
 from ich_lstm.phantom.streams import stream
 
 BLEEDING = PhantomSettings(seed=4, size=288, slices=30, prevalence=1.0, difficulty=1.0, noise=0.75)
@@ -95,7 +95,7 @@ def blood(age: str, pattern: str = "even") -> Callable[[Lesion], bool]:
 
 
 def at(scan: PhantomScan, *point: float) -> np.ndarray:
-    """The slice through a point of the head, in the coordinates of `ich_lstm.phantom.anatomy`, for a head of mean size."""
+    """The slice through a point of the head, in the coordinates of `ich_lstm.phantom.anatomy.head`, for a head of mean size."""
     acquisition = scan.acquisition
     place = acquisition.head_center + np.array(point) @ acquisition.head_axes - acquisition.origin
     index = round(float(place @ acquisition.normal) / acquisition.spacing_mm)

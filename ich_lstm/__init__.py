@@ -4,32 +4,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ich_lstm.archive.explain import explain as explain
     from ich_lstm.data.datamodule import ScanDataModule as ScanDataModule
     from ich_lstm.errors import IchLstmError as IchLstmError
+    from ich_lstm.explanation import Explanation as Explanation
     from ich_lstm.labels import HEMORRHAGE_TYPES as HEMORRHAGE_TYPES
     from ich_lstm.labels import LABELS as LABELS
-    from ich_lstm.learning.classifier import ScanClassifier as ScanClassifier
     from ich_lstm.models.scan_model import ScanModel as ScanModel
+    from ich_lstm.prediction import ScanPrediction as ScanPrediction
     from ich_lstm.reading import read_scan as read_scan
-    from ich_lstm.results.explain import explain as explain
     from ich_lstm.scan import Scan as Scan
-    from ich_lstm.views.explanation import Explanation as Explanation
-    from ich_lstm.views.prediction import ScanPrediction as ScanPrediction
+    from ich_lstm.training.classifier import ScanClassifier as ScanClassifier
     from ich_lstm.window import Window as Window
 
 # Where each public name lives. Nothing is imported until it is used: torch alone takes seconds.
 _HOMES = {
-    "Explanation": "ich_lstm.views.explanation",
+    "Explanation": "ich_lstm.explanation",
     "HEMORRHAGE_TYPES": "ich_lstm.labels",
     "LABELS": "ich_lstm.labels",
     "IchLstmError": "ich_lstm.errors",
     "Scan": "ich_lstm.scan",
-    "ScanClassifier": "ich_lstm.learning.classifier",
+    "ScanClassifier": "ich_lstm.training.classifier",
     "ScanDataModule": "ich_lstm.data.datamodule",
     "ScanModel": "ich_lstm.models.scan_model",
-    "ScanPrediction": "ich_lstm.views.prediction",
+    "ScanPrediction": "ich_lstm.prediction",
     "Window": "ich_lstm.window",
-    "explain": "ich_lstm.results.explain",
+    "explain": "ich_lstm.archive.explain",
     "read_scan": "ich_lstm.reading",
 }
 __all__ = ["__version__", *_HOMES]

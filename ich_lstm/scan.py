@@ -113,13 +113,13 @@ class Scan:
         Raises:
             ValueError: If ``most`` is below 1.
         """
-        from ich_lstm.views.curves import plot_slices
+        from ich_lstm.pages.plots.curves import plot_slices
 
         return plot_slices(self, window=window, most=most)
 
     @property
     def identifier(self) -> str:
-        """What no other scan has, as of :class:`~ich_lstm.reading.series.Series`: what its id is made from."""
+        """What no other scan has, as of :class:`~ich_lstm.reading.series.load.Series`: what its id is made from."""
         return f"{self.series_uid}|{self.part}" if self.part else self.series_uid
 
     @property

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ich_lstm.evaluation.evidence import Evidence, make_evidence
+from ich_lstm.evaluation.thresholds.calibrate import fit_calibration
+from ich_lstm.evaluation.thresholds.operating_points import parse_rule
+from ich_lstm.inference.calibration import ModelCalibration
 from ich_lstm.labels import ANY, LABELS
-from ich_lstm.learning.calibration import ModelCalibration
-from ich_lstm.results.calibrate import fit_calibration
-from ich_lstm.results.evidence import Evidence, make_evidence
-from ich_lstm.results.operating import parse_rule
 
 WEIGHTS = "0123456789ab"
 

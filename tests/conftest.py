@@ -64,9 +64,9 @@ def project_key():
 @pytest.fixture(scope="session")
 def prepared(phantom: Path, project_key, tmp_path_factory: pytest.TempPathFactory):
     """`phantom`, prepared at 32 pixels with all its labels; not to be written into."""
-    from ich_lstm.data.prepare import prepare
-    from ich_lstm.data.table import read_label_table
-    from ich_lstm.pixels.preprocess import Preprocessing
+    from ich_lstm.data.labels.table import read_label_table
+    from ich_lstm.data.prepare.prepare import prepare
+    from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 
     return prepare(
         phantom,
@@ -81,7 +81,7 @@ def prepared(phantom: Path, project_key, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real CT files beside the checkout."""
-    folder = Path(__file__).parent.parent.parent / "shared" / "data"
+    folder = DATA
     if not folder.is_dir():
         pytest.skip("the real CT files are not beside this checkout")
     return folder

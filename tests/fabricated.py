@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ich_lstm.data.batch import ScanSample
-from ich_lstm.data.cache import CachedScan, write_cached
-from ich_lstm.data.join import LabelledScan
+from ich_lstm.data.joining.join import LabelledScan
+from ich_lstm.data.loading.batch import ScanSample
+from ich_lstm.data.prepared.scan_cache import CachedScan, write_cached
 from ich_lstm.labels import LABELS
-from ich_lstm.learning.classifier import ScanClassifier
 from ich_lstm.models.scan_model import ScanModel
-from ich_lstm.pixels.preprocess import Preprocessing
+from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.scan import Scan
+from ich_lstm.training.classifier import ScanClassifier
 
 TINY: dict[str, Any] = {"backbone": "resnet10t", "pretrained": False, "hidden_size": 8, "num_layers": 1}
 """The keywords of a network that is built in a blink."""

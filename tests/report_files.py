@@ -9,7 +9,7 @@ import yaml
 from prediction_files import make_tables, write_run
 
 from ich_lstm.labels import LABELS
-from ich_lstm.learning.record import FitRecord
+from ich_lstm.training.fit_record import FitRecord
 
 PRIVATE_WORDS = ("/hospital/pacs", "MUSTERMANN", "1.2.826.0.1.3680043", "scanner-room-7")
 """Stand in the private files of `write_study`, and nowhere else."""

@@ -99,24 +99,24 @@ class TestTheTestCanFail:
     @pytest.mark.parametrize(
         ("room", "source"),
         [
-            ("models", "from ich_lstm.data.batch import ScanBatch"),
+            ("models", "from ich_lstm.data.loading.batch import ScanBatch"),
             ("models", "import ich_lstm.reading"),
-            ("reading", "def f():\n    from ich_lstm.pixels.windows import Window"),
-            ("views", "from ich_lstm.learning.classifier import ScanClassifier"),
+            ("reading", "def f():\n    from ich_lstm.preprocessing.windows import Window"),
+            ("views", "from ich_lstm.training.classifier import ScanClassifier"),
             ("labels", "from ich_lstm import scan"),
-            ("scan", "from ich_lstm.views.curves import plot_slices"),
-            ("scan", "class Scan:\n    from ich_lstm.views import curves"),
-            ("labels", "def plot():\n    from ich_lstm.views.curves import plot_slices"),
+            ("scan", "from ich_lstm.pages.plots.curves import plot_slices"),
+            ("scan", "class Scan:\n    from ich_lstm.pages.plots import curves"),
+            ("labels", "def plot():\n    from ich_lstm.pages.plots.curves import plot_slices"),
         ],
     )
     def test_an_arrow_up_is_found(self, room: str, source: str) -> None:
         assert len(breaches(room, source)) == 1
 
     def test_an_import_for_type_checkers_is_none(self) -> None:
-        assert breaches("views", "if TYPE_CHECKING:\n    from ich_lstm.learning.classifier import ScanClassifier") == []
+        assert breaches("views", "if TYPE_CHECKING:\n    from ich_lstm.training.classifier import ScanClassifier") == []
 
     def test_a_thin_call_from_a_method_is_none(self) -> None:
-        assert breaches("scan", "def plot():\n    from ich_lstm.views.curves import plot_slices") == []
+        assert breaches("scan", "def plot():\n    from ich_lstm.pages.plots.curves import plot_slices") == []
 
     def test_an_arrow_down_is_none(self) -> None:
         assert breaches("learning", "from ich_lstm.models.scan_model import ScanModel\nimport torch") == []

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 import ich_lstm
-from ich_lstm.data.batching import BATCHING
+from ich_lstm.data.loading.batching import BATCHING
 from ich_lstm.errors import ConfigError
+from ich_lstm.evaluation.comparisons import compare
 from ich_lstm.keywords import ARGS, keywords_of, takes_keywords
-from ich_lstm.learning.classifier import STAGED
-from ich_lstm.results import compare
+from ich_lstm.training.classifier import STAGED
 
 
 def public_callables() -> Iterator[tuple[str, Callable[..., Any]]]:

@@ -22,10 +22,10 @@ import pydicom
 from rich.console import Console
 from rich.table import Table
 
-from ich_lstm.data.cache import ScanCache, read_cached
-from ich_lstm.data.prepare_scan import CACHE_FOLDER, ScanJob, prepare_scan
+from ich_lstm.data.prepare.prepare_scan import CACHE_FOLDER, ScanJob, prepare_scan
+from ich_lstm.data.prepared.scan_cache import ScanCache, read_cached
 from ich_lstm.phantom import PhantomSettings, write_phantom
-from ich_lstm.pixels.preprocess import Preprocessing
+from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.privacy import ProjectKey, private_folder
 from ich_lstm.reading import FileRef, Series, load_scan, read_header
 

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 
 from ich_lstm import LABELS, ScanClassifier, ScanDataModule
+from ich_lstm.evaluation.aggregate import aggregate
+from ich_lstm.evaluation.evaluate import LabelledPredictions, predict_part
+from ich_lstm.evaluation.evidence import LABEL_PREFIX, columns_of
 from ich_lstm.labels import ANY
-from ich_lstm.learning.metrics import LabelAUROC, WeightedLogLoss
-from ich_lstm.learning.statistics import fit_platt
 from ich_lstm.privacy import PRIVATE, ProjectKey
-from ich_lstm.results.aggregate import aggregate
-from ich_lstm.results.evaluate import LabelledPredictions, predict_part
-from ich_lstm.results.evidence import LABEL_PREFIX, columns_of
+from ich_lstm.statistics import fit_platt
+from ich_lstm.training.metrics import LabelAUROC, WeightedLogLoss
 
 LEVELS = ("slices", "scans")
 OF_ANY = LABELS.index(ANY)

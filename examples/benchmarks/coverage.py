@@ -17,11 +17,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from ich_lstm.learning.statistics import clopper_pearson, compare_auroc, wilson
-from ich_lstm.learning.statistics.bootstrap import PatientBootstrap, bootstrap_interval
-from ich_lstm.learning.statistics.cases import Cases
-from ich_lstm.learning.statistics.discrimination import RankedCases
-from ich_lstm.learning.statistics.figures import KINDS
+from ich_lstm.statistics import clopper_pearson, compare_auroc, wilson
+from ich_lstm.statistics.bootstrap import PatientBootstrap, bootstrap_interval
+from ich_lstm.statistics.cases import Cases
+from ich_lstm.statistics.measures.discrimination import RankedCases
+from ich_lstm.statistics.measures.figures import KINDS
 
 OURS = "patient bootstrap"
 GOALS = {OURS: (0.93, 0.97), "Clopper-Pearson": (0.95, 1.0)}

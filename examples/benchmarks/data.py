@@ -27,15 +27,15 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader, Dataset
 
-from ich_lstm.data.cache import CachedScan, write_cached
-from ich_lstm.data.dataset import ScanDataset
-from ich_lstm.data.join import LabelledScan
-from ich_lstm.data.loader import ScanLoader, worker_context
-from ich_lstm.data.sampler import SliceBudgetSampler
+from ich_lstm.data.joining.join import LabelledScan
+from ich_lstm.data.loading.dataset import ScanDataset
+from ich_lstm.data.loading.loader import ScanLoader, worker_context
+from ich_lstm.data.loading.sampler import SliceBudgetSampler
+from ich_lstm.data.prepared.scan_cache import CachedScan, write_cached
 from ich_lstm.labels import LABELS
 from ich_lstm.phantom import PhantomSettings, write_phantom
-from ich_lstm.pixels.augment import Geometry
-from ich_lstm.pixels.preprocess import Preprocessing, preprocess_scan
+from ich_lstm.preprocessing.augmentation import Geometry
+from ich_lstm.preprocessing.crop_and_resize import Preprocessing, preprocess_scan
 from ich_lstm.reading import choose_series, index_source, load_scan
 
 WINDOWS = ((40, 80), (80, 200), (600, 2800))

@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, brier_score_loss, confusion_matrix, log_loss, roc_auc_score
 
 from ich_lstm.labels import LABEL_WEIGHTS, LABELS
-from ich_lstm.learning.statistics import evaluate_labels
+from ich_lstm.statistics import evaluate_labels
 
 SLICES, PATIENTS = 752_803, 18_938
 SHARES = (0.0042, 0.048, 0.035, 0.047, 0.063, 0.143)

@@ -37,13 +37,13 @@ from scipy.ndimage import distance_transform_edt
 
 from ich_lstm import LABELS, Explanation, Scan, ScanClassifier, explain
 from ich_lstm.labels import HEMORRHAGE_TYPES
-from ich_lstm.learning.statistics import wilson
-from ich_lstm.learning.statistics.bootstrap import PatientBootstrap, bootstrap_interval
-from ich_lstm.learning.statistics.proportions import ratio
 from ich_lstm.phantom import PhantomScan, PhantomSettings, make_head
-from ich_lstm.pixels.preprocess import Preprocessing
+from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.privacy import ProjectKey
 from ich_lstm.scan import HU_MAX, HU_MIN
+from ich_lstm.statistics import wilson
+from ich_lstm.statistics.bootstrap import PatientBootstrap, bootstrap_interval
+from ich_lstm.statistics.proportions import ratio
 
 NEAR_MM = 15.0
 STRIDES = (32, 16)

@@ -24,7 +24,7 @@ from body_parts import HEADS, OTHERS, Shape, noisy
 
 from ich_lstm.phantom import PhantomSettings, make_head
 from ich_lstm.reading import read_scan
-from ich_lstm.reading.head import (
+from ich_lstm.reading.body.head import (
     brain_share,
     count_neck_slices,
     find_skull,

@@ -22,11 +22,11 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from ich_lstm.data.join import join_labels
-from ich_lstm.data.prepared import PreparedFolder
-from ich_lstm.data.table import read_label_table
+from ich_lstm.data.joining.join import join_labels
+from ich_lstm.data.labels.table import read_label_table
+from ich_lstm.data.prepared.folder import PreparedFolder
 from ich_lstm.labels import HEMORRHAGE_TYPES, LABELS
-from ich_lstm.pixels.preprocess import Preprocessing
+from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 
 IMAGES, SCANS, PATIENTS = 752_803, 21_744, 18_938
 POSITIVES = {

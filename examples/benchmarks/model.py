@@ -44,18 +44,18 @@ from rich.table import Table
 from torch import Tensor
 
 from ich_lstm import ScanClassifier, ScanModel
-from ich_lstm.data.batch import ScanBatch
-from ich_lstm.data.cache import CachedScan, write_cached
-from ich_lstm.data.dataset import ScanDataset
-from ich_lstm.data.join import LabelledScan
-from ich_lstm.data.loader import ScanLoader, worker_context
-from ich_lstm.data.sampler import SliceBudgetSampler
+from ich_lstm.data.joining.join import LabelledScan
+from ich_lstm.data.loading.batch import ScanBatch
+from ich_lstm.data.loading.dataset import ScanDataset
+from ich_lstm.data.loading.loader import ScanLoader, worker_context
+from ich_lstm.data.loading.sampler import SliceBudgetSampler
+from ich_lstm.data.prepared.scan_cache import CachedScan, write_cached
 from ich_lstm.labels import LABELS
-from ich_lstm.learning.losses import weighted_loss_sums
-from ich_lstm.models.chunks import batch_norms, run_in_chunks, strided_places
+from ich_lstm.models.recompute import batch_norms, run_in_chunks, strided_places
 from ich_lstm.phantom import PhantomSettings, write_phantom
-from ich_lstm.pixels.preprocess import Preprocessing, preprocess_scan
+from ich_lstm.preprocessing.crop_and_resize import Preprocessing, preprocess_scan
 from ich_lstm.reading import choose_series, index_source, load_scan
+from ich_lstm.training.losses import weighted_loss_sums
 
 MIB = 2**20
 SCAN_SLICES = 32

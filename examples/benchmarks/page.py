@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 import ich_lstm
+from ich_lstm.explanation import Explanation
 from ich_lstm.labels import LABELS
+from ich_lstm.pages.scan_page import prediction_page
 from ich_lstm.phantom import PhantomSettings, make_head
-from ich_lstm.views.explanation import Explanation
-from ich_lstm.views.page import prediction_page
-from ich_lstm.views.prediction import ScanPrediction
+from ich_lstm.prediction import ScanPrediction
 
 CELLS = 24
 """Rows and columns of a heat map: an input of 384 pixels at stride 16."""

@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 
 from ich_lstm import ScanClassifier
-from ich_lstm.learning.inference import evaluating, infer
+from ich_lstm.inference.forward import evaluating, infer
 from ich_lstm.phantom import PhantomSettings, write_phantom
-from ich_lstm.pixels.preprocess import Preprocessing, preprocess_scan
+from ich_lstm.preprocessing.crop_and_resize import Preprocessing, preprocess_scan
 from ich_lstm.privacy import ProjectKey
 from ich_lstm.reading import choose_series, index_source, load_scan
 

@@ -37,20 +37,20 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
 
 from ich_lstm import HEMORRHAGE_TYPES, LABELS, ScanClassifier, ScanDataModule
-from ich_lstm.data.batch import ScanBatch
-from ich_lstm.data.parts import Parts
-from ich_lstm.data.prepared import PreparedFolder
+from ich_lstm.data.loading.batch import ScanBatch
+from ich_lstm.data.loading.slice_sampling import Parts
+from ich_lstm.data.prepared.folder import PreparedFolder
+from ich_lstm.evaluation.aggregate import LevelCases, cases_at
+from ich_lstm.evaluation.comparisons.compare import check_same_cases
+from ich_lstm.evaluation.evaluate import predict_part, write_labelled
+from ich_lstm.evaluation.evidence import PREDICTIONS, read_run
+from ich_lstm.inference.checkpoint import PathlessCheckpoint
 from ich_lstm.labels import ANY
-from ich_lstm.learning.checkpoint import PathlessCheckpoint
-from ich_lstm.learning.stages import Stage, fit_stages
-from ich_lstm.learning.statistics import auroc, compare_labels, weighted_log_loss
 from ich_lstm.phantom import PhantomSettings, RsnaLayout, write_phantom
 from ich_lstm.phantom.identifiers import patient_identifier
 from ich_lstm.privacy import PRIVATE, ProjectKey
-from ich_lstm.results.aggregate import LevelCases, cases_at
-from ich_lstm.results.compare import check_same_cases
-from ich_lstm.results.evaluate import predict_part, write_labelled
-from ich_lstm.results.evidence import PREDICTIONS, read_run
+from ich_lstm.statistics import auroc, compare_labels, weighted_log_loss
+from ich_lstm.training.stages import Stage, fit_stages
 
 RUN = "run.json"
 REPLICATES = 2000

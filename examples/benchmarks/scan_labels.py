@@ -20,10 +20,10 @@ import torch
 from pytorch_lightning import Trainer, seed_everything
 
 from ich_lstm import LABELS, ScanClassifier, ScanDataModule
+from ich_lstm.evaluation.evaluate import predict_part, summarize
 from ich_lstm.labels import ANY
 from ich_lstm.phantom import PhantomSettings, write_phantom
 from ich_lstm.reading import index_source
-from ich_lstm.results.evaluate import predict_part, summarize
 
 SLICES, SIZE, PHANTOM_SIZE = 8, 96, 128
 

@@ -12,9 +12,9 @@ from ich_lstm.cli.console import OptionParser
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ich_lstm.data.audit import Audit
-    from ich_lstm.data.labelled import LabelTable
-    from ich_lstm.data.prepared import PreparedFolder
+    from ich_lstm.data.audit.audit import Audit
+    from ich_lstm.data.prepared.folder import PreparedFolder
+    from ich_lstm.data.tables.labelled import LabelTable
     from ich_lstm.privacy import ProjectKey
 
 
@@ -48,7 +48,7 @@ def report_audit(audit: "Audit", folder: Path | None, out: "Console") -> None:
         folder: Of the run, or the prepared one; None: nothing is written.
         out: Where the line goes.
     """
-    from ich_lstm.data.audit import AUDIT_ROWS
+    from ich_lstm.data.audit.audit import AUDIT_ROWS
     from ich_lstm.privacy import private_folder
 
     page = None if folder is None else audit.write(folder)
@@ -84,12 +84,12 @@ def audit_prepared(
         SplitError: If the split file is none.
         AuditError: If something speaks against training on these scans.
     """
-    from ich_lstm.data.audit import audit_scans
-    from ich_lstm.data.checks import UNDIVIDED
-    from ich_lstm.data.corrections import apply_corrections, read_corrections
-    from ich_lstm.data.join import join_labels
-    from ich_lstm.data.split import tabulate_patients
-    from ich_lstm.data.split_file import SplitFile
+    from ich_lstm.data.audit.audit import audit_scans
+    from ich_lstm.data.audit.checks import UNDIVIDED
+    from ich_lstm.data.joining.join import join_labels
+    from ich_lstm.data.labels.corrections import apply_corrections, read_corrections
+    from ich_lstm.data.split.assign import tabulate_patients
+    from ich_lstm.data.split.split_file import SplitFile
 
     if given.corrections:
         labels = apply_corrections(labels, read_corrections(given.corrections, repair_any=given.repair_any))

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from ich_lstm.cli.progress_lines import ProgressLines
+from ich_lstm.cli.progress import ProgressLines
 from ich_lstm.errors import ConfigError, IchLstmError, Spell, as_option
-from ich_lstm.reading.full_disk import disk_full, is_disk_full
+from ich_lstm.files.full_disk import disk_full, is_disk_full
 
 if TYPE_CHECKING:
     from rich.console import Console

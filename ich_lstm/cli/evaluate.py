@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ich_lstm.cli.beside import add_options, write_beside
-from ich_lstm.cli.beside import check_options as check_beside
 from ich_lstm.cli.console import DONE, OptionParser, console, progress_bar, run_command
-from ich_lstm.cli.operating import add_options as add_operating_options
-from ich_lstm.cli.operating import calibrate_run, check_options, judge_by_choice
-from ich_lstm.cli.report import write_report_pages
-from ich_lstm.cli.review import add_review_options, check_review_options, write_review_pages
+from ich_lstm.cli.evaluating.comparisons import add_options, write_beside
+from ich_lstm.cli.evaluating.comparisons import check_options as check_beside
+from ich_lstm.cli.evaluating.report import write_report_pages
+from ich_lstm.cli.evaluating.review import add_review_options, check_review_options, write_review_pages
+from ich_lstm.cli.evaluating.thresholds import add_options as add_operating_options
+from ich_lstm.cli.evaluating.thresholds import calibrate_run, check_options, judge_by_choice
 from ich_lstm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-    from ich_lstm.results.evidence import Evidence
-    from ich_lstm.results.figures import Figures
-    from ich_lstm.results.protocols import Protocol
+    from ich_lstm.evaluation.evidence import Evidence
+    from ich_lstm.evaluation.figures import Figures
+    from ich_lstm.evaluation.protocols import Protocol
 
     Tell = Callable[[str, int, int | None], None]
 
@@ -102,8 +102,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _evaluate(arguments: list[str]) -> int:
     given = _parse(arguments)
-    from ich_lstm.results.figures import compute_figures
-    from ich_lstm.results.tables import write_figures
+    from ich_lstm.evaluation.figures import compute_figures
+    from ich_lstm.evaluation.report.tables import write_figures
 
     protocol = _protocol(given)
     out = console()
@@ -190,8 +190,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _protocol(given: argparse.Namespace) -> "Protocol":
-    from ich_lstm.results.aggregate import check_aggregation
-    from ich_lstm.results.protocols import all_figures, find_protocol
+    from ich_lstm.evaluation.aggregate import check_aggregation
+    from ich_lstm.evaluation.protocols import all_figures, find_protocol
 
     if given.protocol:
         return find_protocol(given.protocol)
@@ -223,22 +223,22 @@ def _settings(given: argparse.Namespace) -> dict[str, Any]:
 def _evidence(given: argparse.Namespace, truth: str, tell: "Tell") -> "Evidence":
     """What is judged, from wherever it comes."""
     if not given.labels:
-        from ich_lstm.results.evidence import read_run
+        from ich_lstm.evaluation.evidence import read_run
 
         return read_run(given.source, **_given(given, "part"))
     if truth and getattr(given, "truth", truth) != truth:
         raise ConfigError(
             "other_truth", where="--truth", got=given.truth, expected=f"{truth}, as --protocol {given.protocol} has it"
         )
-    from ich_lstm.data.table import read_label_tables
+    from ich_lstm.data.labels.table import read_label_tables
     from ich_lstm.privacy import ProjectKey
 
     key = ProjectKey.open(given.project_key)
     readers: dict[str, Any] = {"truth": getattr(given, "truth", truth)} if truth or "truth" in given else {}
     if given.checkpoint is not None:
         return _predict(given, key, readers, tell)
-    from ich_lstm.results.external import patients_of_run
-    from ich_lstm.results.joined import join_predictions
+    from ich_lstm.evaluation.external import patients_of_run
+    from ich_lstm.evaluation.joined import join_predictions
 
     return join_predictions(
         given.source,
@@ -263,9 +263,9 @@ def _predict(given: argparse.Namespace, key: Any, readers: dict[str, Any], tell:
     import torch
 
     from ich_lstm.data.datamodule import ScanDataModule
-    from ich_lstm.data.prepared import PreparedFolder
-    from ich_lstm.learning.classifier import ScanClassifier
-    from ich_lstm.results.external import patients_of_run, predict_evidence
+    from ich_lstm.data.prepared.folder import PreparedFolder
+    from ich_lstm.evaluation.external import patients_of_run, predict_evidence
+    from ich_lstm.training.classifier import ScanClassifier
 
     if given.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("no_gpu", where="--device", got="cuda", expected="a GPU that torch can use", todo="Give --device cpu.")
@@ -301,8 +301,8 @@ def _given(given: argparse.Namespace, *names: str) -> dict[str, Any]:
 
 
 def _print_figures(out: "Console", evidence: "Evidence", figures: "Figures") -> None:
-    from ich_lstm.results.figures import main_rows
-    from ich_lstm.results.tables import flat_counts, readable_tables, remarks
+    from ich_lstm.evaluation.figures import main_rows
+    from ich_lstm.evaluation.report.tables import flat_counts, readable_tables, remarks
 
     out.print("; ".join(f"{name} {count:,}" for name, count in flat_counts(evidence).items()), markup=False)
     if figures.protocol.name:

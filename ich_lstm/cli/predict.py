@@ -13,7 +13,7 @@ from ich_lstm.cli.console import DONE, FAILED, SOME_FAILED, OptionParser, consol
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ich_lstm.results.predict import Finished, Progressed
+    from ich_lstm.archive.run import Finished, Progressed
 
 STUDIES_IN_FULL = 3
 """Of so many studies the probabilities are printed; of more, they are in the tables, and a log should stay readable."""
@@ -94,15 +94,15 @@ def _predict(arguments: list[str]) -> int:
     import torch
     from pytorch_lightning.utilities import rank_zero_only
 
-    from ich_lstm.cli.operating import ESTIMATE, choose_calibration, print_calibration
-    from ich_lstm.learning.classifier import ScanClassifier
+    from ich_lstm.archive.devices import predict_on_devices
+    from ich_lstm.archive.folder.file_names import LEDGER_TABLE, MANIFEST, SUBMISSION, WORKLIST
+    from ich_lstm.archive.folder.folder import claim_predictions
+    from ich_lstm.archive.run import ArchiveRun, find_studies
+    from ich_lstm.archive.study import REPEATED, PredictOptions
+    from ich_lstm.cli.evaluating.thresholds import ESTIMATE, choose_calibration, print_calibration
     from ich_lstm.privacy import PRIVATE, ProjectKey
-    from ich_lstm.reading.vocabulary import use_vocabulary
-    from ich_lstm.results.in_processes import predict_on_devices
-    from ich_lstm.results.names import LEDGER_TABLE, MANIFEST, SUBMISSION, WORKLIST
-    from ich_lstm.results.predict import ArchiveRun, find_studies
-    from ich_lstm.results.predict_study import REPEATED, PredictOptions
-    from ich_lstm.results.predictions_folder import claim_predictions
+    from ich_lstm.reading.terms.word_table import use_vocabulary
+    from ich_lstm.training.classifier import ScanClassifier
 
     out = console()
     if given.device == "cuda" and not torch.cuda.is_available():
@@ -111,7 +111,7 @@ def _predict(arguments: list[str]) -> int:
     given.vocabulary = use_vocabulary(given.vocabulary)
     options = PredictOptions(**{name: getattr(given, name) for name in PredictOptions.names() if name in given})
     if options.dicom:
-        from ich_lstm.results.dicom_out import check_dicom_out
+        from ich_lstm.archive.exports.dicom_out import check_dicom_out
 
         check_dicom_out()
     # The further processes of --devices work in the folder that the first one has claimed.
@@ -175,7 +175,7 @@ def _is_whole(finished: "Finished", asked: set[str]) -> bool:
 
     A refused series does not count where another one of its study was read.
     """
-    from ich_lstm.results.predict_study import REPEATED
+    from ich_lstm.archive.study import REPEATED
 
     # The same files below two paths have their result in the other path's row.
     has_result = all(record.is_predicted or record.status == REPEATED for record in finished.records)

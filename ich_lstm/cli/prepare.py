@@ -12,8 +12,8 @@ from ich_lstm.cli.cluster import workforce
 from ich_lstm.cli.console import DONE, FAILED, SOME_FAILED, OptionParser, console, progress_bar, run_command
 
 if TYPE_CHECKING:
-    from ich_lstm.data.labelled import LabelTable
-    from ich_lstm.data.prepared import PreparedFolder
+    from ich_lstm.data.prepared.folder import PreparedFolder
+    from ich_lstm.data.tables.labelled import LabelTable
     from ich_lstm.privacy import ProjectKey
 
 CHECK_SIZE = 128
@@ -86,7 +86,7 @@ def _prepare(arguments: list[str]) -> int:
     add_audit_options(parser)
     given = parser.parse(arguments)
     check_audit_options(parser, given)
-    from ich_lstm.reading.vocabulary import use_vocabulary
+    from ich_lstm.reading.terms.word_table import use_vocabulary
 
     use_vocabulary(given.vocabulary)
     if given.check:
@@ -109,16 +109,16 @@ def _prepare(arguments: list[str]) -> int:
 
 
 def _read_labels(given: argparse.Namespace) -> "LabelTable":
-    from ich_lstm.data.table import read_label_tables
+    from ich_lstm.data.labels.table import read_label_tables
 
     truth = {"truth": given.truth} if "truth" in given else {}
     return read_label_tables(given.labels, repair_any=given.repair_any, **truth)
 
 
 def _cache_scans(given: argparse.Namespace, folder: Path, labels: "LabelTable | None", key: "ProjectKey") -> "PreparedFolder":
-    from ich_lstm.data.choices import read_choices
-    from ich_lstm.data.prepare import prepare
-    from ich_lstm.pixels.preprocess import Preprocessing
+    from ich_lstm.data.labels.choices import read_choices
+    from ich_lstm.data.prepare.prepare import prepare
+    from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 
     preprocessing = Preprocessing(**{name: getattr(given, name) for name in ("size", "crop", "clip") if name in given})
     choices = read_choices(given.choices) if given.choices else None
@@ -139,7 +139,7 @@ def _cache_scans(given: argparse.Namespace, folder: Path, labels: "LabelTable | 
 
 def _check_labelled(given: argparse.Namespace) -> int:
     """Read scans and labels as a training would, and keep the ledger and the audit."""
-    from ich_lstm.data.prepared import LEDGER_TABLE, PreparedFolder
+    from ich_lstm.data.prepared.folder import LEDGER_TABLE, PreparedFolder
     from ich_lstm.errors import SourceError
     from ich_lstm.privacy import PRIVATE, ProjectKey, private_folder
 
@@ -172,7 +172,7 @@ def _check_labelled(given: argparse.Namespace) -> int:
 
 def _check(given: argparse.Namespace) -> int:
     from ich_lstm.privacy import private_folder
-    from ich_lstm.reading.check import check_source
+    from ich_lstm.reading.index.check import check_source
 
     out = console()
     private = private_folder(given.out) if given.out else None

@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _train(arguments: list[str]) -> int:
     recipe, arguments = resolve_recipes(arguments)
     arguments = resolve_stages(arguments)
-    from ich_lstm.cli.fit import run_training  # seconds: torch and Lightning
+    from ich_lstm.cli.training.fit import run_training  # seconds: torch and Lightning
 
     return run_training(recipe, ["--help" if argument == "--help=full" else argument for argument in arguments])
 

@@ -14,33 +14,33 @@ from platformdirs import user_cache_path
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.utilities import rank_zero_only
 
-from ich_lstm.data.audit import Audit, audit_scans
-from ich_lstm.data.balance import balanced_weights
-from ich_lstm.data.batching import Batching
-from ich_lstm.data.cache import read_cached
-from ich_lstm.data.checks import UNDIVIDED
-from ich_lstm.data.choices import read_choices
-from ich_lstm.data.corrections import apply_corrections, read_corrections
-from ich_lstm.data.cq500 import Truth
-from ich_lstm.data.dataset import ScanDataset
+from ich_lstm.data.audit.audit import Audit, audit_scans
+from ich_lstm.data.audit.checks import UNDIVIDED
 from ich_lstm.data.describe import describe_scans
-from ich_lstm.data.join import Disagreement, LabelledScan, PatientIds, join_labels
-from ich_lstm.data.labelled import LabelTable, Unmatched
-from ich_lstm.data.loader import ScanLoader, worker_context, workers_for
-from ich_lstm.data.parts import Parts, SliceChoice
-from ich_lstm.data.prepare import Progress, prepare
-from ich_lstm.data.prepared import PreparedFolder, settle_preprocessing
-from ich_lstm.data.rsna import LABEL_FILE
-from ich_lstm.data.sampler import FixedSliceBudgetSampler, SliceBudgetSampler
-from ich_lstm.data.split import Part, SplitBy, tabulate_patients
-from ich_lstm.data.split_file import SplitFile
-from ich_lstm.data.table import read_label_tables
+from ich_lstm.data.joining.join import Disagreement, LabelledScan, PatientIds, join_labels
+from ich_lstm.data.labels.choices import read_choices
+from ich_lstm.data.labels.corrections import apply_corrections, read_corrections
+from ich_lstm.data.labels.cq500 import Truth
+from ich_lstm.data.labels.rsna import LABEL_FILE
+from ich_lstm.data.labels.table import read_label_tables
+from ich_lstm.data.loading.balance import balanced_weights
+from ich_lstm.data.loading.batching import Batching
+from ich_lstm.data.loading.dataset import ScanDataset
+from ich_lstm.data.loading.loader import ScanLoader, worker_context, workers_for
+from ich_lstm.data.loading.sampler import FixedSliceBudgetSampler, SliceBudgetSampler
+from ich_lstm.data.loading.slice_sampling import Parts, SliceChoice
+from ich_lstm.data.prepare.prepare import Progress, prepare
+from ich_lstm.data.prepared.folder import PreparedFolder, settle_preprocessing
+from ich_lstm.data.prepared.scan_cache import read_cached
+from ich_lstm.data.split.assign import Part, SplitBy, tabulate_patients
+from ich_lstm.data.split.split_file import SplitFile
+from ich_lstm.data.tables.labelled import LabelTable, Unmatched
 from ich_lstm.errors import ConfigError, SourceError, SplitError
 from ich_lstm.keywords import changes_of, keywords_of, takes_keywords
-from ich_lstm.pixels.augment import Geometry, sample_seed
-from ich_lstm.pixels.preprocess import Crop
+from ich_lstm.parallel import count_cores
+from ich_lstm.preprocessing.augmentation import Geometry, sample_seed
+from ich_lstm.preprocessing.crop_and_resize import Crop
 from ich_lstm.privacy import ProjectKey
-from ich_lstm.reading.ahead import count_cores
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ class ScanDataModule(LightningDataModule):
                 where="slices_per_batch",
                 got="auto",
                 expected="a number: only ich-train replaces auto, before it makes the data",
-                todo="Find it with ich-train --plan, or with ich_lstm.learning.planner.plan_memory.",
+                todo="Find it with ich-train --plan, or with ich_lstm.training.memory_planner.plan_memory.",
             )
         self.root = root
         self.labels = labels

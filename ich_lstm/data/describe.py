@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ich_lstm.data.join import LabelledScan
+from ich_lstm.data.joining.join import LabelledScan
 from ich_lstm.labels import LABELS
 
 

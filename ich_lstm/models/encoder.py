@@ -17,7 +17,7 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 from ich_lstm.errors import ConfigError
-from ich_lstm.models.chunks import batch_norms, hold_in_backward
+from ich_lstm.models.recompute import batch_norms, hold_in_backward
 
 BatchNorm = Literal["batch", "synchronized", "frozen"]
 HUB_SECONDS = 10

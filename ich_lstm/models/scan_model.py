@@ -9,16 +9,16 @@ from torch import Tensor, nn
 
 from ich_lstm.errors import ConfigError
 from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
-from ich_lstm.models.chunks import batch_norms, run_in_chunks, strided_places
+from ich_lstm.models.adjacent_slices import stack_neighbours
 from ich_lstm.models.compiled import keep_plain_names
 from ich_lstm.models.encoder import BatchNorm, GlobalPool, SliceEncoder
+from ich_lstm.models.heads.recurrent import Positions, SequenceHead, relative_positions
 from ich_lstm.models.long_scans import nearest_looked_at, thinned
-from ich_lstm.models.neighbours import stack_neighbours
 from ich_lstm.models.pooling import PoolingKind, ScanPooling
-from ich_lstm.models.reduce import FeatureReducer, ReducerKind
-from ich_lstm.models.sequence import Positions, SequenceHead, relative_positions
-from ich_lstm.pixels.intensity import Intensity
-from ich_lstm.pixels.windows import WindowStack
+from ich_lstm.models.recompute import batch_norms, run_in_chunks, strided_places
+from ich_lstm.models.reduction import FeatureReducer, ReducerKind
+from ich_lstm.preprocessing.intensity import Intensity
+from ich_lstm.preprocessing.windows import WindowStack
 from ich_lstm.window import BONE, BRAIN, SUBDURAL
 
 SequenceKind = Literal["lstm", "gru", "none"]
@@ -433,7 +433,7 @@ def _check(settings: dict[str, Any]) -> None:
             where="slices_per_chunk",
             got="auto",
             expected="a number or null: only ich-train replaces auto, before it makes the model",
-            todo="Find it with ich-train --plan, or with ich_lstm.learning.planner.plan_memory.",
+            todo="Find it with ich-train --plan, or with ich_lstm.training.memory_planner.plan_memory.",
         )
     counts = ("hidden_size", "num_layers", "attention_size", "projection", "slices_per_chunk", "max_slices")
     shares = ("encoder_dropout", "input_dropout", "layer_dropout", "recurrent_dropout", "output_dropout", "reversal")

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from ich_lstm.phantom.cq500 import Cq500Layout
-from ich_lstm.phantom.ct_ich import CtIchLayout
-from ich_lstm.phantom.hospital import HospitalLayout
-from ich_lstm.phantom.layout import Layout
-from ich_lstm.phantom.localizer import make_localizer
-from ich_lstm.phantom.reconstruction import Reconstruction
-from ich_lstm.phantom.rsna import RsnaLayout
+from ich_lstm.phantom.layouts.cq500 import Cq500Layout
+from ich_lstm.phantom.layouts.ct_ich import CtIchLayout
+from ich_lstm.phantom.layouts.hospital import HospitalLayout
+from ich_lstm.phantom.layouts.layout import Layout
+from ich_lstm.phantom.layouts.rsna import RsnaLayout
 from ich_lstm.phantom.scan import VISIBLE_HU_MM2, PhantomScan, make_head
+from ich_lstm.phantom.scanner.localizer import make_localizer
+from ich_lstm.phantom.scanner.reconstruction import Reconstruction
 from ich_lstm.phantom.settings import PhantomSettings
 from ich_lstm.phantom.write import write_phantom
 

@@ -5,16 +5,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from ich_lstm.labels import HEMORRHAGE_TYPES
-from ich_lstm.phantom.acquisition import Acquisition
-from ich_lstm.phantom.anatomy import behind_tentorium, inner_distance
-from ich_lstm.phantom.brain import draw_brain
-from ich_lstm.phantom.intraaxial import Clot
-from ich_lstm.phantom.lesions import Lesion, Place, displace
+from ich_lstm.phantom.anatomy.brain import draw_brain
+from ich_lstm.phantom.anatomy.head import behind_tentorium, inner_distance
+from ich_lstm.phantom.anatomy.shapes import Array, Texture, cover, paint
+from ich_lstm.phantom.anatomy.skull import Grain, draw_outside
+from ich_lstm.phantom.anatomy.vessels import Enhancement, enhancement
+from ich_lstm.phantom.lesions.intraaxial import Clot
+from ich_lstm.phantom.lesions.lesion import Lesion, Place, displace
 from ich_lstm.phantom.patient import Patient
-from ich_lstm.phantom.shapes import Array, Texture, cover, paint
-from ich_lstm.phantom.skull import Grain, draw_outside
-from ich_lstm.phantom.slab import Slab, bounding_box
-from ich_lstm.phantom.vessels import Enhancement, enhancement
+from ich_lstm.phantom.scanner.acquisition import Acquisition
+from ich_lstm.phantom.scanner.slab import Slab, bounding_box
 
 SEEN_HU = 8.0
 """A pixel that differs by less than this, twice the usual noise, from what it would be without the blood does not count."""

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass, replace
 
-from ich_lstm.phantom.anatomy import Head, draw_head
-from ich_lstm.phantom.bleeding import draw_lesions
-from ich_lstm.phantom.injuries import Injury, draw_injuries
-from ich_lstm.phantom.intraaxial import VentricleBlood
-from ich_lstm.phantom.lesions import Lesion, Push
-from ich_lstm.phantom.mimics import Mimic, draw_mimics
+from ich_lstm.phantom.anatomy.head import Head, draw_head
+from ich_lstm.phantom.lesions.bleeding import draw_lesions
+from ich_lstm.phantom.lesions.injuries import Injury, draw_injuries
+from ich_lstm.phantom.lesions.intraaxial import VentricleBlood
+from ich_lstm.phantom.lesions.lesion import Lesion, Push
+from ich_lstm.phantom.lesions.mimics import Mimic, draw_mimics
 from ich_lstm.phantom.settings import PhantomSettings
 from ich_lstm.phantom.streams import stream
 

@@ -6,17 +6,17 @@ import numpy as np
 
 from ich_lstm.labels import HEMORRHAGE_TYPES
 from ich_lstm.phantom import identifiers
-from ich_lstm.phantom.acquisition import Acquisition, draw_acquisition
-from ich_lstm.phantom.artefacts import draw_artefacts
-from ich_lstm.phantom.exposure import Scanner
-from ich_lstm.phantom.findings import findings_of
-from ich_lstm.phantom.lesions import Lesion
+from ich_lstm.phantom.anatomy.shapes import Array
+from ich_lstm.phantom.lesions.findings import findings_of
+from ich_lstm.phantom.lesions.lesion import Lesion
 from ich_lstm.phantom.painter import Painter
 from ich_lstm.phantom.patient import draw_patient
-from ich_lstm.phantom.reconstruction import PLAIN, Reconstruction
+from ich_lstm.phantom.scanner.acquisition import Acquisition, draw_acquisition
+from ich_lstm.phantom.scanner.artefacts import draw_artefacts
+from ich_lstm.phantom.scanner.exposure import Scanner
+from ich_lstm.phantom.scanner.reconstruction import PLAIN, Reconstruction
+from ich_lstm.phantom.scanner.storage import Storage, draw_storage
 from ich_lstm.phantom.settings import PhantomSettings
-from ich_lstm.phantom.shapes import Array
-from ich_lstm.phantom.storage import Storage, draw_storage
 from ich_lstm.phantom.streams import stream
 from ich_lstm.scan import HU_MAX
 

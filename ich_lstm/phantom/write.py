@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ich_lstm.errors import ConfigError
-from ich_lstm.phantom.layout import Layout
-from ich_lstm.phantom.masks import MASK_FILES
-from ich_lstm.phantom.rsna import RsnaLayout
+from ich_lstm.phantom.layouts.layout import Layout
+from ich_lstm.phantom.layouts.masks import MASK_FILES
+from ich_lstm.phantom.layouts.rsna import RsnaLayout
 from ich_lstm.phantom.settings import PhantomSettings
 
 MARKER_FILE = "phantom.json"

@@ -4,49 +4,49 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ich_lstm.reading.dicom import SliceHeader as SliceHeader
-    from ich_lstm.reading.dicom import read_header as read_header
-    from ich_lstm.reading.dicom import read_hu as read_hu
-    from ich_lstm.reading.entrance import read_scan as read_scan
-    from ich_lstm.reading.identity import read_identity as read_identity
-    from ich_lstm.reading.index import Index as Index
-    from ich_lstm.reading.index import index_source as index_source
-    from ich_lstm.reading.ledger import Ledger as Ledger
-    from ich_lstm.reading.ledger import LedgerRow as LedgerRow
-    from ich_lstm.reading.nifti import is_nifti as is_nifti
-    from ich_lstm.reading.nifti import read_nifti as read_nifti
-    from ich_lstm.reading.series import Series as Series
-    from ich_lstm.reading.series import load_scan as load_scan
-    from ich_lstm.reading.series import short_uid as short_uid
-    from ich_lstm.reading.sources import FileRef as FileRef
-    from ich_lstm.reading.sources import walk_source as walk_source
-    from ich_lstm.reading.study import Candidate as Candidate
-    from ich_lstm.reading.study import Study as Study
-    from ich_lstm.reading.study import choose_series as choose_series
-    from ich_lstm.reading.study import rank_series as rank_series
+    from ich_lstm.reading.files.sources import FileRef as FileRef
+    from ich_lstm.reading.files.sources import walk_source as walk_source
+    from ich_lstm.reading.header.identity import read_identity as read_identity
+    from ich_lstm.reading.index.build import Index as Index
+    from ich_lstm.reading.index.build import index_source as index_source
+    from ich_lstm.reading.index.read_scan import read_scan as read_scan
+    from ich_lstm.reading.ledger.ledger import Ledger as Ledger
+    from ich_lstm.reading.ledger.ledger import LedgerRow as LedgerRow
+    from ich_lstm.reading.pixels.dicom_file import SliceHeader as SliceHeader
+    from ich_lstm.reading.pixels.dicom_file import read_header as read_header
+    from ich_lstm.reading.pixels.dicom_file import read_hu as read_hu
+    from ich_lstm.reading.series.load import Series as Series
+    from ich_lstm.reading.series.load import load_scan as load_scan
+    from ich_lstm.reading.series.load import short_uid as short_uid
+    from ich_lstm.reading.series.nifti import is_nifti as is_nifti
+    from ich_lstm.reading.series.nifti import read_nifti as read_nifti
+    from ich_lstm.reading.study.choose import Candidate as Candidate
+    from ich_lstm.reading.study.choose import Study as Study
+    from ich_lstm.reading.study.choose import choose_series as choose_series
+    from ich_lstm.reading.study.choose import rank_series as rank_series
 
 # Where each name lives. Nothing is imported until it is used: the child that decodes needs none of it, and starts often.
 _HOMES = {
-    "Candidate": "study",
-    "FileRef": "sources",
-    "Index": "index",
-    "Ledger": "ledger",
-    "LedgerRow": "ledger",
-    "Series": "series",
-    "SliceHeader": "header",
-    "Study": "study",
-    "choose_series": "study",
-    "index_source": "index",
-    "is_nifti": "nifti",
-    "load_scan": "series",
-    "rank_series": "study",
-    "read_header": "header",
-    "read_hu": "dicom",
-    "read_identity": "identity",
-    "read_nifti": "nifti",
-    "read_scan": "entrance",
-    "short_uid": "series",
-    "walk_source": "sources",
+    "Candidate": "study.choose",
+    "FileRef": "files.sources",
+    "Index": "index.build",
+    "Ledger": "ledger.ledger",
+    "LedgerRow": "ledger.ledger",
+    "Series": "series.load",
+    "SliceHeader": "header.header",
+    "Study": "study.choose",
+    "choose_series": "study.choose",
+    "index_source": "index.build",
+    "is_nifti": "series.nifti",
+    "load_scan": "series.load",
+    "rank_series": "study.choose",
+    "read_header": "header.header",
+    "read_hu": "pixels.dicom_file",
+    "read_identity": "header.identity",
+    "read_nifti": "series.nifti",
+    "read_scan": "index.read_scan",
+    "short_uid": "series.load",
+    "walk_source": "files.sources",
 }
 __all__ = [*_HOMES]
 

@@ -170,7 +170,7 @@ VARIANTS: list[Variant] = [
             name=name,
             make=beside(lambda folder, file=file, mode=mode: tarred(folder / file, {"z.dcm": bytes(8 << 20)}, mode)),  # type: ignore[misc]
             expect=refused_beside("archive_bomb"),
-            patch={"ich_lstm.reading.archives.SMALL_ARCHIVE_BYTES": 1 << 20},
+            patch={"ich_lstm.reading.files.archives.SMALL_ARCHIVE_BYTES": 1 << 20},
         )
         for name, (file, mode) in TARS.items()
         if name != "tar"
@@ -180,7 +180,7 @@ VARIANTS: list[Variant] = [
         name="zip-in-zip",
         make=beside(lambda folder: zipped(folder / "x.zip", {"y.zip": _as_bytes(zipped, "y.zip", {"z": bytes(8 << 20)})})),
         expect=refused_beside("archive_bomb"),
-        patch={"ich_lstm.reading.archives.SMALL_ARCHIVE_BYTES": 1 << 20},
+        patch={"ich_lstm.reading.files.archives.SMALL_ARCHIVE_BYTES": 1 << 20},
     ),
     Variant(
         row="68",
@@ -247,7 +247,7 @@ VARIANTS: list[Variant] = [
         name="zip",
         make=beside(lambda folder: zipped(folder / "bomb.zip", {"zeros.dcm": bytes(8 << 20)})),
         expect=refused_beside("archive_bomb"),
-        patch={"ich_lstm.reading.archives.SMALL_ARCHIVE_BYTES": 1 << 20},
+        patch={"ich_lstm.reading.files.archives.SMALL_ARCHIVE_BYTES": 1 << 20},
     ),
     Variant(row="68", name="zip-that-is-none", make=_zip_alone, source="x.zip", expect=used()),
     Variant(
@@ -293,7 +293,7 @@ VARIANTS: list[Variant] = [
         row="70",
         name="i-o-error",
         make=whole(),
-        patch={"ich_lstm.reading.header.read_dataset": _fail},
+        patch={"ich_lstm.reading.header.header.read_dataset": _fail},
         expect=Expect(code="no_ct", refused={"unreadable": 8}),
     ),
     *(

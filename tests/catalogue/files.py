@@ -202,7 +202,7 @@ VARIANTS: list[Variant] = [
         name="bomb",
         make=beside(_deflate_bomb),
         expect=refused_beside("deflated_bomb"),
-        patch={"ich_lstm.reading.container.MAX_INFLATED_BYTES": 1 << 20},
+        patch={"ich_lstm.reading.files.container.MAX_INFLATED_BYTES": 1 << 20},
     ),
     _extra("12", "2000", copy_of(nested(2000)), "nested_too_deep"),
     _extra("12", "20000", copy_of(nested(20000)), "nested_too_deep"),

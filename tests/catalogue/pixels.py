@@ -260,6 +260,6 @@ VARIANTS: list[Variant] = [
         name="jpeg-2000",
         make=whole(syntax=JPEG2000Lossless),
         expect=Expect(code="codec_missing", refused={"codec_missing": 8}, detail="codecs"),
-        patch={"ich_lstm.reading.compressed.is_installed": lambda syntax: False},
+        patch={"ich_lstm.reading.pixels.compressed.is_installed": lambda syntax: False},
     ),
 ]

@@ -11,7 +11,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from ich_lstm import ScanClassifier
-    from ich_lstm.pixels.preprocess import Preprocessing
+    from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 
     torch.manual_seed(0)
     classifier = ScanClassifier(backbone="resnet10t", pretrained=False, hidden_size=8)

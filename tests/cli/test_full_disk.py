@@ -12,7 +12,7 @@ import pytest
 from dicom_files import make_series
 
 from ich_lstm.cli import predict, prepare, train
-from ich_lstm.reading.full_disk import is_disk_full
+from ich_lstm.files.full_disk import is_disk_full
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ class TestSimulated:
                 raise OSError(number, os.strerror(number))
             replace(*names)
 
-        monkeypatch.setattr("ich_lstm.reading.aside.os.replace", fail)
+        monkeypatch.setattr("ich_lstm.files.atomic_write.os.replace", fail)
         out = tmp_path / "out"
         assert predict.main([str(studies), "--checkpoint", str(model_folder), "--out", str(out)]) == 1
         error = said_in_one_line(capsys, out)

@@ -17,9 +17,9 @@ from ich_lstm.cli.console import OptionParser
 from ich_lstm.data.datamodule import ScanDataModule
 from ich_lstm.errors import ConfigError
 from ich_lstm.labels import LABELS
-from ich_lstm.learning.classifier import ScanClassifier
 from ich_lstm.phantom import PhantomSettings, write_phantom
 from ich_lstm.privacy import ProjectKey
+from ich_lstm.training.classifier import ScanClassifier
 
 PACKAGE = Path(ich_lstm.__file__).parent
 

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 from dicom_files import make_series
 
+from ich_lstm.archive.folder.folder import claim_predictions
 from ich_lstm.cli import evaluate, predict
 from ich_lstm.labels import LABELS
-from ich_lstm.results.predictions_folder import claim_predictions
 
 
 def run(model: Path, out: Path, *arguments: Path | str) -> int:
@@ -257,7 +257,7 @@ class TestOneAtATime:
 
     def test_a_killed_process_holds_nothing(self, first: Path, model_folder: Path, tmp_path: Path) -> None:
         code = (
-            "import pathlib, sys, time; from ich_lstm.results.predictions_folder import claim_predictions\n"
+            "import pathlib, sys, time; from ich_lstm.archive.folder.folder import claim_predictions\n"
             "with claim_predictions(pathlib.Path(sys.argv[1])): print('claimed', flush=True); time.sleep(300)"
         )
         process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "out")], stdout=subprocess.PIPE, text=True)
@@ -278,7 +278,7 @@ def test_what_an_earlier_command_did_not_finish_is_said(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from ich_lstm.results.predict import ArchiveRun
+    from ich_lstm.archive.run import ArchiveRun
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt

@@ -9,8 +9,8 @@ import pytest
 from dicom_files import make_series
 
 from ich_lstm.cli import prepare, train
-from ich_lstm.data.cache import read_cached
-from ich_lstm.data.prepared import PreparedFolder
+from ich_lstm.data.prepared.folder import PreparedFolder
+from ich_lstm.data.prepared.scan_cache import read_cached
 
 
 def test_prepares_and_accounts(phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from dicom_files import make_series
 
 from ich_lstm.cli import predict
 from ich_lstm.cli.console import console, progress_bar
-from ich_lstm.cli.progress_lines import ProgressLines
+from ich_lstm.cli.progress import ProgressLines
 
 
 class Log:
@@ -60,7 +60,7 @@ class TestProgressLines:
     def test_is_what_commands_use_where_there_is_no_terminal(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        monkeypatch.setattr("ich_lstm.cli.progress_lines.LINE_SECONDS", 0.0)
+        monkeypatch.setattr("ich_lstm.cli.progress.LINE_SECONDS", 0.0)
         with progress_bar(console()) as tell:
             tell("preparing scans", 1, 4)
         assert capsys.readouterr().out.startswith("preparing scans: 1 of 4, ")

@@ -16,15 +16,15 @@ from ich_lstm import ScanClassifier, ScanModel
 from ich_lstm.cli import train
 from ich_lstm.cli.train import CONFIGS
 from ich_lstm.errors import ConfigError
-from ich_lstm.learning.classifier import STAGED
-from ich_lstm.learning.stages import Stage
-from ich_lstm.results.account import Beside, take_account
-from ich_lstm.results.descriptions import training_rows
-from ich_lstm.results.evidence import read_run
-from ich_lstm.results.figures import compute_figures
-from ich_lstm.results.model_card import model_card
-from ich_lstm.results.protocols import all_figures
-from ich_lstm.results.study import read_study
+from ich_lstm.evaluation.evidence import read_run
+from ich_lstm.evaluation.figures import compute_figures
+from ich_lstm.evaluation.protocols import all_figures
+from ich_lstm.evaluation.report.contents import Beside, take_account
+from ich_lstm.evaluation.report.descriptions import training_rows
+from ich_lstm.evaluation.report.model_card import model_card
+from ich_lstm.evaluation.run_facts import read_study
+from ich_lstm.training.classifier import STAGED
+from ich_lstm.training.stages import Stage
 
 SMALL = ["--data.size=32", "--data.num_workers=0", "--data.slices_per_batch=40", "--data.split=[0.5,0.25,0.25]"]
 SMALL += ["--model.backbone=resnet10t", "--model.pretrained=false", "--model.hidden_size=8"]

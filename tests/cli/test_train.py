@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from ich_lstm.cli import train
-from ich_lstm.data.prepared import settle_preprocessing
+from ich_lstm.data.prepared.folder import settle_preprocessing
 from ich_lstm.labels import LABELS
 
 SMALL = [

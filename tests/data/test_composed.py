@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from dicom_files import make_series
 
-from ich_lstm.data.join import LabelledScan, join_labels
-from ich_lstm.data.prepare import prepare
-from ich_lstm.data.prepared import PreparedFolder
-from ich_lstm.data.table import read_label_table
-from ich_lstm.pixels.preprocess import Preprocessing
+from ich_lstm.data.joining.join import LabelledScan, join_labels
+from ich_lstm.data.labels.table import read_label_table
+from ich_lstm.data.prepare.prepare import prepare
+from ich_lstm.data.prepared.folder import PreparedFolder
+from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.privacy import ProjectKey
 
 PIECES = {"1.2.3.100.1": range(0, 60, 5), "1.2.3.100.2": range(60, 120, 5)}

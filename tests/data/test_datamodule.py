@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from ich_lstm import LABELS, ScanDataModule
-from ich_lstm.data.balance import balanced_weights
-from ich_lstm.data.batch import ScanBatch
-from ich_lstm.data.loader import workers_for
-from ich_lstm.data.prepared import PreparedFolder
+from ich_lstm.data.loading.balance import balanced_weights
+from ich_lstm.data.loading.batch import ScanBatch
+from ich_lstm.data.loading.loader import workers_for
+from ich_lstm.data.prepared.folder import PreparedFolder
 from ich_lstm.errors import AuditError, ConfigError, SourceError, TableError
 
 

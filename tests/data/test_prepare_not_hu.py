@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from dicom_files import make_series
 
-from ich_lstm.data.prepare import prepare
+from ich_lstm.data.prepare.prepare import prepare
 from ich_lstm.phantom import PhantomSettings, make_head
-from ich_lstm.pixels.preprocess import Preprocessing
+from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.privacy import ProjectKey
 
 

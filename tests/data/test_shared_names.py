@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 from persons import make_person, persons_in
 
-from ich_lstm.data.cache import read_cached
-from ich_lstm.data.join import join_labels
-from ich_lstm.data.prepare import prepare
-from ich_lstm.data.prepared import PreparedFolder
-from ich_lstm.data.table import read_label_table
+from ich_lstm.data.joining.join import join_labels
+from ich_lstm.data.labels.table import read_label_table
+from ich_lstm.data.prepare.prepare import prepare
+from ich_lstm.data.prepared.folder import PreparedFolder
+from ich_lstm.data.prepared.scan_cache import read_cached
 from ich_lstm.errors import SourceError, TableError
-from ich_lstm.pixels.preprocess import Preprocessing
+from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.privacy import ProjectKey
 from ich_lstm.reading import index_source
-from ich_lstm.reading.shared_names import find_shared_names
+from ich_lstm.reading.study.shared_names import find_shared_names
 
 BONE = {"ConvolutionKernel": "Hr68"}
 """What makes a study unusable whose report is in the table all the same."""

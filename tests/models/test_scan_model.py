@@ -11,10 +11,10 @@ from fabricated import TINY, make_model, make_sample
 from safetensors.torch import save_file
 
 from ich_lstm import ScanModel
-from ich_lstm.data.batch import ScanBatch, pack_scans
+from ich_lstm.data.loading.batch import ScanBatch, pack_scans
 from ich_lstm.errors import ConfigError
+from ich_lstm.models.adjacent_slices import stack_neighbours
 from ich_lstm.models.long_scans import thinned
-from ich_lstm.models.neighbours import stack_neighbours
 from ich_lstm.models.scan_model import ScanLogits
 
 LENGTHS = [5, 1, 11]

@@ -28,7 +28,7 @@ def hard_heads() -> list[tuple[Patient, PhantomScan]]:
 
 @pytest.fixture(scope="session")
 def head_points() -> Callable[[PhantomScan, Patient], np.ndarray]:
-    """Where each pixel lies in the head: ``(3, n, h, w)``, in the coordinates of `ich_lstm.phantom.anatomy`."""
+    """Where each pixel lies in the head: ``(3, n, h, w)``, in the coordinates of `ich_lstm.phantom.anatomy.head`."""
 
     def find(scan: PhantomScan, patient: Patient) -> np.ndarray:
         whole = (slice(0, scan.hu.shape[1]), slice(0, scan.hu.shape[2]))

@@ -14,7 +14,7 @@ from pydicom.uid import UID
 
 from ich_lstm.errors import IchLstmError
 from ich_lstm.reading import choose_series, index_source, load_scan
-from ich_lstm.reading.decode import is_installed
+from ich_lstm.reading.pixels.codec_worker import is_installed
 from ich_lstm.scan import Scan
 
 

@@ -18,7 +18,8 @@ from dicom_files import make_series, make_slice, slice_hu
 from pydicom.uid import HTJ2K, HTJ2KLossless, JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 from ich_lstm.errors import FileError, IchLstmError
-from ich_lstm.reading import FileRef, choose_series, decode, index_source, load_scan, read_header, read_hu, read_scan
+from ich_lstm.reading import FileRef, choose_series, index_source, load_scan, read_header, read_hu, read_scan
+from ich_lstm.reading.pixels import codec_worker
 
 for module in ("gdcm", "openjpeg", "jpeg_ls", "rle"):
     pytest.importorskip(module, reason="the extra codecs is not installed")
@@ -95,9 +96,9 @@ class TestLossless:
         np.testing.assert_array_equal(read_hu(read_header(FileRef(path)))[0], head_hu(4))
 
     def test_19_rle_needs_no_extra(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(decode, "find_spec", lambda name: None)
+        monkeypatch.setattr(codec_worker, "find_spec", lambda name: None)
         frame = (head_hu(4) + 1024).astype(np.uint16)
-        pixels = decode._rle(compress.encode(frame, RLELossless), decode.Question(RLELossless, 32, 32, 16))
+        pixels = codec_worker._rle(compress.encode(frame, RLELossless), codec_worker.Question(RLELossless, 32, 32, 16))
         assert pixels == frame.tobytes()
 
     def test_20_lossy_is_flagged(self, tmp_path: Path) -> None:
@@ -186,7 +187,7 @@ class TestDamage:
         assert "JPEG Extended" in error.got
 
     def test_18_missing_codec_names_the_extra(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("ich_lstm.reading.compressed.is_installed", lambda syntax: False)
+        monkeypatch.setattr("ich_lstm.reading.pixels.compressed.is_installed", lambda syntax: False)
         series_as(tmp_path, "jpeg-ls")
         error = refusal_of(tmp_path)
         assert error.code == "codec_missing"
@@ -195,7 +196,7 @@ class TestDamage:
 
 FAKE = """
 import os, sys, time
-from ich_lstm.reading import decode
+from ich_lstm.reading.pixels import codec_worker as decode
 def fake(stream, question):
     if stream[-1:] == b"H": time.sleep(100)
     if stream[-1:] == b"A": os.abort()
@@ -204,20 +205,22 @@ def fake(stream, question):
     if stream[-1:] == b"M": bytearray(1 << 40)
     if stream[-1:] == b"P": print("on standard output", flush=True); os.system("echo noise")
     return bytes(stream[:2]) * question.rows * question.columns
-decode.CODECS = dict.fromkeys(decode.CODECS, decode.Codec(fake, "os"))
-decode.main(sys.argv[1:])
+codec_worker.CODECS = dict.fromkeys(codec_worker.CODECS, codec_worker.Codec(fake, "os"))
+codec_worker.main(sys.argv[1:])
 """
-QUESTION = decode.Question(JPEG2000Lossless, 4, 4, 16)
+QUESTION = codec_worker.Question(JPEG2000Lossless, 4, 4, 16)
 
 
 @pytest.fixture
 def bad_codec(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A decoder that does as the last byte of the stream tells it."""
-    monkeypatch.setattr(decode, "FRAME_SECONDS", 1)
-    monkeypatch.setattr(decode, "command", lambda seconds, memory: [sys.executable, "-P", "-c", FAKE, str(seconds), str(memory)])
-    decode._child.stop()
+    monkeypatch.setattr(codec_worker, "FRAME_SECONDS", 1)
+    monkeypatch.setattr(
+        codec_worker, "command", lambda seconds, memory: [sys.executable, "-P", "-c", FAKE, str(seconds), str(memory)]
+    )
+    codec_worker._child.stop()
     yield
-    decode._child.stop()
+    codec_worker._child.stop()
 
 
 @pytest.mark.usefixtures("bad_codec")
@@ -234,13 +237,13 @@ class TestChild:
         ids=["17-abort", "17-exit", "17-hang", "17-memory", "17-panic"],
     )
     def test_17_a_codec_costs_one_frame(self, how: bytes, code: str) -> None:
-        assert decode.decode_frame(b"ab.", QUESTION) == b"ab" * 16
+        assert codec_worker.decode_frame(b"ab.", QUESTION) == b"ab" * 16
         started = time.monotonic()
-        with pytest.raises(decode.CodecError) as refusal:
-            decode.decode_frame(b"ab" + how, QUESTION)
+        with pytest.raises(codec_worker.CodecError) as refusal:
+            codec_worker.decode_frame(b"ab" + how, QUESTION)
         assert refusal.value.code == code
         assert time.monotonic() - started < 5
-        assert decode.decode_frame(b"cd.", QUESTION) == b"cd" * 16
+        assert codec_worker.decode_frame(b"cd.", QUESTION) == b"cd" * 16
 
     def test_17_abort_costs_one_file_of_a_series(self, tmp_path: Path) -> None:
         stream = compress.encode((head_hu(0) + 1024).astype(np.uint16), JPEG2000Lossless)
@@ -259,34 +262,34 @@ class TestChild:
         assert refusal_of(tmp_path).code == "codec_crashed"
 
     def test_what_a_codec_prints_does_not_disturb(self) -> None:
-        assert decode.decode_frame(b"abP", QUESTION) == b"ab" * 16
-        assert decode.decode_frame(b"cd.", QUESTION) == b"cd" * 16
+        assert codec_worker.decode_frame(b"abP", QUESTION) == b"ab" * 16
+        assert codec_worker.decode_frame(b"cd.", QUESTION) == b"cd" * 16
 
     def test_a_child_that_was_killed_between_frames_is_replaced(self) -> None:
-        decode.decode_frame(b"ab.", QUESTION)
-        process = decode._child._process
+        codec_worker.decode_frame(b"ab.", QUESTION)
+        process = codec_worker._child._process
         assert process is not None
         process.kill()
         process.wait()
-        assert decode.decode_frame(b"cd.", QUESTION) == b"cd" * 16
+        assert codec_worker.decode_frame(b"cd.", QUESTION) == b"cd" * 16
 
     def test_threads_take_turns(self) -> None:
         streams = [bytes([i, 7]) + b"." for i in range(40)]
         with ThreadPoolExecutor(4) as pool:
-            frames = list(pool.map(lambda stream: decode.decode_frame(stream, QUESTION), streams))
+            frames = list(pool.map(lambda stream: codec_worker.decode_frame(stream, QUESTION), streams))
         assert frames == [stream[:2] * 16 for stream in streams]
 
     def test_interrupted_answer_is_not_taken_for_the_next(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        read = decode._read_exactly
+        read = codec_worker._read_exactly
 
         def interrupt(pipe: Any, length: int) -> bytes:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(decode, "_read_exactly", interrupt)
+        monkeypatch.setattr(codec_worker, "_read_exactly", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            decode.decode_frame(b"ab.", QUESTION)
-        monkeypatch.setattr(decode, "_read_exactly", read)
-        assert decode.decode_frame(b"cd.", QUESTION) == b"cd" * 16
+            codec_worker.decode_frame(b"ab.", QUESTION)
+        monkeypatch.setattr(codec_worker, "_read_exactly", read)
+        assert codec_worker.decode_frame(b"cd.", QUESTION) == b"cd" * 16
 
 
 class TestProcesses:
@@ -298,7 +301,7 @@ class TestProcesses:
             good = False
             try:
                 good = bool((read_hu(header)[0] == expected).all())
-                decode._child.stop()
+                codec_worker._child.stop()
             finally:
                 os._exit(0 if good else 1)
         np.testing.assert_array_equal(read_hu(header)[0], expected)
@@ -324,7 +327,7 @@ class TestProcesses:
         path = series_as(tmp_path, "jpeg-2000")[3]
         script = (
             "import sys, time\nfrom pathlib import Path\nfrom ich_lstm.reading import FileRef, decode, read_header, read_hu\n"
-            "read_hu(read_header(FileRef(Path(sys.argv[1]))))\nprint(decode._child._process.pid, flush=True)\ntime.sleep(60)"
+            "read_hu(read_header(FileRef(Path(sys.argv[1]))))\nprint(codec_worker._child._process.pid, flush=True)\ntime.sleep(60)"
         )
         with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True) as parent:
             assert parent.stdout is not None

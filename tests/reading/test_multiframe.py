@@ -18,8 +18,8 @@ from pydicom.uid import (
 
 from ich_lstm.errors import IchLstmError
 from ich_lstm.reading import choose_series, index_source, load_scan, read_header, read_hu, read_scan
-from ich_lstm.reading.header import read_frames
-from ich_lstm.reading.sources import FileRef
+from ich_lstm.reading.files.sources import FileRef
+from ich_lstm.reading.header.header import read_frames
 
 
 def assert_is_the_head(source: Path) -> None:

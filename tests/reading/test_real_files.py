@@ -1,13 +1,11 @@
 """Two real scans, where they lie beside the repository."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from shared_files import DATA
 
 from ich_lstm.reading import choose_series, index_source, load_scan, rank_series, read_scan
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data"
 TILTED = DATA / "ge_head_tilt"
 EXPORT = DATA / "philips_exam.zip"
 

@@ -15,12 +15,12 @@ import pytest
 from dicom_files import make_series
 
 from ich_lstm.errors import ConfigError, SourceError
+from ich_lstm.parallel import map_ahead
 from ich_lstm.reading import Index, choose_series, index_source, load_scan
-from ich_lstm.reading import index as index_module
-from ich_lstm.reading import parts as parts_module
-from ich_lstm.reading.ahead import map_ahead
-from ich_lstm.reading.check import check_source
-from ich_lstm.reading.parts import PARTS_FOLDER
+from ich_lstm.reading.index import build as index_module
+from ich_lstm.reading.index import shards as parts_module
+from ich_lstm.reading.index.check import check_source
+from ich_lstm.reading.index.shards import PARTS_FOLDER
 
 SERIES = 6
 
@@ -93,7 +93,7 @@ class TestParts:
 CHILD = textwrap.dedent(
     """
     import os, sys, time
-    from ich_lstm.reading import index as index_module, index_source, parts
+    from ich_lstm.reading.index import build as index as index_module, index_source, parts
     index_module.CHUNK_FILES, parts.PART_FILES = 5, 10
     done = 0
     def progress(count):

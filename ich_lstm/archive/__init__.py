@@ -1,0 +1,1 @@
+"""Predictions of many studies: what is read, written, explained and exported."""

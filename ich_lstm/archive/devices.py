@@ -1,0 +1,79 @@
+"""Predict an archive on several devices: Lightning deals the studies to its processes, and each writes what it has predicted."""
+
+from collections.abc import Callable
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import BasePredictionWriter
+from torch.utils.data import DataLoader, Dataset
+
+from ich_lstm.archive.run import ArchiveRun, Progressed
+
+
+class _Studies(LightningModule):
+    """The model as Lightning's predict loop sees it: a batch is the number of a study."""
+
+    def __init__(self, run: ArchiveRun) -> None:
+        super().__init__()
+        self.classifier = run.classifier  # a part, so that Lightning brings it to the process's device
+        self.run = run
+
+    def predict_step(self, number: int, batch_index: int) -> Progressed:
+        """Read and predict the study."""
+        return self.run.predict(number)
+
+    def on_predict_end(self) -> None:
+        """Wait for all processes: the first makes the tables of what all have written."""
+        self.trainer.strategy.barrier()
+
+
+class _Numbers(Dataset[int]):
+    """Of the studies."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> int:
+        return number
+
+
+class _Writer(BasePredictionWriter):
+    """Tells what a process has done; `ArchiveRun.predict` has written it."""
+
+    def __init__(self, tell: Callable[[Progressed], None]) -> None:
+        super().__init__(write_interval="batch")
+        self.tell = tell
+
+    def write_on_batch_end(self, trainer: Trainer, pl_module: LightningModule, prediction: Any, *_: Any) -> None:
+        """Tell."""
+        self.tell(prediction)
+
+
+def predict_on_devices(run: ArchiveRun, *, accelerator: str, devices: int, tell: Callable[[Progressed], None]) -> bool:
+    """Predict all studies of a run.
+
+    Args:
+        run: The run; every process has made its own from the same arguments.
+        accelerator: As of Lightning's Trainer.
+        devices: How many.
+        tell: Called in each process with the studies it has predicted.
+
+    Returns:
+        Whether this is the process that is to finish the run; the others have nothing more to do.
+    """
+    trainer = Trainer(
+        accelerator=accelerator,
+        devices=devices,
+        strategy="ddp",
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        callbacks=[_Writer(tell)],
+    )
+    loader: DataLoader[int] = DataLoader(_Numbers(len(run)), batch_size=None, num_workers=0)
+    trainer.predict(_Studies(run), loader, return_predictions=False)
+    return trainer.is_global_zero

@@ -1,0 +1,1 @@
+"""The folder of predictions: its files, ledger, records and worklist."""

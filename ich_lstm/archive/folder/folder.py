@@ -1,0 +1,119 @@
+"""The folder of predictions as a whole: who may write into it, and which studies it holds."""
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ich_lstm.archive.folder.file_names import BEGUN, LOCK
+from ich_lstm.errors import ConfigError
+from ich_lstm.files.atomic_write import written_aside
+from ich_lstm.files.folder_lock import claimed
+from ich_lstm.privacy import PRIVATE, private_folder
+
+
+@contextmanager
+def claim_predictions(out: Path) -> Iterator[None]:
+    """Keep every other command out of a folder of predictions, from before the first file is read to after the last is written.
+
+    Args:
+        out: The folder, which must be new, empty, or one that ich-predict has begun. It is made; if nothing was begun in it
+            in the end, what was made is removed.
+
+    Raises:
+        ConfigError: If the folder holds something else, or another command is writing into it.
+    """
+    if not (is_free(out) or (out / PRIVATE / BEGUN).is_file()):
+        raise not_ours(out)
+    existed = out.exists()
+
+    def refuse(process: str) -> None:
+        raise ConfigError(
+            "folder_in_use",
+            where="--out",
+            got=f"{out}, into which another command is writing (process {process})",
+            expected="one command at a time in a folder",
+            todo="Wait until it has ended, or name another folder.",
+        )
+
+    lock = private_folder(out) / LOCK
+    with claimed(lock, when_taken=refuse):
+        try:
+            yield
+        finally:
+            if not (out / PRIVATE / BEGUN).exists():
+                lock.unlink(missing_ok=True)
+                with suppress(OSError):  # not empty
+                    lock.parent.rmdir()
+                    if not existed:
+                        out.rmdir()
+
+
+def is_free(out: Path) -> bool:
+    """Whether a folder is missing, or holds nothing but this command's lock."""
+    if not out.exists():
+        return True
+    if not out.is_dir() or any(path.name != PRIVATE.name for path in out.iterdir()):
+        return False
+    private = out / PRIVATE
+    return not private.exists() or (private.is_dir() and all(path.name == LOCK for path in private.iterdir()))
+
+
+def not_ours(out: Path) -> ConfigError:
+    """That a folder holds something that ich-predict has not written."""
+    return ConfigError(
+        "out_not_empty",
+        where="--out",
+        got=f"{out}, which is not empty",
+        expected="a new or empty folder, or one that holds predictions of ich-predict",
+    )
+
+
+class Arrivals:
+    """The studies of a folder of predictions in the order in which they came, and the paths that were not finished.
+
+    Args:
+        path: The file, which is private.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with suppress(OSError, ValueError):
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            self.studies: dict[str, None] = dict.fromkeys(kept["studies"])
+            self.unfinished: dict[str, None] = dict.fromkeys(kept["unfinished"])
+            return
+        self.studies, self.unfinished = {}, {}
+
+    def begin(self, studies: Iterable[str], paths: Iterable[Path], *, forget: Iterable[str]) -> None:
+        """Note what a command is going to do.
+
+        Args:
+            studies: Identifiers of its studies; those that are here already keep their places.
+            paths: What it reads.
+            forget: Identifiers of rows that are void now.
+        """
+        for identifier in forget:
+            self.studies.pop(identifier, None)
+        self.studies |= dict.fromkeys(studies)
+        self.unfinished |= dict.fromkeys(map(_name, paths))
+        self._write()
+
+    def finish(self, paths: Iterable[Path]) -> None:
+        """Note that a command has written all tables.
+
+        Args:
+            paths: What it has read.
+        """
+        for path in paths:
+            self.unfinished.pop(_name(path), None)
+        self._write()
+
+    def _write(self) -> None:
+        with written_aside(self._path) as aside:
+            kept = {"studies": list(self.studies), "unfinished": list(self.unfinished)}
+            aside.write_text(json.dumps(kept, indent=0), encoding="utf-8")
+
+
+def _name(path: Path) -> str:
+    return str(path.absolute())

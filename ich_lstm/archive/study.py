@@ -1,0 +1,383 @@
+"""One study of an archive: read, predicted, explained, and written; its record is what the archive's tables are made from."""
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from ich_lstm.archive.deface import ShownScan, shown_inside
+from ich_lstm.archive.explain import explain
+from ich_lstm.archive.folder.file_names import DICOM, KEY_TABLE, PAGES, PREDICTED, SCANS, SERIES_TABLE, SLICES
+from ich_lstm.archive.folder.study_record import StudyRecord, csv_of
+from ich_lstm.data.prepared.folder import KEY_COLUMNS, SLICE_MARK, key_rows, relative_name
+from ich_lstm.errors import IchLstmError, StudyError
+from ich_lstm.files.atomic_write import written_aside
+from ich_lstm.labels import LABELS
+from ich_lstm.pages.index_page import encode_thumbnail
+from ich_lstm.pages.scan_page import prediction_page
+from ich_lstm.prediction import ScanPrediction
+from ich_lstm.privacy import PRIVATE, ProjectKey
+from ich_lstm.reading import (
+    Candidate,
+    FileRef,
+    Ledger,
+    Series,
+    Study,
+    choose_series,
+    load_scan,
+    rank_series,
+    read_nifti,
+    short_uid,
+)
+from ich_lstm.reading.header.examinations import Identity, agreed_identity, folder_of, identity_of
+from ich_lstm.reading.ledger.header_table import values_of
+from ich_lstm.reading.ledger.ledger import LedgerRow
+from ich_lstm.reading.ledger.reasons import phrase_of
+from ich_lstm.reading.study.shared_names import Name, shared_kinds
+from ich_lstm.scan import Scan
+from ich_lstm.training.classifier import ScanClassifier
+
+REPEATED = "repeated_study"
+"""Status of a study whose files lie below an earlier path of the command too: its result stands in that path's row."""
+
+HeatMaps = Literal["positive", "all", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions:
+    """What is read of an archive, and what is written of each study.
+
+    Args:
+        series_uid: The series to read, instead of the one that is chosen; its beginning is enough.
+        allow_contrast: Predict series with contrast too, where there is nothing plainer; they are flagged.
+        allow_other_part: Predict what is no head by its name or its pixels too.
+        vocabulary: Digest of the words that a site has added to those by which series are chosen
+            (:func:`~ich_lstm.reading.terms.word_table.use_vocabulary`); empty: none.
+        heat_maps: On the pages: of the labels that are called ``positive`` (by the operating point; without one, from a
+            probability of 0.5), of ``all`` labels, or ``none``.
+        share_pages: Write pages without the face too, which may be shared.
+        dicom: Write a structured report and a picture for the archive, as DICOM.
+        coherent: A scan's probability is at least its most probable slice's, and that of "any" at least each type's; False: raw.
+    """
+
+    series_uid: str | None = None
+    allow_contrast: bool = False
+    allow_other_part: bool = False
+    vocabulary: str = ""
+    heat_maps: HeatMaps = "positive"
+    share_pages: bool = False
+    dicom: bool = False
+    coherent: bool = True
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Of all options."""
+        return [each.name for each in fields(cls)]
+
+    @property
+    def allowed(self) -> dict[str, bool]:
+        """What is not refused."""
+        return {"allow_contrast": self.allow_contrast, "allow_other_part": self.allow_other_part}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A study to predict, or a path from which none could be read.
+
+    Args:
+        root: The path that was named.
+        study: The study; None: a NIfTI file is one of its own, or there is an error.
+        error: Why there is nothing to predict, or None.
+        file: The NIfTI file, which is the path itself or lies below it; None: there is none.
+        is_copy: Whether the study is read from an earlier path of the same command.
+        shared: Names that images of several patients have, as of `find_shared_names`.
+        sources: A digest of the names of its files.
+        digest: Of the study's identifier and the names of its files, or of the path: what it is, and no other is.
+    """
+
+    root: Path
+    study: Study | None = None
+    error: IchLstmError | None = None
+    file: FileRef | None = None
+    is_copy: bool = False
+    shared: frozenset[Name] = field(default=frozenset(), repr=False)
+    sources: str = field(init=False)
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        lines = [""]
+        if self.study is not None:
+            # With what tells it apart from others: if one of them comes later, it is predicted anew, under an id of its own.
+            parts = {series.part for series in self.study.series} | {self.shared_kinds(series) for series in self.study.series}
+            lines = [self.study.identifier, *sorted(parts - {""})]
+        files = list(map(str, self.files()))
+        object.__setattr__(self, "sources", _digest(files))
+        object.__setattr__(self, "digest", _digest([*lines, *files]))
+
+    def shared_kinds(self, series: Series) -> str:
+        """By which kinds of names labels must not call a series, as of `shared_kinds`."""
+        return "" if self.study is None else shared_kinds(self.shared, self.study, series)
+
+    @property
+    def name(self) -> str:
+        """For a person; private."""
+        if self.study is not None:
+            return f"study {short_uid(self.study.study_uid)}"
+        return str(self.root if self.file is None or self.file.path == self.root.absolute() else self.file)
+
+    @property
+    def study_identifier(self) -> str:
+        """What no other study of the command has; empty of what is none."""
+        return "" if self.study is None else self.study.identifier
+
+    def files(self) -> list[FileRef]:
+        """Of which it consists, each once, in the order of their names; made anew, for an archive has millions."""
+        if self.study is None:
+            return [self.file or FileRef(self.root)]
+        return sorted({source for series in self.study.series for source in values_of(series.headers, "source")}, key=str)
+
+    @property
+    def identifier(self) -> str:
+        """What the study is, wherever its files lie: read again, it replaces its row in the folder of predictions; private.
+
+        A study is its UID, its patient and its examination. Where the Patient ID names nobody, its folder counts too: images of
+        another folder may be another person's.
+        """
+        study = self.study
+        if study is None:
+            name = f"path\n{self.file or self.root.absolute()}"
+        else:
+            who = sorted({"\x1f".join(origin._replace(folder="")) for origin in study.origins})
+            is_nobody = not study.study_uid or any(origin.is_nobody for origin in study.origins)
+            folders = {folder_of(series.headers[0]) for series in study.series} if is_nobody else {""}
+            name = "\n".join(["study", study.study_uid, *who, min(folders)])
+        return f"copy\n{self.root.absolute()}\n{name}" if self.is_copy else name
+
+    def as_copy_of(self, first: "Job") -> "Job":
+        """The same as a study that an earlier path of the command holds too, which is not predicted twice.
+
+        Args:
+            first: The study as it is read.
+        """
+        if first.sources == self.sources:
+            error = StudyError(REPEATED, where=self.name, got="the same files below two paths", todo="Name each folder once.")
+        else:
+            error = StudyError(
+                "other_copy",
+                where=self.name,
+                got=f"other files of a study that is read from {first.root}",
+                expected="each study below one path",
+                todo="Put its files into one folder; or predict this path alone: its result replaces the other's.",
+            )
+        return replace(self, error=error, is_copy=True)
+
+
+def _digest(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def predict_study(classifier: ScanClassifier, job: Job, out: Path, options: PredictOptions, key: ProjectKey) -> StudyRecord:
+    """Predict a study, and write its pages and DICOM.
+
+    Args:
+        classifier: The model.
+        job: The study.
+        out: The folder of predictions.
+        options: What is read and written.
+        key: The project's key.
+
+    Returns:
+        What became of it; a study that cannot be read has a record with the reason, and no probability.
+    """
+    began = time.monotonic()
+    work = _Work(classifier, job, out, options, key)
+    try:
+        if job.error is not None:
+            raise job.error
+        record = work.predict_nifti(job.files()[0]) if job.study is None else work.predict_dicom(job.study)
+    except IchLstmError as error:
+        record = work.failed(error)
+    return replace(record, seconds=round(time.monotonic() - began, 3))
+
+
+@dataclass
+class _Work:
+    classifier: ScanClassifier
+    job: Job
+    out: Path
+    options: PredictOptions
+    key: ProjectKey
+    ledger: Ledger = field(default_factory=Ledger)
+    candidates: list[Candidate] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    thumbnails: dict[str, str] = field(default_factory=dict)
+
+    def predict_dicom(self, study: Study) -> StudyRecord:
+        allowed = self.options.allowed
+        self.candidates = rank_series(study, **allowed)
+        candidate = choose_series(study, self.options.series_uid, ledger=self.ledger, **allowed)
+        chosen = candidate.series
+        scan = load_scan(
+            chosen, ledger=self.ledger, slab_mm=self.classifier.slab_mm, allow_other_part=self.options.allow_other_part
+        )
+        headers = {header.sop_uid: header for header in chosen.headers}
+        used = [headers[uid] for uid in scan.file_sop_uids]
+        prediction = self.predict(scan)
+        written_on = [i for i, uids in enumerate(scan.slice_uids) if any(headers[uid].burned_in for uid in uids)]
+        files = self.write_pages(prediction, written_on) + self.write_dicom(prediction, scan, chosen)
+        rows, choices = self.describe_series(study, chosen)
+        key = key_rows(self.key, prediction.scan_id, used, self.job.root, shared=self.job.shared_kinds(chosen))
+        tables = self.tables(prediction) | {
+            f"{PRIVATE}/{KEY_TABLE}": csv_of(key),
+            f"{PRIVATE}/{SERIES_TABLE}": csv_of(rows),
+        }
+        in_words = self.choice_in_words(candidate)
+        return self.predicted(prediction, tables, files, identity_of(used), series=in_words, choices=choices)
+
+    def predict_nifti(self, file: FileRef) -> StudyRecord:
+        """A NIfTI file is a study of its own, without any identifier but its name."""
+        scan = read_nifti(file.path, slab_mm=self.classifier.slab_mm, allow_other_part=self.options.allow_other_part)
+        prediction = self.predict(scan)
+        files = self.write_pages(prediction, []) + self.write_dicom(prediction, scan, None)
+        uids = scan.file_sop_uids
+        rows = pd.DataFrame({"scan_id": prediction.scan_id, "slice": range(1, len(uids) + 1), "sop_uid": uids})
+        rows = rows.assign(
+            slice_id=[self.key.hash_id(uid) for uid in uids],
+            series_uid=scan.series_uid,
+            # As label tables name a slice of such a file: by its number along the file's own axis, with which its UID ends.
+            file=[f"{relative_name(file, self.job.root)}{SLICE_MARK}{uid.rpartition('.')[2]}" for uid in uids],
+        )
+        self.ledger.update([LedgerRow(str(file), "", scan.series_uid, "used", "", "")])
+        tables = self.tables(prediction) | {
+            f"{PRIVATE}/{KEY_TABLE}": csv_of(rows.reindex(columns=list(KEY_COLUMNS), fill_value=""))
+        }
+        return self.predicted(prediction, tables, files, Identity(), series=f"a NIfTI file, {len(uids)} slices")
+
+    def predict(self, scan: Scan) -> ScanPrediction:
+        """Probabilities, and heat maps of what is wanted."""
+        prediction = self.classifier.predict_scan(scan, self.key, coherent=self.options.coherent)
+        labels = list(LABELS) if self.options.heat_maps == "all" else list(prediction.positive_labels)
+        if self.options.heat_maps == "none" or not labels:
+            return prediction
+        try:
+            return replace(prediction, explanation=explain(self.classifier, scan, labels=labels))
+        except IchLstmError as error:  # an encoder without a map; the probabilities stand
+            self.left_out["heat_maps"] = str(error)
+            return prediction
+
+    def write_pages(self, prediction: ScanPrediction, written_on: Sequence[int]) -> list[str]:
+        """The page of the whole scan, which is private, and the one without the face."""
+        pages = {f"{PRIVATE}/{PAGES}": ShownScan(prediction)}  # text in the picture is no secret in the hospital
+        if self.options.share_pages:
+            pages[PAGES] = shown_inside(prediction, written_on)
+        written = []
+        for folder, shown in pages.items():
+            path = Path(folder) / f"{prediction.scan_id}.html"
+            (self.out / folder).mkdir(exist_ok=True)
+            html = prediction_page(shown.prediction, notice=shown.notice, blank_reasons=shown.not_shown)
+            with written_aside(self.out / path) as aside:
+                aside.write_text(html, encoding="utf-8")
+            self.thumbnails[path.as_posix()] = encode_thumbnail(shown.prediction)
+            written.append(path.as_posix())
+        return written
+
+    def write_dicom(self, prediction: ScanPrediction, scan: Scan, chosen: Series | None) -> list[str]:
+        """Report and picture for the archive, if they are wanted and the files tell whose they are."""
+        if not self.options.dicom:
+            return []
+        from ich_lstm.archive.exports.dicom_out import write_dicom
+
+        folder = self.out / PRIVATE / DICOM
+        folder.mkdir(exist_ok=True)
+        try:
+            written = write_dicom(prediction, scan, chosen, folder)
+        except IchLstmError as error:
+            self.left_out["dicom"] = str(error)
+            return []
+        return [path.relative_to(self.out).as_posix() for path in written]
+
+    def tables(self, prediction: ScanPrediction) -> dict[str, str]:
+        return {SLICES: csv_of(prediction.to_frame()), SCANS: csv_of(prediction.scan_frame())}
+
+    def predicted(
+        self,
+        prediction: ScanPrediction,
+        tables: dict[str, str],
+        files: list[str],
+        identity: Identity,
+        *,
+        series: str,
+        choices: Sequence[str] = (),
+    ) -> StudyRecord:
+        return StudyRecord(
+            name=self.job.name,
+            study=self.job.study_identifier,
+            identity=identity._asdict(),
+            status=PREDICTED,
+            series=series,
+            choices=list(choices),
+            text=repr(prediction),
+            key_slices=[i + 1 for i in prediction.key_slices],
+            tables=tables,
+            ledger=[list(row) for row in self.ledger.rows()],
+            left_out=self.left_out,
+            files=files,
+            thumbnails=self.thumbnails,
+        )
+
+    def failed(self, error: IchLstmError) -> StudyRecord:
+        """No probabilities; the reason's code in the table, and its words in the record."""
+        study = self.job.study
+        choices: list[str] = []
+        tables: dict[str, str] = {}
+        headers = [] if study is None else [header for series in study.series for header in series.headers]
+        identity = agreed_identity(headers)
+        patient = identity.patient_id
+        identifier = self.job.study_identifier or str(self.job.files()[0])
+        ids = {"scan_id": self.key.hash_id(identifier), "patient_id": self.key.hash_id(patient) if patient else ""}
+        calibration = self.classifier.calibration
+        columns = (*LABELS, *(calibration.columns if calibration else ()))
+        row = ids | dict.fromkeys(columns, "") | {"flags": "", "status": error.code}
+        tables[SCANS] = csv_of(pd.DataFrame([row]))
+        if study is None:
+            if self.job.error is None:
+                self.ledger.update([LedgerRow(str(self.job.files()[0]), "", "", "refused", error.code, error.detail)])
+        elif self.candidates:
+            rows, choices = self.describe_series(study, None)
+            tables[f"{PRIVATE}/{SERIES_TABLE}"] = csv_of(rows)
+        return StudyRecord(
+            name=self.job.name,
+            study=self.job.study_identifier,
+            identity=identity._asdict(),
+            status=error.code,
+            error=str(error),
+            choices=choices,
+            tables=tables,
+            ledger=[list(row) for row in self.ledger.rows()],
+        )
+
+    def choice_in_words(self, chosen: Candidate) -> str:
+        """Which series was read, and why no other, without identity."""
+        codes = Counter(phrase_of(each.code) if each.code else "not chosen" for each in self.candidates if each != chosen)
+        others = ", ".join(f"{count} {reason}" for reason, count in codes.items())
+        return f"{chosen.reason}; not read: {others}" if others else f"{chosen.reason}; the only series"
+
+    def describe_series(self, study: Study, chosen: Series | None) -> tuple[pd.DataFrame, list[str]]:
+        """Rows on the series of a study, and the same as lines for a person."""
+        rows, lines = [], []
+        for candidate in self.candidates:
+            first = candidate.series.headers[0]
+            read = chosen is not None and candidate.series == chosen
+            code, reason = ("", "read") if read else (candidate.code or "not_chosen", candidate.reason)
+            title = first.series_description or "(no description)"
+            lines.append(f"{'read' if read else 'not read'}: {title} ({len(candidate.series)} images): {candidate.reason}")
+            uids = {"study_uid": study.study_uid, "patient_id": study.patient_id, "series_uid": candidate.series.series_uid}
+            rows.append(
+                uids | {"description": title, "images": len(candidate.series), "read": read, "code": code, "reason": reason}
+            )
+        return pd.DataFrame(rows), lines

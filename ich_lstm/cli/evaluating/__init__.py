@@ -1,0 +1,1 @@
+"""The parts of ich-evaluate."""

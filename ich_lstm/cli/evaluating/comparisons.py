@@ -1,0 +1,202 @@
+"""What ich-evaluate does beside its figures, where it is asked to: comparisons, strata, readers."""
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ich_lstm.errors import ConfigError, TableError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ich_lstm.evaluation.comparisons.readers import ReaderFigures
+    from ich_lstm.evaluation.evidence import Evidence
+    from ich_lstm.evaluation.figures import Figures
+    from ich_lstm.evaluation.report.contents import Beside
+    from ich_lstm.evaluation.report.tables import ReadableTable
+
+    Tell = Callable[[str, int, int | None], None]
+    Load = Callable[[Path], tuple[Evidence, Mapping[str, Any]]]
+
+ENCODER, POSITION = "encoder", "position"
+"""What a model can be compared with that is no other model."""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of which this module makes something."""
+    parser.add_argument("--compare", nargs="+", default=[])
+    parser.add_argument("--strata", type=Path, nargs="*")
+    parser.add_argument("--readers", type=Path)
+
+
+def check_options(given: argparse.Namespace) -> None:
+    """See that files are there and options fit, before anything is computed.
+
+    Raises:
+        ConfigError: If not.
+    """
+    if ENCODER in given.compare and given.calibrated:
+        raise ConfigError(
+            "wrong_usage", where="--compare", got=f"{ENCODER}, and --calibrated", expected="raw probabilities of both"
+        )
+    others = [Path(other) for other in given.compare if other not in (ENCODER, POSITION)]
+    for path in (*others, *(given.strata or ()), *([given.readers] if given.readers else ())):
+        if not path.exists():
+            raise ConfigError("no_such_file", where="--compare, --strata, --readers", got=str(path), expected="a file or folder")
+
+
+def write_beside(
+    given: argparse.Namespace, evidence: "Evidence", figures: "Figures", load: "Load", tell: "Tell"
+) -> tuple[list["ReadableTable"], "Beside"]:
+    """Do what was asked for beside the figures, and write it into the folder of the figures.
+
+    Args:
+        given: The options.
+        evidence: What is judged.
+        figures: What came out, at which levels and with which settings.
+        load: Reads the evidence of another model from a run, a folder of predictions, or a model; and its settings for
+            `compute_figures`, if it has operating points of its own.
+        tell: Is told what is being done.
+
+    Returns:
+        What is to be shown of it, any hemorrhage alone; and all of it, for the report.
+    """
+    from ich_lstm.evaluation.report.contents import Beside
+
+    shown: list[ReadableTable] = []
+    beside = Beside()
+    if given.compare:
+        readable, comparisons = _compare(given, evidence, figures, load, tell)
+        shown, beside = [*shown, *readable], beside._replace(comparisons=comparisons)
+    if given.strata is not None:
+        readable, strata = _strata(given, evidence, figures, tell)
+        shown, beside = [*shown, *readable], beside._replace(strata=strata)
+    if given.readers is not None:
+        readable, readers = _readers(given, evidence, figures, tell)
+        shown, beside = [*shown, *readable], beside._replace(readers=readers)
+    return [table._replace(cells=_lead(table.cells)) for table in shown], beside
+
+
+def _lead(cells: "pd.DataFrame") -> "pd.DataFrame":
+    from ich_lstm.labels import ANY
+    from ich_lstm.statistics.measures.evaluation import ALL_LABELS
+
+    leading = cells.index.isin((ALL_LABELS, ANY))
+    return cells[leading] if leading.any() else cells
+
+
+def _compare(
+    given: argparse.Namespace, evidence: "Evidence", figures: "Figures", load: "Load", tell: "Tell"
+) -> tuple[list["ReadableTable"], "pd.DataFrame"]:
+    import pandas as pd
+
+    from ich_lstm.evaluation.comparisons.compare import compare_encoder, compare_models, compare_position
+    from ich_lstm.evaluation.report.comparison_tables import write_comparisons
+
+    settings = {name: value for name, value in figures.settings.items() if name != "thresholds"}
+    views = _views(figures)
+    tables = []
+    tell("comparing models", 0, len(given.compare) * len(views))
+    for other in given.compare:
+        if other == POSITION:
+            tables.append(compare_position(evidence, _other_patients(given, evidence), **settings))
+            tell("comparing models", len(views), None)
+            continue
+        second, chosen = (None, {}) if other == ENCODER else load(Path(other))
+        for level, (aggregation, points) in views.items():
+            options: dict[str, Any] = {"level": level, "aggregation": aggregation, **settings}
+            if second is None:
+                # What was chosen for the whole model is no operating point of its encoder.
+                own = None if isinstance(figures.settings["thresholds"], Mapping) else points
+                tables.append(compare_encoder(evidence, thresholds=own, **options))
+            else:
+                names = ("the model", str(second.source["model"].get("name") or Path(other).name))
+                both = (points, chosen["thresholds"][level] if "thresholds" in chosen else points)
+                tables.append(compare_models(evidence, second, names=names, thresholds=both, **options))
+            tell("comparing models", 1, None)
+    table = pd.concat(tables, ignore_index=True)
+    return write_comparisons(given.out, table), table
+
+
+def _strata(
+    given: argparse.Namespace, evidence: "Evidence", figures: "Figures", tell: "Tell"
+) -> tuple[list["ReadableTable"], "pd.DataFrame | None"]:
+    import pandas as pd
+
+    from ich_lstm.evaluation.comparisons.strata import evaluate_strata, find_strata, read_strata
+    from ich_lstm.evaluation.report.comparison_tables import write_strata
+
+    strata = find_strata(evidence, [read_strata(path) for path in given.strata])
+    views = {level: view for level, view in _views(figures).items() if level != "patient"}
+    tables = []
+    tell("evaluating strata", 0, len(views))
+    for level, (aggregation, points) in views.items():
+        options: dict[str, Any] = {"level": level, "aggregation": aggregation, "thresholds": points}
+        tables.append(evaluate_strata(evidence, strata, **options, **_draws(figures)))
+        tell("evaluating strata", 1, None)
+    if not tables:
+        return [], None
+    table = pd.concat(tables, ignore_index=True)
+    return write_strata(given.out, table), table
+
+
+def _readers(
+    given: argparse.Namespace, evidence: "Evidence", figures: "Figures", tell: "Tell"
+) -> tuple[list["ReadableTable"], "ReaderFigures"]:
+    from ich_lstm.evaluation.comparisons.reader_labels import place_marks, read_marks
+    from ich_lstm.evaluation.comparisons.readers import align_marks, evaluate_readers
+    from ich_lstm.evaluation.report.comparison_tables import write_readers
+
+    placed = place_marks(read_marks(given.readers), given.readers, _key_to_ids(given))
+    marks = align_marks(placed, evidence, allow_missing=getattr(given, "unmatched", "stop") in ("labels", "both"))
+    tell("evaluating readers", 0, None)
+    options = dict(zip(("aggregation", "thresholds"), _views(figures)["scan"], strict=True)) if "scan" in _views(figures) else {}
+    judged = evaluate_readers(marks, evidence, **options, **_draws(figures))
+    readable = write_readers(given.out, judged)
+    return [readable[0], readable[-1]], judged
+
+
+def _key_to_ids(given: argparse.Namespace) -> "pd.DataFrame | None":
+    """The private key to the scans that are judged: the one that is named, or the one of predictions or of a prepared folder."""
+    from ich_lstm.archive.folder.file_names import KEY_TABLE
+    from ich_lstm.data.prepared.folder import PreparedFolder
+    from ich_lstm.evaluation.joined import read_key
+    from ich_lstm.privacy import PRIVATE
+
+    if given.key is not None:
+        return PreparedFolder.open(given.key).key if given.key.is_dir() else read_key(given.key)
+    if given.source is not None:
+        path = given.source / PRIVATE / KEY_TABLE
+        return read_key(path) if path.is_file() else None
+    folders = [folder for folder in (given.root, given.cache_dir) if folder is not None and PreparedFolder.is_one(folder)]
+    return PreparedFolder.open(folders[0]).key if folders else None
+
+
+def _views(figures: "Figures") -> dict[str, tuple[str, Any]]:
+    """Aggregation and operating point of each level that has known labels."""
+    thresholds = figures.settings["thresholds"]
+    there = set(figures.table["level"])
+    return {
+        view.level: (view.aggregation, thresholds[view.level] if isinstance(thresholds, Mapping) else thresholds)
+        for view in figures.protocol.views
+        if view.level in there
+    }
+
+
+def _draws(figures: "Figures") -> dict[str, Any]:
+    return {name: figures.settings[name] for name in ("replicates", "seed") if name in figures.settings}
+
+
+def _other_patients(given: argparse.Namespace, evidence: "Evidence") -> "Evidence | None":
+    """The validation patients of a run whose held-out ones are judged; None: there are none."""
+    from ich_lstm.evaluation.evidence import read_run
+
+    if evidence.source["kind"] != "run" or evidence.source["part"] != "test":
+        return None
+    try:
+        return read_run(given.source, "validation")
+    except TableError as error:
+        if error.code == "no_such_part":
+            return None
+        raise

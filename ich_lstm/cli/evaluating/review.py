@@ -1,0 +1,71 @@
+"""What ich-evaluate makes of --review: pages on which somebody settles where model and labels disagree."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ich_lstm.cli.console import OptionParser
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ich_lstm.evaluation.evidence import Evidence
+    from ich_lstm.evaluation.figures import Figures
+
+    Tell = Callable[[str, int, int | None], None]
+
+
+def add_review_options(parser: OptionParser) -> None:
+    """The options of which this module makes something."""
+    parser.add_argument("--review", type=Path)
+    parser.add_argument("--most", type=int, default=argparse.SUPPRESS)
+
+
+def check_review_options(parser: OptionParser, given: argparse.Namespace) -> None:
+    """See that there is something to show, before anything is computed.
+
+    Raises:
+        ConfigError: If ``--most`` is given alone, or is none.
+        SourceError: If the folder was not made by ich-prepare.
+    """
+    if "most" in given and given.review is None:
+        parser.error("--most is for --review, which is missing")
+    if "most" in given and given.most < 1:
+        parser.error("--most is at least 1")
+    if given.review is not None:
+        from ich_lstm.data.prepared.folder import PreparedFolder
+
+        if not PreparedFolder.is_one(given.review):
+            PreparedFolder.open(given.review)
+
+
+def write_review_pages(given: argparse.Namespace, evidence: "Evidence", figures: "Figures", tell: "Tell") -> str:
+    """Write the pages, at the levels and with the aggregation of the figures; of patients there is none.
+
+    Args:
+        given: The options.
+        evidence: What is judged.
+        figures: Of it.
+        tell: Is told what is being done.
+
+    Returns:
+        A line that says where they are; empty if none was asked for.
+    """
+    if given.review is None:
+        return ""
+    import pandas as pd
+
+    from ich_lstm.data.prepared.folder import PreparedFolder
+    from ich_lstm.evaluation.label_review import find_disagreements, write_review
+
+    most = {"most": given.most} if "most" in given else {}
+    how = {view.level: view.aggregation for view in figures.protocol.views if view.level != "patient"}
+    tell("making pages of the label audit", 0, None)
+    found = [find_disagreements(evidence, level, aggregation=name, **most) for level, name in how.items()]
+    if not found:
+        return "Label audit: none, for only patients were judged; give --level slice scan"
+    aggregation = {"aggregation": how["scan"]} if "scan" in how else {}
+    table = pd.concat(found, ignore_index=True)
+    files = write_review(given.out, evidence, table, PreparedFolder.open(given.review), **aggregation)
+    counts = ", ".join(f"{rows['rank'].nunique():,} {level}s" for level, rows in table.groupby("level", sort=False))
+    return f"Label audit: {counts or 'nothing to settle'}. To settle: {files.private}; to share: {files.shareable}"

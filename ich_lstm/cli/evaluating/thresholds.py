@@ -1,0 +1,201 @@
+"""Operating points and calibration on the command lines of ich-evaluate and ich-predict."""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ich_lstm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ich_lstm.evaluation.evidence import Evidence
+    from ich_lstm.evaluation.protocols import Protocol
+    from ich_lstm.inference.calibration import ModelCalibration
+
+ESTIMATE = "estimate"
+
+
+def choose_calibration(
+    calibration: "ModelCalibration | None", point: str | None, prevalence: str | None
+) -> "ModelCalibration | None":
+    """What is stored with a model, with what was asked for.
+
+    Args:
+        calibration: What is stored; None: nothing.
+        point: The rule of an operating point; None: the first.
+        prevalence: A number, or the word `ESTIMATE`; None: as in the validation data.
+
+    Raises:
+        ConfigError: If it is not there.
+    """
+    if calibration is None:
+        if point is None and prevalence is None:
+            return None
+        raise not_calibrated("--operating-point" if point is not None else "--prevalence")
+    return calibration.choose(point, read_share(prevalence))
+
+
+def print_calibration(out: "Console", manifest: dict[str, Any]) -> None:
+    """What ich-predict has applied, from its manifest; and a warning if a share was estimated."""
+    about = manifest["calibration"]
+    if about is None:
+        return
+    if about["operating_point"]:
+        out.print(f"operating point {about['operating_point']['rule']}, chosen on {about['chosen_on']} patients", markup=False)
+    prevalence = about["prevalence"]
+    if not isinstance(prevalence, dict):
+        share, whose = (about["share"], f"as in {about['share_of']}") if prevalence is None else (prevalence, "as stated")
+        at = "" if share is None else f" for {100 * share:.3g} % positive scans, {whose}"
+        out.print(f"calibrated probabilities ({about['method']}) are{at or ' those of validation'}", markup=False)
+        return
+    if prevalence["value"] is None:
+        out.print(f"warning: the share of positive scans cannot be estimated: {prevalence['note']}", markup=False)
+        return
+    interval = "" if prevalence["low"] is None else f" ({100 * prevalence['low']:.3g} to {100 * prevalence['high']:.3g})"
+    out.print(
+        f"warning: {100 * prevalence['value']:.3g}{interval} % positive scans were estimated without labels; the estimate "
+        f"{prevalence['note']}",
+        markup=False,
+    )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of ich-evaluate that choose on validation patients, or judge by what was chosen."""
+    parser.add_argument("--calibrate", nargs="+", metavar="RULE")
+    parser.add_argument("--recalibration", choices=("platt", "temperature"), default=argparse.SUPPRESS)
+    parser.add_argument("--operating-point", nargs="?", const="", metavar="RULE")
+    parser.add_argument("--calibrated", action="store_true")
+    parser.add_argument("--prevalence")
+    parser.add_argument("--model", type=Path)
+
+
+def check_options(given: argparse.Namespace, protocol: "Protocol") -> None:
+    """See that options fit each other and the protocol, before anything is read or written.
+
+    With ``--calibrate``, what was chosen is judged at its first operating point.
+
+    Raises:
+        ConfigError: If they do not fit.
+    """
+    from ich_lstm.evaluation.aggregate import OWN
+
+    if given.calibrate and given.operating_point is None and not given.calibrated:
+        given.operating_point = ""
+    at_point = given.operating_point is not None
+    for is_wrong, got, expected in (
+        (at_point and given.calibrated, "an operating point, and --calibrated", "one: thresholds are of raw probabilities"),
+        (at_point and "threshold" in given, "an operating point, and --threshold", "one of them"),
+        (given.prevalence is not None and not given.calibrated, "--prevalence alone", "--calibrated --prevalence P"),
+        (given.prevalence == ESTIMATE, f"--prevalence {ESTIMATE}", "a number; ich-predict estimates it"),
+        ("recalibration" in given and not given.calibrate, "--recalibration alone", "--calibrate RULE --recalibration METHOD"),
+        (
+            given.calibrate and getattr(given, "part", "") == "validation",
+            "--calibrate with --part validation",
+            "--part test: what is chosen on validation patients is not judged on them",
+        ),
+        (
+            given.calibrate and (given.labels or given.checkpoint),
+            "--calibrate with --labels",
+            "a run, which has validation patients",
+        ),
+    ):
+        if is_wrong:
+            raise ConfigError("wrong_usage", where="command line", got=got, expected=expected)
+    if not at_point and not given.calibrated:
+        return
+    for view in protocol.views:
+        if view.output != "sequence" or (view.level != "slice" and view.aggregation != OWN):
+            option = "--calibrated" if given.calibrated else "--operating-point"
+            raise ConfigError(
+                "other_output",
+                where=option,
+                got=f"{view.level}, {view.aggregation}, {view.output}",
+                expected="slices, and scans by the model's own output: for these it was chosen",
+                todo=f"Leave {option} out, or --aggregation and --protocol.",
+            )
+
+
+def calibrate_run(given: argparse.Namespace, out: "Console") -> None:
+    """Choose operating points on a run's validation patients, as ``--calibrate`` wishes, and write them beside its model."""
+    from ich_lstm.evaluation.evidence import read_run
+    from ich_lstm.evaluation.thresholds.calibrate import fit_calibration
+    from ich_lstm.evaluation.thresholds.operating_points import parse_rule
+    from ich_lstm.inference.calibration_file import write_calibration
+    from ich_lstm.inference.checkpoint import ABOUT_FILE
+
+    rules = [parse_rule(rule) for rule in given.calibrate]
+    settings = {name: getattr(given, name) for name in ("replicates", "seed") if name in given}
+    if "recalibration" in given:
+        settings["method"] = given.recalibration
+    evidence = read_run(given.source, "validation")
+    about = given.source / "model" / ABOUT_FILE
+    share = json.loads(about.read_text()).get("positive_share") if about.is_file() else None
+    calibration = fit_calibration(evidence, rules, training_share=share, **settings)
+    path = write_calibration(about.parent, calibration)
+    for points in calibration.points:
+        for level, labels in points.thresholds.items():
+            for label, found in labels.items():
+                rates = f"sensitivity {found.sensitivity}, specificity {found.specificity}"
+                what = f"none: {found.note}" if found.value is None else f"{found.value:.4g}: {rates}"
+                out.print(f"{points.rule}, {level}, {label}: {what}", markup=False)
+    for level, corrections in calibration.corrections.items():
+        for label, correction in corrections.items():
+            if correction.recalibration is None:
+                out.print(f"not calibrated: {level}, {label}: {correction.note}", markup=False)
+    out.print(f"Chosen on validation patients, on whom figures are better than elsewhere: {path}", markup=False)
+
+
+def judge_by_choice(given: argparse.Namespace, evidence: "Evidence") -> "tuple[Evidence, dict[str, Any]]":
+    """The evidence as it is to be judged by what was chosen for the model, if that was asked for.
+
+    Returns:
+        The evidence, which says so in its notes, and settings for `compute_figures`.
+
+    Raises:
+        ConfigError: If nothing was chosen for the model, or it was chosen on these cases.
+    """
+    from ich_lstm.evaluation.thresholds.calibrate import calibrate_evidence, operating_thresholds
+    from ich_lstm.inference.calibration_file import read_calibration
+    from ich_lstm.inference.checkpoint import find_model_folder
+
+    if given.operating_point is None and not given.calibrated:
+        return evidence, {}
+    option = "--calibrated" if given.calibrated else "--operating-point"
+    folder = find_model_folder(given.model or given.checkpoint or given.source)
+    weights = evidence.source["model"].get("hash", "")
+    stored = None if folder is None else read_calibration(folder, weights)
+    if stored is None:
+        raise not_calibrated(option)
+    chosen = stored.choose(given.operating_point or None, read_share(given.prevalence))
+    if given.calibrated:
+        return calibrate_evidence(evidence, chosen), {}
+    thresholds, notes = operating_thresholds(evidence, chosen)
+    source = {**evidence.source, "notes": [*evidence.source["notes"], *notes]}
+    return replace(evidence, source=source), {"thresholds": thresholds}
+
+
+def read_share(prevalence: str | None) -> float | None:
+    """The share that ``--prevalence`` states; None if it states none.
+
+    Raises:
+        ConfigError: If it is no number.
+    """
+    try:
+        return None if prevalence is None or prevalence == ESTIMATE else float(prevalence)
+    except ValueError as error:
+        expected = f"a number between 0 and 1, or {ESTIMATE}"
+        raise ConfigError("wrong_usage", where="--prevalence", got=repr(prevalence), expected=expected) from error
+
+
+def not_calibrated(option: str) -> ConfigError:
+    """Nothing was chosen for this model."""
+    return ConfigError(
+        "not_calibrated",
+        where=option,
+        got="a model without calibration.json",
+        expected="what ich-evaluate RUN --calibrate RULE --out DIR writes beside the model",
+        todo="Name the model's folder (a .ckpt has nothing beside it; for predictions: --model), or choose first.",
+    )

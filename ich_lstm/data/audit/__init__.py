@@ -1,0 +1,1 @@
+"""Labelled scans are checked before they are trained on."""

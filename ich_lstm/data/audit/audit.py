@@ -1,0 +1,149 @@
+"""Labelled scans are checked before a GPU-hour is spent on them: leaks, contradictions, doubtful patients, odd scans."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ich_lstm.data.audit.checks import (
+    UNDIVIDED,
+    Material,
+    find_absent_labels,
+    find_contradictions,
+    find_doubtful_patients,
+    find_images_without_label,
+    find_labels_without_image,
+    find_notes,
+    find_patients_in_two_parts,
+    find_refused,
+    find_same_pixels,
+    find_several_series,
+    find_unknown,
+    find_unusual,
+)
+from ich_lstm.data.audit.findings import CHECKS, Finding
+from ich_lstm.data.audit.montage import choose_tiles
+from ich_lstm.data.audit.summary import FACTS, summarize_audit
+from ich_lstm.data.joining.join import LabelledScan, PatientIds
+from ich_lstm.data.prepared.folder import PreparedFolder, name_private
+from ich_lstm.data.split.split_file import SplitFile
+from ich_lstm.data.tables.labelled import LabelTable, Unmatched
+from ich_lstm.errors import AuditError
+from ich_lstm.pages.audit_page import audit_page
+from ich_lstm.privacy import ProjectKey, private_folder
+
+AUDIT_PAGE, AUDIT_JSON, AUDIT_ROWS = "audit.html", "audit.json", "audit_rows.csv"
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """What was found in labelled scans.
+
+    Args:
+        findings: What stops a training, and what a reader should know, in the order of `CHECKS`.
+        summary: The same with counts and histograms, as plain values without any identity.
+        scans: The scans of each part.
+        flags: Of each scan, by the name of its cached file.
+    """
+
+    findings: tuple[Finding, ...]
+    summary: Mapping[str, Any] = field(repr=False)
+    scans: Mapping[str, Sequence[LabelledScan]] = field(repr=False)
+    flags: Mapping[str, str] = field(repr=False)
+
+    @property
+    def stops(self) -> tuple[Finding, ...]:
+        """The findings for which nothing may be trained."""
+        return tuple(finding for finding in self.findings if finding.action == "STOP")
+
+    def stop(self) -> None:
+        """Go on only if nothing speaks against it.
+
+        Raises:
+            AuditError: If there is a STOP; it has the code of the first.
+        """
+        if not self.stops:
+            return
+        todo = {finding.code: CHECKS[finding.code].todo for finding in self.stops}
+        if todo.keys() >= {"images_without_label", "labels_without_image"}:
+            todo["images_without_label"] = "Complete the labels and the images; or leave both out on purpose: [unmatched=both]."
+            del todo["labels_without_image"]
+        raise AuditError(
+            self.stops[0].code,
+            where="audit",
+            got="; ".join(finding.text for finding in self.stops),
+            expected="none of it",
+            todo=" ".join(dict.fromkeys(todo.values())),
+        )
+
+    def write(self, folder: Path) -> Path:
+        """Write ``audit.html`` and ``audit.json``, which may be shared, and ``private/audit_rows.csv`` with the raw ids.
+
+        Args:
+            folder: Of a run, or a prepared one.
+
+        Returns:
+            The page.
+        """
+        rows = [finding.rows.assign(code=finding.code, action=finding.action) for finding in self.findings]
+        table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=["action", "code"])
+        order = ["action", "code", *(column for column in table if column not in ("action", "code"))]
+        table[order].to_csv(private_folder(folder) / AUDIT_ROWS, index=False, errors="backslashreplace")
+        if PreparedFolder.is_one(folder):
+            name_private(folder, AUDIT_ROWS)
+        (folder / AUDIT_JSON).write_text(json.dumps(self.summary, indent=1) + "\n")
+        # Of the held-out patients nobody should see more than numbers.
+        tiles = choose_tiles(self.scans.get("train") or self.scans.get(UNDIVIDED) or [], dict(self.flags))
+        page = folder / AUDIT_PAGE
+        page.write_text(audit_page(self.summary, FACTS, tiles), encoding="utf-8")
+        return page
+
+
+def audit_scans(
+    scans: Mapping[str, Sequence[LabelledScan]],
+    folder: PreparedFolder,
+    table: LabelTable,
+    *,
+    patient_ids: PatientIds = "checked",
+    unmatched: Unmatched = "stop",
+    split: SplitFile | None = None,
+    fold: int = 0,
+    key: ProjectKey | None = None,
+) -> Audit:
+    """Check labelled scans; tables, so that all of RSNA's take seconds.
+
+    Args:
+        scans: The scans of each part, or all of them as part ``all``.
+        folder: The prepared folder they are from.
+        table: The labels they were given.
+        patient_ids: Whether ids that seem not to tell patients apart stop (``checked``), are flagged (``trusted``), or play no
+            part, as every study counts as a patient's (``study``).
+        unmatched: What may be left out: labels whose image is not there (``labels``), images of which the table does not speak
+            (``images``), or ``both``.
+        split: How patients were divided.
+        fold: With folds, the one that is held out.
+        key: The project's key, for an id of the split that may be shared.
+    """
+    material = Material(scans, folder, table)
+    found = (
+        *find_patients_in_two_parts(material),
+        *find_same_pixels(material),
+        *find_contradictions(material),
+        find_images_without_label(material, allowed=unmatched in ("images", "both")),
+        *find_labels_without_image(material, allowed=unmatched in ("labels", "both")),
+        *find_doubtful_patients(material, patient_ids),
+        find_unknown(material),
+        find_refused(material),
+        find_absent_labels(material),
+        find_several_series(material),
+        *find_unusual(material),
+        *find_notes(material),
+    )
+    findings = sorted((finding for finding in found if finding is not None), key=lambda finding: list(CHECKS).index(finding.code))
+    split_id = key.hash_id(split.digest) if key and split else ""
+    summary = summarize_audit(material, findings, split=split, fold=fold, split_id=split_id)
+    flags = dict(zip(folder.facts["cache"], folder.facts["flags"], strict=True))
+    return Audit(tuple(findings), summary, scans, flags)

@@ -1,0 +1,279 @@
+"""The checks of the audit, each a function of what is known of all scans."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
+
+from ich_lstm.data.audit.findings import Finding, make_finding
+from ich_lstm.data.joining.join import LabelledScan, PatientIds
+from ich_lstm.data.joining.locate import NOWHERE, KeyRows, LabelPlaces, find_accounted, locate_labels
+from ich_lstm.data.prepared.folder import LEDGER_TABLE, PreparedFolder
+from ich_lstm.data.tables.labelled import LabelTable
+from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
+from ich_lstm.privacy import PRIVATE
+from ich_lstm.reading.header.examinations import ANONYMOUS
+
+UNDIVIDED = "all"
+"""The part of all scans where there is no split."""
+
+IDS = ["part", "scan_id", "patient_id", "study_uid", "series_uid"]
+"""What a private row says of a scan."""
+
+SHARED_STUDIES, SHARED_SHARE, MOST_STUDIES = 5, 0.2, 100
+"""One patient may have a dozen head CTs, but not a fifth of all there are, and not a hundred."""
+
+UNUSUAL: dict[str, dict[str, tuple[float, float]]] = {
+    "unusual_slices": {"slices": (12, 120)},
+    "unusual_spacing": {"slice_mm": (0.4, 7.6)},
+    "unusual_thickness": {"thickness_mm": (0.4, 7.6)},
+    "unusual_pixels": {"pixel_mm": (0.3, 1.0)},
+    # A hundredth of the picture is air, half of it is no denser than blood, and a hundredth is bone.
+    "unusual_hu": {"hu_p1": (-1024, -200), "hu_p50": (-1024, 100), "hu_p99": (200, 3071)},
+}
+"""Codes, and the ranges outside which a fact of a scan is unusual: far from what head CT has, not just rare."""
+
+
+class Material:
+    """What is known of all scans, in tables.
+
+    Args:
+        parts: The labelled scans of each part.
+        folder: The prepared folder they are from.
+        table: The labels they were given.
+    """
+
+    def __init__(self, parts: Mapping[str, Sequence[LabelledScan]], folder: PreparedFolder, table: LabelTable) -> None:
+        known = [scan for scans in parts.values() for scan in scans]
+        self.folder = folder
+        self.table = table
+        self.scans = pd.DataFrame(
+            {
+                "part": [part for part, scans in parts.items() for _ in scans],
+                "scan_id": [scan.scan_id for scan in known],
+                "patient_id": [scan.patient_id for scan in known],
+                "study_uid": [scan.study_uid for scan in known],
+                "series_uid": [scan.draw_id for scan in known],
+                "cache": [scan.cache_path.name for scan in known],
+            }
+        )
+        """One row per labelled scan: `IDS`, ``cache``, and the prepared folder's facts."""
+        new = [column for column in folder.facts if column not in self.scans]
+        self.scans = self.scans.merge(folder.facts[["cache", *new]], on="cache", how="left")
+        self.scan_labels = np.array([scan.scan_labels for scan in known], np.float32).reshape(-1, len(LABELS))
+        """``(scans, k)``."""
+        self.slice_labels = np.concatenate([scan.slice_labels for scan in known] or [self.scan_labels])
+        """``(n, k)``, the slices of all labelled scans in a row."""
+        self.scan_of = np.repeat(np.arange(len(known)), [len(scan.slice_labels) for scan in known])
+        """``(n,)``: the row of each slice's scan."""
+        self.slice_hashes = np.array([digest for scan in known for digest in scan.slice_hashes], dtype=object)
+        """``(n,)``: of each slice's HU; empty for a constant slice."""
+
+    @cached_property
+    def places(self) -> LabelPlaces:
+        """Where the rows of the table belong."""
+        return locate_labels(self.table, self.folder.key)
+
+    @cached_property
+    def ledger(self) -> pd.DataFrame:
+        """The rows of the ledger that say of a series that it was refused, or that no label speaks of it."""
+        columns = ["path", "sop_uid", "series_uid", "action", "code"]
+        # Arrow's reader: of RSNA's 750,000 rows hardly any are wanted, and text in pandas is slow.
+        ledger = csv.read_csv(
+            self.folder.folder / PRIVATE / LEDGER_TABLE,
+            parse_options=csv.ParseOptions(newlines_in_values=True),
+            convert_options=csv.ConvertOptions(
+                include_columns=columns, column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=False
+            ),
+        )
+        wanted = pc.or_(pc.equal(ledger["action"], "refused"), pc.equal(ledger["code"], "no_label"))
+        return ledger.filter(wanted).to_pandas()
+
+    def name_scans(self, rows: pd.DataFrame) -> list[str]:
+        """Scans as a shareable list shows them."""
+        parts = rows["part"].map(lambda part: "" if part == UNDIVIDED else f" ({part})")
+        return (rows["scan_id"] + parts).tolist()
+
+
+def find_patients_in_two_parts(material: Material) -> Iterable[Finding | None]:
+    """Patients, and studies, whose scans are in more than one part."""
+    for code, column in (("patient_in_two_parts", "patient_id"), ("study_in_two_parts", "study_uid")):
+        scans = material.scans[material.scans[column] != ""]
+        rows = scans[scans.groupby(column)["part"].transform("nunique") > 1].sort_values(column)
+        names = pd.Series(material.name_scans(rows), index=rows.index, dtype=object)
+        yield make_finding(code, rows[IDS], [" and ".join(of_one) for _, of_one in names.groupby(rows[column])])
+
+
+def find_same_pixels(material: Material) -> Iterable[Finding | None]:
+    """Pairs of scans that share slices, within a part and across parts; constant slices do not count."""
+    slices = pd.DataFrame({"digest": material.slice_hashes, "scan": material.scan_of})
+    slices = slices[slices["digest"] != ""]
+    slices = slices[slices["digest"].duplicated(keep=False)]
+    slices["first"] = slices.groupby("digest")["scan"].transform("min")
+    again = slices[(slices["scan"] != slices["first"]) | slices.duplicated()]
+    pairs = again.groupby(["first", "scan"]).size().rename("slices").reset_index()
+    one, other = (material.scans.iloc[pairs[column]].reset_index(drop=True) for column in ("first", "scan"))
+    rows = one[IDS].join(other[IDS].add_suffix("_other")).assign(slices=pairs["slices"])
+    texts = pd.Series(
+        [
+            f"{a} and {b}: {count} slices" if a != b else f"{a}: {count} slices twice"
+            for a, b, count in zip(material.name_scans(one), material.name_scans(other), pairs["slices"], strict=True)
+        ],
+        dtype=object,
+    )
+    crosses = (one["part"] != other["part"]).to_numpy()
+    yield make_finding("pixels_in_two_parts", rows[crosses], texts[crosses].tolist())
+    yield make_finding("same_pixels", rows[~crosses], texts[~crosses].tolist())
+
+
+def find_contradictions(material: Material) -> Iterable[Finding | None]:
+    """Scans in which "any" and the types do not fit."""
+    types, any_label = list(range(len(HEMORRHAGE_TYPES))), LABELS.index(ANY)
+    wrong, bare = (np.zeros(len(material.scans), bool) for _ in range(2))
+    for labels, scan_of in ((material.scan_labels, slice(None)), (material.slice_labels, material.scan_of)):
+        wrong[np.arange(len(wrong))[scan_of][(labels[:, types] == 1).any(axis=1) & (labels[:, any_label] == 0)]] = True
+        bare[np.arange(len(bare))[scan_of][(labels[:, types] == 0).all(axis=1) & (labels[:, any_label] == 1)]] = True
+    for code, chosen in (("any_contradicts_types", wrong), ("any_without_type", bare)):
+        rows = material.scans[chosen]
+        yield make_finding(code, rows[IDS], material.name_scans(rows))
+
+
+def find_images_without_label(material: Material, *, allowed: bool) -> Finding | None:
+    """Slices of which no row of the table speaks, by themselves or with their scan; those of series not even prepared too.
+
+    Args:
+        material: The scans.
+        allowed: Whether they may be left out.
+    """
+    key, (at_slice, at_scan, _) = material.folder.key, material.places
+    scan_of = KeyRows(key).scan
+    spoken_of = np.isin(np.arange(len(key)), at_slice) | np.isin(scan_of, at_scan[at_slice < 0])
+    silent = key[~spoken_of]
+    whole = np.bincount(scan_of)
+    scans, firsts, counts = np.unique(scan_of[~spoken_of], return_index=True, return_counts=True)
+    texts = [
+        f"{scan_id} ({f'{count} of {of}' if count < of else f'all {of}'} slices)"
+        for scan_id, count, of in zip(silent["scan_id"].iloc[firsts], counts, whole[scans], strict=True)
+    ]
+    passed = material.ledger[material.ledger["code"] == "no_label"]
+    if len(passed):
+        texts = [f"{len(passed):,} files of {passed['series_uid'].nunique():,} series that were not prepared", *texts]
+    columns = ["scan_id", "patient_id", "study_uid", "series_uid", "sop_uid"]
+    listed = pd.concat([silent[columns], passed[["series_uid", "sop_uid"]]])
+    return make_finding("images_without_label", listed, texts, count=len(silent) + len(passed), allowed=allowed)
+
+
+def find_labels_without_image(material: Material, *, allowed: bool) -> Iterable[Finding | None]:
+    """Labels that name what is not there, or what was left out.
+
+    Args:
+        material: The scans.
+        allowed: Whether labels may name what is not there.
+    """
+    rows = material.table.rows
+    missing = material.places.scan == NOWHERE
+    left_out = find_accounted(material.table, material.places, material.folder)
+    for code, chosen in (("labels_without_image", missing & ~left_out), ("labels_left_out", left_out)):
+        found = rows[chosen]
+        lines = [f"line {line}" for line in found["line"]]
+        yield make_finding(code, found[["kind", "name", "line"]], lines, allowed=allowed)
+
+
+def find_unknown(material: Material) -> Finding | None:
+    """Scans that the table speaks of without telling any label: they are in no part."""
+    slices = KeyRows(material.folder.key)
+    firsts = slices.rows.iloc[slices.first]
+    at_scan = material.places.scan
+    spoken_of = np.isin(np.arange(len(firsts)), at_scan[at_scan >= 0])
+    rows = firsts[spoken_of & ~firsts["cache"].isin(material.scans["cache"]).to_numpy()]
+    columns = [column for column in IDS if column != "part"]
+    return make_finding("scan_unknown", rows[columns], rows["scan_id"].tolist())
+
+
+def find_doubtful_patients(material: Material, patient_ids: PatientIds) -> Iterable[Finding | None]:
+    """Ids that name nobody, that too many studies share, or that are spelt nearly alike.
+
+    Args:
+        material: The scans.
+        patient_ids: ``checked``: such ids stop. ``trusted``: they are flagged. ``study``: nobody's id was used.
+    """
+    if patient_ids == "study":
+        return
+    trusted = patient_ids == "trusted"
+    scans = material.scans
+    anonymous = scans["patient_id"].str.strip().str.fullmatch(ANONYMOUS, case=False)
+    rows = scans[anonymous]
+    yield make_finding("patient_id_anonymous", rows[IDS], material.name_scans(rows), allowed=trusted)
+
+    studies = scans[~anonymous].groupby("patient_id")["study_uid"].nunique()
+    limit = max(SHARED_STUDIES, SHARED_SHARE * scans["study_uid"].nunique())
+    shared = studies[(studies > limit) | (studies > MOST_STUDIES)].sort_values(ascending=False)
+    rows = scans[scans["patient_id"].isin(shared.index)]
+    firsts = rows.groupby("patient_id")["scan_id"].first().reindex(shared.index)
+    texts = [f"{count:,} studies, one of them that of scan {scan_id}" for count, scan_id in zip(shared, firsts, strict=True)]
+    yield make_finding("patient_id_shared", rows[IDS], texts, allowed=trusted)
+
+    patients = scans.drop_duplicates("patient_id").sort_values("patient_id")
+    bare = patients["patient_id"].str.casefold().str.replace(r"[\W_]", "", regex=True)
+    bare = bare.str.replace(r"^(\D*)0+(?=\d)", r"\1", regex=True)
+    alike = patients[bare.duplicated(keep=False) & (bare != "")]
+    names = pd.Series(material.name_scans(alike), index=alike.index, dtype=object)
+    yield make_finding(
+        "patient_ids_alike", alike[IDS], ["patients of " + " and ".join(of_one) for _, of_one in names.groupby(bare)]
+    )
+
+
+def find_absent_labels(material: Material) -> Finding | None:
+    """Labels of which a part has no positive patient."""
+    present = (
+        pd.DataFrame(material.scan_labels == 1, columns=list(LABELS)).groupby(material.scans["part"].to_numpy(), sort=False).any()
+    )
+    absent = {label: present.index[~present[label]].tolist() for label in LABELS}
+    texts = [label + ("" if parts == [UNDIVIDED] else f" in {', '.join(parts)}") for label, parts in absent.items() if parts]
+    return make_finding("label_absent", pd.DataFrame({"detail": texts}), texts)
+
+
+def find_several_series(material: Material) -> Finding | None:
+    """Studies with more than one labelled scan."""
+    rows = material.scans[material.scans.duplicated("study_uid", keep=False)].sort_values("study_uid")
+    texts = [" and ".join(of_one) for _, of_one in rows["scan_id"].groupby(rows["study_uid"])]
+    return make_finding("several_series", rows[IDS], texts)
+
+
+def find_unusual(material: Material) -> Iterable[Finding | None]:
+    """Scans whose facts are far from what head CT has."""
+    scans = material.scans
+    for code, ranges in UNUSUAL.items():
+        outside = {column: (scans[column] < low) | (scans[column] > high) for column, (low, high) in ranges.items()}
+        chosen = np.logical_or.reduce(list(outside.values()))
+        rows = scans[chosen]
+        # (scans,) of lists: what is unusual of each, "3000" or "3000, -1024"
+        values = rows[list(ranges)].where(pd.DataFrame(outside)[chosen]).to_numpy(float).tolist()
+        texts = [
+            f"{scan_id} ({', '.join(f'{value:.4g}' for value in row if value == value)})"
+            for scan_id, row in zip(rows["scan_id"], values, strict=True)
+        ]
+        yield make_finding(code, rows[[*IDS, *ranges]], texts)
+
+
+def find_refused(material: Material) -> Finding | None:
+    """Series that should have made a scan, and did not."""
+    refused = material.ledger[material.ledger["action"] == "refused"]
+    # A slice that cannot be read is left out of its scan, which is there.
+    refused = refused[~refused["series_uid"].isin(material.folder.key["series_uid"])]
+    series = refused[(refused["series_uid"] == "") | ~refused["series_uid"].duplicated()]
+    counts = series["code"].value_counts()
+    texts = [f"{code}: {count:,}" for code, count in counts.items()]
+    return make_finding("scan_refused", refused, texts, count=len(series))
+
+
+def find_notes(material: Material) -> Iterable[Finding | None]:
+    """What the reader of the table noted, and whether the heads are synthetic."""
+    flags = list(material.table.flags)
+    yield make_finding("table_note", pd.DataFrame({"detail": flags}), flags)
+    if material.folder.manifest.get("synthetic"):
+        yield make_finding("synthetic", pd.DataFrame(), ["all of them"], count=len(material.scans))

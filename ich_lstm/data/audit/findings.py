@@ -1,0 +1,252 @@
+"""Everything the audit looks for: its stable code, whether it stops a training, and the words for a person."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import pandas as pd
+
+from ich_lstm.data.tables.labelled import ROWS_SHOWN
+from ich_lstm.errors import in_files, spell_settings
+
+Action = Literal["STOP", "FLAG"]
+
+
+class Check(NamedTuple):
+    """What the audit looks for.
+
+    Args:
+        action: ``STOP``: nothing is trained. ``FLAG``: it is said, and counted.
+        one: What was found, after a 1: "`patient in two parts`".
+        many: The same after any other number.
+        meaning: Why that matters.
+        todo: What to do about it; empty where nothing needs to be done.
+    """
+
+    action: Action
+    one: str
+    many: str
+    meaning: str
+    todo: str = ""
+
+    def title(self, count: int) -> str:
+        """What was found, after its number."""
+        return self.one if count == 1 else self.many
+
+
+_GIVE_PATIENTS = (
+    "Say [patient_ids=study]: then the table's column patient_id counts, whatever the images say, and a study that it does "
+    "not name is a patient of its own. Or say [patient_ids=trusted], if the ids are right as they are."
+)
+
+CHECKS: dict[str, Check] = {
+    "patient_in_two_parts": Check(
+        "STOP",
+        "patient in two parts",
+        "patients in two parts",
+        "What is measured on a patient who was trained on says nothing about others.",
+        "Put all scans of a patient into one part.",
+    ),
+    "study_in_two_parts": Check(
+        "STOP",
+        "study in two parts",
+        "studies in two parts",
+        "A study is of one patient, but its scans go by different patient ids, which the split has separated.",
+        "Correct the patient ids.",
+    ),
+    "pixels_in_two_parts": Check(
+        "STOP",
+        "pair of scans with the same pixels in two parts",
+        "pairs of scans with the same pixels in two parts",
+        "The same images, under other UIDs, would be trained on and tested on.",
+        "Put both patients into one part of a split file, or leave one of the scans out.",
+    ),
+    "any_contradicts_types": Check(
+        "STOP",
+        "scan where a type is 1 and any is 0",
+        "scans where a type is 1 and any is 0",
+        "One of the two labels is wrong.",
+        "Correct the table.",
+    ),
+    "images_without_label": Check(
+        "STOP",
+        "image without a label",
+        "images without a label",
+        "The table has no row for them; it may be the wrong one, or cut short.",
+        "Add the labels; or leave these images out on purpose: [unmatched=images].",
+    ),
+    "labels_without_image": Check(
+        "STOP",
+        "label that names no readable image",
+        "labels that name no readable image",
+        "The images are incomplete, or the table is of others too; such labels are never used.",
+        "Complete the images; or pass over these labels on purpose: [unmatched=labels].",
+    ),
+    "patient_id_anonymous": Check(
+        "STOP",
+        "scan whose patient id identifies no patient",
+        "scans whose patient id identifies no patient",
+        "Different patients seem to share a word like ANONYMOUS or a zero, so they cannot be kept in one part each.",
+        _GIVE_PATIENTS,
+    ),
+    "patient_id_shared": Check(
+        "STOP",
+        "patient id with implausibly many studies",
+        "patient ids with implausibly many studies",
+        "Different patients seem to share an id, so that the split is not one by patient.",
+        _GIVE_PATIENTS,
+    ),
+    "same_pixels": Check(
+        "FLAG",
+        "pair of scans with the same pixels",
+        "pairs of scans with the same pixels",
+        "The same images stand in the data more than once, under different UIDs. A training stops if its split separates them.",
+    ),
+    "patient_ids_alike": Check(
+        "FLAG",
+        "group of patient ids that are spelt nearly alike",
+        "groups of patient ids that are spelt nearly alike",
+        "They differ only in case, punctuation or leading zeros, and may be one patient.",
+        "If they are, give every scan's patient in the table's column patient_id, and say [patient_ids=study].",
+    ),
+    "any_without_type": Check(
+        "FLAG",
+        "scan where any is 1 and no type is",
+        "scans where any is 1 and no type is",
+        "Right where readers agree that there is blood and disagree on its type; otherwise a type is missing.",
+    ),
+    "labels_left_out": Check(
+        "FLAG",
+        "label whose image was left out",
+        "labels whose image was left out",
+        "The ledger (private/ledger.csv) has the reason for each.",
+    ),
+    "scan_unknown": Check(
+        "FLAG",
+        "scan whose labels are all unknown",
+        "scans whose labels are all unknown",
+        "The table names them and leaves every label empty, or is contradicted in all; they are neither trained on nor measured.",
+    ),
+    "scan_refused": Check(
+        "FLAG",
+        "series that was refused",
+        "series that were refused",
+        "It should have made a scan and could not. private/ledger.csv has the reason.",
+        "Correct the files, or install the codec that the ledger names, and prepare again.",
+    ),
+    "label_absent": Check(
+        "FLAG",
+        "label without a positive patient in some part",
+        "labels without a positive patient in some part",
+        "Nothing can be learned of it there, or measured.",
+    ),
+    "several_series": Check(
+        "FLAG",
+        "study with several labelled scans",
+        "studies with several labelled scans",
+        "They count as several scans; all are in the part of their patient.",
+    ),
+    "unusual_slices": Check(
+        "FLAG",
+        "scan with unusually few or many slices",
+        "scans with unusually few or many slices",
+        "A whole head is 20 to 60 slices of 5 mm.",
+    ),
+    "unusual_spacing": Check(
+        "FLAG",
+        "scan with unusually distant or close slices",
+        "scans with unusually distant or close slices",
+        "Head CT is read in slices of 2.5 to 5 mm.",
+    ),
+    "unusual_thickness": Check(
+        "FLAG",
+        "scan with unusually thick or thin slices",
+        "scans with unusually thick or thin slices",
+        "Thick slices average small bleeds with the tissue around them.",
+    ),
+    "unusual_pixels": Check(
+        "FLAG",
+        "scan with unusually large or small pixels",
+        "scans with unusually large or small pixels",
+        "A head takes 0.35 to 0.6 mm a pixel of 512.",
+    ),
+    "unusual_hu": Check(
+        "FLAG",
+        "scan with HU that are not those of a head in air",
+        "scans with HU that are not those of a head in air",
+        "The rescale may be wrong, or the image is cut out of its air.",
+    ),
+    "table_note": Check("FLAG", "note on the table of labels", "notes on the table of labels", "Made when the table was read."),
+    "synthetic": Check(
+        "FLAG",
+        "scan that is a synthetic head",
+        "scans that are synthetic heads",
+        "The software made them; what is measured on them says nothing about patients.",
+    ),
+}
+"""Codes stay the same from release to release; scripts count on them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """What one check has found.
+
+    Args:
+        code: One of `CHECKS`.
+        action: ``STOP`` or ``FLAG``; an option may have turned the one into the other.
+        count: How many.
+        examples: The first ten, by hashed ids; shareable.
+        listed: How many there would be in a full list.
+        rows: All of them, with raw ids; private.
+    """
+
+    code: str
+    action: Action
+    count: int
+    examples: tuple[str, ...] = ()
+    listed: int = 0
+    rows: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+
+    @property
+    def list_text(self) -> str:
+        """The first ten, and how many more there are."""
+        more = self.listed - len(self.examples)
+        return ", ".join(self.examples) + (f" and {more:,} more" if more else "")
+
+    @property
+    def text(self) -> str:
+        """In one sentence, for a message."""
+        return f"{self.count:,} {CHECKS[self.code].title(self.count)}" + (f" ({self.list_text})" if self.examples else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values without any raw id."""
+        check = CHECKS[self.code]
+        return {
+            "code": self.code,
+            "action": self.action,
+            "count": self.count,
+            "title": check.title(self.count),
+            "meaning": check.meaning,
+            "todo": spell_settings(check.todo, in_files),
+            "examples": list(self.examples),
+            "listed": self.listed,
+        }
+
+
+def make_finding(
+    code: str, rows: pd.DataFrame, examples: Sequence[str], *, count: int | None = None, allowed: bool = False
+) -> Finding | None:
+    """A finding; None if there is nothing.
+
+    Args:
+        code: One of `CHECKS`.
+        rows: All that was found, with raw ids.
+        examples: The same by hashed ids, one for each thing counted.
+        count: How many, if examples stand for more than one each.
+        allowed: Whether an option makes a FLAG of a STOP.
+    """
+    if not len(examples):
+        return None
+    action: Action = "FLAG" if allowed else CHECKS[code].action
+    count = len(examples) if count is None else count
+    return Finding(code, action, count, tuple(examples[:ROWS_SHOWN]), len(examples), rows)

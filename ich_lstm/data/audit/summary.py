@@ -1,0 +1,146 @@
+"""What an audit tells everybody: counts, ranges and histograms, without any identity."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ich_lstm.data.audit.checks import UNUSUAL, Material
+from ich_lstm.data.audit.findings import CHECKS, Finding
+from ich_lstm.data.split.split_file import SplitFile
+from ich_lstm.labels import LABELS
+
+FORMAT = 1
+
+BINS = 24
+
+FACTS: dict[str, tuple[str, str]] = {
+    "slices": ("Slices per scan", ""),
+    "slice_mm": ("Distance of slices", "mm"),
+    "thickness_mm": ("Slice thickness", "mm"),
+    "pixel_mm": ("Pixel size", "mm"),
+    "hu_p1": ("1st percentile", "HU"),
+    "hu_p50": ("Median", "HU"),
+    "hu_p99": ("99th percentile", "HU"),
+}
+"""Columns of the facts that have a histogram, their names and units."""
+
+
+def summarize_audit(
+    material: Material, findings: Sequence[Finding], *, split: SplitFile | None, fold: int, split_id: str
+) -> dict[str, Any]:
+    """Everything the page and ``audit.json`` show, but the pictures.
+
+    Args:
+        material: All scans.
+        findings: What the checks found.
+        split: How patients were divided, if they were.
+        fold: With folds, the one that is held out.
+        split_id: A keyed hash of the assignment: two runs with the same one have the same patients in the same parts.
+
+    Returns:
+        Plain values for JSON.
+    """
+    found = {finding.code for finding in findings}
+    facts = material.scans
+    return {
+        "format": FORMAT,
+        "stops": sum(finding.action == "STOP" for finding in findings),
+        "flags": sum(finding.action == "FLAG" for finding in findings),
+        "findings": [finding.to_dict() for finding in sorted(findings, key=lambda finding: finding.action != "STOP")],
+        "passed": [{"code": code, "title": check.many} for code, check in CHECKS.items() if code not in found],
+        "parts": _count_parts(material),
+        "labels": _count_labels(material),
+        "histograms": {column: histogram(facts[column].to_numpy(float), *_limits(column)) for column in FACTS},
+        "scans_per_study": _count_of_counts(facts.groupby("study_uid").size()),
+        "series_per_study": _count_of_counts(facts.groupby("study_uid")["series_in_study"].max()),
+        "studies_per_patient": _count_of_counts(facts.groupby("patient_id")["study_uid"].nunique()),
+        "scan_flags": facts["flags"].fillna("").str.split().explode().dropna().value_counts().to_dict(),
+        "split": None if split is None else _describe_split(split, fold, split_id),
+        "synthetic": bool(material.folder.manifest.get("synthetic")),
+    }
+
+
+def histogram(values: np.ndarray, low: float, high: float) -> dict[str, Any]:
+    """Counts in equal bins, and where the values lie.
+
+    Args:
+        values: ``(n,)``, NaN where unknown.
+        low: Below this a value is unusual.
+        high: Above this a value is unusual.
+
+    Returns:
+        ``edges`` (one more than ``counts``), ``counts``, ``unusual`` (per bin, how many of the counts), ``unknown``, ``median``,
+        ``smallest``, ``largest``; without known values, empty lists and None.
+    """
+    known = values[~np.isnan(values)]
+    about: dict[str, Any] = {"edges": [], "counts": [], "unusual": [], "unknown": int(len(values) - len(known))}
+    if not len(known):
+        return about | {"median": None, "smallest": None, "largest": None}
+    smallest, largest = float(known.min()), float(known.max())
+    whole = bool((known == np.rint(known)).all())
+    if whole and largest - smallest < BINS:  # a bar per whole number, not empty ones between
+        edges = np.arange(smallest - 0.5, largest + 1)
+    elif largest > smallest:
+        edges = np.histogram_bin_edges(known, BINS)
+    else:
+        edges = np.array([smallest - 0.5, smallest + 0.5])
+    outside = known[(known < low) | (known > high)]
+    return about | {
+        "edges": [round(float(edge), 4) for edge in edges],
+        "counts": np.histogram(known, edges)[0].tolist(),
+        "unusual": np.histogram(outside, edges)[0].tolist(),
+        "median": round(float(np.median(known)), 4),
+        "smallest": round(smallest, 4),
+        "largest": round(largest, 4),
+    }
+
+
+def _limits(column: str) -> tuple[float, float]:
+    return next(ranges[column] for ranges in UNUSUAL.values() if column in ranges)
+
+
+def _count_parts(material: Material) -> dict[str, dict[str, int]]:
+    scans = material.scans.assign(length=np.bincount(material.scan_of, minlength=len(material.scans)))
+    parts = scans.groupby("part", sort=False).agg(
+        patients=("patient_id", "nunique"), scans=("scan_id", "size"), slices=("length", "sum")
+    )
+    names = parts.columns.tolist()
+    return {
+        part: dict(zip(names, row, strict=True))
+        for part, row in zip(parts.index.tolist(), parts.to_numpy(int).tolist(), strict=True)
+    }
+
+
+def _count_labels(material: Material) -> dict[str, dict[str, dict[str, int]]]:
+    """Per label and part: positive patients, scans and slices, and slices of which it is unknown."""
+    parts = material.scans["part"].to_numpy()
+    positive = material.scan_labels == 1  # (scans, k)
+    patients = pd.DataFrame(positive, columns=list(LABELS)).groupby([parts, material.scans["patient_id"].to_numpy()]).any()
+    tables = {
+        "patients": patients.groupby(level=0).sum(),
+        "scans": pd.DataFrame(positive, columns=list(LABELS)).groupby(parts).sum(),
+        "slices": pd.DataFrame(material.slice_labels == 1, columns=list(LABELS)).groupby(parts[material.scan_of]).sum(),
+        "unknown_slices": pd.DataFrame(np.isnan(material.slice_labels), columns=list(LABELS))
+        .groupby(parts[material.scan_of])
+        .sum(),
+    }
+    counts = {name: table.astype(int).to_dict() for name, table in tables.items()}  # by label, by part
+    return {
+        label: {part: {name: counts[name][label][part] for name in tables} for part in dict.fromkeys(parts)} for label in LABELS
+    }
+
+
+def _count_of_counts(counts: pd.Series) -> dict[str, int]:
+    values, times = np.unique(counts.to_numpy(int), return_counts=True)
+    return {str(value): count for value, count in zip(values.tolist(), times.tolist(), strict=True)}
+
+
+def _describe_split(split: SplitFile, fold: int, split_id: str) -> dict[str, Any]:
+    about: dict[str, Any] = {"by": split.by, "seed": split.seed, "id": split_id}
+    if split.folds is not None:
+        return about | {"folds": split.folds, "fold": fold}
+    fractions = [round(share / sum(split.fractions), 4) for share in split.fractions]
+    # Years alone: the boundary is the exact date of somebody's study, and the audit is to be shared.
+    return about | {"fractions": fractions, "first_years": [day[:4] for day in split.days or ()]}

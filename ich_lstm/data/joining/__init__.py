@@ -1,0 +1,1 @@
+"""Labels joined to the scans that they are about."""

@@ -1,0 +1,113 @@
+"""A submission to RSNA's challenge: probabilities in Kaggle's format, in the order of its sample file."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ich_lstm.data.labels.rsna import HEADER, IDENTIFIER, RsnaIds, first_rows, split_ids, stop_at_incomplete
+from ich_lstm.data.tables.labelled import ROWS_SHOWN, stop_at
+from ich_lstm.data.tables.spreadsheet import read_sheet
+from ich_lstm.errors import TableError
+from ich_lstm.labels import LABELS
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class SampleSubmission:
+    """What a submission has to answer, as ``stage_2_sample_submission.csv`` asks it.
+
+    Args:
+        source: The file.
+        identifiers: ``ID_<image>_<label>`` of each row.
+        ids: The same, taken apart.
+    """
+
+    source: Path
+    identifiers: pd.Series
+    ids: RsnaIds
+
+    @classmethod
+    def read(cls, path: Path | str) -> "SampleSubmission":
+        """Read and check a sample submission; what stands in its column Label does not matter.
+
+        Raises:
+            TableError: If the file is missing or has another header, an identifier is malformed or stands twice, or an image
+                has not all six labels.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise TableError(
+                "missing_table",
+                where=str(path),
+                got="no such file",
+                expected="the sample submission",
+                todo="Give stage_2_sample_submission.csv: --submission of ich-predict.",
+            )
+        sheet = read_sheet(path).named(HEADER)
+        sheet.log()
+        cells, lines = sheet.cells, sheet.lines
+        if list(cells.columns) != HEADER:
+            raise TableError(
+                "missing_columns",
+                where=f"{path}, line 1",
+                got=f"columns {', '.join(cells.columns[:12])}",
+                expected=",".join(HEADER),
+                todo="Give stage_2_sample_submission.csv: --submission of ich-predict.",
+            )
+        ids = split_ids(cells["ID"])
+        wrong = ids.label < 0
+        if wrong.any():
+            stop_at(path, lines[wrong], "bad_rsna_row", f"the ID {cells['ID'][wrong].iloc[0]!r}", IDENTIFIER)
+        first = first_rows(ids)
+        repeated = first[ids.cell] != np.arange(len(ids.cell))
+        if repeated.any():
+            stop_at(path, lines[repeated], "repeated_rows", "rows whose ID has stood before", "each ID once")
+        stop_at_incomplete(path, first, lines)
+        return cls(path, cells["ID"], ids)
+
+
+def write_submission(slices: pd.DataFrame, key: pd.DataFrame, sample: SampleSubmission, out: Path) -> Path:
+    """Write one row per image and label, in the order of the sample file; private, for it holds the images' own identifiers.
+
+    Args:
+        slices: Predictions, as in ``slices.csv``: ``scan_id``, ``slice``, and six probabilities.
+        key: What they are called: ``scan_id``, ``slice`` and ``sop_uid``.
+        sample: What is asked for.
+        out: The CSV file to write.
+
+    Returns:
+        The file.
+
+    Raises:
+        TableError: If an image has no probability, or several; then nothing is written.
+    """
+    named = slices.merge(key[["scan_id", "slice", "sop_uid"]], on=["scan_id", "slice"], validate="one_to_one")
+    asked = pd.Index(sample.ids.names)
+    wanted = named[named["sop_uid"].isin(asked)]
+    _check_images(
+        sample.source, "several_probabilities", "stand in several scans", wanted["sop_uid"][wanted["sop_uid"].duplicated()]
+    )
+    _check_images(sample.source, "no_probability", "have no probability", asked[~asked.isin(wanted["sop_uid"])])
+    if len(wanted) < len(named):
+        logger.warning("%s: %d predicted images are not asked for", sample.source.name, len(named) - len(wanted))
+    probabilities = wanted.set_index("sop_uid")[list(LABELS)].loc[asked].to_numpy(np.float64)  # (images, k)
+    answers = pd.DataFrame(dict(zip(HEADER, (sample.identifiers, probabilities.ravel()[sample.ids.cell]), strict=True)))
+    aside = out.with_name(f".{out.name}.part")
+    answers.to_csv(aside, index=False, lineterminator="\n")  # as many digits as tell a float64 from its neighbours
+    return aside.replace(out)
+
+
+def _check_images(source: Path, code: str, fault: str, images: pd.Series | pd.Index) -> None:
+    if len(images):
+        named = ", ".join(images[:ROWS_SHOWN]) + (f" and {len(images) - ROWS_SHOWN} more" if len(images) > ROWS_SHOWN else "")
+        raise TableError(
+            code,
+            where=str(source),
+            got=f"{len(images)} images {fault}: {named}",
+            expected="one scan for each",
+            todo="No submission was written. private/ledger.csv tells what became of each file. Correct these and predict again.",
+        )

@@ -1,0 +1,71 @@
+"""Labelled scans as a torch dataset that yields packed batches."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from ich_lstm.data.joining.join import LabelledScan
+from ich_lstm.data.loading.batch import ScanBatch, ScanSample, pack_scans
+from ich_lstm.data.loading.cutmix import mix_slices
+from ich_lstm.data.loading.slice_sampling import Parts, SampleRequest, scan_labels_of_part
+from ich_lstm.data.prepared.scan_cache import read_cached
+from ich_lstm.preprocessing.augmentation import SLICE_STRIDE, Geometry, sample_seed
+
+
+class ScanDataset(Dataset):
+    """Batches of cached scans, or of parts of them; a pure function of what is requested.
+
+    Args:
+        scans: The scans.
+        geometry: Augmentation, or None.
+        parts: How a scan is made into samples; whole scans by default.
+        cutmix: Alpha of CutMix over the slices of a batch (see :func:`~ich_lstm.data.loading.cutmix.mix_slices`); 0 for none.
+        seed: Seed of all draws.
+    """
+
+    def __init__(
+        self,
+        scans: Sequence[LabelledScan],
+        geometry: Geometry | None = None,
+        *,
+        parts: Parts | None = None,
+        cutmix: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        self.scans = list(scans)
+        self.geometry = geometry
+        self.parts = parts or Parts()
+        self.cutmix = cutmix
+        self.seed = seed
+
+    @property
+    def lengths(self) -> list[int]:
+        """Slices of each scan."""
+        return [len(scan.slice_labels) for scan in self.scans]
+
+    def __getitem__(self, requests: Sequence[SampleRequest]) -> ScanBatch:
+        """A batch: the sampler asks for scans, not for one scan."""
+        batch = pack_scans([self._sample(request) for request in requests])
+        if not self.cutmix or not requests:
+            return batch
+        # All samples and their order: the same slices in other company are mixed otherwise.
+        company = "\n".join(f"{self.scans[request.scan].draw_id}/{request.draw}" for request in requests)
+        return mix_slices(batch, self.cutmix, sample_seed(self.seed, requests[0].epoch, company, purpose="cutmix"))
+
+    def _sample(self, request: SampleRequest) -> ScanSample:
+        scan = self.scans[request.scan]
+        slice_labels, scan_labels = scan.slice_labels, scan.scan_labels
+        chosen = self.parts.choose(len(slice_labels), request, seed=self.seed, identifier=scan.draw_id)
+        if chosen is not None:
+            slice_labels = slice_labels[chosen]
+            scan_labels = scan_labels_of_part(slice_labels, scan_labels)
+        cached = read_cached(scan.cache_path, None if chosen is None else chosen.tolist())
+        hu = cached.hu
+        if self.geometry is not None:
+            hu = self.geometry(hu, sample_seed(self.seed, request.epoch, scan.draw_id, draw=request.draw))
+        # In evaluation too, where nothing is drawn with them: a slice has a seed wherever it goes.
+        first = sample_seed(self.seed, request.epoch, scan.draw_id, draw=request.draw, purpose="intensity")
+        places = np.arange(len(hu)) if chosen is None else chosen
+        draws = (first + places * SLICE_STRIDE) % 2**32
+        return ScanSample(hu, cached.positions_mm, slice_labels, scan_labels, draws, scan.scan_id)

@@ -1,0 +1,1 @@
+"""A tree of images to a prepared folder."""

@@ -1,0 +1,85 @@
+"""What labels may name although it was not prepared: what has no place in a prepared folder, and its reason in the ledger."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from ich_lstm.data.prepare.prepare_scan import ScanDone
+from ich_lstm.data.prepare.wanted_series import Choice, SeriesChooser, study_names
+from ich_lstm.data.prepared.folder import folders_of, path_name, relative_name, slice_name
+from ich_lstm.reading import Ledger, Series, Study
+from ich_lstm.reading.ledger.header_table import values_of
+
+DAMAGED_FILES = frozenset({"empty_file", "truncated_header"})
+"""Why a file is skipped that may have been an image once."""
+
+
+def left_out_table(
+    chosen: list[tuple[Study, Choice]], results: list[ScanDone], chooser: SeriesChooser, ledger: Ledger, root: Path
+) -> pd.DataFrame:
+    """What labels may name although it was not prepared; see `PreparedFolder.left_out` and `PreparedFolder.passed_over`.
+
+    Args:
+        chosen: The series to prepare.
+        results: What came of each.
+        chooser: Knows the other studies.
+        ledger: Of the source.
+        root: What files are named relative to.
+
+    Returns:
+        The columns ``name``, and ``study_uid``: empty, or the study whose scan is made of another series.
+    """
+    studies = {study.identifier: study for study, _ in chosen}
+    made = {study.identifier for (study, _), result in zip(chosen, results, strict=True) if result.key is not None}
+    taken = {id(choice.series) for _, choice in chosen}
+    names = _names_of_files(ledger, root)
+    for (_, choice), result in zip(chosen, results, strict=True):
+        names |= _names_of_slices_left_out(choice.series, result, root)
+    for study in (*chooser.unusable, *(study for uid, study in studies.items() if uid not in made)):
+        names |= study_names(study, root)
+        names.update(*(_names_of_slices(series, root) for series in study.series))
+    for study in chooser.unlabelled:
+        names -= study_names(study, root)
+    passed_over = {
+        name: study.study_uid
+        for uid, study in studies.items()
+        if uid in made
+        for series in study.series
+        if id(series) not in taken
+        for name in _names_of_slices(series, root)
+    }
+    rows = [*((name, "") for name in sorted(names)), *sorted(passed_over.items())]
+    table = pd.DataFrame(rows, columns=["name", "study_uid"], dtype=object)
+    return table[table["name"] != ""]
+
+
+def _names_of_files(ledger: Ledger, root: Path) -> set[str]:
+    """Of what was refused; and of files without a readable header, with the folders above them."""
+    names: set[str] = set()
+    for row in ledger.rows():
+        if row.action != "refused" and row.code not in DAMAGED_FILES:
+            continue
+        file = path_name(row.path, root)
+        names |= {row.sop_uid, row.series_uid, file}
+        if not row.series_uid:
+            names.update(folders_of(file), file.split("/"))
+    return names
+
+
+def _names_of_slices_left_out(series: Series, result: ScanDone, root: Path) -> set[str]:
+    """Of a series that was chosen, what its scan has not."""
+    if result.key is not None and len(result.key) == len(series.headers):
+        return set()
+    kept = set() if result.key is None else set(result.key["file"])
+    names = set() if kept else set(series.series_uids)
+    for header in series.headers:
+        file = slice_name(header, root)
+        if file not in kept:
+            names |= {file, header.sop_uid}
+    return names
+
+
+def _names_of_slices(series: Series, root: Path) -> set[str]:
+    """Of all slices of a series; a file of many stands for them."""
+    files = {relative_name(source, root) for source in set(values_of(series.headers, "source"))}
+    return files | set(values_of(series.headers, "sop_uid"))

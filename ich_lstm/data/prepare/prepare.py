@@ -1,0 +1,268 @@
+"""A tree of images becomes a prepared folder: every file accounted for, every wanted scan cached."""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+
+from ich_lstm.data.prepare.excluded import left_out_table
+from ich_lstm.data.prepare.prepare_scan import RECORDS_FOLDER, ScanDone, ScanJob, prepare_scan
+from ich_lstm.data.prepare.wanted_series import Choice, SeriesChooser
+from ich_lstm.data.prepared.folder import (
+    KEY_TABLE,
+    LEDGER_TABLE,
+    LEFT_OUT_TABLE,
+    MANIFEST,
+    SCANS_TABLE,
+    PreparedFolder,
+    relative_name,
+)
+from ich_lstm.data.tables.labelled import NO_IMAGE, ROWS_SHOWN, LabelTable, stop_at
+from ich_lstm.errors import ConfigError, FileError, SourceError
+from ich_lstm.files.atomic_write import SUFFIX, remove_asides, written_aside
+from ich_lstm.files.folder_lock import claimed
+from ich_lstm.parallel import count_cores, map_ahead
+from ich_lstm.preprocessing.crop_and_resize import Preprocessing
+from ich_lstm.privacy import PRIVATE, ProjectKey, private_folder
+from ich_lstm.reading import Index, Ledger, Study, index_source, walk_source
+from ich_lstm.reading.series.nifti import nifti_identifier, nifti_series
+from ich_lstm.reading.study.shared_names import find_shared_names, shared_kinds
+
+logger = logging.getLogger(__name__)
+
+SERIES_TABLE, LOCK, INDEX_FOLDER = "series.csv", "lock", "index"
+PRIVATE_NAMES = (
+    KEY_TABLE,
+    SCANS_TABLE,
+    SERIES_TABLE,
+    LEDGER_TABLE,
+    LEFT_OUT_TABLE,
+    RECORDS_FOLDER,
+    INDEX_FOLDER,
+    LOCK,
+)
+"""What lies in ``private/``."""
+
+PHANTOM_MARKER = "phantom.json"
+"""What the library's own synthetic heads have beside them."""
+
+JOBS_WORTH_A_PROCESS = 8
+"""Starting a process takes as long as preparing a few scans."""
+
+CHECKS_PER_JOB = 20
+"""So many cached scans are checked in the time in which one is made."""
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with what is being done, how much has been done since, and the total if known."""
+
+
+def prepare(
+    root: Path,
+    out: Path,
+    *,
+    preprocessing: Preprocessing,
+    key: ProjectKey,
+    labels: LabelTable | None = None,
+    choices: Mapping[str, str] | None = None,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+    leave_out: Path | None = None,
+) -> PreparedFolder:
+    """Read a tree of head CT, and cache the scans to train on or to predict.
+
+    Of a study, the series that was wished for is taken; or those that the labels name by slice or by series, whatever they
+    are; otherwise the plain axial brain series. A NIfTI file is a study of its own. A slice that cannot be read is left out
+    and its scan flagged; a series that makes no scan is refused. Every file has a row in the ledger. What is cached already
+    is checked, and not made again unless it is damaged.
+
+    Args:
+        root: A folder, a zip, or a file.
+        out: Folder to make.
+        preprocessing: Size, crop and clipping.
+        key: The project's key, for the ids.
+        labels: Which slices and scans are labelled; studies without any label are then left out. None: every study.
+        choices: Series to take instead: a study's UID, its accession number or the name of any folder above its files, to
+            the UID or the description of one of its series.
+        workers: Processes; by default one per processor. With an executor: how many calls it can run at a time.
+        executor: What runs the calls instead of processes of this machine, for example that of a dask.distributed client;
+            ``root`` and ``out`` must have the same paths there, and the project's key travels to it.
+        progress: Told how far it is.
+        leave_out: Folder whose files do not count as source, should it lie in ``root``; by default ``out``.
+
+    Returns:
+        The prepared folder.
+
+    Raises:
+        SourceError: If nothing can be read, or no scan is left.
+        TableError: If the labels name no image, or a choice fits nothing.
+        ConfigError: If ``out`` cannot be written into, or is the source itself.
+    """
+    tell = progress or (lambda what, done, total: None)
+    root, out = root.absolute(), out.absolute()
+    leave_out = leave_out or out
+    next(walk_source(root, leave_out=leave_out))  # a missing path or an empty folder should leave nothing behind
+    private = _private_folder(root, out)
+    with claimed(private / LOCK, when_taken=_tell_waiting) as is_alone:
+        index = index_source(
+            root,
+            workers=workers,
+            executor=executor,
+            folder=private / INDEX_FOLDER,
+            progress=lambda done: tell("reading headers", done, None),
+            must_have_ct=False,
+            leave_out=leave_out,
+        )
+        ledger = index.ledger
+        chooser = SeriesChooser(labels, choices, root, ledger)
+        studies = list(_studies(index, root))
+        shared = find_shared_names(studies)
+        chosen = [(study, choice) for study in studies for choice in chooser.choose(study)]
+        chooser.check_choices()
+        chooser.check_labels()
+        if labels is not None and not chosen:
+            stop_at(labels.source, labels.rows["line"], *NO_IMAGE)
+        jobs = [
+            ScanJob(each, len(study.series), root, out, key, preprocessing, shared_kinds(shared, study, each))
+            for study, (each, *_) in chosen
+        ]
+        results = _run(jobs, workers, executor, ledger, lambda done: tell("preparing scans", done, len(jobs)))
+        ledger.write_csv(private / LEDGER_TABLE)
+        scans = sum(result.key is not None for result in results)
+        if not scans:
+            raise SourceError(
+                "no_scan",
+                where=str(root),
+                got=ledger.summary().rstrip("."),
+                expected="at least one readable scan of the head",
+                todo=f"{private / LEDGER_TABLE} has the reason for each file.",
+            )
+        _forget_other(out, preprocessing)
+        table = _write_tables(private, chosen, results, left_out_table(chosen, results, chooser, ledger, root), root)
+        # An audit of an earlier command may lie there too.
+        further = sorted(path.name for path in private.iterdir() if not path.name.endswith(SUFFIX))
+        manifest = {
+            "ich_lstm": version("ich_lstm"),
+            "preprocessing": preprocessing.to_dict(),
+            "files": ledger.counts(),
+            "scans": scans,
+            "slices": len(table),
+            "patients": int(table["patient_id"][table["patient_id"] != ""].nunique()),
+            "private": [f"{PRIVATE}/{name}" for name in dict.fromkeys((*PRIVATE_NAMES, *further))],
+            "summary": ledger.summary(scans=scans),
+            # The root may be one of the folders within: stage_2_train, ct_scans.
+            "synthetic": any((folder / PHANTOM_MARKER).is_file() for folder in (root, root.parent)),
+        }
+        with written_aside(out / MANIFEST) as aside:
+            aside.write_text(json.dumps(manifest, indent=2) + "\n")
+        if is_alone:
+            remove_asides(out)
+    return PreparedFolder.open(out)
+
+
+def _private_folder(root: Path, out: Path) -> Path:
+    if root.is_dir() and out.is_dir() and os.path.samefile(root, out):
+        raise ConfigError(
+            "out_is_source",
+            where=str(out),
+            got="the folder that is read",
+            expected="another one, which may lie in it",
+            todo=f"Name another, for example {out / 'prepared'}.",
+        )
+    try:
+        return private_folder(out)
+    except OSError as error:
+        raise ConfigError(
+            "folder_unwritable",
+            where=str(out),
+            got=str(error),
+            expected="a folder that can be written into",
+            todo="Name another: --out of ich-prepare, --data.cache_dir of ich-train and of ich-evaluate.",
+        ) from error
+
+
+def _tell_waiting(process: str) -> None:
+    logger.warning("another process (%s) prepares scans in the same folder; waiting for it", process)
+
+
+def _studies(index: Index, root: Path) -> Iterator[Study]:
+    """The studies of a source, each NIfTI file as one of its own.
+
+    Raises:
+        SourceError: If there is neither.
+    """
+    yield from index.studies()
+    index.refuse_empty(root)
+    for ref in index.nifti_files:
+        try:
+            uid = nifti_identifier(relative_name(ref, root).encode())
+            yield Study(uid, "", (nifti_series(ref, uid),))
+        except FileError as error:
+            index.ledger.add(ref, error)
+
+
+def _run(
+    jobs: list[ScanJob], workers: int | None, executor: Executor | None, ledger: Ledger, progress: Callable[[int], None]
+) -> list[ScanDone]:
+    """Prepare scans, or see that they are whole; in the order of the jobs, which decides how scans are dealt into batches."""
+    workers = workers or count_cores()
+    if executor is None and jobs:
+        known = min(len(jobs), sum(1 for _ in (jobs[0].out / PRIVATE / RECORDS_FOLDER).glob("*.json")))
+        workers = min(workers, (len(jobs) - known + known // CHECKS_PER_JOB) // JOBS_WORTH_A_PROCESS)
+    progress(0)
+    results = []
+    damaged = []
+    for result in map_ahead(prepare_scan, jobs, workers, executor):
+        ledger.update(result.ledger)
+        results.append(result)
+        if result.state == "damaged" and result.facts is not None:
+            damaged.append(result.facts["cache"])
+        progress(1)
+    if damaged:
+        more = f" and {len(damaged) - ROWS_SHOWN} more" if len(damaged) > ROWS_SHOWN else ""
+        shown = ", ".join(damaged[:ROWS_SHOWN])
+        logger.warning("%d cached scans were damaged, and are made anew: %s%s", len(damaged), shown, more)
+    return results
+
+
+def _forget_other(out: Path, preprocessing: Preprocessing) -> None:
+    """Drop a manifest of another preprocessing: a kill between new tables and it would have scans of one size called another."""
+    with suppress(SourceError):
+        if PreparedFolder.open(out).preprocessing != preprocessing:
+            (out / MANIFEST).unlink()
+
+
+def _write_tables(
+    private: Path, chosen: list[tuple[Study, Choice]], results: list[ScanDone], left_out: pd.DataFrame, root: Path
+) -> pd.DataFrame:
+    """Write the private tables; returns the key."""
+    key = pd.concat([result.key for result in results if result.key is not None], ignore_index=True)
+    tables = {
+        KEY_TABLE: key,
+        SCANS_TABLE: pd.DataFrame([result.facts for result in results if result.facts is not None]),
+        LEFT_OUT_TABLE: left_out,
+    }
+    for name, table in tables.items():
+        with written_aside(private / name) as aside:
+            table.to_parquet(aside)
+    with written_aside(private / SERIES_TABLE) as aside:
+        pd.DataFrame([_choice_row(study, choice, root) for study, choice in chosen]).to_csv(aside, index=False)
+    return key
+
+
+def _choice_row(study: Study, choice: Choice, root: Path) -> dict[str, str]:
+    first = choice.series.headers[0]
+    return {
+        "study_uid": study.study_uid,
+        "folder": relative_name(first.source, root).rpartition("/")[0],
+        "series_uid": choice.series.series_uid,
+        "description": first.series_description,
+        "reason": choice.reason,
+        "others": choice.others,
+    }

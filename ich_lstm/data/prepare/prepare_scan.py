@@ -1,0 +1,230 @@
+"""One scan of a prepared folder: found whole, or read, cached and remembered. What runs in other processes."""
+
+import contextlib
+import hashlib
+import json
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ich_lstm.data.prepared.folder import key_rows
+from ich_lstm.data.prepared.scan_cache import CachedScan, ScanCache, encode_scan, file_checksum
+from ich_lstm.errors import IchLstmError
+from ich_lstm.files.atomic_write import written_aside
+from ich_lstm.preprocessing.crop_and_resize import Preprocessing, preprocess_scan
+from ich_lstm.privacy import PRIVATE, ProjectKey
+from ich_lstm.reading import FileRef, Ledger, Series, SliceHeader, load_scan, read_nifti
+from ich_lstm.reading.ledger.ledger import LedgerRow
+from ich_lstm.reading.series.load import thickness_of
+from ich_lstm.reading.series.nifti import NiftiSeries
+from ich_lstm.scan import HU_MAX, HU_MIN, Scan
+
+CACHE_FOLDER = "cache"
+
+RECORDS_FOLDER = "prepared"
+"""In ``private/``: what is remembered of each cached scan."""
+
+HASH_DIGITS = 32
+"""128 bits of SHA-256, which processors compute; the HU of two slices share them by chance never."""
+
+SAMPLING_STEP = 4
+"""Percentiles of HU are those of every fourth row and column: the same to 1 HU, for a sixteenth of the time."""
+
+
+class ScanJob(NamedTuple):
+    """A scan to prepare.
+
+    Args:
+        series: Its slices.
+        series_in_study: How many series its study has.
+        root: What files are named relative to; absolute, as ``out``.
+        out: The folder to prepare.
+        key: The project's key.
+        preprocessing: How the scan is prepared.
+        shared: Kinds of its names that another patient's images have too, as of `shared_kinds`.
+    """
+
+    series: Series
+    series_in_study: int
+    root: Path
+    out: Path
+    key: ProjectKey
+    preprocessing: Preprocessing
+    shared: str = ""
+
+
+class ScanDone(NamedTuple):
+    """What came of it.
+
+    Args:
+        state: ``made``; ``whole``, which was made before; ``damaged``, which was made anew for that; or ``refused``.
+        ledger: Rows on its files that are left out.
+        key: Rows of the key table, inferior to superior; None if refused.
+        facts: A row of the table of scans; None if refused.
+    """
+
+    state: Literal["made", "whole", "damaged", "refused"]
+    ledger: list[LedgerRow]
+    key: pd.DataFrame | None = None
+    facts: dict[str, Any] | None = None
+
+
+def prepare_scan(job: ScanJob) -> ScanDone:
+    """Prepare a scan, unless it is cached, undamaged, and its files are as they were then."""
+    headers = list(job.series.headers)
+    scan_id = job.key.hash_id(job.series.identifier)
+    path = ScanCache(job.out / CACHE_FOLDER, job.preprocessing).path(scan_id, headers)
+    known = _Record.read(_record_path(job, path))
+    if known is not None and known.files == _states(headers):
+        checksum = file_checksum(path)
+        if checksum == known.crc32:
+            return _done(job, headers, path, known, "whole")
+        known = None if checksum is None else known
+    else:
+        known = None
+    ledger = Ledger()
+    try:
+        scan = _load(job.series, ledger)
+    except IchLstmError:
+        return ScanDone("refused", ledger.rows())
+    record = _make(job, headers, path, scan, ledger.rows())
+    return _done(job, headers, path, record, "made" if known is None else "damaged")
+
+
+class _Record(NamedTuple):
+    """What is remembered of a cached scan; private, and without paths, for the source may be moved.
+
+    Args:
+        files: Size and time of change of each file, in the order of their paths.
+        crc32: Checksum of the cached file.
+        sop_uids: Identifier of each of its slices, inferior to superior.
+        hu_hashes: Hash of the HU of each of its slices, in the same order, as in the key table.
+        left_out: Which of the files have a row in the ledger, and its UID, action, code and detail.
+        facts: What is known of the scan alone.
+    """
+
+    files: list[list[int]]
+    crc32: int
+    sop_uids: list[str]
+    hu_hashes: list[str]
+    left_out: list[list[Any]]
+    facts: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> "_Record | None":
+        try:
+            return cls(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None  # there is none, or one of another version of the library
+
+    def write(self, path: Path) -> None:
+        path.parent.mkdir(exist_ok=True)
+        with written_aside(path) as aside:
+            aside.write_text(json.dumps(self._asdict()))
+
+
+def _record_path(job: ScanJob, path: Path) -> Path:
+    return job.out / PRIVATE / RECORDS_FOLDER / f"{path.stem}.json"
+
+
+def _load(series: Series, ledger: Ledger) -> Scan:
+    """A scan with all its slices, for labels speak of single ones."""
+    if not isinstance(series, NiftiSeries):
+        return load_scan(series, training=True, ledger=ledger, slab_mm=None)
+    try:
+        return read_nifti(series.headers[0].source.path, identifier=series.series_uid, slab_mm=None)
+    except IchLstmError as error:
+        ledger.mark(series.headers, error.code, error.detail)
+        raise
+
+
+def _make(job: ScanJob, headers: Sequence[SliceHeader], path: Path, scan: Scan, left_out: list[LedgerRow]) -> _Record:
+    """Remember a scan, and cache it."""
+    cached = CachedScan(
+        hu=preprocess_scan(scan, job.preprocessing),
+        positions_mm=scan.positions_mm.astype(np.float32),
+        slice_ids=tuple(job.key.hash_id(uid) for uid in scan.sop_uids),
+        flags=scan.flags,
+        repairs=scan.repairs,
+    )
+    content = encode_scan(cached)
+    places = {str(source): place for place, source in enumerate(_sources(headers))}
+    record = _Record(
+        files=_states(headers),
+        crc32=zlib.crc32(content),
+        sop_uids=list(scan.sop_uids),
+        hu_hashes=[_hash_hu(image) for image in scan.hu],
+        left_out=[[places[row.path], row.sop_uid, row.action, row.code, row.detail] for row in left_out],
+        facts=_facts_of(scan, headers),
+    )
+    # In this order: what is killed between is remembered and not there, and never there and forgotten.
+    if all(row.action != "refused" for row in left_out):
+        record.write(_record_path(job, path))
+    else:  # what was refused is tried again the next time: a codec may be installed by then
+        _record_path(job, path).unlink(missing_ok=True)
+    with written_aside(path) as aside:
+        aside.write_bytes(content)
+    return record
+
+
+def _done(
+    job: ScanJob, headers: Sequence[SliceHeader], path: Path, record: _Record, state: Literal["made", "whole", "damaged"]
+) -> ScanDone:
+    sources = _sources(headers)
+    ledger = [LedgerRow(str(sources[place]), uid, job.series.series_uid, *row) for place, uid, *row in record.left_out]
+    dropped = {row.path for row in ledger}
+    by_uid = {header.sop_uid: header for header in headers if str(header.source) not in dropped}
+    scan_id = job.key.hash_id(job.series.identifier)
+    key = key_rows(job.key, scan_id, [by_uid[uid] for uid in record.sop_uids], job.root, shared=job.shared)
+    ids: dict[str, Any] = {
+        "scan_id": scan_id,
+        "cache": path.name,
+        "patient_id": key["patient_id"].iloc[0],
+        "study_uid": key["study_uid"].iloc[0],
+    }
+    ids |= {"series_uid": job.series.series_uid, "series_in_study": job.series_in_study}
+    return ScanDone(state, ledger, key.assign(hu_hash=record.hu_hashes, cache=path.name), ids | record.facts)
+
+
+def _hash_hu(image: np.ndarray) -> str:
+    """What only slices of the same HU share; nothing for one without content, of which there are many."""
+    if image.min() == image.max():
+        return ""
+    return hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()[:HASH_DIGITS]
+
+
+def _facts_of(scan: Scan, headers: Sequence[SliceHeader]) -> dict[str, Any]:
+    count, rows, columns = scan.hu.shape
+    thickness = thickness_of(headers)
+    middle = scan.hu[count // 4 : count - count // 4, ::SAMPLING_STEP, ::SAMPLING_STEP]
+    shares = np.cumsum(np.bincount((middle - HU_MIN).ravel(), minlength=HU_MAX - HU_MIN + 1)) / middle.size
+    percentiles = np.searchsorted(shares, [0.01, 0.5, 0.99]) + HU_MIN
+    return {
+        "slices": count,
+        "rows": rows,
+        "columns": columns,
+        "slice_mm": scan.spacing_mm[0],
+        "thickness_mm": float("nan") if thickness is None else thickness,
+        "pixel_mm": scan.spacing_mm[1],
+        "tilt_degrees": scan.tilt_degrees,
+        **dict(zip(("hu_p1", "hu_p50", "hu_p99"), percentiles.tolist(), strict=True)),
+        "flags": " ".join(note.code for note in scan.flags),
+    }
+
+
+def _sources(headers: Sequence[SliceHeader]) -> list[FileRef]:
+    return sorted({header.source for header in headers}, key=str)
+
+
+def _states(headers: Sequence[SliceHeader]) -> list[list[int]]:
+    """Size and time of change of each file of a scan; of archives, of the archive."""
+    states = []
+    for source in _sources(headers):
+        with contextlib.suppress(OSError):  # vanished: then it differs from what was noted, and reading will say so
+            state = source.path.stat()
+            states.append([state.st_size, state.st_mtime_ns])
+    return states

@@ -1,0 +1,277 @@
+"""A prepared folder: cached scans, and the key to their ids."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ich_lstm.errors import ConfigError, SourceError
+from ich_lstm.files.atomic_write import written_aside
+from ich_lstm.preprocessing.crop_and_resize import Crop, Preprocessing
+from ich_lstm.privacy import PRIVATE, ProjectKey
+from ich_lstm.reading import FileRef, SliceHeader
+from ich_lstm.reading.files.archives import NESTED, has_suffix
+from ich_lstm.reading.header.examinations import identity_of
+from ich_lstm.reading.ledger.ledger import printable
+
+MANIFEST = "manifest.json"
+KEY_TABLE = "key.parquet"
+SCANS_TABLE = "scans.parquet"
+LEFT_OUT_TABLE = "left_out.parquet"
+LEDGER_TABLE = "ledger.csv"
+
+KEY_COLUMNS = (
+    "scan_id",
+    "slice",
+    "slice_id",
+    "patient_id",
+    "study_uid",
+    "accession_number",
+    "study_date",
+    "series_uid",
+    "sop_uid",
+    "file",
+    "shared",
+)
+"""Of the key tables, here and in predictions."""
+
+SLICE_MARK = "#"
+"""Between a file that holds many slices and the number of one of them, from 1: ``ct_scans/049.nii#12``."""
+
+
+class PreparedScan(NamedTuple):
+    """A scan in a prepared folder.
+
+    Args:
+        scan_id: Keyed hash of the series.
+        patient_id: Raw; stays in memory and in ``private/``.
+        series_uid: Raw; of a scan that was joined from several series, that of its lowest slice.
+        study_uid: Raw.
+        cache_path: Its cached HU.
+        slices: Rows of the key table, inferior to superior: ``slice_id``, ``sop_uid``, ``file``, ``hu_hash``,
+            ``accession_number``, ``study_date`` and the others.
+    """
+
+    scan_id: str
+    patient_id: str
+    series_uid: str
+    study_uid: str
+    cache_path: Path
+    slices: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class PreparedFolder:
+    """What `prepare` made: ``cache/``, ``manifest.json`` and, in ``private/``, the ledger and the key to all ids.
+
+    Args:
+        folder: The folder.
+        preprocessing: How its scans were prepared.
+        key: One row per slice: `KEY_COLUMNS`, ``cache`` (the name of its file) and ``hu_hash`` (32 hexadecimal digits that
+            only slices of the same HU share; empty for a slice of one value).
+        manifest: Counts and settings, without any identity.
+    """
+
+    folder: Path
+    preprocessing: Preprocessing
+    key: pd.DataFrame = field(repr=False)
+    manifest: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def is_one(cls, folder: Path) -> bool:
+        """Whether a folder was made by `prepare`."""
+        return (folder / MANIFEST).is_file() and (folder / "private" / KEY_TABLE).is_file()
+
+    @classmethod
+    def open(cls, folder: Path) -> "PreparedFolder":
+        """Read what `prepare` wrote.
+
+        Raises:
+            SourceError: If the folder was not made by `prepare`, or its files are damaged.
+        """
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text())
+            preprocessing = Preprocessing(**manifest["preprocessing"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _not_prepared(folder, MANIFEST, error) from error
+        return cls(folder, preprocessing, _read_private(folder, KEY_TABLE), manifest)
+
+    @cached_property
+    def facts(self) -> pd.DataFrame:
+        """What is known of each scan, in the order of `scans`; private.
+
+        Columns: ``scan_id, cache, patient_id, study_uid, series_uid``; ``series_in_study``; ``slices, rows, columns`` (of the
+        images as they were read); ``slice_mm`` (median distance of slices), ``thickness_mm`` (NaN if unknown), ``pixel_mm``;
+        ``tilt_degrees``; ``hu_p1, hu_p50, hu_p99`` (percentiles of the HU in the middle half of the slices); ``flags``
+        (codes with blanks between).
+        """
+        return _read_private(self.folder, SCANS_TABLE)
+
+    @cached_property
+    def left_out(self) -> frozenset[str]:
+        """Identifiers that labels may name although no scan was prepared, whatever else they name.
+
+        SOP and series UIDs and files of what was refused, and of slices left out of a scan; of studies none of whose series
+        can be used, also study UIDs, accession numbers and folders. Not those of studies without a label, for these could
+        have been prepared.
+        """
+        table = self._left_out
+        return frozenset(table["name"][table["study_uid"] == ""])
+
+    @cached_property
+    def passed_over(self) -> pd.Series:
+        """Slices of series that were passed over: the study UID by SOP UID, and by file.
+
+        Labels may name them if they also name the study as a whole, for then its scan has a label.
+        """
+        table = self._left_out
+        return table[table["study_uid"] != ""].set_index("name")["study_uid"]
+
+    @cached_property
+    def _left_out(self) -> pd.DataFrame:
+        return _read_private(self.folder, LEFT_OUT_TABLE)
+
+    @cached_property
+    def scans(self) -> list[PreparedScan]:
+        """Every scan, in the order of the key table."""
+        return [
+            PreparedScan(
+                scan_id=rows["scan_id"].iloc[0],
+                patient_id=rows["patient_id"].iloc[0],
+                series_uid=rows["series_uid"].iloc[0],
+                study_uid=rows["study_uid"].iloc[0],
+                cache_path=self.folder / "cache" / str(cache),
+                slices=rows,
+            )
+            # Not by scan_id: two kernels under one series UID are two scans.
+            for cache, rows in self.key.groupby("cache", sort=False)
+        ]
+
+
+def name_private(folder: Path, name: str) -> None:
+    """Name one more file of ``private/`` in the manifest of a prepared folder.
+
+    Args:
+        folder: The prepared folder.
+        name: Of the file.
+    """
+    manifest = json.loads((folder / MANIFEST).read_text())
+    named = f"{PRIVATE}/{name}"
+    if named not in manifest["private"]:
+        manifest["private"].append(named)
+        with written_aside(folder / MANIFEST) as aside:
+            aside.write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def _read_private(folder: Path, table: str) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(folder / PRIVATE / table)
+    except (OSError, ValueError) as error:
+        raise _not_prepared(folder, f"{PRIVATE}/{table}", error) from error
+
+
+def _not_prepared(folder: Path, file: str, error: Exception) -> SourceError:
+    return SourceError(
+        "not_prepared",
+        where=str(folder),
+        got=f"{type(error).__name__}: {error}",
+        expected=f"a readable {file}",
+        todo="Make the folder with ich-prepare.",
+    )
+
+
+def slice_name(header: SliceHeader, root: Path) -> str:
+    """A slice as label tables name it by its file; one of many in a file with its number."""
+    name = relative_name(header.source, root)
+    return f"{name}{SLICE_MARK}{header.frame}" if header.frames > 1 else name
+
+
+def relative_name(source: FileRef, root: Path) -> str:
+    """A file as label tables name it: relative to the root, with ``/``; a zip counts as a folder."""
+    base = root if root.is_dir() else root.parent
+    name = Path(os.path.relpath(source.path, base)).as_posix()
+    name = name if source.member is None else f"{name}/{source.member}"
+    return printable(name)
+
+
+def path_name(path: str, root: Path) -> str:
+    """The same for a path of the ledger, ``archive.zip!member`` in an archive."""
+    archive, mark, member = path.partition(NESTED)
+    if mark and has_suffix(archive):
+        return relative_name(FileRef(Path(archive), member), root)
+    return relative_name(FileRef(Path(path)), root)
+
+
+def folders_of(name: str) -> list[str]:
+    """All folders above a file: ``a/b/c.dcm`` gives ``a`` and ``a/b``."""
+    parts = name.split("/")[:-1]
+    return ["/".join(parts[: depth + 1]) for depth in range(len(parts))]
+
+
+def key_rows(key: ProjectKey, scan_id: str, headers: Sequence[SliceHeader], root: Path, *, shared: str = "") -> pd.DataFrame:
+    """The key to the ids of one scan, a row per slice, inferior to superior. Private.
+
+    Args:
+        key: The project's key.
+        scan_id: The scan's id.
+        headers: The scan's slices in order.
+        root: What the files are named relative to.
+        shared: Kinds of names that another patient's images have too, as of `shared_kinds`: labels must not use them.
+
+    Raises:
+        SeriesError: If the slices are not those of one examination of one patient.
+    """
+    identity = identity_of(headers)
+    return pd.DataFrame(
+        {
+            "scan_id": scan_id,
+            "slice": np.arange(1, len(headers) + 1),
+            "slice_id": [key.hash_id(header.sop_uid) for header in headers],
+            "patient_id": identity.patient_id,
+            "study_uid": identity.study_uid,
+            "accession_number": identity.accession_number,
+            "study_date": identity.study_date,
+            "series_uid": [header.series_uid for header in headers],  # of a joined scan, more than one
+            "sop_uid": [header.sop_uid for header in headers],
+            "file": [slice_name(header, root) for header in headers],
+            "shared": shared,
+        }
+    )
+
+
+def settle_preprocessing(
+    root: Path | None, *, size: int | None = None, crop: Crop | None = None, clip: tuple[int, int] | None = None
+) -> Preprocessing:
+    """How scans are prepared: as a prepared folder's were, otherwise as asked for.
+
+    Args:
+        root: The data; None: unknown yet.
+        size: Side of the output in pixels; None: nothing is asked for.
+        crop: Kind of the crop; None: nothing is asked for.
+        clip: Lowest and highest HU to keep; None: nothing is asked for.
+
+    Raises:
+        ConfigError: ``other_preprocessing``, if something else is asked for than a prepared folder has.
+    """
+    asked: dict[str, Any] = {"size": size, "crop": crop, "clip": clip}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    wanted = Preprocessing(**asked)
+    if root is None or not PreparedFolder.is_one(root):
+        return wanted
+    prepared = PreparedFolder.open(root).preprocessing
+    for name in asked:
+        if (want := getattr(wanted, name)) != (has := getattr(prepared, name)):
+            raise ConfigError(
+                "other_preprocessing",
+                where=f"data.{name}",
+                got=str(list(want) if isinstance(want, tuple) else want),
+                expected=f"{list(has) if isinstance(has, tuple) else has}, as {root.name} was prepared",
+                todo=f"Leave data.{name} out (null), or prepare the scans again with it: ich-prepare.",
+            )
+    return prepared

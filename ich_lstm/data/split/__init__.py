@@ -1,0 +1,1 @@
+"""Patients into training, validation and test."""

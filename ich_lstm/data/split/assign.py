@@ -1,0 +1,219 @@
+"""Patients into training, validation and held-out test, or into folds; never a patient in two."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from ich_lstm.data.tables.labelled import STUDY_DATE
+from ich_lstm.errors import SplitError
+from ich_lstm.labels import LABELS
+
+if TYPE_CHECKING:
+    from ich_lstm.data.joining.join import LabelledScan
+
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = get_args(Part)
+
+SplitBy = Literal["random", "date"]
+
+MIN_FOLDS = 3
+"""One to test on, one to validate on, and at least one to train on."""
+
+_NO_DATE = "9999"
+"""Later than any date, so that a known one is older."""
+
+
+def tabulate_patients(scans: Sequence["LabelledScan"]) -> pd.DataFrame:
+    """What a split must know of each patient.
+
+    Args:
+        scans: Labelled scans of any number of patients.
+
+    Returns:
+        One row per raw patient id: each label as bool (present in any of the patient's scans), and ``study_date``, the oldest
+        one as ``YYYY-MM-DD``, empty if unknown.
+    """
+    labels = np.array([scan.scan_labels for scan in scans], np.float32).reshape(-1, len(LABELS)) == 1
+    frame = pd.DataFrame(labels, columns=list(LABELS), index=pd.Index([scan.patient_id for scan in scans], dtype=object))
+    frame[STUDY_DATE] = [scan.study_date or _NO_DATE for scan in scans]
+    patients = frame.groupby(level=0)
+    return patients[list(LABELS)].any().assign(**{STUDY_DATE: patients[STUDY_DATE].min().replace(_NO_DATE, "")})
+
+
+def split_patients(
+    patients: pd.DataFrame, fractions: Sequence[float], *, seed: int = 0, by: SplitBy = "random"
+) -> dict[str, Part]:
+    """Divide patients, each label's positive ones in nearly the same shares; or by the date of their oldest study.
+
+    Args:
+        patients: As of `tabulate_patients`.
+        fractions: Shares of train, validation and test; they are scaled to a sum of 1. Test may be 0.
+        seed: Another seed, another random split.
+        by: ``random``: stratified, see `place_patients`. ``date``: the earliest patients train, the latest are held out; all
+            whose oldest study is of one day stay together.
+
+    Returns:
+        The part of each patient. Training and validation each get at least one.
+
+    Raises:
+        SplitError: If there are fewer than two patients, a date is missing, or the fractions make no sense.
+    """
+    shares = checked_fractions(fractions)
+    _check_number(patients, 2, "one to train on, one to validate on")
+    if by == "date":
+        return parts_by_date(patients, first_dates(patients, shares))
+    places = place_patients(patients, shares, seed=seed)
+    for needed in (0, 1):
+        if not (places == needed).any():  # only with a handful of patients
+            donors = np.flatnonzero(places == np.bincount(places, minlength=len(PARTS)).argmax())
+            places[_by_hash(patients, donors, seed)[0]] = needed
+    return {patient: PARTS[place] for patient, place in zip(patients.index, places, strict=True)}
+
+
+def fold_patients(patients: pd.DataFrame, folds: int, *, seed: int = 0) -> dict[str, int]:
+    """Divide patients into folds of equal size, each label's positive ones equally too.
+
+    Args:
+        patients: As of `tabulate_patients`.
+        folds: How many, at least 3.
+        seed: Another seed, other folds.
+
+    Returns:
+        The fold of each patient, from 0.
+
+    Raises:
+        SplitError: If there are fewer folds than 3, or fewer patients than folds.
+    """
+    if folds < MIN_FOLDS:
+        raise SplitError(
+            "folds_out_of_range",
+            where="folds",
+            got=str(folds),
+            expected=f"at least {MIN_FOLDS}: one to test on, one to validate on, the others to train on",
+        )
+    _check_number(patients, folds, "one in each fold")
+    places = place_patients(patients, np.full(folds, 1 / folds), seed=seed)
+    return {patient: int(place) for patient, place in zip(patients.index, places, strict=True)}
+
+
+def place_patients(patients: pd.DataFrame, shares: np.ndarray, *, seed: int, placed: np.ndarray | None = None) -> np.ndarray:
+    """Deal patients to places so that every label's positive ones, and all of them, come in the shares wanted.
+
+    Greedy, the rarest label first: each patient goes to the place that lags most behind its share of that label, then of the
+    patient's next rarest label, at last of all patients. (Iterative stratification: Sechidis, Tsoumakas and Vlahavas, "On the
+    stratification of multi-label data", ECML PKDD 2011; here for unequal shares and for patients who have a place already.)
+    Within a label the order is that of a hash of seed and raw patient id, so the order of the files plays no part.
+
+    Args:
+        patients: As of `tabulate_patients`, ``n`` rows.
+        shares: float ``(p,)``, one per place, of sum 1.
+        seed: Of the order.
+        placed: int ``(n,)``: the place of those who have one, who stay there; -1 for the others.
+
+    Returns:
+        int ``(n,)``: places from 0.
+    """
+    marks = np.column_stack([patients[list(LABELS)].to_numpy(bool), np.ones(len(patients), bool)]).astype(np.int64)  # (n, k + 1)
+    # Rarest first; the column of all patients comes last, also behind a label that everybody has.
+    columns = np.argsort(marks.sum(axis=0), kind="stable")
+    marks = marks[:, columns]
+    places = np.full(len(patients), -1) if placed is None else placed.copy()
+    given = np.array([marks[places == place].sum(axis=0) for place in range(len(shares))])  # (p, k + 1)
+    lag = shares[:, None] * marks.sum(axis=0) - given
+    new = _by_hash(patients, np.flatnonzero(places < 0), seed)
+    rarest = marks[new].argmax(axis=1)
+    for row in new[np.argsort(rarest, kind="stable")]:
+        mine = np.flatnonzero(marks[row])
+        place = max(range(len(shares)), key=lambda candidate: lag[candidate, mine].tolist())
+        places[row] = place
+        lag[place] -= marks[row]
+    return places
+
+
+def first_dates(patients: pd.DataFrame, shares: np.ndarray) -> tuple[str, str]:
+    """The first day of validation and of test for a split by date; the test's is empty if nobody is held out.
+
+    Raises:
+        SplitError: If a patient has no date, or all dates are too much the same.
+    """
+    dates = np.sort(checked_dates(patients))
+    first_validation, first_test = (round(float(share) * len(dates)) for share in np.cumsum(shares)[:2])
+    days = (str(dates[min(first_validation, len(dates) - 1)]), str(dates[first_test]) if first_test < len(dates) else "")
+    if not {"train", "validation"} <= set(parts_by_date(patients, days).values()):
+        raise SplitError(
+            "too_few_dates",
+            where="split by date",
+            got=f"{len(np.unique(dates))} different days for {len(dates)} patients",
+            expected="earlier patients to train on, and later ones to validate on",
+            todo="Split at random instead: --data.split_by of ich-train.",
+        )
+    return days
+
+
+def parts_by_date(patients: pd.DataFrame, days: tuple[str, str]) -> dict[str, Part]:
+    """The part of each patient by the date of the oldest study.
+
+    Args:
+        patients: As of `tabulate_patients`.
+        days: As of `first_dates`.
+    """
+    dates = checked_dates(patients)
+    validation, test = days
+    later = (dates >= validation).astype(int) + ((dates >= test) if test else 0)
+    return {patient: PARTS[place] for patient, place in zip(patients.index, later, strict=True)}
+
+
+def checked_fractions(fractions: Sequence[float]) -> np.ndarray:
+    """Shares of the three parts with a sum of 1.
+
+    Raises:
+        SplitError: If they are not three, or one is negative, or nobody would be trained or validated on.
+    """
+    if len(fractions) != len(PARTS) or min(fractions) < 0 or fractions[0] <= 0 or fractions[1] <= 0:
+        raise SplitError(
+            "fractions_out_of_range",
+            where="split",
+            got=str(list(fractions)),
+            expected="three shares (train, validation, test), the first two above 0",
+        )
+    return np.array(fractions, float) / sum(fractions)
+
+
+def checked_dates(patients: pd.DataFrame) -> np.ndarray:
+    """The date of each patient's oldest study.
+
+    Raises:
+        SplitError: If some have none.
+    """
+    dates = patients[STUDY_DATE].to_numpy(str)
+    missing = int((dates == "").sum())
+    if missing:
+        raise SplitError(
+            "no_study_date",
+            where="split by date",
+            got=f"{missing} of {len(dates)} patients without the date of any study",
+            expected="a date for each, in the images or in the table",
+            todo=f"Add a column {STUDY_DATE} (YYYY-MM-DD) to the table, or split at random: --data.split_by of ich-train.",
+        )
+    return dates
+
+
+def _by_hash(patients: pd.DataFrame, rows: np.ndarray, seed: int) -> np.ndarray:
+    """Rows in an order that depends on the seed and the raw ids alone."""
+    ids = patients.index.tolist()
+    hashes = [hashlib.sha256(f"{seed}/{ids[row]}".encode(errors="surrogatepass")).hexdigest() for row in rows.tolist()]
+    return rows[np.argsort(np.array(hashes, dtype=str), kind="stable")]
+
+
+def _check_number(patients: pd.DataFrame, needed: int, why: str) -> None:
+    if len(patients) < needed:
+        raise SplitError(
+            "too_few_patients",
+            where="split",
+            got=f"{len(patients)} labelled patient{'s' * (len(patients) != 1)}",
+            expected=f"at least {needed}: {why}",
+            todo="Add labelled scans of other patients.",
+        )

@@ -1,0 +1,169 @@
+"""From slices to scans, and from scans to patients; how it was done goes with the numbers."""
+
+import re
+from types import MappingProxyType
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import pandas as pd
+
+from ich_lstm.errors import ConfigError, TableError
+from ich_lstm.evaluation.evidence import ENCODER_PREFIX, LABEL_PREFIX, Evidence, columns_of
+
+Level = Literal["slice", "scan", "patient"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+
+Output = Literal["sequence", "encoder"]
+OUTPUTS: tuple[Output, ...] = get_args(Output)
+
+OWN = "own"
+WORDS = MappingProxyType(
+    {
+        OWN: "the model's own scan output",
+        "max": "maximum over slices",
+        "mean": "mean over slices",
+        "noisy-or": "noisy-or over slices",
+    }
+)
+AGGREGATIONS = (*WORDS, "top-K")
+"""How slices become scans; ``top-K``: mean of the K highest, say ``top-3``."""
+
+_TOP = re.compile(r"top-([1-9]\d*)")
+
+
+class LevelCases(NamedTuple):
+    """The cases of one level.
+
+    Args:
+        level: ``slice``, ``scan`` or ``patient``.
+        output: ``sequence``, or ``encoder`` for the encoder's own probabilities.
+        aggregation: How slices became these cases, in words.
+        ids: Shareable id of each case, ``(n,)``; of slices, that of their scan.
+        patients: Shareable id of each case's patient, ``(n,)``.
+        labels: ``(n, k)``: 1 present, 0 absent, NaN unknown.
+        probabilities: ``(n, k)``.
+    """
+
+    level: Level
+    output: Output
+    aggregation: str
+    ids: np.ndarray
+    patients: np.ndarray
+    labels: np.ndarray
+    probabilities: np.ndarray
+
+
+def cases_at(evidence: Evidence, level: Level, *, aggregation: str = OWN, output: Output = "sequence") -> LevelCases:
+    """The cases of a level, each with its labels and probabilities.
+
+    A patient's probability is the highest of the patient's scans; a patient's label is 1 if that of any scan is, 0 if all are.
+
+    Args:
+        evidence: What is judged.
+        level: ``slice``, ``scan`` or ``patient``.
+        aggregation: One of `AGGREGATIONS`; the encoder has no scan output of its own.
+        output: ``sequence``, or ``encoder``.
+
+    Raises:
+        ConfigError: If the aggregation is unknown, or there is none of this output.
+        TableError: If the encoder's own probabilities are not there.
+    """
+    check_aggregation(aggregation)
+    prefix = "" if output == "sequence" else ENCODER_PREFIX
+    if prefix and not evidence.has_encoder:
+        raise TableError(
+            "no_encoder",
+            where="predictions",
+            got="none of the encoder alone",
+            expected=f"columns {ENCODER_PREFIX}epidural and so on",
+            todo="Take a run of a model with a recurrent head, or --checkpoint and --data.root; ich-predict does not write them.",
+        )
+    frame = evidence.slices if level == "slice" else evidence.scans
+    ids, patients = frame["scan_id"].to_numpy(object), frame["patient_id"].to_numpy(object)
+    labels = columns_of(frame, LABEL_PREFIX)
+    if level == "slice":
+        return LevelCases(level, output, "none", ids, patients, labels, columns_of(frame, prefix))
+    words = in_words(aggregation)
+    if aggregation == OWN:
+        if prefix:
+            raise ConfigError(
+                "no_scan_output",
+                where="--aggregation",
+                got=f"{OWN}, of the encoder alone",
+                expected=f"one of {', '.join(AGGREGATIONS[1:])}, for the encoder sees no scan",
+            )
+        probabilities = columns_of(frame, "")
+    else:
+        probabilities = aggregate(columns_of(evidence.slices, prefix), evidence.scan_index, aggregation)
+    if level == "scan":
+        return LevelCases(level, output, words, ids, patients, labels, probabilities)
+    index, names = pd.factorize(frame["patient_id"], sort=True)
+    order = np.argsort(index, kind="stable")
+    first = np.flatnonzero(np.diff(index[order], prepend=-1))
+    present = np.logical_or.reduceat(labels[order] == 1, first)  # (patients, k)
+    absent = np.logical_and.reduceat(labels[order] == 0, first)
+    labels = np.where(present, 1.0, np.where(absent, 0.0, np.nan))
+    probabilities = np.maximum.reduceat(probabilities[order], first)
+    people = names.to_numpy(object)
+    return LevelCases(level, output, f"{words}, maximum over scans", people, people, labels, probabilities)
+
+
+def aggregate(probabilities: np.ndarray, scan: np.ndarray, aggregation: str) -> np.ndarray:
+    """Make each scan's probabilities from those of its slices.
+
+    Args:
+        probabilities: Of slices, ``(n, k)``.
+        scan: Index of each slice's scan from 0, not decreasing, ``(n,)``; no scan is without slices.
+        aggregation: ``max``, ``mean``, ``top-K``, or ``noisy-or``: 1 - prod(1 - p), as if slices were independent.
+
+    Returns:
+        Of scans, ``(b, k)``.
+
+    Example:
+        >>> aggregate(np.array([[0.5], [0.2], [0.5]]), np.array([0, 0, 1]), "noisy-or")
+        array([[0.6],
+               [0.5]])
+    """
+    check_aggregation(aggregation)
+    first = np.flatnonzero(np.diff(scan, prepend=-1))
+    lengths = np.diff(first, append=len(scan))[:, None]  # (b, 1)
+    if aggregation == "max":
+        return np.maximum.reduceat(probabilities, first)
+    if aggregation == "mean":
+        return np.add.reduceat(probabilities, first) / lengths
+    if aggregation == "noisy-or":
+        with np.errstate(divide="ignore"):  # a slice that is certain makes its scan certain
+            return -np.expm1(np.add.reduceat(np.log1p(-probabilities), first))
+    top = int(aggregation.removeprefix("top-"))
+    place = np.arange(len(scan)) - first[scan]
+    columns = []
+    for p in probabilities.T:
+        highest_first = p[np.lexsort((-p, scan))]  # within each scan
+        columns.append(np.add.reduceat(np.where(place < top, highest_first, 0), first))
+    return np.stack(columns, axis=1) / np.minimum(lengths, top)
+
+
+def check_aggregation(aggregation: str) -> None:
+    """See that an aggregation has a name that is known.
+
+    Raises:
+        ConfigError: If it has not.
+    """
+    if aggregation not in WORDS and not _TOP.fullmatch(aggregation):
+        raise ConfigError(
+            "unknown_aggregation",
+            where="--aggregation",
+            got=repr(aggregation),
+            expected=f"one of {', '.join(AGGREGATIONS)} (top-3: mean of the three highest)",
+        )
+
+
+def in_words(aggregation: str) -> str:
+    """What stands beside every figure of a scan or a patient.
+
+    Example:
+        >>> in_words("top-3")
+        'mean of the 3 highest slices'
+    """
+    top = _TOP.fullmatch(aggregation)
+    return f"mean of the {top[1]} highest slices" if top else WORDS[aggregation]

@@ -1,0 +1,1 @@
+"""Models, readers and strata side by side."""

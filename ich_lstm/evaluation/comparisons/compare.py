@@ -1,0 +1,228 @@
+"""Two models on the same cases: what differs, how certain that is, and by which test."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ich_lstm.errors import TableError
+from ich_lstm.evaluation.aggregate import OWN, Level, LevelCases, cases_at
+from ich_lstm.evaluation.comparisons.position_baseline import predict_from_position
+from ich_lstm.evaluation.evidence import LABEL_PREFIX, ROWS_SHOWN, Evidence, columns_of
+from ich_lstm.keywords import keywords_of, takes_keywords
+from ich_lstm.labels import LABELS
+from ich_lstm.pages.report.sections import INTERVAL_ELSEWHERE
+from ich_lstm.statistics import compare_auroc, compare_labels, mcnemar
+from ich_lstm.statistics.cases import patient_index
+from ich_lstm.statistics.comparison.significance import Comparison
+from ich_lstm.statistics.proportions import PROPORTIONS
+
+SLICE_KEY, SCAN_KEY = ["scan_id", "slice"], ["scan_id"]
+
+Points = float | Sequence[float]
+"""Operating point of all labels, or of each."""
+
+SETTINGS = [each for each in keywords_of(compare_labels) if each.name not in ("thresholds", "names", "weights")]
+"""What is handed on to `compare_labels`."""
+
+
+@takes_keywords(SETTINGS)
+def compare_models(
+    evidence: Evidence,
+    other: Evidence,
+    *,
+    level: Level,
+    aggregation: str = OWN,
+    names: tuple[str, str] = ("first", "second"),
+    thresholds: tuple[Points, Points] = (0.5, 0.5),
+    **settings: Any,
+) -> pd.DataFrame:
+    """Compare two models that have predicted the same cases.
+
+    Args:
+        evidence: Of the first model.
+        other: Of the second.
+        level: ``slice``, ``scan`` or ``patient``.
+        aggregation: As of `cases_at`, for both.
+        names: Of the two models.
+        thresholds: Operating points of the first and of the second, chosen elsewhere.
+        settings: Of `compare_labels`: ``prevalences, bins, replicates, seed, workers``.
+
+    Returns:
+        As of `compare_cases`.
+
+    Raises:
+        TableError: If the cases, their patients or their labels are not the same.
+    """
+    check_same_cases(evidence, other, level)
+    first, second = (cases_at(each, level, aggregation=aggregation) for each in (evidence, other))
+    return compare_cases(first, second, names=names, thresholds=thresholds, **settings)
+
+
+@takes_keywords(SETTINGS)
+def compare_encoder(
+    evidence: Evidence, *, level: Level, aggregation: str = OWN, thresholds: Points | None = 0.5, **settings: Any
+) -> pd.DataFrame:
+    """Compare the whole model with its encoder alone, which sees one slice at a time.
+
+    The encoder has no scan output: where the model's own is asked for, both are judged by the maximum over slices.
+
+    Args:
+        evidence: With the encoder's probabilities.
+        level: ``slice``, ``scan`` or ``patient``.
+        aggregation: As of `cases_at`.
+        thresholds: Operating point of both; None: no figure that needs one.
+        settings: Of `compare_labels`.
+
+    Raises:
+        TableError: If the encoder's probabilities are not there.
+    """
+    alike = "max" if aggregation == OWN else aggregation
+    first = cases_at(evidence, level, aggregation=alike)
+    second = cases_at(evidence, level, aggregation=alike, output="encoder")
+    points = None if thresholds is None else (thresholds, thresholds)
+    return compare_cases(first, second, names=("sequence", "encoder"), thresholds=points, **settings)
+
+
+@takes_keywords(SETTINGS)
+def compare_position(evidence: Evidence, fitted_on: Evidence | None = None, **settings: Any) -> pd.DataFrame:
+    """Compare a model with one that knows only the slice's place in its scan; without figures that need a threshold.
+
+    Args:
+        evidence: Of the model.
+        fitted_on: Other patients, by whom the null model is fitted; None: cross-fitted by patient.
+        settings: Of `compare_labels`.
+
+    Returns:
+        As of `compare_cases`; the second model's name says on what it was fitted.
+
+    Raises:
+        TableError: If patients are judged by themselves, or there is only one.
+    """
+    cases = cases_at(evidence, "slice")
+    null = predict_from_position(evidence, fitted_on)
+    second = cases._replace(probabilities=null.probabilities)
+    return compare_cases(cases, second, names=("sequence", f"position alone, {null.fitted_on}"), thresholds=None, **settings)
+
+
+@takes_keywords(SETTINGS)
+def compare_cases(
+    first: LevelCases,
+    second: LevelCases,
+    *,
+    names: tuple[str, str],
+    thresholds: tuple[Points, Points] | None = (0.5, 0.5),
+    **settings: Any,
+) -> pd.DataFrame:
+    """Every figure's difference by the paired bootstrap of patients, and the tests that are made for one figure.
+
+    AUROC is also tested by DeLong, or by Obuchowski where patients have several cases; accuracy, sensitivity and specificity
+    by McNemar, exactly, or clustered by Durkalski.
+
+    Args:
+        first: Cases of the first model.
+        second: The same cases, of the second.
+        names: Of the two models.
+        thresholds: Operating points of the first and of the second; None: no figure that needs one.
+        settings: Of `compare_labels`: ``prevalences, bins, replicates, seed, workers``.
+
+    Returns:
+        ``model, other`` (names), ``level, aggregation``, then the columns of `compare_labels`: several rows for figures with
+        several tests, told apart by ``method``, that of the bootstrap first.
+    """
+    points = (0.5, 0.5) if thresholds is None else thresholds
+    given = (first.labels, first.probabilities, second.probabilities, first.patients)
+    table = compare_labels(*given, thresholds=points, **settings)
+    tests = pd.DataFrame(_tests(first, second, points))
+    table = pd.concat([table, tests], ignore_index=True)
+    if thresholds is None:
+        table = table[~table["metric"].isin(PROPORTIONS)].reset_index(drop=True)
+    about = {"model": names[0], "other": names[1], "level": first.level, "aggregation": first.aggregation}
+    for place, (name, value) in enumerate(about.items()):
+        table.insert(place, name, value)
+    return table
+
+
+def check_same_cases(first: Evidence, second: Evidence, level: Level) -> None:
+    """See that two models have predicted the same cases, and are held against the same truth.
+
+    Slices matter at their own level alone: models may average thin slices in different ways.
+
+    Raises:
+        TableError: If not.
+    """
+    key = SLICE_KEY if level == "slice" else SCAN_KEY
+    frames = [evidence.slices if level == "slice" else evidence.scans for evidence in (first, second)]
+    alone = frames[0][key].merge(frames[1][key], how="outer", on=key, indicator="where")
+    only = [alone[alone["where"] == side] for side in ("left_only", "right_only")]
+    if len(only[0]) or len(only[1]):
+        unit = "slices" if level == "slice" else "scans"
+        ids = pd.concat(only)["scan_id"].unique()
+        raise TableError(
+            "different_cases",
+            where="two models",
+            got=f"{len(only[0])} {unit} that only the first has predicted, {len(only[1])} that only the second ({_few(ids)})",
+            expected="predictions of the same cases, with ids by one project key",
+            todo="Predict the same scans with both; held-out patients of two runs are the same if their split is.",
+        )
+    # Both are in the order of their ids.
+    patients = [frame["patient_id"].to_numpy(object) for frame in frames]
+    _stop_where(patients[0] != patients[1], frames[0], "different_patients", "belong to other patients in the second")
+    labels = [columns_of(frame, LABEL_PREFIX) for frame in frames]
+    same = (labels[0] == labels[1]) | (np.isnan(labels[0]) & np.isnan(labels[1]))
+    _stop_where(~same.all(axis=1), frames[0], "different_labels", "have other labels in the second")
+
+
+def _tests(first: LevelCases, second: LevelCases, thresholds: tuple[Points, Points]) -> list[dict[str, Any]]:
+    rows = []
+    pair = (first.probabilities, second.probabilities)
+    points = [np.broadcast_to(np.asarray(given, dtype=np.float64), len(LABELS)) for given in thresholds]
+    index, _ = patient_index(first.patients)
+    for k, label in enumerate(LABELS):
+        y = first.labels[:, k]
+        known = ~np.isnan(y)
+        own = index[known]
+        several = len(np.unique(own)) < len(own)
+        counts = {"cases": len(own), "positives": int((y == 1).sum()), "patients": len(np.unique(own))}
+        p = [probabilities[:, k] for probabilities in pair]
+        tests = {"auroc": compare_auroc(y, p[0], p[1], index if several else None)}
+        right = [(each >= point[k]) == (y == 1) for each, point in zip(p, points, strict=True)]
+        for metric, among in (("accuracy", known), ("sensitivity", y == 1), ("specificity", y == 0)):
+            tests[metric] = mcnemar(right[0][among], right[1][among], index[among] if several else None)
+        rows += [{"label": label, **comparison_row(metric, test), **counts} for metric, test in tests.items()]
+    return rows
+
+
+def comparison_row(metric: str, test: Comparison) -> dict[str, Any]:
+    """A test as a row: ``metric, prevalence, first, second, difference, low, high, p_value, method, note``; NaN: none."""
+    numbers = {
+        "first": test.first.value,
+        "second": test.second.value,
+        "difference": test.difference.value,
+        "low": test.difference.low,
+        "high": test.difference.high,
+        "p_value": test.p_value,
+    }
+    numbers = {name: np.nan if number is None else number for name, number in numbers.items()}
+    note = test.note or test.difference.note
+    if not note and test.difference.low is None:
+        note = INTERVAL_ELSEWHERE
+    return {"metric": metric, "prevalence": np.nan, **numbers, "method": test.method, "note": note}
+
+
+def _stop_where(differing: np.ndarray, frame: pd.DataFrame, code: str, got: str) -> None:
+    if differing.any():
+        raise TableError(
+            code,
+            where="two models",
+            got=f"{int(differing.sum())} cases that {got} ({_few(frame['scan_id'][differing].unique())})",
+            expected="one truth for both",
+            todo="Evaluate both with the same label table.",
+        )
+
+
+def _few(ids: np.ndarray) -> str:
+    """The first ten scans, and how many more."""
+    more = f" and {len(ids) - ROWS_SHOWN} more" if len(ids) > ROWS_SHOWN else ""
+    return f"scan {', '.join(map(str, ids[:ROWS_SHOWN]))}{more}"

@@ -1,0 +1,128 @@
+"""The null model: how much the place of a slice in its scan tells by itself.
+
+Blood is rare at the vertex and at the base of the skull, so that a model that sees no image is better than chance on slices.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from ich_lstm.errors import TableError
+from ich_lstm.evaluation.evidence import LABEL_PREFIX, Evidence, columns_of
+from ich_lstm.labels import LABELS
+
+
+@dataclass(frozen=True, eq=False)
+class PositionModel:
+    """The share of positive slices at each place in a scan.
+
+    Args:
+        shares: ``(bins, k)``, from the inferior end to the superior one; between 0 and 1.
+    """
+
+    shares: np.ndarray
+
+    @classmethod
+    def fit(cls, places: np.ndarray, labels: np.ndarray, *, bins: int = 20) -> "PositionModel":
+        """Count slices in equal stretches of the scan.
+
+        Half a slice of each class is added to the whole, and one slice of the whole's share to each stretch, so that what was
+        never seen is improbable and not impossible.
+
+        Args:
+            places: Of slices in their scans, ``(n,)``, see `places_in_scans`.
+            labels: ``(n, k)``: 1 present, 0 absent, NaN unknown.
+            bins: Number of stretches.
+        """
+        stretch = _stretch(places, bins)
+        known = ~np.isnan(labels)
+        total, positive = (
+            np.stack([np.bincount(stretch, weights=column, minlength=bins) for column in each.T], axis=1)  # (bins, k)
+            for each in (known.astype(np.float64), np.nan_to_num(labels))
+        )
+        share = (positive.sum(axis=0) + 0.5) / (total.sum(axis=0) + 1)
+        return cls((positive + share) / (total + 1))
+
+    def predict(self, places: np.ndarray) -> np.ndarray:
+        """Probabilities of slices at these places, ``(n, k)``."""
+        return self.shares[_stretch(places, len(self.shares))]
+
+
+class PositionPredictions(NamedTuple):
+    """What the null model says.
+
+    Args:
+        probabilities: Of slices, ``(n, k)``.
+        fitted_on: On what it was fitted, in words.
+    """
+
+    probabilities: np.ndarray
+    fitted_on: str
+
+
+def predict_from_position(
+    evidence: Evidence, fitted_on: Evidence | None = None, *, bins: int = 20, folds: int = 5
+) -> PositionPredictions:
+    """Predict every slice from nothing but its place in its scan, by what is true of other patients.
+
+    Args:
+        evidence: What is judged.
+        fitted_on: Other patients; None: those of the evidence itself, cross-fitted: each fold by the patients of the others.
+        bins: Stretches of a scan.
+        folds: Of patients, by the hashes of their ids.
+
+    Raises:
+        TableError: If patients are judged by themselves, or there is only one.
+    """
+    places, labels = places_in_scans(evidence), columns_of(evidence.slices, LABEL_PREFIX)
+    patients = evidence.slices["patient_id"]
+    if fitted_on is not None:
+        others = fitted_on.slices["patient_id"]
+        _check_apart(set(patients) & set(others))
+        model = PositionModel.fit(places_in_scans(fitted_on), columns_of(fitted_on.slices, LABEL_PREFIX), bins=bins)
+        part = fitted_on.source.get("part", "")
+        words = f"fitted on {others.nunique():,} other patients" + (f" ({part})" if part else "")
+        return PositionPredictions(model.predict(places), words)
+    names = sorted(set(patients), key=lambda patient: hashlib.sha256(patient.encode()).digest())
+    folds = min(folds, len(names))
+    if folds < 2:
+        raise TableError(
+            "few_patients",
+            where="null model of position",
+            got="one patient",
+            expected="other patients to fit it on",
+            todo="Give the run, whose validation patients serve; or more patients.",
+        )
+    fold = patients.map({patient: i % folds for i, patient in enumerate(names)}).to_numpy()
+    probabilities = np.empty((len(places), len(LABELS)))
+    for i in range(folds):
+        own = fold == i
+        probabilities[own] = PositionModel.fit(places[~own], labels[~own], bins=bins).predict(places[own])
+    # A patient's own labels are missing where the patient is predicted: a label that position does not tell ranks below 0.5.
+    words = f"cross-fitted by patient in {folds} folds, which makes its AUROC a little too low"
+    return PositionPredictions(probabilities, words)
+
+
+def places_in_scans(evidence: Evidence) -> np.ndarray:
+    """Place of each slice in its scan, ``(n,)``: 0 the inferior end, 1 the superior one; a slice stands for its middle."""
+    scan = evidence.scan_index
+    first = np.flatnonzero(np.diff(scan, prepend=-1))
+    lengths = np.diff(first, append=len(scan))
+    return (np.arange(len(scan)) - first[scan] + 0.5) / lengths[scan]
+
+
+def _stretch(places: np.ndarray, bins: int) -> np.ndarray:
+    return np.minimum((places * bins).astype(int), bins - 1)
+
+
+def _check_apart(both: set[str]) -> None:
+    if both:
+        raise TableError(
+            "same_patients",
+            where="null model of position",
+            got=f"{len(both)} patients on whom it would be both fitted and judged",
+            expected="other patients",
+            todo="Fit it on another part of the split.",
+        )

@@ -1,0 +1,139 @@
+"""Figures on labelled scans: what a model says of them, beside what is known."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ich_lstm.archive.folder.file_names import SCANS, SLICES
+from ich_lstm.data.datamodule import ScanDataModule
+from ich_lstm.data.split.assign import Part
+from ich_lstm.evaluation.evidence import ENCODER_PREFIX, LABEL_PREFIX, columns_of
+from ich_lstm.inference.forward import predicted, probabilities_of
+from ich_lstm.labels import LABELS
+from ich_lstm.training.classifier import ScanClassifier
+from ich_lstm.training.metrics import LabelAUROC, LabelLogLoss, WeightedLogLoss
+
+
+class LabelledPredictions(NamedTuple):
+    """Probabilities beside labels, a row per slice and a row per scan.
+
+    Args:
+        slices: ``scan_id, slice`` (from 1), ``slice_id, position_mm``, six probabilities, with ``encoder_`` before them those
+            of the encoder alone if the model has a recurrent head, with ``label_`` before them the labels (empty: unknown),
+            and ``split``.
+        scans: ``scan_id, patient_id`` (hashed), six probabilities, six labels, ``split``.
+    """
+
+    slices: pd.DataFrame
+    scans: pd.DataFrame
+
+
+def predict_part(
+    classifier: ScanClassifier,
+    data: ScanDataModule,
+    part: Part,
+    *,
+    hash_patient: Callable[[str], str],
+    progress: Callable[[int], None] | None = None,
+    coherent: bool = True,
+) -> LabelledPredictions:
+    """Predict every scan of a part of the data, on the device the model is on: as ``ich-predict`` does, so as it is judged.
+
+    Args:
+        classifier: The model, which is left in evaluation mode.
+        data: The data, set up.
+        part: Which part.
+        hash_patient: Turns a raw patient id into a shareable one.
+        progress: Told the number of scans done since.
+        coherent: Raise a scan's probability to its most probable slice's, and "any" to the most probable type's; False: raw. The
+            encoder's own probabilities are raw in either case.
+    """
+    scans = {scan.scan_id: scan for scan in data.scans[part]}
+    slice_rows, scan_rows = [], []
+    classifier.eval()
+    with torch.inference_mode():
+        for batch in data.evaluation_loader(part):
+            batch = classifier.transfer_batch_to_device(batch, classifier.device, 0)
+            logits = classifier.infer(batch)
+            found = predicted(logits, batch.lengths, coherent=coherent)
+            sizes = batch.lengths.tolist()
+            encoder = None if logits.encoder_logits is None else probabilities_of(logits.encoder_logits)
+            of_slices = [_split(found.slices, sizes), _split(encoder, sizes)]
+            of_scans = found.scans.cpu().numpy()
+            positions = [p.cpu().numpy() for p in batch.positions_mm.split(sizes)]
+            for i, scan_id in enumerate(batch.scan_ids):
+                scan = scans[scan_id]
+                rows = pd.DataFrame(
+                    {
+                        "scan_id": scan_id,
+                        "slice": np.arange(1, sizes[i] + 1),
+                        "slice_id": scan.slice_ids,
+                        "position_mm": positions[i],
+                    }
+                )
+                columns = [_columns("", of_slices[0][i]), _columns(LABEL_PREFIX, scan.slice_labels)]
+                if logits.encoder_logits is not None:
+                    columns.insert(1, _columns(ENCODER_PREFIX, of_slices[1][i]))
+                slice_rows.append(pd.concat([rows, *columns], axis=1))
+                ids = pd.DataFrame([{"scan_id": scan_id, "patient_id": hash_patient(scan.patient_id)}])
+                known = _columns(LABEL_PREFIX, scan.scan_labels[None])
+                scan_rows.append(pd.concat([ids, _columns("", of_scans[i : i + 1]), known], axis=1))
+            if progress is not None:
+                progress(len(sizes))
+    return LabelledPredictions(
+        pd.concat(slice_rows, ignore_index=True).sort_values(["scan_id", "slice"], ignore_index=True).assign(split=part),
+        pd.concat(scan_rows, ignore_index=True).sort_values("scan_id", ignore_index=True).assign(split=part),
+    )
+
+
+def summarize(predictions: LabelledPredictions) -> dict[str, Any]:
+    """Weighted log loss, and AUROC and log loss of each label, of the sequence model and of the encoder alone.
+
+    Returns:
+        ``{"slices": {"sequence": {...}, "encoder": {...}}, "scans": {"sequence": {...}}}``; None stands where a figure is
+        undefined, for example the AUROC of a label that is never present.
+    """
+    summary: dict[str, Any] = {"slices": {"sequence": _figures(predictions.slices, "")}}
+    if ENCODER_PREFIX + LABELS[0] in predictions.slices:
+        summary["slices"]["encoder"] = _figures(predictions.slices, ENCODER_PREFIX)
+    summary["scans"] = {"sequence": _figures(predictions.scans, "")}
+    return summary
+
+
+def write_labelled(folder: Path, predictions: list[LabelledPredictions]) -> None:
+    """Write ``slices.csv`` and ``scans.csv``; every probability with all its digits."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pd.concat([part.slices for part in predictions]).to_csv(folder / SLICES, index=False)
+    pd.concat([part.scans for part in predictions]).to_csv(folder / SCANS, index=False)
+
+
+def _figures(frame: pd.DataFrame, prefix: str) -> dict[str, Any]:
+    probabilities = torch.tensor(columns_of(frame, prefix), dtype=torch.float64)
+    labels = torch.tensor(columns_of(frame, LABEL_PREFIX), dtype=torch.float64)
+    values = []
+    for kind in (WeightedLogLoss, LabelAUROC, LabelLogLoss):
+        metric = kind(sync_on_compute=False)  # the tables are whole, and after a fit the other processes may be gone
+        metric.update(probabilities, labels)
+        values.append(metric.compute())
+    loss, aurocs, losses = values
+    return {
+        "weighted_log_loss": _number(loss),
+        "auroc": dict(zip(LABELS, map(_number, aurocs), strict=True)),
+        "log_loss": dict(zip(LABELS, map(_number, losses), strict=True)),
+    }
+
+
+def _columns(prefix: str, values: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame(values, columns=[prefix + label for label in LABELS])
+
+
+def _split(probabilities: torch.Tensor | None, sizes: list[int]) -> list[np.ndarray]:
+    return [] if probabilities is None else [part.cpu().numpy() for part in probabilities.split(sizes)]
+
+
+def _number(value: torch.Tensor) -> float | None:
+    return None if value.isnan() else float(value)

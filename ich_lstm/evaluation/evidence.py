@@ -1,0 +1,294 @@
+"""What is judged: probabilities beside labels, checked as they enter."""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pandas as pd
+
+from ich_lstm.archive.folder.file_names import SCANS, SLICES
+from ich_lstm.data.split.assign import PARTS, Part
+from ich_lstm.errors import ConfigError, TableError
+from ich_lstm.labels import LABELS
+
+LABEL_PREFIX = "label_"
+ENCODER_PREFIX = "encoder_"
+
+PREDICTIONS = Path("predictions")
+"""Where a run keeps both."""
+
+IDS = ("scan_id", "slice_id", "patient_id", "split", "flags", "status")
+"""Columns that are read as text: a hash of digits alone is no number."""
+
+ROWS_SHOWN = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Probabilities beside labels: every scan is of a known patient, and has its slices.
+
+    Args:
+        slices: A row per slice, those of a scan in a row and in order: ``scan_id, slice`` (from 1), ``slice_id, position_mm``,
+            ``patient_id`` (hashed), six probabilities, six labels (``label_``; NaN: unknown), and where there is one the
+            encoder's own six (``encoder_``).
+        scans: A row per scan, in the order of the slices: ``scan_id, patient_id``, six probabilities, six labels; further
+            columns are strata.
+        source: Where it comes from, fit to be printed: ``kind, model, part, truth``, ``counts`` (what came in, and what was
+            left out and why) and ``notes``.
+        is_test: Whether nothing may be chosen on it: held-out patients, or another data set.
+    """
+
+    slices: pd.DataFrame = field(repr=False)
+    scans: pd.DataFrame = field(repr=False)
+    source: Mapping[str, Any]
+    is_test: bool
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether the encoder's own probabilities are there."""
+        return all(ENCODER_PREFIX + label in self.slices for label in LABELS)
+
+    @property
+    def scan_index(self) -> np.ndarray:
+        """The row of each slice's scan, ``(n,)``, not decreasing."""
+        return pd.Index(self.scans["scan_id"]).get_indexer(pd.Index(self.slices["scan_id"]))
+
+
+def read_run(folder: Path | str, part: Part = "test") -> Evidence:
+    """Read the predictions of a run that ``ich-train`` made.
+
+    Args:
+        folder: The run's folder, or the one of its predictions.
+        part: ``test``: held-out patients; ``validation``: those by whom the best epoch was chosen.
+
+    Raises:
+        TableError: If files or columns are missing, or a row is not as it should be.
+    """
+    folder = Path(folder)
+    place = folder / PREDICTIONS if (folder / PREDICTIONS).is_dir() else folder
+    tables = {name: read_predictions(place / name) for name in (SLICES, SCANS)}
+    for name, frame in tables.items():
+        _check_columns(str(place / name), frame, ["scan_id"])
+        there = set(frame["split"]) if "split" in frame else set()
+        if part not in there:
+            raise TableError(
+                "no_such_part",
+                where=str(place / name),
+                got=f"parts {', '.join(sorted(there)) or 'without a name'}",
+                expected=f"rows whose split is {part}",
+                todo=f"Take another part with --part ({', '.join(PARTS[1:])}); too few patients leave none to hold out.",
+            )
+    slices, scans = (frame[frame["split"] == part].drop(columns="split") for frame in tables.values())
+    other = {name: int((tables[SCANS]["split"] == name).sum()) for name in PARTS if name != part}
+    source = {
+        "kind": "run",
+        "model": _model_of(folder if place != folder else folder.parent),
+        "part": part,
+        "truth": "",
+        "counts": {f"scans_of_{name}_not_judged": count for name, count in other.items() if count},
+        "notes": [],
+    }
+    return make_evidence(slices, scans, source, is_test=part == "test", where=str(place))
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """A table of predictions; its index is the number of each row's line in the file, less 2.
+
+    Raises:
+        TableError: If it is missing, no CSV, or has no rows.
+    """
+    try:
+        frame = pd.read_csv(
+            path,
+            dtype=dict.fromkeys(IDS, str),
+            low_memory=False,  # or a column's type would be guessed anew in every chunk
+            encoding="utf-8-sig",
+        )
+    except FileNotFoundError as error:
+        raise TableError(
+            "missing_predictions",
+            where=str(path),
+            got="no such file",
+            expected=f"{SLICES} and {SCANS}, in a folder of ich-predict or below {PREDICTIONS}/ of a run",
+            todo="Name the folder that ich-train or ich-predict made.",
+        ) from error
+    except (OSError, ValueError) as error:
+        raise TableError(
+            "unreadable_table", where=str(path), got=" ".join(str(error).split()), expected="a CSV in UTF-8"
+        ) from error
+    if not len(frame):
+        raise TableError("no_rows", where=str(path), got="a header and no rows", expected="a row for each prediction")
+    texts = [column for column in IDS if column in frame]
+    frame[texts] = frame[texts].fillna("")
+    return frame
+
+
+def make_evidence(
+    slices: pd.DataFrame, scans: pd.DataFrame, source: Mapping[str, Any], *, is_test: bool, where: str = "predictions"
+) -> Evidence:
+    """Check predictions with their labels, and put them in order.
+
+    Args:
+        slices: As of `Evidence`, in any order, without patients; the index plus 2 is the row's line in messages.
+        scans: As of `Evidence`, likewise.
+        source: As of `Evidence`; the numbers of scans, slices and patients, and of unknown labels, are added to its counts.
+        is_test: As of `Evidence`.
+        where: The folder, for messages.
+
+    Raises:
+        TableError: If columns are missing, rows are repeated, slices and scans do not fit each other, a probability is NaN or
+            outside [0, 1], a label is none of 0, 1 and unknown, or the patient of a scan is unknown.
+    """
+    names = {"slices": f"{where}/{SLICES}", "scans": f"{where}/{SCANS}"}
+    _check_columns(names["slices"], slices, ["scan_id", "slice"])
+    _check_columns(names["scans"], scans, ["scan_id", "patient_id"])
+    check_unique(names["slices"], slices, ["scan_id", "slice"])
+    check_unique(names["scans"], scans, ["scan_id"])
+    _check_values(names["slices"], slices)
+    _check_values(names["scans"], scans)
+    nameless = scans["patient_id"].isin(["", np.nan]).to_numpy()
+    if nameless.any():
+        got, expected = "scans without a patient", "the patient of each: cases of one patient are not independent"
+        todo = "Give the patients in the column patient_id of the label table."
+        stop_at_rows(names["scans"], scans.index[nameless], "unknown_patients", got, expected, todo)
+    _check_fit(names, slices, scans)
+    order = scans.sort_values("scan_id", ignore_index=True)
+    slices = slices.sort_values(["scan_id", "slice"], ignore_index=True)
+    patients = order.set_index("scan_id")["patient_id"]
+    slices = slices.assign(patient_id=slices["scan_id"].map(patients))
+    counts = {"scans": len(order), "slices": len(slices), "patients": int(patients.nunique())}
+    unknown = {
+        f"{level}_without_any_label": int(_labels(frame).isna().all(axis=1).sum())
+        for level, frame in (("slices", slices), ("scans", order))
+    }
+    source = {**source, "counts": {**source.get("counts", {}), **counts, **unknown}}
+    return Evidence(slices, order, source, is_test)
+
+
+def check_unseen(patients: Collection[str], trained_on: Collection[str], *, where: str) -> None:
+    """See that a model is judged on none of the patients that made it.
+
+    Args:
+        patients: Raw ids of those who are to be judged.
+        trained_on: Raw ids of those on whom the model was trained, or by whom its best epoch was chosen.
+        where: The predictions or the data, for the message.
+
+    Raises:
+        ConfigError: ``trained_on``.
+    """
+    seen = set(patients) & set(trained_on) - {""}
+    if seen:
+        raise ConfigError(
+            "trained_on",
+            where=where,
+            got=f"{len(seen)} of {len(set(patients))} patients on whom the model was trained or chosen",
+            expected="patients it has never seen",
+            todo="Judge the run's own held-out patients: ich-evaluate RUN.",
+        )
+
+
+def columns_of(frame: pd.DataFrame, prefix: str) -> np.ndarray:
+    """The six columns of a kind as an array ``(m, k)``; the prefix is empty, ``encoder_`` or ``label_``."""
+    return frame[[prefix + label for label in LABELS]].to_numpy(dtype=np.float64)
+
+
+def check_unique(where: str, frame: pd.DataFrame, key: list[str]) -> None:
+    """See that no row stands twice.
+
+    Args:
+        where: The file.
+        frame: Its rows.
+        key: Columns that tell them apart.
+
+    Raises:
+        TableError: If one does.
+    """
+    repeated = frame.duplicated(key)
+    if repeated.any():
+        got = f"rows that repeat the {' and '.join(key)} of an earlier one"
+        stop_at_rows(where, frame.index[repeated], "repeated_rows", got, "each once", "Predict each study once.")
+
+
+def stop_at_rows(where: str, rows: pd.Index, code: str, got: str, expected: str, todo: str) -> NoReturn:
+    """Raise a TableError that names the lines of the first ten rows and counts all.
+
+    Args:
+        where: The file.
+        rows: Index of the rows, from 0: the header is line 1.
+        code: Of the error.
+        got: What is wrong with them.
+        expected: What would be right.
+        todo: What to do.
+    """
+    shown = ", ".join(str(row + 2) for row in rows[:ROWS_SHOWN])
+    more = f" and {len(rows) - ROWS_SHOWN} more" if len(rows) > ROWS_SHOWN else ""
+    raise TableError(code, where=f"{where}, line {shown}{more}", got=f"{got} ({len(rows)} rows)", expected=expected, todo=todo)
+
+
+def _check_columns(where: str, frame: pd.DataFrame, ids: list[str]) -> None:
+    missing = [name for name in (*ids, *LABELS, *(LABEL_PREFIX + label for label in LABELS)) if name not in frame]
+    if missing:
+        unlabelled = all(name.startswith(LABEL_PREFIX) for name in missing)
+        raise TableError(
+            "no_labels" if unlabelled else "missing_columns",
+            where=where,
+            got=f"no column {', '.join(missing[:ROWS_SHOWN])}",
+            expected="probabilities beside labels" if unlabelled else "the columns that ich-train and ich-predict write",
+            todo="Give the labels with --labels CSV." if unlabelled else "Name the folder that ich-train or ich-predict made.",
+        )
+
+
+def _check_values(where: str, frame: pd.DataFrame) -> None:
+    prefixes = ["", ENCODER_PREFIX] if ENCODER_PREFIX + LABELS[0] in frame else [""]
+    for columns in ([prefix + label for label in LABELS] for prefix in prefixes):
+        p = _numbers(frame, columns)
+        wrong = ~((p >= 0) & (p <= 1))  # NaN too
+        if wrong.any():
+            got = f"the probability {_first(frame[columns], wrong)}"
+            todo = "Give probabilities, not logits, and one for every case."
+            stop_at_rows(where, frame[wrong.any(axis=1)].index, "bad_probability", got, "numbers from 0 to 1", todo)
+    columns = [LABEL_PREFIX + label for label in LABELS]
+    y = _numbers(frame, columns)
+    wrong = ~((y == 0) | (y == 1)) & frame[columns].notna().to_numpy()
+    if wrong.any():
+        got = f"the label {_first(frame[columns], wrong)}"
+        stop_at_rows(where, frame[wrong.any(axis=1)].index, "bad_label", got, "0, 1 or an empty cell", "Correct the labels.")
+
+
+def _check_fit(names: Mapping[str, str], slices: pd.DataFrame, scans: pd.DataFrame) -> None:
+    """Slices without their scan, and scans without slices."""
+    places = pd.Index(scans["scan_id"]).get_indexer(pd.Index(slices["scan_id"]))
+    todo = f"Take {SLICES} and {SCANS} of one folder, as they were written."
+    lonely = slices[places < 0]
+    if len(lonely):
+        got = "slices of scans that are not there"
+        stop_at_rows(names["slices"], lonely.index, "unknown_scans", got, f"their scans in {SCANS}", todo)
+    empty = scans[np.bincount(places, minlength=len(scans)) == 0]
+    if len(empty):
+        stop_at_rows(names["scans"], empty.index, "missing_slices", "scans without a slice", f"their slices in {SLICES}", todo)
+
+
+def _numbers(frame: pd.DataFrame, columns: list[str]) -> np.ndarray:
+    """The columns as float64, NaN where there is no number."""
+    return frame[columns].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
+
+
+def _first(cells: pd.DataFrame, wrong: np.ndarray) -> str:
+    """The first wrong cell, as it stands in the file."""
+    return str(cells.to_numpy(dtype=object)[wrong][0])
+
+
+def _labels(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[[LABEL_PREFIX + label for label in LABELS]]
+
+
+def _model_of(folder: Path) -> dict[str, str]:
+    """Name and hash of a run's model; nothing if the model has been taken away."""
+    try:
+        about = json.loads((folder / "model" / "model.json").read_text())
+        return {name: str(about[name]) for name in ("name", "hash")}
+    except (OSError, ValueError, KeyError):
+        return {}

@@ -1,0 +1,91 @@
+"""A model on a data set that it was not trained on."""
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import pandas as pd
+
+from ich_lstm.data.datamodule import ScanDataModule
+from ich_lstm.data.split.assign import PARTS
+from ich_lstm.data.split.split_file import SPLIT_FILE, SplitFile
+from ich_lstm.errors import ConfigError
+from ich_lstm.evaluation.evaluate import predict_part
+from ich_lstm.evaluation.evidence import Evidence, check_unseen, make_evidence
+from ich_lstm.privacy import PRIVATE, ProjectKey
+from ich_lstm.reading.series.slabs import THIN_MM
+from ich_lstm.training.classifier import ScanClassifier
+
+
+def predict_evidence(
+    classifier: ScanClassifier,
+    data: ScanDataModule,
+    *,
+    key: ProjectKey,
+    trained_on: Collection[str] = (),
+    truth: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> Evidence:
+    """Predict all scans of a data set that the model has not seen, whatever part its split would give them.
+
+    Args:
+        classifier: The model, on the device to predict on.
+        data: The data, set up, prepared as the model's training data were.
+        key: The project's key.
+        trained_on: Raw ids of patients who were trained on, or by whom the best epoch was chosen.
+        truth: Who of several readers has made the labels, for the record.
+        progress: Told the number of scans done since, and of all.
+
+    Raises:
+        ConfigError: If the data are prepared in another way, or patients were trained on.
+    """
+    if data.preprocessing != classifier.preprocessing:
+        raise ConfigError(
+            "other_preprocessing",
+            where="--data.root",
+            got=f"scans prepared as {data.preprocessing}",
+            expected=f"{classifier.preprocessing}, as the model was trained",
+            todo="Name the DICOM files themselves, or prepare them again with ich-prepare and these settings.",
+        )
+    scans = [scan for part in PARTS for scan in data.scans[part]]
+    check_unseen({scan.patient_id for scan in scans}, trained_on, where="--data.root")
+    parts = [part for part in PARTS if data.scans[part]]
+    step = None if progress is None else lambda done: progress(done, len(scans))
+    predictions = [predict_part(classifier, data, part, hash_patient=key.hash_id, progress=step) for part in parts]
+    slices = pd.concat([part.slices for part in predictions], ignore_index=True).drop(columns="split")
+    notes = []
+    steps = slices.groupby("scan_id")["position_mm"].agg(lambda positions: positions.diff().abs().median())
+    thin = int((steps <= THIN_MM).sum())
+    if thin and classifier.slab_mm is not None:
+        notes.append(
+            f"{thin} scans of thin slices were predicted slice by slice by a model of thick ones; ich-predict would average them"
+        )
+    if not trained_on:
+        notes.append(
+            "whether the model was trained on these patients is not known: no private/split.json of its run is beside it"
+        )
+    source = {
+        "kind": "checkpoint",
+        "is_unseen": bool(trained_on),
+        "model": {"name": classifier.name, "hash": classifier.weights_hash()},
+        "part": "",
+        "truth": truth,
+        "counts": {},
+        "notes": notes,
+    }
+    scan_rows = pd.concat([part.scans for part in predictions], ignore_index=True).drop(columns="split")
+    return make_evidence(slices, scan_rows, source, is_test=True)
+
+
+def patients_of_run(checkpoint: Path) -> set[str]:
+    """Raw ids of the patients on whom a run's model was trained or chosen; none if its split is not at hand.
+
+    Args:
+        checkpoint: A run's folder, its model folder, or a ``.ckpt`` in it.
+    """
+    for folder in (checkpoint, *checkpoint.resolve().parents[:2]):
+        path = folder / PRIVATE / SPLIT_FILE
+        if path.is_file():
+            patients = SplitFile.read(path).patients
+            # Of folds it does not tell which was held out: then nobody of the data set counts as unseen.
+            return {patient for patient, part in patients.items() if part != "test"}
+    return set()

@@ -1,0 +1,131 @@
+"""All figures of the evidence, by protocol, as one table."""
+
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ich_lstm.errors import TableError
+from ich_lstm.evaluation.aggregate import LevelCases, cases_at
+from ich_lstm.evaluation.evidence import LABEL_PREFIX, Evidence, columns_of
+from ich_lstm.evaluation.protocols import Protocol
+from ich_lstm.labels import LABELS
+from ich_lstm.statistics import confusion, evaluate_labels
+
+VIEW = ["level", "output", "aggregation"]
+"""Columns that say of what a figure is."""
+
+Thresholds = float | Mapping[str, Sequence[float]]
+"""Operating point of everything; or of each label, by level."""
+
+
+class Figures(NamedTuple):
+    """What came out.
+
+    Args:
+        table: A row per figure: `VIEW`, then the columns of `evaluate_labels`.
+        confusion: A row per view and label: `VIEW`, ``label, threshold``, and the four counts.
+        protocol: How it was done.
+        settings: ``thresholds``, and those of `evaluate_labels` that change the numbers: all, not only those that were given.
+        left_out: A line per view that could not be had, and why.
+    """
+
+    table: pd.DataFrame
+    confusion: pd.DataFrame
+    protocol: Protocol
+    settings: Mapping[str, Any]
+    left_out: tuple[str, ...]
+
+
+def compute_figures(
+    evidence: Evidence,
+    protocol: Protocol,
+    *,
+    thresholds: Thresholds | None = None,
+    progress: Callable[[int], None] | None = None,
+    **settings: Any,
+) -> Figures:
+    """Every figure that a protocol asks for.
+
+    Args:
+        evidence: What is judged.
+        protocol: How.
+        thresholds: In place of the protocol's, chosen elsewhere: never on these cases.
+        progress: Told the number of views done since.
+        settings: Of `evaluate_labels`: ``prevalences, bins, replicates, seed, workers``.
+
+    Raises:
+        TableError: If no view has a known label, or a view needs what is not there.
+        ConfigError: If a setting does not fit.
+    """
+    tables, counts, left_out = [], [], []
+    thresholds = protocol.threshold if thresholds is None else thresholds
+    for view in protocol.views:
+        cases = cases_at(evidence, view.level, aggregation=view.aggregation, output=view.output)
+        if np.isnan(cases.labels).all():
+            left_out.append(f"{view.level}, {view.output}: no {view.level} has a known label")
+        elif view.level == "slice" and labels_name_scans(evidence):
+            left_out.append(f"{view.level}, {view.output}: no slice is known to be positive, for the labels name whole scans")
+        else:
+            points = thresholds[view.level] if isinstance(thresholds, Mapping) else thresholds
+            given = (cases.labels, cases.probabilities, cases.patients)
+            tables.append(_of_view(cases, evaluate_labels(*given, thresholds=points, **settings)))
+            counts.append(_of_view(cases, _confusions(cases, points)))
+        if progress is not None:
+            progress(1)
+    if not tables:
+        raise TableError(
+            "no_known_label",
+            where="cases to evaluate",
+            got="; ".join(left_out),
+            expected="labels at the levels that are asked for",
+            todo="Take another --level, or give labels of that level.",
+        )
+    table = pd.concat(tables, ignore_index=True)
+    asked = table[table["metric"].isin(protocol.figures)].reset_index(drop=True)
+    used = {"thresholds": thresholds, **_defaults(), **settings}
+    return Figures(asked, pd.concat(counts, ignore_index=True), protocol, used, tuple(left_out))
+
+
+def labels_name_scans(evidence: Evidence) -> bool:
+    """Whether scans are known to be positive and no slice is: then figures of slices would be of negative ones alone."""
+    slices, scans = (columns_of(frame, LABEL_PREFIX) for frame in (evidence.slices, evidence.scans))
+    return bool((scans == 1).any() and not (slices == 1).any())
+
+
+def main_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per figure: the interval over patients, without the further ones of independent cases."""
+    return table.drop_duplicates([*VIEW, "label", "metric", "prevalence"])
+
+
+def figure_notes(table: pd.DataFrame) -> list[str]:
+    """A line per view, label and note: why figures or intervals are missing, or what to bear in mind, and which they are."""
+    rows = main_rows(table)
+    rows = rows[rows["note"] != ""]
+    groups = rows.groupby([*VIEW, "label", "note"], sort=False)["metric"]
+    return [
+        f"{level}, {output}, {label}: {', '.join(dict.fromkeys(metrics)).replace('_', ' ')}: {note}"
+        for (level, output, _, label, note), metrics in groups
+    ]
+
+
+def _defaults() -> dict[str, Any]:
+    """Settings of `evaluate_labels` that change the numbers, as they are unless something else is given."""
+    parameters = signature(evaluate_labels).parameters
+    return {name: parameters[name].default for name in ("prevalences", "bins", "replicates", "seed", "stratified")}
+
+
+def _of_view(cases: LevelCases, table: pd.DataFrame) -> pd.DataFrame:
+    for place, name in enumerate(VIEW):
+        table.insert(place, name, getattr(cases, name))
+    return table
+
+
+def _confusions(cases: LevelCases, points: float | Sequence[float]) -> pd.DataFrame:
+    rows = []
+    for k, threshold in enumerate(np.broadcast_to(np.asarray(points, np.float64), len(LABELS))):
+        counts = confusion(cases.labels[:, k], cases.probabilities[:, k], threshold)
+        rows.append({"label": LABELS[k], "threshold": threshold, **{name: int(n) for name, n in counts._asdict().items()}})
+    return pd.DataFrame(rows)

@@ -1,0 +1,273 @@
+"""Predictions of `ich-predict` beside a label table, joined by the private key to the ids."""
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePath
+
+import numpy as np
+import pandas as pd
+
+from ich_lstm.archive.folder.file_names import KEY_TABLE, LEDGER_TABLE, MANIFEST, PREDICTED, SCANS, SERIES_TABLE, SLICES
+from ich_lstm.data.joining.join import Disagreement, LabelledScan, PatientIds, join_labels
+from ich_lstm.data.joining.locate import NOWHERE, locate_labels, stop_at_lost_digits
+from ich_lstm.data.prepared.folder import KEY_COLUMNS, PreparedFolder
+from ich_lstm.data.tables.labelled import LabelTable, Unmatched, name_lines, stop_at
+from ich_lstm.errors import ConfigError, TableError
+from ich_lstm.evaluation.evidence import (
+    LABEL_PREFIX,
+    Evidence,
+    check_unique,
+    check_unseen,
+    make_evidence,
+    read_predictions,
+    stop_at_rows,
+)
+from ich_lstm.labels import LABELS
+from ich_lstm.preprocessing.crop_and_resize import Preprocessing
+from ich_lstm.privacy import PRIVATE, ProjectKey
+
+STATUS = "status"
+
+NO_PREDICTION = ("labels_without_prediction", "labels of images that were neither predicted nor refused")
+"""Code and finding where labels name images that are in no prediction."""
+
+
+def join_predictions(
+    folder: Path | str,
+    table: LabelTable,
+    key: Path | str | None = None,
+    *,
+    project_key: ProjectKey,
+    truth: str = "",
+    unmatched: Unmatched = "stop",
+    patient_ids: PatientIds = "checked",
+    trained_on: Collection[str] = (),
+    disagreement: Disagreement = "stop",
+) -> Evidence:
+    """Put labels beside the predictions of `ich-predict`.
+
+    Scans that were refused have no probability and are not judged; their number goes with the figures, by reason.
+
+    Args:
+        folder: With ``slices.csv`` and ``scans.csv``.
+        table: The labels.
+        key: The private key to the ids; by default ``private/key.csv`` in the folder.
+        project_key: The one the predictions were made with, for the ids of patients that the table names.
+        truth: Who of several readers has made the labels, for the record.
+        unmatched: What may be left out: ``labels`` of images that were neither predicted nor refused, predictions of
+            ``images`` that have no label, or ``both``.
+        patient_ids: Whose scan it is where the table does not say; as of `join_labels`.
+        disagreement: What to do where labels of a scan are not those of its slices; as of `join_labels`.
+        trained_on: Raw ids of the patients on whom the model was trained, or by whom its best epoch was chosen. Empty: unknown,
+            and the evidence says that this was not checked.
+
+    Raises:
+        TableError: If labels and predictions do not fit each other.
+        ConfigError: If the predictions were made with another project key, or the model was trained on some of the patients.
+    """
+    folder = Path(folder)
+    slices, scans = (read_predictions(folder / name) for name in (SLICES, SCANS))
+    if STATUS not in scans:
+        raise TableError(
+            "labelled_already",
+            where=str(folder / SCANS),
+            got=f"no column {STATUS}",
+            expected="predictions of ich-predict",
+            todo="The predictions of a run have their labels already: name the run's folder, without --labels.",
+        )
+    refused = scans[scans[STATUS] != PREDICTED]
+    scans = scans[scans[STATUS] == PREDICTED].drop(columns=STATUS)
+    check_unique(str(folder / SLICES), slices, ["scan_id", "slice"])
+    check_unique(str(folder / SCANS), scans, ["scan_id"])
+    names = read_key(Path(key) if key else folder / PRIVATE / KEY_TABLE)
+    _check_key(folder, slices, scans, names, project_key)
+    rows, left_out, missing = _labels_of_predictions(folder, table, names)
+    known = join_labels(
+        PreparedFolder(folder, Preprocessing(), names, {}), rows, patient_ids=patient_ids, disagreement=disagreement
+    )
+    check_unseen({scan.patient_id for scan in known}, trained_on, where=str(folder))
+    judged = [scan.scan_id for scan in known]
+    unlabelled = ~scans["scan_id"].isin(judged)
+    _stop_at_unmatched(table, missing, folder / SCANS, scans.index[unlabelled], unmatched)
+    slice_labels, scan_labels = _label_frames(known, names, project_key)
+    scan_labels = scan_labels.merge(_strata(rows, names), on="scan_id", how="left")
+    counts = {
+        "labels": len(table),
+        "labels_of_images_left_out": left_out,
+        "labels_without_prediction": int(missing.sum()),
+        "scans_refused": refused[STATUS].value_counts().sort_index().to_dict(),
+        "scans_without_labels_not_judged": int(unlabelled.sum()),
+    }
+    source = {
+        "kind": "predictions",
+        "is_unseen": bool(trained_on),
+        "model": _model_of(folder),
+        "part": "",
+        "truth": truth,
+        "counts": counts,
+        "notes": list(table.flags),
+    }
+    return make_evidence(
+        _beside(slices[slices["scan_id"].isin(judged)], slice_labels, ["scan_id", "slice"]),
+        _beside(scans.drop(columns="patient_id"), scan_labels, ["scan_id"]),
+        source,
+        is_test=True,
+        where=str(folder),
+    )
+
+
+def read_key(path: Path) -> pd.DataFrame:
+    """The key to the ids of predictions, with the columns of a prepared folder's.
+
+    Raises:
+        TableError: If it is missing or malformed.
+    """
+    try:
+        key = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except FileNotFoundError as error:
+        raise TableError(
+            "missing_key",
+            where=str(path),
+            got="no such file",
+            expected="the key to the ids, which ich-predict wrote",
+            todo=f"Name it with --key; it stands in {PRIVATE}/{KEY_TABLE} of the folder of predictions.",
+        ) from error
+    except (OSError, ValueError) as error:
+        raise TableError(
+            "unreadable_table", where=str(path), got=" ".join(str(error).split()), expected="a CSV in UTF-8"
+        ) from error
+    missing = {"scan_id", "slice", "sop_uid"} - set(key.columns)
+    if missing or not key.get("slice", pd.Series(dtype=str)).str.fullmatch(r"\d+").all():
+        got = f"no column {', '.join(sorted(missing))}" if missing else "slices that are no numbers"
+        raise TableError("bad_key", where=str(path), got=got, expected="a key that ich-predict wrote")
+    key = key.assign(slice=key["slice"].astype(int)).sort_values(["scan_id", "slice"], ignore_index=True)
+    # One scan, one cached file: in predictions the id stands for it.
+    return key.reindex(columns=[*KEY_COLUMNS, "hu_hash"], fill_value="").assign(cache=key["scan_id"])
+
+
+def _check_key(folder: Path, slices: pd.DataFrame, scans: pd.DataFrame, key: pd.DataFrame, project_key: ProjectKey) -> None:
+    """See that key and predictions are of the same slices, and the project key of both."""
+    rows = slices[["scan_id", "slice"]].merge(key[["scan_id", "slice"]], how="outer", indicator=True)
+    alone = rows["_merge"].value_counts()
+    if alone["left_only"] or alone["right_only"]:
+        raise TableError(
+            "key_does_not_fit",
+            where=str(folder),
+            got=f"{alone['left_only']} slices that the key does not name, {alone['right_only']} that only the key names",
+            expected="the key that was written with these predictions",
+            todo="Name the right one with --key.",
+        )
+    patients = key.drop_duplicates("scan_id").set_index("scan_id")["patient_id"]
+    hashed = scans.set_index("scan_id")["patient_id"]
+    both = patients[(patients != "") & (hashed.reindex(patients.index, fill_value="") != "")]
+    if len(both) and project_key.hash_id(both.iloc[0]) != hashed[both.index[0]]:
+        raise ConfigError(
+            "other_project_key",
+            where="--project-key",
+            got="a key that gives other ids than the predictions have",
+            expected="the key that ich-predict was given",
+            todo="Name its file with --project-key.",
+        )
+
+
+def _labels_of_predictions(folder: Path, table: LabelTable, key: pd.DataFrame) -> tuple[LabelTable, int, np.ndarray]:
+    """The labels of what was predicted; how many are of images that were left out for a reason; and which of no image, bool."""
+    places = locate_labels(table, key)
+    nowhere = places.scan == NOWHERE
+    left_out = nowhere & np.isin(places.name, list(_names_left_out(folder / PRIVATE)))
+    missing = nowhere & ~left_out
+    stop_at_lost_digits(table, missing, places, key)
+    if missing.any() and nowhere.all():
+        stop_at(
+            table.source,
+            table.rows["line"][missing],
+            *NO_PREDICTION,
+            "a prediction of every labelled image",
+            todo="Name the labels of these images: none of them was predicted.",
+        )
+    return replace(table, rows=table.rows[~nowhere].reset_index(drop=True)), int(left_out.sum()), missing
+
+
+def _stop_at_unmatched(table: LabelTable, missing: np.ndarray, scans: Path, unlabelled: pd.Index, unmatched: Unmatched) -> None:
+    """Stop at labels without a prediction and at predictions without a label, of which both may be there.
+
+    Args:
+        table: The labels.
+        missing: Rows of no image that was predicted or refused, bool ``(rows,)``.
+        scans: The table of predictions.
+        unlabelled: Its rows that have no label.
+        unmatched: What may be left out.
+    """
+    no_image = bool(missing.any()) and unmatched not in ("labels", "both")
+    no_label = len(unlabelled) > 0 and unmatched not in ("images", "both")
+    got, expected = "predictions without a label", "labels of every scan that was predicted"
+    if no_image:
+        also = f"; and {len(unlabelled)} {got}, {name_lines(unlabelled + 2)} of {scans.name}" if no_label else ""
+        todo = f"Predict them too; or, if they are left out on purpose, say --unmatched {'both' if no_label else 'labels'}."
+        code, what = NO_PREDICTION
+        both = "a prediction of every labelled image" + (f", and {expected}" if no_label else "")
+        lines = table.rows["line"][missing]
+        raise TableError(
+            code,
+            where=f"{table.source}, {name_lines(lines)}",
+            got=f"{what} ({len(lines)} rows){also}",
+            expected=both,
+            todo=todo,
+        )
+    if no_label:
+        todo = "Add the labels; or leave these scans out on purpose: --unmatched images."
+        stop_at_rows(str(scans), unlabelled, "unlabelled_scans", got, expected, todo)
+
+
+def _names_left_out(private: Path) -> set[str]:
+    """The studies, series, images and folders that labels may name although they were not predicted, each with its reason."""
+    left_out: set[str] = set()
+    for name, column, predicted in ((LEDGER_TABLE, "action", "used"), (SERIES_TABLE, "read", "True")):
+        if not (private / name).is_file():
+            continue
+        rows = pd.read_csv(private / name, dtype=str, keep_default_na=False)
+        rows = rows[rows[column] != predicted]
+        for ids in {"study_uid", "series_uid", "sop_uid"} & set(rows.columns):
+            left_out |= set(rows[ids])
+        if "path" in rows:
+            left_out |= {part for path in rows["path"] for part in PurePath(path).parts[:-1]}
+    return left_out - {""}
+
+
+def _label_frames(known: Sequence[LabelledScan], key: pd.DataFrame, project_key: ProjectKey) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Labels of slices by scan and number, and of scans with their patients."""
+    columns = [LABEL_PREFIX + label for label in LABELS]
+    judged = key["scan_id"].isin([scan.scan_id for scan in known])
+    # Scans come in the order of the key, and so do their slices.
+    of_slices = pd.DataFrame(np.concatenate([scan.slice_labels for scan in known]), columns=columns)
+    places = key.loc[judged, ["scan_id", "slice"]].reset_index(drop=True)
+    of_scans = pd.DataFrame(np.stack([scan.scan_labels for scan in known]), columns=columns)
+    ids = {
+        "scan_id": [scan.scan_id for scan in known],
+        "patient_id": [project_key.hash_id(scan.patient_id) for scan in known],
+    }
+    return places.join(of_slices), pd.DataFrame(ids).join(of_scans)
+
+
+def _strata(table: LabelTable, key: pd.DataFrame) -> pd.DataFrame:
+    """The groups of each scan that the table tells of."""
+    if table.strata is None:
+        return pd.DataFrame({"scan_id": []}, dtype=object)
+    rows = table.rows[["name"]].assign(
+        scan_id=key.drop_duplicates("scan_id")["scan_id"].to_numpy()[locate_labels(table, key).scan]
+    )
+    return rows.merge(table.strata, on="name").drop(columns="name").drop_duplicates("scan_id")
+
+
+def _beside(frame: pd.DataFrame, labels: pd.DataFrame, on: list[str]) -> pd.DataFrame:
+    """Predictions with their labels, under the index that tells their lines."""
+    return frame.reset_index().merge(labels, on=on).set_index("index").rename_axis(None)
+
+
+def _model_of(folder: Path) -> dict[str, str]:
+    try:
+        model = json.loads((folder / MANIFEST).read_text())["model"]
+        return {name: str(model[name]) for name in ("name", "hash")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

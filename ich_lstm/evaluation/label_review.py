@@ -1,0 +1,275 @@
+"""Where model and labels disagree most, for somebody who looks at the pictures and settles who is right."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ich_lstm.data.audit.montage import LOWEST_SHOWN, NOT_SHOWN, cut_out_brain
+from ich_lstm.data.prepared.folder import PreparedFolder
+from ich_lstm.data.prepared.scan_cache import read_cached
+from ich_lstm.errors import ConfigError, TableError
+from ich_lstm.evaluation.aggregate import OWN, cases_at, in_words
+from ich_lstm.evaluation.evidence import LABEL_PREFIX, ROWS_SHOWN, Evidence, columns_of
+from ich_lstm.labels import LABELS
+from ich_lstm.pages.review_page import ReviewCase, ReviewPicture, review_page
+from ich_lstm.privacy import private_folder
+from ich_lstm.statistics.measures.scores import log_losses
+
+ReviewLevel = Literal["slice", "scan"]
+
+REVIEW_PAGE, REVIEW_TABLE = "review.html", "review.csv"
+
+DISAGREES = math.log(2)
+"""A log loss above it is a probability on the wrong side of one half."""
+
+COLUMNS = (
+    "rank",
+    "level",
+    "scan_id",
+    "slice",
+    "slice_id",
+    "patient_id",
+    "label",
+    "labelled",
+    "probability",
+    "log_loss",
+    "disagreeing",
+)
+
+
+class ReviewFiles(NamedTuple):
+    """What `write_review` wrote.
+
+    Args:
+        private: Page with raw ids and whole pictures, on which corrections are made.
+        shareable: Page with hashed ids, and of pictures only what lies inside the skull.
+        table: The same without pictures; shareable.
+    """
+
+    private: Path
+    shareable: Path
+    table: Path
+
+
+def find_disagreements(
+    evidence: Evidence, level: ReviewLevel, *, most: int = 50, most_per_scan: int = 3, aggregation: str = OWN
+) -> pd.DataFrame:
+    """The slices or scans on which model and label disagree most: by log loss of a single label.
+
+    Args:
+        evidence: Of patients on whom the model was not trained: held-out ones, or those of a fold that was left out.
+        level: ``slice`` or ``scan``.
+        most: How many slices or scans.
+        most_per_scan: How many slices of one scan, so that a scan with one wrong label does not fill the page.
+        aggregation: How slices become scans.
+
+    Returns:
+        A row per slice (or scan) and label with a probability on the wrong side of one half, worst slices first: ``rank`` (of
+        the slice, from 1), ``level``, ``scan_id, slice`` (its number; 0 of scans), ``slice_id, patient_id`` (hashes),
+        ``label``, ``labelled`` (1 or 0), ``probability``, ``log_loss``, ``disagreeing`` (of how many slices or scans these
+        are the worst).
+
+    Raises:
+        ConfigError: If the model was trained on these patients, or nothing is asked for.
+    """
+    if evidence.source["part"] == "train":
+        raise ConfigError(
+            "trained_on_these",
+            where="label audit",
+            got="the training part",
+            expected="patients on whom the model was not trained",
+            todo="A model learns the wrong labels it is trained on. "
+            "Train with --data.folds of ich-train, and review what each run held out.",
+        )
+    if most < 1 or most_per_scan < 1:
+        raise ConfigError("nothing_to_review", where="--most", got=f"{most}, {most_per_scan} of a scan", expected="at least 1")
+    cases = cases_at(evidence, level, aggregation=aggregation)
+    losses = log_losses(cases.labels, cases.probabilities)  # (n, k)
+    at, k = np.nonzero(losses > DISAGREES)
+    # Of equal losses the first in the order of the ids: a page does not depend on how rows came.
+    order = np.argsort(-losses[at, k], kind="stable")
+    at, k = at[order], k[order]
+    worst_first = pd.Series(pd.unique(at))
+    scan = evidence.scan_index if level == "slice" else np.arange(len(cases.ids))
+    place = worst_first.groupby(scan[worst_first]).cumcount()
+    chosen = worst_first[place < most_per_scan].head(most).to_numpy()
+    rank = pd.Index(chosen).get_indexer(pd.Index(at))
+    kept = np.flatnonzero(rank >= 0)
+    kept = kept[np.argsort(rank[kept], kind="stable")]
+    at, k = at[kept], k[kept]
+    nothing = np.full(len(cases.ids), "", dtype=object)
+    columns = {
+        "rank": rank[kept] + 1,
+        "level": level,
+        "scan_id": cases.ids[at],
+        "slice": evidence.slices["slice"].to_numpy()[at] if level == "slice" else 0,
+        "slice_id": (evidence.slices["slice_id"].to_numpy(object) if level == "slice" else nothing)[at],
+        "patient_id": cases.patients[at],
+        "label": np.array(LABELS, dtype=object)[k],
+        "labelled": cases.labels[at, k].astype(int),
+        "probability": cases.probabilities[at, k],
+        "log_loss": losses[at, k],
+        "disagreeing": len(worst_first),
+    }
+    return pd.DataFrame(columns, columns=list(COLUMNS))
+
+
+def write_review(
+    folder: Path, evidence: Evidence, found: pd.DataFrame, prepared: PreparedFolder, *, aggregation: str = OWN
+) -> ReviewFiles:
+    """Write the pages and the table of what was found.
+
+    Args:
+        folder: Of the figures; made if missing.
+        evidence: What was looked through.
+        found: As of `find_disagreements`, of one level or of several below one another.
+        prepared: The folder of ``ich-prepare`` that holds the scans, made with the same project key.
+        aggregation: As of `find_disagreements`.
+
+    Raises:
+        TableError: If scans or slices are not in the prepared folder.
+        CacheError: If a cached scan is damaged.
+    """
+    files = ReviewFiles(private_folder(folder) / REVIEW_PAGE, folder / REVIEW_PAGE, folder / REVIEW_TABLE)
+    found.to_csv(files.table, index=False)
+    cases = collect_cases(evidence, found, prepared, aggregation=aggregation)
+    about = _about(evidence, found, aggregation)
+    files.private.write_text(review_page(cases, **about), encoding="utf-8")
+    shareable = review_page([_shareable(case) for case in cases], is_private=False, **about)
+    files.shareable.write_text(shareable, encoding="utf-8")
+    return files
+
+
+def collect_cases(
+    evidence: Evidence, found: pd.DataFrame, prepared: PreparedFolder, *, aggregation: str = OWN
+) -> list[ReviewCase]:
+    """What the page shows of each slice or scan, with raw ids and whole pictures; private.
+
+    A slice stands between its neighbours. Of a scan the slice is shown that the model finds most suspicious of the label in
+    question.
+
+    Args:
+        evidence: As of `write_review`.
+        found: As of `write_review`.
+        prepared: As of `write_review`.
+        aggregation: As of `write_review`.
+    """
+    places = _Places(evidence, prepared, found["scan_id"].unique().tolist())
+    of_scans = cases_at(evidence, "scan", aggregation=aggregation)
+    cases = []
+    for _, rows in found.groupby(["level", "rank"], sort=False):
+        level = str(rows["level"].iloc[0])
+        scan_id, labels = str(rows["scan_id"].iloc[0]), tuple(rows["label"])
+        slices = places.slices(scan_id)
+        probabilities, known = columns_of(slices, ""), columns_of(slices, LABEL_PREFIX)
+        if level == "slice":
+            shown = int(np.flatnonzero(slices["slice"] == rows["slice"].iloc[0])[0])
+            p, y = probabilities[shown], known[shown]
+        else:
+            shown, i = int(probabilities[:, LABELS.index(labels[0])].argmax()), int(np.flatnonzero(of_scans.ids == scan_id)[0])
+            p, y = of_scans.probabilities[i], of_scans.labels[i]
+        hu, numbers, key = places.read(scan_id, slices["slice_id"])
+        near = [n for n in (shown - 1, shown, shown + 1) if 0 <= n < len(slices)]
+        row = key.iloc[shown]
+        cases.append(
+            ReviewCase(
+                level=level,
+                rank=int(rows["rank"].iloc[0]),
+                scan_id=scan_id,
+                slice=int(slices["slice"].iloc[shown]),
+                slices=len(slices),
+                labels=y,
+                probabilities=p,
+                disagreeing=labels,
+                pictures=tuple(
+                    ReviewPicture(hu[numbers[n]], int(slices["slice"].iloc[n]), n - shown, _present(known[n])) for n in near
+                ),
+                sop_uid=str(row["sop_uid"]) if level == "slice" else "",
+                series_uid=str(row["series_uid"]),
+                flags=places.flags(str(row["cache"])),
+            )
+        )
+    return cases
+
+
+class _Places:
+    """Where the slices of evidence lie in a prepared folder."""
+
+    def __init__(self, evidence: Evidence, prepared: PreparedFolder, scan_ids: Sequence[str]) -> None:
+        self._prepared = prepared
+        of_these = evidence.slices["scan_id"].isin(scan_ids)
+        self._slices = dict(tuple(evidence.slices[of_these].groupby("scan_id")))
+        key = prepared.key[prepared.key["scan_id"].isin(scan_ids)]
+        self._keys = dict(tuple(key.groupby("scan_id")))
+        self._flags = dict(zip(prepared.facts["cache"], prepared.facts["flags"], strict=True))
+        missing = [scan_id for scan_id in scan_ids if scan_id not in self._keys]
+        _stop_at_missing("scans", missing, prepared)
+        there = set(key["slice_id"])
+        _stop_at_missing("slices", [one for one in evidence.slices["slice_id"][of_these] if one not in there], prepared)
+
+    def slices(self, scan_id: str) -> pd.DataFrame:
+        """Probabilities and labels of a scan's slices, inferior to superior."""
+        return self._slices[scan_id]
+
+    def read(self, scan_id: str, slice_ids: pd.Series) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
+        """HU of the prepared scan that has these slices; which of its slices they are; their rows of the key."""
+        key = self._keys[scan_id]
+        # Two kernels under one series UID are two scans of one id: the slices tell which.
+        key = key[key["cache"] == key.loc[key["slice_id"] == slice_ids.iloc[0], "cache"].iloc[0]]
+        at = pd.Index(key["slice_id"]).get_indexer(pd.Index(slice_ids))
+        return read_cached(self._prepared.folder / "cache" / str(key["cache"].iloc[0])).hu, at, key.iloc[at]
+
+    def flags(self, cache: str) -> str:
+        """What a reader should know of the scan: codes with blanks between."""
+        return str(self._flags.get(cache, ""))
+
+
+def _stop_at_missing(what: str, ids: Sequence[str], prepared: PreparedFolder) -> None:
+    if ids:
+        more = f" and {len(ids) - ROWS_SHOWN} more" if len(ids) > ROWS_SHOWN else ""
+        raise TableError(
+            "not_in_prepared_folder",
+            where=str(prepared.folder),
+            got=f"no {what} {', '.join(ids[:ROWS_SHOWN])}{more} ({len(ids)} {what})",
+            expected="the scans that the predictions are of, prepared with the same project key",
+            todo="Name the folder of ich-prepare that the model was trained from, with --review.",
+        )
+
+
+def _shareable(case: ReviewCase) -> ReviewCase:
+    """Without raw ids, and without anything of a picture that may show a face."""
+    named = bool(NOT_SHOWN & set(case.flags.split()))
+    pictures = []
+    for picture in case.pictures:
+        hide = named or picture.hu is None or picture.slice - 1 < LOWEST_SHOWN * case.slices
+        pictures.append(picture._replace(hu=None if hide or picture.hu is None else cut_out_brain(picture.hu)))
+    return case._replace(pictures=tuple(pictures), sop_uid="", series_uid="")
+
+
+def _present(labels: np.ndarray) -> tuple[str, ...] | None:
+    """The labels that are present; None if nothing is known."""
+    if np.isnan(labels).all():
+        return None
+    return tuple(label for label, value in zip(LABELS, labels, strict=True) if value == 1)
+
+
+def _about(evidence: Evidence, found: pd.DataFrame, aggregation: str) -> dict[str, Any]:
+    """What stands above the cases."""
+    source = evidence.source
+    facts = {"Model": str(source["model"].get("name", "")), "Part": str(source["part"]), "Truth": str(source["truth"])}
+    facts |= {name.capitalize(): f"{source['counts'][name]:,}" for name in ("patients", "scans", "slices")}
+    if (found["level"] == "scan").any():
+        facts["Scan"] = in_words(aggregation)
+    notes = []
+    if source["kind"] != "run" and not source.get("is_unseen"):
+        notes.append(
+            "Whether the model was trained on these patients was not checked. If it was, it has learned their wrong labels."
+        )
+    if source["part"] == "validation":
+        notes.append("The best epoch was chosen on these patients.")
+    disagreeing = {str(level): int(rows["disagreeing"].iloc[0]) for level, rows in found.groupby("level")}
+    return {"facts": {name: text for name, text in facts.items() if text}, "notes": notes, "disagreeing": disagreeing}

@@ -1,0 +1,134 @@
+"""How others have evaluated, by name, so that their tables can be set beside ours."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, NamedTuple
+
+from ich_lstm.errors import ConfigError
+from ich_lstm.evaluation.aggregate import LEVELS, OWN, Level, Output
+from ich_lstm.statistics.measures.figures import KINDS
+
+WEIGHTED_LOG_LOSS = "weighted_log_loss"
+
+
+class View(NamedTuple):
+    """One way to look at the evidence.
+
+    Args:
+        level: ``slice``, ``scan`` or ``patient``.
+        aggregation: As of `cases_at`; of slices it plays no part.
+        output: ``sequence``, or ``encoder``.
+    """
+
+    level: Level
+    aggregation: str = OWN
+    output: Output = "sequence"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How something is evaluated.
+
+    Args:
+        name: For ``--protocol``.
+        views: What is looked at, in the order of the tables.
+        figures: Keys of `KINDS`, and the weighted log loss: those of the published tables, in their order.
+        truth: Who of several readers must have seen a finding; empty: the data have one truth.
+        threshold: Operating point of the proportions, for all labels.
+        source: Who has evaluated in this way.
+        notes: What a reader must know to set the numbers side by side.
+    """
+
+    name: str
+    views: tuple[View, ...]
+    figures: tuple[str, ...]
+    truth: Literal["", "majority"] = ""
+    threshold: float = 0.5
+    source: str
+    notes: tuple[str, ...] = ()
+
+
+HELD_OUT_IS_NOT_PRIVATE = (
+    "Held-out patients of the training set are not the private test set: one system had 0.0574 held out and "
+    "0.046 on the private set, another 0.0629 and 0.0522."
+)
+"""To be said wherever a log loss on held-out patients of RSNA's data is shown."""
+
+_BURDUJA = "Burduja, Ionescu & Verga, Sensors 2020;20(19):5611"
+_BURDUJA_VIEWS = tuple(View(level, "max", output) for level in ("slice", "scan") for output in ("encoder", "sequence"))
+_BURDUJA_FIGURES = ("accuracy", "auroc", "sensitivity", "specificity")
+_BURDUJA_NOTES = (
+    "How slices become scans, and the threshold, are unknown to us: here the maximum over slices, and 0.5.",
+    "Their split was by series, so that a patient could be trained on and validated on; ours is by patient.",
+)
+
+PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
+    {
+        protocol.name: protocol
+        for protocol in (
+            Protocol(
+                name="rsna",
+                views=(View("slice"),),
+                figures=(WEIGHTED_LOG_LOSS, "log_loss"),
+                source="RSNA Intracranial Hemorrhage Detection, Kaggle 2019",
+                notes=(
+                    HELD_OUT_IS_NOT_PRIVATE,
+                    "The truth of the test set is not public: ich-predict --submission writes the answer in the sample's order.",
+                ),
+            ),
+            Protocol(
+                name="cq500-nguyen",
+                views=(View("scan", "max"),),
+                figures=(WEIGHTED_LOG_LOSS, "auroc"),
+                truth="majority",
+                source="Nguyen et al., MIDL 2020, on CQ500 (Chilamkurthy et al., Lancet 2018;392:2388-2396)",
+                notes=("A maximum over many slices is not calibrated: its log loss says little about a single slice.",),
+            ),
+            Protocol(
+                name="burduja-table3",
+                views=_BURDUJA_VIEWS,
+                figures=_BURDUJA_FIGURES,
+                source=f"{_BURDUJA}, on their validation scans",
+                notes=_BURDUJA_NOTES,
+            ),
+            Protocol(
+                name="burduja-table5",
+                views=_BURDUJA_VIEWS,
+                figures=_BURDUJA_FIGURES,
+                source=f"{_BURDUJA}, on the 100 scans that three radiologists read too",
+                notes=(*_BURDUJA_NOTES, "Give the predictions of the scans that were read, and no others."),
+            ),
+        )
+    }
+)
+
+
+def find_protocol(name: str) -> Protocol:
+    """The protocol of that name.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    if name not in PROTOCOLS:
+        near = difflib.get_close_matches(name, PROTOCOLS, n=1)
+        raise ConfigError(
+            "unknown_protocol",
+            where="--protocol",
+            got=repr(name),
+            expected=f"one of {', '.join(PROTOCOLS)}",
+            todo=f"Did you mean {near[0]}?" if near else "",
+        )
+    return PROTOCOLS[name]
+
+
+def all_figures(levels: tuple[Level, ...] = LEVELS, aggregation: str = OWN) -> Protocol:
+    """What is done where no protocol is named: every figure, of the sequence model, at every level.
+
+    Args:
+        levels: Which levels.
+        aggregation: As of `cases_at`.
+    """
+    views = tuple(View(level, aggregation) for level in levels)
+    return Protocol(name="", views=views, figures=(WEIGHTED_LOG_LOSS, *KINDS), source="")

@@ -1,0 +1,160 @@
+"""Who was judged: the way from the files to the analysis, and what the scans are like."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ich_lstm.evaluation.evidence import LABEL_PREFIX, Evidence, columns_of
+from ich_lstm.evaluation.run_facts import PARTS_COUNTED, StudyFacts
+from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
+
+JUDGED = "judged"
+"""The part that is judged, in the column ``part``."""
+
+USED = "used"
+
+
+class FlowStep(NamedTuple):
+    """A box of the diagram.
+
+    Args:
+        title: What these are.
+        counts: How many, by unit.
+        left_out: Who does not reach the next box: reason, and counts by unit.
+    """
+
+    title: str
+    counts: dict[str, int]
+    left_out: list[tuple[str, dict[str, int]]]
+
+
+def data_flow(evidence: Evidence, facts: StudyFacts) -> list[FlowStep]:
+    """The way from the files to the cases that are judged, as CONSORT and STARD ask for it; as far back as it is known.
+
+    Args:
+        evidence: What is judged.
+        facts: Of the study.
+    """
+    counts = evidence.source["counts"]
+    judged = {name: counts[name] for name in PARTS_COUNTED}
+    steps = _of_files(facts)
+    if evidence.source["kind"] == "run":
+        steps = [*_with_unlabelled(steps, facts), *_of_parts(evidence, facts)]
+    else:
+        refused = counts.get("scans_refused") or {}
+        unlabelled = counts.get("scans_without_labels_not_judged", 0)
+        predicted = judged["scans"] + unlabelled
+        if refused:
+            lost = [(f"refused: {str(code).replace('_', ' ')}", {"scans": count}) for code, count in refused.items()]
+            steps.append(FlowStep("Studies", {"scans": predicted + sum(refused.values())}, lost))
+        lost = [("without a label", {"scans": unlabelled})] if unlabelled else []
+        steps.append(FlowStep("Predicted", {"scans": predicted}, lost))
+    return [*steps, FlowStep("Judged", judged, [])]
+
+
+def positive_counts(evidence: Evidence, facts: StudyFacts) -> pd.DataFrame:
+    """How many patients, scans and slices have each label, in the part that is judged and in the others of the run.
+
+    Returns:
+        ``part, label`` (of `LABELS`; empty: all of the part), ``patients, scans, slices``, and ``unknown_slices``: those of
+        which it is unknown.
+    """
+    y = {"scans": columns_of(evidence.scans, LABEL_PREFIX), "slices": columns_of(evidence.slices, LABEL_PREFIX)}
+    patients = evidence.scans["patient_id"].to_numpy()
+    whole = {name: evidence.source["counts"][name] for name in PARTS_COUNTED}
+    rows: list[dict[str, Any]] = [{"part": JUDGED, "label": "", **whole, "unknown_slices": 0}]
+    for k, label in enumerate(LABELS):
+        positive = y["scans"][:, k] == 1
+        found = {
+            "patients": len(set(patients[positive])),
+            "scans": int(positive.sum()),
+            "slices": int((y["slices"][:, k] == 1).sum()),
+        }
+        rows.append({"part": JUDGED, "label": label, **found, "unknown_slices": int(np.isnan(y["slices"][:, k]).sum())})
+    if evidence.source["kind"] != "run":
+        return pd.DataFrame(rows)
+    for part, totals in facts.parts.items():
+        if part == evidence.source["part"]:
+            continue
+        rows.append({"part": part, "label": "", **{name: totals[name] for name in PARTS_COUNTED}, "unknown_slices": 0})
+        rows += [{"part": part, "label": label, **of_part[part]} for label, of_part in facts.positives.items() if part in of_part]
+    return pd.DataFrame(rows)
+
+
+def characteristics(evidence: Evidence) -> pd.DataFrame:
+    """What the judged scans are like.
+
+    Returns:
+        ``characteristic, value`` (empty for numbers), ``scans`` (of which it is known), and ``median, low, high`` (quartiles) or
+        ``count``.
+    """
+    scans, slices = evidence.scans, evidence.slices
+    steps = slices["position_mm"].diff().abs().where(slices["scan_id"].eq(slices["scan_id"].shift()))
+    types = columns_of(scans, LABEL_PREFIX)[:, : len(HEMORRHAGE_TYPES)]
+    bleeds = scans[LABEL_PREFIX + ANY].to_numpy() == 1
+    numbers = {
+        "slices per scan": np.bincount(evidence.scan_index, minlength=len(scans)).astype(float),
+        "distance of slices (mm)": steps.groupby(slices["scan_id"]).median().to_numpy(),
+        "scans per patient": scans["patient_id"].value_counts().to_numpy(dtype=float),
+        "types of hemorrhage per positive scan": (types[bleeds] == 1).sum(axis=1).astype(float),
+    }
+    rows = [_quartiles(name, values) for name, values in numbers.items()]
+    known = {"scan_id", "patient_id", "flags", *LABELS, *(LABEL_PREFIX + label for label in LABELS)}
+    for name in scans.columns:
+        if name in known or str(name).startswith(("calibrated_", "called_")):
+            continue
+        column = scans[name]
+        if pd.api.types.is_numeric_dtype(column) and column.nunique() > 6:
+            rows.append(_quartiles(str(name).replace("_", " "), column.to_numpy(dtype=float)))
+            continue
+        values = column.astype(object).where(column.notna(), "unknown").replace("", "unknown").value_counts().sort_index()
+        rows += [
+            {"characteristic": str(name).replace("_", " "), "value": str(value), "scans": len(scans), "count": int(count)}
+            for value, count in values.items()
+        ]
+    return pd.DataFrame(rows, columns=["characteristic", "value", "scans", "median", "low", "high", "count"])
+
+
+def _of_files(facts: StudyFacts) -> list[FlowStep]:
+    if not facts.files:
+        return []
+    lost = [(reason, {"files": count}) for reason, count in facts.files.items() if reason != USED]
+    steps = [FlowStep("Files found", {"files": sum(facts.files.values())}, lost)]
+    used = dict(facts.prepared) or {"files": facts.files.get(USED, 0)}
+    return [*steps, FlowStep("One scan of each study" if facts.prepared else "Files used", used, [])]
+
+
+def _with_unlabelled(steps: list[FlowStep], facts: StudyFacts) -> list[FlowStep]:
+    """What was prepared and then left out, for no label speaks of it."""
+    if not facts.prepared or not facts.parts or not steps:
+        return steps
+    lost = {unit: facts.prepared[unit] - sum(part[unit] for part in facts.parts.values()) for unit in facts.prepared}
+    left_out = {unit: count for unit, count in lost.items() if count > 0}
+    return [*steps[:-1], steps[-1]._replace(left_out=[("without a label", left_out)])] if left_out else steps
+
+
+def _of_parts(evidence: Evidence, facts: StudyFacts) -> list[FlowStep]:
+    """Labelled scans, and the parts that are not judged."""
+    counts, part = evidence.source["counts"], evidence.source["part"]
+    words = {"train": "trained on", "validation": "validation: chose the epoch", "test": "held out"}
+    if not facts.parts:
+        left = {name: counts.get(f"scans_of_{name}_not_judged", 0) for name in words}
+        lost = [(words[name], {"scans": count}) for name, count in left.items() if count]
+        return [FlowStep("Predicted", {"scans": counts["scans"] + sum(left.values())}, lost)]
+    whole = {unit: sum(of_part[unit] for of_part in facts.parts.values()) for unit in PARTS_COUNTED}
+    lost = [(words.get(name, name), dict(_units(of_part))) for name, of_part in facts.parts.items() if name != part]
+    return [FlowStep("Labelled", whole, lost)]
+
+
+def _units(counts: Mapping[str, int]) -> dict[str, int]:
+    return {unit: counts[unit] for unit in PARTS_COUNTED}
+
+
+def _quartiles(name: str, values: np.ndarray) -> dict[str, Any]:
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return {"characteristic": name, "value": "", "scans": 0}
+    low, median, high = np.quantile(known, [0.25, 0.5, 0.75]).tolist()
+    return {"characteristic": name, "value": "", "scans": len(known), "median": median, "low": low, "high": high}

@@ -1,0 +1,108 @@
+"""What a report, a model card and a checklist are made from, gathered once."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ich_lstm.evaluation.aggregate import LevelCases, cases_at
+from ich_lstm.evaluation.evidence import Evidence
+from ich_lstm.evaluation.figures import Figures
+from ich_lstm.evaluation.report.cohort import FlowStep, characteristics, data_flow, positive_counts
+from ich_lstm.evaluation.report.tables import remarks
+from ich_lstm.evaluation.report.worst_errors import worst_errors
+from ich_lstm.evaluation.run_facts import StudyFacts
+
+if TYPE_CHECKING:
+    from ich_lstm.evaluation.comparisons.readers import ReaderFigures
+
+
+class Beside(NamedTuple):
+    """What was computed beside the figures, if it was.
+
+    Args:
+        comparisons: Tables of `compare_models`, `compare_encoder` and `compare_position`, one below the other.
+        strata: Tables of `evaluate_strata`, one below the other.
+        readers: As of `evaluate_readers`.
+    """
+
+    comparisons: pd.DataFrame | None = None
+    strata: pd.DataFrame | None = None
+    readers: "ReaderFigures | None" = None
+
+
+class Account(NamedTuple):
+    """All that is told of a model.
+
+    Args:
+        evidence: What was judged.
+        figures: What came out of it.
+        facts: Of the study.
+        beside: Comparisons, strata and readers.
+        cases: Of every view that has known labels.
+        flow: From the files to the analysis.
+        positives: As of `positive_counts`.
+        features: As of `characteristics`.
+        errors: As of `worst_errors`, of all views of the whole model.
+        remarks: What a reader must know beside the numbers, as sentences.
+    """
+
+    evidence: Evidence
+    figures: Figures
+    facts: StudyFacts
+    beside: Beside
+    cases: tuple[LevelCases, ...]
+    flow: list[FlowStep]
+    positives: pd.DataFrame
+    features: pd.DataFrame
+    errors: pd.DataFrame
+    remarks: list[str]
+
+    @property
+    def groupings(self) -> list[str]:
+        """By what figures are told apart."""
+        return [] if self.beside.strata is None else list(dict.fromkeys(self.beside.strata["grouping"].astype(str)))
+
+
+def take_account(evidence: Evidence, figures: Figures, facts: StudyFacts, beside: Beside) -> Account:
+    """Gather what can be told without computing anything anew but counts.
+
+    Args:
+        evidence: What was judged.
+        figures: What came out of it.
+        facts: Of the study.
+        beside: Comparisons, strata and readers.
+    """
+    views = figures.protocol.views
+    cases = [cases_at(evidence, view.level, aggregation=view.aggregation, output=view.output) for view in views]
+    cases = [each for each in cases if not np.isnan(each.labels).all()]  # figures.left_out tells of the others
+    own = [each for each in cases if each.output == "sequence"] or cases
+    errors = [worst_errors(each, evidence, thresholds=thresholds_of(figures, each)) for each in own]
+    return Account(
+        evidence,
+        figures,
+        facts,
+        beside,
+        tuple(cases),
+        data_flow(evidence, facts),
+        positive_counts(evidence, facts),
+        characteristics(evidence),
+        pd.concat(errors, ignore_index=True),
+        _remarks(evidence, figures, facts),
+    )
+
+
+def thresholds_of(figures: Figures, cases: LevelCases) -> float | Sequence[float]:
+    """The operating point of a level."""
+    thresholds = figures.settings["thresholds"]
+    return thresholds[cases.level] if isinstance(thresholds, Mapping) else thresholds
+
+
+def _remarks(evidence: Evidence, figures: Figures, facts: StudyFacts) -> list[str]:
+    lines = remarks(evidence, figures)
+    if facts.is_synthetic:
+        lines.insert(0, "Synthetic heads: the figures show that the software works, and nothing about real hemorrhage.")
+    if not evidence.is_test:
+        lines.append("The best epoch was chosen on these patients: figures are better here than on others.")
+    return [f"{line[0].upper()}{line[1:]}" for line in lines]

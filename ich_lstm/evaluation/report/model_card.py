@@ -1,0 +1,225 @@
+"""MODEL_CARD.md: the fields of Hugging Face's template and the sections of Mitchell et al., filled as far as a run knows them.
+
+Sources: the template of huggingface_hub; Mitchell et al., Model Cards for Model Reporting, FAT* 2019:220-229.
+"""
+
+from importlib.metadata import version
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from ich_lstm.evaluation.evidence import Evidence
+from ich_lstm.evaluation.figures import Figures, main_rows
+from ich_lstm.evaluation.report.contents import Account
+from ich_lstm.evaluation.report.descriptions import (
+    describe_flow,
+    describe_initialization,
+    describe_model,
+    describe_preprocessing,
+    describe_software,
+    describe_split,
+    describe_thresholds,
+    describe_truth,
+    describe_uncertainty,
+    network_rows,
+    training_rows,
+)
+from ich_lstm.evaluation.report.tables import markdown_table, readable_tables
+from ich_lstm.evaluation.run_facts import StudyFacts
+from ich_lstm.labels import ANY, LABELS
+from ich_lstm.pages.style import RESEARCH_USE
+
+OPEN = "*Open: for the authors.*"
+
+LEADING = ("auroc", "average precision", "sensitivity", "specificity", "calibration slope", "calibration intercept", "ece")
+"""Columns of the table of results, as far as they are there; the report has all."""
+
+OUT_OF_SCOPE = (
+    "Diagnosis, triage or any decision on a patient. Other modalities, other parts of the body, CT with contrast, CT of children "
+    "if there were none in the training data. Findings other than the five types of intracranial hemorrhage."
+)
+RISKS = (
+    "A probability is one of the population it was calibrated on: where hemorrhage is rarer, it is too high. A scan without a "
+    "flag is not a scan without hemorrhage. Labels have errors of their own, which figures share."
+)
+RECOMMENDATIONS = (
+    "Choose thresholds on validation patients of the place of use (`ich-evaluate --calibrate`), look at the calibration there, "
+    "and let a radiologist read every scan."
+)
+
+
+def model_card(account: Account) -> str:
+    """The card as Markdown, with the metadata of Hugging Face's hub at its head.
+
+    Args:
+        account: All that is told of a model.
+    """
+    evidence, figures, facts = account[:3]
+    name = str(evidence.source["model"].get("name") or facts.model.get("name") or "model")
+    sections = [
+        *_details(name, evidence, facts),
+        *_uses(facts),
+        *_training(facts),
+        *_evaluation(account),
+        *_remainder(name),
+    ]
+    text = [
+        f"---\n{yaml.safe_dump(_metadata(name, figures), sort_keys=False)}---",
+        f"# Model card: {name}",
+        f"**{RESEARCH_USE}**",
+    ]
+    for level, title, body in sections:
+        text += [f"{'#' * level} {title}", *([body] if body else [])]
+    return "\n\n".join(text) + "\n"
+
+
+Section = tuple[int, str, str]
+"""Depth of the heading, its words, and the text below."""
+
+
+def _metadata(name: str, figures: Figures) -> dict[str, Any]:
+    """Only what is known: the licence is the authors' to name."""
+    about: dict[str, Any] = {
+        "library_name": "ich_lstm",
+        "pipeline_tag": "image-classification",
+        "tags": ["medical", "radiology", "ct", "head-ct", "intracranial-hemorrhage", "research-use-only"],
+        "metrics": [metric for metric in figures.protocol.figures if metric in ("auroc", "log_loss", "brier", "f1", "accuracy")],
+    }
+    rows = main_rows(figures.table)
+    rows = rows[(rows["label"] == ANY) & (rows["metric"] == "auroc") & rows["value"].notna()]
+    results = [
+        {
+            "task": {"type": "image-classification"},
+            "dataset": {"type": "head-ct", "name": f"{level}s that were judged"},
+            "metrics": [{"type": "auroc", "name": f"AUROC of {ANY}", "value": round(value, 4)}],
+        }
+        for level, value in zip(rows["level"], rows["value"].tolist(), strict=True)
+    ]
+    return about | ({"model-index": [{"name": name, "results": results}]} if results else {})
+
+
+def _details(name: str, evidence: Evidence, facts: StudyFacts) -> list[Section]:
+    weights = evidence.source["model"].get("hash") or facts.model.get("hash")
+    lines = [
+        f"- **Model:** {name}" + (f", weights `{weights}`" if weights else ""),
+        f"- **Model date and version:** {OPEN}",
+        f"- **Developed by:** {OPEN}",
+        f"- **Funded by:** {OPEN}",
+        f"- **Model type:** {_kind(facts)} (ich_lstm)",
+        "- **Language(s):** none; images only",
+        f"- **License:** {OPEN} The data's terms may bind the weights.",
+        f"- **Finetuned from:** {describe_initialization(facts) or OPEN}",
+    ]
+    return [
+        (2, "Model details", ""),
+        (3, "Model description", describe_model(facts) or OPEN),
+        (3, "Model facts", "\n".join(lines)),
+        (3, "Model sources", f"- **Repository:** {OPEN}\n- **Paper:** {OPEN}\n- **Demo:** {OPEN}"),
+    ]
+
+
+def _kind(facts: StudyFacts) -> str:
+    """What the settings and the record say, and no more: not every model has a recurrent head, or was trained end to end."""
+    is_flat = (facts.model.get("settings") or {}).get("sequence") == "none"
+    kind = "CNN on each slice of a head CT" if is_flat else "CNN and recurrent network over all slices of a head CT"
+    joint = [fit for fit in facts.model.get("fits") or () if fit["encoder"] != "none" and fit["head"] == "train"]
+    on_whole_scans = joint and all(fit["batches"].get("slices_per_sample", 0) is None for fit in joint)
+    return f"{kind}, trained end to end on whole scans" if on_whole_scans and not is_flat else kind
+
+
+def _uses(facts: StudyFacts) -> list[Section]:
+    synthetic = "\n\nThis model was trained or judged on **synthetic heads**: its figures say nothing about patients."
+    return [
+        (2, "Uses (intended use)", ""),
+        (
+            3,
+            "Direct use (primary intended uses and users)",
+            f"Research on intracranial hemorrhage in head CT. {RESEARCH_USE} {OPEN}",
+        ),
+        (3, "Downstream use", f"Training on further data, comparison with other models. {OPEN}"),
+        (3, "Out-of-scope use", OUT_OF_SCOPE),
+        (2, "Bias, risks and limitations (caveats)", RISKS + (synthetic if facts.is_synthetic else "") + f"\n\n{OPEN}"),
+        (3, "Recommendations", RECOMMENDATIONS),
+        (3, "Ethical considerations", f"Made from images of patients; nothing here identifies one. Approval and consent: {OPEN}"),
+        (
+            2,
+            "How to get started with the model",
+            '```python\nimport ich_lstm\n\nmodel = ich_lstm.ScanClassifier.load("model/")\n'
+            'for prediction in model.predict("export/"):\n    print(prediction)\n```',
+        ),
+    ]
+
+
+def _training(facts: StudyFacts) -> list[Section]:
+    share = facts.model.get("positive_share")
+    positive = f" {100 * share:.3g} % of the scans trained on were positive." if isinstance(share, float) else ""
+    minutes = "" if facts.seconds is None else f"The run took {facts.seconds / 60:,.0f} minutes."
+    return [
+        (2, "Training details", ""),
+        (3, "Training data", f"{describe_split(facts)}{positive}\n\nOrigin: {OPEN}"),
+        (3, "Training procedure", _procedure(facts)),
+        (4, "Preprocessing", describe_preprocessing(facts) or OPEN),
+        (4, "Settings of the network", _settings_table({"": network_rows(facts)}) or OPEN),
+        (4, "Speeds, sizes, times", minutes or OPEN),
+    ]
+
+
+def _procedure(facts: StudyFacts) -> str:
+    """A column for every recorded fit."""
+    table = _settings_table(dict(training_rows(facts)))
+    return f"Recorded with the weights; one column for each fit, in their order.\n\n{table}" if table else OPEN
+
+
+def _settings_table(columns: dict[str, dict[str, str]]) -> str:
+    frame = pd.DataFrame(columns).fillna("")
+    return markdown_table(frame.rename_axis("setting").reset_index()) if len(frame) else ""
+
+
+def _evaluation(account: Account) -> list[Section]:
+    evidence, figures = account[:2]
+    groups = ", ".join(name.replace("_", " ") for name in account.groupings)
+    factors = f"Figures are given by {groups}." if groups else "None were told apart."
+    metrics = ", ".join(name.replace("_", " ") for name in figures.protocol.figures)
+    how = " ".join(filter(None, [f"{metrics.capitalize()}.", describe_uncertainty(figures), describe_thresholds(figures)]))
+    results: list[str] = []
+    for title, cells, over_all in readable_tables(figures):
+        shown = [column for column in LEADING if column in cells] or list(cells.columns)
+        results += [f"**{title}**", *([over_all] if over_all else [])]
+        results += [markdown_table(cells[shown].reindex(LABELS).reset_index())] if shown else []
+    return [
+        (2, "Evaluation", ""),
+        (
+            3,
+            "Testing data",
+            " ".join(filter(None, [describe_flow(account.flow), describe_truth(evidence)])) + f"\n\nOrigin: {OPEN}",
+        ),
+        (3, "Factors", f"{factors} Age, sex, scanner and site: {OPEN}"),
+        (3, "Metrics", how),
+        (3, "Results (quantitative analyses)", "\n\n".join(results)),
+        (4, "Summary", "\n".join(f"- {line}" for line in account.remarks)),
+    ]
+
+
+def _remainder(name: str) -> list[Section]:
+    hardware = "\n".join(
+        f"- **{field}:** {OPEN}" for field in ("Hardware", "Hours used", "Provider and region", "Carbon emitted")
+    )
+    glossary = (
+        "Study, series, slice: as in DICOM. Scan: one series as a volume. Any: at least one of the five types. AUROC: area under "
+        "the receiver operating characteristic curve. ECE: expected calibration error."
+    )
+    return [
+        (2, "Model examination", OPEN),
+        (2, "Environmental impact", hardware),
+        (2, "Technical specifications", describe_software()),
+        (2, "Citation", OPEN),
+        (2, "Glossary", glossary),
+        (
+            2,
+            "More information",
+            f"`report.html`, `claim.md` and `tables/` lie beside this card of {name} (ich_lstm {version('ich_lstm')}).",
+        ),
+        (2, "Model card authors", OPEN),
+        (2, "Model card contact", OPEN),
+    ]

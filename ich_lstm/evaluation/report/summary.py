@@ -1,0 +1,95 @@
+"""A report as plain values without any identity: what ``report.json`` holds and the page shows."""
+
+import math
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ich_lstm.evaluation.aggregate import LevelCases
+from ich_lstm.evaluation.figures import VIEW, Figures, figure_notes, main_rows
+from ich_lstm.evaluation.protocols import HELD_OUT_IS_NOT_PRIVATE
+from ich_lstm.evaluation.report.contents import Account
+from ich_lstm.statistics.measures.bands import CurveBands
+
+FORMAT = 1
+
+CURVES = ("roc", "precision_recall", "smoothed", "reliability")
+DIGITS = 6
+"""Of the curves' points: a thousandth of what a screen can show."""
+
+
+def summarize_report(account: Account, curves: Sequence[Mapping[str, CurveBands]], claim: pd.DataFrame) -> dict[str, Any]:
+    """Everything as numbers, texts, lists and mappings; None where a number is undefined.
+
+    Args:
+        account: All that is told.
+        curves: Of each label, for every view of the account.
+        claim: As of `fill_claim`.
+    """
+    evidence, figures, facts, beside = account[:4]
+    source = evidence.source
+    return plain(
+        {
+            "format": FORMAT,
+            "ich_lstm": version("ich_lstm"),
+            **{name: source[name] for name in ("model", "kind", "part", "truth", "counts")},
+            "is_test": evidence.is_test,
+            "is_unseen": bool(source.get("is_unseen")),
+            "synthetic": facts.is_synthetic,
+            "held_out": HELD_OUT_IS_NOT_PRIVATE if source["kind"] == "run" else "",
+            "protocol": {"name": figures.protocol.name, "source": figures.protocol.source},
+            "settings": figures.settings,
+            "flow": [step._asdict() for step in account.flow],
+            "cohort": account.positives,
+            "characteristics": account.features,
+            "views": [_view(cases, figures, of_view) for cases, of_view in zip(account.cases, curves, strict=True)],
+            "worst_errors": account.errors,
+            "comparisons": beside.comparisons,
+            "strata": beside.strata,
+            "readers": beside.readers and beside.readers._asdict(),
+            "claim": claim,
+            "remarks": account.remarks,
+            "notes": figure_notes(figures.table),
+        }
+    )
+
+
+def plain(value: Any) -> Any:
+    """The same for JSON, which knows no NaN, no table, and nothing of numpy's.
+
+    Example:
+        >>> plain({"value": np.float64("nan"), "cases": np.int64(3), "rows": pd.DataFrame({"label": ["any"]})})
+        {'value': None, 'cases': 3, 'rows': [{'label': 'any'}]}
+    """
+    if isinstance(value, pd.DataFrame):
+        return plain(value.to_dict("records"))
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _view(cases: LevelCases, figures: Figures, curves: Mapping[str, CurveBands]) -> dict[str, Any]:
+    return {
+        **{name: getattr(cases, name) for name in VIEW},
+        "cases": len(cases.ids),
+        "figures": _of_view(main_rows(figures.table), cases),
+        "confusion": _of_view(figures.confusion, cases),
+        "curves": {
+            label: {"note": bands.note, **{name: getattr(bands, name).round(DIGITS).to_dict("list") for name in CURVES}}
+            for label, bands in curves.items()
+        },
+    }
+
+
+def _of_view(frame: pd.DataFrame, cases: LevelCases) -> pd.DataFrame:
+    rows = np.logical_and.reduce([frame[name] == getattr(cases, name) for name in VIEW])
+    return frame[rows].drop(columns=VIEW)

@@ -1,0 +1,156 @@
+"""The report: everything that was found out about a model, as plain values, as tables, and as the files of a folder."""
+
+import base64
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ich_lstm.evaluation.aggregate import LevelCases
+from ich_lstm.evaluation.evidence import Evidence
+from ich_lstm.evaluation.figures import VIEW, Figures
+from ich_lstm.evaluation.report.claim.answers import answer_claim
+from ich_lstm.evaluation.report.claim.checklist import fill_claim
+from ich_lstm.evaluation.report.contents import Account, Beside, take_account
+from ich_lstm.evaluation.report.model_card import model_card
+from ich_lstm.evaluation.report.summary import CURVES, summarize_report
+from ich_lstm.evaluation.report.tables import markdown_table
+from ich_lstm.evaluation.run_facts import StudyFacts
+from ich_lstm.labels import LABELS
+from ich_lstm.pages.report.report_page import report_page
+from ich_lstm.statistics import curve_bands
+from ich_lstm.statistics.measures.bands import CurveBands
+
+REPORT_PAGE, REPORT_JSON, MODEL_CARD, CLAIM, TABLES = "report.html", "report.json", "MODEL_CARD.md", "claim", "tables"
+
+POINTS = "curves"
+"""The table that is there to be drawn, not to be read."""
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What is told of a model; nothing in it has an identity.
+
+    Args:
+        summary: Plain values: the contents of ``report.json``, all that the page shows.
+        tables: By the names of their files; figures, comparisons, strata and readers have files of their own.
+        claim: As of `fill_claim`.
+        card: The model card, Markdown.
+        pictures: PNG files of slices by the hashed id of their scan, fit to be shared.
+    """
+
+    summary: Mapping[str, Any] = field(repr=False)
+    tables: Mapping[str, pd.DataFrame] = field(repr=False)
+    claim: pd.DataFrame = field(repr=False)
+    card: str = field(repr=False)
+    pictures: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+    def to_html(self) -> str:
+        """The page: self-contained, readable without JavaScript, printable."""
+        pictures = {name: base64.b64encode(png).decode("ascii") for name, png in self.pictures.items()}
+        return report_page(self.summary, pictures)
+
+
+def build_report(
+    evidence: Evidence,
+    figures: Figures,
+    facts: StudyFacts | None = None,
+    beside: Beside | None = None,
+    *,
+    pictures: Mapping[str, bytes] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Gather all that is known, and compute the curves with their bands.
+
+    Args:
+        evidence: What was judged.
+        figures: What came out of it.
+        facts: Of the study, as of `read_study`.
+        beside: Comparisons, strata and readers, if there are.
+        pictures: PNG files of slices by the hashed id of their scan: without faces, fit to be shared.
+        progress: Told the number of curves done since, and of all.
+    """
+    account = take_account(evidence, figures, facts or StudyFacts(), beside or Beside())
+    curves: list[dict[str, CurveBands]] = []
+    for cases in account.cases:
+        curves.append({})
+        for k, label in enumerate(LABELS):
+            curves[-1][label] = _curves(cases, k, figures.settings)
+            if progress is not None:
+                progress(1, len(account.cases) * len(LABELS))
+    claim = fill_claim(answer_claim(account))
+    tables = {
+        "flow": _long_flow(account),
+        "cohort": account.positives,
+        "characteristics": account.features,
+        "confusion": figures.confusion,
+        "worst_errors": account.errors,
+        POINTS: _long_curves(account.cases, curves),
+    }
+    return Report(summarize_report(account, curves, claim), tables, claim, model_card(account), dict(pictures or {}))
+
+
+def write_report(folder: Path | str, report: Report) -> Path:
+    """Write ``report.html``, ``report.json``, ``MODEL_CARD.md``, ``claim.csv``, ``claim.md`` and ``tables/``; all may be shared.
+
+    Args:
+        folder: Made if missing.
+        report: What to write.
+
+    Returns:
+        The page.
+    """
+    folder = Path(folder)
+    (folder / TABLES).mkdir(parents=True, exist_ok=True)
+    (folder / REPORT_JSON).write_text(json.dumps(report.summary, indent=1, allow_nan=False) + "\n")
+    (folder / MODEL_CARD).write_text(report.card, encoding="utf-8")
+    report.claim.to_csv(folder / f"{CLAIM}.csv", index=False)
+    (folder / f"{CLAIM}.md").write_text(f"# CLAIM 2024\n\n{_markdown(report.claim)}\n", encoding="utf-8")
+    for name, table in report.tables.items():
+        table.to_csv(folder / TABLES / f"{name}.csv", index=False)
+        if name != POINTS:
+            (folder / TABLES / f"{name}.md").write_text(_markdown(table) + "\n", encoding="utf-8")
+    page = folder / REPORT_PAGE
+    page.write_text(report.to_html(), encoding="utf-8")
+    return page
+
+
+def _curves(cases: LevelCases, k: int, settings: Mapping[str, Any]) -> CurveBands:
+    shared = {name: settings[name] for name in ("bins", "replicates", "seed")}
+    return curve_bands(cases.labels[:, k], cases.probabilities[:, k], cases.patients, **shared)
+
+
+def _long_curves(cases: Sequence[LevelCases], curves: Sequence[Mapping[str, CurveBands]]) -> pd.DataFrame:
+    """A row per point."""
+    columns = [*VIEW, "label", "curve", "x", "value", "low", "high", "cases"]
+    frames = []
+    for each, of_view in zip(cases, curves, strict=True):
+        for label, bands in of_view.items():
+            of_label = {name: getattr(bands, name) for name in CURVES}
+            about = {**{column: getattr(each, column) for column in VIEW}, "label": label}
+            frames += [frame.assign(**about, curve=name) for name, frame in of_label.items() if len(frame)]
+    return pd.concat(frames, ignore_index=True).reindex(columns=columns) if frames else pd.DataFrame(columns=columns)
+
+
+def _long_flow(account: Account) -> pd.DataFrame:
+    """A row per box or reason, and unit."""
+    rows = []
+    for step in account.flow:
+        for reason, counts in [("", step.counts), *step.left_out]:
+            rows += [{"step": step.title, "left_out": reason, "unit": unit, "count": count} for unit, count in counts.items()]
+    return pd.DataFrame(rows)
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    """Numbers to four digits, empty cells for what is undefined."""
+    return markdown_table(table.map(lambda cell: _cell(cell).replace("|", "\\|").replace("\n", " ")))
+
+
+def _cell(cell: Any) -> str:
+    if isinstance(cell, float):
+        return "" if math.isnan(cell) else f"{cell:.4g}"
+    return str(cell)

@@ -1,0 +1,120 @@
+"""What a run knows of itself beside its predictions: its model, its parts, and what became of every file."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from ich_lstm.privacy import PRIVATE
+from ich_lstm.reading.ledger.reasons import phrase_of
+
+PARTS_COUNTED = ("patients", "scans", "slices")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyFacts:
+    """What can be told of a study without its authors; everything may be shared, and everything may be missing.
+
+    Args:
+        model: As in ``model.json``: ``name, hash, settings, preprocessing, positive_share`` and so on.
+        config: As in a run's ``config.yaml``, which has no paths.
+        parts: ``patients, scans, slices`` of each part of the run.
+        positives: By label and part: ``patients, scans, slices`` with the label, and ``unknown_slices``.
+        split: How patients were divided, as in ``audit.json``.
+        findings: ``code, action, title, count`` of what the audit found.
+        files: ``used``, and the others by reason.
+        prepared: ``patients, scans, slices`` before labels were looked at.
+        seconds: Duration of the training.
+        is_synthetic: Whether model or data are of synthetic heads.
+    """
+
+    model: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    parts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    positives: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
+    split: Mapping[str, Any] = field(default_factory=dict)
+    findings: tuple[Mapping[str, Any], ...] = ()
+    files: Mapping[str, int] = field(default_factory=dict)
+    prepared: Mapping[str, int] = field(default_factory=dict)
+    seconds: float | None = None
+    is_synthetic: bool = False
+
+
+def read_study(run: Path | str | None = None, data: Path | str | None = None) -> StudyFacts:
+    """Gather what lies in a run's folder and in the folder of the data; a file that is not there leaves its facts unknown.
+
+    Args:
+        run: A run's folder, its model folder, or a ``.ckpt`` in it.
+        data: What was judged: a folder made by `prepare`, or the predictions; by default the prepared folder that the run names.
+    """
+    run = None if run is None else _run_folder(Path(run))
+    config, model, results, audit = ({}, {}, {}, {})
+    if run is not None:
+        config = _read_yaml(run / "config.yaml")
+        model = _read_json(run / "model" / "model.json") or _read_json(run / "model.json")
+        results, audit = _read_json(run / "results.json"), _read_json(run / "audit.json")
+    folder = Path(data) if data is not None else _data_of(run)
+    manifest = {} if folder is None else _read_json(folder / "manifest.json")
+    findings = audit.get("findings") or ()
+    return StudyFacts(
+        model=model,
+        config=config,
+        parts=results.get("counts") or audit.get("parts") or {},
+        positives=audit.get("labels") or {},
+        split=audit.get("split") or {},
+        findings=tuple({name: finding[name] for name in ("code", "action", "title", "count")} for finding in findings),
+        files={} if folder is None else _files(folder, manifest),
+        prepared={name: manifest[name] for name in PARTS_COUNTED if manifest.get(name)},  # NIfTI files name no patient
+        seconds=results.get("seconds"),
+        is_synthetic=bool(model.get("is_synthetic") or audit.get("synthetic") or manifest.get("synthetic")),
+    )
+
+
+def _run_folder(path: Path) -> Path:
+    """The folder of a run, of which a part is named."""
+    for folder in (path, *path.resolve().parents[:2]):
+        if (folder / "config.yaml").is_file():
+            return folder
+    return path
+
+
+def _data_of(run: Path | None) -> Path | None:
+    """The prepared folder of a run: its own, or the one that its configuration names."""
+    if run is None:
+        return None
+    data = _read_yaml(run / PRIVATE / "config.yaml").get("data") or {}
+    named = [data[name] for name in ("cache_dir", "root") if data.get(name)]
+    places = [run / PRIVATE / "prepared", *map(Path, named)]
+    return next((place for place in places if (place / "manifest.json").is_file()), None)
+
+
+def _files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, int]:
+    """Files by what became of them: by reason if the ledger is at hand, whose paths stay where they are."""
+    ledger = folder / PRIVATE / "ledger.csv"
+    if ledger.is_file():
+        rows = pd.read_csv(ledger, usecols=["action", "code"], dtype="category", keep_default_na=False)
+        left_out = rows["code"][rows["action"] != "used"].value_counts()
+        reasons = {phrase_of(str(code)): int(count) for code, count in left_out.items() if count}
+        return {"used": int((rows["action"] == "used").sum()), **reasons}
+    counts = manifest.get("files") or (manifest.get("counts") or {}).get("files") or {}
+    return {name: count for name, count in counts.items() if count or name == "used"}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}

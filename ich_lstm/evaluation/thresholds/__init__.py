@@ -1,0 +1,1 @@
+"""Operating points and recalibration, chosen on validation patients."""

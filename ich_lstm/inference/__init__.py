@@ -1,0 +1,1 @@
+"""A trained model on disk, and from a scan to its probabilities."""

@@ -1,0 +1,170 @@
+"""``calibration.json``, which lies beside the model it belongs to."""
+
+import json
+import math
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ich_lstm.errors import CheckpointError
+from ich_lstm.inference.calibration import (
+    CALIBRATED_LEVELS,
+    METHODS,
+    CalibratedLevel,
+    ChosenOn,
+    Correction,
+    ModelCalibration,
+    OperatingPoints,
+    Threshold,
+)
+from ich_lstm.labels import LABELS
+from ich_lstm.statistics.adjustment.recalibration import Recalibration
+from ich_lstm.statistics.estimate import Estimate
+
+CALIBRATION_FILE = "calibration.json"
+FORMAT = 1
+
+
+def write_calibration(folder: Path, calibration: ModelCalibration) -> Path:
+    """Write the file into a model's folder; shareable: of patients it holds fingerprints of hashed ids.
+
+    Args:
+        folder: Where ``model.json`` lies.
+        calibration: What to write.
+    """
+    about = {
+        "format": FORMAT,
+        "ich_lstm": version("ich_lstm"),
+        "labels": list(LABELS),
+        "weights": calibration.weights,
+        "method": calibration.method,
+        "share": calibration.share,
+        "share_of": calibration.share_of,
+        "coherent": calibration.coherent,
+        "corrections": _by_level(calibration.corrections, _correction_fields),
+        "operating_points": [
+            {"rule": points.rule, **_by_level(points.thresholds, _threshold_fields)} for points in calibration.points
+        ],
+        "chosen_on": {
+            "part": calibration.chosen_on.part,
+            "scans": sorted(calibration.chosen_on.scans),
+            "patients": sorted(calibration.chosen_on.patients),
+        },
+    }
+    path = folder / CALIBRATION_FILE
+    path.write_text(json.dumps(about, indent=1, allow_nan=False) + "\n")
+    return path
+
+
+def read_calibration(folder: Path, weights: str) -> ModelCalibration | None:
+    """Read what was chosen for a model; None if nothing was.
+
+    Args:
+        folder: Where ``model.json`` lies.
+        weights: Hash of the model's weights.
+
+    Raises:
+        CheckpointError: If the file is damaged, newer than this library, or belongs to other weights.
+    """
+    path = folder / CALIBRATION_FILE
+    if not path.is_file():
+        return None
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        if about["format"] > FORMAT:
+            raise CheckpointError(
+                "newer_format",
+                where=str(path),
+                got=f"format {about['format']}",
+                expected=f"at most {FORMAT}",
+                todo="Install a newer ich_lstm.",
+            )
+        if about["labels"] != list(LABELS):
+            raise ValueError("other labels")
+        calibration = _read(about)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(
+            "bad_calibration",
+            where=str(path),
+            got=f"{type(error).__name__}: {error}",
+            expected="what ich-evaluate --calibrate has written",
+            todo="Calibrate again; or remove the file, and go without operating points.",
+        ) from error
+    if calibration.weights != weights:
+        raise CheckpointError(
+            "calibration_of_another_model",
+            where=str(path),
+            got=f"operating points of the weights {calibration.weights}",
+            expected=f"those of {weights}, which lie beside it",
+            todo="Calibrate this model: ich-evaluate RUN --calibrate RULE --out DIR; or remove the file.",
+        )
+    return calibration
+
+
+def _read(about: Mapping[str, Any]) -> ModelCalibration:
+    if about["method"] not in METHODS:
+        raise ValueError(f"method {about['method']!r}")
+    share, points, chosen_on = about["share"], about["operating_points"], about["chosen_on"]
+    rules = [str(point["rule"]) for point in points]
+    if len(set(rules)) < len(rules):
+        raise ValueError("two operating points of one name")
+    return ModelCalibration(
+        weights=str(about["weights"]),
+        method=about["method"],
+        corrections={level: _of_labels(about["corrections"][level], _correction) for level in CALIBRATED_LEVELS},
+        share=None if share is None else _within(share, 0, 1),
+        share_of=str(about["share_of"]),
+        coherent=bool(about.get("coherent", False)),  # files of earlier versions, which knew raw probabilities only
+        points=tuple(
+            OperatingPoints(rule, {level: _of_labels(point[level], _threshold) for level in CALIBRATED_LEVELS})
+            for rule, point in zip(rules, points, strict=True)
+        ),
+        chosen_on=ChosenOn(
+            str(chosen_on["part"]), frozenset(map(str, chosen_on["scans"])), frozenset(map(str, chosen_on["patients"]))
+        ),
+    )
+
+
+def _by_level(table: Mapping[CalibratedLevel, Mapping[str, Any]], fields: Any) -> dict[str, dict[str, Any]]:
+    return {level: {label: fields(table[level][label]) for label in LABELS} for level in CALIBRATED_LEVELS}
+
+
+def _of_labels(table: Mapping[str, Any], build: Any) -> dict[str, Any]:
+    return {label: build(table[label]) for label in LABELS}
+
+
+def _correction_fields(correction: Correction) -> dict[str, Any]:
+    found = correction.recalibration
+    numbers = {"slope": None, "intercept": None} if found is None else {"slope": found.slope, "intercept": found.intercept}
+    return {**numbers, **{name: getattr(correction, name) for name in ("positives", "negatives", "note")}}
+
+
+def _correction(fields: Mapping[str, Any]) -> Correction:
+    slope, intercept = fields["slope"], fields["intercept"]
+    found = None if slope is None else Recalibration(_within(slope, 1e-9, 1e9), _within(intercept, -1e9, 1e9))
+    return Correction(found, int(fields["positives"]), int(fields["negatives"]), str(fields["note"]))
+
+
+def _threshold_fields(threshold: Threshold) -> dict[str, Any]:
+    estimates = {name: getattr(threshold, name)._asdict() for name in ("sensitivity", "specificity")}
+    return {**threshold._asdict(), **estimates}
+
+
+def _threshold(fields: Mapping[str, Any]) -> Threshold:
+    value = fields["value"]
+    return Threshold(
+        None if value is None else _within(value, 0, 1),
+        Estimate(**fields["sensitivity"]),
+        Estimate(**fields["specificity"]),
+        int(fields["positives"]),
+        int(fields["negatives"]),
+        str(fields["note"]),
+    )
+
+
+def _within(value: Any, low: float, high: float) -> float:
+    number = float(value)
+    if not math.isfinite(number) or not low <= number <= high:
+        raise ValueError(f"{number:g}, expected {low:g} to {high:g}")
+    return number

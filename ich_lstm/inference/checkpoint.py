@@ -1,0 +1,258 @@
+"""Models on disk: folders of safetensors and JSON, and Lightning's checkpoints; nothing in them is executed."""
+
+import hashlib
+import json
+import logging
+import os
+import pickle
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ich_lstm.errors import CheckpointError, ConfigError
+from ich_lstm.inference.pickles import pickle_in
+from ich_lstm.labels import LABELS
+from ich_lstm.models.compiled import plain_names
+from ich_lstm.models.released.weights import RSNA_SLICE_MM, ChannelOrder, ReleasedModel, is_released_folder, read_released
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS_FILE = "model.safetensors"
+ABOUT_FILE = "model.json"
+ABOUT_KEY = "ich_lstm"
+FORMAT = 1
+
+
+class SavedModel(NamedTuple):
+    """A model at rest.
+
+    Args:
+        about: What it takes to build it and to feed it: ``settings`` of `ScanClassifier`, ``preprocessing``, ``name``.
+        weights: State of the `ScanModel`.
+    """
+
+    about: dict[str, Any]
+    weights: dict[str, Tensor]
+
+    @property
+    def hash(self) -> str:
+        """What the weights are known by: 12 hexadecimal digits, the same whichever file they came from."""
+        digest = hashlib.sha256()
+        for name in sorted(self.weights):
+            tensor = self.weights[name].detach().cpu().contiguous()
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:12]
+
+
+def write_model(folder: Path, model: SavedModel) -> None:
+    """Write ``model.safetensors`` and ``model.json``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.weights.items()}, folder / WEIGHTS_FILE)
+    about = {"format": FORMAT, "ich_lstm": version("ich_lstm"), "labels": list(LABELS), "hash": model.hash, **model.about}
+    (folder / ABOUT_FILE).write_text(json.dumps(about, indent=2) + "\n")
+
+
+def read_model(path: Path, channel_order: ChannelOrder | None = None) -> SavedModel:
+    """Read a run's folder, its ``model`` folder, a Lightning checkpoint of this library, or weights that others released.
+
+    Args:
+        path: File or folder.
+        channel_order: In which order the windows enter Nguyen et al.'s released weights; None: as their loader gives them.
+
+    Raises:
+        CheckpointError: If it is missing, damaged, or no model of this library.
+        ConfigError: If a channel order is given for anything but those weights, which says itself what its windows are.
+    """
+    folder = find_model_folder(path)
+    if folder is not None:
+        if channel_order is not None:
+            raise _no_order(path, channel_order)
+        return _read_folder(folder)
+    if path.is_dir():
+        if channel_order is not None:
+            raise _no_order(path, channel_order)
+        if is_released_folder(path):
+            _refuse_pickles(path)
+        if (released := read_released(path)) is not None:
+            return _as_saved(released)
+        raise _no_model(path, f"a folder without {ABOUT_FILE} or model/{ABOUT_FILE}")
+    if not path.exists():
+        raise CheckpointError("missing_checkpoint", where=str(path), got="no such file or folder", todo="Check the path.")
+    try:
+        saved = _read_lightning(path)
+    except CheckpointError:
+        if (released := read_released(path, channel_order)) is not None:
+            return _as_saved(released)
+        raise
+    if channel_order is not None:
+        raise _no_order(path, channel_order)
+    return saved
+
+
+def _no_order(path: Path, channel_order: ChannelOrder) -> ConfigError:
+    return ConfigError(
+        "no_channel_order",
+        where=str(path),
+        got=f"a channel order ({channel_order}), and a model that says what its windows are",
+        expected="the weights that Nguyen et al. released, whose order is not certain (docs/released.md)",
+        todo="Leave it out.",
+    )
+
+
+def _as_saved(released: ReleasedModel) -> SavedModel:
+    logger.info("%s: %s", released.name, released.source)
+    about = {
+        "settings": released.settings,
+        "preprocessing": released.preprocessing,
+        "slice_mm": RSNA_SLICE_MM,
+        "is_synthetic": False,
+        "positive_share": None,
+        "training_data": None,
+        "starting_weights": {"released": f"{released.name}: {released.source}"},
+        "fits": [],
+        "name": released.name,
+    }
+    return SavedModel(about, released.weights)
+
+
+def find_model_folder(path: Path) -> Path | None:
+    """The folder of ``model.json`` that a run's folder, a model's folder or a file in it stands for; None if there is none."""
+    if path.is_dir():
+        return next((folder for folder in (path, path / "model") if (folder / ABOUT_FILE).is_file()), None)
+    return path.parent if path.name in (WEIGHTS_FILE, ABOUT_FILE) and path.exists() else None
+
+
+def _refuse_pickles(folder: Path) -> None:
+    """A model's folder holds values and text. Who puts a pickle there means it to be loaded, here or by another program."""
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file():
+            continue
+        try:
+            found = pickle_in(path)
+        except OSError as error:
+            raise _no_model(folder, f"{path.relative_to(folder)}: {error.strerror or error}") from error
+        if found is not None:
+            raise CheckpointError(
+                "pickle_in_model",
+                where=str(folder),
+                got=f"{path.relative_to(folder)}, {found}, which can execute code when it is loaded",
+                expected=f"{ABOUT_FILE}, {WEIGHTS_FILE} and text",
+                todo="Take the model from a source that you trust, or remove the file; it has not been loaded.",
+            )
+
+
+def _read_folder(folder: Path) -> SavedModel:
+    _refuse_pickles(folder)
+    try:
+        about = json.loads((folder / ABOUT_FILE).read_text())
+        weights = load_file(folder / WEIGHTS_FILE)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise _no_model(folder, f"{type(error).__name__}: {error}") from error
+    saved = _checked(folder, about, weights)
+    if about.get("hash") != saved.hash:
+        raise CheckpointError(
+            "weights_damaged",
+            where=str(folder),
+            got=f"weights with the hash {saved.hash}",
+            expected=f"{about.get('hash')}, as {ABOUT_FILE} says",
+            todo="Take another copy of the model.",
+        )
+    return saved._replace(weights=plain_names(saved.weights))
+
+
+def _read_lightning(path: Path) -> SavedModel:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols; what is no checkpoint is refused below
+            # weights_only: tensors and plain values are read, anything that would run code is refused.
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        about = content[ABOUT_KEY]
+        state = plain_names(content["state_dict"])
+        weights = {name.removeprefix("model."): tensor for name, tensor in state.items()}
+    except pickle.UnpicklingError as error:
+        raise _no_model(path, "a file that holds more than tensors and plain values, or none; it is not read") from error
+    except Exception as error:  # the unpickler stumbles over foreign bytes in every way there is
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else "no content"
+        raise _no_model(path, f"{type(error).__name__}: {reason}") from error
+    return _checked(path, about, weights)
+
+
+def _checked(path: Path, about: Any, weights: dict[str, Tensor]) -> SavedModel:
+    if not isinstance(about, dict) or not isinstance(about.get("settings"), dict) or "preprocessing" not in about:
+        raise _no_model(path, f"an {ABOUT_FILE} without settings and preprocessing")
+    if not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+        raise _no_model(path, "weights that are no tensors")
+    if not isinstance(about.get("format", FORMAT), int) or about.get("format", FORMAT) > FORMAT:
+        raise CheckpointError(
+            "newer_format",
+            where=str(path),
+            got=f"format {about['format']}",
+            expected=f"at most {FORMAT}",
+            todo="Install a newer ich_lstm.",
+        )
+    if about.get("labels", list(LABELS)) != list(LABELS):
+        raise CheckpointError("other_labels", where=str(path), got=str(about["labels"]), expected=", ".join(LABELS))
+    names = (
+        "settings",
+        "preprocessing",
+        "slice_mm",
+        "is_synthetic",
+        "positive_share",
+        "training_data",
+        "starting_weights",
+        "fits",
+        "name",
+    )
+    return SavedModel({name: about.get(name) for name in names}, weights)
+
+
+def _no_model(path: Path, got: str) -> CheckpointError:
+    return CheckpointError(
+        "not_a_model",
+        where=str(path),
+        got=got,
+        expected=f"a run's folder, a folder with {ABOUT_FILE} and {WEIGHTS_FILE}, a .ckpt of this library, or released weights",
+        todo="Name the folder that ich-train made.",
+    )
+
+
+def without_folders(value: Any) -> Any:
+    """The same values, with only the names of all files and folders that stand in them with an absolute path."""
+    if isinstance(value, str):
+        return Path(value).name if os.path.isabs(value) else value
+    if isinstance(value, dict):
+        return {without_folders(key): without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_folders(item) for item in value]
+    return value
+
+
+class PathlessCheckpoint(ModelCheckpoint):
+    """A ModelCheckpoint that writes no path of this machine into the files it saves."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """As Lightning's, with file names in place of paths."""
+        state = super().state_dict()
+        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            state[name] = Path(state[name]).name
+        state["best_k_models"] = {Path(path).name: score for path, score in state["best_k_models"].items()}
+        state["dirpath"] = ""
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As Lightning's, the names taken as files of this run's folder."""
+        folder = Path(self.dirpath or "")
+        state = dict(state_dict)
+        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            state[name] = str(folder / state[name]) if state[name] else ""
+        state["best_k_models"] = {str(folder / name): score for name, score in state["best_k_models"].items()}
+        state["dirpath"] = self.dirpath
+        super().load_state_dict(state)

@@ -1,0 +1,132 @@
+"""From scans to probabilities, on the device the model is on; the model's mode is left as it was."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ich_lstm.labels import ANY, LABELS
+from ich_lstm.models.scan_model import ScanLogits, ScanModel, mean_logits
+from ich_lstm.preprocessing.crop_and_resize import Preprocessing, preprocess_scan
+from ich_lstm.scan import Scan
+
+TestTime = Literal["none", "flip", "flip-reverse"]
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients; afterwards every part is in the mode in which it was."""
+    with evaluation_mode(module), torch.inference_mode():
+        yield
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards every part is in the mode in which it was."""
+    modes = [(part, part.training) for part in module.modules()]  # a part may be frozen in evaluation mode
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def infer(
+    model: ScanModel, hu: Tensor, lengths: Tensor, positions_mm: Tensor | None, *, test_time: TestTime = "none"
+) -> ScanLogits:
+    """Logits of packed scans, as the mean over what is shown at test time.
+
+    Args:
+        model: In evaluation mode.
+        hu: ``(n, h, w)``.
+        lengths: ``(b,)``.
+        positions_mm: ``(n,)``.
+        test_time: ``flip``: the scans and their mirror images, left and right exchanged; ``flip-reverse``: both, each read
+            upwards and downwards; ``none``.
+    """
+    both_ways = test_time == "flip-reverse"
+    logits = model(hu, lengths, positions_mm, both_ways=both_ways)
+    if test_time == "none":
+        return logits
+    return mean_logits([logits, model(hu.flip(-1), lengths, positions_mm, both_ways=both_ways)])
+
+
+def infer_scan(model: ScanModel, scan: Scan, preprocessing: Preprocessing, *, test_time: TestTime) -> ScanLogits:
+    """Logits of one scan, as it comes from `ich_lstm.read_scan`."""
+    device = next(model.parameters()).device
+    hu = torch.from_numpy(preprocess_scan(scan, preprocessing)).to(device)
+    positions = torch.tensor(scan.positions_mm, dtype=torch.float32, device=device)
+    return infer(model, hu, torch.tensor([len(scan)]), positions, test_time=test_time)
+
+
+class ScanProbabilities(NamedTuple):
+    """What is predicted of packed scans, float64.
+
+    Args:
+        slices: Of each slice, ``(n, k)``.
+        scans: Of each scan, ``(b, k)``.
+    """
+
+    slices: Tensor
+    scans: Tensor
+
+
+def predicted(logits: ScanLogits, lengths: Tensor, *, coherent: bool = True) -> ScanProbabilities:
+    """Probabilities of packed scans, as they are shown, calibrated and judged.
+
+    A scan has what any of its slices has, and "any" is present where a type is. The network's outputs need not agree with that;
+    a scan's probability is therefore raised to that of its most probable slice, and that of "any" to the most probable type's,
+    of slices and of scans. Nothing is lowered.
+
+    Args:
+        logits: As the network gives them.
+        lengths: Slices of each scan, ``(b,)``.
+        coherent: False: what the network says, as it is.
+    """
+    slices, scans = probabilities_of(logits.slice_logits), probabilities_of(logits.scan_logits)
+    if not coherent:
+        return ScanProbabilities(slices, scans)
+    slices = _with_any_raised(slices)
+    highest = torch.stack([of_scan.amax(dim=0) for of_scan in slices.split(lengths.tolist())])  # (b, k)
+    return ScanProbabilities(slices, _with_any_raised(torch.maximum(scans, highest)))
+
+
+class PredictedScan(NamedTuple):
+    """What is predicted of one scan, float64 on the CPU, by the labels in the order of `LABELS`.
+
+    Args:
+        scan_id: Keyed hash of the series.
+        slices: Probabilities of each slice in the order of the scan, ``(n, k)``, in [0, 1].
+        scan: Probabilities of the scan, ``(k,)``, in [0, 1].
+    """
+
+    scan_id: str
+    slices: Tensor
+    scan: Tensor
+
+
+def split_scans(probabilities: ScanProbabilities, lengths: Tensor, scan_ids: Sequence[str]) -> list[PredictedScan]:
+    """Packed scans one by one.
+
+    Args:
+        probabilities: Of the packed scans.
+        lengths: Slices of each scan, ``(b,)``.
+        scan_ids: Of each scan, b of them.
+    """
+    slices = probabilities.slices.cpu().split(lengths.tolist())
+    return [PredictedScan(*scan) for scan in zip(scan_ids, slices, probabilities.scans.cpu(), strict=True)]
+
+
+def _with_any_raised(probabilities: Tensor) -> Tensor:
+    """The same, that of "any" at least each type's; ``(m, k)``."""
+    raised = probabilities.clone()
+    raised[:, LABELS.index(ANY)] = probabilities.amax(dim=1)
+    return raised
+
+
+def probabilities_of(logits: Tensor) -> Tensor:
+    """In float64: float32 would round a sure probability to 1, and its loss to the clip's."""
+    return torch.sigmoid(logits.to(torch.float64))

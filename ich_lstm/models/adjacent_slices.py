@@ -1,0 +1,38 @@
+"""A slice with those beside it, as channels of one image."""
+
+import torch
+from torch import Tensor
+
+from ich_lstm.preprocessing.windows import WindowStack
+
+
+def stack_neighbours(
+    windows: WindowStack, hu: Tensor, lengths: Tensor, places: Tensor, neighbours: int, draws: Tensor | None = None
+) -> Tensor:
+    """Window some slices of a batch, each with its neighbours in the same scan.
+
+    Args:
+        windows: The windows.
+        hu: Slices of all scans in a row, ``(n, h, w)``.
+        lengths: Slices of each scan, ``(b,)``.
+        places: Which slices are wanted, ``(m,)``.
+        neighbours: Slices on either side.
+        draws: Seeds of the slices, ``(n,)``; a slice looks alike wherever it is shown.
+
+    Returns:
+        ``(m, (2 * neighbours + 1) * c, h, w)``, channels last in memory: all windows of the lowest slice, then of the next. A
+        slice beyond the end of the scan is 0 in every window, before normalization.
+    """
+    if neighbours == 0:
+        return windows(hu[places], None if draws is None else draws[places])
+    last = torch.cumsum(lengths.to(hu.device), 0) - 1  # (b,)
+    scan = torch.searchsorted(last, places)  # (m,)
+    first = last[scan] - lengths.to(hu.device)[scan] + 1
+    steps = torch.arange(-neighbours, neighbours + 1, device=hu.device)
+    wanted = places[:, None] + steps  # (m, s)
+    is_there = (wanted >= first[:, None]) & (wanted <= last[scan][:, None])
+    wanted = torch.where(is_there, wanted, places[:, None]).flatten()  # (m * s,)
+    shown = windows(hu[wanted], None if draws is None else draws[wanted])  # (m * s, c, h, w)
+    shown = torch.where(is_there.flatten()[:, None, None, None], shown, windows.absent.to(shown)[:, None, None])
+    shown = shown.unflatten(0, (len(places), len(steps))).flatten(1, 2)  # (m, s * c, h, w)
+    return shown.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,1 @@
+"""What looks along the slices of a scan."""

@@ -1,0 +1,171 @@
+"""The page of an audit: what stops a training, what to know, and what the data look like; one file, no network."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from ich_lstm.labels import LABELS
+from ich_lstm.pages.picture import encode_slice
+from ich_lstm.pages.style import LABEL_NAMES, render
+
+PICTURE_SIDE = 256
+"""Longest side of a picture in pixels."""
+
+WIDEST_BAR = 10
+"""Of a histogram, in per cent of its width: a single value is a bar, not a wall."""
+
+PART_NAMES = {"all": "All scans", "train": "Training", "validation": "Validation", "test": "Held out"}
+
+COUNTS = {"patients": "Patients", "scans": "Scans", "slices": "Slices"}
+
+
+class Bar(NamedTuple):
+    """A bar of a histogram in a box of 100 by 100."""
+
+    x: float
+    width: float
+    height: float
+    unusual: bool
+    """Whether it holds a value that is unusual."""
+    text: str
+
+
+class Panel(NamedTuple):
+    """A histogram."""
+
+    name: str
+    unit: str
+    bars: list[Bar]
+    range: tuple[str, str, str]
+    """Smallest, median and largest."""
+    unknown: int
+
+
+class Picture(Protocol):
+    """A slice to show; ``hu`` int16 ``(h, w)`` without anything outside the skull."""
+
+    @property
+    def hu(self) -> np.ndarray: ...
+    @property
+    def scan_id(self) -> str: ...
+    @property
+    def slice(self) -> int: ...
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+
+def audit_page(
+    summary: Mapping[str, Any], facts: Mapping[str, tuple[str, str]], pictures: Mapping[str, Sequence[Picture]]
+) -> str:
+    """The page of an audit as HTML text: self-contained, readable without JavaScript, printable.
+
+    Args:
+        summary: The contents of ``audit.json``.
+        facts: Name and unit of each histogram.
+        pictures: Positive slices of each label.
+    """
+    parts = summary["parts"]
+    return render(
+        "audit_page.html.j2",
+        title="Audit: " + ("stopped" if summary["stops"] else "ready to train"),
+        summary=summary,
+        parts=parts,
+        part_names=PART_NAMES,
+        counts=COUNTS,
+        labels=LABELS,
+        totals={name: sum(part[name] for part in parts.values()) for name in COUNTS},
+        rows={label: [_cells(summary["labels"][label][part], parts[part]) for part in parts] for label in LABELS},
+        unknown=_unknown(summary, parts),
+        split=_split_in_words(summary["split"]),
+        panels=[_panel(*facts[column], summary["histograms"][column]) for column in facts],
+        tallies=_tallies(summary),
+        montages={
+            label: [(encode_slice(tile.hu, _shown_size(tile.hu)), tile, _others(tile, label)) for tile in tiles]
+            for label, tiles in pictures.items()
+        },
+    )
+
+
+def _cells(counts: Mapping[str, int], totals: Mapping[str, int]) -> list[tuple[str, str]]:
+    """How many are positive, and of how many per cent of all."""
+    return [(f"{counts[name]:,}", _share(counts[name], totals[name])) for name in COUNTS]
+
+
+def _share(count: int, total: int) -> str:
+    if not count or not total:
+        return ""
+    share = 100 * count / total
+    return f"{math.floor(share + 0.5)} %" if share >= 10 else f"{share:.1f} %"
+
+
+def _unknown(summary: Mapping[str, Any], parts: Mapping[str, Any]) -> int:
+    """The most slices of which some label is unknown."""
+    return max((sum(summary["labels"][label][part]["unknown_slices"] for part in parts) for label in LABELS), default=0)
+
+
+def _split_in_words(split: Mapping[str, Any] | None) -> str:
+    if split is None:
+        return ""
+    if "folds" in split:
+        how = f"{split['folds']} folds, fold {split['fold']} held out"
+    elif split["by"] == "date":
+        how = "by the date of the oldest study, first years " + " and ".join(year for year in split["first_years"] if year)
+    else:
+        how = "at random, " + " / ".join(f"{100 * share:g}" for share in split["fractions"])
+    return f"{how}, seed {split['seed']}" if split["by"] == "random" else how
+
+
+def _panel(name: str, unit: str, histogram: Mapping[str, Any]) -> Panel:
+    counts, edges = histogram["counts"], histogram["edges"]
+    highest, width = max(counts, default=1), min(WIDEST_BAR, 100 / max(1, len(counts)))
+    left = (100 - width * len(counts)) / 2
+    bars = [
+        Bar(
+            x=left + width * i,
+            width=width,
+            # A single scan among thousands must still be seen.
+            height=max(100 * count / highest, 1.5),
+            unusual=histogram["unusual"][i] > 0,
+            text=f"{_number(edges[i])} to {_number(edges[i + 1])} {unit}".rstrip()
+            + f": {count:,} scan{'' if count == 1 else 's'}",
+        )
+        for i, count in enumerate(counts)
+        if count
+    ]
+    smallest, median, largest = (_number(histogram[name]) for name in ("smallest", "median", "largest"))
+    return Panel(name, unit, bars, (smallest, median, largest), histogram["unknown"])
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    text = f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return text.replace("-", "\u2212")
+
+
+def _tallies(summary: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
+    """Small tables: how many studies have how many series, and the like."""
+    tallies = {
+        "Series in a study": summary["series_per_study"],
+        "Labelled scans of a study": summary["scans_per_study"],
+        "Studies of a patient": summary["studies_per_patient"],
+        "Flags of scans": summary["scan_flags"],
+    }
+    return {
+        name: [(value.replace("_", " "), f"{count:,}") for value, count in tally.items()]
+        for name, tally in tallies.items()
+        if tally
+    }
+
+
+def _others(tile: Picture, label: str) -> str:
+    """What else is in a slice than what it is shown for."""
+    return ", ".join(LABEL_NAMES[other].lower() for other in tile.labels if other not in (label, "any"))
+
+
+def _shown_size(hu: np.ndarray) -> tuple[int, int]:
+    height, width = hu.shape
+    scale = min(1.0, PICTURE_SIDE / max(height, width))
+    return round(height * scale), round(width * scale)

@@ -1,0 +1,1 @@
+"""Figures of matplotlib, for notebooks and reports."""

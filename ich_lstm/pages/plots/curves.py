@@ -1,0 +1,367 @@
+"""Pictures of a training run and of a prediction; matplotlib's objects only, no global state."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from ich_lstm.labels import ANY, LABELS
+from ich_lstm.pages.style import (
+    LABEL_COLORS,
+    LABEL_DASHES,
+    LABEL_NAMES,
+    LABEL_SHORT,
+    RESEARCH_USE,
+    millimetres,
+    percent,
+    side_marks,
+)
+from ich_lstm.window import BRAIN, Window
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+    from ich_lstm.explanation import Explanation
+    from ich_lstm.prediction import ScanPrediction
+    from ich_lstm.scan import Scan
+
+INK, QUIET, RULE = "#1c1f23", "#5d646c", "#d9dcdf"
+MODEL_COLORS = {"sequence": "#b35900", "encoder": "#0072b2"}
+MODEL_DASHES: dict[str, str | tuple[int, tuple[int, int]]] = {"sequence": "-", "encoder": (0, (4, 2))}
+MODEL_NAMES = {"sequence": "sequence model", "encoder": "encoder alone (2D)"}
+DPI = 150
+PICTURES_PER_ROW = 6
+LEGEND_LINE = 13
+"""Height in points of a line of a legend."""
+
+
+class Counts(NamedTuple):
+    """True and false positives at every distinct threshold, from the highest down, with how many there are in all."""
+
+    true_positives: np.ndarray
+    false_positives: np.ndarray
+    positives: int
+    negatives: int
+
+
+def plot_history(frame: "DataFrame") -> "Figure":
+    """Training and validation loss per epoch, with the validation's AUC of "any" where it was logged.
+
+    Args:
+        frame: Lightning's ``metrics.csv``: ``epoch`` and some of ``train/slice_loss``, ``val/loss``, ``val/encoder_loss``,
+            ``val/auroc_any``, or ``train/scan_loss``, ``val/scan_loss`` and ``val/scan_auroc_any``; a row holds NaN in the
+            columns of other moments. (``train/loss`` is a sum of several terms, and would not compare; it serves where there is
+            nothing else.)
+    """
+    # Where no slice's AUC is defined and a scan's is, labels name whole scans: then the scans' columns are shown.
+    has = {name: name in frame and frame[name].notna().any() for name in ("val/auroc_any", "val/scan_auroc_any")}
+    of_scans = has["val/scan_auroc_any"] and not has["val/auroc_any"]
+    training, validation, auroc = (
+        ("train/scan_loss", "val/scan_loss", "val/scan_auroc_any")
+        if of_scans
+        else ("train/slice_loss", "val/loss", "val/auroc_any")
+    )
+    losses = {
+        "training": (training if training in frame else "train/loss", QUIET, ":"),
+        "validation, sequence model": (validation, MODEL_COLORS["sequence"], "-"),
+        "validation, encoder alone": ("val/encoder_loss", MODEL_COLORS["encoder"], (0, (4, 2))),
+    }
+    has_auroc = auroc in frame and frame[auroc].notna().any()
+    figure = _figure(10 if has_auroc else 6, 3.8)
+    panels = figure.subplots(1, 2 if has_auroc else 1, squeeze=False)[0]
+    for name, (column, color, dash) in losses.items():
+        if column in frame and frame[column].notna().any():
+            _plot_epochs(panels[0], frame, column, color=color, linestyle=dash, label=name)
+    _finish(panels[0], title="Loss", x="epoch", y="weighted log loss")
+    panels[0].set_ylim(bottom=0)
+    if panels[0].lines:
+        _legend_above(panels[0], columns=len(panels[0].lines))
+    if has_auroc:
+        _plot_epochs(panels[1], frame, auroc, color=MODEL_COLORS["sequence"])
+        _finish(panels[1], title="AUC of any hemorrhage, validation", x="epoch", y="AUC")
+        panels[1].set_ylim(min(0.5, panels[1].get_ylim()[0]), 1.005)
+    return figure
+
+
+def plot_roc(labels: np.ndarray, probabilities: Mapping[str, np.ndarray]) -> "Figure":
+    """One ROC panel per label, the models side by side.
+
+    Args:
+        labels: ``(n, k)``: 1 present, 0 absent, NaN unknown (left out).
+        probabilities: Name of a model, such as ``sequence`` or ``encoder``, to ``(n, k)`` probabilities.
+    """
+
+    def curve(counts: Counts) -> tuple[np.ndarray, np.ndarray, str]:
+        recall = counts.true_positives / counts.positives
+        fall_out = counts.false_positives / counts.negatives
+        return fall_out, recall, f"AUC {np.trapezoid(recall, fall_out):.3f}"
+
+    figure = _small_multiples(labels, probabilities, curve, x="1 − specificity", y="sensitivity")
+    for axes in figure.axes:
+        axes.plot([0, 1], [0, 1], color=RULE, linewidth=1, zorder=0)
+    return figure
+
+
+def plot_precision_recall(labels: np.ndarray, probabilities: Mapping[str, np.ndarray]) -> "Figure":
+    """One precision-recall panel per label, with the average precision; arguments as in ``plot_roc``."""
+
+    def curve(counts: Counts) -> tuple[np.ndarray, np.ndarray, str]:
+        hits, flagged = counts.true_positives[1:], (counts.true_positives + counts.false_positives)[1:]
+        precision, recall = hits / flagged, hits / counts.positives
+        average = float((np.diff(recall, prepend=0.0) * precision).sum())
+        # The curve starts at the precision of its first threshold, as a step would.
+        return np.r_[0.0, recall], np.r_[precision[0], precision], f"AP {average:.3f}"
+
+    return _small_multiples(labels, probabilities, curve, x="sensitivity (recall)", y="precision")
+
+
+def plot_scan(prediction: "ScanPrediction") -> "Figure":
+    """Probabilities along the scan, beside the slice where "any" is most probable, with the heat maps of `shown_labels`."""
+    from ich_lstm.pages.picture import is_blank
+
+    figure = _figure(11, 4.6)
+    curve, picture = figure.subplots(1, 2, width_ratios=(1.55, 1))
+    for k, label in enumerate(LABELS):
+        curve.plot(
+            prediction.positions_mm,
+            prediction.slice_probabilities[:, k],
+            color=LABEL_COLORS[label],
+            linestyle=LABEL_DASHES[label],
+            linewidth=2.6 if label == ANY else 1.6,
+            marker="o" if len(prediction) == 1 else None,
+            label=f"{LABEL_NAMES[label]}  {percent(prediction.scan_probabilities[k])}",
+        )
+    _finish(curve, title=f"Scan {prediction.scan_id}", x="position, {} to {} (mm)".format(*prediction.end_marks), y="probability")
+    curve.set_ylim(-0.02, 1.02)
+
+    peak = int(prediction.slice_probabilities[:, LABELS.index(ANY)].argmax())
+    position = float(prediction.positions_mm[peak])
+    curve.axvline(position, color=RULE, linewidth=6, zorder=0)
+    curve.legend(
+        frameon=False,
+        fontsize=9,
+        title="In the scan",
+        title_fontsize=9,
+        alignment="left",
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),  # beside the curves, never over them
+    )
+    _show_slice(picture, prediction.hu[peak], prediction.spacing_mm, BRAIN)
+    if is_blank(prediction.hu[peak]):
+        picture.text(0.5, 0.5, "not shown", color="#a9aeb3", ha="center", va="center", transform=picture.transAxes)
+    elif prediction.explanation is not None:
+        _lay_heat(picture, prediction.explanation, peak, prediction.shown_labels, prediction.hu.shape[1:])
+    picture.set_title(f"Slice {peak + 1} of {len(prediction)}, {millimetres(position)}", fontsize=11, color=INK, loc="left")
+    _mark_sides(picture, prediction.side_marks)
+    figure.supxlabel(_plain(f"Model {prediction.model_name}. {RESEARCH_USE}"), fontsize=8, color=QUIET, x=0.99, ha="right")
+    return figure
+
+
+def plot_slices(scan: "Scan", *, window: Window = BRAIN, most: int = 12) -> "Figure":
+    """Slices of a scan side by side, evenly spaced from its lower end to its upper.
+
+    Args:
+        scan: The scan.
+        window: Level and width in HU.
+        most: How many slices at most, at least 1.
+
+    Raises:
+        ValueError: If ``most`` is below 1.
+    """
+    if most < 1:
+        raise ValueError(f"plot: most is {most}, expected at least 1 slice")
+    count = min(most, len(scan))
+    numbers = np.linspace(0, len(scan) - 1, count).round().astype(int).tolist() if count > 1 else [len(scan) // 2]
+    columns = min(PICTURES_PER_ROW, count)
+    rows = -(-count // columns)
+    figure = _figure(max(2.2 * columns, 3.4), 2.4 * rows + 0.7)
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for number, axes in zip(numbers, panels, strict=False):
+        _show_slice(axes, scan.hu[number], scan.spacing_mm, window)
+        axes.set_title(f"{number + 1}: {millimetres(scan.positions_mm[number])}", fontsize=9, color=INK, loc="left")
+        _mark_sides(axes, side_marks(scan.flags), size=8)
+    for axes in list(panels):
+        axes.remove()
+    name = _plain(scan.description) or "Scan"
+    figure.suptitle(
+        f"{name}: {count} of {len(scan)} slices, level {window.level:g}, width {window.width:g}",
+        fontsize=11,
+        color=INK,
+        x=0.01,
+        ha="left",
+    )
+    return figure
+
+
+def plot_explanation(explanation: "Explanation", scan: "Scan | None" = None) -> "Figure":
+    """For every explained label its contributions along the scan, below its heat map where that is hottest.
+
+    Args:
+        explanation: What to show.
+        scan: The scan that was explained, to see the heat maps over its slices; None: the maps alone.
+
+    Raises:
+        ValueError: If the explanation is of no label, or of another number of slices than the scan has.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    if scan is not None and len(scan) != len(explanation):
+        raise ValueError(f"Explanation.plot: the scan has {len(scan)} slices, the explanation {len(explanation)}")
+    labels = explanation.labels
+    if not labels:
+        raise ValueError("Explanation.plot: no label was explained, expected at least one")
+    figure = _figure(max(2.6 * len(labels), 3.6), 4.9)
+    pictures, bars = figure.subplots(2, len(labels), squeeze=False, height_ratios=(2.2, 1))
+    numbers = np.arange(1, len(explanation) + 1)
+    for picture, axes, label in zip(pictures, bars, labels, strict=True):
+        k = LABELS.index(label)
+        number = int(explanation.maps[:, k].max(axis=(1, 2)).argmax())
+        if scan is None:
+            picture.imshow(explanation.maps[number, k], cmap="magma", vmin=0, vmax=float(explanation.maps[:, k].max()) or 1)
+            picture.set_axis_off()
+        else:
+            _show_slice(picture, scan.hu[number], scan.spacing_mm, BRAIN)
+            _lay_heat(picture, explanation, number, (label,), scan.hu.shape[1:])
+            _mark_sides(picture, side_marks(scan.flags), size=8)
+        picture.set_title(f"{LABEL_NAMES[label]}\nslice {number + 1} of {len(explanation)}", fontsize=10, color=INK, loc="left")
+        axes.bar(numbers, explanation.contributions[:, k], width=0.8, color=LABEL_COLORS[label])
+        axes.axhline(0, color=RULE, linewidth=1)
+        _finish(axes, title="", x="slice", y="adds to the logit" if k == LABELS.index(labels[0]) else "")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    return figure
+
+
+def _show_slice(axes: "Axes", hu: np.ndarray, spacing_mm: Sequence[float], window: Window) -> None:
+    """A slice in a window, true to its pixel spacing where that is known."""
+    axes.imshow(
+        hu,
+        cmap="gray",
+        vmin=window.level - window.width / 2,
+        vmax=window.level + window.width / 2,
+        aspect=spacing_mm[1] / spacing_mm[2] if min(spacing_mm[1:]) > 0 else 1,
+    )
+    axes.set_axis_off()
+
+
+def _mark_sides(axes: "Axes", marks: Sequence[str], size: int = 10) -> None:
+    for side, x in zip(marks, (0.03, 0.97), strict=True):
+        align = "left" if x < 0.5 else "right"
+        axes.text(x, 0.5, side, color="#e8e6e1", ha=align, va="center", transform=axes.transAxes, fontsize=size)
+
+
+def _lay_heat(axes: "Axes", explanation: "Explanation", number: int, labels: Sequence[str], shape: tuple[int, int]) -> None:
+    """Over a slice the heat maps of some labels: colour, and a named contour where the page has one too."""
+    from matplotlib.colors import to_rgb
+    from matplotlib.patheffects import AbstractPathEffect, withStroke
+
+    from ich_lstm.pages.heat_maps import CONTOUR
+    from ich_lstm.pages.picture import HEAT_STRENGTH
+
+    aspect = axes.get_aspect()
+    for label in labels:
+        heat = explanation.share_on_slice(number, label, shape)  # (h, w)
+        # The curve's own colour; ink would not be seen on a dark picture.
+        color = "white" if label == ANY else LABEL_COLORS[label]
+        film = np.concatenate([np.broadcast_to(to_rgb(color), (*heat.shape, 3)), HEAT_STRENGTH * heat[..., None]], axis=2)
+        axes.imshow(film, aspect=aspect)
+        if heat.max() <= CONTOUR:
+            continue
+        halo: list[AbstractPathEffect] = [withStroke(linewidth=3, foreground="white" if label != ANY else "black")]
+        lines = axes.contour(heat, levels=[CONTOUR], colors=[color], linewidths=1.5)
+        lines.set_path_effects(halo)
+        row, column = divmod(int(heat.argmax()), heat.shape[1])
+        axes.text(
+            column, row, LABEL_SHORT[label], color=color, fontsize=9, weight="bold", ha="center", va="center", path_effects=halo
+        )
+
+
+def save_figure(figure: "Figure", path: str | Path) -> Path:
+    """Write a PNG that says nothing about the machine, the folder or the time."""
+    path = Path(path)
+    figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None})
+    return path
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from ich_lstm.pages.plots.notebook_figure import ShownFigure
+
+    return ShownFigure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def _plain(text: str) -> str:
+    """A text as it stands: to matplotlib a lone dollar sign would start a formula."""
+    return text.replace("$", r"\$")
+
+
+def _finish(axes: "Axes", *, title: str, x: str, y: str) -> None:
+    axes.set_title(_plain(title), fontsize=11, color=INK, loc="left")
+    axes.set_xlabel(x, color=QUIET, fontsize=9)
+    axes.set_ylabel(y, color=QUIET, fontsize=9)
+    axes.tick_params(colors=QUIET, labelsize=8, length=0)
+    axes.grid(True, color=RULE, linewidth=0.6, alpha=0.7)
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(RULE)
+
+
+def _legend_above(axes: "Axes", columns: int = 1) -> None:
+    """The legend between title and frame: wherever curves run, it lies over none of them."""
+    title, entries = axes.get_title(loc="left"), len(axes.lines)
+    axes.set_title(title, fontsize=11, color=INK, loc="left", pad=8 + LEGEND_LINE * -(-entries // columns))
+    axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0, borderaxespad=0.3, ncols=columns)
+
+
+def _plot_epochs(axes: "Axes", frame: "DataFrame", column: str, **style: object) -> None:
+    """The mean of a column in each epoch; stages that count their epochs anew are laid end to end by row order."""
+    from matplotlib.ticker import MaxNLocator
+
+    rows = frame[["epoch", column]].dropna()
+    stage = (rows["epoch"].diff() < 0).cumsum()
+    means = rows.groupby([stage, rows["epoch"]], sort=True)[column].mean()
+    epochs = means.index.get_level_values(1) if stage.max() == 0 else range(len(means))
+    axes.plot(list(epochs), means.to_numpy(), linewidth=2, marker="o", markersize=3, **style)  # type: ignore[arg-type]
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _threshold_counts(labels: np.ndarray, probabilities: np.ndarray) -> Counts:
+    known = ~np.isnan(labels)
+    truth, scores = labels[known] > 0.5, probabilities[known]
+    order = np.argsort(-scores, kind="stable")
+    truth, scores = truth[order], scores[order]
+    last_of_ties = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1) if len(scores) else np.empty(0, int)
+    hits = np.cumsum(truth)[last_of_ties]
+    return Counts(np.r_[0, hits], np.r_[0, last_of_ties + 1 - hits], int(truth.sum()), int((~truth).sum()))
+
+
+def _small_multiples(
+    labels: np.ndarray,
+    probabilities: Mapping[str, np.ndarray],
+    curve: Callable[[Counts], tuple[np.ndarray, np.ndarray, str]],
+    *,
+    x: str,
+    y: str,
+) -> "Figure":
+    for name, values in probabilities.items():
+        if values.shape != labels.shape or labels.shape[1:] != (len(LABELS),):
+            raise ValueError(f"{name}: probabilities {values.shape}, labels {labels.shape}, expected both (n, {len(LABELS)})")
+    figure = _figure(10.5, 7)
+    panels = figure.subplots(2, 3, sharex=True, sharey=True)
+    for k, (axes, label) in enumerate(zip(panels.flat, LABELS, strict=True)):
+        present, absent = int((labels[:, k] == 1).sum()), int((labels[:, k] == 0).sum())
+        _finish(axes, title=f"{LABEL_NAMES[label]}\n{present} with, {absent} without", x=x, y=y)
+        axes.label_outer()
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+        if not present or not absent:
+            missing = "nothing known" if not present and not absent else f"none {'with' if absent else 'without'} it"
+            axes.text(0.5, 0.5, f"No curve: {missing}", ha="center", va="center", color=QUIET, fontsize=9)
+            continue
+        for name, values in probabilities.items():
+            xs, ys, text = curve(_threshold_counts(labels[:, k], values[:, k]))
+            style = {"color": MODEL_COLORS.get(name), "linestyle": MODEL_DASHES.get(name, "-")}
+            axes.plot(xs, ys, linewidth=2, label=f"{MODEL_NAMES.get(name, name)}: {text}", **style)
+        _legend_above(axes)
+    return figure

@@ -1,0 +1,1 @@
+"""The pages of a training and of an evaluation."""

@@ -1,0 +1,148 @@
+"""Curves of a report as points of inline SVG: panels of equal size, a label each."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ich_lstm.labels import LABELS
+from ich_lstm.pages.report.figures import figures_of
+
+LEFT, TOP, SIDE = 27.0, 6.0, 166.0
+"""The square of a panel in its box of 200 by 200, in which letters of size 11 are legible on a page of six panels a row."""
+
+STRIP = 0.16
+"""Height of the tallest bar of cases per bin, as a part of the panel."""
+
+
+class Mark(NamedTuple):
+    """A point in a panel's box, with its interval (None: none) and what it is."""
+
+    x: float
+    y: float
+    low: float | None
+    high: float | None
+    text: str
+    kind: str
+
+
+class Panel(NamedTuple):
+    """A panel.
+
+    Args:
+        label: Of which label.
+        line: Points of the curve.
+        band: Points of its band.
+        marks: Single points.
+        bars: Of a histogram below: x, y, width, height and what it says.
+        base: Ends of the line that a model without knowledge would give; empty: none.
+        note: Why it is empty, if it is.
+    """
+
+    label: str
+    line: str
+    band: str
+    marks: list[Mark]
+    bars: list[tuple[float, float, float, float, str]]
+    base: str
+    note: str
+
+
+def roc_panels(view: Mapping[str, Any], readers: Mapping[str, Sequence[tuple[str, float, float]]]) -> list[Panel]:
+    """ROC curves with the model's operating point, and the readers where there are some.
+
+    Args:
+        view: Of ``report.json``.
+        readers: By label: name, sensitivity, specificity.
+    """
+    panels = []
+    for label in LABELS:
+        found = figures_of(view, label)
+        marks = [
+            _mark(1 - spec, sens, f"{name}: sensitivity {sens:.3f}, specificity {spec:.3f}", "reader")
+            for name, sens, spec in readers.get(label, ())
+        ]
+        sensitivity, specificity = (found.get(name, {}).get("value") for name in ("sensitivity", "specificity"))
+        if sensitivity is not None and specificity is not None:
+            text = f"operating point: sensitivity {sensitivity:.3f}, specificity {specificity:.3f}"
+            marks.append(_mark(1 - specificity, sensitivity, text, "point"))
+        panels.append(_panel(view, label, "roc", marks))
+    return panels
+
+
+def precision_recall_panels(view: Mapping[str, Any]) -> list[Panel]:
+    """Precision-recall curves with the model's operating point."""
+    panels = []
+    for label in LABELS:
+        found = figures_of(view, label)
+        recall, precision = (found.get(name, {}).get("value") for name in ("sensitivity", "ppv"))
+        marks = []
+        if recall is not None and precision is not None:
+            marks = [_mark(recall, precision, f"operating point: sensitivity {recall:.3f}, PPV {precision:.3f}", "point")]
+        row = next(iter(found.values()), None)
+        share = row["positives"] / row["cases"] if row and row["cases"] else 0
+        # Every threshold is a point of the curve, whose table has one value per recall: the highest. Below it lie the thresholds
+        # that reach no more cases and call more wrongly, at recall 1 down to the share of positive cases.
+        attained = [] if recall is None or precision is None else [(recall, precision)]
+        attained += [(1.0, share)] if row else []
+        panel = _panel(view, label, "precision_recall", marks, attained)
+        panels.append(panel._replace(base=_points([(0, share), (1, share)])))
+    return panels
+
+
+def calibration_panels(view: Mapping[str, Any]) -> list[Panel]:
+    """Smoothed calibration curves, the reliability of the bins above their numbers of cases."""
+    panels = []
+    for label in LABELS:
+        bins = view["curves"][label]["reliability"]
+        rows = list(zip(bins["x"], bins["value"], bins["low"], bins["high"], bins["cases"], strict=True))
+        marks = [
+            _mark(x, y, f"{cases:,} cases: mean probability {x:.3f}, observed {y:.3f}", "bin", low, high)
+            for x, y, low, high, cases in rows
+            if y is not None
+        ]
+        panels.append(_panel(view, label, "smoothed", marks)._replace(bars=_bars(rows)))
+    return panels
+
+
+def _panel(
+    view: Mapping[str, Any], label: str, curve: str, marks: list[Mark], attained: Sequence[tuple[float, float]] = ()
+) -> Panel:
+    """A panel of one of a label's curves; ``attained`` are further points of that curve, behind those at or before their x."""
+    of_label = view["curves"][label]
+    points = of_label[curve]
+    rows = list(zip(points["x"], points["value"], points["low"], points["high"], strict=True))
+    banded = [(x, low, high) for x, _, low, high in rows if low is not None and high is not None]
+    around = [(x, low) for x, low, _ in banded] + [(x, high) for x, _, high in reversed(banded)]
+    line = [(x, y) for x, y, _, _ in rows if y is not None]
+    if line:
+        for point in attained:
+            line.insert(sum(x <= point[0] for x, _ in line), point)
+    if curve == "roc" and line:
+        line.insert(0, (0.0, 0.0))
+    return Panel(label, _points(line), _points(around), marks, [], _points([(0, 0), (1, 1)]), of_label["note"])
+
+
+def _bars(rows: Sequence[tuple]) -> list[tuple[float, float, float, float, str]]:
+    """Cases per bin on a square-root scale, so that a few cases beside many are seen."""
+    most = max((cases for *_, cases in rows), default=1)
+    bars = []
+    for x, *_, cases in rows:
+        height = SIDE * STRIP * (cases / most) ** 0.5
+        bars.append((round(_x(x) - 3, 2), round(TOP + SIDE - height, 2), 6.0, round(height, 2), f"{int(cases):,} cases"))
+    return bars
+
+
+def _mark(x: float, y: float, text: str, kind: str, low: float | None = None, high: float | None = None) -> Mark:
+    ends = [None if end is None else _y(end) for end in (low, high)]
+    return Mark(_x(x), _y(y), ends[0], ends[1], text, kind)
+
+
+def _points(points: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{_x(x):.1f},{_y(y):.1f}" for x, y in points)
+
+
+def _x(value: float) -> float:
+    return round(LEFT + SIDE * value, 2)
+
+
+def _y(value: float) -> float:
+    return round(TOP + SIDE * (1 - value), 2)

@@ -1,0 +1,350 @@
+"""The page of one scan: every slice in HU, its probabilities, and where the model sees them; one file, no network."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
+from ich_lstm.pages.heat_maps import CONTOUR, Peak, encode_heat, find_peaks
+from ich_lstm.pages.picture import encode_slice, is_blank, shown_size
+from ich_lstm.pages.stack import EncodedStack, encode_stack
+from ich_lstm.pages.style import HEAT_COLORS, HEAT_DASHES, LABEL_NAMES, LABEL_SHORT, millimetres, percent, render
+from ich_lstm.prediction import EVEN, HASH_DIGITS_SHOWN, OperatingPoint, ScanPrediction
+from ich_lstm.scan import Note
+from ich_lstm.window import BONE, BRAIN, SUBDURAL
+
+THUMBNAIL_SIDE, KEY_SIDE = 128, 512
+"""Longest sides in pixels of all slices, and of the key slices, which are for readers without JavaScript."""
+
+WINDOWS = (("Brain", BRAIN), ("Subdural", SUBDURAL), ("Bone", BONE))
+NOT_SHOWN = "This slice is not shown."
+
+TICK_STEPS_MM = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+MAX_TICKS = 8
+
+FLAG_MEANINGS = {
+    "burned_in": "Text or marks are part of the pixels. They can name the patient, and can mislead the model.",
+    "character_set": "Words of the header could not be decoded. They may say that contrast was given, or which part this is.",
+    "child": "The patient is a child. Skull, sutures and brain differ from those of adults.",
+    "constant_slice": "A slice without any content says nothing about the head there.",
+    "contrast": "Enhanced vessels and membranes can look like blood.",
+    "defaced": "The face was removed by a program before the scan was read. A bleed near the removed part cannot be judged.",
+    "derived_map": "Values were computed, not measured. Blood can be missing from them, or look like something else.",
+    "few_slices": "Fewer slices than a whole head has. What lies outside them was not judged.",
+    "gap": "A part of the head is missing between two slices. A bleed there cannot be seen.",
+    "incomplete": "A part of the head is not in the images, or could not be used. A bleed there cannot be seen.",
+    "kernel": "A sharp kernel makes noise and edges that can hide or imitate thin bleeds.",
+    "kvp": "The tube voltage is unusual for head CT, so that blood and brain have other HU than usual.",
+    "lossy": "Images were compressed with loss. Fine detail may be gone.",
+    "metal": "Metal makes streaks that can hide or imitate a bleed.",
+    "no_orientation": "The header does not say which side is which. R and L on this page are an assumption.",
+    "no_brain": "Inside the skull there is little of a brain's density. This may be a phantom made of plastic.",
+    "synthetic_model": "This model has seen synthetic heads only. Its probabilities mean nothing for a patient.",
+    "no_skull": "No skull was found around the brain. This may be a phantom, another part of the body, or a part of the head.",
+    "order_assumed": "The header does not say which end is which. Inferior and superior on this page are an assumption.",
+    "rounded_positions": "Positions in the header are rounded, so the order of neighbouring slices is an assumption.",
+    "several_acquisitions": "The series holds the head more than once. This is the latest whole one; the others were not judged.",
+    "thick_slices": "Small bleeds are averaged with the tissue around them.",
+    "tilt": "The gantry was tilted, as is common in head CT, so each slice is oblique to the body.",
+    "unspecified_unit": "The header does not say that values are HU. A map of another unit would mislead the model.",
+    "uneven_spacing": "Slices are not equally far apart. The positions on this page are the true ones.",
+}
+"""What a flag means for the reader of the result; the note's own detail says what was found."""
+
+
+MOST_BAR = 10.0
+"""The widest bar of a contribution, in hundredths of the scan's length: that of a scan of one slice."""
+
+
+class SliceView(NamedTuple):
+    """One slice as the template needs it."""
+
+    number: int
+    position: str
+    probability: float
+    key: str
+    """For which labels it is a key slice, abbreviated; empty for the others."""
+    picture: str
+    """Base64 of a small PNG; empty if it is not shown."""
+    large: str
+    """Base64 of a PNG; of key slices alone."""
+    blank: str
+    """Why it is not shown; empty if it is."""
+
+
+class RateView(NamedTuple):
+    """How the operating point of a label did, as the template needs it; texts."""
+
+    sensitivity: str
+    specificity: str
+
+
+def prediction_page(
+    prediction: ScanPrediction,
+    *,
+    title: str | None = None,
+    notice: str | None = None,
+    blank_reasons: Mapping[int, str] | None = None,
+) -> str:
+    """The page of one scan as HTML text: self-contained, readable without JavaScript, printable.
+
+    All HU are in the page, 16 bit, without loss; of a scan whose HU would take more than `MOST_TEXT`, at half resolution,
+    which the page then says. A slice of air alone is not shown.
+
+    Args:
+        prediction: What to show.
+        title: Heading of the page; "Scan" and its id by default.
+        notice: A line beside the picture, such as that it was cropped.
+        blank_reasons: Slices, by their index from 0, that must not be shown, and what stands in their place; the page holds
+            nothing of their HU.
+    """
+    blanks = _blanks(prediction, blank_reasons or {})
+    positions = _fractions(prediction.positions_mm)
+    stack = encode_stack(prediction.hu, blanks)
+    explanation = prediction.explanation
+    peaks = {} if explanation is None else find_peaks(explanation, prediction.hu)
+    key_slices = prediction.key_slices
+    rows, columns = prediction.hu.shape[1:]
+    true_rows, true_columns = shown_size((rows, columns), prediction.spacing_mm[1:], KEY_SIDE)
+    return render(
+        "page.html.j2",
+        title=title or f"Scan {prediction.scan_id}",
+        notice=notice or "",
+        prediction=prediction,
+        short_hash=prediction.model_hash[:HASH_DIGITS_SHOWN],
+        results={result.label: result for result in prediction.results()},
+        any_label=ANY,
+        types=HEMORRHAGE_TYPES,
+        short=LABEL_SHORT,
+        slices=_slice_views(prediction, blanks),
+        first=next(iter(key_slices)),
+        keys=_key_chips(prediction),
+        calls={} if prediction.scan_calls is None else dict(zip(LABELS, prediction.scan_calls.tolist(), strict=True)),
+        flags=[(note, FLAG_MEANINGS.get(note.code, "")) for note in prediction.flags],
+        flag_title=flag_title,
+        marks=_marks(prediction),
+        rates=_rates(prediction.operating_point),
+        corrected=_corrected(prediction),
+        sides=prediction.side_marks,
+        ends=prediction.end_marks,
+        aspect=true_rows / true_columns,
+        windows=WINDOWS,
+        curves={label: _curve(positions, prediction.slice_probabilities[:, k]) for k, label in enumerate(LABELS)},
+        contributions=_contributions(prediction, positions),
+        half_bar=_bar_width(positions) / 2 if explanation is not None and len(prediction) > 1 else 0,
+        ticks=_ticks(prediction.positions_mm),
+        stack=stack,
+        heat="" if explanation is None else encode_heat(explanation),
+        heat_colors=HEAT_COLORS,
+        explained=() if explanation is None else tuple(label for label in (*HEMORRHAGE_TYPES, ANY) if label in peaks),
+        shown_labels=prediction.shown_labels,
+        why_shown=_why_shown(prediction),
+        cell_mm=_cell_mm(prediction),
+        outside=_outside({label: peaks[label] for label in prediction.shown_labels}, blanks),
+        contour=CONTOUR,
+        data=_viewer_data(prediction, positions, stack, blanks, peaks),
+    )
+
+
+def _blanks(prediction: ScanPrediction, reasons: Mapping[int, str]) -> dict[int, str]:
+    wrong = [number for number in reasons if not 0 <= number < len(prediction)]
+    if wrong:
+        raise ValueError(f"blank_reasons: slices {wrong}, expected indices below {len(prediction)}")
+    empty = {number: NOT_SHOWN for number, hu in enumerate(prediction.hu) if is_blank(hu)}
+    return dict(sorted((empty | dict(reasons)).items()))
+
+
+def _slice_views(prediction: ScanPrediction, blanks: Mapping[int, str]) -> list[SliceView]:
+    keys = prediction.key_slices
+    sizes = {side: shown_size(prediction.hu.shape[1:], prediction.spacing_mm[1:], side) for side in (THUMBNAIL_SIDE, KEY_SIDE)}
+    return [
+        SliceView(
+            number=number + 1,
+            position=millimetres(prediction.positions_mm[number]),
+            probability=float(prediction.slice_probabilities[number, LABELS.index(ANY)]),
+            key=" ".join(LABEL_SHORT[label] for label in keys.get(number, ())),
+            picture="" if number in blanks else encode_slice(hu, sizes[THUMBNAIL_SIDE]),
+            large=encode_slice(hu, sizes[KEY_SIDE]) if number in keys and number not in blanks else "",
+            blank=blanks.get(number, ""),
+        )
+        for number, hu in enumerate(prediction.hu)
+    ]
+
+
+def _key_chips(prediction: ScanPrediction) -> list[tuple[int, str]]:
+    """Number of each key slice, and for what it is one."""
+    return [
+        (
+            number + 1,
+            ", ".join(
+                f"{LABEL_SHORT[label]} {percent(prediction.slice_probabilities[number, LABELS.index(label)])}" for label in labels
+            ),
+        )
+        for number, labels in prediction.key_slices.items()
+    ]
+
+
+def _marks(prediction: ScanPrediction) -> dict[str, dict[str, float | None]]:
+    """Where on the bars thresholds stand: of ``scan`` and ``slice``, by label; None: nowhere."""
+    point = prediction.operating_point
+    thresholds = {"scan": point and point.scan_thresholds, "slice": point and point.slice_thresholds}
+    return {
+        kind: {label: None if values is None or np.isnan(values[k]) else float(values[k]) for k, label in enumerate(LABELS)}
+        for kind, values in thresholds.items()
+    }
+
+
+def _rates(point: OperatingPoint | None) -> dict[str, RateView]:
+    """How each label's threshold did where it was chosen; empty if nothing is known of any label."""
+    if point is None or point.sensitivity is None or point.specificity is None:
+        return {}
+    return {
+        label: RateView(*(_rate(*rates[k]) for rates in (point.sensitivity, point.specificity)))
+        for k, label in enumerate(LABELS)
+        if not np.isnan(point.scan_thresholds[k])
+    }
+
+
+def _rate(value: float, low: float, high: float) -> str:
+    if np.isnan(value):
+        return "unknown"
+    interval = "" if np.isnan(low) or np.isnan(high) else f" ({100 * low:.0f} to {100 * high:.0f})"
+    return f"{100 * value:.0f}\u00a0%{interval}"
+
+
+def _corrected(prediction: ScanPrediction) -> list[tuple[str, str]]:
+    """The calibrated probabilities of the scan, in words."""
+    if prediction.calibrated is None:
+        return []
+    by_label = dict(zip(LABELS, prediction.calibrated.scan_probabilities.tolist(), strict=True))
+    texts = {label: "not calibrated" if np.isnan(p) else percent(p) for label, p in by_label.items()}
+    return [(LABEL_NAMES[label].lower(), texts[label]) for label in (ANY, *HEMORRHAGE_TYPES)]
+
+
+def _why_shown(prediction: ScanPrediction) -> str:
+    """Which heat maps are shown at first, and why."""
+    point = prediction.operating_point
+    rule = f"a probability of {percent(EVEN)} or more" if point is None else f"the operating point {point.name}"
+    if not prediction.shown_labels:
+        return f"By {rule} no explained label is positive, so no heat map is shown at first."
+    names = ", ".join(LABEL_NAMES[label].lower() for label in prediction.shown_labels)
+    return f"Shown at first: what is positive by {rule}: {names}."
+
+
+def _cell_mm(prediction: ScanPrediction) -> str:
+    """How wide a cell of the heat maps is, the larger of its sides; empty if the spacing is unknown."""
+    explanation = prediction.explanation
+    if explanation is None or min(prediction.spacing_mm[1:]) <= 0:
+        return ""
+    rows, columns = explanation.maps.shape[2:]
+    _, _, height, width = explanation.box
+    return f"{max(height / rows * prediction.spacing_mm[1], width / columns * prediction.spacing_mm[2]):.0f}\u00a0mm"
+
+
+def _outside(peaks: Mapping[str, list[Peak]], blanks: Mapping[int, str]) -> dict[str, tuple[int, int]]:
+    """Of the slices in which a label has a contour: in how many its peak lies outside the skull, and how many there are."""
+    strong = {
+        label: [peak for number, peak in enumerate(found) if peak.share >= CONTOUR and number not in blanks]
+        for label, found in peaks.items()
+    }
+    return {label: (sum(peak.is_outside for peak in found), len(found)) for label, found in strong.items()}
+
+
+def flag_title(note: Note) -> str:
+    """A code as people read it: ``uneven_spacing`` is "Uneven spacing"."""
+    return note.code.replace("_", " ").capitalize()
+
+
+def _fractions(positions_mm: np.ndarray) -> list[float]:
+    """Positions as parts of the scan's length, 0 at its lower end; a scan without length lies in the middle."""
+    low, length = positions_mm[0], positions_mm[-1] - positions_mm[0]
+    if length == 0:
+        return [0.5] * len(positions_mm)
+    return [round(float(part), 5) for part in (positions_mm - low) / length]
+
+
+def _curve(positions: list[float], probabilities: np.ndarray) -> str:
+    """Points of an SVG polyline in a box of 100 by 100; a single slice is a level line."""
+    if positions[0] == positions[-1]:
+        level = 100 * (1 - float(probabilities.max()))
+        return f"0,{level:.2f} 100,{level:.2f}"
+    return " ".join(f"{100 * x:.2f},{100 * (1 - p):.2f}" for x, p in zip(positions, probabilities, strict=True))
+
+
+def _ticks(positions_mm: np.ndarray) -> list[tuple[float, str]]:
+    """Round positions in mm, with their part of the scan's length."""
+    low, high = float(positions_mm[0]), float(positions_mm[-1])
+    if low == high:
+        return [(0.5, millimetres(low))]
+    step = next((step for step in TICK_STEPS_MM if (high - low) / step <= MAX_TICKS), TICK_STEPS_MM[-1])
+    values = np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step
+    return [((value - low) / (high - low), f"{round(value)}".replace("-", "\u2212")) for value in values.tolist()]
+
+
+def _bar_width(positions: list[float]) -> float:
+    """Width of a slice's bar of contribution, in hundredths of the scan's length."""
+    gaps = np.diff(positions)
+    return min(MOST_BAR, 70 * float(np.median(gaps))) if len(gaps) and gaps.max() > 0 else MOST_BAR
+
+
+def _contributions(prediction: ScanPrediction, positions: list[float]) -> dict[str, tuple[str, str]]:
+    """Bars of each explained label in a box of 100 by 100 around a level line, as an SVG path, and the largest in words.
+
+    The first and the last bar stand out from the box by half their width, for which the page leaves room.
+    """
+    if prediction.explanation is None:
+        return {}
+    width = _bar_width(positions)
+    bars = {}
+    for label in prediction.explanation.labels:
+        values = np.nan_to_num(prediction.explanation.contributions[:, LABELS.index(label)])
+        largest = float(np.abs(values).max())
+        heights = 50 * values / (largest or 1)
+        path = "".join(
+            f"M{100 * x - width / 2:.2f},50h{width:.2f}v{-height:.2f}h{-width:.2f}z"
+            for x, height in zip(positions, heights, strict=True)
+        )
+        bars[label] = path, f"{largest:.2g}"
+    return bars
+
+
+def _viewer_data(
+    prediction: ScanPrediction,
+    positions: list[float],
+    stack: EncodedStack,
+    blanks: Mapping[int, str],
+    peaks: Mapping[str, list[Peak]],
+) -> dict[str, Any]:
+    """What the page's script needs; HU and heat maps it takes from scripts of their own, when they are wanted."""
+    explanation = prediction.explanation
+    heat = None
+    if explanation is not None:
+        heat = {
+            "labels": list(peaks),
+            "size": list(explanation.maps.shape[2:]),
+            "box": [float(side) for side in explanation.box],
+            "peaks": [
+                [[round(peak.x, 2), round(peak.y, 2), round(peak.share, 4), int(peak.is_outside)] for peak in found]
+                for found in peaks.values()
+            ],
+            "contour": CONTOUR,
+            "colors": {label: HEAT_COLORS[label] for label in peaks},
+            "dashes": {label: list(HEAT_DASHES[label]) for label in peaks},
+            "shown": list(prediction.shown_labels),
+        }
+    return {
+        "labels": list(LABELS),
+        "names": LABEL_NAMES,
+        "short": LABEL_SHORT,
+        "probabilities": np.round(prediction.slice_probabilities, 5).tolist(),
+        "texts": [[percent(p) for p in row] for row in prediction.slice_probabilities],
+        "positions": positions,
+        "millimetres": [millimetres(position) for position in prediction.positions_mm],
+        "first": next(iter(prediction.key_slices)),
+        "shape": list(prediction.hu.shape[1:]),
+        "stored": list(stack.shape),
+        "blanks": {str(number): reason for number, reason in blanks.items()},
+        "windows": [list(window) for _, window in WINDOWS],
+        "heat": heat,
+    }

@@ -1,0 +1,1 @@
+"""Synthetic heads in the layout of a known data set."""

@@ -1,0 +1,1 @@
+"""Hemorrhages, injuries, and what looks like them."""

@@ -1,0 +1,1 @@
+"""How the head becomes slices: sampling, artefacts, noise, kernels, DICOM."""

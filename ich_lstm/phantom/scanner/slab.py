@@ -1,0 +1,68 @@
+"""The points of the head that one slice of a scan averages."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ich_lstm.phantom.anatomy.shapes import Array, Point
+
+Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True, eq=False)
+class Slab:
+    """Sample points of one slice in head coordinates: a few planes through its thickness.
+
+    Args:
+        x, y, z: Nominal mm, float32 ``(s, h, w)``.
+        pixel_mm: Distance of neighbouring samples in a plane; also how soft edges are.
+    """
+
+    x: Array
+    y: Array
+    z: Array
+    pixel_mm: float
+
+    @property
+    def points(self) -> tuple[Array, Array, Array]:
+        """x, y and z, to be spread over a function's arguments."""
+        return self.x, self.y, self.z
+
+    def cut(self, box: Box) -> "Slab":
+        """The part of the slab in a box, as views."""
+        return Slab(self.x[box], self.y[box], self.z[box], self.pixel_mm)
+
+    def near(self, center: Point, reach: float) -> Box | None:
+        """The box of samples that may lie within ``reach`` mm of a point; None if there are none."""
+        planes, rows, columns = self.x.shape
+        middle = planes // 2
+        corner = np.array([v[middle, 0, 0] for v in self.points], np.float64)
+        across = np.array([v[middle, 0, -1] for v in self.points], np.float64) - corner
+        down = np.array([v[middle, -1, 0] for v in self.points], np.float64) - corner
+        deep = np.array([v[-1, 0, 0] - v[0, 0, 0] for v in self.points], np.float64)
+        normal = np.cross(across, down)
+        normal /= np.linalg.norm(normal)
+        offset = np.asarray(center, np.float64) - corner
+        if abs(offset @ normal) > reach + abs(deep @ normal) / 2 + self.pixel_mm:
+            return None
+        # The planes are rotated and scaled, so in-plane axes are only nearly at right angles: hence the margin.
+        place_row = offset @ down / (down @ down) * (rows - 1)
+        place_column = offset @ across / (across @ across) * (columns - 1)
+        half = 1.12 * reach / self.pixel_mm + 3
+        first_row, last_row = max(int(place_row - half), 0), min(int(place_row + half) + 1, rows)
+        first_column, last_column = max(int(place_column - half), 0), min(int(place_column + half) + 1, columns)
+        if first_row >= last_row or first_column >= last_column:
+            return None
+        return slice(None), slice(first_row, last_row), slice(first_column, last_column)
+
+
+def bounding_box(wanted: Array) -> Box | None:
+    """The smallest box of rows and columns that holds every True of ``(s, h, w)`` and a sample around; None if there is none.
+
+    With the sample around, a slab cut to it has directions, which `Slab.near` needs.
+    """
+    rows, columns = np.flatnonzero(wanted.any(axis=(0, 2))), np.flatnonzero(wanted.any(axis=(0, 1)))
+    if not len(rows):
+        return None
+    first_row, first_column = max(int(rows[0]) - 1, 0), max(int(columns[0]) - 1, 0)
+    return slice(None), slice(first_row, int(rows[-1]) + 2), slice(first_column, int(columns[-1]) + 2)

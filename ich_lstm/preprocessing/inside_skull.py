@@ -1,0 +1,93 @@
+"""What lies inside the skull: the part of a head that may be shown without its face."""
+
+import cv2
+import numpy as np
+
+from ich_lstm.reading.body.skull_interior import BONE_HU, ellipse, enclosed_regions
+from ich_lstm.scan import HU_MIN
+
+MIN_CAVITY_CM2 = 8.0
+"""Smaller cavities are an eye, a sinus or a canal of the spine."""
+
+TISSUE_HU = (-20.0, 110.0)
+"""Of a cavity's median: brain, liquor and blood, not the fat of an orbit or the air of a sinus."""
+
+OVERLAP = 0.5
+"""Of the smaller of two neighbouring slices' cavities: with less they are not the same one."""
+
+MARGIN_MM = 6.0
+"""Shown around the cavity: the inner part of the skull, and nothing of the skin."""
+
+
+def cranial_cavity(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+    """The inside of the skull in each slice.
+
+    In each slice, what bone encloses and is neither air nor fat; from the slice where that is largest, upwards and downwards
+    as long as it goes on. A slice whose skull is open, as below its base, has none.
+
+    Args:
+        hu: Hounsfield units, int16 ``(n, h, w)``.
+        spacing_mm: Distance of slices, row spacing, column spacing; 0 for unknown counts as 0.5 mm in the plane.
+
+    Returns:
+        bool ``(n, h, w)``.
+    """
+    row_mm, column_mm = (mm or 0.5 for mm in spacing_mm[1:])
+    cavities = np.stack([_enclosed(image, row_mm, column_mm) for image in hu])
+    sizes = cavities.sum(axis=(1, 2))
+    found = np.zeros_like(cavities)
+    if not sizes.any():
+        return found
+    middle = int(sizes.argmax())
+    found[middle] = cavities[middle]
+    for step in (1, -1):
+        i = middle + step
+        while 0 <= i < len(hu) and sizes[i]:
+            shared = np.count_nonzero(cavities[i] & found[i - step])
+            if shared < OVERLAP * min(sizes[i], sizes[i - step]):
+                break
+            found[i] = cavities[i]
+            i += step
+    return found
+
+
+def without_face(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> tuple[np.ndarray, tuple[slice, slice], np.ndarray]:
+    """A head cut to the box of its cranial cavity, and within it to the hull of each slice's cavity and 6 mm of bone around.
+
+    Args:
+        hu: Hounsfield units, int16 ``(n, h, w)``.
+        spacing_mm: As of `cranial_cavity`.
+
+    Returns:
+        HU ``(n, h', w')``, with -1024 outside the hull; where they lie in the whole, as slices of rows and columns; and which
+        slices show anything, bool ``(n,)``. Where no slice has a cavity, the HU are one pixel of air each.
+    """
+    row_mm, column_mm = (mm or 0.5 for mm in spacing_mm[1:])
+    shown = np.stack([_hull(cavity, row_mm, column_mm) for cavity in cranial_cavity(hu, spacing_mm)])
+    has_cavity = np.array([bool(hull.any()) for hull in shown])
+    rows, columns = (np.flatnonzero(shown.any(axis=axes)) for axes in ((0, 2), (0, 1)))
+    if not len(rows):
+        box = slice(0, 1), slice(0, 1)
+        return np.full((len(hu), 1, 1), HU_MIN, np.int16), box, has_cavity
+    box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+    cut = np.where(shown[:, *box], hu[:, *box], np.int16(HU_MIN))
+    return cut, box, has_cavity
+
+
+def _enclosed(image: np.ndarray, row_mm: float, column_mm: float) -> np.ndarray:
+    """The largest region of soft tissue that bone encloses in one slice; bool ``(h, w)``."""
+    for mask in enclosed_regions(image > BONE_HU, row_mm, column_mm):
+        if np.count_nonzero(mask) * row_mm * column_mm < 100 * MIN_CAVITY_CM2:
+            break
+        if TISSUE_HU[0] <= float(np.median(image[mask])) <= TISSUE_HU[1]:
+            return mask
+    return np.zeros(image.shape, bool)
+
+
+def _hull(cavity: np.ndarray, row_mm: float, column_mm: float) -> np.ndarray:
+    points = cv2.findNonZero(cavity.astype(np.uint8))
+    if points is None:
+        return np.zeros(cavity.shape, bool)
+    hull = np.zeros(cavity.shape, np.uint8)
+    cv2.fillConvexPoly(hull, cv2.convexHull(points), 1)
+    return cv2.dilate(hull, ellipse(round(MARGIN_MM / row_mm), round(MARGIN_MM / column_mm))).astype(bool)

@@ -1,0 +1,1 @@
+"""Where files come from, and what lies around a DICOM data set in one."""

@@ -1,0 +1,1 @@
+"""What is read of a header, decoded: values, frames, geometry, whose it is."""

@@ -1,0 +1,235 @@
+"""What became of the files of a tree, part by part on disk: indexing needs little memory, and goes on after a kill."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ich_lstm.errors import FileError
+from ich_lstm.files.atomic_write import written_aside
+from ich_lstm.reading.files.sources import FileRef
+from ich_lstm.reading.header.header import SliceHeader
+from ich_lstm.reading.ledger.header_table import SCHEMA, SOURCE_FIELDS, Rows, source_columns, to_batch, to_ref
+
+PART_FILES = 2048
+"""Files per part: what a kill costs at most, and what is held in memory."""
+
+PARTS_FOLDER = "unfinished"
+_SOURCE_FILE = "source.json"
+
+LEFT_OUT_SCHEMA = pa.schema([*SOURCE_FIELDS, *(pa.field(name, pa.string()) for name in ("code", "got", "detail"))])
+"""Files that are no slices: what was found instead."""
+
+_STATUS_FIELDS = [pa.field("file_size", pa.int64()), pa.field("modified_ns", pa.int64())]
+_PART_SCHEMA = pa.schema([*SCHEMA, *list(LEFT_OUT_SCHEMA)[2:], *_STATUS_FIELDS])
+
+Read = tuple[FileRef, SliceHeader | FileError]
+"""A file, and what was read of it."""
+
+
+class FilesRead(NamedTuple):
+    """All files of a source.
+
+    Args:
+        headers: Slices, rows of :data:`ich_lstm.reading.ledger.header_table.SCHEMA`.
+        left_out: The others, rows of :data:`LEFT_OUT_SCHEMA`.
+    """
+
+    headers: Rows
+    left_out: Rows
+
+
+def to_part(files: Sequence[Read]) -> pa.RecordBatch:
+    """Files as one batch, in their order; a slice has no ``code``, and what is no slice has nothing else."""
+    errors = [what if isinstance(what, FileError) else None for _, what in files]
+    headers = to_batch([SliceHeader(source=ref) if isinstance(what, FileError) else what for ref, what in files])
+    said = [[error and getattr(error, name) for error in errors] for name in ("code", "got", "detail")]
+    status = zip(*map(_status_of, (ref for ref, _ in files)), strict=True) if files else ((), ())
+    arrays = [*headers.columns, *(pa.array(column, pa.string()) for column in said)]
+    arrays += [pa.array(column, pa.int64()) for column in status]
+    return pa.RecordBatch.from_arrays(arrays, schema=_PART_SCHEMA)
+
+
+def _status_of(ref: FileRef) -> tuple[int, int]:
+    try:
+        status = os.lstat(ref.path)
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+class Parts:
+    """A folder of parts that is being filled.
+
+    Args:
+        folder: Where the index will lie; what is unfinished there of the same source is taken over, unless a file of it
+            has changed. None: a folder of the moment, made only if there are many files.
+        source: What is indexed.
+    """
+
+    def __init__(self, folder: Path | None, source: Path) -> None:
+        self._lasting = folder is not None
+        self._folder = None if folder is None else folder / PARTS_FOLDER
+        self._pending: list[pa.RecordBatch] = []
+        self._files: list[Path] = []
+        self._done = np.zeros(0, np.uint64)
+        if self._folder is not None:
+            self._take_over(self._folder, source)
+
+    def _take_over(self, folder: Path, source: Path) -> None:
+        note = json.dumps({"source": os.fsencode(source).hex()})
+        try:
+            same = (folder / _SOURCE_FILE).read_text() == note
+        except OSError:
+            same = False
+        if not same:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True, mode=0o700)
+            (folder / _SOURCE_FILE).write_text(note)
+        digests = []
+        for path in sorted(folder.glob("*.parquet")):
+            try:
+                part = pq.read_table(
+                    path, columns=["path", "member", *(field.name for field in _STATUS_FIELDS)], use_threads=False
+                )
+                if pq.read_schema(path) != _PART_SCHEMA:
+                    raise ValueError("another version of the library")
+                digests += _digests_if_unchanged(part)
+            except (OSError, ValueError, pa.ArrowException):
+                path.unlink()  # read again
+            else:
+                self._files.append(path)
+        self._done = np.sort(np.array(digests, np.uint64))
+
+    def __len__(self) -> int:
+        """Number of files that were taken over."""
+        return len(self._done)
+
+    def forget(self) -> None:
+        """Drop everything, also what was taken over."""
+        for path in self._files:
+            path.unlink(missing_ok=True)
+        self._files, self._pending, self._done = [], [], self._done[:0]
+
+    def __contains__(self, ref: FileRef) -> bool:
+        """Whether a file was read already."""
+        digest = _digest(*(columns[0] for columns in source_columns([ref])))
+        at = int(np.searchsorted(self._done, digest))
+        return at < len(self._done) and int(self._done[at]) == digest
+
+    def add(self, part: pa.RecordBatch) -> None:
+        """Take in files."""
+        self._pending.append(part)
+        if sum(map(len, self._pending)) >= PART_FILES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was taken in."""
+        if not self._pending:
+            return
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="ich_lstm-"))
+        number = int(self._files[-1].stem) + 1 if self._files else 0
+        path = self._folder / f"{number:08d}.parquet"
+        write_parquet(iter([pa.concat_batches(self._pending)]), _PART_SCHEMA, path)
+        self._files.append(path)
+        self._pending = []
+
+    def finish(self) -> FilesRead:
+        """All files, in order; mapped from disk if they are many."""
+        if not self._files:
+            return _split(iter(self._pending), in_memory=True)
+        self.flush()
+        try:
+            return _split((batch for path in self._files for batch in _read_part(path)), in_memory=False)
+        finally:
+            pa.default_memory_pool().release_unused()
+
+    def remove(self) -> None:
+        """Remove the folder of parts."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Remove what nobody can take over."""
+        if not self._lasting:
+            self.remove()
+
+
+def _read_part(path: Path) -> Iterator[pa.RecordBatch]:
+    # Threads would each keep memory of their own.
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        yield from file.iter_batches(PART_FILES, use_threads=False)
+
+
+def _digests_if_unchanged(part: pa.Table) -> list[int]:
+    digests = []
+    for row in part.to_pylist():
+        if _status_of(to_ref(row["path"], row["member"])) != (row["file_size"], row["modified_ns"]):
+            raise ValueError("a file has changed")
+        digests.append(_digest(row["path"], row["member"]))
+    return digests
+
+
+def _digest(path: bytes | None, member: bytes | None) -> int:
+    name = (path or b"") + (b"" if member is None else b"\0" + member)
+    return int.from_bytes(blake2b(name, digest_size=8).digest(), "little")
+
+
+def _split(parts: Iterator[pa.RecordBatch], *, in_memory: bool) -> FilesRead:
+    """Part slices from the rest."""
+    kinds = (SCHEMA, LEFT_OUT_SCHEMA)
+    spills = [_Spill(schema, in_memory) for schema in kinds]
+    for part in parts:
+        is_slice = part.column("code").is_null()
+        for spill, rows in zip(spills, (is_slice, part.column("code").is_valid()), strict=True):
+            spill.add(part.select(spill.schema.names).filter(rows))
+    return FilesRead(*(spill.rows() for spill in spills))
+
+
+class _Spill:
+    """Batches that are kept in memory, or written to a file and mapped."""
+
+    def __init__(self, schema: pa.Schema, in_memory: bool) -> None:
+        self.schema = schema
+        self._batches: list[pa.RecordBatch] = []
+        self._folder = None if in_memory else Path(tempfile.mkdtemp(prefix="ich_lstm-"))
+        self._writer = None if self._folder is None else pa.ipc.new_file(str(self._folder / "rows.arrow"), schema)
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        if self._writer is None:
+            self._batches.append(pa.RecordBatch.from_arrays(batch.columns, schema=self.schema))
+        elif len(batch):
+            self._writer.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=self.schema))
+
+    def rows(self) -> Rows:
+        if self._folder is None or self._writer is None:
+            return Rows(self._batches, self.schema)
+        self._writer.close()
+        reader = pa.ipc.open_file(pa.memory_map(str(self._folder / "rows.arrow")))
+        batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+        shutil.rmtree(self._folder, ignore_errors=True)  # the mapping outlives the name
+        return Rows(batches, self.schema)
+
+
+def mapped(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Rows:
+    """Batches written to a file of the moment, and mapped."""
+    spill = _Spill(schema, in_memory=False)
+    for batch in batches:
+        spill.add(batch)
+    return spill.rows()
+
+
+def write_parquet(batches: Iterator[pa.RecordBatch], schema: pa.Schema, path: Path) -> None:
+    """Write a Parquet file batch by batch; it appears only when it is whole."""
+    with written_aside(path) as aside, pq.ParquetWriter(aside, schema, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_batch(batch, row_group_size=PART_FILES)

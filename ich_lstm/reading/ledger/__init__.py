@@ -1,0 +1,1 @@
+"""Headers as a table, and the table that accounts for every file."""

@@ -1,0 +1,170 @@
+"""Slice headers as Arrow batches: a few hundred bytes per slice, in memory or mapped from disk, however many there are."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
+
+from ich_lstm.reading.files.sources import FileRef
+from ich_lstm.reading.header.header import SliceHeader
+
+_TYPES: dict[Any, pa.DataType] = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
+    int | None: pa.int64(),
+    float | None: pa.float64(),
+    tuple[str, ...]: pa.list_(pa.string()),
+    tuple[float, ...] | None: pa.list_(pa.float64()),
+}
+_FIELDS = tuple(field for field in fields(SliceHeader) if field.name != "source")
+_NAMES = tuple(field.name for field in _FIELDS)
+_TUPLES = tuple(field.name for field in _FIELDS if pa.types.is_list(_TYPES[field.type]))
+_values_of = attrgetter(*_NAMES)
+
+SOURCE_FIELDS = [pa.field("path", pa.binary(), nullable=False), pa.field("member", pa.binary())]
+"""Paths are bytes: a file system's names need not be text."""
+
+SCHEMA = pa.schema(SOURCE_FIELDS + [pa.field(field.name, _TYPES[field.type]) for field in _FIELDS])
+
+
+class Rows:
+    """Arrow batches of one schema as one table, any row of which is had without touching the others.
+
+    Args:
+        batches: They may lie in a file that is mapped into memory.
+        schema: Theirs.
+    """
+
+    def __init__(self, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
+        self.batches = [batch for batch in batches if len(batch)]
+        self.schema = schema
+        self._starts = np.cumsum([0, *map(len, self.batches)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Rows, (self.batches, self.schema)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column of all rows."""
+        return pa.chunked_array([batch.column(name) for batch in self.batches], self.schema.field(name).type)
+
+    def value(self, name: str, row: int) -> Any:
+        """One value."""
+        place = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self.batches[place].column(name)[row - int(self._starts[place])].as_py()
+
+    def codes(self, name: str) -> tuple[np.ndarray, pa.Array]:
+        """A column of texts as numbers, int32 ``(n,)``, and the texts that they stand for."""
+        encoded = self.column(name).dictionary_encode().unify_dictionaries()
+        if not encoded.num_chunks:
+            return np.zeros(0, np.int32), pa.array([], self.schema.field(name).type)
+        indices = [chunk.indices.to_numpy(zero_copy_only=False) for chunk in encoded.chunks]
+        return np.concatenate(indices).astype(np.int32, copy=False), encoded.chunk(0).dictionary
+
+    def take(self, rows: np.ndarray) -> pa.Table:
+        """Some rows, in the order asked for."""
+        rows = np.asarray(rows, np.int64)
+        places = np.searchsorted(self._starts, rows, side="right") - 1
+        order = np.argsort(places, kind="stable")
+        parts = np.split(order, np.flatnonzero(np.diff(places[order])) + 1) if len(rows) else []
+        # Arrow's own take on a chunked table first copies whole columns.
+        taken = [self.batches[places[part[0]]].take(rows[part] - self._starts[places[part[0]]]) for part in parts]
+        table = pa.Table.from_batches(taken, self.schema)
+        return table if len(parts) <= 1 else table.combine_chunks().take(np.argsort(order))
+
+
+def to_batch(headers: Sequence[SliceHeader]) -> pa.RecordBatch:
+    """Headers as rows of :data:`SCHEMA`."""
+    columns: list[Any] = list(source_columns([header.source for header in headers]))
+    columns += zip(*map(_values_of, headers), strict=True) if headers else [() for _ in _NAMES]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
+
+
+def source_columns(refs: Sequence[FileRef]) -> tuple[list[bytes], list[bytes | None]]:
+    """The columns ``path`` and ``member``."""
+    return [_encode(str(ref.path)) for ref in refs], [None if ref.member is None else _encode(ref.member) for ref in refs]
+
+
+def to_ref(path: bytes, member: bytes | None) -> FileRef:
+    """What :func:`source_columns` took apart."""
+    return FileRef(Path(_decode(path)), None if member is None else _decode(member))
+
+
+def _encode(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")
+
+
+def _decode(data: bytes) -> str:
+    return data.decode(errors="surrogateescape")
+
+
+def to_headers(table: pa.Table) -> list[SliceHeader]:
+    """Rows of :data:`SCHEMA` as headers."""
+    headers = []
+    for row in table.to_pylist():
+        source = to_ref(row.pop("path"), row.pop("member"))
+        for name in _TUPLES:
+            if row[name] is not None:
+                row[name] = tuple(row[name])
+        headers.append(SliceHeader(source=source, **row))
+    return headers
+
+
+def values_of(headers: Sequence[SliceHeader], name: str) -> list[Any]:
+    """One field of each header."""
+    return headers.values(name) if isinstance(headers, HeaderRows) else [getattr(header, name) for header in headers]
+
+
+class HeaderRows(Sequence[SliceHeader]):
+    """Some rows of a table as a sequence of headers, each made when it is asked for.
+
+    Args:
+        table: Rows of :data:`SCHEMA`.
+        rows: Which of them; all by default.
+    """
+
+    def __init__(self, table: Rows, rows: np.ndarray | None = None) -> None:
+        self.table = table
+        self.rows = np.arange(len(table)) if rows is None else rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> SliceHeader: ...
+    @overload
+    def __getitem__(self, index: slice) -> "HeaderRows": ...
+    def __getitem__(self, index: int | slice) -> "SliceHeader | HeaderRows":
+        if isinstance(index, slice):
+            return HeaderRows(self.table, self.rows[index])
+        return to_headers(self.table.take(self.rows[index : index + 1 or None]))[0]
+
+    def __iter__(self) -> Iterator[SliceHeader]:
+        chunk = 1024
+        for start in range(0, len(self.rows), chunk):
+            yield from to_headers(self.table.take(self.rows[start : start + chunk]))
+
+    def values(self, name: str) -> list[Any]:
+        """One field of each header, without making the others."""
+        if name != "source":
+            return self.table.take(self.rows)[name].to_pylist()
+        columns = self.table.take(self.rows).select(["path", "member"])
+        return [to_ref(*row.values()) for row in columns.to_pylist()]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A series that travels to a worker takes its own rows along, not the whole table.
+        return HeaderRows, (Rows(self.table.take(self.rows).to_batches(), self.table.schema),)

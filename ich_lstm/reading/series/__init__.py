@@ -1,0 +1,1 @@
+"""The slices of one series to an ordered, checked Scan."""

@@ -1,0 +1,73 @@
+"""Series whose values are no plain HU: maps, renderings, and what was computed from several energies."""
+
+from collections.abc import Sequence
+
+from ich_lstm.errors import SeriesError
+from ich_lstm.reading.header.header import SliceHeader
+from ich_lstm.reading.terms import vocabulary
+
+HU_TYPES = frozenset({"", "HU", "H.U.", "HOUNSFIELD", "HOUNSFIELD UNIT", "HOUNSFIELD UNITS"})
+"""Rescale Type (0028,1054) of plain HU; PS3.3 C.11.1.1.2 lets it be left out."""
+
+UNSPECIFIED_TYPES = frozenset({"US", "UNSPECIFIED"})
+"""A map of an unknown unit, unless Image Type (0008,0008) says ORIGINAL PRIMARY: software that compresses or rewrites plain
+images anew fills in US where the scanner wrote nothing (GDCM does)."""
+
+DOUBTFUL_TYPES = UNSPECIFIED_TYPES | {"HU_MOD"}
+"""Unspecified, and modified HU: a map of them is read only if the series is named."""
+
+KNOWN_TYPES = frozenset({*DOUBTFUL_TYPES, "OD", "MGML", "Z_EFF", "ED", "EDW", "PCT"})
+"""The other defined terms of PS3.3 C.11.1.1.2: optical density, mg/ml, effective atomic number, electron densities, percent."""
+
+
+def text_of(header: SliceHeader) -> str:
+    """Series Description and Image Type (0008,0008), which both say what a series is."""
+    return f"{header.series_description} {' '.join(header.image_type)}"
+
+
+def map_reason(headers: Sequence[SliceHeader]) -> str:
+    """Why the values of a series are no plain HU, for a person; empty if nothing says so.
+
+    Args:
+        headers: Slices of one series, at least one.
+    """
+    units = sorted({header.rescale_type for header in headers if not _may_be_original(header)} - HU_TYPES)
+    if units:
+        return f"Rescale Type (0028,1054) {_named(units)}, not HU"
+    for text in sorted(set(map(text_of, headers))):
+        if vocabulary.names_virtual_plain(text):
+            return "contrast removed by computation, by its name"
+        if vocabulary.names_map(text):
+            return "a map, a rendering or an extreme energy by its name"
+    return ""
+
+
+def has_unspecified_unit(headers: Sequence[SliceHeader]) -> bool:
+    """Whether the unit of some slices is not specified (PS3.3 C.11.1.1.2: US)."""
+    return any(header.rescale_type in UNSPECIFIED_TYPES for header in headers)
+
+
+def _may_be_original(header: SliceHeader) -> bool:
+    return header.rescale_type in UNSPECIFIED_TYPES and header.image_type[:2] == ("ORIGINAL", "PRIMARY")
+
+
+def check_units(name: str, headers: Sequence[SliceHeader]) -> None:
+    """Refuse slices whose values are measured in another unit than HU.
+
+    Raises:
+        SeriesError: ``not_hu``.
+    """
+    units = sorted({header.rescale_type for header in headers} - HU_TYPES - DOUBTFUL_TYPES)
+    if units:
+        raise SeriesError(
+            "not_hu",
+            where=name,
+            got=f"Rescale Type (0028,1054) {_named(units)}",
+            expected="HU",
+            todo="Choose the plain series.",
+        )
+
+
+def _named(units: Sequence[str]) -> str:
+    # The attribute is free text, and reasons may be shared.
+    return ", ".join(unit if unit in KNOWN_TYPES else "of another unit" for unit in units)

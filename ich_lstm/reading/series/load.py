@@ -1,0 +1,381 @@
+"""The slices of one series -> an ordered, checked Scan."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ich_lstm.errors import FileError, IchLstmError, SeriesError
+from ich_lstm.reading.body.head import (
+    BRAIN_SHARE,
+    METAL_MM2,
+    NECK_MARGIN_MM,
+    brain_share,
+    count_neck_slices,
+    describe_looks,
+    is_defaced,
+    judge,
+    look_at_section,
+    metal_mm2,
+    missing_parts,
+)
+from ich_lstm.reading.header.examinations import identity_of
+from ich_lstm.reading.header.geometry import MAX_TILT_DEGREES, Display, origins_in_plane, tilt_degrees
+from ich_lstm.reading.ledger.header_table import values_of
+from ich_lstm.reading.ledger.ledger import Ledger
+from ich_lstm.reading.pixels.dicom_file import SliceHeader, assume_rescale, has_rescale, read_hu
+from ich_lstm.reading.pixels.plausibility import check_hu
+from ich_lstm.reading.pixels.rescale import NO_RESCALE
+from ich_lstm.reading.series.derived_maps import check_units, has_unspecified_unit, map_reason
+from ich_lstm.reading.series.members import (
+    MIN_SLICES,
+    SAME_MM,
+    check_count,
+    check_same_grid,
+    parallel_slices,
+    without_doubles,
+    without_scouts,
+    without_strays,
+)
+from ich_lstm.reading.series.notes import Account
+from ich_lstm.reading.series.ordering import place_slices, spacing_flags
+from ich_lstm.reading.series.slabs import SLAB_MM, mean_slabs
+from ich_lstm.reading.terms import vocabulary
+from ich_lstm.reading.terms.charset import UNDECODED
+from ich_lstm.reading.terms.contrast import contrast_by_header
+from ich_lstm.scan import Note, Scan
+
+FEW_SLICES = 12
+"""A head of 140 mm in slices of 12 mm; with fewer, part of it is likely missing."""
+
+TILT_FLAG_DEGREES = 1.0
+THICK_MM = 9.0
+KVP_RANGE = (70.0, 150.0)
+ADULT_YEARS = 18
+SHORT_UID_LENGTH = 16
+
+LOSSY_SYNTAXES = frozenset(
+    "1.2.840.10008.1.2.4." + end
+    for end in ("50", "51", "81", "91", "93", "203")  # JPEG, JPEG-LS, JPEG 2000, HTJ2K
+)
+
+
+@dataclass(frozen=True)
+class Series:
+    """The slices of one stack, in any order: those that share a Series Instance UID, or a part or several of such series.
+
+    Args:
+        series_uid: Series Instance UID (0020,000E).
+        headers: At least one.
+        part: What tells it apart from another series under the same UID: its kernel, its patient. Private; usually empty.
+        acquisition: Which of several acquisitions under the same UID it is, from 1 in the order in which they were taken; 0
+            if the UID stands for one.
+        acquisitions: How many there are under the UID.
+        joined: UIDs of further series whose slices are among the headers, for all are of one acquisition. `series_uid` is
+            that with the lowest Series Number, of equal ones the first in the order of text.
+    """
+
+    series_uid: str
+    headers: Sequence[SliceHeader]
+    part: str = ""
+    acquisition: int = 0
+    acquisitions: int = 1
+    joined: tuple[str, ...] = ()
+
+    @property
+    def identifier(self) -> str:
+        """What no other series has: the UID, and the part if the UID stands for several."""
+        acquisition = f"acquisition {self.acquisition} of {self.acquisitions}" if self.acquisition else ""
+        return "|".join(filter(None, (self.series_uid, self.part, acquisition)))
+
+    @property
+    def series_uids(self) -> tuple[str, ...]:
+        """All that its slices may be called by, its own first."""
+        return self.series_uid, *self.joined
+
+    @property
+    def composition(self) -> str:
+        """For a person, how it differs from a series as it was stored; empty if it does not."""
+        if self.acquisition:
+            return f"acquisition {self.acquisition} of {self.acquisitions} in its series"
+        if self.joined:
+            counts = Counter(values_of(self.headers, "series_uid"))
+            slices = " + ".join(str(counts[uid]) for uid in self.series_uids)
+            return f"{len(self.series_uids)} series of one acquisition joined: {slices} slices"
+        return ""
+
+    def __len__(self) -> int:
+        """Number of files."""
+        return len(self.headers)
+
+
+def short_uid(uid: str) -> str:
+    """An identifier for people: a short one whole, of a long one the beginning and the end."""
+    return uid if len(uid) <= SHORT_UID_LENGTH else f"{uid[:8]}…{uid[-6:]}"
+
+
+def name_series(series: Series) -> str:
+    """How messages call a series: ``series 1.2.840.…123456 (28 slices)``."""
+    return f"series {short_uid(series.series_uid)} ({len(series)} {'slice' if len(series) == 1 else 'slices'})"
+
+
+def load_scan(
+    series: Series,
+    *,
+    training: bool = False,
+    ledger: Ledger | None = None,
+    slab_mm: float | None = SLAB_MM,
+    allow_other_part: bool = False,
+) -> Scan:
+    """Read a series as a scan: ordered by the projection on the slice normal, in the display convention.
+
+    Args:
+        series: The slices, in any order.
+        training: Leave out slices that cannot be read and flag the scan as ``incomplete``; otherwise one such slice
+            refuses the scan, because a partial scan must not get a probability.
+        ledger: Where to note the slices that were left out (doubles, scouts, unreadable ones) and, if the series is
+            refused, all of them. In a worker process: give it an empty one, and send its rows home.
+        slab_mm: Thin slices are averaged to slabs of about this thickness; None leaves them as they are.
+        allow_other_part: Read a series that shows no head by its pixels too (:func:`~ich_lstm.reading.body.head.judge`).
+
+    Raises:
+        SeriesError: If the slices make no scan; the code says why.
+
+    Example:
+        >>> load_scan(series).positions_mm  # doctest: +SKIP
+        array([-33.67, -29.67, ...])
+    """
+    account = Account()
+    try:
+        return _load(series, training, slab_mm, allow_other_part, account)
+    except IchLstmError as error:
+        if ledger is not None:
+            ledger.mark(series.headers, error.code, error.detail)
+        raise
+    finally:
+        if ledger is not None:
+            account.write(ledger)
+
+
+def _load(series: Series, training: bool, slab_mm: float | None, allow_other_part: bool, account: Account) -> Scan:
+    name = name_series(series)
+    if series.joined:
+        account.repair("joined_series", series.composition)
+    if series.acquisition:
+        account.flag("several_acquisitions", series.composition)
+    headers = sorted(series.headers, key=lambda header: (str(header.source), header.frame))
+    headers = without_scouts(headers, account)
+    headers = without_strays(headers, account)
+    check_count(name, headers)
+    identity = identity_of(headers, name)
+    headers = without_doubles(name, headers, account)
+    headers, display = parallel_slices(name, headers, account)
+    check_same_grid(name, headers)
+    check_units(name, headers)
+    headers, positions = place_slices(name, headers, display.normal, account)
+    check_count(name, headers)
+    volume, read = _read_volume(name, headers, display, training, account)
+    headers, positions = [headers[i] for i in read], positions[read]
+    check_count(name, headers)
+    check_hu(volume, name, SeriesError)
+    volume, pixel_mm = _square_pixels(volume, headers[0], display, account)
+    for flag in spacing_flags(positions):
+        account.flag(*flag)
+    scan = Scan(
+        hu=volume,
+        positions_mm=positions,
+        spacing_mm=(float(np.median(np.diff(positions))), *pixel_mm),
+        tilt_degrees=tilt_degrees(display.normal),
+        sop_uids=tuple(header.sop_uid for header in headers),
+        series_uid=series.series_uid,
+        part=series.part,
+        study_uid=identity.study_uid,
+        patient_id=identity.patient_id,
+        description=headers[0].series_description,
+        repairs=account.repairs(),
+    )
+    _flag_header(headers, account, scan.tilt_degrees)
+    origins = origins_in_plane(display, headers[0].orientation, [header.position for header in headers])
+    scan, below = without_neck(scan, name, account, allow_other_part=allow_other_part)
+    for header in headers[:below]:
+        account.drop(header, "neck", "a slice of the neck or the trunk, below the head")
+    origins = None if origins is None else origins[below:]
+    return finish_scan(scan, account, slab_mm=slab_mm, thickness_mm=thickness_of(headers), origins_mm=origins)
+
+
+def without_neck(scan: Scan, name: str, account: Account, *, allow_other_part: bool = False) -> tuple[Scan, int]:
+    """See that a scan shows a head, how much of it, and leave out the slices of the neck and the trunk below it.
+
+    Args:
+        scan: In the display convention, with square pixels.
+        name: What messages call it.
+        account: Takes flags and repairs.
+        allow_other_part: Do not refuse what is no head.
+
+    Returns:
+        The scan, and how many slices were left out at its lower end.
+
+    Raises:
+        SeriesError: ``not_head``.
+    """
+    looks = [look_at_section(image, scan.spacing_mm[1]) for image in scan.hu]
+    verdict = judge(looks, scan.spacing_mm[0])
+    if verdict == "other" and not allow_other_part:
+        raise SeriesError(
+            "not_head",
+            where=name,
+            got=f"images of another part of the body: {describe_looks(looks)}",
+            expected="a closed skull of plausible size around soft tissue",
+            todo="Choose the series of the head, or read this one with --allow-other-body-part of ich-predict if it is one.",
+        )
+    if verdict != "head":
+        account.flag("no_skull", "no skull in the images: a phantom, or not the whole head")
+    pixel_mm2 = scan.spacing_mm[1] * scan.spacing_mm[2]
+    if brain_share(looks) < BRAIN_SHARE:
+        account.flag("no_brain", "little within the skull has the density of a brain")
+    if metal_mm2(scan.hu, pixel_mm2) >= METAL_MM2:
+        account.flag("metal", "metal in the images")
+    if verdict == "head" and is_defaced(looks):
+        account.flag("defaced", "outside the skull there are regions of exactly 0 HU: the face was removed by a program")
+    below = count_neck_slices(looks, scan.positions_mm) if verdict == "head" else 0
+    if len(scan) - below < MIN_SLICES:
+        below = 0
+    for part in missing_parts(looks[below:], scan.positions_mm[below:]):
+        account.flag("incomplete", part)
+    if below == 0:
+        return scan, 0
+    count = f"{below} {'slice' if below == 1 else 'slices'}"
+    note = Note("neck", f"{count} more than {NECK_MARGIN_MM:.0f} mm below the skull, of the neck or the trunk, left out")
+    above = replace(
+        scan,
+        hu=scan.hu[below:],
+        positions_mm=scan.positions_mm[below:],
+        sop_uids=scan.sop_uids[below:],
+        repairs=(*scan.repairs, note),
+    )
+    return above, below
+
+
+def finish_scan(
+    scan: Scan,
+    account: Account,
+    *,
+    slab_mm: float | None,
+    thickness_mm: float | None = None,
+    origins_mm: np.ndarray | None = None,
+) -> Scan:
+    """Thin slices to slabs, and the flags: the last steps of every scan, wherever it comes from.
+
+    Args:
+        scan: In the display convention, with its repairs.
+        account: Takes the flags.
+        slab_mm: As of :func:`load_scan`.
+        thickness_mm: Slice Thickness, if known.
+        origins_mm: As of :func:`~ich_lstm.reading.series.slabs.mean_slabs`.
+    """
+    if slab_mm is not None:
+        scan = mean_slabs(scan, slab_mm=slab_mm, thickness_mm=thickness_mm, origins_mm=origins_mm)
+    flag_scan(scan, account)
+    return replace(scan, flags=account.flags())
+
+
+def thickness_of(headers: Sequence[SliceHeader]) -> float | None:
+    """Slice Thickness (0018,0050) in mm, the median; None if no slice tells it."""
+    known = [header.thickness for header in headers if header.thickness is not None and 0 < header.thickness < math.inf]
+    return float(np.median(known)) if known else None
+
+
+def _read_volume(
+    name: str, headers: Sequence[SliceHeader], display: Display, training: bool, account: Account
+) -> tuple[np.ndarray, list[int]]:
+    """All slices as int16 ``(n, h, w)``, and the indices of those that could be read."""
+    if not all(map(has_rescale, headers)):
+        headers = assume_rescale(headers)
+        if all(map(has_rescale, headers)):
+            account.repair(*NO_RESCALE)
+    volume: np.ndarray | None = None
+    read: list[int] = []
+    for i, header in enumerate(headers):
+        try:
+            hu, repairs = read_hu(header)
+        except FileError as error:
+            account.drop(header, error.code, error.detail)
+            if not training:
+                raise SeriesError(
+                    error.code,
+                    where=name,
+                    got=f"slice {i + 1} of {len(headers)} ({header.source}): {error.got}",
+                    expected=error.expected,
+                    todo=error.todo,
+                ) from error
+            account.flag("incomplete", "slices that cannot be read are left out")
+            continue
+        hu = display.apply(hu)
+        if volume is None:
+            volume = np.empty((len(headers), *hu.shape), np.int16)
+        volume[len(read)] = hu
+        read.append(i)
+        for note in repairs:
+            account.repair_slice(note)
+    if volume is None:
+        raise SeriesError("no_usable_slice", where=name, got="no slice can be read", todo="Export the series again.")
+    return volume[: len(read)], read
+
+
+def _square_pixels(
+    volume: np.ndarray, header: SliceHeader, display: Display, account: Account
+) -> tuple[np.ndarray, tuple[float, float]]:
+    """Resample to square pixels of the smaller spacing, if they are not."""
+    assert header.pixel_spacing is not None
+    row_mm, column_mm = header.pixel_spacing[::-1] if display.transpose else header.pixel_spacing
+    if abs(row_mm - column_mm) <= SAME_MM:
+        return volume, (row_mm, column_mm)
+    import cv2
+
+    side = min(row_mm, column_mm)
+    width, height = round(volume.shape[2] * column_mm / side), round(volume.shape[1] * row_mm / side)
+    square = np.stack([cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR) for image in volume])
+    account.repair("non_square_pixels", f"pixels of {row_mm:g} x {column_mm:g} mm resampled to {side:g} mm")
+    return square, (side, side)
+
+
+def flag_scan(scan: Scan, account: Account) -> None:
+    """Flag what can be seen of a scan itself: tilt, few or thick slices, slices without content."""
+    if scan.tilt_degrees >= TILT_FLAG_DEGREES:
+        account.flag("tilt", f"slices tilted by {scan.tilt_degrees:.1f} degrees")
+    if len(scan) < FEW_SLICES:
+        account.flag("few_slices", f"{len(scan)} slices")
+    if scan.spacing_mm[0] >= THICK_MM:
+        account.flag("thick_slices", f"one slice per {scan.spacing_mm[0]:.1f} mm")
+    constant = sum(bool(image.min() == image.max()) for image in scan.hu)
+    if constant:
+        account.flag("constant_slice", f"{constant} {'slice' if constant == 1 else 'slices'} of one value")
+
+
+def _flag_header(headers: Sequence[SliceHeader], account: Account, tilt: float) -> None:
+    first = headers[0]
+    told = contrast_by_header((header.contrast_agent for header in headers), (header.contrast_given for header in headers))
+    if told or vocabulary.names_contrast(first.series_description):
+        account.flag("contrast", "contrast given")
+    if reason := map_reason(headers):
+        account.flag("derived_map", reason)
+    elif has_unspecified_unit(headers):
+        account.flag("unspecified_unit", "Rescale Type (0028,1054) US: it does not say that the values are HU")
+    if any(UNDECODED in text for text in (first.series_description, first.study_description, first.body_part, first.kernel)):
+        account.flag("character_set", "words of the header that cannot be decoded: they may say what was not understood")
+    if tilt < TILT_FLAG_DEGREES and first.tilt is not None and TILT_FLAG_DEGREES < abs(first.tilt) <= MAX_TILT_DEGREES:
+        told_tilt = f"Gantry/Detector Tilt (0018,1120) of {first.tilt:.1f} degrees"
+        account.flag("tilt", f"{told_tilt}, by the orientation none: slices may be sheared against each other")
+    bone = sorted({vocabulary.kernel_name(header.kernel) for header in headers if vocabulary.is_bone_kernel(header.kernel)})
+    if bone or vocabulary.names_bone(first.series_description):
+        account.flag("kernel", f"bone kernel {', '.join(bone)}".strip())
+    if any(header.lossy or header.transfer_syntax in LOSSY_SYNTAXES for header in headers):
+        account.flag("lossy", "lossy compressed")
+    if any(header.burned_in for header in headers):
+        account.flag("burned_in", "annotations burned into the pixels")
+    if first.kvp is not None and not KVP_RANGE[0] <= first.kvp <= KVP_RANGE[1]:
+        account.flag("kvp", f"{first.kvp:g} kVp")
+    if first.age_years is not None and first.age_years < ADULT_YEARS:
+        account.flag("child", f"younger than {ADULT_YEARS} years")

@@ -1,0 +1,313 @@
+"""NIfTI -> Scan: orientation from the affine, values checked to be HU. Needs the extra ``nifti``."""
+
+import hashlib
+import math
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ich_lstm.errors import FileError
+from ich_lstm.reading.files.sources import FileRef
+from ich_lstm.reading.header.geometry import MAX_TILT_DEGREES, tilt_degrees
+from ich_lstm.reading.header.header import SliceHeader
+from ich_lstm.reading.ledger.header_table import Rows, to_ref
+from ich_lstm.reading.pixels.plausibility import check_hu
+from ich_lstm.reading.pixels.rescale import CIRCLE_BELOW_HU
+from ich_lstm.reading.series.load import Series, finish_scan, without_neck
+from ich_lstm.reading.series.members import MIN_SLICES, PIXEL_SPACING_MM
+from ich_lstm.reading.series.notes import Account
+from ich_lstm.reading.series.ordering import spacing_flags
+from ich_lstm.reading.series.slabs import SLAB_MM
+from ich_lstm.scan import HU_MAX, HU_MIN, Scan
+
+SUFFIXES = (".nii", ".nii.gz")
+
+NOT_DICOM = frozenset({"not_dicom", "truncated_header"})
+"""What the index says of a NIfTI file."""
+
+MAGICS = (b"n+1", b"n+2")
+"""Of single files, in NIfTI 1 and 2."""
+
+MAX_VOXEL_BYTES = 2**30
+"""A head of 512 x 512 x 1000 in 16 bits takes half of it; what claims more is a bomb, or no head."""
+
+MAX_DATA_OFFSET = 2**24
+"""Where the voxels may begin: 352 bytes and header extensions."""
+
+
+def is_nifti(path: Path | str) -> bool:
+    """Whether a path is a file with a NIfTI suffix."""
+    return str(path).lower().endswith(SUFFIXES) and Path(path).is_file()
+
+
+@dataclass(frozen=True)
+class NiftiSeries(Series):
+    """The slices of a NIfTI file, as :func:`nifti_series` gives them."""
+
+
+def find_nifti(left_out: Rows) -> Iterator[FileRef]:
+    """The NIfTI files among those of a source that are no slices of DICOM; members of archives too.
+
+    Args:
+        left_out: Table with the columns ``path``, ``member`` and ``code``.
+    """
+    for batch in left_out.batches:
+        columns = (batch.column(name).to_pylist() for name in ("path", "member", "code"))
+        for path, member, code in zip(*columns, strict=True):
+            if code in NOT_DICOM and (member or path).decode(errors="surrogateescape").lower().endswith(SUFFIXES):
+                yield to_ref(path, member)
+
+
+def in_archive(file: FileRef) -> FileError:
+    """The refusal of a NIfTI file that is a member of an archive."""
+    return FileError("nifti_in_archive", where=str(file), got="NIfTI in an archive", todo="Unpack the archive.")
+
+
+def nifti_series(file: FileRef, identifier: str) -> NiftiSeries:
+    """The slices of a NIfTI file without their voxels, for what asks for headers: one per slice, in the file's own order.
+
+    Args:
+        file: A ``.nii`` or ``.nii.gz``.
+        identifier: UID of its study and series, and with a number, from 1 along the file's slice axis, of its slices.
+
+    Raises:
+        FileError: If it lies in an archive, or is no readable NIfTI of three dimensions; the code says why.
+    """
+    if file.member is not None:
+        raise in_archive(file)
+    path = file.path
+    image = _open(path)
+    (across_slices, down, across), _ = _axes_to_display(path, np.asarray(image.affine, float))
+    count = image.shape[across_slices]
+    headers = [
+        SliceHeader(
+            source=file,
+            sop_uid=_slice_uid(identifier, number),
+            series_uid=identifier,
+            study_uid=identifier,
+            modality="CT",
+            rows=image.shape[down],
+            columns=image.shape[across],
+            frame=number,
+            frames=count,
+        )
+        for number in range(1, count + 1)
+    ]
+    return NiftiSeries(identifier, headers)
+
+
+def read_nifti(
+    path: Path | str, *, identifier: str = "", slab_mm: float | None = SLAB_MM, allow_other_part: bool = False
+) -> Scan:
+    """Read a head CT from a NIfTI file.
+
+    The affine gives the orientation: any order and direction of the axes comes out in the radiological display convention.
+    A NIfTI has no identifiers; the scan is called by a hash of its content, ``nifti-3f...``, and its slices by that and
+    their number in the file, from 1: ``nifti-3f....7``. It has no kernel, contrast or age either: nothing is known of them.
+
+    Args:
+        path: A ``.nii`` or ``.nii.gz``.
+        identifier: What to call the scan instead.
+        slab_mm: Thin slices are averaged to slabs of about this thickness; None leaves them as they are.
+        allow_other_part: Read a volume that shows no head by its pixels too.
+
+    Raises:
+        SeriesError: ``not_head``.
+        FileError: If it holds no head CT in HU; the code says why (``codec_missing``, ``not_nifti``, ``four_dimensions``,
+            ``not_finite``, ``not_hu``, ``nifti_bomb``, ``truncated_pixels``, ``not_axial``, ``few_slices`` and others).
+
+    Example:
+        >>> scan = read_nifti("049.nii.gz")  # doctest: +SKIP
+    """
+    path = Path(path)
+    account = Account()
+    voxels, affine, is_oriented = _read_voxels(path)
+    if not is_oriented:
+        account.flag("no_orientation", "orientation missing, sides are not certain")
+        account.flag("order_assumed", "position missing, head and foot end are not certain")
+    identifier = identifier or nifti_identifier(voxels.tobytes() + affine.tobytes())
+    axes, flips = _axes_to_display(path, affine)
+    # (x, y, z) of the file -> (n, h, w): superior, to the back, to the left
+    ordered = np.transpose(voxels, axes)
+    ordered = ordered[tuple(slice(None, None, -1) if flip else slice(None) for flip in flips)]
+    steps = [affine[:3, axis] * (-1 if flip else 1) for axis, flip in zip(axes, flips, strict=True)]
+    numbers = np.arange(1, len(ordered) + 1)
+    corner = affine[:3, 3] + sum(
+        (affine[:3, axis] * (size - 1) for axis, size, flip in zip(axes, ordered.shape, flips, strict=True) if flip), np.zeros(3)
+    )
+    across, down = (step / np.linalg.norm(step) for step in (steps[2], steps[1]))
+    normal = np.cross(across, down)  # to the head, in NIfTI's axes (right, front, head) as in DICOM's (left, back, head)
+    normal /= np.linalg.norm(normal)
+    tilt = tilt_degrees(normal)
+    spacing = (float(abs(steps[0] @ normal)), float(np.linalg.norm(steps[1])), float(np.linalg.norm(steps[2])))
+    _check_geometry(path, ordered.shape, spacing, tilt)
+    hu = _to_hu(path, ordered, account)
+    positions = float(corner @ normal) + np.arange(len(hu)) * float(steps[0] @ normal)
+    for flag in spacing_flags(positions):
+        account.flag(*flag)
+    if any(flips) or axes != (2, 1, 0):
+        account.repair("reoriented", "turned into the display convention by the affine")
+    scan = Scan(
+        hu=hu,
+        positions_mm=positions,
+        spacing_mm=spacing,
+        tilt_degrees=tilt,
+        sop_uids=tuple(_slice_uid(identifier, number) for number in (numbers[::-1] if flips[0] else numbers)),
+        series_uid=identifier,
+        study_uid=identifier,
+        repairs=account.repairs(),
+    )
+    origins = np.arange(len(hu))[:, None] * np.array([steps[0] @ across, steps[0] @ down])
+    scan, below = without_neck(scan, str(path), account, allow_other_part=allow_other_part)
+    return finish_scan(scan, account, slab_mm=slab_mm, origins_mm=origins[below:])
+
+
+def nifti_identifier(content: bytes) -> str:
+    """What stands for a UID, of which a NIfTI has none.
+
+    Args:
+        content: What tells the file from all others.
+    """
+    return "nifti-" + hashlib.sha256(content).hexdigest()[:24]
+
+
+def _slice_uid(identifier: str, number: int) -> str:
+    return f"{identifier}.{number}"
+
+
+def _read_voxels(path: Path) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Values after scaling, ``(x, y, z)``, the affine to mm, and whether the file says that it is one."""
+    image = _open(path)
+    with _reading(path):
+        values = np.asanyarray(image.dataobj)
+    if values.ndim > 3:
+        values = values.reshape(values.shape[:3])
+    coded = int(image.header["qform_code"]) > 0 or int(image.header["sform_code"]) > 0
+    return values, np.asarray(image.affine, float), coded
+
+
+def _open(path: Path) -> Any:
+    """The image of nibabel, of which nothing but the header has been read, and is sound."""
+    if find_spec("nibabel") is None:
+        raise FileError(
+            "codec_missing", where=str(path), got="NIfTI without nibabel", todo='Install it with: pip install "ich_lstm[nifti]"'
+        )
+    import nibabel
+
+    # its complaints about headers are ours to judge
+    with _reading(path), nibabel.imageglobals.LoggingOutputSuppressor():
+        image: Any = nibabel.load(path)
+        if not isinstance(image, nibabel.Nifti1Image) or bytes(image.header["magic"]).rstrip(b"\0")[:3] not in MAGICS:
+            raise ValueError("another format")
+        _check_header(path, image)
+    return image
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """What goes wrong inside becomes a refusal of the file."""
+    try:
+        yield
+    except FileError:
+        raise
+    except (EOFError, zlib.error) as error:
+        raise _truncated(path) from error
+    except MemoryError as error:
+        raise _bomb(path, "more voxels than memory") from error
+    except Exception as error:  # nibabel's own kinds, ValueError, OSError of a cut file
+        if isinstance(error, OSError) and "Expected" in str(error):
+            raise _truncated(path) from error
+        raise FileError(
+            "not_nifti",
+            where=str(path),
+            got=f"no readable NIfTI ({type(error).__name__})",
+            expected="one .nii or .nii.gz file",
+            todo="Convert or copy it again.",
+        ) from error
+
+
+def _check_header(path: Path, image: Any) -> None:
+    shape, kind = image.shape, image.get_data_dtype()
+    if len(shape) < 3 or any(size > 1 for size in shape[3:]) or 0 in shape:
+        raise FileError(
+            "four_dimensions",
+            where=str(path),
+            got=f"{' x '.join(map(str, shape))} voxels",
+            expected="three dimensions",
+            todo="Convert the plain series alone, not a perfusion series.",
+        )
+    if kind.kind not in "iuf":
+        raise FileError("pixel_format", where=str(path), got=f"voxels of {kind}", expected="numbers", todo="Convert it again.")
+    size, offset = math.prod(shape) * max(kind.itemsize, 2), int(image.dataobj.offset)
+    if size > MAX_VOXEL_BYTES or not 0 <= offset <= MAX_DATA_OFFSET:
+        raise _bomb(path, f"{size:,} bytes of voxels that begin at {offset:,}")
+    if not np.isfinite(image.affine).all() or np.linalg.matrix_rank(image.affine[:3, :3]) < 3:
+        raise FileError(
+            "bad_orientation", where=str(path), got="an affine that is singular or not finite", todo="Convert it again."
+        )
+
+
+def _axes_to_display(path: Path, affine: np.ndarray) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
+    """Which axis of the file runs to the head, to the back and to the left, and which of them must be turned round."""
+    import nibabel
+
+    found = nibabel.orientations.io_orientation(affine)  # (3, 2): axis of the patient (right, front, head), direction
+    if np.isnan(found).any():
+        raise FileError("bad_orientation", where=str(path), got="an affine without clear axes", todo="Convert it again.")
+    place = {int(axis): (i, direction) for i, (axis, direction) in enumerate(found)}
+    (right, to_right), (front, to_front), (head, to_head) = place[0], place[1], place[2]
+    return (head, front, right), (to_head < 0, to_front > 0, to_right > 0)
+
+
+def _check_geometry(path: Path, shape: tuple[int, ...], spacing: tuple[float, float, float], tilt: float) -> None:
+    low, high = PIXEL_SPACING_MM
+    if not all(low <= side <= high for side in spacing[1:]) or not low <= spacing[0] <= 10 * high:
+        raise FileError(
+            "no_spacing",
+            where=str(path),
+            got=f"voxels of {spacing[0]:.3g} x {spacing[1]:.3g} x {spacing[2]:.3g} mm",
+            expected=f"{low} to {high} mm within a slice",
+            todo="Convert it again, with its spacing.",
+        )
+    if tilt > MAX_TILT_DEGREES:
+        raise FileError(
+            "not_axial",
+            where=str(path),
+            got=f"slices {tilt:.0f} degrees from axial",
+            expected=f"at most {MAX_TILT_DEGREES:.0f}",
+            todo="Convert the axial series.",
+        )
+    if shape[0] < MIN_SLICES:
+        raise FileError("few_slices", where=str(path), got=f"{shape[0]} slices", expected=f"at least {MIN_SLICES}")
+
+
+def _to_hu(path: Path, values: np.ndarray, account: Account) -> np.ndarray:
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise FileError(
+            "not_finite", where=str(path), got="NaN or infinite voxels", expected="HU", todo="Convert it again from DICOM."
+        )
+    check_hu(values, str(path), FileError)  # before clipping, which makes air of whatever lies below it
+    if float(values.min()) < CIRCLE_BELOW_HU:
+        account.repair("below_air", "values below air, outside the field of view, set to air")
+    hu = np.clip(np.rint(values) if values.dtype.kind == "f" else values, HU_MIN, HU_MAX).astype(np.int16)
+    return np.ascontiguousarray(hu)
+
+
+def _truncated(path: Path) -> FileError:
+    return FileError("truncated_pixels", where=str(path), got="a file that ends before its voxels", todo="Copy it again.")
+
+
+def _bomb(path: Path, got: str) -> FileError:
+    return FileError(
+        "nifti_bomb",
+        where=str(path),
+        got=got,
+        expected=f"at most {MAX_VOXEL_BYTES:,} bytes",
+        todo="Do not open it; ask where it comes from.",
+    )

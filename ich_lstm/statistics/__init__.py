@@ -1,0 +1,29 @@
+"""Evidence: figures on probabilities and labels with intervals over patients, comparisons, agreement; numpy and scipy only."""
+
+from ich_lstm.statistics.adjustment.prevalence import estimate_prevalence as estimate_prevalence
+from ich_lstm.statistics.adjustment.prevalence import shift_prevalence as shift_prevalence
+from ich_lstm.statistics.adjustment.recalibration import fit_platt as fit_platt
+from ich_lstm.statistics.adjustment.recalibration import fit_temperature as fit_temperature
+from ich_lstm.statistics.comparison.agreement import cohen_kappa as cohen_kappa
+from ich_lstm.statistics.comparison.agreement import fleiss_kappa as fleiss_kappa
+from ich_lstm.statistics.comparison.paired import compare_labels as compare_labels
+from ich_lstm.statistics.comparison.significance import compare_auroc as compare_auroc
+from ich_lstm.statistics.comparison.significance import mcnemar as mcnemar
+from ich_lstm.statistics.estimate import Estimate as Estimate
+from ich_lstm.statistics.measures.bands import curve_bands as curve_bands
+from ich_lstm.statistics.measures.calibration import brier_score as brier_score
+from ich_lstm.statistics.measures.calibration import calibration_line as calibration_line
+from ich_lstm.statistics.measures.calibration import expected_calibration_error as expected_calibration_error
+from ich_lstm.statistics.measures.calibration import reliability as reliability
+from ich_lstm.statistics.measures.discrimination import auroc as auroc
+from ich_lstm.statistics.measures.discrimination import average_precision as average_precision
+from ich_lstm.statistics.measures.discrimination import precision_recall_curve as precision_recall_curve
+from ich_lstm.statistics.measures.discrimination import roc_curve as roc_curve
+from ich_lstm.statistics.measures.evaluation import evaluate_labels as evaluate_labels
+from ich_lstm.statistics.measures.scores import log_loss as log_loss
+from ich_lstm.statistics.measures.scores import weighted_log_loss as weighted_log_loss
+from ich_lstm.statistics.measures.smoothing import smoothed_calibration as smoothed_calibration
+from ich_lstm.statistics.proportions import clopper_pearson as clopper_pearson
+from ich_lstm.statistics.proportions import confusion as confusion
+from ich_lstm.statistics.proportions import predictive_values as predictive_values
+from ich_lstm.statistics.proportions import wilson as wilson

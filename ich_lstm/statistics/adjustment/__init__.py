@@ -1,0 +1,1 @@
+"""Probabilities made to fit: recalibration, and another prevalence."""

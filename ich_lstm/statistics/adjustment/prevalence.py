@@ -1,0 +1,106 @@
+"""Another prevalence than in training: probabilities moved by a known share, or by one estimated without labels."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from ich_lstm.errors import ConfigError
+from ich_lstm.statistics.bootstrap import PatientBootstrap, bootstrap_interval, sum_by_patient
+from ich_lstm.statistics.cases import check_probabilities, patient_index
+from ich_lstm.statistics.estimate import Estimate, undefined
+from ich_lstm.statistics.logistic import group_cells
+from ich_lstm.statistics.measures.calibration import logit
+
+HALVINGS = 60
+AT_AN_END = 1e-9
+"""As near to 0 or 1, the likelihood is highest at that end: no scan, or every one, would be positive for certain."""
+
+ASSUMES = "assumes calibrated probabilities, and that only the share of positive cases differs from the training data"
+
+
+def shift_prevalence(probabilities: np.ndarray, trained: float, site: float) -> np.ndarray:
+    """Move probabilities from one share of positive cases to another: odds times the ratio of the two shares' odds.
+
+    Source: Saerens, Latinne & Decaestecker, Neural Comput 2002;14:21-41, equation 2.4. Right only if the cases of each class
+    look alike at both places, and probabilities were calibrated at the first share.
+
+    Args:
+        probabilities: Of any shape, in [0, 1].
+        trained: Share of positive cases at which they were calibrated, between 0 and 1.
+        site: Share where they are used.
+
+    Example:
+        >>> print(shift_prevalence(np.array([0.41]), trained=0.41, site=0.08))
+        [0.08]
+    """
+    p = check_probabilities(probabilities)
+    for name, share in (("trained", trained), ("site", site)):
+        _check_share(name, share)
+    positive, negative = p * site / trained, (1 - p) * (1 - site) / (1 - trained)
+    return positive / (positive + negative)
+
+
+def estimate_prevalence(
+    probabilities: np.ndarray,
+    trained: float,
+    patients: Iterable | None = None,
+    *,
+    replicates: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """Share of positive cases at a site, from unlabelled probabilities: where the EM algorithm of Saerens et al. ends.
+
+    The likelihood of the share is concave, so its maximum, EM's fixed point, is found by halving an interval, in fewer steps.
+
+    Source: Saerens, Latinne & Decaestecker, Neural Comput 2002;14:21-41.
+
+    Args:
+        probabilities: ``(n,)``, in [0, 1], of all cases of the site.
+        trained: Share of positive cases at which they were calibrated, between 0 and 1.
+        patients: The patient of each case, ``(n,)``; None only if cases are independent.
+        replicates: Of the patient bootstrap.
+        seed: Of the patient bootstrap.
+
+    Returns:
+        The share; its note states what must hold for it to be right. Undefined where the likelihood is highest at 0 or 1, which
+        would make every probability 0 or 1.
+    """
+    p = check_probabilities(probabilities)
+    _check_share("trained", trained)
+    if not len(p):
+        return undefined("no case")
+    index, count = (np.arange(len(p)), len(p)) if patients is None else patient_index(patients)
+    if (p == p[0]).all():
+        return undefined("all probabilities are equal: they say nothing about the share")
+    x, cell = group_cells(logit(p))
+    cases = sum_by_patient(cell, index, (len(x), count), np.ones(len(p)))
+    figure = _share_finder(1 / (1 + np.exp(-x)), trained)
+    exact, place = np.unique(p, return_inverse=True)  # not on the cells
+    value = float(_share_finder(exact, trained)(np.bincount(place)[:, None].astype(np.float64))[0, 0])
+    if not AT_AN_END < value < 1 - AT_AN_END:
+        return undefined(f"the likelihood is highest at {100 * round(value)} %: too few cases, or other ones than in training")
+    bootstrap = PatientBootstrap(count, replicates=replicates, seed=seed)
+    drawn = bootstrap.replicate(lambda counts: figure(cases @ counts.astype(np.float64)), cases=len(p))[0]
+    estimate = bootstrap_interval(value, drawn, scale="percentile", patients=count)
+    return estimate._replace(note="; ".join(filter(None, [ASSUMES, estimate.note])))
+
+
+def _share_finder(p: np.ndarray, trained: float) -> Callable[[np.ndarray], np.ndarray]:
+    """From weights of the probabilities ``(g, r)`` to the most likely shares ``(1, r)``."""
+    present, absent = p / trained, (1 - p) / (1 - trained)  # likelihoods, up to a factor of each case
+
+    def find(weights: np.ndarray) -> np.ndarray:
+        low, high = np.zeros(weights.shape[1]), np.ones(weights.shape[1])
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            gain = (present - absent)[:, None] / (np.multiply.outer(absent, 1 - middle) + np.multiply.outer(present, middle))
+            rising = (weights * gain).sum(axis=0) > 0
+            low, high = np.where(rising, middle, low), np.where(rising, high, middle)
+        return ((low + high) / 2)[None]
+
+    return find
+
+
+def _check_share(name: str, share: float) -> None:
+    if not 0 < share < 1:
+        raise ConfigError("prevalence_out_of_range", where=f"share {name}", got=f"{share:g}", expected="between 0 and 1")

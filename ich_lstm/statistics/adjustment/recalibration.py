@@ -1,0 +1,95 @@
+"""Temperature and Platt scaling: probabilities corrected on validation data."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from ich_lstm.errors import TableError
+from ich_lstm.statistics.cases import Cases, check_probabilities, known_cases
+from ich_lstm.statistics.logistic import fit_logistic
+from ich_lstm.statistics.measures.calibration import logit
+
+
+@dataclass(frozen=True)
+class Recalibration:
+    """``sigmoid(intercept + slope * logit(p))``, which leaves the order of probabilities as it is.
+
+    Args:
+        slope: Of the log odds; 1 / temperature.
+        intercept: Added to the log odds; 0 for a temperature.
+
+    Example:
+        >>> print(Recalibration(slope=0.5).apply(np.array([0.5, 0.9])))
+        [0.5  0.75]
+    """
+
+    slope: float = 1.0
+    intercept: float = 0.0
+
+    @property
+    def temperature(self) -> float:
+        """By which log odds are divided."""
+        return 1 / self.slope
+
+    def apply(self, probabilities: np.ndarray) -> np.ndarray:
+        """Corrected probabilities of any shape, float64 in [0, 1]."""
+        return special.expit(self.intercept + self.slope * logit(check_probabilities(probabilities)))
+
+
+def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> Recalibration:
+    """One temperature for a label, by maximum likelihood (Guo et al., ICML 2017).
+
+    Args:
+        labels: ``(n,)``: 1 present, 0 absent, NaN unknown; of validation data, never of those reported.
+        probabilities: ``(n,)``, in [0, 1].
+
+    Raises:
+        TableError: If the known labels are of one class, or higher probabilities do not go with the label: no temperature
+            can fix an inverted ranking.
+    """
+    _, slope = _fit(known_cases(labels, probabilities), intercept=0.0)
+    return Recalibration(slope=slope)
+
+
+def fit_platt(labels: np.ndarray, probabilities: np.ndarray) -> Recalibration:
+    """Slope and intercept for a label, by maximum likelihood (Platt, Advances in Large Margin Classifiers 1999).
+
+    Args:
+        labels: ``(n,)``: 1 present, 0 absent, NaN unknown; of validation data, never of those reported.
+        probabilities: ``(n,)``, in [0, 1].
+
+    Raises:
+        TableError: If the known labels are of one class, or higher probabilities do not go with the label.
+    """
+    intercept, slope = _fit(known_cases(labels, probabilities), intercept=None)
+    return Recalibration(slope=slope, intercept=intercept)
+
+
+def _fit(cases: Cases, *, intercept: float | None) -> tuple[float, float]:
+    positives = int(cases.positive.sum())
+    negatives = len(cases.positive) - positives
+    if not positives or not negatives:
+        raise TableError(
+            "one_class",
+            where="recalibration",
+            got=cases.classes,
+            expected="both",
+            todo="Add validation cases of the other class, or leave this label as it is.",
+        )
+    x, group = np.unique(logit(cases.probabilities), return_inverse=True)
+    total = np.bincount(group, minlength=len(x)).astype(np.float64)
+    # Platt's targets in place of 1 and 0, so that the fit is finite even if probabilities separate the classes.
+    target = np.where(cases.positive, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    positive = np.bincount(group, weights=target, minlength=len(x))
+    fitted = fit_logistic(x, positive[:, None], total[:, None], intercept=intercept)
+    a, b = (float(value[0]) for value in fitted)
+    if not b > 0:  # NaN too: a single probability for all cases
+        raise TableError(
+            "probabilities_do_not_rank",
+            where="recalibration",
+            got=f"a slope of {b:g} over {cases.classes}",
+            expected="a slope above 0: higher probabilities where the label is present",
+            todo="Look at the model's AUROC: there is nothing to calibrate.",
+        )
+    return a, b

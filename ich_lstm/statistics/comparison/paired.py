@@ -1,0 +1,148 @@
+"""Two models on the same cases: every figure's difference, by one bootstrap of the patients for both."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from ich_lstm.errors import ConfigError
+from ich_lstm.labels import LABEL_WEIGHTS, LABELS
+from ich_lstm.statistics.bootstrap import METHOD, PatientBootstrap
+from ich_lstm.statistics.cases import Cases, check_labels, check_probabilities, patient_index
+from ich_lstm.statistics.measures.evaluation import ALL_LABELS, WeightedLosses, check_settings
+from ich_lstm.statistics.measures.figures import AUROC, KINDS, LabelFigures
+
+NOT_COMPARED = ("calibration_slope", "calibration_intercept", "calibration_in_the_large")
+"""Neither more nor less of them is better: what counts is how far from 1 or 0 they are."""
+
+
+def compare_labels(
+    labels: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    patients: Iterable,
+    *,
+    thresholds: tuple[float | Sequence[float], float | Sequence[float]] = (0.5, 0.5),
+    prevalences: Sequence[float] = (),
+    bins: int = 10,
+    names: Sequence[str] = LABELS,
+    weights: Sequence[float] = LABEL_WEIGHTS,
+    replicates: int = 2000,
+    seed: int = 0,
+    stratified: bool = True,
+    workers: int = 2,
+) -> pd.DataFrame:
+    """Differences of two models' figures with 95 % intervals and p values, paired by patient.
+
+    Value plus and minus Student's quantile times the bootstrap's standard error, with one degree of freedom less than the
+    patients who carry the figure; the p value is that of the same t.
+
+    Args:
+        labels: ``(n, k)``: 1 present, 0 absent, NaN unknown.
+        first: Probabilities of the first model, ``(n, k)``.
+        second: Of the second model, ``(n, k)``.
+        patients: The patient of each case, ``(n,)``.
+        thresholds: Operating points of the first and of the second model, each as in `evaluate_labels`.
+        prevalences: As in `evaluate_labels`, like all that follow.
+        bins: Of the expected calibration error.
+        names: Of the k labels.
+        weights: Of the k labels in the weighted log loss.
+        replicates: Of the bootstrap.
+        seed: Of the bootstrap.
+        stratified: For AUROC alone.
+        workers: Threads.
+
+    Returns:
+        A row per figure: ``label, metric, prevalence, first, second, difference`` (first minus second), ``low, high, p_value``
+        (NaN: undefined, and the note says why), ``method, cases, positives, patients, note``. Without `NOT_COMPARED`.
+    """
+    y = check_labels(labels)
+    models = [check_probabilities(first), check_probabilities(second)]
+    points = [check_settings(y, p, given, prevalences, names, weights) for p, given in zip(models, thresholds, strict=True)]
+    index, count = patient_index(patients)
+    if len(index) != len(y):
+        raise ConfigError("shapes_differ", where="comparison", got=f"{len(index)} patients", expected=f"{len(y)}, one per case")
+    bootstrap = PatientBootstrap(count, replicates=replicates, seed=seed, workers=workers)
+    rows = [_weighted(y, models, index, bootstrap, weights)]
+    for k, name in enumerate(names):
+        known = ~np.isnan(y[:, k])
+        pair = [
+            LabelFigures(
+                Cases(y[known, k] == 1, p[known, k], int((~known).sum())),
+                index[known],
+                count,
+                threshold=point[k],
+                prevalences=prevalences,
+                bins=bins,
+            )
+            for p, point in zip(models, points, strict=True)
+        ]
+        rows += [{"label": name, **row} for row in _label_rows(pair, bootstrap, stratified)]
+    return pd.DataFrame(rows)
+
+
+def _label_rows(pair: list[LabelFigures], bootstrap: PatientBootstrap, stratified: bool) -> list[dict[str, Any]]:
+    one, other = pair
+    cases = one.cases
+    drawn = bootstrap.replicate(lambda counts: one.weigh(counts) - other.weigh(counts), cases=len(cases.positive))
+    if stratified:
+        drawn[AUROC] = bootstrap.replicate(
+            lambda counts: one.auroc(counts) - other.auroc(counts), cases=len(cases.positive), strata=one.with_positive
+        )[0]
+    carriers = one.carriers(), other.carriers()
+    counts = {"cases": len(cases.positive), "positives": int(cases.positive.sum()), "patients": carriers[0]["known"]}
+    rows = []
+    for figure, first, second, differences in zip(one.figures, one.values(), other.values(), drawn, strict=True):
+        kind = KINDS[figure.metric]
+        if figure.metric in NOT_COMPARED:
+            continue
+        carried_by = kind.carried_by if figure.prevalence is None else "both"
+        carrying = min(each[carried_by] for each in carriers)
+        reason = f"{cases.classes}, {kind.needs}"
+        keys = {"metric": figure.metric, "prevalence": np.nan if figure.prevalence is None else figure.prevalence}
+        rows.append({**keys, **_difference(first, second, differences, carrying, reason, counts)})
+    return rows
+
+
+def _difference(
+    first: float, second: float, differences: np.ndarray, patients: int, reason: str, counts: dict[str, int]
+) -> dict[str, Any]:
+    defined = differences[~np.isnan(differences)]
+    difference = first - second
+    low = high = p_value = np.nan
+    notes = []
+    error = float(defined.std()) if len(defined) else 0.0
+    if len(defined) < len(differences):
+        notes.append(f"{len(differences) - len(defined)} of {len(differences)} resamples left out, where it is undefined")
+    if np.isnan(difference):
+        notes = [reason]
+    elif patients < 2:
+        notes.append("no interval: it rests on fewer than 2 patients")
+    elif error <= 1e-15 * max(abs(first), abs(second)):
+        notes.append("no interval: all resamples agree")
+    elif len(defined) < len(differences) / 2:
+        notes.append("no interval")
+    else:
+        error *= np.sqrt(patients / (patients - 1))
+        half = float(stats.t.ppf(0.975, patients - 1)) * error
+        low, high = difference - half, difference + half
+        p_value = float(2 * stats.t.sf(abs(difference) / error, patients - 1))
+    numbers = {"first": first, "second": second, "difference": difference, "low": low, "high": high, "p_value": p_value}
+    return {**numbers, "method": "" if np.isnan(low) else METHOD, **counts, "note": "; ".join(notes)}
+
+
+def _weighted(
+    labels: np.ndarray,
+    models: list[np.ndarray],
+    index: np.ndarray,
+    bootstrap: PatientBootstrap,
+    weights: Sequence[float],
+) -> dict[str, Any]:
+    losses = [WeightedLosses(labels, p, index, bootstrap.patients, weights) for p in models]
+    drawn = bootstrap.replicate(lambda counts: losses[0].weigh(counts) - losses[1].weigh(counts), cases=bootstrap.patients)[0]
+    first, second = (loss.value() for loss in losses)
+    counts = {name: number for name, number in losses[0].counts.items() if name != "unknown"}
+    keys = {"label": ALL_LABELS, "metric": "weighted_log_loss", "prevalence": np.nan}
+    return {**keys, **_difference(first, second, drawn, counts["patients"], "no known label", counts)}

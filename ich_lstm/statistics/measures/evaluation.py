@@ -1,0 +1,214 @@
+"""All figures of all labels, each with its interval, as one table."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ich_lstm.errors import ConfigError
+from ich_lstm.labels import LABEL_WEIGHTS, LABELS
+from ich_lstm.statistics.bootstrap import PatientBootstrap, bootstrap_interval
+from ich_lstm.statistics.cases import Cases, check_labels, check_probabilities, patient_index
+from ich_lstm.statistics.estimate import Estimate, undefined
+from ich_lstm.statistics.measures.figures import AUROC, KINDS, LabelFigures
+from ich_lstm.statistics.measures.scores import log_losses
+from ich_lstm.statistics.proportions import PROPORTIONS, clopper_pearson, ratio, wilson
+
+ALL_LABELS = "all"
+"""In the column ``label``: a figure over all labels together."""
+
+
+def evaluate_labels(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    patients: Iterable,
+    *,
+    thresholds: float | Sequence[float] = 0.5,
+    prevalences: Sequence[float] = (),
+    bins: int = 10,
+    names: Sequence[str] = LABELS,
+    weights: Sequence[float] = LABEL_WEIGHTS,
+    replicates: int = 2000,
+    seed: int = 0,
+    stratified: bool = True,
+    workers: int = 2,
+) -> pd.DataFrame:
+    """Every figure of every label with a 95 % interval over patients; a case is a slice, a scan or a patient, as given.
+
+    Args:
+        labels: ``(n, k)``: 1 present, 0 absent, NaN unknown; unknown ones are left out and counted.
+        probabilities: ``(n, k)``, in [0, 1].
+        patients: The patient of each case, ``(n,)``.
+        thresholds: Operating point of all labels, or of each; called positive at or above. Never chosen on these cases.
+        prevalences: Between 0 and 1, at which predictive values are also given.
+        bins: Of equal width, for the expected calibration error.
+        names: Of the k labels.
+        weights: Of the k labels in the weighted log loss.
+        replicates: Of the bootstrap.
+        seed: Of the bootstrap; the order of the cases does not matter.
+        stratified: For AUROC alone, draw patients with and without a positive case apart, so that it is always defined.
+        workers: Threads.
+
+    Returns:
+        A row per figure: ``label`` (`ALL_LABELS` for the weighted log loss), ``metric``, ``prevalence`` (stated; NaN: that of
+        the data), ``threshold`` (NaN where none is used), ``value, low, high`` (NaN: undefined, and the note says why),
+        ``method`` (of the interval), ``cases, positives, unknown, patients``, ``note``. Where no patient has two cases, accuracy,
+        sensitivity, specificity, PPV and NPV have further rows, with ``method`` Wilson and Clopper-Pearson.
+
+    Raises:
+        TableError: If a probability is no number in [0, 1], a label none of 0, 1 and NaN, a patient unknown.
+        ConfigError: If a setting does not fit.
+
+    Example:
+        >>> labels, probabilities = np.array([[0.0], [1], [0], [1]]), np.array([[0.1], [0.9], [0.4], [0.3]])
+        >>> table = evaluate_labels(labels, probabilities, ["a", "b", "c", "d"], names=("any",), weights=(1,))
+        >>> print(table.set_index("metric").loc["auroc", "value"])
+        0.75
+    """
+    y, p = check_labels(labels), check_probabilities(probabilities)
+    points = check_settings(y, p, thresholds, prevalences, names, weights)
+    index, count = patient_index(patients)
+    if len(index) != len(y):
+        raise ConfigError("shapes_differ", where="evaluation", got=f"{len(index)} patients", expected=f"{len(y)}, one per case")
+    bootstrap = PatientBootstrap(count, replicates=replicates, seed=seed, workers=workers)
+    rows = [_weighted_row(WeightedLosses(y, p, index, count, weights), bootstrap)]
+    for k, name in enumerate(names):
+        known = ~np.isnan(y[:, k])
+        cases = Cases(y[known, k] == 1, p[known, k], int((~known).sum()))
+        options = {"threshold": points[k], "prevalences": prevalences, "bins": bins}
+        figures = LabelFigures(cases, index[known], count, **options)
+        rows += [{"label": name, **row} for row in _rows(figures, bootstrap, stratified, points[k])]
+    return pd.DataFrame(rows)
+
+
+class WeightedLosses:
+    """The weighted log loss, reduced to sums per patient.
+
+    Args:
+        labels: ``(n, k)``.
+        probabilities: ``(n, k)``.
+        patient: Index of the patient of each case, ``(n,)``.
+        patients: Number of patients.
+        weights: One per label.
+    """
+
+    def __init__(
+        self, labels: np.ndarray, probabilities: np.ndarray, patient: np.ndarray, patients: int, weights: Sequence[float]
+    ) -> None:
+        losses = log_losses(labels, probabilities)  # (n, k)
+        each = np.asarray(weights, dtype=np.float64) * ~np.isnan(losses)
+        loss, weight = (np.nan_to_num(losses) * each).sum(axis=1), each.sum(axis=1)
+        columns = [np.bincount(patient, weights=column, minlength=patients) for column in (loss, weight)]
+        self._sums = np.stack(columns)  # (2, patients)
+        self.counts = {
+            "cases": int((weight > 0).sum()),
+            "positives": int((labels == 1).any(axis=1).sum()),
+            "unknown": int(np.isnan(labels).sum()),
+            "patients": int((self._sums[1] > 0).sum()),
+        }
+
+    def value(self) -> float:
+        """On all cases as they are; NaN without a known label."""
+        return float(ratio(*self._sums.sum(axis=1)))
+
+    def weigh(self, counts: np.ndarray) -> np.ndarray:
+        """With every patient of ``(patients, r)`` counted so many times, ``(1, r)``."""
+        return ratio(*(self._sums @ counts.astype(np.float64)))[None]
+
+
+def check_settings(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    thresholds: float | Sequence[float],
+    prevalences: Sequence[float],
+    names: Sequence[str],
+    weights: Sequence[float],
+) -> np.ndarray:
+    """The thresholds, one per label ``(k,)``.
+
+    Raises:
+        ConfigError: If shapes and settings do not fit each other, or one is out of range.
+    """
+    fits = labels.ndim == 2 and labels.shape == probabilities.shape and labels.shape[1] == len(names) == len(weights)
+    if not fits:
+        raise ConfigError(
+            "shapes_differ",
+            where="evaluation",
+            got=f"labels {labels.shape}, probabilities {probabilities.shape}, {len(names)} names, {len(weights)} weights",
+            expected="labels and probabilities (n, k), k names and k weights",
+        )
+    points = np.asarray(thresholds, dtype=np.float64)
+    if points.shape not in ((), (len(names),)) or not ((points >= 0) & (points <= 1)).all():
+        raise ConfigError(
+            "threshold_out_of_range", where="thresholds", got=str(thresholds), expected=f"one or {len(names)} numbers from 0 to 1"
+        )
+    if not all(0 < share < 1 for share in prevalences):
+        raise ConfigError("prevalence_out_of_range", where="prevalences", got=str(prevalences), expected="between 0 and 1")
+    return np.broadcast_to(points, (len(names),))
+
+
+def _rows(figures: LabelFigures, bootstrap: PatientBootstrap, stratified: bool, threshold: float) -> list[dict[str, Any]]:
+    """All rows of a label, but for its name."""
+    values = figures.values()
+    cases = figures.cases
+    replicates = bootstrap.replicate(figures.weigh, cases=len(cases.positive))
+    if stratified:
+        apart = bootstrap.replicate(figures.auroc, cases=len(cases.positive), strata=figures.with_positive)
+        replicates[AUROC] = apart[0]
+    carriers = figures.carriers()
+    counts = {
+        "cases": len(cases.positive),
+        "positives": int(cases.positive.sum()),
+        "unknown": cases.unknown,
+        "patients": carriers["known"],
+    }
+    rows = []
+    for (metric, prevalence), value, drawn in zip(figures.figures, values, replicates, strict=True):
+        kind = KINDS[metric]
+        keys = {
+            "metric": metric,
+            "prevalence": np.nan if prevalence is None else prevalence,
+            "threshold": threshold if metric in PROPORTIONS else np.nan,
+        }
+        if np.isnan(value):
+            estimate = undefined(f"{cases.classes}, {kind.needs}")
+        else:
+            binomial = metric in PROPORTIONS and PROPORTIONS[metric].binomial and prevalence is None
+            patients = carriers["both" if prevalence is not None else kind.carried_by]
+            estimate = bootstrap_interval(float(value), drawn, scale=kind.scale, patients=patients, binomial=binomial)
+        rows.append(_row(keys, estimate, counts))
+    return rows + _exact_rows(figures, threshold, counts)
+
+
+def _exact_rows(figures: LabelFigures, threshold: float, counts: dict[str, int]) -> list[dict[str, Any]]:
+    """Proportions with the intervals of independent cases, where they are."""
+    if not figures.is_independent():
+        return []
+    rows = []
+    table = figures.confusion()
+    for metric, kind in PROPORTIONS.items():
+        part, whole = float(kind.part(table)), float(kind.whole(table))
+        if kind.binomial and whole:
+            keys = {"metric": metric, "prevalence": np.nan, "threshold": threshold}
+            for method, interval in (("Wilson", wilson), ("Clopper-Pearson", clopper_pearson)):
+                rows.append(_row(keys, Estimate(part / whole, *interval(part, whole), method), counts))
+    return rows
+
+
+def _weighted_row(losses: WeightedLosses, bootstrap: PatientBootstrap) -> dict[str, Any]:
+    value = losses.value()
+    if np.isnan(value):
+        estimate = undefined("no known label")
+    else:
+        drawn = bootstrap.replicate(losses.weigh, cases=bootstrap.patients)[0]
+        estimate = bootstrap_interval(value, drawn, scale="log", patients=losses.counts["patients"])
+    keys = {"label": ALL_LABELS, "metric": "weighted_log_loss", "prevalence": np.nan, "threshold": np.nan}
+    return _row(keys, estimate, losses.counts)
+
+
+def _row(keys: dict[str, Any], estimate: Estimate, counts: dict[str, int]) -> dict[str, Any]:
+    numbers = {
+        name: np.nan if number is None else number for name, number in zip(("value", "low", "high"), estimate, strict=False)
+    }
+    return {**keys, **numbers, "method": estimate.method, **counts, "note": estimate.note}

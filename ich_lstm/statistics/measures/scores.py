@@ -1,0 +1,56 @@
+"""Log loss, exactly as RSNA's challenge counts it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ich_lstm.errors import ConfigError
+from ich_lstm.labels import LABEL_WEIGHTS
+from ich_lstm.statistics.cases import check_labels, check_probabilities, known_cases
+from ich_lstm.statistics.estimate import Estimate, estimate_or
+
+CLIP = 1e-15
+"""Kaggle clips probabilities to [1e-15, 1 - 1e-15] in float64, so that a certain error costs 34.5, not infinity."""
+
+
+def log_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Log loss of each probability.
+
+    Args:
+        labels: Of any shape: 1 present, 0 absent, NaN unknown.
+        probabilities: Float64 of the same shape, in [0, 1].
+
+    Returns:
+        Float64 of the same shape, NaN where the label is unknown.
+    """
+    p = np.clip(probabilities, CLIP, 1 - CLIP)
+    # log(1 - p), not log1p(-p): the published numbers round 1 - p to float64 first.
+    return np.where(np.isnan(labels), np.nan, -np.log(np.where(labels == 1, p, 1 - p)))
+
+
+def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> Estimate:
+    """Mean log loss of one label's known cases, ``(n,)`` each; undefined without one."""
+    positive, p, _ = known_cases(labels, probabilities)
+    return estimate_or(log_losses(positive, p).mean() if len(p) else np.nan, "no case with a known label")
+
+
+def weighted_log_loss(labels: np.ndarray, probabilities: np.ndarray, *, weights: Sequence[float] = LABEL_WEIGHTS) -> Estimate:
+    """RSNA's weighted multi-label log loss over the known labels; undefined without one.
+
+    Args:
+        labels: ``(n, k)``, in the order of `LABELS`: 1 present, 0 absent, NaN unknown.
+        probabilities: ``(n, k)``, in [0, 1].
+        weights: One per label.
+
+    Example:
+        >>> print(weighted_log_loss(np.zeros((1, 6)), np.full((1, 6), 0.5)))
+        0.693
+    """
+    losses = log_losses(check_labels(labels), check_probabilities(probabilities))  # (n, k)
+    if losses.ndim != 2 or losses.shape[1] != len(weights):
+        raise ConfigError(
+            "weights_do_not_fit", where="weighted log loss", got=f"{len(weights)} weights", expected=f"labels {losses.shape}"
+        )
+    each = np.asarray(weights, dtype=np.float64) * ~np.isnan(losses)
+    total = each.sum()
+    return estimate_or((np.nan_to_num(losses) * each).sum() / total if total else np.nan, "no known label")

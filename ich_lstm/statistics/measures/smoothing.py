@@ -1,0 +1,101 @@
+"""The smoothed calibration curve: the share of positive cases as a smooth function of the probability."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import special
+
+from ich_lstm.errors import ConfigError
+from ich_lstm.statistics.cases import known_cases
+from ich_lstm.statistics.logistic import group_cells
+from ich_lstm.statistics.measures.calibration import logit
+
+
+class SmoothedCurve(NamedTuple):
+    """The share of positive cases against the probability.
+
+    Args:
+        probability: Where the curve is given, ``(m,)``, ascending.
+        observed: The share, ``(m,)``, in [0, 1].
+        note: Why the curve is empty, if it is.
+    """
+
+    probability: np.ndarray
+    observed: np.ndarray
+    note: str = ""
+
+
+class LocalLines:
+    """Local straight lines with tricube weights of the nearest cases, for any number of weightings of them.
+
+    Which cases are near is measured in log odds, for most probabilities of a rare finding lie close to 0, where the plain scale
+    cannot tell them apart. The line is one in the probability, for that is what a calibrated model's curve is.
+
+    Source: Cleveland, J Am Stat Assoc 1979;74:829-836.
+
+    Args:
+        x: Log odds of groups of cases, ``(g,)``, ascending.
+        cases: Cases in each group, ``(g,)``.
+        points: Number of points, evenly spread in log odds between the 1st and 99th percentile of the cases.
+        span: Share of the cases that each point sees, above 0 and at most 1.
+    """
+
+    def __init__(self, x: np.ndarray, cases: np.ndarray, *, points: int, span: float) -> None:
+        if not 0 < span <= 1 or points < 2:
+            raise ConfigError(
+                "smoothing_out_of_range",
+                where="smoothed calibration",
+                got=f"a span of {span:g} and {points} points",
+                expected="a span above 0 and at most 1, and at least two points",
+            )
+        upto = np.cumsum(cases) / np.sum(cases)
+        first, last = x[np.minimum(np.searchsorted(upto, [0.01, 0.99]), len(x) - 1)].tolist()
+        at = np.linspace(first, last, points) if first < last else np.array([first])
+        self.at = special.expit(at)
+        self._away = special.expit(x) - self.at[:, None]  # (points, g)
+        distance = np.abs(x - at[:, None])
+        order = np.argsort(distance, axis=1)
+        enough = np.cumsum(cases[order], axis=1) >= span * np.sum(cases) * (1 - 1e-12)
+        farthest = np.take_along_axis(order, enough.argmax(axis=1)[:, None], axis=1)
+        # A little beyond the farthest group, as in R's loess, or it would have no weight at all.
+        reach = np.take_along_axis(distance, farthest, axis=1) * (1 + 1e-6)
+        share = np.where(reach > 0, distance / np.where(reach > 0, reach, 1), distance > 0)
+        self._weight = (1 - np.minimum(share, 1) ** 3) ** 3
+
+    def fit(self, positive: np.ndarray, total: np.ndarray) -> np.ndarray:
+        """The curve of each weighting, ``(points, r)``, in [0, 1]; NaN at points that see no case.
+
+        Args:
+            positive: Weight of the positive cases of each group, ``(g, r)``.
+            total: Weight of all cases of each group, ``(g, r)``.
+        """
+        tilted = self._weight * self._away
+        weight, first, second = self._weight @ total, tilted @ total, (tilted * self._away) @ total  # (points, r)
+        truth, moment = self._weight @ positive, tilted @ positive
+        seen = weight > 0
+        weight = np.where(seen, weight, 1)
+        spread = second - first * first / weight
+        flat = spread <= 1e-12 * second  # one value only: its mean
+        slope = np.where(flat, 0, (moment - first * truth / weight) / np.where(flat, 1, spread))
+        return np.where(seen, np.clip((truth - slope * first) / weight, 0, 1), np.nan)
+
+
+def smoothed_calibration(labels: np.ndarray, probabilities: np.ndarray, *, points: int = 101, span: float = 0.5) -> SmoothedCurve:
+    """Smoothed calibration curve of one label's known cases, by local lines; see `LocalLines`.
+
+    Source: Austin & Steyerberg, Stat Med 2014;33:517-535. With many distinct probabilities, on 512 cells of log odds.
+
+    Args:
+        labels: ``(n,)``: 1 present, 0 absent, NaN unknown.
+        probabilities: ``(n,)``, in [0, 1].
+        points: At most so many, evenly spread between the 1st and 99th percentile of the log odds.
+        span: Share of the cases that each point sees, above 0 and at most 1.
+    """
+    cases = known_cases(labels, probabilities)
+    if not len(cases.positive):
+        return SmoothedCurve(np.empty(0), np.empty(0), "no case with a known label")
+    x, cell = group_cells(logit(cases.probabilities))
+    total = np.bincount(cell)
+    lines = LocalLines(x, total, points=points, span=span)
+    positive = np.bincount(cell, weights=cases.positive)
+    return SmoothedCurve(lines.at, lines.fit(positive[:, None], total[:, None])[:, 0])

@@ -1,0 +1,179 @@
+"""Confusion matrices, the proportions in them, and intervals of proportions."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from ich_lstm.errors import ConfigError
+from ich_lstm.statistics.cases import known_cases
+
+
+class Confusion(NamedTuple):
+    """How many cases are called rightly and wrongly: numbers, or arrays of equal shape.
+
+    Args:
+        true_positive: Present, and called present.
+        false_positive: Absent, and called present.
+        false_negative: Present, and called absent.
+        true_negative: Absent, and called absent.
+    """
+
+    true_positive: np.ndarray
+    false_positive: np.ndarray
+    false_negative: np.ndarray
+    true_negative: np.ndarray
+
+
+class Proportion(NamedTuple):
+    """A figure of the form part / whole.
+
+    Args:
+        part: Cases that count, of a confusion matrix.
+        whole: Cases among which they are counted.
+        needs: What there must be, in words, for the whole not to be empty.
+        binomial: Whether the part is a count of independent cases out of the whole, if cases are independent.
+    """
+
+    part: Callable[[Confusion], np.ndarray]
+    whole: Callable[[Confusion], np.ndarray]
+    needs: str
+    binomial: bool = True
+
+
+PROPORTIONS: Mapping[str, Proportion] = MappingProxyType(
+    {
+        "accuracy": Proportion(
+            lambda c: c.true_positive + c.true_negative, lambda c: np.sum(c, axis=0), "a case with a known label"
+        ),
+        "sensitivity": Proportion(lambda c: c.true_positive, lambda c: c.true_positive + c.false_negative, "a positive case"),
+        "specificity": Proportion(lambda c: c.true_negative, lambda c: c.true_negative + c.false_positive, "a negative case"),
+        "ppv": Proportion(
+            lambda c: c.true_positive, lambda c: c.true_positive + c.false_positive, "a case that is called positive"
+        ),
+        "npv": Proportion(
+            lambda c: c.true_negative, lambda c: c.true_negative + c.false_negative, "a case that is called negative"
+        ),
+        "f1": Proportion(
+            lambda c: 2 * c.true_positive,
+            lambda c: 2 * c.true_positive + c.false_positive + c.false_negative,
+            "a case that is positive or called so",
+            binomial=False,
+        ),
+    }
+)
+"""The proportions of a confusion matrix, by the name they have in tables."""
+
+
+def confusion(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> Confusion:
+    """Count the known cases of one label; a case is called positive at or above the threshold.
+
+    Args:
+        labels: ``(n,)``: 1 present, 0 absent, NaN unknown.
+        probabilities: ``(n,)``, in [0, 1].
+        threshold: Operating point, in [0, 1].
+
+    Example:
+        >>> [int(count) for count in confusion(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.4, 0.8]), 0.4)]
+        [2, 1, 0, 1]
+    """
+    positive, p, _ = known_cases(labels, probabilities)
+    called = p >= threshold
+    pairs = ((positive, called), (~positive, called), (positive, ~called), (~positive, ~called))
+    return Confusion(*(np.asarray((first & second).sum()) for first, second in pairs))
+
+
+def proportion(name: str, counts: Confusion) -> np.ndarray:
+    """One of `PROPORTIONS`, float64 in the shape of the counts; NaN where its whole is empty."""
+    part, whole = PROPORTIONS[name].part(counts), PROPORTIONS[name].whole(counts)
+    return ratio(part, whole)
+
+
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Part / whole, NaN where the whole is 0."""
+    part, whole = np.broadcast_arrays(np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64))
+    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole != 0)
+
+
+def predictive_values(
+    sensitivity: np.ndarray | float, specificity: np.ndarray | float, prevalence: np.ndarray | float
+) -> tuple[np.ndarray, np.ndarray]:
+    """PPV and NPV at a stated prevalence, by Bayes' theorem; NaN where nobody would be called so.
+
+    Args:
+        sensitivity: In [0, 1].
+        specificity: In [0, 1].
+        prevalence: In [0, 1]; the three broadcast.
+
+    Example:
+        >>> ppv, npv = predictive_values(0.9615, 0.9483, 0.10)
+        >>> print(f"{ppv:.3f} {npv:.4f}")
+        0.674 0.9955
+    """
+    share, sensitivity, specificity = (np.asarray(value, dtype=np.float64) for value in (prevalence, sensitivity, specificity))
+    true_positive, true_negative = sensitivity * share, specificity * (1 - share)
+    called = true_positive + (1 - specificity) * (1 - share)
+    not_called = true_negative + (1 - sensitivity) * share
+    return ratio(true_positive, called), ratio(true_negative, not_called)
+
+
+def wilson(successes: float, cases: float, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of a proportion of independent cases by inversion of the score test.
+
+    Source: Wilson, J Am Stat Assoc 1927;22:209-212.
+
+    Args:
+        successes: From 0 to the number of cases.
+        cases: At least 1.
+        confidence: Between 0 and 1.
+
+    Example:
+        >>> low, high = wilson(8, 10)
+        >>> print(f"{low:.4f} {high:.4f}")
+        0.4902 0.9433
+    """
+    _check_counts(successes, cases, confidence)
+    value, z = successes / cases, stats.norm.ppf((1 + confidence) / 2)
+    centre = (value + z**2 / (2 * cases)) / (1 + z**2 / cases)
+    half = z / (1 + z**2 / cases) * np.sqrt(value * (1 - value) / cases + z**2 / (4 * cases**2))
+    # At the ends the formula is exactly 0 or 1, but for rounding.
+    return (0.0 if successes == 0 else float(centre - half)), (1.0 if successes == cases else float(centre + half))
+
+
+def clopper_pearson(successes: float, cases: float, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Exact interval of a proportion of independent cases: covers at least the confidence, whatever the truth.
+
+    Source: Clopper & Pearson, Biometrika 1934;26:404-413.
+
+    Args:
+        successes: From 0 to the number of cases.
+        cases: At least 1.
+        confidence: Between 0 and 1.
+
+    Example:
+        >>> low, high = clopper_pearson(453, 463)
+        >>> print(f"{low:.4f} {high:.4f}")
+        0.9606 0.9896
+    """
+    _check_counts(successes, cases, confidence)
+    return exact_limits(successes, cases, confidence)
+
+
+def exact_limits(successes: float, cases: float, confidence: float) -> tuple[float, float]:
+    """Clopper and Pearson's limits for numbers that need not be whole, such as an effective number of cases."""
+    tail = (1 - confidence) / 2
+    low = 0.0 if successes == 0 else float(stats.beta.ppf(tail, successes, cases - successes + 1))
+    high = 1.0 if successes == cases else float(stats.beta.ppf(1 - tail, successes + 1, cases - successes))
+    return low, high
+
+
+def _check_counts(successes: float, cases: float, confidence: float) -> None:
+    if not (cases >= 1 and 0 <= successes <= cases and 0 < confidence < 1):
+        raise ConfigError(
+            "counts_out_of_range",
+            where="interval of a proportion",
+            got=f"{successes:g} of {cases:g} at a confidence of {confidence:g}",
+            expected="0 <= successes <= cases, at least one case, and a confidence between 0 and 1",
+        )

@@ -1,0 +1,310 @@
+"""How many slices fit into a device's memory in training, found by trying."""
+
+import gc
+import math
+import multiprocessing
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from ich_lstm.data.loading.batch import ScanBatch
+from ich_lstm.errors import ConfigError
+from ich_lstm.labels import LABELS
+from ich_lstm.models.scan_model import ScanModel
+from ich_lstm.training.losses import weighted_loss_sums
+
+MOST_SLICES = 512
+"""Of a batch. More would fit into large devices, but then an epoch has few steps; who wants it gives the number."""
+
+FEWEST_SLICES = 64
+"""Of a batch: a whole scan of usual length. A longer one travels alone, and needs a little more than was tried."""
+
+SPARE = 0.85
+"""Share of the memory that may be used: fragments, the loader, and scans longer than the budget need the rest."""
+
+SCAN_SLICES = 32
+"""A scan of the trial; how slices are divided among scans hardly matters."""
+
+GROWTH = 4
+
+MIB = 2**20
+
+
+class MemoryPlan(NamedTuple):
+    """What fits.
+
+    Args:
+        slices_per_chunk: For ``model.slices_per_chunk``; None: a whole batch fits without recomputation.
+        slices_per_batch: For ``data.slices_per_batch``.
+        needed: Peak memory of the trial with these, in bytes.
+        available: Memory that was free, in bytes, times `SPARE`.
+    """
+
+    slices_per_chunk: int | None
+    slices_per_batch: int
+    needed: int
+    available: int
+
+    def __str__(self) -> str:
+        chunk = "null" if self.slices_per_chunk is None else self.slices_per_chunk
+        return (
+            f"--data.slices_per_batch {self.slices_per_batch} --model.slices_per_chunk {chunk}   "
+            f"({self.needed / MIB:,.0f} of {self.available / MIB:,.0f} MiB)"
+        )
+
+
+class Trial(NamedTuple):
+    """A training step to be tried: ``slices`` of ``size`` x ``size`` pixels, the encoder in chunks of ``chunk`` or at once."""
+
+    slices: int
+    chunk: int | None
+    size: int
+
+
+def plan_memory(
+    settings: dict[str, Any],
+    *,
+    size: int,
+    device: torch.device,
+    precision: str,
+    processes: int = 1,
+    slices_per_batch: int | None = None,
+    seconds: float = math.inf,
+    begin: Callable[[Trial], None] = lambda trial: None,
+    tell: Callable[[Trial, int | None], None] = lambda trial, needed: None,
+    measure: Callable[[Trial], int | None] | None = None,
+    available: int | None = None,
+) -> MemoryPlan:
+    """Find the largest batch, and then the largest chunk, with which a training step fits into the memory of a device.
+
+    On a CPU every trial is a process of its own, whose peak is read; on a GPU it is torch's own account.
+
+    Args:
+        settings: Keywords of `ScanModel`.
+        size: Side of the input in pixels.
+        device: Where training will take place.
+        precision: Lightning's name of it.
+        processes: That share the device's memory: of a CPU, as many as train; of a GPU, one.
+        slices_per_batch: Where the batch is settled already; then only the chunk is sought.
+        seconds: How long may be tried. After that the plan is the largest batch that is known to fit at once.
+        begin: Told of every trial before it is made, for one may take minutes.
+        tell: Told of every trial and what it needed in bytes; None: more than there was.
+        measure: In place of a real trial.
+        available: In place of the device's free memory, in bytes.
+
+    Raises:
+        ConfigError: If not even one slice fits, or not the batch that is settled, or the time was too short to find out.
+    """
+    deadline = time.monotonic() + seconds
+    room = int(SPARE * (_free_memory(device) if available is None else available) / processes)
+    try_out = measure or (lambda trial: _measure(settings, trial, device, precision, deadline))
+
+    def fits(slices: int, chunk: int | None) -> int | None:
+        trial = Trial(slices, chunk, size)
+        if time.monotonic() >= deadline:
+            raise _OutOfTime
+        begin(trial)
+        needed = try_out(trial)
+        tell(trial, needed)
+        return needed if needed is not None and needed <= room else None
+
+    search = _Search(fits, slices_per_batch or MOST_SLICES, is_settled=slices_per_batch is not None)
+    try:
+        return search.run(device, room, size)
+    except _OutOfTime:
+        if search.good and slices_per_batch is None:
+            return MemoryPlan(None, search.good, search.needed, room)
+        raise ConfigError(
+            "plan_timeout",
+            where=f"{slices_per_batch or 1} slices of {size} x {size} on {device}",
+            got=f"nothing that fits after {seconds:.0f} s" if not search.good else f"{search.good} slices after {seconds:.0f} s",
+            expected="an answer in that time",
+            todo="Raise --plan_minutes, or give data.slices_per_batch and model.slices_per_chunk as numbers.",
+        ) from None
+
+
+class _OutOfTime(Exception):
+    """The time for trials is over."""
+
+
+class _Search:
+    """The search for a plan; what is known to fit stays known when the time is over."""
+
+    def __init__(self, fits: Callable[[int, int | None], int | None], most: int, *, is_settled: bool) -> None:
+        self.fits, self.most, self.is_settled = fits, most, is_settled
+        self.good, self.needed = 0, 0
+
+    def run(self, device: torch.device, room: int, size: int) -> MemoryPlan:
+        if not self._fits_at_once(1):
+            raise _no_room(device, room, f"one slice of {size} x {size}")
+        # A chunk needs what a batch of its size needs: first in steps of 4 times, for every trial takes seconds.
+        bad: int | None = None
+        while self.good < self.most and bad is None:
+            wider = min(self.most, self.good * GROWTH)
+            bad = None if self._fits_at_once(wider) else wider
+        if bad is None:
+            return MemoryPlan(None, self.most, self.needed, room)
+        while bad - self.good > max(1, self.good // 8):
+            middle = (self.good + bad) // 2
+            bad = bad if self._fits_at_once(middle) else middle
+        # The rest of the batch needs a little too: rather a smaller chunk, down to half, than a smaller batch.
+        batch, good = self.most, self.good
+        while True:
+            for chunk in sorted({good, good * 3 // 4, max(1, good // 2)} - {0}, reverse=True):
+                together = self.fits(batch, chunk)
+                if together is not None:
+                    return MemoryPlan(chunk, batch, together, room)
+            if batch <= FEWEST_SLICES or self.is_settled:
+                raise _no_room(device, room, f"{batch} slices of {size} x {size} in chunks of {chunk}")
+            batch //= 2
+
+    def _fits_at_once(self, slices: int) -> bool:
+        needed = self.fits(slices, None)
+        if needed is not None:
+            self.good, self.needed = slices, needed
+        return needed is not None
+
+
+def _no_room(device: torch.device, room: int, what: str) -> ConfigError:
+    return ConfigError(
+        "no_room",
+        where=str(device),
+        got=f"{room / MIB:,.0f} MiB, too little for {what}",
+        expected="memory for a training step",
+        todo="Take a smaller backbone, input or batch.",
+    )
+
+
+def _measure(
+    settings: dict[str, Any], trial: Trial, device: torch.device, precision: str, deadline: float = math.inf
+) -> int | None:
+    """Peak memory of a training step in bytes, or None if it did not fit."""
+    if device.type != "cuda":
+        return _measure_in_child(settings, trial, precision, deadline)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    try:
+        _step(settings, trial, device, precision)
+        return int(torch.cuda.max_memory_reserved(device))
+    except torch.cuda.OutOfMemoryError:
+        return None
+    finally:
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def _measure_in_child(settings: dict[str, Any], trial: Trial, precision: str, deadline: float = math.inf) -> int | None:
+    context = multiprocessing.get_context("spawn")  # a forked process would begin with this one's memory
+    receiving, sending = context.Pipe(duplex=False)
+    child = context.Process(target=_child, args=(sending, settings, trial, precision), daemon=True)
+    child.start()
+    sending.close()
+    if not receiving.poll(None if math.isinf(deadline) else max(0.0, deadline - time.monotonic())):
+        child.kill()
+        child.join()
+        raise _OutOfTime
+    try:
+        answer: int | str | None = receiving.recv()
+    except EOFError:
+        child.join()
+        # A signal ended it, most likely for its memory; any other end is something that it has said on the way.
+        answer = None if (child.exitcode or 0) < 0 else f"the process ended with code {child.exitcode}"
+    child.join()
+    if isinstance(answer, str):
+        raise ConfigError(
+            "trial_failed",
+            where=f"{trial.slices} slices of {trial.size} x {trial.size}",
+            got=answer,
+            expected="a training step",
+            todo="Check the backbone and the size of the input.",
+        )
+    return answer
+
+
+def _child(connection: Connection, settings: dict[str, Any], trial: Trial, precision: str) -> None:
+    """Send the peak of this process in bytes; None if the memory was too small; otherwise what went wrong."""
+    try:
+        _step(settings, trial, torch.device("cpu"), precision)
+        connection.send(_peak_memory())
+    except MemoryError:
+        connection.send(None)
+    except Exception as error:
+        # torch's allocator: "can't allocate memory" or "not enough memory"; its kernels: "std::bad_alloc".
+        is_memory = isinstance(error, RuntimeError) and any(word in str(error) for word in ("memory", "alloc"))
+        connection.send(None if is_memory else f"{type(error).__name__}: {str(error).splitlines()[0]}")
+
+
+def _peak_memory() -> int:
+    """Of this process, in bytes."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # getrusage's is never below what the process had that started this one
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) * 1024
+    # In KiB, but in bytes on macOS.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _step(settings: dict[str, Any], trial: Trial, device: torch.device, precision: str) -> None:
+    """Two steps, with an optimizer of AdamW's size: its state comes with the first, and is there in the second."""
+    model = ScanModel(**{**settings, "pretrained": False, "pretrained_file": None, "slices_per_chunk": trial.chunk})
+    model.to(device).train()
+    if model.reducer is not None and model.reducer.needs_fit:
+        _pretend_fitted(model)
+    optimizer = torch.optim.AdamW(model.parameters())
+    batch = _make_batch(trial, device)
+    is_mixed = precision in ("bf16-mixed", "16-mixed")
+    kind = torch.float16 if precision.startswith("16") else torch.bfloat16
+    for _ in range(2):
+        with torch.autocast(device.type, dtype=kind) if is_mixed else nullcontext():
+            logits = model(batch.hu, batch.lengths, batch.positions_mm, batch.draws)
+        terms = [(logits.slice_logits, batch.slice_labels), (logits.scan_logits, batch.scan_labels)]
+        terms += [] if logits.encoder_logits is None else [(logits.encoder_logits, batch.slice_labels)]
+        torch.stack([weighted_loss_sums(*term)[0] for term in terms]).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def _pretend_fitted(model: ScanModel) -> None:
+    """What a reduction is fitted to costs no memory; any feature does."""
+    reducer = model.reducer
+    assert reducer is not None
+    random = torch.randn(reducer.out_features + 1, model.encoder.out_features)
+    weight = model.encoder_classifier.weight.detach().cpu() if isinstance(model.encoder_classifier, nn.Linear) else None
+    reducer.fit(random, weight)
+
+
+def _make_batch(trial: Trial, device: torch.device) -> ScanBatch:
+    lengths = [SCAN_SLICES] * (trial.slices // SCAN_SLICES)
+    lengths += [trial.slices % SCAN_SLICES] if trial.slices % SCAN_SLICES else []
+    return ScanBatch(
+        hu=torch.randint(-1024, 1024, (trial.slices, trial.size, trial.size), dtype=torch.int16, device=device),
+        lengths=torch.tensor(lengths),
+        positions_mm=torch.arange(trial.slices, device=device) * 5.0,
+        slice_labels=torch.zeros(trial.slices, len(LABELS), device=device),
+        scan_labels=torch.zeros(len(lengths), len(LABELS), device=device),
+        draws=torch.zeros(trial.slices, dtype=torch.int64, device=device),
+        scan_ids=[""] * len(lengths),
+    )
+
+
+def _free_memory(device: torch.device) -> int:
+    """In bytes; of a CPU, what the system or the container would still give."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    if Path("/proc/meminfo").is_file():
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.is_file() and used.is_file() and limit.read_text().strip().isdigit():
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return free

@@ -1,0 +1,114 @@
+"""Metrics on probabilities, exact in float64, as torchmetrics."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities.data import dim_zero_cat
+
+from ich_lstm.labels import LABEL_WEIGHTS, LABELS
+from ich_lstm.statistics.measures.scores import CLIP
+
+
+def log_losses(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Log loss of each probability, clipped as Kaggle does.
+
+    Args:
+        probabilities: Any shape, in [0, 1]; float64, for float32 cannot hold 1 - 1e-15.
+        labels: Of the same shape: 1 present, 0 absent, NaN unknown.
+
+    Returns:
+        Float64 of the same shape, NaN where the label is unknown.
+    """
+    p = probabilities.to(torch.float64).clamp(CLIP, 1 - CLIP)
+    y = labels.to(torch.float64)
+    # log(1 - p), not log1p(-p): the published numbers round 1 - p to float64 first.
+    return -(y * torch.log(p) + (1 - y) * torch.log(1 - p))
+
+
+class _OfLabelledProbabilities(Metric):
+    """Keeps probabilities and labels of all steps and processes."""
+
+    is_differentiable = False
+    full_state_update = False
+    probabilities: list[Tensor]
+    labels: list[Tensor]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("probabilities", default=[], dist_reduce_fx="cat")
+        self.add_state("labels", default=[], dist_reduce_fx="cat")
+
+    def update(self, probabilities: Tensor, labels: Tensor) -> None:
+        """Take in a batch.
+
+        Args:
+            probabilities: ``(m, k)``, float64, in the order of `LABELS`.
+            labels: ``(m, k)``: 1 present, 0 absent, NaN unknown.
+        """
+        self.probabilities.append(probabilities.detach().to(torch.float64))
+        self.labels.append(labels.detach().to(torch.float32))
+
+    def _all(self) -> tuple[Tensor, Tensor]:
+        if len(self.probabilities) == 0:  # a list of batches; after the processes have been gathered, a tensor
+            empty = torch.empty(0, len(LABELS), dtype=torch.float64, device=self.device)
+            return empty, empty
+        return dim_zero_cat(self.probabilities), dim_zero_cat(self.labels)
+
+
+class WeightedLogLoss(_OfLabelledProbabilities):
+    """RSNA's weighted multi-label log loss over the known labels; NaN if there is none.
+
+    Example:
+        >>> metric = WeightedLogLoss()
+        >>> metric.update(torch.full((1, 6), 0.5, dtype=torch.float64), torch.zeros(1, 6))
+        >>> round(float(metric.compute()), 4)
+        0.6931
+    """
+
+    higher_is_better = False
+
+    def compute(self) -> Tensor:
+        """The loss, a float64 scalar."""
+        probabilities, labels = self._all()
+        losses = log_losses(probabilities, labels)  # (m, k)
+        weights = torch.tensor(LABEL_WEIGHTS, dtype=torch.float64, device=losses.device) * ~losses.isnan()
+        return (losses.nan_to_num(0.0) * weights).sum() / weights.sum()
+
+
+class LabelLogLoss(_OfLabelledProbabilities):
+    """Log loss of each label over its known values; NaN where there is none."""
+
+    higher_is_better = False
+
+    def compute(self) -> Tensor:
+        """Float64 ``(k,)``."""
+        return log_losses(*self._all()).nanmean(dim=0)
+
+
+class LabelAUROC(_OfLabelledProbabilities):
+    """Area under the ROC curve of each label over its known values; NaN where they are all of one class."""
+
+    higher_is_better = True
+
+    def compute(self) -> Tensor:
+        """Float64 ``(k,)``."""
+        probabilities, labels = self._all()
+        areas = []
+        for p, y in zip(probabilities.T, labels.T, strict=True):
+            known = ~y.isnan()
+            areas.append(_area(p[known], y[known].to(torch.float64)))
+        return torch.stack(areas)
+
+
+def _area(p: Tensor, y: Tensor) -> Tensor:
+    """Share of the pairs of a positive and a negative in which the positive is more probable; equal ones count half.
+
+    That is the area under the ROC curve (Mann-Whitney), here in float64: torchmetrics' own sums are float32.
+    """
+    levels, level = p.unique(return_inverse=True)  # sorted
+    positive = torch.zeros_like(levels).index_add_(0, level, y)
+    negative = torch.zeros_like(levels).index_add_(0, level, 1 - y)
+    below = negative.cumsum(0) - negative
+    return (positive * (below + negative / 2)).sum() / (positive.sum() * negative.sum())  # 0 / 0 for one class: NaN

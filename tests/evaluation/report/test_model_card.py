@@ -1,0 +1,77 @@
+"""The model card: Hugging Face's fields and the sections of Mitchell et al."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from report_files import write_study
+
+from ich_lstm.evaluation.evidence import read_run
+from ich_lstm.evaluation.figures import compute_figures
+from ich_lstm.evaluation.protocols import all_figures
+from ich_lstm.evaluation.report.contents import Account, Beside, take_account
+from ich_lstm.evaluation.report.model_card import OPEN, model_card
+from ich_lstm.evaluation.run_facts import StudyFacts, read_study
+
+HEADINGS = (
+    "Model details",
+    "Uses",
+    "Direct use",
+    "Downstream use",
+    "Out-of-scope use",
+    "Bias, risks and limitations",
+    "Recommendations",
+    "Ethical considerations",
+    "How to get started with the model",
+    "Training data",
+    "Training procedure",
+    "Testing data",
+    "Factors",
+    "Metrics",
+    "Results",
+    "Environmental impact",
+    "Technical specifications",
+    "Citation",
+    "Model card authors",
+    "Model card contact",
+)
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory) -> Account:
+    study: Path = write_study(tmp_path_factory.mktemp("study"))
+    evidence = read_run(study)
+    return take_account(
+        evidence, compute_figures(evidence, all_figures(levels=("scan",)), replicates=100), read_study(study), Beside()
+    )
+
+
+def test_the_metadata_are_yaml_with_the_measured_auroc(account: Account) -> None:
+    _, metadata, _ = model_card(account).split("---\n", 2)
+    about = yaml.safe_load(metadata)
+    assert about["library_name"] == "ich_lstm"
+    measured = account.figures.table.query("label == 'any' and metric == 'auroc'")["value"].iloc[0]
+    assert about["model-index"][0]["results"][0]["metrics"][0]["value"] == pytest.approx(measured, abs=5e-5)
+    assert "license" not in about  # the authors' to name
+
+
+def test_every_section_is_there(account: Account) -> None:
+    titles = [line.lstrip("# ") for line in model_card(account).splitlines() if line.startswith("#")]
+    assert [heading for heading in HEADINGS if not any(title.startswith(heading) for title in titles)] == []
+
+
+def test_what_only_authors_know_is_open(account: Account) -> None:
+    card, bare = model_card(account), model_card(account._replace(facts=StudyFacts()))
+    assert f"- **License:** {OPEN}" in card
+    assert card.count(OPEN) < bare.count(OPEN)
+    assert "resnet18 (timm)" in card
+
+
+def test_figures_stand_with_their_intervals(account: Account) -> None:
+    row = account.figures.table.query("label == 'any' and metric == 'auroc'").iloc[0]
+    assert f"| {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f}) |" in model_card(account)
+
+
+def test_synthetic_heads_are_named(account: Account) -> None:
+    facts = StudyFacts(is_synthetic=True)
+    assert "synthetic heads" in model_card(account._replace(facts=facts))

@@ -1,0 +1,5 @@
+"""Fits of small models, made once."""
+
+from fits import data, fit, resumed, trained
+
+__all__ = ["data", "fit", "resumed", "trained"]
