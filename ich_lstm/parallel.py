@@ -10,10 +10,9 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from itertools import chain
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ich_lstm.errors import IchLstmError, SourceError
-from ich_lstm.reading.terms.word_table import Word, added_words, use_words
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +21,19 @@ CALLS_AHEAD = 4
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+_carried: list[tuple[Callable[[], Any], Callable[[Any], None]]] = []
+
+
+def carry(state: Callable[[], Result], use: Callable[[Result], None]) -> None:
+    """See that the processes of `map_ahead` have a state of this one that is not among their arguments.
+
+    Args:
+        state: Gives the state, which can be pickled, at the time of a call.
+        use: Importable; called with the state in the other process, before each of its items.
+    """
+    _carried.append((state, use))
 
 
 def count_cores() -> int:
@@ -45,8 +57,8 @@ def map_ahead(
     Raises:
         SourceError: ``executor_failed`` if the executor that was given loses its workers.
     """
-    # They know the words that this process knows now; a worker may outlive several callers.
-    there = partial(_call_with_words, added_words(), function)
+    # They know what this process knows now; a worker may outlive several callers.
+    there = partial(_call_with, [(use, state()) for state, use in _carried], function)
     if executor is not None:
         try:
             yield from _submit_ahead(executor, there, iter(items), workers, deque())
@@ -77,8 +89,9 @@ def map_ahead(
         yield from map(function, chain([item for item, _ in waiting], items))
 
 
-def _call_with_words(added: tuple[Word, ...], function: Callable[[Item], Result], item: Item) -> Result:
-    use_words(added)
+def _call_with(known: list[tuple[Callable[[Any], None], Any]], function: Callable[[Item], Result], item: Item) -> Result:
+    for use, state in known:
+        use(state)
     return function(item)
 
 

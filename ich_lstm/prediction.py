@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ich_lstm.explanation import Explanation
-from ich_lstm.labels import ANY, LABELS
-from ich_lstm.pages.style import LABEL_NAMES, RESEARCH_USE, millimetres, percent, side_marks
+from ich_lstm.formatting import RESEARCH_USE, millimetres, percent, side_marks
+from ich_lstm.labels import ANY, LABEL_NAMES, LABELS
 from ich_lstm.scan import Note, Slab
 
 if TYPE_CHECKING:

@@ -81,7 +81,8 @@ def prepared(phantom: Path, project_key, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real CT files beside the checkout."""
-    folder = DATA
+    from shared_files import DATA as folder
+
     if not folder.is_dir():
         pytest.skip("the real CT files are not beside this checkout")
     return folder

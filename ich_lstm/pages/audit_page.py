@@ -6,9 +6,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ich_lstm.labels import LABELS
+from ich_lstm.labels import LABEL_NAMES, LABELS
 from ich_lstm.pages.picture import encode_slice
-from ich_lstm.pages.style import LABEL_NAMES, render
+from ich_lstm.pages.style import render
 
 PICTURE_SIDE = 256
 """Longest side of a picture in pixels."""

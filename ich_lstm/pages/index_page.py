@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
+from ich_lstm.formatting import percent
+from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABEL_NAMES, LABEL_SHORT, LABELS
 from ich_lstm.pages.picture import encode_slice, is_blank, shown_size
-from ich_lstm.pages.style import LABEL_NAMES, LABEL_SHORT, percent, render
+from ich_lstm.pages.style import render
 from ich_lstm.prediction import ScanPrediction
 
 OK = "ok"

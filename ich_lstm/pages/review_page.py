@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
+from ich_lstm.formatting import percent, side_marks
+from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABEL_NAMES, LABELS
 from ich_lstm.pages.picture import encode_slice
-from ich_lstm.pages.style import LABEL_NAMES, percent, render, side_marks
+from ich_lstm.pages.style import render
 from ich_lstm.scan import Note
 from ich_lstm.window import BRAIN
 

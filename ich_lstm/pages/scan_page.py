@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
+from ich_lstm.formatting import millimetres, percent
+from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABEL_NAMES, LABEL_SHORT, LABELS
 from ich_lstm.pages.heat_maps import CONTOUR, Peak, encode_heat, find_peaks
 from ich_lstm.pages.picture import encode_slice, is_blank, shown_size
 from ich_lstm.pages.stack import EncodedStack, encode_stack
-from ich_lstm.pages.style import HEAT_COLORS, HEAT_DASHES, LABEL_NAMES, LABEL_SHORT, millimetres, percent, render
+from ich_lstm.pages.style import HEAT_COLORS, HEAT_DASHES, render
 from ich_lstm.prediction import EVEN, HASH_DIGITS_SHOWN, OperatingPoint, ScanPrediction
 from ich_lstm.scan import Note
 from ich_lstm.window import BONE, BRAIN, SUBDURAL

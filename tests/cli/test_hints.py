@@ -77,9 +77,11 @@ class TestTextsOfTheLibrary:
                 behind = re.search(rf"{option} of (ich-[a-z]+(?: and of ich-[a-z]+)*)", text)
                 before = re.search(rf"(ich-[a-z]+) [^.;]*{option}\b", text)
                 named = re.findall("ich-[a-z]+", behind[1]) if behind else [before[1]] if before else []
-                if path.name == "planner.py":
+                if path.name == "memory_planner.py":
                     named = ["ich-train"]  # it writes what this command prints
-                if path.parent.name == "results" and option in options_of("ich-evaluate") | options_of("ich-predict"):
+                if path.relative_to(PACKAGE).parts[0] in ("archive", "evaluation") and option in options_of(
+                    "ich-evaluate"
+                ) | options_of("ich-predict"):
                     continue  # what makes and judges predictions is called by these two alone
                 assert named, f"{option} of which command? {text}"
                 for command in named:

@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 
 import ich_lstm
-from ich_lstm.labels import LABELS
+from ich_lstm.labels import LABEL_NAMES, LABELS
 from ich_lstm.pages.scan_page import FLAG_MEANINGS, NOT_SHOWN, prediction_page
 from ich_lstm.pages.stack import encode_stack
-from ich_lstm.pages.style import LABEL_NAMES
 from ich_lstm.prediction import CalibratedProbabilities, OperatingPoint
 from ich_lstm.scan import Note
 
@@ -214,8 +213,9 @@ class TestContents:
         assert "padding of -1500 replaced by air" in text
 
     def test_every_flag_that_reading_raises_is_explained(self):
-        sources = (Path(ich_lstm.__file__).parent / "reading").glob("*.py")
+        sources = (Path(ich_lstm.__file__).parent / "reading").rglob("*.py")
         raised = {code for path in sources for code in re.findall(r'(?:\.flag\(|yield Note\()\s*"(\w+)"', path.read_text())}
+        assert len(raised) > 20
         assert raised - set(FLAG_MEANINGS) == set()
 
     def test_doubtful_sides_and_ends_are_marked(self, make_prediction):

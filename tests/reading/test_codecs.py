@@ -196,7 +196,7 @@ class TestDamage:
 
 FAKE = """
 import os, sys, time
-from ich_lstm.reading.pixels import codec_worker as decode
+from ich_lstm.reading.pixels import codec_worker
 def fake(stream, question):
     if stream[-1:] == b"H": time.sleep(100)
     if stream[-1:] == b"A": os.abort()
@@ -326,8 +326,10 @@ class TestProcesses:
     def test_the_child_ends_with_its_parent(self, tmp_path: Path) -> None:
         path = series_as(tmp_path, "jpeg-2000")[3]
         script = (
-            "import sys, time\nfrom pathlib import Path\nfrom ich_lstm.reading import FileRef, decode, read_header, read_hu\n"
-            "read_hu(read_header(FileRef(Path(sys.argv[1]))))\nprint(codec_worker._child._process.pid, flush=True)\ntime.sleep(60)"
+            "import sys, time\nfrom pathlib import Path\nfrom ich_lstm.reading import FileRef, read_header, read_hu\n"
+            "from ich_lstm.reading.pixels import codec_worker\n"
+            "read_hu(read_header(FileRef(Path(sys.argv[1]))))\n"
+            "print(codec_worker._child._process.pid, flush=True)\ntime.sleep(60)"
         )
         with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True) as parent:
             assert parent.stdout is not None

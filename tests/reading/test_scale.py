@@ -93,8 +93,9 @@ class TestParts:
 CHILD = textwrap.dedent(
     """
     import os, sys, time
-    from ich_lstm.reading.index import build as index as index_module, index_source, parts
-    index_module.CHUNK_FILES, parts.PART_FILES = 5, 10
+    from ich_lstm.reading import index_source
+    from ich_lstm.reading.index import build, shards
+    build.CHUNK_FILES, shards.PART_FILES = 5, 10
     done = 0
     def progress(count):
         global done

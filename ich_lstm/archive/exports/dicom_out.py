@@ -13,8 +13,9 @@ import numpy as np
 from ich_lstm.archive.exports import dicom_codes as codes
 from ich_lstm.archive.exports.dicom_picture import draw_summary, shown_slices
 from ich_lstm.errors import ConfigError, SeriesError
+from ich_lstm.formatting import RESEARCH_USE
 from ich_lstm.labels import LABELS
-from ich_lstm.pages.style import RESEARCH_USE, library_version
+from ich_lstm.pages.style import library_version
 from ich_lstm.prediction import ScanPrediction
 from ich_lstm.reading import Series, SliceHeader, read_header, read_identity, short_uid
 from ich_lstm.reading.header.examinations import identity_of, origin_of
@@ -83,7 +84,8 @@ def write_dicom(prediction: ScanPrediction, scan: Scan, series: Series | None, f
     """Write a prediction for an archive: a Comprehensive 3D SR by TID 1500, and a Secondary Capture.
 
     Both are series of the study that was read. Of the source they repeat the patient and the study alone
-    (:mod:`ich_lstm.reading.header.identity` lists the attributes). UIDs follow from the instances that were read, the model's hash and
+    (:mod:`ich_lstm.reading.header.identity` lists the attributes).
+    UIDs follow from the instances that were read, the model's hash and
     the content; dates and times are those of the source. The same input therefore gives the same bytes, and whatever differs
     bears another SOP Instance UID.
 

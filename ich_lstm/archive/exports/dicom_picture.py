@@ -5,18 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ich_lstm.labels import ANY, LABELS
+from ich_lstm.formatting import RESEARCH_USE, millimetres, percent
+from ich_lstm.labels import ANY, LABEL_NAMES, LABEL_SHORT, LABELS
 from ich_lstm.pages.picture import HEAT_STRENGTH
-from ich_lstm.pages.style import (
-    HEAT_COLORS,
-    LABEL_COLORS,
-    LABEL_DASHES,
-    LABEL_NAMES,
-    LABEL_SHORT,
-    RESEARCH_USE,
-    millimetres,
-    percent,
-)
+from ich_lstm.pages.style import HEAT_COLORS, LABEL_COLORS, LABEL_DASHES
 from ich_lstm.prediction import HASH_DIGITS_SHOWN, ScanPrediction
 from ich_lstm.window import BRAIN
 

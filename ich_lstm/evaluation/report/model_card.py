@@ -27,8 +27,8 @@ from ich_lstm.evaluation.report.descriptions import (
 )
 from ich_lstm.evaluation.report.tables import markdown_table, readable_tables
 from ich_lstm.evaluation.run_facts import StudyFacts
+from ich_lstm.formatting import RESEARCH_USE
 from ich_lstm.labels import ANY, LABELS
-from ich_lstm.pages.style import RESEARCH_USE
 
 OPEN = "*Open: for the authors.*"
 

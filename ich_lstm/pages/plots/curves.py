@@ -6,17 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ich_lstm.labels import ANY, LABELS
-from ich_lstm.pages.style import (
-    LABEL_COLORS,
-    LABEL_DASHES,
-    LABEL_NAMES,
-    LABEL_SHORT,
-    RESEARCH_USE,
-    millimetres,
-    percent,
-    side_marks,
-)
+from ich_lstm.formatting import RESEARCH_USE, millimetres, percent, side_marks
+from ich_lstm.labels import ANY, LABEL_NAMES, LABEL_SHORT, LABELS
+from ich_lstm.pages.style import LABEL_COLORS, LABEL_DASHES
 from ich_lstm.window import BRAIN, Window
 
 if TYPE_CHECKING:

@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ich_lstm.labels import LABELS
-from ich_lstm.pages.style import LABEL_NAMES
+from ich_lstm.labels import LABEL_NAMES, LABELS
 
 METRIC_NAMES = {
     "weighted_log_loss": "Weighted log loss",

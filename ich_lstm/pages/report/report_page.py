@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ich_lstm.labels import LABELS
+from ich_lstm.labels import LABEL_NAMES, LABELS
 from ich_lstm.pages.report.figures import (
     GROUPS,
     METRIC_NAMES,
@@ -17,7 +17,7 @@ from ich_lstm.pages.report.figures import (
 )
 from ich_lstm.pages.report.panels import LEFT, SIDE, TOP, calibration_panels, precision_recall_panels, roc_panels
 from ich_lstm.pages.report.sections import comparison_sections, forest_rows, reader_points, reader_section
-from ich_lstm.pages.style import LABEL_NAMES, render
+from ich_lstm.pages.style import render
 
 LEVEL_ORDER = ("scan", "patient", "slice")
 """A scan is what somebody decides on."""

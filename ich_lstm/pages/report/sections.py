@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ich_lstm.labels import ANY, LABELS
+from ich_lstm.labels import ANY, LABEL_NAMES, LABELS
 from ich_lstm.pages.report.figures import METRIC_NAMES, Cell, figure_cell, number
-from ich_lstm.pages.style import LABEL_NAMES
 
 FOREST_METRICS = ("auroc", "sensitivity", "specificity")
 COMPARED = ("weighted_log_loss", "auroc", "log_loss", "average_precision", "sensitivity", "specificity")

@@ -48,7 +48,8 @@ class Index:
         self._table = table
         self.ledger = ledger
         self.scans: int | None = None
-        """How many scans the files that are used make, once they have been read (:func:`~ich_lstm.reading.index.check.check_source`);
+        """How many scans the files that are used make, once they have been read
+        (:func:`~ich_lstm.reading.index.check.check_source`);
         None before."""
 
     @property

@@ -153,7 +153,8 @@ def find_fault(volume: np.ndarray) -> str:
 
     A volume of nothing but air, or of water and air, passes: whether it is a head is judged elsewhere.
 
-    Error (``tests/reading/pixels/test_plausibility.py``): of 60 heads of :mod:`ich_lstm.phantom` of all difficulties and of two real
+    Error (``tests/reading/pixels/test_plausibility.py``):
+    of 60 heads of :mod:`ich_lstm.phantom` of all difficulties and of two real
     examinations, one of a plastic head, none is refused: as they are, cropped to the brain, the upper half or the lower third
     of them, with the outside of a circle set to -1024 or 0. Of the same with any of 17 wrong scales none is read. Not seen are
     shifts of less than 100 HU; of heads that fill the picture, half or more of those with the intercept twice or the slope

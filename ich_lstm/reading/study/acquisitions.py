@@ -87,8 +87,8 @@ class Acquisitions:
     """Parts and joins the series of a table of headers.
 
     Args:
-        table: Rows of :data:`ich_lstm.reading.ledger.header_table.SCHEMA`. Of each, some numbers are taken at once, so that a series costs
-            microseconds; headers are made only of series that may belong together.
+        table: Rows of :data:`ich_lstm.reading.ledger.header_table.SCHEMA`. Of each, some numbers are taken at once, so that
+            a series costs microseconds; headers are made only of series that may belong together.
     """
 
     def __init__(self, table: Rows) -> None:

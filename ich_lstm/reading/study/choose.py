@@ -197,9 +197,9 @@ def _list(candidates: Sequence[Candidate]) -> str:
 def group_studies(table: Rows) -> list[Study]:
     """Rows of headers as studies, ordered by UID, each with its series ordered by UID.
 
-    A study is what shares a Study Instance UID, a patient and an examination (:mod:`ich_lstm.reading.header.examinations`); one Series
-    Instance UID in the files of two patients is two series. Where it is not clear whose the images of a series are, the series
-    stays whole, as a study of its own, and is refused.
+    A study is what shares a Study Instance UID, a patient and an examination
+    (:mod:`ich_lstm.reading.header.examinations`); one Series Instance UID in the files of two patients is two series. Where it is
+    not clear whose the images of a series are, the series stays whole, as a study of its own, and is refused.
     """
     study_codes, study_uids = table.codes("study_uid")
     series_codes, series_uids = table.codes("series_uid")

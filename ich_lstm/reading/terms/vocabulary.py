@@ -1,7 +1,7 @@
 """What series descriptions, kernels and image types say, in the words of many vendors and languages.
 
-The words stand in ``vocabulary.csv`` (:mod:`ich_lstm.reading.terms.word_table`); here is what is made of them. All patterns are for
-the normal form of a text: upper case, single spaces.
+The words stand in ``word_table.csv`` (:mod:`ich_lstm.reading.terms.word_table`); here is what is made of them.
+All patterns are for the normal form of a text: upper case, single spaces.
 """
 
 import re

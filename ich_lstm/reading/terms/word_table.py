@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from ich_lstm.errors import TableError
+from ich_lstm.parallel import carry
 
 TABLE = Path(__file__).with_name("word_table.csv")
 COLUMNS = ("kind", "language", "word")
@@ -272,3 +273,6 @@ def of_vocabulary(make: Callable[[Vocabulary], Made]) -> Callable[[], Made]:
 
     _forgetters.append(made.cache_clear)
     return made
+
+
+carry(added_words, use_words)

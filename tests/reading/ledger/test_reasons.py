@@ -11,6 +11,6 @@ RAISED = re.compile(r"(?:FileError|SeriesError|RescaleError|\.drop)\(\s*(?:heade
 
 def test_every_code_has_its_reason() -> None:
     room = Path(ich_lstm.reading.__file__).parent
-    raised = {code for path in room.glob("*.py") for code in RAISED.findall(path.read_text())}
+    raised = {code for path in room.rglob("*.py") for code in RAISED.findall(path.read_text())}
     assert len(raised) > 30
     assert raised <= set(REASONS)

@@ -91,7 +91,7 @@ class TestAdditions:
         first = use_vocabulary(table(tmp_path, "bone,de,XAA"))
         second = use_vocabulary(table(tmp_path, "bone,de,XBB"))
         assert first != second
-        assert [words.names_bone(name) for name in ("XAA", "XBB")] == [False, True]
+        assert [vocabulary.names_bone(name) for name in ("XAA", "XBB")] == [False, True]
         use_words(())
         assert not vocabulary.names_bone("XBB")
 
