@@ -162,7 +162,7 @@ class SplitFile:
             raise SplitError(
                 "spreadsheet_damage",
                 where=f"split file, {PATIENT}",
-                got=f"{damaged.sum()} patient ids that lack the leading zeros of these scans' ids, as a spreadsheet leaves them",
+                got=f"patient ids that lack the leading zeros of these scans' ids, as a spreadsheet leaves them: {damaged.sum()}",
                 expected="patient ids as the images or the tables have them, digit by digit",
                 todo=EXPORT_AGAIN,
             )

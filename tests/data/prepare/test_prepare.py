@@ -335,7 +335,7 @@ class TestChoices:
         assert table["series_uid"].tolist() == ["1.1", "2.0"]
         assert table["folder"].tolist() == ["study 1/thin", "study 2/thick"]
         assert table["description"].tolist() == ["THIN STND", "PLAIN 5MM"]
-        assert "wished" in table["reason"]["1"]
+        assert "selected by the table of choices" in table["reason"]["1"]
         assert "1.0" in table["others"]["1"]
         assert "localizer" in table["others"]["2"]
 
