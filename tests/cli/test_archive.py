@@ -148,6 +148,7 @@ class TestStopped:
         assert "other_predictions" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives(archive: Path, model_folder: Path, predicted: Path, tmp_path: Path):
     out = tmp_path / "out"
     options = arguments(archive, model_folder, out, "--devices", "2", "--device", "cpu")

@@ -76,7 +76,7 @@ def lstm_weights(inputs: int, hidden: int, layers: int, directions: int) -> int:
     return sum(directions * 4 * hidden * (size + hidden + 2) for size in sizes)
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", [name if name == "rsna" else pytest.param(name, marks=pytest.mark.slow) for name in STAGES])
 def test_two_processes_hold_the_same_weights_after_every_stage(name: str, phantom: Path, tmp_path: Path) -> None:
     (tmp_path / "probe.py").write_text(PROBE)
     arguments = ["--config", name, "--data.root", str(phantom), *SMALL, *FURTHER.get(name, []), "--out=run"]

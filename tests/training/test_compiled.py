@@ -98,7 +98,7 @@ def test_a_compiled_model_predicts_and_explains_as_before(way: Way, project_key)
 
 # Dynamo looks at the gradient of each tensor that enters a graph, also of those that have none.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-@pytest.mark.parametrize(("way", "ema"), [(network, None), (encoder, 0.9), (whole, None)])
+@pytest.mark.parametrize(("way", "ema"), [(network, None), (encoder, 0.9), pytest.param(whole, None, marks=pytest.mark.slow)])
 def test_a_fit_of_a_compiled_model_leaves_checkpoints_like_any_other(way: Way, ema: float | None, fit, tmp_path: Path) -> None:
     done = fit(tmp_path, ema=ema, way=way, trainer={"max_epochs": 1})
     for file in ("best.ckpt", "last.ckpt"):

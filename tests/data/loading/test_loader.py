@@ -114,7 +114,9 @@ def test_every_epoch_gives_all_scans_anew(whole: list[list[tuple[str, str]]], sc
     assert len({sample for batch in whole for sample in batch}) == 2 * STEPS * EPOCHS
 
 
-@pytest.mark.parametrize(("before", "after"), [(0, 0), (2, 0), (0, 1), (0, 2)])
+@pytest.mark.parametrize(
+    ("before", "after"), [(0, 0), (0, 1), *(pytest.param(*each, marks=pytest.mark.slow) for each in ((2, 0), (0, 2)))]
+)
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_a_fit_killed_inside_an_epoch_goes_on_where_it_was(
     before: int, after: int, whole: list[list[tuple[str, str]]], scans: list[LabelledScan], tmp_path: Path
@@ -127,7 +129,7 @@ def test_a_fit_killed_inside_an_epoch_goes_on_where_it_was(
     assert fit(Recorder(), make_loader(scans, after), tmp_path, every=1, resume=True).seen == whole[KILLED:]
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_a_fit_killed_between_epochs_goes_on_with_the_next(
     workers: int, whole: list[list[tuple[str, str]]], scans: list[LabelledScan], tmp_path: Path
@@ -137,7 +139,7 @@ def test_a_fit_killed_between_epochs_goes_on_with_the_next(
     assert fit(Recorder(), make_loader(scans, workers), tmp_path, resume=True).seen == whole[STEPS:]
 
 
-@pytest.mark.parametrize("parts", [None, Parts(5), Parts(5, "every")])
+@pytest.mark.parametrize("parts", [Parts(5), *(pytest.param(each, marks=pytest.mark.slow) for each in (None, Parts(5, "every")))])
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_any_number_of_processes_and_workers_gives_the_same_samples(parts: Parts | None, scans: list[LabelledScan]) -> None:
     """In an epoch: the same HU, positions and labels."""
