@@ -6,7 +6,7 @@ import torch
 from fabricated import make_scan
 
 from ich_lstm import HEMORRHAGE_TYPES, LABELS
-from ich_lstm.labels import LABEL_WEIGHTS
+from ich_lstm.labels import ANY, LABEL_SET, LABEL_WEIGHTS, UNIONS, unions_of
 from ich_lstm.scan import Note
 from ich_lstm.window import BONE, BRAIN, Window
 
@@ -123,3 +123,30 @@ class TestWindow:
     def test_a_window_without_width_is_refused(self, width: float) -> None:
         with pytest.raises(ValueError, match="width"):
             Window(40, width)(np.zeros(3))
+
+
+class TestLabelSet:
+    def test_any_is_the_union_of_the_types_and_the_only_one(self) -> None:
+        assert {LABELS.index(ANY): tuple(LABELS.index(name) for name in HEMORRHAGE_TYPES)} == UNIONS
+
+    @pytest.mark.parametrize(
+        ("types", "follows"),
+        [
+            ([0, 0, 0, 0, 0], 0),
+            ([0, 1, 0, 0, 0], 1),
+            ([np.nan, 1, np.nan, np.nan, np.nan], 1),
+            ([0, 0, np.nan, 0, 0], np.nan),
+            ([np.nan] * 5, np.nan),
+        ],
+    )
+    @pytest.mark.parametrize("given", [0, 1, np.nan])
+    def test_what_follows_from_the_types_does_not_depend_on_what_is_given(
+        self, types: list[float], follows: float, given: float
+    ) -> None:
+        said = unions_of(np.array([[*types, given]]))
+        np.testing.assert_array_equal(said, [[*[np.nan] * 5, follows]])
+
+    def test_each_label_can_be_told_by_name_and_by_line(self) -> None:
+        for values in ("name", "title", "short", "color", "heat_color", "finding"):
+            assert len({getattr(label, values) for label in LABEL_SET}) == len(LABELS), values
+        assert len({(label.color, label.dashes) for label in LABEL_SET}) == len(LABELS)

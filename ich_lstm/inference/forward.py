@@ -7,8 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ich_lstm.labels import ANY, LABELS
-from ich_lstm.models.scan_model import ScanLogits, ScanModel, mean_logits
+from ich_lstm.models.scan_model import ScanLogits, ScanModel, mean_logits, raise_unions
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing, preprocess_scan
 from ich_lstm.scan import Scan
 
@@ -89,9 +88,9 @@ def predicted(logits: ScanLogits, lengths: Tensor, *, coherent: bool = True) -> 
     slices, scans = probabilities_of(logits.slice_logits), probabilities_of(logits.scan_logits)
     if not coherent:
         return ScanProbabilities(slices, scans)
-    slices = _with_any_raised(slices)
+    slices = raise_unions(slices)
     highest = torch.stack([of_scan.amax(dim=0) for of_scan in slices.split(lengths.tolist())])  # (b, k)
-    return ScanProbabilities(slices, _with_any_raised(torch.maximum(scans, highest)))
+    return ScanProbabilities(slices, raise_unions(torch.maximum(scans, highest)))
 
 
 class PredictedScan(NamedTuple):
@@ -118,13 +117,6 @@ def split_scans(probabilities: ScanProbabilities, lengths: Tensor, scan_ids: Seq
     """
     slices = probabilities.slices.cpu().split(lengths.tolist())
     return [PredictedScan(*scan) for scan in zip(scan_ids, slices, probabilities.scans.cpu(), strict=True)]
-
-
-def _with_any_raised(probabilities: Tensor) -> Tensor:
-    """The same, that of "any" at least each type's; ``(m, k)``."""
-    raised = probabilities.clone()
-    raised[:, LABELS.index(ANY)] = probabilities.amax(dim=1)
-    return raised
 
 
 def probabilities_of(logits: Tensor) -> Tensor:

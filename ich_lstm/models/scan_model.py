@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ich_lstm.errors import ConfigError
-from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
+from ich_lstm.labels import LABELS, UNIONS
 from ich_lstm.models.adjacent_slices import stack_neighbours
 from ich_lstm.models.compiled import keep_plain_names
 from ich_lstm.models.encoder import BatchNorm, GlobalPool, SliceEncoder
@@ -379,7 +379,7 @@ class ScanModel(nn.Module):
             largest = _largest(encoder_logits, lengths).clamp(-SURE, SURE)
             logits = logits._replace(scan_logits=logits.scan_logits + self.scan_gate * largest)
         if self.coherent_any and not self.training:
-            logits = logits._replace(slice_logits=_coherent(logits.slice_logits), scan_logits=_coherent(logits.scan_logits))
+            logits = logits._replace(slice_logits=raise_unions(logits.slice_logits), scan_logits=raise_unions(logits.scan_logits))
         return logits
 
 
@@ -397,12 +397,16 @@ def _largest(slice_logits: Tensor, lengths: Tensor) -> Tensor:
     return torch.stack([logits.amax(dim=0) for logits in slice_logits.split(lengths.tolist())])  # (b, k)
 
 
-def _coherent(logits: Tensor) -> Tensor:
-    """The same, "any" raised to the largest type; ``(m, k)``."""
-    of_any = LABELS.index(ANY)
-    types = logits[:, [LABELS.index(name) for name in HEMORRHAGE_TYPES]]
-    raised = torch.maximum(logits[:, of_any], types.amax(dim=1))
-    return torch.cat([logits[:, :of_any], raised[:, None], logits[:, of_any + 1 :]], dim=1)
+def raise_unions(values: Tensor) -> Tensor:
+    """Logits or probabilities, each union ("any") raised to the largest of what it is the union of.
+
+    Args:
+        values: ``(m, k)`` in the order of `LABELS`.
+    """
+    columns = list(values.unbind(dim=1))
+    for union, members in UNIONS.items():
+        columns[union] = torch.maximum(columns[union], values[:, list(members)].amax(dim=1))
+    return torch.stack(columns, dim=1)
 
 
 def _drawn(draws: Tensor, lengths: Tensor) -> Tensor:

@@ -6,24 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ich_lstm.formatting import RESEARCH_USE, millimetres, percent
-from ich_lstm.labels import LABEL_NAMES, LABELS
+from ich_lstm.labels import LABEL_NAMES, LABEL_SET
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-LABEL_COLORS = dict(zip(LABELS, ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#1c1f23"), strict=True))
-"""The palette of Okabe and Ito (2008), which stays distinct to colour-blind eyes; "any" is ink."""
+LABEL_COLORS = {label.name: label.color for label in LABEL_SET}
+HEAT_COLORS = {label.name: label.heat_color for label in LABEL_SET}
+HEAT_DASHES = {label.name: label.heat_dashes for label in LABEL_SET}
 
-LABEL_DASHES: dict[str, Any] = dict(
-    zip(LABELS, ("-", (0, (6, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (3, 1.5)), "-"), strict=True)
-)
-"""A second cue beside the colour."""
-
-HEAT_COLORS = LABEL_COLORS | {"epidural": "#f0e442", "any": "#ffffff"}
-"""On a dark picture: the palette's yellow in place of its blue, which is too dark there, and white in place of ink."""
-
-HEAT_DASHES: dict[str, tuple[int, ...]] = dict(zip(LABELS, ((), (8, 4), (2, 3), (10, 3, 2, 3), (5, 2), ()), strict=True))
-"""`LABEL_DASHES` for contours, as lengths of line and gap in pixels."""
+LABEL_DASHES: dict[str, Any] = {label.name: (0, label.dashes) if label.dashes else "-" for label in LABEL_SET}
+"""Line styles of matplotlib."""
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -2,8 +2,7 @@
 
 from typing import NamedTuple
 
-PRIVATE_SCHEME = "99ICHLSTM"
-"""Designators that begin with 99 are private (PS3.16, 8)."""
+from ich_lstm.labels import LABEL_SET
 
 
 class Concept(NamedTuple):
@@ -20,24 +19,10 @@ class Concept(NamedTuple):
     meaning: str
 
 
-FINDINGS = {
-    "epidural": Concept("epidural", PRIVATE_SCHEME, "Epidural hemorrhage"),
-    "intraparenchymal": Concept("intraparenchymal", PRIVATE_SCHEME, "Intraparenchymal hemorrhage"),
-    "intraventricular": Concept("intraventricular", PRIVATE_SCHEME, "Intraventricular hemorrhage"),
-    "subarachnoid": Concept("21454007", "SCT", "Subarachnoid intracranial hemorrhage"),
-    "subdural": Concept("subdural", PRIVATE_SCHEME, "Subdural hemorrhage"),
-    "any": Concept("1386000", "SCT", "Intracranial hemorrhage"),
-}
+FINDINGS = {label.name: Concept(*label.finding) for label in LABEL_SET}
 """What each label is. A private code stands where no source could be named for a public one of the same meaning."""
 
-SITES = {
-    "epidural": Concept("1101003", "SCT", "Intracranial"),
-    "intraparenchymal": Concept("12738006", "SCT", "Brain"),
-    "intraventricular": Concept("35764002", "SCT", "Brain ventricle"),
-    "subarachnoid": Concept("35951006", "SCT", "Subarachnoid space"),
-    "subdural": Concept("1101003", "SCT", "Intracranial"),
-    "any": Concept("1101003", "SCT", "Intracranial"),
-}
+SITES = {label.name: Concept(*label.site) for label in LABEL_SET}
 """Where each is, by CID 7151, which has neither an epidural nor a subdural space."""
 
 PRESENCE = Concept("121052", "DCM", "Presence of property")

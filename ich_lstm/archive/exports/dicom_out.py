@@ -14,7 +14,7 @@ from ich_lstm.archive.exports import dicom_codes as codes
 from ich_lstm.archive.exports.dicom_picture import draw_summary, shown_slices
 from ich_lstm.errors import ConfigError, SeriesError
 from ich_lstm.formatting import RESEARCH_USE
-from ich_lstm.labels import LABELS
+from ich_lstm.labels import LABELS, PRIVATE_SCHEME
 from ich_lstm.pages.style import library_version
 from ich_lstm.prediction import ScanPrediction
 from ich_lstm.reading import Series, SliceHeader, read_header, read_identity, short_uid
@@ -285,9 +285,7 @@ def _make_report(prediction: ScanPrediction, source: _Source) -> "Dataset":
     for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"):
         setattr(evidence[0], keyword, "")
     evidence[0].StudyDate = evidence[0].StudyTime = None
-    scheme = CodingSchemeIdentificationItem(
-        codes.PRIVATE_SCHEME, name="Private codes of ich_lstm", responsible_organization="ich_lstm"
-    )
+    scheme = CodingSchemeIdentificationItem(PRIVATE_SCHEME, name="Private codes of ich_lstm", responsible_organization="ich_lstm")
     report = Comprehensive3DSR(
         evidence,
         _make_content(prediction, source),

@@ -14,7 +14,7 @@ from ich_lstm.data.joining.join import LabelledScan, PatientIds
 from ich_lstm.data.joining.locate import NOWHERE, KeyRows, LabelPlaces, find_accounted, locate_labels
 from ich_lstm.data.prepared.folder import LEDGER_TABLE, PreparedFolder
 from ich_lstm.data.tables.labelled import LabelTable
-from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
+from ich_lstm.labels import ANY, LABELS, unions_of
 from ich_lstm.privacy import PRIVATE
 from ich_lstm.reading.header.examinations import ANONYMOUS
 
@@ -132,11 +132,12 @@ def find_same_pixels(material: Material) -> Iterable[Finding | None]:
 
 def find_contradictions(material: Material) -> Iterable[Finding | None]:
     """Scans in which "any" and the types do not fit."""
-    types, any_label = list(range(len(HEMORRHAGE_TYPES))), LABELS.index(ANY)
+    of_any = LABELS.index(ANY)
     wrong, bare = (np.zeros(len(material.scans), bool) for _ in range(2))
     for labels, scan_of in ((material.scan_labels, slice(None)), (material.slice_labels, material.scan_of)):
-        wrong[np.arange(len(wrong))[scan_of][(labels[:, types] == 1).any(axis=1) & (labels[:, any_label] == 0)]] = True
-        bare[np.arange(len(bare))[scan_of][(labels[:, types] == 0).all(axis=1) & (labels[:, any_label] == 1)]] = True
+        given, follows = labels[:, of_any], unions_of(labels)[:, of_any]
+        wrong[np.arange(len(wrong))[scan_of][(follows == 1) & (given == 0)]] = True
+        bare[np.arange(len(bare))[scan_of][(follows == 0) & (given == 1)]] = True
     for code, chosen in (("any_contradicts_types", wrong), ("any_without_type", bare)):
         rows = material.scans[chosen]
         yield make_finding(code, rows[IDS], material.name_scans(rows))

@@ -30,7 +30,7 @@ from ich_lstm.data.tables.labelled import (
 )
 from ich_lstm.data.tables.spreadsheet import canonical, read_header, read_sheet
 from ich_lstm.errors import TableError
-from ich_lstm.labels import ANY, LABELS
+from ich_lstm.labels import LABEL_SET, LABELS
 
 KEYS = tuple(key for key in (*SLICE_KEYS, *SCAN_KEYS) if key != "folder_name")
 """Columns by which a table of one's own may name slices and scans, the finest first."""
@@ -47,13 +47,7 @@ SYNONYMS = {
     "accession": "accession_number",
     "filename": "file",
     "path": "file",
-    "edh": "epidural",
-    "iph": "intraparenchymal",
-    "ivh": "intraventricular",
-    "sah": "subarachnoid",
-    "sdh": "subdural",
-    "ich": ANY,
-    "hemorrhage": ANY,
+    **{synonym: label.name for label in LABEL_SET for synonym in label.synonyms},
     "mrn": PATIENT,
     "date": STUDY_DATE,
 }

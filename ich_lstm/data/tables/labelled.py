@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ich_lstm.errors import TableError
-from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
+from ich_lstm.labels import ANY, LABELS, UNIONS, unions_of
 
 SLICE_KEYS = ("sop_uid", "file")
 SCAN_KEYS = ("series_uid", "study_uid", "accession_number", "folder", "folder_name")
@@ -81,8 +81,8 @@ def checked_table(rows: pd.DataFrame, source: Path, *, repair_any: bool = False)
         flags.append(repeated_flag(rows["line"][surplus]))
         rows = rows[~surplus].reset_index(drop=True)
     labels = rows[list(LABELS)].to_numpy(np.float32, copy=True)
-    types, any_label = labels[:, : len(HEMORRHAGE_TYPES)], labels[:, LABELS.index(ANY)]
-    wrong = (types == 1).any(axis=1) & (any_label == 0)
+    any_label, follows = labels[:, LABELS.index(ANY)], unions_of(labels)[:, LABELS.index(ANY)]
+    wrong = (follows == 1) & (any_label == 0)
     if wrong.any() and not repair_any:
         stop_at(
             source,
@@ -95,7 +95,7 @@ def checked_table(rows: pd.DataFrame, source: Path, *, repair_any: bool = False)
     if wrong.any():
         labels[wrong, LABELS.index(ANY)] = 1
         flags.append(f"any was 0 and is made 1 in {wrong.sum()} rows where a type is 1: {name_lines(rows['line'][wrong])}")
-    bare = (types == 0).all(axis=1) & (any_label == 1)
+    bare = (follows == 0) & (any_label == 1)
     if bare.any():
         flags.append(f"{bare.sum()} rows say any = 1 and no type: {name_lines(rows['line'][bare])}")
     labels = complete_labels(labels)
@@ -128,11 +128,11 @@ def complete_labels(labels: np.ndarray) -> np.ndarray:
         >>> complete_labels(np.array([[np.nan, 1, np.nan, np.nan, 0, np.nan]]))
         array([[nan,  1., nan, nan,  0.,  1.]], dtype=float32)
     """
-    types, any_label = labels[:, : len(HEMORRHAGE_TYPES)], labels[:, len(HEMORRHAGE_TYPES)]
-    follows = np.where((types == 1).any(axis=1), 1, np.where((types == 0).all(axis=1), 0, np.nan))
-    any_label = np.where(np.isnan(any_label), follows, any_label)
-    types = np.where(np.isnan(types) & (any_label == 0)[:, None], 0, types)
-    return np.column_stack([types, any_label]).astype(np.float32)
+    complete = np.where(np.isnan(labels), unions_of(labels), labels).astype(np.float32)
+    for union, members in UNIONS.items():
+        types = complete[:, list(members)]
+        complete[:, list(members)] = np.where(np.isnan(types) & (complete[:, [union]] == 0), 0, types)
+    return complete
 
 
 def parse_labels(path: Path, cells: pd.DataFrame, lines: Iterable[int]) -> pd.DataFrame:

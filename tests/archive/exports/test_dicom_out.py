@@ -18,12 +18,12 @@ from enhanced_files import make_enhanced
 from matplotlib.text import Text
 
 from ich_lstm.archive.exports import dicom_out
-from ich_lstm.archive.exports.dicom_codes import FINDINGS, PRIVATE_SCHEME
+from ich_lstm.archive.exports.dicom_codes import FINDINGS
 from ich_lstm.archive.exports.dicom_out import NO_DATE, write_dicom
 from ich_lstm.archive.exports.dicom_picture import draw_summary, shown_slices
 from ich_lstm.errors import ConfigError, FileError, SeriesError
 from ich_lstm.explanation import Explanation
-from ich_lstm.labels import LABELS
+from ich_lstm.labels import LABELS, PRIVATE_SCHEME
 from ich_lstm.prediction import OperatingPoint, ScanPrediction
 from ich_lstm.reading import Series, choose_series, index_source, load_scan
 from ich_lstm.scan import Note, Scan
