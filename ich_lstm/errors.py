@@ -1,4 +1,4 @@
-"""The errors that this library raises on purpose.
+"""The exceptions that this library raises on purpose.
 
 Every one of them says what is wrong, where, what was found, what was expected, and what to do next, and carries a
 ``code`` that stays the same from release to release, so that ledgers and scripts can count on it.

@@ -1,4 +1,4 @@
-"""Where in a scan a model sees what it reports."""
+"""The explanation of a prediction: where in a scan the model sees each label."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -71,7 +71,7 @@ class Explanation:
         return f"Explanation of {labels}: {len(self)} slices, maps of {rows} x {columns}; {self.method}"
 
     def share_on_slice(self, number: int, label: str, shape: tuple[int, int]) -> np.ndarray:
-        """The same as `on_slice`, as a share of the label's largest value in the scan, within [0, 1]."""
+        """The map of a slice as a share of the label's largest value in the scan, within [0, 1]; see `on_slice`."""
         largest = float(self.maps[:, LABELS.index(label)].max())
         return self.on_slice(number, label, shape) / (largest or 1)
 

@@ -1,4 +1,4 @@
-"""Values as people read them: probabilities, positions, sides."""
+"""Formatting of values for people: probabilities, positions, sides."""
 
 import math
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Signatures that show every keyword, where a function hands some of them on to another."""
+"""Function signatures that list every keyword, including those that a function passes on to another."""
 
 import difflib
 import inspect
@@ -33,7 +33,7 @@ def keywords_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 def changes_of(keywords: Iterable[inspect.Parameter]) -> list[inspect.Parameter]:
-    """The same keywords, each with the default that it stays as it is."""
+    """Replace the default of each keyword by `UNCHANGED`, which keeps the present value."""
     return [each.replace(default=UNCHANGED) for each in keywords]
 
 

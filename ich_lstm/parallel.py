@@ -1,4 +1,4 @@
-"""Calls that run in other processes, on this machine or on a cluster, a few ahead of what is taken."""
+"""Runs calls in other processes, on this machine or on a cluster, with a bounded number of results prefetched."""
 
 import logging
 import multiprocessing

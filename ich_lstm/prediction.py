@@ -1,4 +1,4 @@
-"""What a model says about one scan, with the tables, pictures and page that show it."""
+"""The prediction of a model for one scan, with the tables, pictures and page that show it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -161,7 +161,7 @@ class ScanPrediction:
 
     @property
     def scan_calls(self) -> np.ndarray | None:
-        """The same of the scan, ``(k,)``."""
+        """Which labels of the scan are called positive, ``(k,)``; None without an operating point."""
         return self.operating_point and _calls(self.scan_probabilities, self.operating_point.scan_thresholds)
 
     @property

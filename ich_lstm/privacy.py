@@ -1,4 +1,4 @@
-"""The line between private and shareable files: keyed hashes, and the one folder where identities may lie."""
+"""The separation of private and shareable files: keyed hashes, and the one folder that may hold identities."""
 
 import hashlib
 import hmac

@@ -19,7 +19,7 @@ class Note(NamedTuple):
 
     Args:
         code: Stable reason in lower_snake_case, for example ``tilt``.
-        detail: The same for a person, with the value, for example ``gantry tilt 18.5 degrees``.
+        detail: Text for a person, with the value, for example ``gantry tilt 18.5 degrees``.
     """
 
     code: str

@@ -1,4 +1,4 @@
-"""Grey-scale windows, as numbers: the model's first layer takes them, and so do pages and pictures."""
+"""Grey-scale windows as numbers, used by the first layer of the model, by pages and by pictures."""
 
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ class Window(NamedTuple):
     width: float
 
     def __call__(self, hu: Any) -> Any:
-        """The same as `apply`, so that ``BRAIN(hu)`` reads as what it is."""
+        """Call `apply`, so that ``BRAIN(hu)`` can be written."""
         return self.apply(hu)
 
     def apply(self, hu: Any) -> Any:

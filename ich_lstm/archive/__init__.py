@@ -1,1 +1,1 @@
-"""Predictions of many studies: what is read, written, explained and exported."""
+"""Prediction of many studies: running the model, accounting for every file, explanation, and export."""

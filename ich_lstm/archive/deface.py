@@ -1,4 +1,4 @@
-"""What may leave the hospital of a predicted scan: its picture without the face, and no slice with text in it."""
+"""Defacing of a predicted scan: removes the face and every slice that contains text, so that pictures may leave the hospital."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Predict an archive on several devices: Lightning deals the studies to its processes, and each writes what it has predicted."""
+"""Prediction of an archive on several devices: Lightning distributes the studies, and each process writes its own predictions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -57,7 +57,7 @@ def predict_on_devices(run: ArchiveRun, *, accelerator: str, devices: int, tell:
 
     Args:
         run: The run; every process has made its own from the same arguments.
-        accelerator: As of Lightning's Trainer.
+        accelerator: The `accelerator` argument of Lightning's Trainer.
         devices: How many.
         tell: Called in each process with the studies it has predicted.
 

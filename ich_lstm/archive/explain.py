@@ -1,4 +1,4 @@
-"""Where in a scan a model sees what it reports, and which slices speak for it."""
+"""Explanation of a prediction: heat maps, and the slices that contribute most to the scan's probabilities."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -195,7 +195,7 @@ def _contributions(model: ScanModel, features: Tensor, positions_mm: Tensor, wan
 
 
 def _with_all_labels(values: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
-    """The same with NaN for the labels that were not wanted; labels are the second axis."""
+    """Expand values to all labels on the second axis, with NaN for labels that were not requested."""
     every = np.full((len(values), len(LABELS), *values.shape[2:]), np.nan, values.dtype)
     every[:, list(wanted)] = values
     return every

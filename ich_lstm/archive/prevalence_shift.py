@@ -1,4 +1,4 @@
-"""Predictions of a site where another share of scans is positive than in the data the model was calibrated on."""
+"""Correction for a site whose share of positive scans differs from that of the calibration data."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ def check_estimable(calibration: ModelCalibration | None) -> ModelCalibration:
     """See that a site's share of positive scans can be estimated from a model's predictions.
 
     Returns:
-        The same.
+        The calibration, if it is suitable.
 
     Raises:
         ConfigError: If the model is not calibrated, or a share is stated already.

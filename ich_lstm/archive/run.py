@@ -1,4 +1,4 @@
-"""Predict an archive: every study gets a row, what fails does not end the rest, and what is done is not done again."""
+"""Predict an archive: every study gets a row, one failure does not stop the others, and finished studies are skipped."""
 
 import json
 import platform
@@ -113,7 +113,7 @@ class ArchiveRun:
 
     Args:
         classifier: The model.
-        archive: As of `find_studies`.
+        archive: The studies that `find_studies` found.
         out: Folder to make or to add to; if it holds predictions, they must be of the same model with the same key and options.
         key: The project's key.
         options: What is read and written; None: the defaults.
@@ -443,7 +443,7 @@ def _studies_below(path: Path, out: Path, progress: Callable[[int], None]) -> tu
 
 
 def _told_apart(jobs: list[Job], ledgers: Mapping[Path, Ledger]) -> list[Job]:
-    """The same; what an earlier path holds too marked as its copy, and with ids that are unique over all paths."""
+    """Mark studies that an earlier path also holds as copies, and make ids unique over all paths."""
     seen: dict[str, Job] = {}
     places = []
     for place, job in enumerate(jobs):

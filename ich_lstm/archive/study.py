@@ -1,4 +1,4 @@
-"""One study of an archive: read, predicted, explained, and written; its record is what the archive's tables are made from."""
+"""One study of an archive is read, predicted, explained and written; its record feeds the archive's tables."""
 
 import hashlib
 import time
@@ -159,7 +159,7 @@ class Job:
         return f"copy\n{self.root.absolute()}\n{name}" if self.is_copy else name
 
     def as_copy_of(self, first: "Job") -> "Job":
-        """The same as a study that an earlier path of the command holds too, which is not predicted twice.
+        """Mark the study as a copy of one under an earlier path of the command, which is not predicted twice.
 
         Args:
             first: The study as it is read.

@@ -1,1 +1,1 @@
-"""The commands. Each module imports at its top only what its help needs."""
+"""The commands. Each module imports at its top only what its ``--help`` needs."""

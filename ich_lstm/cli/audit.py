@@ -1,4 +1,4 @@
-"""What the commands share of the audit: its files, and a line about it."""
+"""Audit functions shared by the commands: writing the audit's files, and summarizing it in one line."""
 
 import argparse
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Work on the machines of a dask.distributed cluster instead of the processes of this one."""
+"""Run work on the machines of a dask.distributed cluster instead of local processes."""
 
 from collections.abc import Iterator
 from concurrent.futures import Executor

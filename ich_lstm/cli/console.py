@@ -1,4 +1,4 @@
-"""What all commands share: exit codes, errors in one line, and progress."""
+"""Functions shared by all commands: exit codes, errors in one line, and progress."""
 
 import argparse
 import difflib

@@ -1,4 +1,4 @@
-"""ich-evaluate: what predictions are worth, with intervals over patients."""
+"""ich-evaluate: evaluates predictions against labels, with confidence intervals over patients."""
 
 import argparse
 import sys
@@ -252,7 +252,7 @@ def _evidence(given: argparse.Namespace, truth: str, tell: "Tell") -> "Evidence"
 
 
 def _other_evidence(given: argparse.Namespace, path: Path, truth: str, tell: "Tell") -> "tuple[Evidence, dict[str, Any]]":
-    """The same cases by another model, which stands where the first one's stood, by what was chosen for it."""
+    """The evidence of another model on the same cases, with the choices that were made for that model."""
     name = "source" if given.checkpoint is None else "checkpoint"
     other = argparse.Namespace(**{**vars(given), name: path, "key": None, "model": None})
     return judge_by_choice(other, _evidence(other, truth, tell))

@@ -1,4 +1,4 @@
-"""ich-predict: probabilities of hemorrhage for every study below a path."""
+"""ich-predict: probabilities of hemorrhage for every study found under a path."""
 
 import argparse
 import json

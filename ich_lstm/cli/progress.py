@@ -1,4 +1,4 @@
-"""Progress where nobody watches: in a log file, a line now and then instead of a bar."""
+"""Progress output for log files: an occasional line instead of a progress bar."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""ich-train: train a model on whole scans, and say how good it is on patients it has not seen."""
+"""ich-train: trains a model on whole scans and evaluates it on held-out patients."""
 
 import difflib
 import json

@@ -1,4 +1,4 @@
-"""Labelled head CT as a LightningDataModule: from a folder of DICOM files and a table to packed batches."""
+"""Labelled head CT as a LightningDataModule: from a folder of DICOM files and a label table to packed batches."""
 
 import hashlib
 import logging
@@ -306,7 +306,7 @@ class ScanDataModule(LightningDataModule):
         """The training scans in numbers without any identity, for ``model.json``; known after `setup`.
 
         Returns:
-            As of :func:`~ich_lstm.data.describe.describe_scans`.
+            The summary made by :func:`~ich_lstm.data.describe.describe_scans`.
         """
         return describe_scans(self._scans_of("train"), is_synthetic=self.is_synthetic)
 

@@ -1,4 +1,4 @@
-"""What a model's training scans were, in numbers without any identity."""
+"""Anonymous summary statistics of a model's training scans."""
 
 from collections.abc import Sequence
 from typing import Any

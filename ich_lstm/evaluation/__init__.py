@@ -1,1 +1,1 @@
-"""What predictions are worth: figures, comparisons, thresholds and the report."""
+"""Evaluation of predictions: figures, comparisons, thresholds and the report."""

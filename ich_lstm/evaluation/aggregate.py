@@ -1,4 +1,4 @@
-"""From slices to scans, and from scans to patients; how it was done goes with the numbers."""
+"""Aggregation of probabilities from slices to scans and from scans to patients; the method is recorded with the numbers."""
 
 import re
 from types import MappingProxyType

@@ -1,4 +1,4 @@
-"""Figures on labelled scans: what a model says of them, beside what is known."""
+"""Figures of a model on labelled scans."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is judged: probabilities beside labels, checked as they enter."""
+"""The input of every evaluation: probabilities with their labels, checked on entry."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -132,10 +132,10 @@ def make_evidence(
     """Check predictions with their labels, and put them in order.
 
     Args:
-        slices: As of `Evidence`, in any order, without patients; the index plus 2 is the row's line in messages.
-        scans: As of `Evidence`, likewise.
-        source: As of `Evidence`; the numbers of scans, slices and patients, and of unknown labels, are added to its counts.
-        is_test: As of `Evidence`.
+        slices: Rows of slices as in `Evidence`, in any order, without patients; the index plus 2 is the row's line in messages.
+        scans: Rows of scans as in `Evidence`, in any order; the index plus 2 is the row's line in messages.
+        source: Source of the evidence; the numbers of scans, slices and patients, and of unknown labels, are added to its counts.
+        is_test: Whether nothing may be chosen on it: held-out patients, or another data set.
         where: The folder, for messages.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A model on a data set that it was not trained on."""
+"""External validation: a model on a data set that it was not trained on."""
 
 from collections.abc import Callable, Collection
 from pathlib import Path

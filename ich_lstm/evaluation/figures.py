@@ -1,4 +1,4 @@
-"""All figures of the evidence, by protocol, as one table."""
+"""All figures of an evaluation, by protocol, as one table."""
 
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature

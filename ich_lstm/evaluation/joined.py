@@ -1,4 +1,4 @@
-"""Predictions of `ich-predict` beside a label table, joined by the private key to the ids."""
+"""Joins the predictions of `ich-predict` to a label table by the private key of ids."""
 
 import json
 from collections.abc import Collection, Sequence

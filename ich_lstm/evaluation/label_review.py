@@ -1,4 +1,4 @@
-"""Where model and labels disagree most, for somebody who looks at the pictures and settles who is right."""
+"""Finds where model and labels disagree most, for review by a person who looks at the images."""
 
 import math
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ class ReviewFiles(NamedTuple):
     Args:
         private: Page with raw ids and whole pictures, on which corrections are made.
         shareable: Page with hashed ids, and of pictures only what lies inside the skull.
-        table: The same without pictures; shareable.
+        table: The disagreements as a table without pictures; shareable.
     """
 
     private: Path
@@ -126,9 +126,9 @@ def write_review(
     Args:
         folder: Of the figures; made if missing.
         evidence: What was looked through.
-        found: As of `find_disagreements`, of one level or of several below one another.
+        found: Tables made by `find_disagreements`, for one level or for several, one below the other.
         prepared: The folder of ``ich-prepare`` that holds the scans, made with the same project key.
-        aggregation: As of `find_disagreements`.
+        aggregation: Method by which scans were aggregated in `find_disagreements`.
 
     Raises:
         TableError: If scans or slices are not in the prepared folder.
@@ -153,10 +153,10 @@ def collect_cases(
     question.
 
     Args:
-        evidence: As of `write_review`.
-        found: As of `write_review`.
-        prepared: As of `write_review`.
-        aggregation: As of `write_review`.
+        evidence: The evidence that was searched for disagreements.
+        found: Tables made by `find_disagreements`, for one level or for several, one below the other.
+        prepared: The folder of ``ich-prepare`` that holds the scans, made with the same project key.
+        aggregation: Method by which scans were aggregated in `find_disagreements`.
     """
     places = _Places(evidence, prepared, found["scan_id"].unique().tolist())
     of_scans = cases_at(evidence, "scan", aggregation=aggregation)

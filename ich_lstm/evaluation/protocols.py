@@ -1,4 +1,4 @@
-"""How others have evaluated, by name, so that their tables can be set beside ours."""
+"""Evaluation protocols of published studies, by name, so that their tables can be compared with ours."""
 
 import difflib
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ class View(NamedTuple):
 
     Args:
         level: ``slice``, ``scan`` or ``patient``.
-        aggregation: As of `cases_at`; of slices it plays no part.
+        aggregation: Method by which `cases_at` aggregates slices to scans; it does not matter at the level of slices.
         output: ``sequence``, or ``encoder``.
     """
 
@@ -128,7 +128,7 @@ def all_figures(levels: tuple[Level, ...] = LEVELS, aggregation: str = OWN) -> P
 
     Args:
         levels: Which levels.
-        aggregation: As of `cases_at`.
+        aggregation: Method by which `cases_at` aggregates slices to scans.
     """
     views = tuple(View(level, aggregation) for level in levels)
     return Protocol(name="", views=views, figures=(WEIGHTED_LOG_LOSS, *KINDS), source="")

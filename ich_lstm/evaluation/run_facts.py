@@ -1,4 +1,4 @@
-"""What a run knows of itself beside its predictions: its model, its parts, and what became of every file."""
+"""Facts about a training run apart from its predictions: its model, its subsets, and the outcome of every file."""
 
 import json
 from collections.abc import Mapping

@@ -1,1 +1,1 @@
-"""Files that are written whole or not at all, folders that one command at a time writes to, and full disks."""
+"""Atomic writing of files, locks of folders, and detection of full disks."""

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, whatever kills the process that writes them."""
+"""Atomic writing: a file appears complete or not at all, even if the process that writes it is killed."""
 
 import os
 import secrets

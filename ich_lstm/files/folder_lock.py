@@ -1,4 +1,4 @@
-"""One command at a time in a folder: a lock that the system frees, however the process that holds it ends."""
+"""A lock that admits one command at a time to a folder; the system releases it however the process ends."""
 
 import os
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""A disk, or a quota, that is full: told from other errors wherever it happens, whatever the library that wrote."""
+"""Detection of a full disk or an exhausted quota, whichever library was writing."""
 
 import errno
 import os

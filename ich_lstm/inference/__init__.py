@@ -1,1 +1,1 @@
-"""A trained model on disk, and from a scan to its probabilities."""
+"""Loading a trained model from disk, and predicting scans with it."""

@@ -1,4 +1,4 @@
-"""What was chosen for a model on validation patients: recalibration and operating points."""
+"""The calibration of a model, fitted on the validation set: recalibration and operating points."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -149,7 +149,7 @@ class ModelCalibration:
         return f"{self.method} per label on {len(self.chosen_on.scans):,} {self.chosen_on.part} scans{at}"
 
     def choose(self, point: str | None = None, prevalence: float | None = None) -> "ModelCalibration":
-        """The same with another operating point or share of positive scans.
+        """Copy the calibration with another operating point or share of positive scans.
 
         Args:
             point: A rule; None: as it is.
@@ -223,7 +223,7 @@ class ModelCalibration:
             scan: Index of each slice's scan, ``(n,)``.
 
         Returns:
-            The same two, NaN for labels that could not be calibrated.
+            Corrected probabilities of slices and scans, NaN for labels that could not be calibrated.
         """
         corrected = self._recalibrated("slice", slices), self._recalibrated("scan", scans)
         if self.prevalence is None or self.share is None:
@@ -239,7 +239,7 @@ class ModelCalibration:
         return corrected
 
     def apply(self, prediction: ScanPrediction) -> ScanPrediction:
-        """The same prediction, its probabilities untouched, with the corrected ones and the operating point beside them."""
+        """Add the corrected probabilities and the operating point to a prediction; its original probabilities stay unchanged."""
         scan = np.zeros(len(prediction), dtype=int)
         slices, scans = self.correct(prediction.slice_probabilities, prediction.scan_probabilities[None], scan)
         calibrated = CalibratedProbabilities(slices, scans[0], self.in_words)

@@ -1,4 +1,4 @@
-"""``calibration.json``, which lies beside the model it belongs to."""
+"""Reading and writing ``calibration.json``, which is stored next to its model."""
 
 import json
 import math

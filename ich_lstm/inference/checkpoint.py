@@ -1,4 +1,4 @@
-"""Models on disk: folders of safetensors and JSON, and Lightning's checkpoints; nothing in them is executed."""
+"""Saving and loading of models: folders of safetensors and JSON, and Lightning checkpoints; nothing in them is executed."""
 
 import hashlib
 import json
@@ -225,7 +225,7 @@ def _no_model(path: Path, got: str) -> CheckpointError:
 
 
 def without_folders(value: Any) -> Any:
-    """The same values, with only the names of all files and folders that stand in them with an absolute path."""
+    """Copy values, with every absolute path reduced to the name of its file or folder."""
     if isinstance(value, str):
         return Path(value).name if os.path.isabs(value) else value
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""From scans to probabilities, on the device the model is on; the model's mode is left as it was."""
+"""Runs a model on scans, on the device that the model is on; the model's train or eval mode is restored."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Where a model's folder is: on this machine, or on the Hugging Face hub."""
+"""Locates the folder of a model: on this machine, or on the Hugging Face hub."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Recognizing pickles by their content, whatever they are called; nothing is unpickled."""
+"""Recognizes pickles by their content, whatever the file name; nothing is unpickled."""
 
 import bz2
 import gzip

@@ -1,4 +1,4 @@
-"""A slice with those beside it, as channels of one image."""
+"""Stacks each slice with its neighbours as the channels of one image."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Names of weights, whether or not a part of the model has been compiled.
+"""Names of weights, independent of whether a part of the model has been compiled.
 
 `torch.compile` puts a module into another one, whose weights are called ``_orig_mod.`` and then by their names. What is saved
 never has that part, and what is loaded is given it where the model at hand wants it.

@@ -1,4 +1,4 @@
-"""The CNN that all slices of a scan share."""
+"""The encoder: the CNN that is shared by all slices of a scan."""
 
 import difflib
 import os

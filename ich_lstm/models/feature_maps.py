@@ -1,4 +1,4 @@
-"""The encoder's maps of a slice, and gradients from one of them on."""
+"""Feature maps of the encoder for one slice, and gradients with respect to one of them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

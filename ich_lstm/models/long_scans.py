@@ -1,4 +1,4 @@
-"""Scans of more slices than a model was made for: some of them are looked at, evenly spaced, and speak for all."""
+"""Scans longer than the model supports: evenly spaced slices are predicted, and the others take the nearest result."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""From the slices' logits to the scan's."""
+"""Pooling of slice logits to scan logits."""
 
 import math
 from typing import Literal

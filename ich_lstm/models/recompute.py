@@ -1,4 +1,4 @@
-"""Running the encoder chunk by chunk, so that the memory of training is that of one chunk, with exact gradients."""
+"""Runs the encoder chunk by chunk with recomputation: training needs the memory of one chunk, and gradients are exact."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager

@@ -1,4 +1,4 @@
-"""Fewer features per slice, between the encoder and the sequence."""
+"""Reduction of the number of features per slice, between the encoder and the sequence head."""
 
 from typing import Any, Literal, get_args
 
@@ -123,7 +123,7 @@ class FeatureReducer(nn.Module):
     def fit(self, features: Tensor, classifier_weight: Tensor | None = None) -> None:
         """Compute the components, or choose the features.
 
-        The same input gives the same result: each component's coefficient of largest size is positive, and of equal features
+        The result is deterministic: each component's coefficient of largest size is positive, and of equal features
         the first is chosen. In a run of several processes, one fits and the others load its state dict.
 
         Args:

@@ -1,4 +1,4 @@
-"""The whole network: a CNN shared by all slices of a scan, and a recurrent head along the scan."""
+"""The whole network: an encoder shared by all slices of a scan, and a sequence head along the scan."""
 
 import math
 from collections.abc import Callable, Sequence

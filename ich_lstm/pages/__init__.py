@@ -1,1 +1,1 @@
-"""From arrays to pages and pictures; no files are read here, and no model is needed."""
+"""HTML pages and pictures made from arrays; this room reads no files and needs no model."""

@@ -1,4 +1,4 @@
-"""The page of an audit: what stops a training, what to know, and what the data look like; one file, no network."""
+"""The HTML page of an audit: what stops a training, what to know, and an overview of the data; one file, no network access."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Heat maps as a page needs them: packed, and with what a reader must be told about where they point."""
+"""Heat maps packed for a page, with the notes on how to read them."""
 
 import base64
 import zlib

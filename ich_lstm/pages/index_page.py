@@ -1,4 +1,4 @@
-"""The page of many scans, the most urgent first; one file, no network."""
+"""The HTML page that lists many scans, the most urgent first; one file without network access."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -22,7 +22,7 @@ class IndexRow(NamedTuple):
         scan_id: Keyed hash.
         title: What the reader knows it by; empty: the id.
         status: ``ok``, or the reason code for which there is no result.
-        reason: The same for a person; empty if it is ok.
+        reason: The reason as text for a person; empty if the status is ``ok``.
         probabilities: Of the scan, in the order of ``LABELS``; None without a result.
         called: Labels called positive; empty where nothing is, or nothing was chosen.
         flags: Codes of what a reader should know.

@@ -1,4 +1,4 @@
-"""Slices as small pictures that stand in a page or a notebook."""
+"""Small pictures of slices for pages and notebooks."""
 
 import base64
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ def encode_slice(hu: np.ndarray, size: tuple[int, int]) -> str:
 def encode_heated_slice(
     hu: np.ndarray, size: tuple[int, int], explanation: Explanation, number: int, labels: Sequence[str]
 ) -> str:
-    """The same with the heat maps of some labels over it, in colour.
+    """Encode a slice as a small picture with the heat maps of some labels over it, in colour.
 
     Args:
         hu: int16 ``(h, w)``.

@@ -1,4 +1,4 @@
-"""The page on which a radiologist settles where model and labels disagree; one file, no network."""
+"""The HTML page on which a radiologist settles disagreements of model and labels; one file without network access."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

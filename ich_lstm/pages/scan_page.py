@@ -1,4 +1,4 @@
-"""The page of one scan: every slice in HU, its probabilities, and where the model sees them; one file, no network."""
+"""The HTML page of one scan: every slice in HU, its probabilities and heat maps; one file without network access."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""The HU of a scan as text inside a page: without loss, and quick to unpack in a browser."""
+"""Lossless text encoding of a scan's HU for embedding in a page, quick to decode in a browser."""
 
 import base64
 import zlib

@@ -1,4 +1,4 @@
-"""What every page and picture shares: names, colours, how a probability is written, and the templates."""
+"""The common style of pages and pictures: names, colours, formatting of probabilities, and the templates."""
 
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version

@@ -1,4 +1,4 @@
-"""Refusals of options that do not fit, in one wording."""
+"""Error messages for unsupported options, in one wording."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Chance as a pure function of a seed and words: what is drawn for one patient never depends on another."""
+"""Random draws as a pure function of a seed and words: the draws for one patient never depend on another."""
 
 import hashlib
 

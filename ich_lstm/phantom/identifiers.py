@@ -1,4 +1,4 @@
-"""Identifiers in RSNA's style, ``ID_`` and hexadecimal digits, that never collide within one seed."""
+"""Identifiers in RSNA's style (``ID_`` and hexadecimal digits), unique within one seed."""
 
 import hashlib
 
@@ -6,7 +6,7 @@ SLICES_PER_PATIENT = 128
 """Block of slice numbers that each patient owns."""
 
 THIN_SLICES_PER_PATIENT = 1024
-"""The same for each further reconstruction."""
+"""Block of slice numbers that each further reconstruction of a patient owns."""
 
 RECONSTRUCTION_BITS = 13
 """Every code of a reconstruction is below 2 to this power."""

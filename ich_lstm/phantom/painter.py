@@ -1,4 +1,4 @@
-"""Puts head, brain, blood and injuries together, slice by slice, and keeps count of what can be seen."""
+"""Composes head, brain, blood and injuries slice by slice, and counts what is visible."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""One patient: head, bleeding, injuries and old findings, whatever scan is made of them."""
+"""One synthetic patient: head, hemorrhage, injuries and old findings, independent of the scan that is made."""
 
 from dataclasses import dataclass, replace
 

@@ -1,4 +1,4 @@
-"""One patient: anatomy, blood and scanner put together, with the truth about every slice."""
+"""The scan of a synthetic patient: anatomy, blood and scanner combined, with the truth about every slice."""
 
 from dataclasses import dataclass, field
 

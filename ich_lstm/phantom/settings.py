@@ -1,4 +1,4 @@
-"""What a caller may choose about a set of synthetic heads."""
+"""Settings of a set of synthetic heads."""
 
 from dataclasses import dataclass
 from typing import Any

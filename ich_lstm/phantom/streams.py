@@ -1,4 +1,4 @@
-"""Random streams by name: a new concern gets a stream of its own and shifts no other."""
+"""Named random streams: a new purpose gets its own stream and shifts no other."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""A set of synthetic heads on disk, in one of several layouts."""
+"""Writes a set of synthetic heads to disk, in one of several layouts."""
 
 import json
 import multiprocessing

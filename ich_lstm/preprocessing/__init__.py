@@ -1,1 +1,1 @@
-"""From Hounsfield units to what the network sees; arrays and tensors only, no files."""
+"""From Hounsfield units to the input of the network; arrays and tensors only, no files."""

@@ -1,4 +1,4 @@
-"""Geometric augmentation of HU: one draw for all slices of a scan, or one for each slice."""
+"""Geometric augmentation of HU: one draw per scan, or one per slice."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""What lies inside the skull: the part of a head that may be shown without its face."""
+"""Masks the inside of the skull, which can be shown without the face."""
 
 import cv2
 import numpy as np
@@ -56,7 +56,7 @@ def without_face(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> tupl
 
     Args:
         hu: Hounsfield units, int16 ``(n, h, w)``.
-        spacing_mm: As of `cranial_cavity`.
+        spacing_mm: Spacing of slices, rows and columns in mm; unknown (0) in the plane counts as 0.5 mm.
 
     Returns:
         HU ``(n, h', w')``, with -1024 outside the hull; where they lie in the whole, as slices of rows and columns; and which

@@ -1,4 +1,4 @@
-"""Noise, blur, contrast and brightness of windowed slices: one draw for each slice."""
+"""Intensity augmentation of windowed slices: noise, blur, contrast and brightness, with one draw per slice."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

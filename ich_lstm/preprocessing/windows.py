@@ -1,4 +1,4 @@
-"""Grey-scale windows: the first layer of the model, so that no model can be fed the wrong ones."""
+"""Grey-scale windows as the first layer of the model, so that no model can be given the wrong ones."""
 
 from collections.abc import Sequence
 

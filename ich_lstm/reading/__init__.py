@@ -1,4 +1,4 @@
-"""Files -> scans: the only room of the library that reads DICOM and NIfTI."""
+"""Reading files into scans: the only room of the library that reads DICOM and NIfTI."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Evidence: figures on probabilities and labels with intervals over patients, comparisons, agreement; numpy and scipy only."""
+"""Statistics of probabilities and labels, with intervals over patients: figures, comparisons, agreement; numpy and scipy only."""
 
 from ich_lstm.statistics.adjustment.prevalence import estimate_prevalence as estimate_prevalence
 from ich_lstm.statistics.adjustment.prevalence import shift_prevalence as shift_prevalence

@@ -1,4 +1,4 @@
-"""Labels, probabilities and patients, checked as they enter."""
+"""Labels, probabilities and patients, checked on entry."""
 
 from collections.abc import Iterable
 from typing import NamedTuple

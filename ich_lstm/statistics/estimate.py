@@ -1,4 +1,4 @@
-"""A figure, its interval, and the words that go with it."""
+"""An estimate: a figure, its interval, and the notes that go with it."""
 
 import math
 from typing import NamedTuple

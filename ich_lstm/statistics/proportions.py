@@ -1,4 +1,4 @@
-"""Confusion matrices, the proportions in them, and intervals of proportions."""
+"""Confusion matrices, the proportions derived from them, and intervals of proportions."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType

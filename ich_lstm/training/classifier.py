@@ -1,4 +1,4 @@
-"""ScanClassifier: the network with its training, as a LightningModule."""
+"""ScanClassifier: the network and its training, as a LightningModule."""
 
 import logging
 import math

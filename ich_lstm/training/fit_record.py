@@ -1,4 +1,4 @@
-"""What a model records of its own training, so that a model card can say what happened and nothing else."""
+"""The record that a model keeps of its own training, on which the model card relies."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""Fitting the reduction of features, once, on training slices."""
+"""Fits the feature reduction once, on training slices."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""How many slices fit into a device's memory in training, found by trying."""
+"""Finds by trial how many slices fit into the memory of a device during training."""
 
 import gc
 import math

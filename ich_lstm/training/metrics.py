@@ -1,4 +1,4 @@
-"""Metrics on probabilities, exact in float64, as torchmetrics."""
+"""Torchmetrics on probabilities, exact in float64."""
 
 from typing import Any
 

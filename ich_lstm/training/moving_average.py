@@ -1,4 +1,4 @@
-"""A moving average of the weights, which is what is validated and saved."""
+"""Exponential moving average of the weights, which is validated and saved."""
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import EMAWeightAveraging

@@ -1,4 +1,4 @@
-"""Which weights move, how fast, and how the rates change over a fit."""
+"""The optimizer: which weights are trained, their learning rates, and the schedule over a fit."""
 
 import math
 from collections import defaultdict

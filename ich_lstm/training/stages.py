@@ -1,4 +1,4 @@
-"""Training in stages: each a fit of its own, which begins with the weights of the one before."""
+"""Training in stages: each stage is a fit of its own, and starts from the weights of the stage before."""
 
 import difflib
 import inspect

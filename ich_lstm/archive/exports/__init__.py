@@ -1,1 +1,1 @@
-"""Predictions in the formats of others."""
+"""Export of predictions to standard formats (DICOM)."""

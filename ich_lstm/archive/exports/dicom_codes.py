@@ -1,4 +1,4 @@
-"""Codes of a DICOM report, each with where it was looked up; ``docs/dicom.md`` holds the same table."""
+"""Codes used in the DICOM report, each with its source; ``docs/dicom.md`` holds the same table."""
 
 from typing import NamedTuple
 

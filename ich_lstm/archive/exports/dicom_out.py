@@ -1,4 +1,4 @@
-"""A prediction as DICOM: a measurement report (TID 1500) and a picture, as new series of the same study."""
+"""Export of a prediction as DICOM: a measurement report (TID 1500) and a picture, as new series of the same study."""
 
 import hashlib
 import io

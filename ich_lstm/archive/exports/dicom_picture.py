@@ -1,4 +1,4 @@
-"""The picture of a Secondary Capture: a scan's probabilities, and the slices that speak for them."""
+"""The image of a Secondary Capture: a scan's probabilities and the slices that contribute most to them."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

@@ -1,1 +1,1 @@
-"""The folder of predictions: its files, ledger, records and worklist."""
+"""The output folder of predictions: its files, ledger, study records and worklist."""

@@ -1,4 +1,4 @@
-"""What lies in a folder of predictions, by name: those who write it and those who read it take it from here."""
+"""Names of the files in a folder of predictions, shared by the code that writes them and the code that reads them."""
 
 SLICES, SCANS, WORKLIST, MANIFEST = "slices.csv", "scans.csv", "worklist.csv", "manifest.json"
 PAGES, INDEX_PAGE = "pages", "index.html"

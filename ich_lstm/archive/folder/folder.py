@@ -1,4 +1,4 @@
-"""The folder of predictions as a whole: who may write into it, and which studies it holds."""
+"""A folder of predictions as a whole: which command may write to it, and which studies it holds."""
 
 import json
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""The ledger of a folder of predictions: what became of every file that any of its commands has read."""
+"""The ledger of a folder of predictions: the outcome of every file that any command has read into it."""
 
 import csv
 import heapq

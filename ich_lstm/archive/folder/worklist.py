@@ -1,4 +1,4 @@
-"""The worklist: a row for every study that came in, the most urgent first."""
+"""The worklist: one row for every incoming study, the most urgent first."""
 
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -108,7 +108,7 @@ def worklist_frame(
 
 
 def index_rows(listed: Sequence[Listed], *, identify: bool, folder: str) -> list[IndexRow]:
-    """The same for the index page.
+    """Convert the worklist to the rows of the index page.
 
     Args:
         listed: In its order.

@@ -1,4 +1,4 @@
-"""What ich-evaluate does beside its figures, where it is asked to: comparisons, strata, readers."""
+"""Optional analyses of ich-evaluate: comparisons of models, strata, and readers."""
 
 import argparse
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""What ich-evaluate makes of --review: pages on which somebody settles where model and labels disagree."""
+"""``ich-evaluate --review``: pages on which a person settles where model and labels disagree."""
 
 import argparse
 from pathlib import Path
@@ -45,7 +45,7 @@ def write_review_pages(given: argparse.Namespace, evidence: "Evidence", figures:
     Args:
         given: The options.
         evidence: What is judged.
-        figures: Of it.
+        figures: Figures of the evidence.
         tell: Is told what is being done.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Operating points and calibration on the command lines of ich-evaluate and ich-predict."""
+"""Command-line options of ich-evaluate and ich-predict for operating points and calibration."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""The heavy half of ich-train: LightningCLI, the stages of a training, and the report of a run."""
+"""The part of ich-train that imports torch: LightningCLI, the stages of a training, and the report of a run."""
 
 import copy
 import difflib

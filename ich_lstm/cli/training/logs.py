@@ -1,4 +1,4 @@
-"""Where a training logs to: always a CSV, and what else is asked for."""
+"""Loggers of a training: a CSV file always, others on request."""
 
 import importlib.util
 import io

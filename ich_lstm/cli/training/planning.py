@@ -1,4 +1,4 @@
-"""``ich-train --plan``, and ``auto`` where a number of slices is asked for."""
+"""``ich-train --plan``, and the value ``auto`` for numbers of slices."""
 
 import inspect
 import sys

@@ -1,4 +1,4 @@
-"""The folder of a run, and the configuration in it."""
+"""The output folder of a training run, and the configuration stored in it."""
 
 import sys
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What a training leaves behind: figures of held-out patients, curves, and the report."""
+"""The report of a training run: figures and curves on held-out patients."""
 
 import json
 from collections.abc import Callable

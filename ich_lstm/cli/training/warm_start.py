@@ -1,4 +1,4 @@
-"""Beginning a training with a model that is there: its network and preprocessing are taken over, how it is trained is not."""
+"""Warm start: a training takes over the network and preprocessing of an existing model, but not its training settings."""
 
 from pathlib import Path
 from typing import Any

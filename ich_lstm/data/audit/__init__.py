@@ -1,1 +1,1 @@
-"""Labelled scans are checked before they are trained on."""
+"""Audit of labelled scans before training."""

@@ -1,4 +1,4 @@
-"""Labelled scans are checked before a GPU-hour is spent on them: leaks, contradictions, doubtful patients, odd scans."""
+"""Audit of labelled scans before training: data leaks, contradictory labels, doubtful patient identities, unusual scans."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ class Audit:
 
     Args:
         findings: What stops a training, and what a reader should know, in the order of `CHECKS`.
-        summary: The same with counts and histograms, as plain values without any identity.
+        summary: The audit as plain values without any identity, with counts and histograms.
         scans: The scans of each part.
         flags: Of each scan, by the name of its cached file.
     """

@@ -1,4 +1,4 @@
-"""The checks of the audit, each a function of what is known of all scans."""
+"""The checks of the audit, each a function of the information about all scans."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property

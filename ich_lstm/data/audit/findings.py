@@ -1,4 +1,4 @@
-"""Everything the audit looks for: its stable code, whether it stops a training, and the words for a person."""
+"""Catalogue of audit findings: their stable codes, whether they stop a training, and their texts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ class Check(NamedTuple):
     Args:
         action: ``STOP``: nothing is trained. ``FLAG``: it is said, and counted.
         one: What was found, after a 1: "`patient in two parts`".
-        many: The same after any other number.
+        many: The text after any other number.
         meaning: Why that matters.
         todo: What to do about it; empty where nothing needs to be done.
     """
@@ -241,7 +241,7 @@ def make_finding(
     Args:
         code: One of `CHECKS`.
         rows: All that was found, with raw ids.
-        examples: The same by hashed ids, one for each thing counted.
+        examples: The affected items by hashed ids, one for each thing counted.
         count: How many, if examples stand for more than one each.
         allowed: Whether an option makes a FLAG of a STOP.
     """

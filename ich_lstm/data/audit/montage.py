@@ -1,4 +1,4 @@
-"""A few positive slices of each label, as pictures that may be shared: nothing but what lies inside the skull."""
+"""A few positive slices of each label as shareable pictures that show only the inside of the skull."""
 
 import hashlib
 from collections.abc import Iterator, Sequence

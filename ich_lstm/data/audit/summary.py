@@ -1,4 +1,4 @@
-"""What an audit tells everybody: counts, ranges and histograms, without any identity."""
+"""The shareable summary of an audit: counts, ranges and histograms, without any identity."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,1 +1,1 @@
-"""Labels joined to the scans that they are about."""
+"""Joining labels to the scans that they describe."""

@@ -1,4 +1,4 @@
-"""Labels joined to the prepared scans that they speak of."""
+"""Joins labels to the prepared scans that they describe."""
 
 import logging
 from collections.abc import Sequence

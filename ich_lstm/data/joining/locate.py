@@ -1,4 +1,4 @@
-"""Where the rows of a label table belong: the slices and scans that they name."""
+"""Finds the slices and scans to which the rows of a label table belong."""
 
 from typing import NamedTuple
 
@@ -204,7 +204,7 @@ class KeyRows:
         return _look_up(places["folder"], places["scan"].to_numpy(int), names)
 
     def _places(self, kind: str, places: np.ndarray, rows: slice | np.ndarray) -> np.ndarray:
-        """The same places; `SEVERAL` for rows of the key whose name of this kind another patient's images have too.
+        """Replace a place by `SEVERAL` where the name of the row also occurs among images of another patient.
 
         Those images need not be in the key: a study that was refused has a report as well.
         """

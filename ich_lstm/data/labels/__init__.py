@@ -1,1 +1,1 @@
-"""One reader for each kind of label table."""
+"""Readers of label tables, one for each kind of table."""

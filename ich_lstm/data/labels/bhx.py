@@ -1,4 +1,4 @@
-"""BHX, Brain Hemorrhage Extended: boxes around the hemorrhages of CQ500, as labels of slices."""
+"""BHX (Brain Hemorrhage Extended): bounding boxes of the hemorrhages in CQ500, read as labels of slices."""
 
 import ast
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""Which series of a study to read, where one knows better than the rules."""
+"""A table of the series to read in each study, which overrides the automatic choice."""
 
 from pathlib import Path
 

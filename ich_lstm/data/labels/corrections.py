@@ -1,4 +1,4 @@
-"""Corrections of labels, by who has looked again: they win over what the label tables say of the same slice or scan."""
+"""Corrections of labels by reviewers; they override the label tables for the same slice or scan."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,13 +24,13 @@ def read_corrections(paths: Sequence[Path | str], *, repair_any: bool = False) -
 
     Args:
         paths: CSV files. Two of them may speak of one slice, if they do not contradict each other.
-        repair_any: As of :func:`read_label_table`.
+        repair_any: Where a type is 1 and any is 0, make any 1, and count it; otherwise stop.
 
     Returns:
         A table for :func:`apply_corrections`, whose lines are named ``file:number``.
 
     Raises:
-        TableError: As of :func:`read_label_table`; or if a row is unsure of what is no label, or of what it also says.
+        TableError: If :func:`read_label_table` refuses the file, or a row is unsure of what is no label or of what it also says.
     """
     tables = [_read(path, repair_any) for path in dict.fromkeys(map(Path, paths))]
     return LabelTable(
@@ -47,7 +47,7 @@ def apply_corrections(table: LabelTable, corrections: LabelTable) -> LabelTable:
 
     Args:
         table: The labels.
-        corrections: As of :func:`read_corrections`.
+        corrections: Table made by :func:`read_corrections`.
     """
     rows = table.rows.assign(line=table.rows["line"].astype(str))
     if CORRECTS not in rows:

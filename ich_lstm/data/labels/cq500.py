@@ -1,4 +1,4 @@
-"""CQ500: what three readers saw in each of its 491 scans, and the truth that follows from it."""
+"""CQ500: the readings of three radiologists for each of its 491 scans, and the ground truth derived from them."""
 
 import re
 from collections.abc import Collection, Sequence

@@ -1,4 +1,4 @@
-"""CT-ICH of PhysioNet: its table of slices."""
+"""CT-ICH (PhysioNet): reader of its table of slice labels."""
 
 from collections.abc import Sequence
 from pathlib import Path

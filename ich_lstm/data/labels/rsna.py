@@ -1,4 +1,4 @@
-"""RSNA 2019 Intracranial Hemorrhage: its label file, and the identifiers in it."""
+"""RSNA 2019 Intracranial Hemorrhage: reader of its label file, and parser of its identifiers."""
 
 from pathlib import Path
 from typing import NamedTuple

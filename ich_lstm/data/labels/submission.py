@@ -1,4 +1,4 @@
-"""A submission to RSNA's challenge: probabilities in Kaggle's format, in the order of its sample file."""
+"""Submission to the RSNA challenge: probabilities in Kaggle's format, in the order of the sample submission."""
 
 import logging
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class SampleSubmission:
     Args:
         source: The file.
         identifiers: ``ID_<image>_<label>`` of each row.
-        ids: The same, taken apart.
+        ids: The identifiers, split into image and label.
     """
 
     source: Path

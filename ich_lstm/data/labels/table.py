@@ -1,4 +1,4 @@
-"""Label tables of any kind: RSNA's, CT-ICH's, a hospital's own."""
+"""Reader of label tables of any kind: RSNA's, CT-ICH's, or a hospital's own."""
 
 import difflib
 import os

@@ -1,1 +1,1 @@
-"""Labelled scans as packed batches."""
+"""Loading labelled scans as packed batches."""

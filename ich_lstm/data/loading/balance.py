@@ -1,4 +1,4 @@
-"""How often each scan is drawn, so that all hemorrhage types are seen equally often."""
+"""Sampling weights of scans that balance the hemorrhage types."""
 
 import logging
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Scans packed into batches: slices of all scans in a row, never padded."""
+"""Scans packed into batches: the slices of all scans follow one another, without padding."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

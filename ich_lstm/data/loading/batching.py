@@ -1,4 +1,4 @@
-"""How training samples are made and put into batches: what may change from one stage of a training to the next."""
+"""Settings of sampling and batching that may change from one training stage to the next."""
 
 import math
 from dataclasses import dataclass, fields

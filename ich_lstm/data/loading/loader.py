@@ -1,4 +1,4 @@
-"""A loader that can stop inside an epoch and go on with the batches that remain."""
+"""A data loader that can stop within an epoch and resume with the remaining batches."""
 
 import multiprocessing
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Filling batches to a budget of slices, at random and nearly without a gap."""
+"""Random packing of scans into batches of a slice budget, with almost no unused space."""
 
 import heapq
 from collections import deque
@@ -128,7 +128,7 @@ def spread_to(batches: Sequence[list[int]], lengths: Sequence[int], count: int, 
         group: Batches that are trained on at the same time: those dealt out again fill whole groups, if that can be.
 
     Returns:
-        The same items in batches that have neither more slices nor more items than before.
+        The items in batches that have neither more slices nor more items than before.
     """
     if not batches:
         return []

@@ -1,4 +1,4 @@
-"""Dealing samples to processes in batches of a slice budget, the same way on every machine and after every stop."""
+"""Batch sampler with a slice budget: the same batches on every machine and after every restart."""
 
 import hashlib
 from collections.abc import Iterator, Sequence

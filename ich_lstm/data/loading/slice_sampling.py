@@ -1,4 +1,4 @@
-"""Which slices of a scan make a training sample, and what is known of them."""
+"""Selects the slices of a scan that make a training sample, with their labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

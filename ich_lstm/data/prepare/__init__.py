@@ -1,1 +1,1 @@
-"""A tree of images to a prepared folder."""
+"""Turning a tree of images into a prepared folder."""

@@ -1,4 +1,4 @@
-"""What labels may name although it was not prepared: what has no place in a prepared folder, and its reason in the ledger."""
+"""Identifiers that labels may reference although no scan was prepared, each with its reason in the ledger."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A tree of images becomes a prepared folder: every file accounted for, every wanted scan cached."""
+"""Turns a tree of images into a prepared folder: every file is accounted for, and every wanted scan is cached."""
 
 import json
 import logging

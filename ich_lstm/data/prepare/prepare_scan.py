@@ -1,4 +1,4 @@
-"""One scan of a prepared folder: found whole, or read, cached and remembered. What runs in other processes."""
+"""Prepares one scan in a worker process: reuses a valid cache file, or reads, caches and records the scan."""
 
 import contextlib
 import hashlib

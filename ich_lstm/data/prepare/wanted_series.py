@@ -1,4 +1,4 @@
-"""Which series of a study are prepared: those that the labels name, the one that was wished for, or the best by the rules."""
+"""Selects the series to prepare: those that the labels name, the one requested by the user, or the best one by the rules."""
 
 from collections import Counter
 from collections.abc import Mapping

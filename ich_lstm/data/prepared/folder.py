@@ -1,4 +1,4 @@
-"""A prepared folder: cached scans, and the key to their ids."""
+"""A prepared folder: cached scans, and the private table that maps their ids to identities."""
 
 import json
 import os
@@ -201,7 +201,7 @@ def relative_name(source: FileRef, root: Path) -> str:
 
 
 def path_name(path: str, root: Path) -> str:
-    """The same for a path of the ledger, ``archive.zip!member`` in an archive."""
+    """The name that label tables use for a path of the ledger (``archive.zip!member`` in an archive), see `relative_name`."""
     archive, mark, member = path.partition(NESTED)
     if mark and has_suffix(archive):
         return relative_name(FileRef(Path(archive), member), root)

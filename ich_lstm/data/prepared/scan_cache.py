@@ -1,4 +1,4 @@
-"""Preprocessed scans on disk: HU, compressed, one file a scan; nothing in it identifies a patient."""
+"""Preprocessed scans on disk: compressed HU, one file per scan, with nothing that identifies a patient."""
 
 import hashlib
 import json

@@ -1,1 +1,1 @@
-"""Patients into training, validation and test."""
+"""Splitting patients into training, validation and test."""

@@ -1,4 +1,4 @@
-"""Patients into training, validation and held-out test, or into folds; never a patient in two."""
+"""Assigns each patient to exactly one of training, validation and held-out test, or to one fold."""
 
 import hashlib
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ def split_patients(
     """Divide patients, each label's positive ones in nearly the same shares; or by the date of their oldest study.
 
     Args:
-        patients: As of `tabulate_patients`.
+        patients: Table made by `tabulate_patients`.
         fractions: Shares of train, validation and test; they are scaled to a sum of 1. Test may be 0.
         seed: Another seed, another random split.
         by: ``random``: stratified, see `place_patients`. ``date``: the earliest patients train, the latest are held out; all
@@ -77,7 +77,7 @@ def fold_patients(patients: pd.DataFrame, folds: int, *, seed: int = 0) -> dict[
     """Divide patients into folds of equal size, each label's positive ones equally too.
 
     Args:
-        patients: As of `tabulate_patients`.
+        patients: Table made by `tabulate_patients`.
         folds: How many, at least 3.
         seed: Another seed, other folds.
 
@@ -108,7 +108,7 @@ def place_patients(patients: pd.DataFrame, shares: np.ndarray, *, seed: int, pla
     Within a label the order is that of a hash of seed and raw patient id, so the order of the files plays no part.
 
     Args:
-        patients: As of `tabulate_patients`, ``n`` rows.
+        patients: Table made by `tabulate_patients`, ``n`` rows.
         shares: float ``(p,)``, one per place, of sum 1.
         seed: Of the order.
         placed: int ``(n,)``: the place of those who have one, who stay there; -1 for the others.
@@ -157,8 +157,8 @@ def parts_by_date(patients: pd.DataFrame, days: tuple[str, str]) -> dict[str, Pa
     """The part of each patient by the date of the oldest study.
 
     Args:
-        patients: As of `tabulate_patients`.
-        days: As of `first_dates`.
+        patients: Table made by `tabulate_patients`.
+        days: The two dates returned by `first_dates`.
     """
     dates = checked_dates(patients)
     validation, test = days

@@ -1,4 +1,4 @@
-"""A split on disk: who is in which part, kept from run to run, so that nobody ever moves."""
+"""The split on disk: the subset of each patient, kept between runs so that no patient ever moves."""
 
 import hashlib
 import json
@@ -56,7 +56,7 @@ class SplitFile:
     Args:
         patients: The part of each patient, or with folds the fold.
         seed: Of the split.
-        by: As of `split_patients`.
+        by: How patients were split: ``random`` or ``date``.
         fractions: Shares of train, validation and test; empty with folds.
         folds: How many, or None.
         days: With a split by date, the first day of validation and of test.
@@ -76,10 +76,10 @@ class SplitFile:
         """Divide patients for the first time.
 
         Args:
-            patients: As of `tabulate_patients`.
+            patients: Table made by `tabulate_patients`.
             fractions: Shares of train, validation and test; with folds they do not count.
             seed: Of the split.
-            by: As of `split_patients`.
+            by: How to split patients: ``random`` or ``date``.
             folds: How many, in place of three parts.
 
         Raises:
@@ -114,7 +114,7 @@ class SplitFile:
         Args:
             path: ``.json``, which may not be there yet, or a table of one's own (``.csv``); None: always a new split. What the
                 file says of fractions, seed and date counts for the patients in it and for new ones.
-            patients: As of `tabulate_patients`.
+            patients: Table made by `tabulate_patients`.
             fractions: Of a new split: shares of patients to train on, to validate on, and to hold out.
             seed: Of a new split.
             by: Of a new split.
@@ -137,10 +137,10 @@ class SplitFile:
         return split.extended(patients)
 
     def extended(self, patients: pd.DataFrame) -> "SplitFile":
-        """The same split with the new ones of these patients placed where they are most wanting; nobody moves.
+        """Add new patients to the split, each where patients are most needed; nobody already in the split moves.
 
         Args:
-            patients: As of `tabulate_patients`, new and old.
+            patients: Table made by `tabulate_patients`, of new and old patients.
 
         Raises:
             SplitError: If none of them is in a split that is not by date: it would decide nothing.
@@ -201,7 +201,7 @@ class SplitFile:
 
         Args:
             scans: Of patients who are in the split.
-            fold: As of `parts`.
+            fold: With folds, the one that is held out; the next is for validation, the others for training.
 
         Raises:
             SplitError: If none would be trained on, or validated on.

@@ -1,1 +1,1 @@
-"""Tables as people and spreadsheets save them."""
+"""Reading of tables as people and spreadsheets save them."""

@@ -1,4 +1,4 @@
-"""Dates as tables of several countries write them."""
+"""Parsing of dates in the notations of several countries."""
 
 import re
 from pathlib import Path

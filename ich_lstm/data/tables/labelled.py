@@ -1,4 +1,4 @@
-"""What label tables become, and the checks that all of them share."""
+"""The common form of all label tables, and the checks that they share."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field

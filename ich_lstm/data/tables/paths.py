@@ -1,4 +1,4 @@
-"""Paths in tables beside the paths of files: the same one may be written in many ways."""
+"""Matching of paths in tables with paths of files, whatever notation the table uses."""
 
 import posixpath
 import re

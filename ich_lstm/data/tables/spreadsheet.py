@@ -1,4 +1,4 @@
-"""Tables as people and spreadsheets save them: one reader for every CSV that a user gives, which says what it assumed."""
+"""The one reader of every CSV file that a user provides, which reports the assumptions it made."""
 
 import csv
 import io
@@ -111,11 +111,11 @@ class Sheet:
             logger.warning("%s: %s", self.path.name, flag)
 
     def assuming(self, *assumed: str) -> "Sheet":
-        """The same table with further assumptions; those that were made already are not repeated."""
+        """Copy the table with further assumptions; repeated ones are kept once."""
         return replace(self, assumed=tuple(dict.fromkeys((*self.assumed, *assumed))))
 
     def named(self, known: Collection[str]) -> "Sheet":
-        """The same table with columns renamed that differ from a known name only in case, blanks and punctuation.
+        """Rename columns that differ from a known name only in case, blanks and punctuation.
 
         Args:
             known: Names of columns that are read.
@@ -141,7 +141,7 @@ class Sheet:
         return sheet.assuming(f"columns {words}")
 
     def truths(self, columns: Iterable[str]) -> "Sheet":
-        """The same table with words and decimals in columns of labels as 0 and 1; what is neither stays as it is.
+        """Convert words and decimals in label columns to 0 and 1; any other cell stays unchanged.
 
         Args:
             columns: Columns of 0, 1 and empty cells.
@@ -170,7 +170,7 @@ class Sheet:
         return replace(self, cells=cells).assuming(*assumed)
 
     def identifiers(self, columns: Iterable[str]) -> "Sheet":
-        """The same table with identifiers as they were before a spreadsheet protected them as text.
+        """Restore identifiers that a spreadsheet had protected as text.
 
         ``="00123"`` and ``'00123`` hold every digit: they are read as 00123, and that is said. What a spreadsheet has made a
         number of has lost digits, and stops.
@@ -190,19 +190,19 @@ class Sheet:
         return sheet
 
     def dates(self, column: str) -> "Sheet":
-        """The same table with a column of dates as ``YYYY-MM-DD``.
+        """Convert a column of dates to ``YYYY-MM-DD``.
 
         Args:
             column: Its name.
 
         Raises:
-            TableError: As of :func:`~ich_lstm.data.tables.dates.read_dates`.
+            TableError: ``bad_date``, ``ambiguous_dates`` or ``contradicting_date_orders``.
         """
         dates, assumed = read_dates(self.path, self.cells[column], self.lines)
         return replace(self, cells=self.cells.assign(**{column: dates})).assuming(*assumed)
 
     def numbers(self, columns: Iterable[str]) -> "Sheet":
-        """The same table with decimal points in the columns whose every cell is a number, some of them with a decimal comma.
+        """Convert decimal commas to points in columns whose every cell is a number.
 
         Args:
             columns: Columns that may hold numbers.
@@ -375,7 +375,7 @@ def read_header(path: Path | str) -> list[str]:
         path: The file; only its beginning is read.
 
     Raises:
-        TableError: As of :func:`read_sheet`.
+        TableError: On the same conditions as :func:`read_sheet`.
         OSError: If it cannot be read.
     """
     path = Path(path)

@@ -1,1 +1,1 @@
-"""Models, readers and strata side by side."""
+"""Comparisons of models, readers and strata."""

@@ -1,4 +1,4 @@
-"""Two models on the same cases: what differs, how certain that is, and by which test."""
+"""Comparison of two models on the same cases: the differences, their uncertainty, and the test used."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -44,13 +44,13 @@ def compare_models(
         evidence: Of the first model.
         other: Of the second.
         level: ``slice``, ``scan`` or ``patient``.
-        aggregation: As of `cases_at`, for both.
+        aggregation: Method by which `cases_at` aggregates slices to scans, applied to both models.
         names: Of the two models.
         thresholds: Operating points of the first and of the second, chosen elsewhere.
         settings: Of `compare_labels`: ``prevalences, bins, replicates, seed, workers``.
 
     Returns:
-        As of `compare_cases`.
+        A table as described in `compare_cases`.
 
     Raises:
         TableError: If the cases, their patients or their labels are not the same.
@@ -71,7 +71,7 @@ def compare_encoder(
     Args:
         evidence: With the encoder's probabilities.
         level: ``slice``, ``scan`` or ``patient``.
-        aggregation: As of `cases_at`.
+        aggregation: Method by which `cases_at` aggregates slices to scans.
         thresholds: Operating point of both; None: no figure that needs one.
         settings: Of `compare_labels`.
 
@@ -95,7 +95,7 @@ def compare_position(evidence: Evidence, fitted_on: Evidence | None = None, **se
         settings: Of `compare_labels`.
 
     Returns:
-        As of `compare_cases`; the second model's name says on what it was fitted.
+        A table as described in `compare_cases`; the second model's name says on which patients it was fitted.
 
     Raises:
         TableError: If patients are judged by themselves, or there is only one.
@@ -122,7 +122,7 @@ def compare_cases(
 
     Args:
         first: Cases of the first model.
-        second: The same cases, of the second.
+        second: Cases of the second model, in the order of the first.
         names: Of the two models.
         thresholds: Operating points of the first and of the second; None: no figure that needs one.
         settings: Of `compare_labels`: ``prevalences, bins, replicates, seed, workers``.

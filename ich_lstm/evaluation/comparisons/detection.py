@@ -1,4 +1,4 @@
-"""How well a finding is detected: AUROC, and the proportions at an operating point.
+"""Detection performance for one finding: AUROC, and the proportions at an operating point.
 
 A part of what `evaluate_labels` tells, number for number, without the calibration whose fits take most of a bootstrap's time:
 for the many small tables of readers and strata.

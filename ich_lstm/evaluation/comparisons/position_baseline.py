@@ -1,4 +1,4 @@
-"""The null model: how much the place of a slice in its scan tells by itself.
+"""The null model: how well a slice's position in its scan alone predicts its labels.
 
 Blood is rare at the vertex and at the base of the skull, so that a model that sees no image is better than chance on slices.
 """

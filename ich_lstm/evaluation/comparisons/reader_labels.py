@@ -1,4 +1,4 @@
-"""What readers have marked, scan by scan, beside what is judged."""
+"""Labels given by readers, aligned with the evaluated scans."""
 
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def marks_of_reads(marks: pd.DataFrame) -> pd.DataFrame:
     """CQ500's marks, as of `read_marks`; scans are named by their folders.
 
     Args:
-        marks: As of `Reads`: ``name, reader, finding, mark``.
+        marks: Table of `Reads`: ``name, reader, finding, mark``.
     """
     own = marks[marks["finding"].isin(FINDING_OF_LABEL.values())]
     wide = own.pivot(index=["name", READER], columns="finding", values="mark")[list(FINDING_OF_LABEL.values())]
@@ -77,7 +77,7 @@ def place_marks(marks: pd.DataFrame, path: Path | str, key: pd.DataFrame | None 
     """Find the scan of each mark.
 
     Args:
-        marks: As of `read_marks`.
+        marks: Table made by `read_marks`.
         path: Their file, for messages.
         key: Private key to the ids, as in `PreparedFolder`; needed unless scans are named by their ids.
 

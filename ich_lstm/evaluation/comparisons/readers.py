@@ -1,4 +1,4 @@
-"""Readers and the model side by side: against a given truth, against the other readers where they agree, and with each other."""
+"""Comparison of readers and model: against a ground truth, against the consensus of the other readers, and with each other."""
 
 import itertools
 from collections.abc import Sequence
@@ -64,7 +64,7 @@ def align_marks(marks: pd.DataFrame, evidence: Evidence, *, allow_missing: bool 
     """Put marks beside the scans that are judged.
 
     Args:
-        marks: As of `place_marks`: ``scan_id, name, reader``, six labels, ``line``.
+        marks: Table made by `place_marks`: ``scan_id, name, reader``, six labels, ``line``.
         evidence: What is judged.
         allow_missing: Whether there may be marks of scans that are not judged; they are left out and counted.
 
@@ -118,7 +118,7 @@ def evaluate_readers(
     Args:
         marks: Of the readers.
         evidence: What the model says, and the given truth.
-        aggregation: As of `cases_at`.
+        aggregation: Method by which `cases_at` aggregates slices to scans.
         thresholds: Operating point of the model, chosen elsewhere: never on these cases.
         replicates: Of the bootstrap over patients.
         seed: Of the bootstrap.

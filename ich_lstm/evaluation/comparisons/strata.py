@@ -1,4 +1,4 @@
-"""Strata: the same figures on kinds of scans and of patients, told apart by what is known before anything is predicted."""
+"""Evaluation by stratum: the same figures on groups of scans or patients that are defined before prediction."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -154,9 +154,9 @@ def evaluate_strata(
 
     Args:
         evidence: What is judged.
-        strata: As of `find_strata`.
+        strata: Table made by `find_strata`.
         level: ``scan``, or ``slice``: the slices of such scans. A patient may have scans of several strata.
-        aggregation: As of `cases_at`.
+        aggregation: Method by which `cases_at` aggregates slices to scans.
         thresholds: Operating point, chosen elsewhere: never on these cases.
         settings: Of `evaluate_detection`: ``replicates, seed, workers``.
 

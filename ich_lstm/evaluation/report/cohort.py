@@ -1,4 +1,4 @@
-"""Who was judged: the way from the files to the analysis, and what the scans are like."""
+"""The evaluated cohort: flow from files to analysis, and characteristics of scans and patients."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

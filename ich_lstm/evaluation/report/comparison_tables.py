@@ -1,4 +1,4 @@
-"""Comparisons, strata and readers as files and as tables to be read."""
+"""Comparisons, strata and readers as files and as readable tables."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ def write_comparisons(folder: Path, table: pd.DataFrame) -> list[ReadableTable]:
 
     Args:
         folder: Made if missing.
-        table: As of `compare_cases`, of one comparison or of several.
+        table: Tables made by `compare_cases`, for one comparison or for several.
     """
     readable = readable_comparisons(table)
     return _write(folder, "comparisons", {"comparisons": table}, readable, _notes_of(table, ["model", "other", "level"]))
@@ -36,7 +36,7 @@ def write_strata(folder: Path, table: pd.DataFrame) -> list[ReadableTable]:
 
     Args:
         folder: Made if missing.
-        table: As of `evaluate_strata`.
+        table: Table made by `evaluate_strata`.
     """
     return _write(folder, "strata", {"strata": table}, readable_strata(table), strata_notes(table))
 
@@ -46,7 +46,7 @@ def write_readers(folder: Path, figures: ReaderFigures) -> list[ReadableTable]:
 
     Args:
         folder: Made if missing.
-        figures: As of `evaluate_readers`.
+        figures: Result of `evaluate_readers`.
     """
     tables = {"readers": figures.table, "readers_differences": figures.differences, "kappas": figures.kappas}
     notes = [f"The model's scans: {figures.aggregation}.", *figures.notes, *_notes_of(figures.table, ["truth", "rater"])]

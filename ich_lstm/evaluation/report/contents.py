@@ -1,4 +1,4 @@
-"""What a report, a model card and a checklist are made from, gathered once."""
+"""The shared contents of report, model card and checklist, gathered once."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,7 +24,7 @@ class Beside(NamedTuple):
     Args:
         comparisons: Tables of `compare_models`, `compare_encoder` and `compare_position`, one below the other.
         strata: Tables of `evaluate_strata`, one below the other.
-        readers: As of `evaluate_readers`.
+        readers: Result of `evaluate_readers`.
     """
 
     comparisons: pd.DataFrame | None = None
@@ -42,9 +42,9 @@ class Account(NamedTuple):
         beside: Comparisons, strata and readers.
         cases: Of every view that has known labels.
         flow: From the files to the analysis.
-        positives: As of `positive_counts`.
-        features: As of `characteristics`.
-        errors: As of `worst_errors`, of all views of the whole model.
+        positives: Table made by `positive_counts`.
+        features: Table made by `characteristics`.
+        errors: Tables made by `worst_errors`, for all views of the whole model.
         remarks: What a reader must know beside the numbers, as sentences.
     """
 

@@ -1,4 +1,4 @@
-"""A study in words, for the model card and the checklist; what is not known is an empty text."""
+"""Descriptions of a study as text for the model card and the checklist; a text is empty where the fact is unknown."""
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version

@@ -1,4 +1,4 @@
-"""MODEL_CARD.md: the fields of Hugging Face's template and the sections of Mitchell et al., filled as far as a run knows them.
+"""MODEL_CARD.md: the fields of Hugging Face's template and the sections of Mitchell et al., as far as a run knows them.
 
 Sources: the template of huggingface_hub; Mitchell et al., Model Cards for Model Reporting, FAT* 2019:220-229.
 """

@@ -1,4 +1,4 @@
-"""A report as plain values without any identity: what ``report.json`` holds and the page shows."""
+"""The anonymous summary of an evaluation: the plain values of ``report.json``, which the page shows."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ def summarize_report(account: Account, curves: Sequence[Mapping[str, CurveBands]
     Args:
         account: All that is told.
         curves: Of each label, for every view of the account.
-        claim: As of `fill_claim`.
+        claim: The answers to the CLAIM checklist, made by `fill_claim`.
     """
     evidence, figures, facts, beside = account[:4]
     source = evidence.source
@@ -58,7 +58,7 @@ def summarize_report(account: Account, curves: Sequence[Mapping[str, CurveBands]
 
 
 def plain(value: Any) -> Any:
-    """The same for JSON, which knows no NaN, no table, and nothing of numpy's.
+    """Convert a value for JSON, which has no NaN, no tables and no numpy types.
 
     Example:
         >>> plain({"value": np.float64("nan"), "cases": np.int64(3), "rows": pd.DataFrame({"label": ["any"]})})

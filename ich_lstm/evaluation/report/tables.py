@@ -1,4 +1,4 @@
-"""Figures as files and as tables to be read: CSV, JSON, Markdown."""
+"""Figures as files and as readable tables: CSV, JSON, Markdown."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Where a model is most wrong: the cases that it misses, and those it raises an alarm for, with the greatest certainty."""
+"""The worst errors of a model: its most confident false negatives and false positives."""
 
 from collections.abc import Sequence
 

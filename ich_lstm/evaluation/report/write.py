@@ -1,4 +1,4 @@
-"""The report: everything that was found out about a model, as plain values, as tables, and as the files of a folder."""
+"""Writes the report of an evaluation: plain values, tables, and the files of a folder."""
 
 import base64
 import json
@@ -38,7 +38,7 @@ class Report:
     Args:
         summary: Plain values: the contents of ``report.json``, all that the page shows.
         tables: By the names of their files; figures, comparisons, strata and readers have files of their own.
-        claim: As of `fill_claim`.
+        claim: The answers to the CLAIM checklist, made by `fill_claim`.
         card: The model card, Markdown.
         pictures: PNG files of slices by the hashed id of their scan, fit to be shared.
     """

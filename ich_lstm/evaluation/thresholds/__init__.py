@@ -1,1 +1,1 @@
-"""Operating points and recalibration, chosen on validation patients."""
+"""Choice of operating points and recalibration on the validation set."""

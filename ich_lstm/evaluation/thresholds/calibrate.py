@@ -1,4 +1,4 @@
-"""Recalibration and operating points, chosen on validation patients and applied to others."""
+"""Recalibration and operating points, fitted on the validation set and applied to other data."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -201,7 +201,7 @@ def operating_thresholds(evidence: Evidence, calibration: ModelCalibration) -> t
 
 
 def calibrate_evidence(evidence: Evidence, calibration: ModelCalibration) -> Evidence:
-    """The same cases with corrected probabilities in place of the model's, which the source's notes say.
+    """Replace the model's probabilities by corrected ones; the notes of the source say so.
 
     Labels that could not be calibrated, and the encoder's own probabilities, stay as they are; this is noted too.
 

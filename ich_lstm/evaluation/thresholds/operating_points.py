@@ -1,4 +1,4 @@
-"""Rules by which thresholds are chosen on validation cases."""
+"""Rules that choose thresholds on validation cases."""
 
 import re
 from collections.abc import Callable

@@ -1,1 +1,1 @@
-"""What looks along the slices of a scan."""
+"""Sequence heads, which look along the slices of a scan."""

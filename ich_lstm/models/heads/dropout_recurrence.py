@@ -1,4 +1,4 @@
-"""LSTM and GRU whose fed-back state can be dropped, one mask for a whole scan."""
+"""LSTM and GRU with recurrent dropout: one mask on the hidden state for a whole scan."""
 
 from collections.abc import Callable
 from typing import Any, Literal

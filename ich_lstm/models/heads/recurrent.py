@@ -1,4 +1,4 @@
-"""The recurrent head that looks along a scan."""
+"""The recurrent sequence head (LSTM or GRU) along a scan."""
 
 from typing import Literal
 

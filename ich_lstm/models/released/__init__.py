@@ -1,1 +1,1 @@
-"""Weights that others released."""
+"""Weights published by others."""

@@ -1,4 +1,4 @@
-"""Weights that others released, as weights of a `ScanModel`; nothing in their files is executed.
+"""Converts published weights to weights of a `ScanModel`; nothing in their files is executed.
 
 Two systems are known. Nguyen et al. 2020, "A CNN-LSTM architecture for detection of intracranial hemorrhage on CT scans", keep a
 PyTorch checkpoint per encoder. Pan 2026, ``ianpan/ct-head-hemorrhage-detection`` on the Hugging Face hub, is a folder of

@@ -1,1 +1,1 @@
-"""Figures of matplotlib, for notebooks and reports."""
+"""Matplotlib figures for notebooks and reports."""

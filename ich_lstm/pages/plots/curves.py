@@ -1,4 +1,4 @@
-"""Pictures of a training run and of a prediction; matplotlib's objects only, no global state."""
+"""Plots of a training run and of a prediction, made with matplotlib objects and without global state."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A figure that a notebook shows by itself."""
+"""A matplotlib figure that a notebook displays by itself."""
 
 from io import BytesIO
 

@@ -1,1 +1,1 @@
-"""The pages of a training and of an evaluation."""
+"""The HTML pages of a training and of an evaluation."""

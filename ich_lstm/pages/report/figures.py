@@ -1,4 +1,4 @@
-"""Figures of a report as cells of tables: value, interval, the cases behind it, and why it is undefined."""
+"""Figures of a report as table cells: value, interval, number of cases, and why a figure is undefined."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

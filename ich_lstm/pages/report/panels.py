@@ -1,4 +1,4 @@
-"""Curves of a report as points of inline SVG: panels of equal size, a label each."""
+"""Curves of a report as points of inline SVG: panels of equal size, one per label."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

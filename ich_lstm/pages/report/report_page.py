@@ -1,4 +1,4 @@
-"""The page of an evaluation: the way of the data, figures with intervals, curves with bands, the worst errors; one file."""
+"""The HTML page of an evaluation: data flow, figures with intervals, curves with bands, and the worst errors, in one file."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Parts of a report's page that are there only if something was compared: strata, other models, readers."""
+"""Optional sections of a report's page: strata, other models, readers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""The page of a training run: what the model reached on held-out patients, beside its own encoder without the sequence."""
+"""The HTML page of a training run: results on held-out patients, next to those of the encoder without the sequence head."""
 
 import base64
 from collections.abc import Mapping

@@ -1,1 +1,1 @@
-"""A head without hemorrhage: skull, brain, vessels, and what they are made of."""
+"""A head without hemorrhage: skull, brain, vessels, and their tissues."""

@@ -1,4 +1,4 @@
-"""Slices that are not of the head: a scan that begins too low, in the neck."""
+"""Slices of the neck, for scans that begin below the head."""
 
 from dataclasses import replace
 

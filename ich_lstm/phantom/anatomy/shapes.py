@@ -1,4 +1,4 @@
-"""Soft-edged shapes and textures in millimetres: the vocabulary in which the head is written.
+"""Soft-edged shapes and textures in millimetres, from which the head is composed.
 
 A shape is an array of signed distances to its surface, negative inside. All arrays are float32.
 """

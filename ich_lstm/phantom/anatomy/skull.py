@@ -43,7 +43,7 @@ def draw_outside(head: Head, slab: Slab, inner: Array, vault: Array, grain: Grai
         head: Whose head.
         slab: Where.
         inner: Distance to the inside of the skull; positive where this function draws.
-        vault: The same for the vault alone.
+        vault: Distance to the inside of the cranial vault alone; positive where this function draws.
         grain: Textures of bone, muscle and air cells.
         injuries: Of skull and scalp.
 

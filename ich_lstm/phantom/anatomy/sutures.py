@@ -1,4 +1,4 @@
-"""The sutures of the vault: where one bone ends and the dura holds fast, so that epidural blood stops."""
+"""The sutures of the cranial vault, where the dura is attached to the bone, so that epidural blood stops."""
 
 import numpy as np
 

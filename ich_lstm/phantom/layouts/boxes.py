@@ -1,4 +1,4 @@
-"""Boxes around the bleedings, as BHX gives them for the images of CQ500."""
+"""Bounding boxes of the hemorrhages, in the format of BHX for the images of CQ500."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple

@@ -56,7 +56,7 @@ class Cq500Record(NamedTuple):
 class Cq500Layout(Layout[Cq500Record]):
     """``CQ500-CT-<n>/CQ500CT<n> CQ500CT<n>/Unknown Study/<series name>/CT000000.dcm`` and ``reads.csv``.
 
-    Which series a study has follows from its number; `ich_lstm.phantom.cq500_series` lists them.
+    Which series a study has follows from its number; `ich_lstm.phantom.layouts.cq500_series` lists them.
 
     Args:
         archives: Studies are ``CQ500-CT-<n>.zip``, not folders.

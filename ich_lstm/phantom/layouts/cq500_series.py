@@ -1,4 +1,4 @@
-"""Which series a study of CQ500 has, and what they are called."""
+"""The series of a CQ500 study, and their names."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ class SeriesPlan:
     """One series of a study.
 
     Args:
-        name: Of its folder.
+        name: Name of the series folder.
         thickness_mm: As in `Reconstruction`.
         kernel: As there.
         contrast: As there.

@@ -1,4 +1,4 @@
-"""Heads as a hospital has them: the export of an archive, and a table that somebody made from the reports."""
+"""Heads as a hospital stores them: an export of an archive, and a table that was compiled from the reports."""
 
 import datetime
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""What every layout of a data set on disk can do; `ich_lstm.phantom.write` does the rest."""
+"""The interface of every data set layout; `ich_lstm.phantom.write` does the rest."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

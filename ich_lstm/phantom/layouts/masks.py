@@ -1,4 +1,4 @@
-"""The masks of a scan on disk, beside its images."""
+"""Masks of a scan on disk, next to its images."""
 
 from pathlib import Path
 

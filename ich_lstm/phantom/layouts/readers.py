@@ -1,4 +1,4 @@
-"""Three simulated radiologists who read every scan of CQ500, and err at a known rate."""
+"""Three simulated radiologists who read every CQ500 scan with a known error rate."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Heads in the layout, and with the DICOM fields and the oddities, of the RSNA 2019 data set."""
+"""Heads in the layout of the RSNA 2019 data set, with its DICOM attributes and its quirks."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace

@@ -1,1 +1,1 @@
-"""Hemorrhages, injuries, and what looks like them."""
+"""Hemorrhages, injuries, and lesions that look like hemorrhage."""

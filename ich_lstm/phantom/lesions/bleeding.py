@@ -1,4 +1,4 @@
-"""Which blood a patient has: the common histories, and the size, place and density of each lesion."""
+"""Draws the hemorrhages of a patient: common clinical histories, and the size, place and density of each lesion."""
 
 from collections.abc import Callable
 from dataclasses import replace

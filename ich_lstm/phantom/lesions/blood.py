@@ -1,4 +1,4 @@
-"""Blood by its age: how dense it is, and how it settles."""
+"""Blood by its age: its density, and how it settles."""
 
 from typing import Literal, NamedTuple
 
@@ -25,7 +25,7 @@ class Blood(NamedTuple):
     """The blood of one lesion.
 
     Args:
-        age: Of its densest part.
+        age: Age of the densest part.
         hu: Attenuation of that part.
         other_hu: Attenuation of the second part, if there are two.
         pattern: ``even``; ``level``, the dense part lying behind the other, as cells below plasma in a patient on the back;

@@ -58,7 +58,7 @@ class Crescent:
 
     Args:
         blood: What it is made of.
-        direction: Of its middle, from the centre of the head, of length 1.
+        direction: Unit vector from the centre of the head to the middle of the lesion.
         thickness: There, in mm.
         opening: Half its opening angle.
         push: Mass effect.

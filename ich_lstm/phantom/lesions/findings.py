@@ -1,4 +1,4 @@
-"""What a radiologist's report would say of a patient, in words that a program can read."""
+"""The findings of a patient as a radiologist's report would state them, in a machine-readable form."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""What befalls skull and scalp: fractures, swelling, and the surgeon's openings."""
+"""Injuries of skull and scalp: fractures, swelling, and craniotomies."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Protocol

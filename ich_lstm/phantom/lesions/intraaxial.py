@@ -1,4 +1,4 @@
-"""Blood in the brain, in the ventricles, and between the folds of the brain."""
+"""Intraparenchymal, intraventricular and subarachnoid blood."""
 
 from dataclasses import dataclass
 from typing import ClassVar

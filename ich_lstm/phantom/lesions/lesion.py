@@ -1,4 +1,4 @@
-"""What every lesion has in common: where it is asked, what it answers, and how it pushes the brain aside."""
+"""The common interface of all lesions: where they are evaluated, what they return, and their mass effect."""
 
 from typing import ClassVar, NamedTuple, Protocol
 

@@ -1,4 +1,4 @@
-"""What is in the brain and is no hemorrhage: old infarcts, and calcium as bright as blood or brighter."""
+"""Mimics of hemorrhage in the brain: old infarcts, and calcifications as bright as blood or brighter."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Protocol

@@ -1,1 +1,1 @@
-"""How the head becomes slices: sampling, artefacts, noise, kernels, DICOM."""
+"""Turning the head into slices: sampling, artefacts, noise, kernels, DICOM."""

@@ -1,4 +1,4 @@
-"""The scanner: where the slices lie, how their pixels are sampled and blurred, and the noise."""
+"""The scanner: where the slices lie, how their pixels are sampled and blurred, and their noise."""
 
 from dataclasses import dataclass, replace
 
@@ -95,7 +95,7 @@ class Acquisition:
         return self.slices * self.spacing_mm
 
     def reconstruct(self, reconstruction: Reconstruction) -> "Acquisition":
-        """The same acquisition in slices of another thickness: their lower edge stays, and all but a rest of their height."""
+        """Copy the acquisition with another slice thickness; the lower edge stays, the height changes by part of a slice."""
         response = RESPONSES[reconstruction.kernel]
         noise, spacing, slices = self.noise_hu * response.noise, self.spacing_mm, self.slices
         if reconstruction.thickness_mm is not None:

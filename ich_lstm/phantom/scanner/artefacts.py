@@ -1,4 +1,4 @@
-"""What the scanner adds that is not in the head: dark bands between dense bones, motion, streaks from metal.
+"""Artefacts that the scanner adds: dark bands between dense bones, motion, and streaks from metal.
 
 As described by Barrett JF, Keat N. Artifacts in CT: recognition and avoidance. RadioGraphics 2004;24:1679-1691.
 """

@@ -1,4 +1,4 @@
-"""A synthetic slice as DICOM: RSNA's few fields, or all that a scanner writes."""
+"""Writes a synthetic slice as DICOM: with RSNA's few attributes, or with all that a scanner writes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

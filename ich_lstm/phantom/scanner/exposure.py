@@ -1,4 +1,4 @@
-"""From a slice of the head to the picture that the scanner gives: artefacts, point spread, kernel, noise."""
+"""Simulates the image of a slice: artefacts, point spread, kernel, noise."""
 
 import cv2
 import numpy as np

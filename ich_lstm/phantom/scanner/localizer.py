@@ -1,4 +1,4 @@
-"""The localizer (scout view): a lateral projection of the head, by which the slices are planned."""
+"""The localizer (scout view): a lateral projection of the head on which the slices are planned."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""What the scanner makes of one acquisition: thick or thin slices, a soft or a sharp kernel, with or without contrast."""
+"""Reconstructions of one acquisition: thick or thin slices, a soft or a sharp kernel, with or without contrast."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args

@@ -1,4 +1,4 @@
-"""The points of the head that one slice of a scan averages."""
+"""The points of the head over which one slice of a scan averages."""
 
 from dataclasses import dataclass
 

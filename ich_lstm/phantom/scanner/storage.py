@@ -1,4 +1,4 @@
-"""How HU become stored values: the three ways that RSNA's files have."""
+"""Conversion of HU to stored values, in the three variants that RSNA's files have."""
 
 from dataclasses import dataclass
 

@@ -1,1 +1,1 @@
-"""Whether a volume shows a head, by its bone and what the bone encloses."""
+"""Recognition of head scans by the skull and what it encloses."""

@@ -1,4 +1,4 @@
-"""Whether a volume shows a head, how much of it, and where it ends below: by the skull, and what the skull encloses."""
+"""Decides by the skull whether a volume shows a head, how much of it, and at which slice the head ends."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple

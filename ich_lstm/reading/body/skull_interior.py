@@ -1,4 +1,4 @@
-"""What bone encloses in a section: the inside of a skull, or the marrow of a long bone."""
+"""The region that bone encloses in a section: the inside of a skull, or the marrow of a long bone."""
 
 from collections.abc import Iterator
 

@@ -1,1 +1,1 @@
-"""Where files come from, and what lies around a DICOM data set in one."""
+"""Sources of files, and the container around a DICOM data set."""

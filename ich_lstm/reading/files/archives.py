@@ -1,4 +1,4 @@
-"""Zip and tar as folders that cannot do harm: no paths outside, no bombs, no links followed, nothing unpacked beside them."""
+"""Safe reading of zip and tar archives: no paths outside, no decompression bombs, no links followed, nothing unpacked to disk."""
 
 import bz2
 import gzip

@@ -1,4 +1,4 @@
-"""What lies around a DICOM data set in a file: preamble, File Meta Information, transfer syntax, deflation (PS3.10)."""
+"""The container around a DICOM data set: preamble, File Meta Information, transfer syntax, deflation (PS3.10)."""
 
 import io
 import struct

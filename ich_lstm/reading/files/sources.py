@@ -1,4 +1,4 @@
-"""Where files come from: a folder of any depth and size, an archive, or a single file."""
+"""Sources of files: a folder of any depth and size, an archive, or a single file."""
 
 import os
 import stat

@@ -1,1 +1,1 @@
-"""What is read of a header, decoded: values, frames, geometry, whose it is."""
+"""The decoded DICOM header: values, frames, geometry, and the patient's identity."""

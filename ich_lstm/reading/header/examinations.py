@@ -1,4 +1,4 @@
-"""Whose images are, and of which examination: what tells two patients apart where identifiers do not, or says that nothing does.
+"""Patients and examinations of images: decides whether images with one identifier belong to one patient.
 
 Anonymizers write one Study or Series Instance UID into the files of many patients, or none, and one Patient ID for all. A result
 under another person's name is the worst that this library could do, so that images come together only if nothing speaks against
@@ -151,7 +151,7 @@ def part_patients(origins: Iterable[Origin]) -> list[set[Origin]] | None:
     """Part the images of one Series Instance UID by patient.
 
     Args:
-        origins: Of its images.
+        origins: The origins of its images.
 
     Returns:
         What belongs to each patient, in a stable order; None if that is not clear.

@@ -1,4 +1,4 @@
-"""The values of the header that the library asks for, and how they are had from their bytes (PS3.5, 6.2)."""
+"""The header values that the library uses, and how they are decoded from their bytes (PS3.5, 6.2)."""
 
 import math
 import re

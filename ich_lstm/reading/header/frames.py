@@ -1,4 +1,4 @@
-"""Enhanced multi-frame CT (PS3.3 A.38): one file -> what differs from frame to frame. Data sets only; no files."""
+"""Enhanced multi-frame CT (PS3.3 A.38): what differs from frame to frame of one file. Data sets only; no files."""
 
 from collections.abc import Mapping
 from typing import Any

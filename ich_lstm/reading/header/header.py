@@ -1,4 +1,4 @@
-"""The header of one DICOM file: what anybody needs of it, and where its pixels lie."""
+"""The header of one DICOM file: the values that the library needs, and where the pixel data lie."""
 
 import warnings
 import zipfile

@@ -1,4 +1,4 @@
-"""Whose scan it is, and which study: what a new series of the same study repeats from a file of it."""
+"""Identity of patient and study: the attributes that a new series of the same study repeats."""
 
 import warnings
 

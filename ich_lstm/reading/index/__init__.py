@@ -1,1 +1,1 @@
-"""A tree of any size to a table of headers and a ledger; it resumes after a kill."""
+"""Indexing of a tree of any size into a table of headers and a ledger; it resumes after a kill."""

@@ -1,4 +1,4 @@
-"""A tree of any size -> a table of slice headers, and the ledger of every file."""
+"""Indexes a tree of any size: a table of slice headers, and the ledger of every file."""
 
 import logging
 from collections import Counter

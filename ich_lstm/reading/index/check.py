@@ -1,4 +1,4 @@
-"""Would every study of a source be read? Its headers, the choice of series, and the pixels of those that are chosen."""
+"""Dry run on a source: tests the headers, the choice of series, and the pixels of the chosen series of every study."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor

@@ -1,4 +1,4 @@
-"""The shortest way in: a path -> the scan of the one study that it holds."""
+"""`read_scan`: from a path to the scan of the one study that it holds."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What became of the files of a tree, part by part on disk: indexing needs little memory, and goes on after a kill."""
+"""Shards of an index on disk: indexing needs little memory, and resumes after a kill."""
 
 import json
 import os

@@ -1,1 +1,1 @@
-"""Headers as a table, and the table that accounts for every file."""
+"""The table of headers, and the ledger that accounts for every file."""

@@ -1,4 +1,4 @@
-"""Slice headers as Arrow batches: a few hundred bytes per slice, in memory or mapped from disk, however many there are."""
+"""Slice headers as Arrow batches: a few hundred bytes per slice, in memory or memory-mapped from disk."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields

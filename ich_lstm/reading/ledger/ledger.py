@@ -1,4 +1,4 @@
-"""The ledger: what became of every file, and why. Private: it holds paths and identifiers."""
+"""The ledger: the outcome of every file, and the reason. It is private, since it holds paths and identifiers."""
 
 import csv
 from collections import Counter
@@ -190,7 +190,7 @@ class Ledger:
         return list(self._iterate(np.flatnonzero(self._fate_of)))
 
     def noted_batches(self) -> Iterator[pa.RecordBatch]:
-        """The same as Arrow batches of :data:`LEDGER_SCHEMA`."""
+        """The noted rows as Arrow batches of :data:`LEDGER_SCHEMA`."""
         rows = self._iterate(np.flatnonzero(self._fate_of))
         while block := [row for _, row in zip(range(BLOCK_ROWS), rows, strict=False)]:
             columns = list(zip(*block, strict=True))

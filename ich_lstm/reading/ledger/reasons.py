@@ -1,4 +1,4 @@
-"""Every reason for which a file is skipped or refused: its stable code, what is done, and the words for a person."""
+"""Every reason to skip or refuse a file: its stable code, what is done, and the text for a person."""
 
 from typing import Literal, NamedTuple
 

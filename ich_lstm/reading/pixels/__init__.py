@@ -1,1 +1,1 @@
-"""Stored pixels to Hounsfield units."""
+"""Conversion of stored pixels to Hounsfield units."""

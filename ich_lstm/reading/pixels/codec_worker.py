@@ -1,4 +1,4 @@
-"""Compressed pixels, decoded in a child process that may die: ``python -m ich_lstm.reading.pixels.codec_worker``.
+"""Decodes compressed pixels in a child process that may crash: ``python -m ich_lstm.reading.pixels.codec_worker``.
 
 Decoders are C libraries that abort, hang or take all memory on damaged streams. Here that costs one file: each process that
 reads has one child, asked over pipes, with a limit on the time of a frame and on its memory. A child that dies is replaced at

@@ -1,4 +1,4 @@
-"""The heads of encoded frames: whether a stream is what the header says, and whether it is whole. No decoding."""
+"""Headers of encoded frames: whether a stream matches the DICOM header, and whether it is complete. No decoding."""
 
 import struct
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Compressed pixels of one file: the encoded frame is cut out here, and decoded in the child of :mod:`~.decode`."""
+"""Compressed pixels of one file: extracts the encoded frame here, and has it decoded in the child process of `codec_worker`."""
 
 import io
 import warnings
@@ -37,16 +37,16 @@ class BoundedFile:
         self._size = size
 
     def read(self, count: int = -1, /) -> bytes:
-        """As of a file."""
+        """Read up to `count` bytes, but never past the end; the interface is that of a binary file."""
         rest = max(0, self._size - self._stream.tell())
         return self._stream.read(rest if count < 0 else min(count, rest))
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """As of a file."""
+        """Move to an offset; the interface is that of a binary file."""
         return self._stream.seek(offset, whence)
 
     def tell(self) -> int:
-        """As of a file."""
+        """Give the current offset; the interface is that of a binary file."""
         return self._stream.tell()
 
 

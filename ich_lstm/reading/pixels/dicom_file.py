@@ -1,4 +1,4 @@
-"""One DICOM file -> its header, and its pixels in Hounsfield units with the known repairs."""
+"""Reads one DICOM file: its header, and its pixels in Hounsfield units with the known repairs."""
 
 import io
 from collections.abc import Sequence
@@ -85,7 +85,7 @@ def read_stored(header: SliceHeader) -> tuple[np.ndarray, tuple[Note, ...]]:
         uint16 or int16 ``(rows, columns)``, and a note for each repair.
 
     Raises:
-        FileError: As of :func:`read_hu`.
+        FileError: On the same conditions as :func:`read_hu`.
     """
     _check_format(header)
     return _read_native(header) if header.transfer_syntax in NATIVE_SYNTAXES else (read_compressed(header), ())
@@ -105,7 +105,7 @@ def assume_rescale(headers: Sequence[SliceHeader]) -> list[SliceHeader]:
         headers: Of one series.
 
     Returns:
-        The same, those without rescale with a slope of 1 and an intercept of 0; unchanged if the values are not HU.
+        The headers, with slope 1 and intercept 0 filled in where a rescale is missing; unchanged if the values are not HU.
     """
     peaks = StoredPeaks()
     for header in headers:

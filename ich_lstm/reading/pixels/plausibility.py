@@ -1,4 +1,4 @@
-"""Whether values that are called Hounsfield units can be: air, soft tissue and bone have to lie where they do in HU."""
+"""Checks that values can be Hounsfield units: air, soft tissue and bone must lie where they do in HU."""
 
 from collections.abc import Iterable
 from typing import NamedTuple

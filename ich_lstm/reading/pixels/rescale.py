@@ -1,4 +1,4 @@
-"""Stored pixel values -> Hounsfield units, with the known repairs. Arrays only; no files."""
+"""Converts stored pixel values to Hounsfield units, with the known repairs. Arrays only; no files."""
 
 import math
 from typing import NamedTuple

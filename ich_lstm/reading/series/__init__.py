@@ -1,1 +1,1 @@
-"""The slices of one series to an ordered, checked Scan."""
+"""From the slices of one series to an ordered, checked Scan."""

@@ -1,4 +1,4 @@
-"""Series whose values are no plain HU: maps, renderings, and what was computed from several energies."""
+"""Recognizes series whose values are not plain HU: maps, renderings, and images computed from several energies."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The slices of one series -> an ordered, checked Scan."""
+"""Loads the slices of one series as an ordered, checked Scan."""
 
 import math
 from collections import Counter
@@ -271,9 +271,9 @@ def finish_scan(
     Args:
         scan: In the display convention, with its repairs.
         account: Takes the flags.
-        slab_mm: As of :func:`load_scan`.
+        slab_mm: Thin slices are averaged to slabs of about this thickness in mm; None leaves them as they are.
         thickness_mm: Slice Thickness, if known.
-        origins_mm: As of :func:`~ich_lstm.reading.series.slabs.mean_slabs`.
+        origins_mm: In-plane origin of each slice, across and down, ``(n, 2)``; None if it is the same for all slices.
     """
     if slab_mm is not None:
         scan = mean_slabs(scan, slab_mm=slab_mm, thickness_mm=thickness_mm, origins_mm=origins_mm)

@@ -1,4 +1,4 @@
-"""Which slices of a series belong to its scan, and whether they fit together."""
+"""Decides which slices of a series belong to its scan, and whether they fit together."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence

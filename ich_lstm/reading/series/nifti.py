@@ -1,4 +1,4 @@
-"""NIfTI -> Scan: orientation from the affine, values checked to be HU. Needs the extra ``nifti``."""
+"""Reads NIfTI as a Scan: orientation from the affine, values checked to be HU. Needs the extra ``nifti``."""
 
 import hashlib
 import math

@@ -1,4 +1,4 @@
-"""What was repaired, flagged and left out while one scan was made."""
+"""Collects repairs, flags and excluded slices while one scan is loaded."""
 
 from collections import Counter
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Positions that an export has rounded to whole or tenths of a mm: what the slices' true places are."""
+"""Recovers the true slice positions from positions that were rounded to whole or tenths of a mm on export."""
 
 from collections import defaultdict
 from collections.abc import Sequence

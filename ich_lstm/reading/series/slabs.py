@@ -1,4 +1,4 @@
-"""Thin slices -> mean slabs, as thick as the slices that networks are trained on; every slab knows its slices."""
+"""Averages thin slices to slabs as thick as the slices that networks are trained on; each slab records its slices."""
 
 import math
 from collections.abc import Sequence

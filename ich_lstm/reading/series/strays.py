@@ -1,4 +1,4 @@
-"""Pages that lie in a series and are none of its slices: captures, screenshots, dose sheets."""
+"""Recognizes images that are stored in a series but are not slices of it: captures, screenshots, dose sheets."""
 
 from collections import Counter
 from collections.abc import Sequence

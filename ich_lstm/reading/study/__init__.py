@@ -1,1 +1,1 @@
-"""Which series of a study is read, and why the others are not."""
+"""Choice of the series of a study that is read, with the reason against each other one."""

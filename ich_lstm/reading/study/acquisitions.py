@@ -1,4 +1,4 @@
-"""Series against acquisitions: one acquisition in several series is joined, several acquisitions in one series are parted.
+"""Maps series to acquisitions: joins one acquisition in several series, and splits several acquisitions in one series.
 
 Scanners and archives cut their series as they like. Two things are wrong to read as they come: half a head, because the other
 half lies in another series; and slices of two shifted scans of one head, because both lie in one series.

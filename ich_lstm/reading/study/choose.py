@@ -1,4 +1,4 @@
-"""Which series of a study is the plain axial brain one, and why the others are not."""
+"""Chooses the plain axial brain series of a study, and says why the others were not chosen."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -140,8 +140,8 @@ def choose_among(
     Args:
         study: The study.
         ranked: What :func:`rank_series` gave.
-        series_uid: As of :func:`choose_series`.
-        ledger: As of :func:`choose_series`.
+        series_uid: The series to take instead of the best; its beginning is enough.
+        ledger: Where to note all the slices that are not read, with the reason.
 
     Raises:
         StudyError: As :func:`choose_series`.
@@ -276,7 +276,7 @@ def _by_examination(study_uid: str, parts: list[_Part], acquisitions: Acquisitio
 
 
 def tell_apart(studies: Sequence[Study]) -> list[Study]:
-    """The same studies; those that share a Study or Series Instance UID with another get a part, so that ids are unique.
+    """Mark studies that share a Study or Series Instance UID with another study by a part, so that ids are unique.
 
     Args:
         studies: Of one source, or of several.
@@ -291,7 +291,7 @@ def tell_apart(studies: Sequence[Study]) -> list[Study]:
 
 
 def with_part(study: Study, shared: Collection[str]) -> Study:
-    """The same study; what of it has a shared identifier gets a part, by which no other study has its identifiers.
+    """Give a study whose identifiers are shared a part, which makes its identifiers unique.
 
     Args:
         study: The study.
@@ -308,7 +308,7 @@ def with_part(study: Study, shared: Collection[str]) -> Study:
 
 
 def with_frames(series: Series) -> Series:
-    """The same with one header per slice, where a file holds many."""
+    """Expand multi-frame files of a series to one header per slice."""
     headers: list[SliceHeader] = []
     for header in series.headers:
         try:

@@ -1,4 +1,4 @@
-"""The rules by which a series is the plain axial brain one, or not; to be read as a list."""
+"""The rules by which a series is, or is not, the plain axial brain series; written as a readable list."""
 
 import math
 from collections.abc import Callable, Collection

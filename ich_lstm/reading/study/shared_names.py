@@ -1,4 +1,4 @@
-"""Names that the images of several patients have: labels and reports that use one could come under another person's name."""
+"""Names shared by images of several patients, with which a label or report could be assigned to the wrong person."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ def shared_kinds(shared: frozenset[Name], study: Study, series: Series) -> str:
     """By which kinds of names a series must not be called, with blanks between; usually empty.
 
     Args:
-        shared: As of `find_shared_names`.
+        shared: The shared names that `find_shared_names` found.
         study: That of the series.
         series: The series.
     """

@@ -1,1 +1,1 @@
-"""What the texts of a header say, in many languages and character sets."""
+"""Interpretation of the texts in a header, in many languages and character sets."""

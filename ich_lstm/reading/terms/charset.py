@@ -1,4 +1,4 @@
-"""Texts of a header by their Specific Character Set (0008,0005), right or wrong (PS3.3 C.12.1.1.2; PS3.5, 6.1.2)."""
+"""Decodes texts by their Specific Character Set (0008,0005), even if it is wrong (PS3.3 C.12.1.1.2; PS3.5, 6.1.2)."""
 
 import re
 from functools import lru_cache

@@ -1,4 +1,4 @@
-"""What a header tells of a contrast agent: its name, or how and how much of it was given (PS3.3 C.7.6.4)."""
+"""Evidence of a contrast agent in a header: its name, or the route and amount of its administration (PS3.3 C.7.6.4)."""
 
 import re
 from collections.abc import Iterable, Mapping

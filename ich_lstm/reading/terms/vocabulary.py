@@ -1,4 +1,4 @@
-"""What series descriptions, kernels and image types say, in the words of many vendors and languages.
+"""Interprets series descriptions, kernels and image types, in the words of many vendors and languages.
 
 The words stand in ``word_table.csv`` (:mod:`ich_lstm.reading.terms.word_table`); here is what is made of them.
 All patterns are for the normal form of a text: upper case, single spaces.

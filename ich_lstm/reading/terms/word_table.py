@@ -1,4 +1,4 @@
-"""The words by which series are chosen, in many languages: one table, and the rows that a hospital adds to it."""
+"""The words by which series are chosen, in many languages: the built-in table, and the rows that a hospital adds."""
 
 import csv
 import hashlib

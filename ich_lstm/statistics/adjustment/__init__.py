@@ -1,1 +1,1 @@
-"""Probabilities made to fit: recalibration, and another prevalence."""
+"""Adjustment of probabilities: recalibration, and correction for another prevalence."""

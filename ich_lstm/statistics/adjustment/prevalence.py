@@ -1,4 +1,4 @@
-"""Another prevalence than in training: probabilities moved by a known share, or by one estimated without labels."""
+"""Correction for another prevalence than in training: a known one, or one estimated without labels."""
 
 from collections.abc import Callable, Iterable
 

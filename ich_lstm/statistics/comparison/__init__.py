@@ -1,1 +1,1 @@
-"""Whether two models, or two readers, differ."""
+"""Tests of the difference between two models or two readers."""

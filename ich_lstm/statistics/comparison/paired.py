@@ -1,4 +1,4 @@
-"""Two models on the same cases: every figure's difference, by one bootstrap of the patients for both."""
+"""Paired comparison of two models on the same cases: the difference of every figure, by one bootstrap of patients for both."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Two models, or a model and a reader, on the same cases: tests of the difference."""
+"""Significance tests of the difference of two models, or of a model and a reader, on the same cases."""
 
 from collections.abc import Iterable
 from typing import NamedTuple

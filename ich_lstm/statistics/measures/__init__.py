@@ -1,1 +1,1 @@
-"""What probabilities are worth against known labels: scores, curves, calibration, and all figures with their intervals."""
+"""Performance measures: scores, curves, calibration, and all figures with their intervals."""

@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: Brier, reliability, ECE, and recalibration's slope and intercept.
+"""Calibration measures: Brier score, reliability, ECE, and calibration slope and intercept.
 
 Slope, intercept and the smoothed curve lead (Van Calster et al., J Clin Epidemiol 2016;74:167-176, and BMC Med 2019;17:230);
 the expected calibration error follows, for it depends on its bins and is biased upwards in small samples.

@@ -1,4 +1,4 @@
-"""How well probabilities rank: AUROC, average precision, and their curves, exact with ties.
+"""Discrimination measures: AUROC, average precision, and their curves, exact with ties.
 
 A bootstrap needs the same figure for thousands of weightings of the same cases. Cases are sorted once; only the levels of
 probability that a positive case has, and the runs of negative cases between them, matter. The weight of every such bin is then

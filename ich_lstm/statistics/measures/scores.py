@@ -1,4 +1,4 @@
-"""Log loss, exactly as RSNA's challenge counts it."""
+"""Log loss, exactly as the RSNA challenge computes it."""
 
 from collections.abc import Sequence
 

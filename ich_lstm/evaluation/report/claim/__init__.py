@@ -1,1 +1,1 @@
-"""CLAIM 2024."""
+"""The CLAIM 2024 checklist."""

@@ -1,4 +1,4 @@
-"""What a run answers to the items of CLAIM 2024."""
+"""The answers of a run to the items of the CLAIM 2024 checklist."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING

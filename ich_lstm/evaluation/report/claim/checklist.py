@@ -1,4 +1,4 @@
-"""CLAIM 2024, the checklist for artificial intelligence in medical imaging: what a run can answer, and what it leaves open.
+"""CLAIM 2024 (checklist for artificial intelligence in medical imaging): the items that a run can answer, and the open ones.
 
 Source: Tejani et al., Radiology: Artificial Intelligence 2024;6(4):e240300. The items are told in our own words; the authors'
 wording counts.
