@@ -25,7 +25,7 @@ def main(folder: Path) -> None:
     model.save_pretrained(folder / "model")
 
     model = ich_lstm.ScanClassifier.load(folder / "model")
-    scan = ich_lstm.read_scan(dicom, series_uid=data.scans["test"][0].draw_id)
+    scan = ich_lstm.read_scan(dicom, series_uid=data.scans["test"][0].series_uid)
     for prediction in model.predict(scan):
         print(prediction)
         print(prediction.to_frame().head())

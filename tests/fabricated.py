@@ -79,7 +79,7 @@ def make_labelled(folder: Path, name: str, slices: int, seed: int = 0, size: int
     return LabelledScan(
         scan_id=f"id-{name}",
         patient_id=f"P{name}",
-        draw_id=name,
+        series_uid=name,
         study_uid=f"study-{name}",
         study_date="",
         cache_path=path,

@@ -66,7 +66,7 @@ def cached_loader(scans: Sequence[LabelledScan], geometry: Geometry | None, budg
     """Packed batches from one worker, as in training."""
     dataset = ScanDataset(scans, geometry)
     sampler = SliceBudgetSampler(
-        dataset.lengths, identifiers=[scan.draw_id for scan in scans], slices_per_batch=budget, shuffle=True
+        dataset.lengths, identifiers=[scan.series_uid for scan in scans], slices_per_batch=budget, shuffle=True
     )
     return ScanLoader(
         dataset,

@@ -335,7 +335,7 @@ class ScanDataModule(LightningDataModule):
 
         The draw is a pure function of the seed and the raw identifiers.
         """
-        drawn = sorted(self._scans_of(part), key=lambda scan: sample_seed(self.seed, 0, scan.draw_id, purpose="sample"))
+        drawn = sorted(self._scans_of(part), key=lambda scan: sample_seed(self.seed, 0, scan.series_uid, purpose="sample"))
         before = np.cumsum([0, *(len(scan.slice_labels) for scan in drawn)])[:-1]
         return self._loader(part, alone=True, scans=[scan for scan, count in zip(drawn, before, strict=True) if count < slices])
 
@@ -360,7 +360,7 @@ class ScanDataModule(LightningDataModule):
             weights = balanced_weights([scan.slice_labels for scan in scans], np.array([scan.scan_labels for scan in scans]))
         sampler = (SliceBudgetSampler if shuffle else FixedSliceBudgetSampler)(
             dataset.lengths,
-            identifiers=[scan.draw_id for scan in scans],
+            identifiers=[scan.series_uid for scan in scans],
             parts=parts,
             weights=weights,
             slices_per_batch=batching.slices_per_batch,

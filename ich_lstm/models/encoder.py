@@ -101,7 +101,7 @@ class SliceEncoder(nn.Module):
         """Whether no weight of it is trained."""
         return not any(parameter.requires_grad for parameter in self.parameters())
 
-    def thaw(self, groups: int | None) -> None:
+    def unfreeze_last(self, groups: int | None) -> None:
         """Choose which layers are trained, from the next call of `train` on.
 
         Args:

@@ -257,7 +257,7 @@ class ScanClassifier(LightningModule):
         if "reversal" in changes:
             self.model.reversal = changes["reversal"]
 
-    def begin_with(self, other: "ScanClassifier") -> None:
+    def load_weights_from(self, other: "ScanClassifier") -> None:
         """Take over another model's weights and name, and how scans are prepared for it.
 
         Args:
@@ -300,7 +300,7 @@ class ScanClassifier(LightningModule):
         self.model.requires_grad_(head == "train")
         for module in self.model.encoder_modules():
             module.requires_grad_(encoder != 0)
-        self.model.encoder.thaw(encoder)
+        self.model.encoder.unfreeze_last(encoder)
 
     def setup(self, stage: str) -> None:
         """Take over how the data are prepared, and fit the reduction of features if that is to be done."""

@@ -199,7 +199,7 @@ class TestChunks:
 class TestFreezing:
     def test_a_frozen_encoder_rests(self, batch: ScanBatch) -> None:
         model = training(backbone="resnet10t")
-        model.encoder.thaw(0)
+        model.encoder.unfreeze_last(0)
         before = statistics(model)
         gradients = step(model, batch)
         assert not any(name.startswith("encoder.") for name in gradients)
@@ -209,7 +209,7 @@ class TestFreezing:
     @pytest.mark.parametrize(("groups", "trained"), [(1, {"layer4"}), (2, {"layer3", "layer4"})])
     def test_the_last_groups_alone_are_trained(self, groups: int, trained: set, batch: ScanBatch) -> None:
         model = training()
-        model.encoder.thaw(groups)
+        model.encoder.unfreeze_last(groups)
         before = statistics(model)
         gradients = step(model, batch)
         names = {name.split(".")[2] for name in gradients if name.startswith("encoder.network")}
@@ -222,8 +222,8 @@ class TestFreezing:
 
     def test_thawed_it_trains_again(self, batch: ScanBatch) -> None:
         model = training()
-        model.encoder.thaw(0)
-        model.encoder.thaw(None)
+        model.encoder.unfreeze_last(0)
+        model.encoder.unfreeze_last(None)
         model.train()
         assert "encoder.network.layer1.0.conv1.weight" in step(model, batch)
         assert model.encoder.network.bn1.training

@@ -98,7 +98,7 @@ class TestLossless:
     def test_19_rle_needs_no_extra(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(codec_worker, "find_spec", lambda name: None)
         frame = (head_hu(4) + 1024).astype(np.uint16)
-        pixels = codec_worker._rle(compress.encode(frame, RLELossless), codec_worker.Question(RLELossless, 32, 32, 16))
+        pixels = codec_worker._rle(compress.encode(frame, RLELossless), codec_worker.DecodeRequest(RLELossless, 32, 32, 16))
         assert pixels == frame.tobytes()
 
     def test_20_lossy_is_flagged(self, tmp_path: Path) -> None:
@@ -197,18 +197,18 @@ class TestDamage:
 FAKE = """
 import os, sys, time
 from ich_lstm.reading.pixels import codec_worker
-def fake(stream, question):
+def fake(stream, request):
     if stream[-1:] == b"H": time.sleep(100)
     if stream[-1:] == b"A": os.abort()
     if stream[-1:] == b"X": os._exit(3)
     if stream[-1:] == b"B": raise BaseException("a panic")
     if stream[-1:] == b"M": bytearray(1 << 40)
     if stream[-1:] == b"P": print("on standard output", flush=True); os.system("echo noise")
-    return bytes(stream[:2]) * question.rows * question.columns
+    return bytes(stream[:2]) * request.rows * request.columns
 codec_worker.CODECS = dict.fromkeys(codec_worker.CODECS, codec_worker.Codec(fake, "os"))
 codec_worker.main(sys.argv[1:])
 """
-QUESTION = codec_worker.Question(JPEG2000Lossless, 4, 4, 16)
+REQUEST = codec_worker.DecodeRequest(JPEG2000Lossless, 4, 4, 16)
 
 
 @pytest.fixture
@@ -237,13 +237,13 @@ class TestChild:
         ids=["17-abort", "17-exit", "17-hang", "17-memory", "17-panic"],
     )
     def test_17_a_codec_costs_one_frame(self, how: bytes, code: str) -> None:
-        assert codec_worker.decode_frame(b"ab.", QUESTION) == b"ab" * 16
+        assert codec_worker.decode_frame(b"ab.", REQUEST) == b"ab" * 16
         started = time.monotonic()
         with pytest.raises(codec_worker.CodecError) as refusal:
-            codec_worker.decode_frame(b"ab" + how, QUESTION)
+            codec_worker.decode_frame(b"ab" + how, REQUEST)
         assert refusal.value.code == code
         assert time.monotonic() - started < 5
-        assert codec_worker.decode_frame(b"cd.", QUESTION) == b"cd" * 16
+        assert codec_worker.decode_frame(b"cd.", REQUEST) == b"cd" * 16
 
     def test_17_abort_costs_one_file_of_a_series(self, tmp_path: Path) -> None:
         stream = compress.encode((head_hu(0) + 1024).astype(np.uint16), JPEG2000Lossless)
@@ -262,21 +262,21 @@ class TestChild:
         assert refusal_of(tmp_path).code == "codec_crashed"
 
     def test_what_a_codec_prints_does_not_disturb(self) -> None:
-        assert codec_worker.decode_frame(b"abP", QUESTION) == b"ab" * 16
-        assert codec_worker.decode_frame(b"cd.", QUESTION) == b"cd" * 16
+        assert codec_worker.decode_frame(b"abP", REQUEST) == b"ab" * 16
+        assert codec_worker.decode_frame(b"cd.", REQUEST) == b"cd" * 16
 
     def test_a_child_that_was_killed_between_frames_is_replaced(self) -> None:
-        codec_worker.decode_frame(b"ab.", QUESTION)
+        codec_worker.decode_frame(b"ab.", REQUEST)
         process = codec_worker._child._process
         assert process is not None
         process.kill()
         process.wait()
-        assert codec_worker.decode_frame(b"cd.", QUESTION) == b"cd" * 16
+        assert codec_worker.decode_frame(b"cd.", REQUEST) == b"cd" * 16
 
     def test_threads_take_turns(self) -> None:
         streams = [bytes([i, 7]) + b"." for i in range(40)]
         with ThreadPoolExecutor(4) as pool:
-            frames = list(pool.map(lambda stream: codec_worker.decode_frame(stream, QUESTION), streams))
+            frames = list(pool.map(lambda stream: codec_worker.decode_frame(stream, REQUEST), streams))
         assert frames == [stream[:2] * 16 for stream in streams]
 
     def test_interrupted_answer_is_not_taken_for_the_next(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,9 +287,9 @@ class TestChild:
 
         monkeypatch.setattr(codec_worker, "_read_exactly", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            codec_worker.decode_frame(b"ab.", QUESTION)
+            codec_worker.decode_frame(b"ab.", REQUEST)
         monkeypatch.setattr(codec_worker, "_read_exactly", read)
-        assert codec_worker.decode_frame(b"cd.", QUESTION) == b"cd" * 16
+        assert codec_worker.decode_frame(b"cd.", REQUEST) == b"cd" * 16
 
 
 class TestProcesses:

@@ -70,9 +70,9 @@ class TestNames:
             assert set(compiled.state_dict()) == set(plain.state_dict())
             compiled.load_state_dict(plain.state_dict())
             assert compiled.weights_hash() == plain.weights_hash()
-        compiled.begin_with(make_classifier(seed=2))
+        compiled.load_weights_from(make_classifier(seed=2))
         assert compiled.weights_hash() == make_classifier(seed=2).weights_hash()
-        plain.begin_with(compiled)
+        plain.load_weights_from(compiled)
         assert plain.weights_hash() == compiled.weights_hash()
 
     def test_the_encoder_keeps_its_own_rate(self, way: Way) -> None:

@@ -119,7 +119,7 @@ class TestStartingWeights:
         start = small()
         fit(start, data, tmp_path, enable_checkpointing=False)
         model = small()
-        model.begin_with(start)
+        model.load_weights_from(start)
         fit(model, data, tmp_path, enable_checkpointing=False)
         text = describe_initialization(facts_of(model))
         assert start.weights_hash() in text

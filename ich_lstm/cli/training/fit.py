@@ -194,7 +194,7 @@ class _Training(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Begin with the weights of a checkpoint, if one is given."""
         if self.start is not None:
-            self.model.begin_with(self.start)
+            self.model.load_weights_from(self.start)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """None yet: every stage has its own."""

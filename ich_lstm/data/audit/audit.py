@@ -10,7 +10,7 @@ import pandas as pd
 
 from ich_lstm.data.audit.checks import (
     UNDIVIDED,
-    Material,
+    AuditInputs,
     find_absent_labels,
     find_contradictions,
     find_doubtful_patients,
@@ -127,23 +127,23 @@ def audit_scans(
         fold: With folds, the one that is held out.
         key: The project's key, for an id of the split that may be shared.
     """
-    material = Material(scans, folder, table)
+    inputs = AuditInputs(scans, folder, table)
     found = (
-        *find_patients_in_two_parts(material),
-        *find_same_pixels(material),
-        *find_contradictions(material),
-        find_images_without_label(material, allowed=unmatched in ("images", "both")),
-        *find_labels_without_image(material, allowed=unmatched in ("labels", "both")),
-        *find_doubtful_patients(material, patient_ids),
-        find_unknown(material),
-        find_refused(material),
-        find_absent_labels(material),
-        find_several_series(material),
-        *find_unusual(material),
-        *find_notes(material),
+        *find_patients_in_two_parts(inputs),
+        *find_same_pixels(inputs),
+        *find_contradictions(inputs),
+        find_images_without_label(inputs, allowed=unmatched in ("images", "both")),
+        *find_labels_without_image(inputs, allowed=unmatched in ("labels", "both")),
+        *find_doubtful_patients(inputs, patient_ids),
+        find_unknown(inputs),
+        find_refused(inputs),
+        find_absent_labels(inputs),
+        find_several_series(inputs),
+        *find_unusual(inputs),
+        *find_notes(inputs),
     )
     findings = sorted((finding for finding in found if finding is not None), key=lambda finding: list(CHECKS).index(finding.code))
     split_id = key.hash_id(split.digest) if key and split else ""
-    summary = summarize_audit(material, findings, split=split, fold=fold, split_id=split_id)
+    summary = summarize_audit(inputs, findings, split=split, fold=fold, split_id=split_id)
     flags = dict(zip(folder.facts["cache"], folder.facts["flags"], strict=True))
     return Audit(tuple(findings), summary, scans, flags)

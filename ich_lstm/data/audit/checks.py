@@ -38,7 +38,7 @@ UNUSUAL: dict[str, dict[str, tuple[float, float]]] = {
 """Codes, and the ranges outside which a fact of a scan is unusual: far from what head CT has, not just rare."""
 
 
-class Material:
+class AuditInputs:
     """What is known of all scans, in tables.
 
     Args:
@@ -57,7 +57,7 @@ class Material:
                 "scan_id": [scan.scan_id for scan in known],
                 "patient_id": [scan.patient_id for scan in known],
                 "study_uid": [scan.study_uid for scan in known],
-                "series_uid": [scan.draw_id for scan in known],
+                "series_uid": [scan.series_uid for scan in known],
                 "cache": [scan.cache_path.name for scan in known],
             }
         )
@@ -99,29 +99,29 @@ class Material:
         return (rows["scan_id"] + parts).tolist()
 
 
-def find_patients_in_two_parts(material: Material) -> Iterable[Finding | None]:
+def find_patients_in_two_parts(inputs: AuditInputs) -> Iterable[Finding | None]:
     """Patients, and studies, whose scans are in more than one part."""
     for code, column in (("patient_in_two_parts", "patient_id"), ("study_in_two_parts", "study_uid")):
-        scans = material.scans[material.scans[column] != ""]
+        scans = inputs.scans[inputs.scans[column] != ""]
         rows = scans[scans.groupby(column)["part"].transform("nunique") > 1].sort_values(column)
-        names = pd.Series(material.name_scans(rows), index=rows.index, dtype=object)
+        names = pd.Series(inputs.name_scans(rows), index=rows.index, dtype=object)
         yield make_finding(code, rows[IDS], [" and ".join(of_one) for _, of_one in names.groupby(rows[column])])
 
 
-def find_same_pixels(material: Material) -> Iterable[Finding | None]:
+def find_same_pixels(inputs: AuditInputs) -> Iterable[Finding | None]:
     """Pairs of scans that share slices, within a part and across parts; constant slices do not count."""
-    slices = pd.DataFrame({"digest": material.slice_hashes, "scan": material.scan_of})
+    slices = pd.DataFrame({"digest": inputs.slice_hashes, "scan": inputs.scan_of})
     slices = slices[slices["digest"] != ""]
     slices = slices[slices["digest"].duplicated(keep=False)]
     slices["first"] = slices.groupby("digest")["scan"].transform("min")
     again = slices[(slices["scan"] != slices["first"]) | slices.duplicated()]
     pairs = again.groupby(["first", "scan"]).size().rename("slices").reset_index()
-    one, other = (material.scans.iloc[pairs[column]].reset_index(drop=True) for column in ("first", "scan"))
+    one, other = (inputs.scans.iloc[pairs[column]].reset_index(drop=True) for column in ("first", "scan"))
     rows = one[IDS].join(other[IDS].add_suffix("_other")).assign(slices=pairs["slices"])
     texts = pd.Series(
         [
             f"{a} and {b}: {count} slices" if a != b else f"{a}: {count} slices twice"
-            for a, b, count in zip(material.name_scans(one), material.name_scans(other), pairs["slices"], strict=True)
+            for a, b, count in zip(inputs.name_scans(one), inputs.name_scans(other), pairs["slices"], strict=True)
         ],
         dtype=object,
     )
@@ -130,27 +130,27 @@ def find_same_pixels(material: Material) -> Iterable[Finding | None]:
     yield make_finding("same_pixels", rows[~crosses], texts[~crosses].tolist())
 
 
-def find_contradictions(material: Material) -> Iterable[Finding | None]:
+def find_contradictions(inputs: AuditInputs) -> Iterable[Finding | None]:
     """Scans in which "any" and the types do not fit."""
     of_any = LABELS.index(ANY)
-    wrong, bare = (np.zeros(len(material.scans), bool) for _ in range(2))
-    for labels, scan_of in ((material.scan_labels, slice(None)), (material.slice_labels, material.scan_of)):
+    wrong, bare = (np.zeros(len(inputs.scans), bool) for _ in range(2))
+    for labels, scan_of in ((inputs.scan_labels, slice(None)), (inputs.slice_labels, inputs.scan_of)):
         given, follows = labels[:, of_any], unions_of(labels)[:, of_any]
         wrong[np.arange(len(wrong))[scan_of][(follows == 1) & (given == 0)]] = True
         bare[np.arange(len(bare))[scan_of][(follows == 0) & (given == 1)]] = True
     for code, chosen in (("any_contradicts_types", wrong), ("any_without_type", bare)):
-        rows = material.scans[chosen]
-        yield make_finding(code, rows[IDS], material.name_scans(rows))
+        rows = inputs.scans[chosen]
+        yield make_finding(code, rows[IDS], inputs.name_scans(rows))
 
 
-def find_images_without_label(material: Material, *, allowed: bool) -> Finding | None:
+def find_images_without_label(inputs: AuditInputs, *, allowed: bool) -> Finding | None:
     """Slices of which no row of the table speaks, by themselves or with their scan; those of series not even prepared too.
 
     Args:
-        material: The scans.
+        inputs: The scans.
         allowed: Whether they may be left out.
     """
-    key, (at_slice, at_scan, _) = material.folder.key, material.places
+    key, (at_slice, at_scan, _) = inputs.folder.key, inputs.places
     scan_of = KeyRows(key).scan
     spoken_of = np.isin(np.arange(len(key)), at_slice) | np.isin(scan_of, at_scan[at_slice < 0])
     silent = key[~spoken_of]
@@ -160,7 +160,7 @@ def find_images_without_label(material: Material, *, allowed: bool) -> Finding |
         f"{scan_id} ({f'{count} of {of}' if count < of else f'all {of}'} slices)"
         for scan_id, count, of in zip(silent["scan_id"].iloc[firsts], counts, whole[scans], strict=True)
     ]
-    passed = material.ledger[material.ledger["code"] == "no_label"]
+    passed = inputs.ledger[inputs.ledger["code"] == "no_label"]
     if len(passed):
         texts = [f"{len(passed):,} files of {passed['series_uid'].nunique():,} series that were not prepared", *texts]
     columns = ["scan_id", "patient_id", "study_uid", "series_uid", "sop_uid"]
@@ -168,47 +168,47 @@ def find_images_without_label(material: Material, *, allowed: bool) -> Finding |
     return make_finding("images_without_label", listed, texts, count=len(silent) + len(passed), allowed=allowed)
 
 
-def find_labels_without_image(material: Material, *, allowed: bool) -> Iterable[Finding | None]:
+def find_labels_without_image(inputs: AuditInputs, *, allowed: bool) -> Iterable[Finding | None]:
     """Labels that name what is not there, or what was left out.
 
     Args:
-        material: The scans.
+        inputs: The scans.
         allowed: Whether labels may name what is not there.
     """
-    rows = material.table.rows
-    missing = material.places.scan == NOWHERE
-    left_out = find_accounted(material.table, material.places, material.folder)
+    rows = inputs.table.rows
+    missing = inputs.places.scan == NOWHERE
+    left_out = find_accounted(inputs.table, inputs.places, inputs.folder)
     for code, chosen in (("labels_without_image", missing & ~left_out), ("labels_left_out", left_out)):
         found = rows[chosen]
         lines = [f"line {line}" for line in found["line"]]
         yield make_finding(code, found[["kind", "name", "line"]], lines, allowed=allowed)
 
 
-def find_unknown(material: Material) -> Finding | None:
+def find_unknown(inputs: AuditInputs) -> Finding | None:
     """Scans that the table speaks of without telling any label: they are in no part."""
-    slices = KeyRows(material.folder.key)
+    slices = KeyRows(inputs.folder.key)
     firsts = slices.rows.iloc[slices.first]
-    at_scan = material.places.scan
+    at_scan = inputs.places.scan
     spoken_of = np.isin(np.arange(len(firsts)), at_scan[at_scan >= 0])
-    rows = firsts[spoken_of & ~firsts["cache"].isin(material.scans["cache"]).to_numpy()]
+    rows = firsts[spoken_of & ~firsts["cache"].isin(inputs.scans["cache"]).to_numpy()]
     columns = [column for column in IDS if column != "part"]
     return make_finding("scan_unknown", rows[columns], rows["scan_id"].tolist())
 
 
-def find_doubtful_patients(material: Material, patient_ids: PatientIds) -> Iterable[Finding | None]:
+def find_doubtful_patients(inputs: AuditInputs, patient_ids: PatientIds) -> Iterable[Finding | None]:
     """Ids that name nobody, that too many studies share, or that are spelt nearly alike.
 
     Args:
-        material: The scans.
+        inputs: The scans.
         patient_ids: ``checked``: such ids stop. ``trusted``: they are flagged. ``study``: nobody's id was used.
     """
     if patient_ids == "study":
         return
     trusted = patient_ids == "trusted"
-    scans = material.scans
+    scans = inputs.scans
     anonymous = scans["patient_id"].str.strip().str.fullmatch(ANONYMOUS, case=False)
     rows = scans[anonymous]
-    yield make_finding("patient_id_anonymous", rows[IDS], material.name_scans(rows), allowed=trusted)
+    yield make_finding("patient_id_anonymous", rows[IDS], inputs.name_scans(rows), allowed=trusted)
 
     studies = scans[~anonymous].groupby("patient_id")["study_uid"].nunique()
     limit = max(SHARED_STUDIES, SHARED_SHARE * scans["study_uid"].nunique())
@@ -222,32 +222,32 @@ def find_doubtful_patients(material: Material, patient_ids: PatientIds) -> Itera
     bare = patients["patient_id"].str.casefold().str.replace(r"[\W_]", "", regex=True)
     bare = bare.str.replace(r"^(\D*)0+(?=\d)", r"\1", regex=True)
     alike = patients[bare.duplicated(keep=False) & (bare != "")]
-    names = pd.Series(material.name_scans(alike), index=alike.index, dtype=object)
+    names = pd.Series(inputs.name_scans(alike), index=alike.index, dtype=object)
     yield make_finding(
         "patient_ids_alike", alike[IDS], ["patients of " + " and ".join(of_one) for _, of_one in names.groupby(bare)]
     )
 
 
-def find_absent_labels(material: Material) -> Finding | None:
+def find_absent_labels(inputs: AuditInputs) -> Finding | None:
     """Labels of which a part has no positive patient."""
     present = (
-        pd.DataFrame(material.scan_labels == 1, columns=list(LABELS)).groupby(material.scans["part"].to_numpy(), sort=False).any()
+        pd.DataFrame(inputs.scan_labels == 1, columns=list(LABELS)).groupby(inputs.scans["part"].to_numpy(), sort=False).any()
     )
     absent = {label: present.index[~present[label]].tolist() for label in LABELS}
     texts = [label + ("" if parts == [UNDIVIDED] else f" in {', '.join(parts)}") for label, parts in absent.items() if parts]
     return make_finding("label_absent", pd.DataFrame({"detail": texts}), texts)
 
 
-def find_several_series(material: Material) -> Finding | None:
+def find_several_series(inputs: AuditInputs) -> Finding | None:
     """Studies with more than one labelled scan."""
-    rows = material.scans[material.scans.duplicated("study_uid", keep=False)].sort_values("study_uid")
+    rows = inputs.scans[inputs.scans.duplicated("study_uid", keep=False)].sort_values("study_uid")
     texts = [" and ".join(of_one) for _, of_one in rows["scan_id"].groupby(rows["study_uid"])]
     return make_finding("several_series", rows[IDS], texts)
 
 
-def find_unusual(material: Material) -> Iterable[Finding | None]:
+def find_unusual(inputs: AuditInputs) -> Iterable[Finding | None]:
     """Scans whose facts are far from what head CT has."""
-    scans = material.scans
+    scans = inputs.scans
     for code, ranges in UNUSUAL.items():
         outside = {column: (scans[column] < low) | (scans[column] > high) for column, (low, high) in ranges.items()}
         chosen = np.logical_or.reduce(list(outside.values()))
@@ -261,20 +261,20 @@ def find_unusual(material: Material) -> Iterable[Finding | None]:
         yield make_finding(code, rows[[*IDS, *ranges]], texts)
 
 
-def find_refused(material: Material) -> Finding | None:
+def find_refused(inputs: AuditInputs) -> Finding | None:
     """Series that should have made a scan, and did not."""
-    refused = material.ledger[material.ledger["action"] == "refused"]
+    refused = inputs.ledger[inputs.ledger["action"] == "refused"]
     # A slice that cannot be read is left out of its scan, which is there.
-    refused = refused[~refused["series_uid"].isin(material.folder.key["series_uid"])]
+    refused = refused[~refused["series_uid"].isin(inputs.folder.key["series_uid"])]
     series = refused[(refused["series_uid"] == "") | ~refused["series_uid"].duplicated()]
     counts = series["code"].value_counts()
     texts = [f"{code}: {count:,}" for code, count in counts.items()]
     return make_finding("scan_refused", refused, texts, count=len(series))
 
 
-def find_notes(material: Material) -> Iterable[Finding | None]:
+def find_notes(inputs: AuditInputs) -> Iterable[Finding | None]:
     """What the reader of the table noted, and whether the heads are synthetic."""
-    flags = list(material.table.flags)
+    flags = list(inputs.table.flags)
     yield make_finding("table_note", pd.DataFrame({"detail": flags}), flags)
-    if material.folder.manifest.get("synthetic"):
-        yield make_finding("synthetic", pd.DataFrame(), ["all of them"], count=len(material.scans))
+    if inputs.folder.manifest.get("synthetic"):
+        yield make_finding("synthetic", pd.DataFrame(), ["all of them"], count=len(inputs.scans))

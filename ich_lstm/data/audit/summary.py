@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ich_lstm.data.audit.checks import UNUSUAL, Material
+from ich_lstm.data.audit.checks import UNUSUAL, AuditInputs
 from ich_lstm.data.audit.findings import CHECKS, Finding
 from ich_lstm.data.split.split_file import SplitFile
 from ich_lstm.labels import LABELS
@@ -28,12 +28,12 @@ FACTS: dict[str, tuple[str, str]] = {
 
 
 def summarize_audit(
-    material: Material, findings: Sequence[Finding], *, split: SplitFile | None, fold: int, split_id: str
+    inputs: AuditInputs, findings: Sequence[Finding], *, split: SplitFile | None, fold: int, split_id: str
 ) -> dict[str, Any]:
     """Everything the page and ``audit.json`` show, but the pictures.
 
     Args:
-        material: All scans.
+        inputs: All scans.
         findings: What the checks found.
         split: How patients were divided, if they were.
         fold: With folds, the one that is held out.
@@ -43,22 +43,22 @@ def summarize_audit(
         Plain values for JSON.
     """
     found = {finding.code for finding in findings}
-    facts = material.scans
+    facts = inputs.scans
     return {
         "format": FORMAT,
         "stops": sum(finding.action == "STOP" for finding in findings),
         "flags": sum(finding.action == "FLAG" for finding in findings),
         "findings": [finding.to_dict() for finding in sorted(findings, key=lambda finding: finding.action != "STOP")],
         "passed": [{"code": code, "title": check.many} for code, check in CHECKS.items() if code not in found],
-        "parts": _count_parts(material),
-        "labels": _count_labels(material),
+        "parts": _count_parts(inputs),
+        "labels": _count_labels(inputs),
         "histograms": {column: histogram(facts[column].to_numpy(float), *_limits(column)) for column in FACTS},
         "scans_per_study": _count_of_counts(facts.groupby("study_uid").size()),
         "series_per_study": _count_of_counts(facts.groupby("study_uid")["series_in_study"].max()),
         "studies_per_patient": _count_of_counts(facts.groupby("patient_id")["study_uid"].nunique()),
         "scan_flags": facts["flags"].fillna("").str.split().explode().dropna().value_counts().to_dict(),
         "split": None if split is None else _describe_split(split, fold, split_id),
-        "synthetic": bool(material.folder.manifest.get("synthetic")),
+        "synthetic": bool(inputs.folder.manifest.get("synthetic")),
     }
 
 
@@ -101,8 +101,8 @@ def _limits(column: str) -> tuple[float, float]:
     return next(ranges[column] for ranges in UNUSUAL.values() if column in ranges)
 
 
-def _count_parts(material: Material) -> dict[str, dict[str, int]]:
-    scans = material.scans.assign(length=np.bincount(material.scan_of, minlength=len(material.scans)))
+def _count_parts(inputs: AuditInputs) -> dict[str, dict[str, int]]:
+    scans = inputs.scans.assign(length=np.bincount(inputs.scan_of, minlength=len(inputs.scans)))
     parts = scans.groupby("part", sort=False).agg(
         patients=("patient_id", "nunique"), scans=("scan_id", "size"), slices=("length", "sum")
     )
@@ -113,18 +113,16 @@ def _count_parts(material: Material) -> dict[str, dict[str, int]]:
     }
 
 
-def _count_labels(material: Material) -> dict[str, dict[str, dict[str, int]]]:
+def _count_labels(inputs: AuditInputs) -> dict[str, dict[str, dict[str, int]]]:
     """Per label and part: positive patients, scans and slices, and slices of which it is unknown."""
-    parts = material.scans["part"].to_numpy()
-    positive = material.scan_labels == 1  # (scans, k)
-    patients = pd.DataFrame(positive, columns=list(LABELS)).groupby([parts, material.scans["patient_id"].to_numpy()]).any()
+    parts = inputs.scans["part"].to_numpy()
+    positive = inputs.scan_labels == 1  # (scans, k)
+    patients = pd.DataFrame(positive, columns=list(LABELS)).groupby([parts, inputs.scans["patient_id"].to_numpy()]).any()
     tables = {
         "patients": patients.groupby(level=0).sum(),
         "scans": pd.DataFrame(positive, columns=list(LABELS)).groupby(parts).sum(),
-        "slices": pd.DataFrame(material.slice_labels == 1, columns=list(LABELS)).groupby(parts[material.scan_of]).sum(),
-        "unknown_slices": pd.DataFrame(np.isnan(material.slice_labels), columns=list(LABELS))
-        .groupby(parts[material.scan_of])
-        .sum(),
+        "slices": pd.DataFrame(inputs.slice_labels == 1, columns=list(LABELS)).groupby(parts[inputs.scan_of]).sum(),
+        "unknown_slices": pd.DataFrame(np.isnan(inputs.slice_labels), columns=list(LABELS)).groupby(parts[inputs.scan_of]).sum(),
     }
     counts = {name: table.astype(int).to_dict() for name, table in tables.items()}  # by label, by part
     return {

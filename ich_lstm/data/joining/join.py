@@ -45,7 +45,7 @@ class LabelledScan(NamedTuple):
     Args:
         scan_id: Keyed hash of the series.
         patient_id: Raw patient id; stays in memory.
-        draw_id: Raw series UID, what random draws are made for; stays in memory.
+        series_uid: Raw series UID, what random draws are made for; stays in memory.
         study_uid: Raw study UID; stays in memory.
         study_date: ``YYYY-MM-DD``, of the table or else of the images; empty if unknown.
         cache_path: Its cached HU.
@@ -57,7 +57,7 @@ class LabelledScan(NamedTuple):
 
     scan_id: str
     patient_id: str
-    draw_id: str
+    series_uid: str
     study_uid: str
     study_date: str
     cache_path: Path
@@ -114,7 +114,7 @@ def join_labels(
             LabelledScan(
                 scan_id=columns["scan_id"][i],
                 patient_id=patients[i],
-                draw_id=columns["series_uid"][i],
+                series_uid=columns["series_uid"][i],
                 study_uid=columns["study_uid"][i],
                 study_date=dates[i],
                 cache_path=folder.folder / "cache" / columns["cache"][i],

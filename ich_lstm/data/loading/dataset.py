@@ -50,22 +50,22 @@ class ScanDataset(Dataset):
         if not self.cutmix or not requests:
             return batch
         # All samples and their order: the same slices in other company are mixed otherwise.
-        company = "\n".join(f"{self.scans[request.scan].draw_id}/{request.draw}" for request in requests)
+        company = "\n".join(f"{self.scans[request.scan].series_uid}/{request.draw}" for request in requests)
         return mix_slices(batch, self.cutmix, sample_seed(self.seed, requests[0].epoch, company, purpose="cutmix"))
 
     def _sample(self, request: SampleRequest) -> ScanSample:
         scan = self.scans[request.scan]
         slice_labels, scan_labels = scan.slice_labels, scan.scan_labels
-        chosen = self.parts.choose(len(slice_labels), request, seed=self.seed, identifier=scan.draw_id)
+        chosen = self.parts.choose(len(slice_labels), request, seed=self.seed, identifier=scan.series_uid)
         if chosen is not None:
             slice_labels = slice_labels[chosen]
             scan_labels = scan_labels_of_part(slice_labels, scan_labels)
         cached = read_cached(scan.cache_path, None if chosen is None else chosen.tolist())
         hu = cached.hu
         if self.geometry is not None:
-            hu = self.geometry(hu, sample_seed(self.seed, request.epoch, scan.draw_id, draw=request.draw))
+            hu = self.geometry(hu, sample_seed(self.seed, request.epoch, scan.series_uid, draw=request.draw))
         # In evaluation too, where nothing is drawn with them: a slice has a seed wherever it goes.
-        first = sample_seed(self.seed, request.epoch, scan.draw_id, draw=request.draw, purpose="intensity")
+        first = sample_seed(self.seed, request.epoch, scan.series_uid, draw=request.draw, purpose="intensity")
         places = np.arange(len(hu)) if chosen is None else chosen
         draws = (first + places * SLICE_STRIDE) % 2**32
         return ScanSample(hu, cached.positions_mm, slice_labels, scan_labels, draws, scan.scan_id)

@@ -27,16 +27,16 @@ FRAME_SECONDS = 10
 MEMORY_BYTES = 3 * 2**30
 """Address space of the child; a frame of 8192 x 8192 takes less than 1 GiB."""
 
-REQUEST = struct.Struct("<4sII")  # mark, bytes of the question (JSON), bytes of the stream
+REQUEST = struct.Struct("<4sII")  # mark, bytes of the request (JSON), bytes of the stream
 REPLY = struct.Struct("<4sBI")  # mark, whether it is pixels or a complaint, bytes
 MARK = b"ich1"
-PIXELS, COMPLAINT = 0, 1
+PIXELS, ERROR = 0, 1
 
 JPEG_COMPLAINTS = (b"Corrupt", b"remature")
 """What libjpeg, inside GDCM, prints of a damaged stream before it goes on with made-up values."""
 
 
-class Question(NamedTuple):
+class DecodeRequest(NamedTuple):
     """What a decoder needs to know of a stream.
 
     Args:
@@ -67,15 +67,15 @@ class CodecError(ValueError):
 
 
 # In the child: one decoder per syntax, and no other when it fails. A second one would return something of a damaged stream.
-def _rle(stream: bytes, question: Question) -> bytes:
+def _rle(stream: bytes, request: DecodeRequest) -> bytes:
     if find_spec("rle") is not None:  # a hundred times faster than pydicom's own, in Python
         decode_frame = importlib.import_module("rle.rle").decode_frame
-        return bytes(decode_frame(stream, question.rows * question.columns, 16, "<"))
+        return bytes(decode_frame(stream, request.rows * request.columns, 16, "<"))
     rle = importlib.import_module("pydicom.pixels.decoders.rle")
-    return bytes(rle._rle_decode_frame(stream, question.rows, question.columns, 1, 16))
+    return bytes(rle._rle_decode_frame(stream, request.rows, request.columns, 1, 16))
 
 
-def _jpeg_lossless(stream: bytes, question: Question) -> bytes:
+def _jpeg_lossless(stream: bytes, request: DecodeRequest) -> bytes:
     gdcm = importlib.import_module("gdcm")
     fragment = gdcm.Fragment()
     fragment.SetByteStringValue(stream)
@@ -85,30 +85,30 @@ def _jpeg_lossless(stream: bytes, question: Question) -> bytes:
     element.SetValue(fragments.__ref__())
     image = gdcm.Image()
     image.SetNumberOfDimensions(2)
-    image.SetDimensions((question.columns, question.rows, 1))
+    image.SetDimensions((request.columns, request.rows, 1))
     image.SetDataElement(element)
     grey = gdcm.PhotometricInterpretation
     image.SetPhotometricInterpretation(grey(grey.MONOCHROME2))
-    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(question.syntax)))
-    image.SetPixelFormat(gdcm.PixelFormat(1, 16, question.precision, question.precision - 1, 0))
+    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(request.syntax)))
+    image.SetPixelFormat(gdcm.PixelFormat(1, 16, request.precision, request.precision - 1, 0))
     pixels = image.GetBuffer()
     if pixels is None:
         raise ValueError("GDCM cannot decode it")
     return pixels.encode("utf-8", "surrogateescape")
 
 
-def _jpeg_ls(stream: bytes, question: Question) -> bytes:
+def _jpeg_ls(stream: bytes, request: DecodeRequest) -> bytes:
     return bytes(importlib.import_module("jpeg_ls").decode_pixel_data(stream)[0])
 
 
-def _jpeg_2000(stream: bytes, question: Question) -> bytes:
+def _jpeg_2000(stream: bytes, request: DecodeRequest) -> bytes:
     return bytes(importlib.import_module("openjpeg").decode_pixel_data(stream, version=2))
 
 
 class Codec(NamedTuple):
     """A decoder, and the module it needs."""
 
-    decode: Callable[[bytes, Question], bytes]
+    decode: Callable[[bytes, DecodeRequest], bytes]
     module: str
 
 
@@ -127,12 +127,12 @@ def is_installed(syntax: str) -> bool:
     return find_spec(CODECS[syntax].module) is not None
 
 
-def decode_frame(stream: bytes, question: Question) -> bytes:
+def decode_frame(stream: bytes, request: DecodeRequest) -> bytes:
     """Decode one frame in this process's child.
 
     Args:
         stream: The encoded frame.
-        question: What it is.
+        request: Transfer syntax, size and precision of the frame.
 
     Returns:
         Little-endian values, row by row, of as many bytes as the precision asks for.
@@ -140,7 +140,7 @@ def decode_frame(stream: bytes, question: Question) -> bytes:
     Raises:
         CodecError: ``decode_failed``, ``codec_crashed`` or ``codec_timeout``.
     """
-    return _child.ask(stream, question)
+    return _child.ask(stream, request)
 
 
 def command(seconds: int, memory: int) -> list[str]:
@@ -155,21 +155,21 @@ class Child:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
-    def ask(self, stream: bytes, question: Question) -> bytes:
+    def ask(self, stream: bytes, request: DecodeRequest) -> bytes:
         """The pixels of a stream; see :func:`decode_frame`."""
         with self._lock:
             process = self._living()
             assert process.stdin is not None
             assert process.stdout is not None
-            words = json.dumps(question).encode()
+            words = json.dumps(request).encode()
             try:
                 _write_all(process.stdin, REQUEST.pack(MARK, len(words), len(stream)) + words + stream)
                 mark, kind, length = REPLY.unpack(_read_exactly(process.stdout, REPLY.size))
-                if mark != MARK or length > max(1 << 16, 4 * question.rows * question.columns):
+                if mark != MARK or length > max(1 << 16, 4 * request.rows * request.columns):
                     raise EOFError
                 reply = _read_exactly(process.stdout, length)
             except (OSError, EOFError):
-                raise self._fate(process) from None
+                raise self._exit_error(process) from None
             except BaseException:
                 self.stop()  # its answer would be taken for the next one's
                 raise
@@ -193,7 +193,7 @@ class Child:
             )
         return self._process
 
-    def _fate(self, process: "subprocess.Popen[bytes]") -> CodecError:
+    def _exit_error(self, process: "subprocess.Popen[bytes]") -> CodecError:
         """Why a child fell silent. It is gone afterwards."""
         try:
             status = process.wait(1)
@@ -273,18 +273,18 @@ def serve(requests: IO[bytes], replies: IO[bytes], seconds: int) -> None:
         if mark != MARK:
             return
         _set_alarm(seconds)
-        question = Question(*json.loads(_read_exactly(requests, words)))
+        request = DecodeRequest(*json.loads(_read_exactly(requests, words)))
         stream = _read_exactly(requests, length)
         os.ftruncate(noise.fileno(), 0)
         os.lseek(noise.fileno(), 0, os.SEEK_SET)
         kind, reply = PIXELS, b""
         try:
-            reply = CODECS[question.syntax].decode(stream, question)
+            reply = CODECS[request.syntax].decode(stream, request)
             said = os.pread(noise.fileno(), 1 << 12, 0)
             if any(word in said for word in JPEG_COMPLAINTS):
                 raise ValueError("the stream is damaged")
         except BaseException as error:  # every decoder has its own kinds; a panic of one in Rust is no Exception
-            kind, reply = COMPLAINT, f"{type(error).__name__}: {error}".encode()[: 1 << 10]
+            kind, reply = ERROR, f"{type(error).__name__}: {error}".encode()[: 1 << 10]
         _set_alarm(0)
         try:
             _write_all(replies, REPLY.pack(MARK, kind, len(reply)) + reply)

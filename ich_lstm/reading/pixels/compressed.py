@@ -12,7 +12,7 @@ from ich_lstm.errors import FileError
 from ich_lstm.reading.files.container import kept_bytes
 from ich_lstm.reading.files.sources import unreadable
 from ich_lstm.reading.header.header import SliceHeader
-from ich_lstm.reading.pixels.codec_worker import CODECS, CodecError, Question, decode_frame, is_installed
+from ich_lstm.reading.pixels.codec_worker import CODECS, CodecError, DecodeRequest, decode_frame, is_installed
 from ich_lstm.reading.pixels.codestream import examine_stream
 
 KNOWN_PREFIX = "1.2.840.10008.1.2."
@@ -77,7 +77,7 @@ def read_compressed(header: SliceHeader) -> np.ndarray:
         precision = 16 if facts is None else facts.precision
         if not 1 <= precision <= 16:
             raise CodecError("decode_failed", f"a stream of {precision} bits per value")
-        pixels = decode_frame(stream, Question(syntax, header.rows, header.columns, precision))
+        pixels = decode_frame(stream, DecodeRequest(syntax, header.rows, header.columns, precision))
         size = 1 if precision <= 8 and facts is not None else 2
         if len(pixels) != size * header.rows * header.columns:
             raise CodecError("decode_failed", f"{len(pixels):,} bytes of pixels after decoding")

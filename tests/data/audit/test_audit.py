@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from ich_lstm.data.audit.audit import Audit, audit_scans
-from ich_lstm.data.audit.checks import Material, find_patients_in_two_parts, find_same_pixels
+from ich_lstm.data.audit.checks import AuditInputs, find_patients_in_two_parts, find_same_pixels
 from ich_lstm.data.joining.join import LabelledScan, join_labels
 from ich_lstm.data.labels.table import read_label_table
 from ich_lstm.data.prepared.folder import PreparedFolder
@@ -318,7 +318,7 @@ class TestHundredOfHundred:
         for _ in range(100):
             scans = list(known)
             inject(scans, random)
-            found = check(Material(deal(scans), *data))
+            found = check(AuditInputs(deal(scans), *data))
             assert [(finding.code, finding.action, finding.count) for finding in found if finding] == [(code, "STOP", 1)]
 
     @pytest.mark.parametrize("code", ["contradicting_rows", "any_contradicts_types"])

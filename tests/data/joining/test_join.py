@@ -74,7 +74,7 @@ class TestJoinLabels:
         assert any_of(first.slice_labels) == [0, 1, 1]
         assert any_of(second.slice_labels) == [0, 1, 0]
         assert first.slice_ids == ("id-1-0", "id-1-1", "id-1-2")
-        assert (first.scan_id, first.patient_id, first.draw_id) == ("scan-1", "P1", "1.9")
+        assert (first.scan_id, first.patient_id, first.series_uid) == ("scan-1", "P1", "1.9")
 
     def test_a_scan_is_positive_if_any_of_its_slices_is(self, join: Join) -> None:
         columns = "sop_uid,epidural,subdural,subarachnoid,any"

@@ -264,7 +264,7 @@ class TestTree:
     def test_scans_meet_their_reads(self, prepared_tree: PreparedFolder, write: Write) -> None:
         table = read_cq500(write([row(12, ICH="111", SDH="011"), row(0)]))
         scans = {scan.patient_id: scan for scan in join_labels(prepared_tree, table)}
-        assert {name: scan.draw_id for name, scan in scans.items()} == {"CQ500CT0": "1.2.3.100.1", "CQ500CT12": "1.2.3.200.1"}
+        assert {name: scan.series_uid for name, scan in scans.items()} == {"CQ500CT0": "1.2.3.100.1", "CQ500CT12": "1.2.3.200.1"}
         assert scans["CQ500CT12"].scan_labels.tolist() == [0, 0, 0, 0, 1, 1]
         assert scans["CQ500CT0"].scan_labels.tolist() == [0] * 6
         assert (scans["CQ500CT0"].slice_labels == 0).all()
@@ -307,5 +307,5 @@ class TestTree:
             workers=1,
         )
         (scan,) = join_labels(prepared, labels, unmatched="labels")
-        assert scan.draw_id == "1.2.3.100.2"
+        assert scan.series_uid == "1.2.3.100.2"
         assert scan.slice_labels[2].tolist() == [0, 0, 0, 0, 1, 1]

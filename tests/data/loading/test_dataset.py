@@ -67,7 +67,7 @@ class TestScanDataset:
 
     def test_a_slice_keeps_its_seed_in_a_part(self, scans: list[LabelledScan]) -> None:
         request = SampleRequest(1, 3)
-        places = Parts(5).choose(12, request, seed=4, identifier=scans[1].draw_id)
+        places = Parts(5).choose(12, request, seed=4, identifier=scans[1].series_uid)
         part = ScanDataset(scans, parts=Parts(5), seed=4)[[request]].draws
         assert torch.equal(part, ScanDataset(scans, seed=4)[[request]].draws[places])
 
@@ -90,7 +90,7 @@ class TestScanDataset:
         parts = Parts(5, choice)
         for request in (SampleRequest(1, 0), SampleRequest(3, 2, 1)):
             scan = scans[request.scan]
-            places = parts.choose(12, request, seed=4, identifier=scan.draw_id)
+            places = parts.choose(12, request, seed=4, identifier=scan.series_uid)
             batch = ScanDataset(scans, parts=parts, seed=4)[[request]]
             whole = ScanDataset(scans)[[request]]
             assert places is not None

@@ -34,7 +34,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledScan]:
 def make_loader(scans: list[LabelledScan], workers: int = 0, parts: Parts | None = None, **changes: Any) -> ScanLoader:
     sampler = SliceBudgetSampler(
         [len(scan.slice_labels) for scan in scans],
-        identifiers=[scan.draw_id for scan in scans],
+        identifiers=[scan.series_uid for scan in scans],
         parts=parts,
         **({"slices_per_batch": 30, "scans_per_batch": 2, "shuffle": True, "seed": 1} | changes),
     )
