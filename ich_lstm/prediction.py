@@ -259,7 +259,7 @@ class ScanPrediction:
         """This prediction with heat maps and contributions, which its pictures and its page then show.
 
         Args:
-            explanation: Of the same scan, as `ich_lstm.explain` gives it; None takes away what there was.
+            explanation: Explanation of this scan, made by `ich_lstm.explain`; None removes the present one.
 
         Returns:
             A new prediction; this one stays as it is.

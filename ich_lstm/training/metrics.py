@@ -16,7 +16,7 @@ def log_losses(probabilities: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         probabilities: Any shape, in [0, 1]; float64, for float32 cannot hold 1 - 1e-15.
-        labels: Of the same shape: 1 present, 0 absent, NaN unknown.
+        labels: The shape of ``probabilities``: 1 present, 0 absent, NaN unknown.
 
     Returns:
         Float64 of the same shape, NaN where the label is unknown.

@@ -81,7 +81,7 @@ def correct_labels(labels: np.ndarray, correction: Correction) -> np.ndarray:
 
     Args:
         labels: ``(m, k)``: 1 present, 0 absent, NaN unknown; consistent.
-        correction: Of the same ones; consistent.
+        correction: What a reviewer says of the ``m`` slices or scans; consistent.
 
     Example:
         >>> absent = Correction(np.array([[np.nan] * 4 + [0, np.nan]]), np.zeros((1, 6), bool))

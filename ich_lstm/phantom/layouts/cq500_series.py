@@ -28,9 +28,9 @@ class SeriesPlan:
 
     Args:
         name: Name of the series folder.
-        thickness_mm: As in `Reconstruction`.
-        kernel: As there.
-        contrast: As there.
+        thickness_mm: Slice thickness in mm; None: that of the acquisition.
+        kernel: Reconstruction kernel.
+        contrast: Whether a contrast agent was given.
         keeps_thickness: The thickness holds even where the settings fix the number of slices.
         neck_slices: So many slices of the neck lie below the head.
         is_localizer: It is a scout view, and nothing of the above holds but the name.
@@ -69,8 +69,8 @@ def plan_series(number: int, thin_every: int, thin_mm: float) -> list[SeriesPlan
 
     Args:
         number: Of the study.
-        thin_every: As in `Cq500Layout`.
-        thin_mm: As there.
+        thin_every: One study in so many has a thin series beside the thick one; 0: none has.
+        thin_mm: Slice thickness of thin series in mm.
     """
     prefix = "" if number % 6 == 5 else PREFIX
     if number % 100 == 36:
