@@ -1,4 +1,4 @@
-"""Masks the inside of the skull, which can be shown without the face."""
+"""Masks of the skull: its inside, which can be shown without the face, and the whole head that its bone spans."""
 
 import cv2
 import numpy as np
@@ -18,6 +18,15 @@ OVERLAP = 0.5
 MARGIN_MM = 6.0
 """Shown around the cavity: the inner part of the skull, and nothing of the skin."""
 
+BODY_HU = -300
+"""Above this, a pixel is anything but air."""
+
+LEAST_BONE = 0.015
+"""Share of a slice's pixels: with less bone there is no skull to lie in, as above the vertex."""
+
+LOOKED_AT = 128
+"""Longest side in pixels at which `head_mask` looks for the skull: finer than the cells of any heat map."""
+
 
 def cranial_cavity(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
     """The inside of the skull in each slice.
@@ -33,7 +42,7 @@ def cranial_cavity(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> np
         bool ``(n, h, w)``.
     """
     row_mm, column_mm = (mm or 0.5 for mm in spacing_mm[1:])
-    cavities = np.stack([_enclosed(image, row_mm, column_mm) for image in hu])
+    cavities = np.stack([slice_cavity(image, row_mm, column_mm) for image in hu])
     sizes = cavities.sum(axis=(1, 2))
     found = np.zeros_like(cavities)
     if not sizes.any():
@@ -63,7 +72,7 @@ def without_face(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> tupl
         slices show anything, bool ``(n,)``. Where no slice has a cavity, the HU are one pixel of air each.
     """
     row_mm, column_mm = (mm or 0.5 for mm in spacing_mm[1:])
-    shown = np.stack([_hull(cavity, row_mm, column_mm) for cavity in cranial_cavity(hu, spacing_mm)])
+    shown = np.stack([cavity_hull(cavity, row_mm, column_mm) for cavity in cranial_cavity(hu, spacing_mm)])
     has_cavity = np.array([bool(hull.any()) for hull in shown])
     rows, columns = (np.flatnonzero(shown.any(axis=axes)) for axes in ((0, 2), (0, 1)))
     if not len(rows):
@@ -74,8 +83,17 @@ def without_face(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> tupl
     return cut, box, has_cavity
 
 
-def _enclosed(image: np.ndarray, row_mm: float, column_mm: float) -> np.ndarray:
-    """The largest region of soft tissue that bone encloses in one slice; bool ``(h, w)``."""
+def slice_cavity(image: np.ndarray, row_mm: float, column_mm: float) -> np.ndarray:
+    """The largest region of soft tissue that bone encloses in one slice.
+
+    Args:
+        image: Hounsfield units, int16 ``(h, w)``.
+        row_mm: Row spacing.
+        column_mm: Column spacing.
+
+    Returns:
+        bool ``(h, w)``, empty where the skull is open or there is none.
+    """
     for mask in enclosed_regions(image > BONE_HU, row_mm, column_mm):
         if np.count_nonzero(mask) * row_mm * column_mm < 100 * MIN_CAVITY_CM2:
             break
@@ -84,10 +102,53 @@ def _enclosed(image: np.ndarray, row_mm: float, column_mm: float) -> np.ndarray:
     return np.zeros(image.shape, bool)
 
 
-def _hull(cavity: np.ndarray, row_mm: float, column_mm: float) -> np.ndarray:
+def cavity_hull(cavity: np.ndarray, row_mm: float, column_mm: float) -> np.ndarray:
+    """The convex hull of a cavity and 6 mm around it.
+
+    Args:
+        cavity: bool ``(h, w)``, as `slice_cavity` gives it.
+        row_mm: Row spacing.
+        column_mm: Column spacing.
+
+    Returns:
+        bool ``(h, w)``, empty where the cavity is.
+    """
     points = cv2.findNonZero(cavity.astype(np.uint8))
     if points is None:
         return np.zeros(cavity.shape, bool)
     hull = np.zeros(cavity.shape, np.uint8)
     cv2.fillConvexPoly(hull, cv2.convexHull(points), 1)
     return cv2.dilate(hull, ellipse(round(MARGIN_MM / row_mm), round(MARGIN_MM / column_mm))).astype(bool)
+
+
+def head_mask(hu: np.ndarray) -> np.ndarray:
+    """What lies within the skull, bone included: the convex hull of the bone in the slice's largest piece of tissue.
+
+    A hull, so that eye sockets and bone flaps that were taken out do not open it. Where there is too little bone, the outline
+    of that piece.
+
+    Args:
+        hu: int16 ``(h, w)``.
+
+    Returns:
+        bool ``(rows, columns)``, the same slice in fewer pixels.
+    """
+    step = -(-max(hu.shape) // LOOKED_AT)
+    small = hu[::step, ::step]
+    tissue = _largest_piece(small > BODY_HU)  # without the table
+    bone = tissue & (small > BONE_HU)
+    mask = np.zeros(small.shape, np.uint8)
+    if bone.sum() >= LEAST_BONE * bone.size:
+        points = np.argwhere(bone)[:, ::-1].astype(np.int32)  # x, y
+        cv2.fillConvexPoly(mask, cv2.convexHull(points), 1)
+    else:
+        outlines, _ = cv2.findContours(tissue.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(mask, outlines, -1, 1, cv2.FILLED)
+    return mask.astype(bool)
+
+
+def _largest_piece(mask: np.ndarray) -> np.ndarray:
+    count, pieces, facts, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    if count == 1:
+        return np.zeros(mask.shape, bool)
+    return pieces == 1 + int(facts[1:, cv2.CC_STAT_AREA].argmax())

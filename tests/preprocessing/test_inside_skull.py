@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ich_lstm.phantom import PhantomSettings, make_head
-from ich_lstm.preprocessing.inside_skull import cranial_cavity, without_face
+from ich_lstm.preprocessing.inside_skull import cranial_cavity, head_mask, without_face
 from ich_lstm.scan import HU_MIN
 
 SPACING = (5.0, 1.0, 1.0)
@@ -22,6 +22,13 @@ def ring(*, outer: int = 70, inner: int = 62, inside: int = 35, gap: int = 0, si
     if gap:
         image[(abs(y) < gap / 2) & (x < 0) & (r >= inner) & (r < outer)] = 40
     return image
+
+
+def head(size: int = 64) -> np.ndarray:
+    """A skull of 800 HU with brain in it and air around: radius 20, around the middle."""
+    y, x = np.mgrid[:size, :size] + 0.5
+    radius = np.hypot(y - size / 2, x - size / 2)
+    return np.select([radius < 17, radius < 20], [35, 800], -1000).astype(np.int16)
 
 
 def area(radius: float) -> float:
@@ -93,3 +100,34 @@ def test_of_a_head_with_a_face_no_skin_is_shown_and_the_brain_is():
         assert (image[skin] == HU_MIN).all()
     middle = whole[10, 54:74, 54:74]
     np.testing.assert_array_equal(middle, head.hu[10, 54:74, 54:74])
+
+
+class TestHeadMask:
+    def test_is_the_skull_and_what_it_holds(self):
+        hu = head()
+        mask = head_mask(hu)
+        assert (mask & (hu > -1000)).sum() == (hu > -1000).sum()
+        assert (mask & (hu == -1000)).mean() < 0.01
+
+    def test_a_bone_flap_that_was_taken_out_does_not_open_it(self):
+        hu = head()
+        hu[28:36, :20][hu[28:36, :20] > 300] = 35
+        assert head_mask(hu)[32, 16]
+
+    def test_without_bone_it_is_the_tissue(self):
+        hu = np.full((64, 64), -1000, np.int16)
+        hu[20:40, 10:30] = 20
+        hu[50:53, 50:60] = 20
+        np.testing.assert_array_equal(head_mask(hu), np.pad(np.ones((20, 20), bool), ((20, 24), (10, 34))))
+
+    def test_air_alone_has_none(self):
+        assert not head_mask(np.full((64, 64), -1024, np.int16)).any()
+
+    def test_holds_the_brain_of_a_head_but_neither_table_nor_air(self):
+        scan = make_head(PhantomSettings(patients=1, size=128, slices=16), 0)
+        for hu, brain in zip(scan.hu, scan.brain, strict=True):
+            mask = head_mask(hu)
+            assert mask.shape == hu.shape
+            if brain.mean() > 0.1:
+                assert mask[brain].mean() > 0.99
+                assert mask.mean() < 0.55

@@ -4,13 +4,13 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 from ich_lstm.data.joining.join import LabelledScan
 from ich_lstm.data.prepared.scan_cache import read_cached
 from ich_lstm.errors import CacheError
 from ich_lstm.labels import LABELS
+from ich_lstm.preprocessing.inside_skull import cavity_hull, slice_cavity
 from ich_lstm.scan import HU_MIN
 
 TILES = 6
@@ -19,7 +19,8 @@ TILES = 6
 TRIES = 24
 """Scans looked at for them; some have no slice that can be shown."""
 
-BONE_HU = 200
+FIELD_MM = 250.0
+"""Prepared scans hold no pixel size: a picture counts as so wide, which is the usual field of view of a head."""
 
 MIN_CAVITY = 0.12
 """Share of the picture below which a closed cavity is none of the brain, or too little of it to judge by."""
@@ -78,8 +79,8 @@ def choose_tiles(scans: Sequence[LabelledScan], flags: dict[str, str]) -> dict[s
 def cut_out_brain(hu: np.ndarray) -> np.ndarray | None:
     """A slice with air in place of everything outside the cranial cavity and the bone around it.
 
-    The cavity is the largest part of the picture that bone closes off. A slice in which no bone closes off a large one shows
-    the skull base or the face, or is open after surgery, and is not for showing.
+    A slice in which no bone closes off a large cavity shows the skull base or the face, or is open after surgery, and is not
+    for showing.
 
     Args:
         hu: int16 ``(h, w)``.
@@ -87,19 +88,11 @@ def cut_out_brain(hu: np.ndarray) -> np.ndarray | None:
     Returns:
         int16 ``(h, w)``, or None if there is no such cavity.
     """
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * (min(hu.shape) // 64) + 1,) * 2)  # sutures, thin bone
-    bone = cv2.morphologyEx((hu > BONE_HU).astype(np.uint8), cv2.MORPH_CLOSE, kernel)
-    count, parts, stats, _ = cv2.connectedComponentsWithStats(1 - bone, connectivity=4)
-    border = {0, *parts[[0, -1]].ravel().tolist(), *parts[:, [0, -1]].ravel().tolist()}
-    inside = [part for part in range(1, count) if part not in border]
-    largest = max(inside, key=lambda part: int(stats[part, cv2.CC_STAT_AREA]), default=0)
-    if not largest or stats[largest, cv2.CC_STAT_AREA] < MIN_CAVITY * hu.size:
+    pixel_mm = FIELD_MM / min(hu.shape)
+    cavity = slice_cavity(hu, pixel_mm, pixel_mm)
+    if np.count_nonzero(cavity) < MIN_CAVITY * hu.size:
         return None
-    cavity = (parts == largest).astype(np.uint8)
-    contours, _ = cv2.findContours(cavity, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(cavity, contours, -1, 1, cv2.FILLED)  # with what is calcified inside
-    rim = (cv2.dilate(cavity, kernel, iterations=2) > 0) & (bone > 0)
-    return np.where((cavity > 0) | rim, hu, np.int16(HU_MIN)).astype(np.int16)
+    return np.where(cavity_hull(cavity, pixel_mm, pixel_mm), hu, np.int16(HU_MIN))
 
 
 def _tiles_of(scan: LabelledScan, k: int) -> Iterator[Tile]:

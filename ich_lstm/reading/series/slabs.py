@@ -12,7 +12,7 @@ SLAB_MM = 5.0
 """The usual thickness of head CT for reading; most of RSNA's scans have it."""
 
 THIN_MM = 2.5
-"""Slices farther apart than this are left as they are: two of 3 mm would make 6."""
+"""The largest step between slices that are averaged: two slices 3 mm apart would make a slab of 6 mm, thicker than `SLAB_MM`."""
 
 BREAK_RATIO = 1.5
 """A step longer than this times the usual one is a gap; a slab does not reach across it."""

@@ -27,7 +27,12 @@ from ich_lstm.reading.terms.contrast import contrast_by_header
 SECONDARY_CAPTURE_CLASSES = "1.2.840.10008.5.1.4.1.1.7"
 """Prefix of the Secondary Capture Image Storage classes."""
 
-THIN_MM, THICK_MM, PREFERRED_MM = 2.0, 7.5, 5.0
+PREFERRED_MM = 5.0
+"""Slice thickness for which networks are trained; of two series the one nearer to it is preferred."""
+
+PREFERRED_FROM_MM, PREFERRED_TO_MM = 2.0, 7.5
+"""Thinner or thicker series are taken only where there is no other. `THIN_MM` of `slabs.py` bounds the step between slices,
+not their thickness."""
 
 
 class Facts(NamedTuple):
@@ -154,7 +159,7 @@ def preference(facts: Facts) -> tuple[object, ...]:
     No contrast, a head, surely HU, usual energies, thick slices, plain by name, near 5 mm, more, the lower number. Of several
     acquisitions in one series, the latest: it was taken again because the patient had moved.
     """
-    thin, thick = facts.thickness_mm < THIN_MM, facts.thickness_mm > THICK_MM
+    thin, thick = facts.thickness_mm < PREFERRED_FROM_MM, facts.thickness_mm > PREFERRED_TO_MM
     return (
         bool(_contrast(facts)),
         bool(_not_head(facts)),
