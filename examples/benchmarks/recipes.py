@@ -44,6 +44,7 @@ from ich_lstm.evaluation.aggregate import LevelCases, cases_at
 from ich_lstm.evaluation.comparisons.compare import check_same_cases
 from ich_lstm.evaluation.evaluate import predict_part, write_labelled
 from ich_lstm.evaluation.evidence import PREDICTIONS, read_run
+from ich_lstm.files.atomic_write import write_text
 from ich_lstm.inference.checkpoint import PathlessCheckpoint
 from ich_lstm.labels import ANY
 from ich_lstm.phantom import PhantomSettings, RsnaLayout, write_phantom
@@ -433,9 +434,7 @@ def run(given: argparse.Namespace, heads: Heads, name: str, seed: int) -> None:
         "prediction_seconds": round(ended - trained, 1),
         "threads": torch.get_num_threads(),
     }
-    aside = folder / f"{RUN}.part"  # renamed into place: a run is done, or is done again
-    aside.write_text(json.dumps(about, indent=2) + "\n")
-    aside.replace(folder / RUN)
+    write_text(folder / RUN, json.dumps(about, indent=2) + "\n")  # complete or not at all: a run is done, or is done again
     cases = cases_at(read_run(folder), "slice")
     loss, area = weighted_log_loss(cases.labels, cases.probabilities), _areas(cases)[ANY]
     print(

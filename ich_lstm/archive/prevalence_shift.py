@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ich_lstm.errors import ConfigError
+from ich_lstm.files.atomic_write import written_aside
 from ich_lstm.inference.calibration import ModelCalibration, move_prevalence
 from ich_lstm.labels import ANY, LABELS
 from ich_lstm.prediction import CALIBRATED_PREFIX
@@ -78,9 +79,8 @@ def move_to_estimated_share(
     moved = move_prevalence(*before, scan, trained=trained, site=share.value)
     for path, table, rows, values in ((slices, of_slices, of_slices, moved[0]), (scans, of_scans, predicted, moved[1])):
         table.loc[rows.index, COLUMNS] = np.where(np.isnan(values), "", values.astype(str))
-        aside = path.with_name(f"{path.name}.new")
-        table.to_csv(aside, index=False)
-        aside.replace(path)
+        with written_aside(path) as aside:
+            table.to_csv(aside, index=False)
     return share
 
 

@@ -118,6 +118,23 @@ def console() -> "Console":
     return Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
 
 
+def choose_device(device: str | None) -> str:
+    """The device to predict on: what ``--device`` says, or a GPU if there is one.
+
+    Args:
+        device: ``cpu`` or ``cuda``; None: left out.
+
+    Raises:
+        ConfigError: ``no_gpu``.
+    """
+    import torch
+
+    has_gpu = torch.cuda.is_available()
+    if device == "cuda" and not has_gpu:
+        raise ConfigError("no_gpu", where="--device", got="cuda", expected="a GPU that torch can use", todo="Give --device cpu.")
+    return device or ("cuda" if has_gpu else "cpu")
+
+
 @contextmanager
 def progress_bar(out: "Console") -> Iterator[Callable[[str, int, int | None], None]]:
     """Show how far activities are: bars on a terminal, at most one line a minute elsewhere.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ich_lstm.cli.console import DONE, OptionParser, console, progress_bar, run_command
+from ich_lstm.cli.console import DONE, OptionParser, choose_device, console, progress_bar, run_command
 from ich_lstm.cli.evaluating.comparisons import add_options, write_beside
 from ich_lstm.cli.evaluating.comparisons import check_options as check_beside
 from ich_lstm.cli.evaluating.report import write_report_pages
@@ -14,6 +14,7 @@ from ich_lstm.cli.evaluating.review import add_review_options, check_review_opti
 from ich_lstm.cli.evaluating.thresholds import add_options as add_operating_options
 from ich_lstm.cli.evaluating.thresholds import calibrate_run, check_options, judge_by_choice
 from ich_lstm.errors import ConfigError
+from ich_lstm.files.output_folder import check_new_or_empty
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -182,10 +183,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         parser.error("--key and --unmatched go with --labels or --readers")
     if given.protocol and (given.level or "aggregation" in given):
         parser.error("--protocol says which levels and which aggregation; leave --level and --aggregation out")
-    if given.out.exists() and (not given.out.is_dir() or any(given.out.iterdir())):
-        raise ConfigError(
-            "out_not_empty", where="--out", got=f"{given.out}, which is not empty", expected="a new or empty folder"
-        )
+    check_new_or_empty(given.out)
     return given
 
 
@@ -260,17 +258,14 @@ def _other_evidence(given: argparse.Namespace, path: Path, truth: str, tell: "Te
 
 def _predict(given: argparse.Namespace, key: Any, readers: dict[str, Any], tell: "Tell") -> "Evidence":
     """Predict a data set with a model that was trained on another."""
-    import torch
-
     from ich_lstm.data.datamodule import ScanDataModule
     from ich_lstm.data.prepared.folder import PreparedFolder
     from ich_lstm.evaluation.external import patients_of_run, predict_evidence
     from ich_lstm.training.classifier import ScanClassifier
 
-    if given.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("no_gpu", where="--device", got="cuda", expected="a GPU that torch can use", todo="Give --device cpu.")
+    device = choose_device(given.device)
     classifier = ScanClassifier.load(given.checkpoint)
-    classifier.to(given.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    classifier.to(device)
     # A prepared folder says itself how its scans were prepared; whether that is the model's way, `predict_evidence` checks.
     is_prepared = PreparedFolder.is_one(given.root)
     data = ScanDataModule(

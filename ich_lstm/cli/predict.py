@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ich_lstm.cli.console import DONE, FAILED, SOME_FAILED, OptionParser, console, progress_bar, run_command
+from ich_lstm.cli.console import DONE, FAILED, SOME_FAILED, OptionParser, choose_device, console, progress_bar, run_command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -91,7 +91,6 @@ def _predict(arguments: list[str]) -> int:
     given = parser.parse(arguments)
     if given.devices < 1:
         parser.error(f"--devices {given.devices}: expected at least 1")
-    import torch
     from pytorch_lightning.utilities import rank_zero_only
 
     from ich_lstm.archive.devices import predict_on_devices
@@ -105,9 +104,7 @@ def _predict(arguments: list[str]) -> int:
     from ich_lstm.training.classifier import ScanClassifier
 
     out = console()
-    if given.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: no GPU that torch can use")
-    device = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device(given.device)
     given.vocabulary = use_vocabulary(given.vocabulary)
     options = PredictOptions(**{name: getattr(given, name) for name in PredictOptions.names() if name in given})
     if options.dicom:

@@ -11,8 +11,12 @@ SUFFIX = ".aside"
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
+def written_aside(path: Path, *, mode: int | None = None) -> Iterator[Path]:
     """Where to write a file, which takes its own name at the end; after an error nothing of it is left.
+
+    Args:
+        path: The file.
+        mode: Permissions of the file from its first byte on, such as 0o600; None: those that the system gives.
 
     Example:
         >>> with written_aside(Path("a.txt")) as aside:  # doctest: +SKIP
@@ -20,6 +24,8 @@ def written_aside(path: Path) -> Iterator[Path]:
     """
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}{SUFFIX}")
     try:
+        if mode is not None:
+            aside.touch(mode=mode)
         yield aside
         os.replace(aside, path)
     except OSError as error:
@@ -28,6 +34,12 @@ def written_aside(path: Path) -> Iterator[Path]:
         raise
     finally:
         aside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, complete or not at all."""
+    with written_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8")
 
 
 def remove_asides(folder: Path) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ich_lstm.errors import ConfigError
+from ich_lstm.files.atomic_write import write_text
+from ich_lstm.files.output_folder import is_new_or_empty
 from ich_lstm.phantom.layouts.layout import Layout
 from ich_lstm.phantom.layouts.masks import MASK_FILES
 from ich_lstm.phantom.layouts.rsna import RsnaLayout
@@ -80,7 +82,7 @@ def _marker(settings: PhantomSettings, layout: Layout[Any]) -> dict[str, object]
 
 def _holds_same(folder: Path, marker: dict[str, object], layout: Layout[Any]) -> bool:
     """Whether the folder holds the same set, complete; raises if it holds anything but a part of it."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if is_new_or_empty(folder):
         return False
     try:
         found = json.loads((folder / MARKER_FILE).read_text())
@@ -134,7 +136,4 @@ def _one_thread() -> None:
 
 
 def _write_marker(folder: Path, marker: dict[str, object]) -> None:
-    # Renamed into place, so that a kill leaves no half marker.
-    aside = folder / f"{MARKER_FILE}.part"
-    aside.write_text(json.dumps(marker, indent=2, sort_keys=True) + "\n", encoding="ascii")
-    aside.replace(folder / MARKER_FILE)
+    write_text(folder / MARKER_FILE, json.dumps(marker, indent=2, sort_keys=True) + "\n")

@@ -9,6 +9,7 @@ from ich_lstm.archive.folder.file_names import BEGUN, LOCK
 from ich_lstm.errors import ConfigError
 from ich_lstm.files.atomic_write import written_aside
 from ich_lstm.files.folder_lock import claimed
+from ich_lstm.files.output_folder import is_new_or_empty, out_not_empty
 from ich_lstm.privacy import PRIVATE, private_folder
 
 
@@ -51,22 +52,12 @@ def claim_predictions(out: Path) -> Iterator[None]:
 
 def is_free(out: Path) -> bool:
     """Whether a folder is missing, or holds nothing but this command's lock."""
-    if not out.exists():
-        return True
-    if not out.is_dir() or any(path.name != PRIVATE.name for path in out.iterdir()):
-        return False
-    private = out / PRIVATE
-    return not private.exists() or (private.is_dir() and all(path.name == LOCK for path in private.iterdir()))
+    return is_new_or_empty(out, apart_from=[PRIVATE.name]) and is_new_or_empty(out / PRIVATE, apart_from=[LOCK])
 
 
 def not_ours(out: Path) -> ConfigError:
     """That a folder holds something that ich-predict has not written."""
-    return ConfigError(
-        "out_not_empty",
-        where="--out",
-        got=f"{out}, which is not empty",
-        expected="a new or empty folder, or one that holds predictions of ich-predict",
-    )
+    return out_not_empty(out, expected="a new or empty folder, or one that holds predictions of ich-predict")
 
 
 class Arrivals:

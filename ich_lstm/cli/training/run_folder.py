@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from ich_lstm.errors import ConfigError
+from ich_lstm.files.output_folder import check_new_or_empty
 from ich_lstm.inference.checkpoint import without_folders
 from ich_lstm.privacy import private_folder
 
@@ -45,8 +46,7 @@ def run_folder(out: str | None, recipe: str, *, rank: int) -> Path:
             )
         return Path(out)
     folder = Path(out) if out else Path("runs") / f"{recipe}-{datetime.now():%Y%m%d-%H%M%S}"
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError("out_not_empty", where="--out", got=f"{folder}, which is not empty", expected="a new or empty folder")
+    check_new_or_empty(folder)
     if out is None:
         # Lightning starts its other processes with this command line: they must work in the same folder.
         sys.argv += ["--out", str(folder)]

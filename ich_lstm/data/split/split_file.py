@@ -3,8 +3,6 @@
 import hashlib
 import json
 import logging
-import os
-import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -29,6 +27,7 @@ from ich_lstm.data.split.assign import (
 from ich_lstm.data.tables.labelled import PATIENT, name_lines, stop_at
 from ich_lstm.data.tables.spreadsheet import EXPORT_AGAIN, find_lost_digits, read_sheet
 from ich_lstm.errors import SplitError
+from ich_lstm.files.atomic_write import written_aside
 
 logger = logging.getLogger(__name__)
 
@@ -227,15 +226,10 @@ class SplitFile:
         return hashlib.sha256(json.dumps(self._content(), sort_keys=True).encode()).hexdigest()
 
     def write(self, path: Path) -> None:
-        """Write it as JSON, aside and then renamed, readable by its owner only."""
-        aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        """Write it as JSON, complete or not at all, readable by its owner only."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            aside.touch(mode=0o600)
+        with written_aside(path, mode=0o600) as aside:
             aside.write_text(json.dumps({**self._content(), "sha256": self.digest}, indent=1) + "\n")
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
 
     @classmethod
     def read(cls, path: Path) -> "SplitFile":
