@@ -59,7 +59,7 @@ def write_study(folder: Path, tables: dict[str, pd.DataFrame] | None = None) -> 
     model = {"name": "resnet18", "hash": "c0ffee12ab34", "settings": {**settings, "pooling": "max", "pretrained": False}}
     model |= {"starting_weights": {"encoder": {"source": "timm", "name": "resnet18.a1_in1k"}}, "fits": [fit.to_dict()]}
     whole = {unit: sum(part[unit] for part in parts.values()) + UNLABELLED[unit] for unit in UNLABELLED}
-    _write(folder / "results.json", {"counts": parts, "seconds": 600.0})
+    _write(folder / "results.json", {"recipe": "demo", "counts": parts, "seconds": 600.0, "patients_are_studies": False})
     _write(folder / "audit.json", {"parts": parts, "labels": positives, "split": split, "findings": [], "synthetic": False})
     _write(folder / "model" / "model.json", model | {"preprocessing": {"size": 256, "crop": "head"}, "positive_share": 0.41})
     _write(folder / "private" / "prepared" / "manifest.json", {**whole, "files": {"used": whole["slices"]}})

@@ -12,10 +12,11 @@ from ich_lstm.archive.folder.file_names import SCANS, SLICES
 from ich_lstm.data.datamodule import ScanDataModule
 from ich_lstm.data.split.assign import Part
 from ich_lstm.evaluation.evidence import ENCODER_PREFIX, LABEL_PREFIX, columns_of
+from ich_lstm.files.atomic_write import written_aside
 from ich_lstm.inference.forward import predicted, probabilities_of
 from ich_lstm.labels import LABELS
+from ich_lstm.statistics import auroc, log_loss, weighted_log_loss
 from ich_lstm.training.classifier import ScanClassifier
-from ich_lstm.training.metrics import LabelAUROC, LabelLogLoss, WeightedLogLoss
 
 
 class LabelledPredictions(NamedTuple):
@@ -107,23 +108,19 @@ def summarize(predictions: LabelledPredictions) -> dict[str, Any]:
 def write_labelled(folder: Path, predictions: list[LabelledPredictions]) -> None:
     """Write ``slices.csv`` and ``scans.csv``; every probability with all its digits."""
     folder.mkdir(parents=True, exist_ok=True)
-    pd.concat([part.slices for part in predictions]).to_csv(folder / SLICES, index=False)
-    pd.concat([part.scans for part in predictions]).to_csv(folder / SCANS, index=False)
+    for name, tables in ((SLICES, [part.slices for part in predictions]), (SCANS, [part.scans for part in predictions])):
+        with written_aside(folder / name) as aside:
+            pd.concat(tables).to_csv(aside, index=False)
 
 
 def _figures(frame: pd.DataFrame, prefix: str) -> dict[str, Any]:
-    probabilities = torch.tensor(columns_of(frame, prefix), dtype=torch.float64)
-    labels = torch.tensor(columns_of(frame, LABEL_PREFIX), dtype=torch.float64)
-    values = []
-    for kind in (WeightedLogLoss, LabelAUROC, LabelLogLoss):
-        metric = kind(sync_on_compute=False)  # the tables are whole, and after a fit the other processes may be gone
-        metric.update(probabilities, labels)
-        values.append(metric.compute())
-    loss, aurocs, losses = values
+    labels, probabilities = columns_of(frame, LABEL_PREFIX), columns_of(frame, prefix)
     return {
-        "weighted_log_loss": _number(loss),
-        "auroc": dict(zip(LABELS, map(_number, aurocs), strict=True)),
-        "log_loss": dict(zip(LABELS, map(_number, losses), strict=True)),
+        "weighted_log_loss": weighted_log_loss(labels, probabilities).value,
+        **{
+            name: {label: figure(labels[:, k], probabilities[:, k]).value for k, label in enumerate(LABELS)}
+            for name, figure in (("auroc", auroc), ("log_loss", log_loss))
+        },
     }
 
 
@@ -133,7 +130,3 @@ def _columns(prefix: str, values: np.ndarray) -> pd.DataFrame:
 
 def _split(probabilities: torch.Tensor | None, sizes: list[int]) -> list[np.ndarray]:
     return [] if probabilities is None else [part.cpu().numpy() for part in probabilities.split(sizes)]
-
-
-def _number(value: torch.Tensor) -> float | None:
-    return None if value.isnan() else float(value)

@@ -28,7 +28,10 @@ class StudyFacts:
         findings: ``code, action, title, count`` of what the audit found.
         files: ``used``, and the others by reason.
         prepared: ``patients, scans, slices`` before labels were looked at.
+        recipe: Name of the recipe; empty if unknown.
         seconds: Duration of the training.
+        history: PNG file of the losses by epoch; empty if there is none.
+        patients_are_studies: Whether every study was counted as a patient of its own; None if unknown.
         is_synthetic: Whether model or data are of synthetic heads.
     """
 
@@ -40,7 +43,10 @@ class StudyFacts:
     findings: tuple[Mapping[str, Any], ...] = ()
     files: Mapping[str, int] = field(default_factory=dict)
     prepared: Mapping[str, int] = field(default_factory=dict)
+    recipe: str = ""
     seconds: float | None = None
+    history: bytes = field(default=b"", repr=False)
+    patients_are_studies: bool | None = None
     is_synthetic: bool = False
 
 
@@ -69,7 +75,10 @@ def read_study(run: Path | str | None = None, data: Path | str | None = None) ->
         findings=tuple({name: finding[name] for name in ("code", "action", "title", "count")} for finding in findings),
         files={} if folder is None else _files(folder, manifest),
         prepared={name: manifest[name] for name in PARTS_COUNTED if manifest.get(name)},  # NIfTI files name no patient
+        recipe=str(results.get("recipe") or ""),
         seconds=results.get("seconds"),
+        history=b"" if run is None else _read_bytes(run / "history.png"),
+        patients_are_studies=results.get("patients_are_studies"),
         is_synthetic=bool(model.get("is_synthetic") or audit.get("synthetic") or manifest.get("synthetic")),
     )
 
@@ -102,6 +111,13 @@ def _files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, int]:
         return {"used": int((rows["action"] == "used").sum()), **reasons}
     counts = manifest.get("files") or (manifest.get("counts") or {}).get("files") or {}
     return {name: count for name, count in counts.items() if count or name == "used"}
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def _read_json(path: Path) -> dict[str, Any]:

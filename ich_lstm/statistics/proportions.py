@@ -119,7 +119,7 @@ def predictive_values(
     return ratio(true_positive, called), ratio(true_negative, not_called)
 
 
-def wilson(successes: float, cases: float, *, confidence: float = 0.95) -> tuple[float, float]:
+def wilson(successes: int, cases: int, *, confidence: float = 0.95) -> tuple[float, float]:
     """Interval of a proportion of independent cases by inversion of the score test.
 
     Source: Wilson, J Am Stat Assoc 1927;22:209-212.
@@ -135,11 +135,8 @@ def wilson(successes: float, cases: float, *, confidence: float = 0.95) -> tuple
         0.4902 0.9433
     """
     _check_counts(successes, cases, confidence)
-    value, z = successes / cases, stats.norm.ppf((1 + confidence) / 2)
-    centre = (value + z**2 / (2 * cases)) / (1 + z**2 / cases)
-    half = z / (1 + z**2 / cases) * np.sqrt(value * (1 - value) / cases + z**2 / (4 * cases**2))
-    # At the ends the formula is exactly 0 or 1, but for rounding.
-    return (0.0 if successes == 0 else float(centre - half)), (1.0 if successes == cases else float(centre + half))
+    limits = stats.binomtest(int(successes), int(cases)).proportion_ci(confidence, method="wilson")
+    return float(limits.low), float(limits.high)
 
 
 def clopper_pearson(successes: float, cases: float, *, confidence: float = 0.95) -> tuple[float, float]:

@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
 from ich_lstm.labels import LABEL_WEIGHTS, LABELS
+from ich_lstm.statistics.measures.discrimination import area_under_roc
 from ich_lstm.statistics.measures.scores import CLIP
 
 
@@ -77,16 +79,6 @@ class WeightedLogLoss(_OfLabelledProbabilities):
         return (losses.nan_to_num(0.0) * weights).sum() / weights.sum()
 
 
-class LabelLogLoss(_OfLabelledProbabilities):
-    """Log loss of each label over its known values; NaN where there is none."""
-
-    higher_is_better = False
-
-    def compute(self) -> Tensor:
-        """Float64 ``(k,)``."""
-        return log_losses(*self._all()).nanmean(dim=0)
-
-
 class LabelAUROC(_OfLabelledProbabilities):
     """Area under the ROC curve of each label over its known values; NaN where they are all of one class."""
 
@@ -96,19 +88,7 @@ class LabelAUROC(_OfLabelledProbabilities):
         """Float64 ``(k,)``."""
         probabilities, labels = self._all()
         areas = []
-        for p, y in zip(probabilities.T, labels.T, strict=True):
-            known = ~y.isnan()
-            areas.append(_area(p[known], y[known].to(torch.float64)))
-        return torch.stack(areas)
-
-
-def _area(p: Tensor, y: Tensor) -> Tensor:
-    """Share of the pairs of a positive and a negative in which the positive is more probable; equal ones count half.
-
-    That is the area under the ROC curve (Mann-Whitney), here in float64: torchmetrics' own sums are float32.
-    """
-    levels, level = p.unique(return_inverse=True)  # sorted
-    positive = torch.zeros_like(levels).index_add_(0, level, y)
-    negative = torch.zeros_like(levels).index_add_(0, level, 1 - y)
-    below = negative.cumsum(0) - negative
-    return (positive * (below + negative / 2)).sum() / (positive.sum() * negative.sum())  # 0 / 0 for one class: NaN
+        for p, y in zip(probabilities.T.cpu().numpy(), labels.T.cpu().numpy(), strict=True):
+            known = ~np.isnan(y)
+            areas.append(area_under_roc(y[known] == 1, p[known]))
+        return torch.tensor(areas, dtype=torch.float64, device=probabilities.device)

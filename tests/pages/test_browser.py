@@ -7,12 +7,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
-from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from prediction_files import make_tables
 from report_files import write_study
@@ -27,8 +27,7 @@ from ich_lstm.evaluation.report.write import build_report
 from ich_lstm.evaluation.run_facts import read_study
 from ich_lstm.labels import LABELS
 from ich_lstm.pages.index_page import IndexRow, index_page
-from ich_lstm.pages.plots.curves import plot_roc
-from ich_lstm.pages.report.train_report import train_report_page
+from ich_lstm.pages.plots.curves import plot_history, save_figure
 from ich_lstm.pages.review_page import ReviewCase, ReviewPicture, review_page
 from ich_lstm.pages.scan_page import prediction_page
 from ich_lstm.pages.style import HEAT_COLORS
@@ -578,7 +577,7 @@ class TestNothingIsCutOffOrCovered:
         assert page.locator("#stage").bounding_box()["height"] >= 18 * 16 - 1
 
     @pytest.mark.parametrize("viewport", [LAPTOP, NARROW])
-    @pytest.mark.parametrize("kind", ["training", "review"])
+    @pytest.mark.parametrize("kind", ["evaluation", "review"])
     def test_pages_of_tables_scroll_only_their_tables_sideways(self, show, viewport, kind):
         page = show(PAGES[kind](), viewport)
         assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
@@ -591,10 +590,10 @@ class TestNothingIsCutOffOrCovered:
         )
         assert outside == []
 
-    def test_on_a_phone_the_curves_of_a_training_can_be_read(self, show):
-        page = show(PAGES["training"](), NARROW)
+    def test_on_a_phone_the_history_of_a_training_can_be_read(self, show):
+        page = show(PAGES["evaluation"](), NARROW)
         picture = page.locator("figure img").first
-        # Letters of 8 points, of a picture of 1,575 pixels at 150 per inch, are legible from about 8 pixels on.
+        # Letters of 8 points, of a picture of 1,500 pixels at 150 per inch, are legible from about 8 pixels on.
         assert picture.bounding_box()["width"] >= 700
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
@@ -638,7 +637,7 @@ class TestOnPaper:
 
         return print_out
 
-    @pytest.mark.parametrize("kind", ["training", "review", "evaluation"])
+    @pytest.mark.parametrize("kind", ["review", "evaluation"])
     def test_no_table_is_wider_than_the_sheet(self, print_out, kind):
         page = print_out(PAGES[kind]())
         assert page.evaluate(BEYOND) == []
@@ -669,33 +668,19 @@ class TestOnPaper:
 
     def test_no_heading_is_left_behind_at_the_end_of_a_sheet(self, print_out, make_prediction, make_explanation):
         explained = prediction_page(make_prediction(explanation=make_explanation()))
-        for html in (explained, PAGES["training"](), PAGES["review"](), PAGES["evaluation"]()):
+        for html in (explained, PAGES["review"](), PAGES["evaluation"]()):
             page = print_out(html)
             assert set(page.eval_on_selector_all("h2, h3", "all => all.map(one => getComputedStyle(one).breakAfter)")) == {
                 "avoid"
             }
 
-    @pytest.mark.parametrize("kind", ["training", "review", "evaluation"])
+    @pytest.mark.parametrize("kind", ["review", "evaluation"])
     def test_what_spans_sheets_is_no_grid(self, print_out, kind):
         # Chromium prints what follows a grid over those of its rows that it has moved to the next sheet.
         page = print_out(PAGES[kind]())
         assert set(page.eval_on_selector_all("main, main > section", "all => all.map(one => getComputedStyle(one).display)")) == {
             "block"
         }
-
-
-def training_page() -> str:
-    rng = np.random.default_rng(3)
-    labels = (rng.random((80, 6)) < 0.4).astype(float)
-    probabilities = 1 / (1 + np.exp(-(2 * labels - 1 + rng.normal(size=labels.shape))))
-    picture = plot_roc(labels, {"sequence": probabilities, "encoder": 1 - probabilities})
-    buffer = BytesIO()
-    picture.savefig(buffer, format="png", dpi=150)
-    values = dict.fromkeys(LABELS, 0.97)
-    both = {name: {"weighted_log_loss": 0.08, "auroc": values, "log_loss": values} for name in ("sequence", "encoder")}
-    counts = {part: {"patients": 70, "scans": 7100, "slices": 210000} for part in ("train", "validation", "test")}
-    results = {"slices": both, "scans": both, "seconds": 312.4, "counts": counts}
-    return train_report_page(results, {"roc": buffer.getvalue()}, recipe="train-20260101-120000-" + "name" * 12)
 
 
 def review(is_private: bool = True, present: tuple[str, ...] = ("any",), is_shown: bool = True) -> str:
@@ -720,12 +705,14 @@ def review(is_private: bool = True, present: tuple[str, ...] = ("any",), is_show
 
 @cache
 def evaluation() -> str:
-    """With comparisons and strata, and labels of which nothing can be said."""
+    """With the history of the training, comparisons and strata, and labels of which nothing can be said."""
     with TemporaryDirectory() as folder:
         tables = make_tables(30)
         for table in tables.values():
             table["label_epidural"] = 0
         study = write_study(Path(folder), tables)
+        history = pd.DataFrame({"epoch": [0, 1], "train/loss": [1.0, 0.5], "val/loss": [0.9, 0.1], "val/auroc_any": [0.6, 0.9]})
+        save_figure(plot_history(history), study / "history.png")
         evidence = read_run(study)
         few = {"replicates": 100}
         beside = Beside(
@@ -735,4 +722,4 @@ def evaluation() -> str:
         return build_report(evidence, compute_figures(evidence, all_figures(), **few), read_study(study), beside).to_html()
 
 
-PAGES = {"training": training_page, "review": review, "evaluation": evaluation}
+PAGES = {"review": review, "evaluation": evaluation}

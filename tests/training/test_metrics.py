@@ -10,7 +10,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 from torchmetrics import MetricCollection
 
 from ich_lstm import LABELS
-from ich_lstm.training.metrics import LabelAUROC, LabelLogLoss, WeightedLogLoss
+from ich_lstm.training.metrics import LabelAUROC, WeightedLogLoss
 
 VECTORS = SHARED / "metric_vectors.json"
 ANY_FIRST = ("any", "epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
@@ -65,16 +65,6 @@ class TestWeightedLogLoss:
         assert np.isnan(of(WeightedLogLoss(), torch.full((3, 6), 0.5), torch.full((3, 6), torch.nan)))
 
 
-class TestLabelLogLoss:
-    def test_each_label_by_itself(self) -> None:
-        p, y = draw()
-        y[:, 2] = torch.nan
-        got = of(LabelLogLoss(), p, y)
-        for k in range(6):
-            known = ~y[:, k].isnan()
-            assert np.isnan(got[k]) if k == 2 else got[k] == pytest.approx(log_loss(y[known, k], p[known, k]), abs=1e-12)
-
-
 class TestLabelAUROC:
     def test_equals_scikit_learn_with_ties_and_unknown_labels(self) -> None:
         p, y = draw()
@@ -105,7 +95,7 @@ class TestLabelAUROC:
         np.testing.assert_array_equal(of(LabelAUROC(), torch.full((3, 6), 0.3), y), 0.5)
 
 
-@pytest.mark.parametrize("kind", [WeightedLogLoss, LabelLogLoss, LabelAUROC])
+@pytest.mark.parametrize("kind", [WeightedLogLoss, LabelAUROC])
 class TestEveryMetric:
     def test_several_updates_are_one(self, kind: type) -> None:
         p, y = draw()

@@ -1,6 +1,7 @@
-"""The report of a training run: figures and curves on held-out patients."""
+"""The results of a training run on its held-out patients: predictions, figures, and the report that ich-evaluate makes too."""
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,25 @@ from rich.table import Table
 
 from ich_lstm.data.datamodule import ScanDataModule
 from ich_lstm.data.split.assign import Part
-from ich_lstm.evaluation.evaluate import ENCODER_PREFIX, LABEL_PREFIX, columns_of, predict_part, summarize, write_labelled
-from ich_lstm.labels import ANY, LABELS
-from ich_lstm.pages.plots.curves import plot_history, plot_precision_recall, plot_roc, save_figure
-from ich_lstm.pages.report.train_report import tells, train_report_page
+from ich_lstm.errors import TableError
+from ich_lstm.evaluation.comparisons.compare import compare_encoder
+from ich_lstm.evaluation.evaluate import predict_part, summarize, write_labelled
+from ich_lstm.evaluation.evidence import read_run
+from ich_lstm.evaluation.figures import compute_figures, labels_name_scans
+from ich_lstm.evaluation.protocols import all_figures
+from ich_lstm.evaluation.report.contents import Beside
+from ich_lstm.evaluation.report.write import build_report, write_report
+from ich_lstm.evaluation.run_facts import read_study
+from ich_lstm.files.atomic_write import write_text
+from ich_lstm.labels import LABELS
+from ich_lstm.pages.plots.curves import plot_history, save_figure
 from ich_lstm.privacy import ProjectKey
 from ich_lstm.training.classifier import ScanClassifier
+
+logger = logging.getLogger(__name__)
+
+REPLICATES = 200
+"""Bootstrap resamples behind the intervals of a run's own report, which must not take long; ich-evaluate draws 2,000."""
 
 
 def _counts(data: ScanDataModule) -> dict[str, dict[str, int]]:
@@ -31,7 +45,7 @@ def _counts(data: ScanDataModule) -> dict[str, dict[str, int]]:
 
 
 def counts_in_words(data: ScanDataModule) -> str:
-    """How many patients, scans and slices are in each part."""
+    """The numbers of patients, scans and slices in each subset."""
     return "; ".join(f"{part} {_how_many(counts)}" for part, counts in _counts(data).items())
 
 
@@ -42,7 +56,17 @@ def _how_many(counts: dict[str, int]) -> str:
 def evaluate_run(
     folder: Path, classifier: ScanClassifier, data: ScanDataModule, tell: Callable[[str, int, int | None], None]
 ) -> dict[str, Any]:
-    """Predict validation and held-out patients, write the predictions and curves, and compute the figures."""
+    """Predict the validation and the held-out patients, write the predictions, and compute the leading figures.
+
+    Args:
+        folder: The run's folder.
+        classifier: The trained model.
+        data: The data of the run, set up.
+        tell: Called with what is being done, the number of scans done since the last call, and the number of all scans.
+
+    Returns:
+        The contents of ``results.json``, apart from the duration and the recipe.
+    """
     key = ProjectKey.open(Path(data.project_key) if data.project_key else None)
     parts: list[Part] = [part for part in ("validation", "test") if data.scans[part]]
     total = sum(len(data.scans[part]) for part in parts)
@@ -53,28 +77,31 @@ def evaluate_run(
         for part in parts
     ]
     write_labelled(folder / "predictions", predictions)
-    held_out = predictions[-1]
-    # Curves are of the slices; where no slice is known to be positive, for the labels name scans, of these.
-    curves_of = "slices" if (columns_of(held_out.slices, LABEL_PREFIX) == 1).any() else "scans"
-    judged = held_out.scans if curves_of == "scans" else held_out.slices
-    models = {"sequence": columns_of(judged, "")}
-    if ENCODER_PREFIX + ANY in judged:
-        models["encoder"] = columns_of(judged, ENCODER_PREFIX)
-    labels = columns_of(judged, LABEL_PREFIX)
-    save_figure(plot_roc(labels, models), folder / "roc.png")
-    save_figure(plot_precision_recall(labels, models), folder / "precision_recall.png")
     if (folder / "metrics.csv").is_file():
         save_figure(plot_history(pd.read_csv(folder / "metrics.csv")), folder / "history.png")
-    about = {"part": parts[-1], "curves_of": curves_of, "patients_are_studies": data.patient_ids == "study"}
-    return {**about, **summarize(held_out), "counts": _counts(data)}
+    about = {"part": parts[-1], "patients_are_studies": data.patient_ids == "study"}
+    return {**about, **summarize(predictions[-1]), "counts": _counts(data)}
 
 
 def write_run_report(recipe: str, folder: Path, results: dict[str, Any]) -> None:
-    """Write ``results.json`` and ``report.html``."""
-    (folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    names = [name for name in ("history", "roc", "precision_recall") if (folder / f"{name}.png").is_file()]
-    pictures = {name: (folder / f"{name}.png").read_bytes() for name in names}
-    (folder / "report.html").write_text(train_report_page(results, pictures, recipe=recipe), encoding="utf-8")
+    """Write ``results.json``, and the report of ``ich-evaluate RUN`` into the run's folder.
+
+    Args:
+        recipe: Name of the recipe.
+        folder: The run's folder, with its predictions and its model.
+        results: Result of `evaluate_run`, with the duration in ``seconds``.
+    """
+    write_text(folder / "results.json", json.dumps({"recipe": recipe, **results}, indent=2) + "\n")
+    evidence = read_run(folder, results["part"])
+    try:
+        figures = compute_figures(evidence, all_figures(), replicates=REPLICATES)
+    except TableError as error:  # without a known label there is nothing to report, but the model is whole
+        logger.warning("no report was written: %s", error)
+        return
+    beside = Beside()
+    if evidence.has_encoder and not labels_name_scans(evidence):
+        beside = Beside(comparisons=compare_encoder(evidence, level="slice", replicates=REPLICATES))
+    write_report(folder, build_report(evidence, figures, read_study(folder), beside))
 
 
 def print_results(out: Console, results: dict[str, Any]) -> None:
@@ -87,8 +114,8 @@ def print_results(out: Console, results: dict[str, Any]) -> None:
         "scans": results["scans"]["sequence"],
     }
     columns = {name: figures for name, figures in columns.items() if figures}
-    # Of a level without a defined AUC the labels tell nothing, unless that is so of all of them.
-    columns = {name: figures for name, figures in columns.items() if tells(figures)} or columns
+    # A level at which no AUC is defined is left out, unless that is so of all levels: labels may name whole scans alone.
+    columns = {name: figures for name, figures in columns.items() if set(figures["auroc"].values()) != {None}} or columns
     table = Table(title=f"{whose}: {_how_many(counts)}")
     for name in ("", *columns):
         table.add_column(name, justify="left" if not name else "right")

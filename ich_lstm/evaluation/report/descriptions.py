@@ -8,41 +8,10 @@ from ich_lstm.evaluation.evidence import Evidence
 from ich_lstm.evaluation.figures import Figures
 from ich_lstm.evaluation.report.cohort import FlowStep
 from ich_lstm.evaluation.run_facts import PARTS_COUNTED, StudyFacts
-from ich_lstm.labels import LABELS
 from ich_lstm.statistics.proportions import PROPORTIONS
-
-HEADS = {"lstm": "LSTM", "gru": "GRU", "none": "no recurrent head"}
-POOLINGS = {
-    "max": "maximum",
-    "noisy-or": "noisy-or",
-    "log-sum-exp": "log-sum-exp",
-    "attention": "attention per label",
-    "feature-attention": "attention per label over features",
-}
 
 DEFAULT_THRESHOLD = 0.5
 """Chosen on no data at all; of any other number that is given, nothing tells on which."""
-
-
-def describe_model(facts: StudyFacts) -> str:
-    """Inputs, encoder, sequence head, outputs."""
-    settings = facts.model.get("settings") or {}
-    if not settings:
-        return ""
-    windows = ", ".join(f"{level:g}/{width:g}" for level, width in settings.get("windows") or ())
-    head = HEADS.get(str(settings.get("sequence")), str(settings.get("sequence")))
-    if settings.get("sequence") != "none":
-        way = "bidirectional " if settings.get("bidirectional") else ""
-        head = f"{way}{head}, {settings.get('num_layers')} layers of {settings.get('hidden_size')} units"
-    parts = [
-        "Input: all slices of a scan in Hounsfield units" + (f", as windows (level/width) {windows}" if windows else ""),
-        f"encoder of each slice: {settings.get('backbone')} (timm)",
-        f"along the slices: {head}"
-        + (", with slice positions" if settings.get("positions") not in (None, False, "none") else ""),
-        f"scan output by {POOLINGS.get(str(settings.get('pooling')), settings.get('pooling'))} over slices",
-        f"output: probabilities of {', '.join(LABELS)}, for each slice and for the scan",
-    ]
-    return "; ".join(parts) + "."
 
 
 def describe_initialization(facts: StudyFacts) -> str:
@@ -67,29 +36,6 @@ def _start_in_words(start: Mapping[str, Any] | None) -> str:
     origin = encoder.get("hf_hub_id") or encoder.get("url")
     further = "; ".join(filter(None, [origin, f"licence {encoder['license']}" if encoder.get("license") else ""]))
     return f"Encoder: timm's {encoder['name']}{f' ({further})' if further else ''}; the rest at random."
-
-
-def describe_preprocessing(facts: StudyFacts) -> str:
-    """From DICOM to what the network gets."""
-    how = facts.model.get("preprocessing") or {}
-    if not how:
-        return ""
-    crops = {
-        "head": "cropped to the head, one square for all slices, resized to",
-        "center": "the middle of the image at its own resolution, filled up with air, as",
-    }
-    crop = crops.get(str(how.get("crop")), "the whole field of view, resized to")
-    clip = how.get("clip")
-    limits = f"; HU clipped to {clip[0]} to {clip[1]}" if clip else ""
-    size = how.get("size")
-    return f"Rescaled to Hounsfield units, slices ordered by position, {crop} {size} x {size}{limits}."
-
-
-def describe_training(facts: StudyFacts) -> str:
-    """Every recorded fit in a sentence, oldest first; empty if the model has no record."""
-    return " ".join(
-        f"{name}: {'; '.join(f'{key} {value}' for key, value in rows.items())}." for name, rows in training_rows(facts)
-    )
 
 
 def training_rows(facts: StudyFacts) -> list[tuple[str, dict[str, str]]]:
@@ -126,11 +72,54 @@ def _rows_of_fits(start: Mapping[str, Any] | None, fits: Sequence[Mapping[str, A
 
 
 def network_rows(facts: StudyFacts) -> dict[str, str]:
-    """The settings of the network and of its preprocessing, as they are stored with the weights."""
-    stored = {**(facts.model.get("settings") or {}), **(facts.model.get("preprocessing") or {})}
-    # What each fit was trained with stands in its own record; whether weights were loaded first, in `describe_initialization`.
+    """The settings of the network by name, as they are stored with the weights."""
+    # The record of each fit holds what it was trained with; `describe_initialization` says which weights were loaded first.
     elsewhere = {"pretrained", *(name for fit in facts.model.get("fits") or () for name in fit["settings"])}
-    return {name.replace("_", " "): _setting(value) for name, value in stored.items() if name not in elsewhere}
+    return _rows({name: value for name, value in (facts.model.get("settings") or {}).items() if name not in elsewhere})
+
+
+def preprocessing_rows(facts: StudyFacts) -> dict[str, str]:
+    """The settings of the preprocessing by name, as they are stored with the weights."""
+    return _rows(facts.model.get("preprocessing") or {})
+
+
+def split_rows(facts: StudyFacts) -> dict[str, str]:
+    """How patients were divided, the size of each subset, and the share of positive scans in training."""
+    split = facts.split
+    how = ""
+    if split.get("folds"):
+        how = f"{split['folds']} folds, fold {split.get('fold')} held out"
+    elif split.get("by") == "date":
+        how = "by the date of the patient's oldest study: the latest patients are held out"
+    elif split.get("fractions"):
+        shares = " / ".join(f"{100 * share:g} %" for share in split["fractions"])
+        how = f"at random, each label's positive patients in the same shares, {shares}"
+    share = facts.model.get("positive_share")
+    rows = {
+        "split": how,
+        **{name: amounts(counts) for name, counts in facts.parts.items()},
+        "positive scans in training": f"{100 * share:.3g} %" if isinstance(share, float) else "",
+    }
+    return {name: text for name, text in rows.items() if text}
+
+
+def rows_in_words(rows: Mapping[str, str]) -> str:
+    """Settings in one line, for the checklist; empty without any.
+
+    Example:
+        >>> rows_in_words({"size": "256", "crop": "head"})
+        'size: 256; crop: head.'
+    """
+    return "; ".join(f"{name}: {text}" for name, text in rows.items()) + ("." if rows else "")
+
+
+def _rows(settings: Mapping[str, Any], within: str = "") -> dict[str, str]:
+    """Settings by name, those of a nested mapping below its own name."""
+    rows: dict[str, str] = {}
+    for name, value in settings.items():
+        words = f"{within} {name}".strip().replace("_", " ")
+        rows |= _rows(value, words) if isinstance(value, Mapping) and value else {words: _setting(value)}
+    return rows
 
 
 def _setting(value: Any) -> str:
@@ -140,24 +129,10 @@ def _setting(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:g}"
-    return ", ".join(map(_setting, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def describe_split(facts: StudyFacts) -> str:
-    """How patients were divided."""
-    split = facts.split
-    if split.get("folds"):
-        how = f"{split['folds']} folds, fold {split.get('fold')} held out"
-    elif split.get("by") == "date":
-        how = "by the date of the patient's oldest study: the latest patients are held out"
-    elif split.get("fractions"):
-        how = "at random, each label's positive patients in the same shares, " + " / ".join(
-            f"{100 * share:g} %" for share in split["fractions"]
-        )
-    else:
-        how = ""
-    parts = [f"{name}: {_amounts(counts)}" for name, counts in facts.parts.items()]
-    return ". ".join(filter(None, [how.capitalize(), "; ".join(parts)])) + ("." if how or parts else "")
+    if isinstance(value, list | tuple):
+        is_nested = any(isinstance(item, list | tuple) for item in value)  # windows: level/width of each
+        return ", ".join("/".join(map(_setting, item)) if is_nested else _setting(item) for item in value)
+    return str(value)
 
 
 def describe_truth(evidence: Evidence) -> str:
@@ -196,8 +171,8 @@ def describe_flow(flow: Sequence[FlowStep]) -> str:
     """The boxes of the diagram in a line."""
     lines = []
     for step in flow:
-        lost = "; ".join(f"{reason}: {_amounts(counts)}" for reason, counts in step.left_out)
-        lines.append(f"{step.title}: {_amounts(step.counts)}" + (f" (left out: {lost})" if lost else ""))
+        lost = "; ".join(f"{reason}: {amounts(counts)}" for reason, counts in step.left_out)
+        lines.append(f"{step.title}: {amounts(step.counts)}" + (f" (left out: {lost})" if lost else ""))
     return ". ".join(lines) + "."
 
 
@@ -207,6 +182,12 @@ def describe_software() -> str:
     return "Figures: " + ", ".join(f"{name} {version(name)}" for name in names) + "."
 
 
-def _amounts(counts: Mapping[str, Any]) -> str:
+def amounts(counts: Mapping[str, Any]) -> str:
+    """Numbers of files, patients, scans and slices in words, as far as they are counted.
+
+    Example:
+        >>> amounts({"slices": 2700, "patients": 1})
+        '1 patient, 2,700 slices'
+    """
     order = ("files", *PARTS_COUNTED)
     return ", ".join(f"{counts[unit]:,} {unit if counts[unit] != 1 else unit[:-1]}" for unit in order if unit in counts)

@@ -3,6 +3,7 @@
 Sources: the template of huggingface_hub; Mitchell et al., Model Cards for Model Reporting, FAT* 2019:220-229.
 """
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -11,18 +12,18 @@ import yaml
 
 from ich_lstm.evaluation.evidence import Evidence
 from ich_lstm.evaluation.figures import Figures, main_rows
+from ich_lstm.evaluation.report.cohort import FlowStep
 from ich_lstm.evaluation.report.contents import Account
 from ich_lstm.evaluation.report.descriptions import (
-    describe_flow,
+    amounts,
     describe_initialization,
-    describe_model,
-    describe_preprocessing,
     describe_software,
-    describe_split,
     describe_thresholds,
     describe_truth,
     describe_uncertainty,
     network_rows,
+    preprocessing_rows,
+    split_rows,
     training_rows,
 )
 from ich_lstm.evaluation.report.tables import markdown_table, readable_tables
@@ -37,7 +38,7 @@ LEADING = ("auroc", "average precision", "sensitivity", "specificity", "calibrat
 
 OUT_OF_SCOPE = (
     "Diagnosis, triage or any decision on a patient. Other modalities, other parts of the body, CT with contrast, CT of children "
-    "if there were none in the training data. Findings other than the five types of intracranial hemorrhage."
+    "if there were none in the training data. Findings other than the labels of this model."
 )
 RISKS = (
     "A probability is one of the population it was calibrated on: where hemorrhage is rarer, it is too high. A scan without a "
@@ -106,26 +107,17 @@ def _details(name: str, evidence: Evidence, facts: StudyFacts) -> list[Section]:
         f"- **Model date and version:** {OPEN}",
         f"- **Developed by:** {OPEN}",
         f"- **Funded by:** {OPEN}",
-        f"- **Model type:** {_kind(facts)} (ich_lstm)",
+        "- **Model type:** CNN on each slice of a head CT, with or without a recurrent network along the slices",
         "- **Language(s):** none; images only",
         f"- **License:** {OPEN} The data's terms may bind the weights.",
         f"- **Finetuned from:** {describe_initialization(facts) or OPEN}",
     ]
     return [
         (2, "Model details", ""),
-        (3, "Model description", describe_model(facts) or OPEN),
+        (3, "Model description", _settings_table({"value": network_rows(facts)}) or OPEN),
         (3, "Model facts", "\n".join(lines)),
         (3, "Model sources", f"- **Repository:** {OPEN}\n- **Paper:** {OPEN}\n- **Demo:** {OPEN}"),
     ]
-
-
-def _kind(facts: StudyFacts) -> str:
-    """What the settings and the record say, and no more: not every model has a recurrent head, or was trained end to end."""
-    is_flat = (facts.model.get("settings") or {}).get("sequence") == "none"
-    kind = "CNN on each slice of a head CT" if is_flat else "CNN and recurrent network over all slices of a head CT"
-    joint = [fit for fit in facts.model.get("fits") or () if fit["encoder"] != "none" and fit["head"] == "train"]
-    on_whole_scans = joint and all(fit["batches"].get("slices_per_sample", 0) is None for fit in joint)
-    return f"{kind}, trained end to end on whole scans" if on_whole_scans and not is_flat else kind
 
 
 def _uses(facts: StudyFacts) -> list[Section]:
@@ -152,16 +144,13 @@ def _uses(facts: StudyFacts) -> list[Section]:
 
 
 def _training(facts: StudyFacts) -> list[Section]:
-    share = facts.model.get("positive_share")
-    positive = f" {100 * share:.3g} % of the scans trained on were positive." if isinstance(share, float) else ""
-    minutes = "" if facts.seconds is None else f"The run took {facts.seconds / 60:,.0f} minutes."
+    times = {} if facts.seconds is None else {"duration of the run": f"{facts.seconds / 60:,.0f} minutes"}
     return [
         (2, "Training details", ""),
-        (3, "Training data", f"{describe_split(facts)}{positive}\n\nOrigin: {OPEN}"),
+        (3, "Training data", f"{_settings_table({'value': split_rows(facts)})}\n\nOrigin: {OPEN}".strip()),
         (3, "Training procedure", _procedure(facts)),
-        (4, "Preprocessing", describe_preprocessing(facts) or OPEN),
-        (4, "Settings of the network", _settings_table({"": network_rows(facts)}) or OPEN),
-        (4, "Speeds, sizes, times", minutes or OPEN),
+        (4, "Preprocessing", _settings_table({"value": preprocessing_rows(facts)}) or OPEN),
+        (4, "Speeds, sizes, times", _settings_table({"value": times}) or OPEN),
     ]
 
 
@@ -174,6 +163,13 @@ def _procedure(facts: StudyFacts) -> str:
 def _settings_table(columns: dict[str, dict[str, str]]) -> str:
     frame = pd.DataFrame(columns).fillna("")
     return markdown_table(frame.rename_axis("setting").reset_index()) if len(frame) else ""
+
+
+def _flow_table(flow: Sequence[FlowStep]) -> str:
+    """A row for each box of the data flow."""
+    left_out = ["; ".join(f"{reason}: {amounts(counts)}" for reason, counts in step.left_out) for step in flow]
+    rows = {"step": [step.title for step in flow], "count": [amounts(step.counts) for step in flow], "left out": left_out}
+    return markdown_table(pd.DataFrame(rows))
 
 
 def _evaluation(account: Account) -> list[Section]:
@@ -192,7 +188,7 @@ def _evaluation(account: Account) -> list[Section]:
         (
             3,
             "Testing data",
-            " ".join(filter(None, [describe_flow(account.flow), describe_truth(evidence)])) + f"\n\nOrigin: {OPEN}",
+            "\n\n".join(filter(None, [_flow_table(account.flow), describe_truth(evidence), f"Origin: {OPEN}"])),
         ),
         (3, "Factors", f"{factors} Age, sex, scanner and site: {OPEN}"),
         (3, "Metrics", how),
@@ -206,7 +202,7 @@ def _remainder(name: str) -> list[Section]:
         f"- **{field}:** {OPEN}" for field in ("Hardware", "Hours used", "Provider and region", "Carbon emitted")
     )
     glossary = (
-        "Study, series, slice: as in DICOM. Scan: one series as a volume. Any: at least one of the five types. AUROC: area under "
+        "Study, series, slice: as in DICOM. Scan: one series as a volume. Any: at least one of the types. AUROC: area under "
         "the receiver operating characteristic curve. ECE: expected calibration error."
     )
     return [

@@ -12,6 +12,7 @@ from ich_lstm.evaluation.aggregate import LevelCases
 from ich_lstm.evaluation.figures import VIEW, Figures, figure_notes, main_rows
 from ich_lstm.evaluation.protocols import HELD_OUT_IS_NOT_PRIVATE
 from ich_lstm.evaluation.report.contents import Account
+from ich_lstm.evaluation.report.descriptions import training_rows
 from ich_lstm.statistics.measures.bands import CurveBands
 
 FORMAT = 1
@@ -42,6 +43,12 @@ def summarize_report(account: Account, curves: Sequence[Mapping[str, CurveBands]
             "held_out": HELD_OUT_IS_NOT_PRIVATE if source["kind"] == "run" else "",
             "protocol": {"name": figures.protocol.name, "source": figures.protocol.source},
             "settings": figures.settings,
+            "training": {
+                "recipe": facts.recipe,
+                "seconds": facts.seconds,
+                "patients_are_studies": facts.patients_are_studies,
+                "fits": [{"name": name, "settings": settings} for name, settings in training_rows(facts)],
+            },
             "flow": [step._asdict() for step in account.flow],
             "cohort": account.positives,
             "characteristics": account.features,

@@ -12,6 +12,7 @@ import pandas as pd
 from ich_lstm.evaluation.evidence import Evidence
 from ich_lstm.evaluation.figures import VIEW, Figures, figure_notes, main_rows
 from ich_lstm.evaluation.protocols import HELD_OUT_IS_NOT_PRIVATE, WEIGHTED_LOG_LOSS
+from ich_lstm.files.atomic_write import write_text
 from ich_lstm.labels import LABELS
 from ich_lstm.statistics.measures.evaluation import ALL_LABELS
 from ich_lstm.statistics.proportions import PROPORTIONS
@@ -102,8 +103,8 @@ def write_figures(folder: Path, evidence: Evidence, figures: Figures) -> None:
         "figures": _records(figures.table),
         "confusion": _records(figures.confusion),
     }
-    (folder / FIGURES_JSON).write_text(json.dumps(about, indent=2, allow_nan=False) + "\n")
-    (folder / FIGURES_MD).write_text(_markdown(evidence, figures), encoding="utf-8")
+    write_text(folder / FIGURES_JSON, json.dumps(about, indent=2, allow_nan=False) + "\n")
+    write_text(folder / FIGURES_MD, _markdown(evidence, figures))
 
 
 def markdown_table(frame: pd.DataFrame) -> str:

@@ -20,6 +20,7 @@ from ich_lstm.evaluation.report.model_card import model_card
 from ich_lstm.evaluation.report.summary import CURVES, summarize_report
 from ich_lstm.evaluation.report.tables import markdown_table
 from ich_lstm.evaluation.run_facts import StudyFacts
+from ich_lstm.files.atomic_write import write_text
 from ich_lstm.labels import LABELS
 from ich_lstm.pages.report.report_page import report_page
 from ich_lstm.statistics import curve_bands
@@ -41,6 +42,7 @@ class Report:
         claim: The answers to the CLAIM checklist, made by `fill_claim`.
         card: The model card, Markdown.
         pictures: PNG files of slices by the hashed id of their scan, fit to be shared.
+        history: PNG file of the losses by epoch; empty if there is none.
     """
 
     summary: Mapping[str, Any] = field(repr=False)
@@ -48,11 +50,12 @@ class Report:
     claim: pd.DataFrame = field(repr=False)
     card: str = field(repr=False)
     pictures: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    history: bytes = field(default=b"", repr=False)
 
     def to_html(self) -> str:
         """The page: self-contained, readable without JavaScript, printable."""
         pictures = {name: base64.b64encode(png).decode("ascii") for name, png in self.pictures.items()}
-        return report_page(self.summary, pictures)
+        return report_page(self.summary, pictures, base64.b64encode(self.history).decode("ascii"))
 
 
 def build_report(
@@ -74,7 +77,8 @@ def build_report(
         pictures: PNG files of slices by the hashed id of their scan: without faces, fit to be shared.
         progress: Told the number of curves done since, and of all.
     """
-    account = take_account(evidence, figures, facts or StudyFacts(), beside or Beside())
+    facts = facts or StudyFacts()
+    account = take_account(evidence, figures, facts, beside or Beside())
     curves: list[dict[str, CurveBands]] = []
     for cases in account.cases:
         curves.append({})
@@ -91,7 +95,8 @@ def build_report(
         "worst_errors": account.errors,
         POINTS: _long_curves(account.cases, curves),
     }
-    return Report(summarize_report(account, curves, claim), tables, claim, model_card(account), dict(pictures or {}))
+    summary = summarize_report(account, curves, claim)
+    return Report(summary, tables, claim, model_card(account), dict(pictures or {}), facts.history)
 
 
 def write_report(folder: Path | str, report: Report) -> Path:
@@ -106,8 +111,8 @@ def write_report(folder: Path | str, report: Report) -> Path:
     """
     folder = Path(folder)
     (folder / TABLES).mkdir(parents=True, exist_ok=True)
-    (folder / REPORT_JSON).write_text(json.dumps(report.summary, indent=1, allow_nan=False) + "\n")
-    (folder / MODEL_CARD).write_text(report.card, encoding="utf-8")
+    write_text(folder / REPORT_JSON, json.dumps(report.summary, indent=1, allow_nan=False) + "\n")
+    write_text(folder / MODEL_CARD, report.card)
     report.claim.to_csv(folder / f"{CLAIM}.csv", index=False)
     (folder / f"{CLAIM}.md").write_text(f"# CLAIM 2024\n\n{_markdown(report.claim)}\n", encoding="utf-8")
     for name, table in report.tables.items():
@@ -115,7 +120,7 @@ def write_report(folder: Path | str, report: Report) -> Path:
         if name != POINTS:
             (folder / TABLES / f"{name}.md").write_text(_markdown(table) + "\n", encoding="utf-8")
     page = folder / REPORT_PAGE
-    page.write_text(report.to_html(), encoding="utf-8")
+    write_text(page, report.to_html())
     return page
 
 

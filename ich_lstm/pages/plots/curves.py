@@ -1,8 +1,8 @@
 """Plots of a training run and of a prediction, made with matplotlib objects and without global state."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,21 +22,10 @@ if TYPE_CHECKING:
 
 INK, QUIET, RULE = "#1c1f23", "#5d646c", "#d9dcdf"
 MODEL_COLORS = {"sequence": "#b35900", "encoder": "#0072b2"}
-MODEL_DASHES: dict[str, str | tuple[int, tuple[int, int]]] = {"sequence": "-", "encoder": (0, (4, 2))}
-MODEL_NAMES = {"sequence": "sequence model", "encoder": "encoder alone (2D)"}
 DPI = 150
 PICTURES_PER_ROW = 6
 LEGEND_LINE = 13
 """Height in points of a line of a legend."""
-
-
-class Counts(NamedTuple):
-    """True and false positives at every distinct threshold, from the highest down, with how many there are in all."""
-
-    true_positives: np.ndarray
-    false_positives: np.ndarray
-    positives: int
-    negatives: int
 
 
 def plot_history(frame: "DataFrame") -> "Figure":
@@ -76,38 +65,6 @@ def plot_history(frame: "DataFrame") -> "Figure":
         _finish(panels[1], title="AUC of any hemorrhage, validation", x="epoch", y="AUC")
         panels[1].set_ylim(min(0.5, panels[1].get_ylim()[0]), 1.005)
     return figure
-
-
-def plot_roc(labels: np.ndarray, probabilities: Mapping[str, np.ndarray]) -> "Figure":
-    """One ROC panel per label, the models side by side.
-
-    Args:
-        labels: ``(n, k)``: 1 present, 0 absent, NaN unknown (left out).
-        probabilities: Name of a model, such as ``sequence`` or ``encoder``, to ``(n, k)`` probabilities.
-    """
-
-    def curve(counts: Counts) -> tuple[np.ndarray, np.ndarray, str]:
-        recall = counts.true_positives / counts.positives
-        fall_out = counts.false_positives / counts.negatives
-        return fall_out, recall, f"AUC {np.trapezoid(recall, fall_out):.3f}"
-
-    figure = _small_multiples(labels, probabilities, curve, x="1 − specificity", y="sensitivity")
-    for axes in figure.axes:
-        axes.plot([0, 1], [0, 1], color=RULE, linewidth=1, zorder=0)
-    return figure
-
-
-def plot_precision_recall(labels: np.ndarray, probabilities: Mapping[str, np.ndarray]) -> "Figure":
-    """One precision-recall panel per label, with the average precision; arguments as in ``plot_roc``."""
-
-    def curve(counts: Counts) -> tuple[np.ndarray, np.ndarray, str]:
-        hits, flagged = counts.true_positives[1:], (counts.true_positives + counts.false_positives)[1:]
-        precision, recall = hits / flagged, hits / counts.positives
-        average = float((np.diff(recall, prepend=0.0) * precision).sum())
-        # The curve starts at the precision of its first threshold, as a step would.
-        return np.r_[0.0, recall], np.r_[precision[0], precision], f"AP {average:.3f}"
-
-    return _small_multiples(labels, probabilities, curve, x="sensitivity (recall)", y="precision")
 
 
 def plot_scan(prediction: "ScanPrediction") -> "Figure":
@@ -317,43 +274,3 @@ def _plot_epochs(axes: "Axes", frame: "DataFrame", column: str, **style: object)
     epochs = means.index.get_level_values(1) if stage.max() == 0 else range(len(means))
     axes.plot(list(epochs), means.to_numpy(), linewidth=2, marker="o", markersize=3, **style)  # type: ignore[arg-type]
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _threshold_counts(labels: np.ndarray, probabilities: np.ndarray) -> Counts:
-    known = ~np.isnan(labels)
-    truth, scores = labels[known] > 0.5, probabilities[known]
-    order = np.argsort(-scores, kind="stable")
-    truth, scores = truth[order], scores[order]
-    last_of_ties = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1) if len(scores) else np.empty(0, int)
-    hits = np.cumsum(truth)[last_of_ties]
-    return Counts(np.r_[0, hits], np.r_[0, last_of_ties + 1 - hits], int(truth.sum()), int((~truth).sum()))
-
-
-def _small_multiples(
-    labels: np.ndarray,
-    probabilities: Mapping[str, np.ndarray],
-    curve: Callable[[Counts], tuple[np.ndarray, np.ndarray, str]],
-    *,
-    x: str,
-    y: str,
-) -> "Figure":
-    for name, values in probabilities.items():
-        if values.shape != labels.shape or labels.shape[1:] != (len(LABELS),):
-            raise ValueError(f"{name}: probabilities {values.shape}, labels {labels.shape}, expected both (n, {len(LABELS)})")
-    figure = _figure(10.5, 7)
-    panels = figure.subplots(2, 3, sharex=True, sharey=True)
-    for k, (axes, label) in enumerate(zip(panels.flat, LABELS, strict=True)):
-        present, absent = int((labels[:, k] == 1).sum()), int((labels[:, k] == 0).sum())
-        _finish(axes, title=f"{LABEL_NAMES[label]}\n{present} with, {absent} without", x=x, y=y)
-        axes.label_outer()
-        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-        if not present or not absent:
-            missing = "nothing known" if not present and not absent else f"none {'with' if absent else 'without'} it"
-            axes.text(0.5, 0.5, f"No curve: {missing}", ha="center", va="center", color=QUIET, fontsize=9)
-            continue
-        for name, values in probabilities.items():
-            xs, ys, text = curve(_threshold_counts(labels[:, k], values[:, k]))
-            style = {"color": MODEL_COLORS.get(name), "linestyle": MODEL_DASHES.get(name, "-")}
-            axes.plot(xs, ys, linewidth=2, label=f"{MODEL_NAMES.get(name, name)}: {text}", **style)
-        _legend_above(axes)
-    return figure

@@ -38,12 +38,13 @@ class FlowBox(NamedTuple):
     left_out: list[tuple[str, str]]
 
 
-def report_page(summary: Mapping[str, Any], pictures: Mapping[str, str] | None = None) -> str:
+def report_page(summary: Mapping[str, Any], pictures: Mapping[str, str] | None = None, history: str = "") -> str:
     """The page of an evaluation as HTML text: self-contained, readable without JavaScript, printable.
 
     Args:
         summary: The contents of ``report.json``.
         pictures: Base64 of PNG files by the hashed id of their scan.
+        history: Base64 of the PNG file of the losses by epoch; empty if there is none.
     """
     views = sorted(summary["views"], key=lambda view: LEVEL_ORDER.index(view["level"]))
     parts = list(dict.fromkeys(row["part"] for row in summary["cohort"]))
@@ -54,6 +55,8 @@ def report_page(summary: Mapping[str, Any], pictures: Mapping[str, str] | None =
         whose=_whose(summary),
         settings=_settings(summary),
         headlines=_headlines(views),
+        training=_training(summary["training"]),
+        history=history,
         flow=[_box(step) for step in summary["flow"]],
         parts=[PART_NAMES.get(part, part) for part in parts],
         units=UNITS,
@@ -92,6 +95,32 @@ def _settings(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         "Intervals": f"95 %, over patients, {settings['replicates']:,} resamples",
     }
     return [(name, value) for name, value in facts.items() if value]
+
+
+def _training(training: Mapping[str, Any]) -> dict[str, Any]:
+    """What is recorded of the training: single facts, and a table with a column for each fit."""
+    fits = training["fits"]
+    facts = {"Recipe": training["recipe"], "Duration": "" if training["seconds"] is None else duration(training["seconds"])}
+    names = dict.fromkeys(name for fit in fits for name in fit["settings"])
+    return {
+        "facts": [(name, text) for name, text in facts.items() if text],
+        "fits": [fit["name"] for fit in fits],
+        "rows": [(name, [fit["settings"].get(name, "") for fit in fits]) for name in names],
+    }
+
+
+def duration(seconds: float) -> str:
+    """A duration in words.
+
+    Example:
+        >>> duration(312.4), duration(8000)
+        ('5 min 12 s', '2 h 13 min')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes_left} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _headlines(views: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from scipy import special, stats
 from ich_lstm.errors import ConfigError
 from ich_lstm.statistics.cases import check_labels, check_probabilities, patient_index
 from ich_lstm.statistics.estimate import Estimate, undefined
+from ich_lstm.statistics.measures.discrimination import area_under_roc
 
 DELONG = "DeLong"
 OBUCHOWSKI = "Obuchowski"
@@ -81,7 +82,7 @@ def auroc_covariance(labels: np.ndarray, probabilities: np.ndarray, patients: It
         note = f"{positives} positive and {negatives} negative cases, AUROC needs both"
         return AurocCovariance(np.full(models, np.nan), nothing, method, note)
     of_positive, of_negative = _placements(positive, p)  # (positives, m), (negatives, m)
-    values = of_positive.mean(axis=0)
+    values = np.array([area_under_roc(positive, column) for column in p.T])
     _, cluster = np.unique(cluster, return_inverse=True)
     groups = int(cluster.max()) + 1
     with_positive, with_negative = len(np.unique(cluster[positive])), len(np.unique(cluster[~positive]))

@@ -126,7 +126,17 @@ def auroc(labels: np.ndarray, probabilities: np.ndarray) -> Estimate:
         0.875
     """
     cases = known_cases(labels, probabilities)
-    return estimate_or(_weighed_once(cases).auroc()[0], f"{cases.classes}, AUROC needs both")
+    return estimate_or(area_under_roc(cases.positive, cases.probabilities), f"{cases.classes}, AUROC needs both")
+
+
+def area_under_roc(positive: np.ndarray, values: np.ndarray) -> float:
+    """Area under the ROC curve of values that nobody checks; NaN where the cases are of one class.
+
+    Args:
+        positive: Bool ``(m,)``.
+        values: Probabilities, or anything else that ranks the cases, ``(m,)``.
+    """
+    return float(_weighed_once(Cases(positive, values, 0)).auroc()[0])
 
 
 def average_precision(labels: np.ndarray, probabilities: np.ndarray) -> Estimate:

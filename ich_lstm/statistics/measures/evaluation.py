@@ -188,7 +188,7 @@ def _exact_rows(figures: LabelFigures, threshold: float, counts: dict[str, int])
     rows = []
     table = figures.confusion()
     for metric, kind in PROPORTIONS.items():
-        part, whole = float(kind.part(table)), float(kind.whole(table))
+        part, whole = int(kind.part(table)), int(kind.whole(table))  # whole numbers: each patient has one case
         if kind.binomial and whole:
             keys = {"metric": metric, "prevalence": np.nan, "threshold": threshold}
             for method, interval in (("Wilson", wilson), ("Clopper-Pearson", clopper_pearson)):

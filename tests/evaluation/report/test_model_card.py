@@ -1,5 +1,7 @@
 """The model card: Hugging Face's fields and the sections of Mitchell et al."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,7 +66,29 @@ def test_what_only_authors_know_is_open(account: Account) -> None:
     card, bare = model_card(account), model_card(account._replace(facts=StudyFacts()))
     assert f"- **License:** {OPEN}" in card
     assert card.count(OPEN) < bare.count(OPEN)
-    assert "resnet18 (timm)" in card
+    assert re.search(r"\| backbone +\| resnet18 +\|", card)
+
+
+def test_what_is_said_of_the_training_is_what_the_run_recorded(account: Account) -> None:
+    card, facts = model_card(account), account.facts
+    for name, value in (
+        ("windows", "40/80"),
+        ("split", "at random"),
+        ("train", "70 patients"),
+        ("size", "256"),
+        ("steps", "1,200"),
+    ):
+        assert re.search(rf"\| {name} +\| {value}", card), name
+    bare = model_card(account._replace(facts=replace(facts, model={}, split={}, parts={}, seconds=None)))
+    for word in ("end to end", "whole scans", "backbone", "minutes", "at random", "40/80"):
+        assert word not in bare, word
+
+
+def test_settings_in_groups_stand_below_the_name_of_their_group(account: Account) -> None:
+    settings = {"encoder": {"backbone": "resnet18", "batch_norm": "frozen"}, "head": {"hidden_size": 64}}
+    card = model_card(account._replace(facts=StudyFacts(model={"settings": settings})))
+    for name, value in (("encoder backbone", "resnet18"), ("encoder batch norm", "frozen"), ("head hidden size", "64")):
+        assert re.search(rf"\| {name} +\| {value} +\|", card), name
 
 
 def test_figures_stand_with_their_intervals(account: Account) -> None:

@@ -30,6 +30,7 @@ from ich_lstm.evaluation.protocols import all_figures, find_protocol
 from ich_lstm.evaluation.report.contents import Beside
 from ich_lstm.evaluation.report.write import Report, build_report, write_report
 from ich_lstm.evaluation.run_facts import read_study
+from ich_lstm.pages.report.report_page import duration
 
 FEW = {"replicates": 100}
 
@@ -205,6 +206,51 @@ def test_pictures_stand_beside_the_errors_they_are_of(study: Path) -> None:
     worst = errors.query("rank == 1")["case"].iloc[-1]
     page = build_report(evidence, figures, pictures={worst: b"\x89PNG", "other": b"none"}).to_html()
     assert page.count("data:image/png;base64,iVBORw==") == (errors.query("rank <= 3")["case"] == worst).sum()
+
+
+class TestTraining:
+    """What a run has recorded of its training stands on the page of ich-train and of ich-evaluate alike."""
+
+    def page(self, study: Path) -> str:
+        evidence = read_run(study)
+        figures = compute_figures(evidence, all_figures(levels=("scan",)), **FEW)
+        return build_report(evidence, figures, read_study(study)).to_html()
+
+    def test_recipe_duration_and_fits_are_shown(self, folder: Path) -> None:
+        page = (folder / "report.html").read_text(encoding="utf-8")
+        text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+        assert "Recipe demo" in text
+        assert "Duration 10 min 0 s" in text
+        assert "Setting joint encoder trained all head train epochs 6 of at most 8 steps 1,200" in text
+        assert "No patient is in more than one subset" in text
+
+    def test_studies_in_place_of_patients_may_be_in_several_subsets(self, tmp_path: Path) -> None:
+        study = write_study(tmp_path)
+        results = json.loads((study / "results.json").read_text())
+        (study / "results.json").write_text(json.dumps(results | {"patients_are_studies": True}))
+        page = self.page(study)
+        assert "No patient is in more than one subset" not in page
+        assert "a patient with several studies may be in several subsets" in page
+
+    def test_the_history_is_inside_and_a_name_is_escaped(self, tmp_path: Path) -> None:
+        study = write_study(tmp_path)
+        results = json.loads((study / "results.json").read_text())
+        (study / "results.json").write_text(json.dumps(results | {"recipe": "<script>alert(1)</script>"}))
+        (study / "history.png").write_bytes(b"\x89PNG1")
+        page = self.page(study)
+        assert page.count("data:image/png;base64,iVBORzE=") == 1
+        assert "<script>alert" not in page
+
+    def test_without_a_record_nothing_is_said(self, study: Path) -> None:
+        evidence = read_run(study)
+        bare = build_report(evidence, compute_figures(evidence, all_figures(levels=("scan",)), **FEW)).to_html()
+        assert 'id="training"' not in bare
+        assert "more than one subset" not in bare
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(3.4, "3 s"), (59.7, "1 min 0 s"), (312.4, "5 min 12 s"), (8000, "2 h 13 min")])
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 def test_the_same_predictions_give_the_same_bytes(study: Path, tmp_path: Path) -> None:

@@ -1,83 +1,13 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ich_lstm.labels import LABELS
 from ich_lstm.pages.plots import curves
 
 
-@pytest.fixture
-def held_out():
-    """Labels with unknown values and ties, one label never present, one never absent, one unknown throughout."""
-    draw = np.random.default_rng(4)
-    labels = (draw.random((200, 6)) < 0.3).astype(float)
-    logits = 2 * labels + draw.normal(size=labels.shape)
-    probabilities = (1 / (1 + np.exp(-logits))).round(2)
-    labels[::9] = np.nan
-    labels[:, 0] = 0
-    labels[:, 1] = 1
-    labels[:, 2] = np.nan
-    return labels, probabilities
-
-
-def legend(axes):
-    return [text.get_text() for text in axes.get_legend().get_texts()]
-
-
 def texts(axes):
     return [text.get_text() for text in axes.texts]
-
-
-@pytest.mark.parametrize(
-    ("plot", "score", "name"),
-    [(curves.plot_roc, roc_auc_score, "AUC"), (curves.plot_precision_recall, average_precision_score, "AP")],
-)
-class TestCurves:
-    def test_area_equals_the_reference(self, held_out, plot, score, name):
-        labels, probabilities = held_out
-        figure = plot(labels, {"sequence": probabilities, "encoder": 1 - probabilities})
-        for k in (3, 4, 5):
-            known = ~np.isnan(labels[:, k])
-            truth, values = labels[known, k], probabilities[known, k]
-            assert legend(figure.axes[k]) == [
-                f"sequence model: {name} {score(truth, values):.3f}",
-                f"encoder alone (2D): {name} {score(truth, 1 - values):.3f}",
-            ]
-
-    def test_a_label_of_one_class_says_so(self, held_out, plot, score, name):
-        labels, probabilities = held_out
-        figure = plot(labels, {"sequence": probabilities})
-        assert texts(figure.axes[0]) == ["No curve: none with it"]
-        assert texts(figure.axes[1]) == ["No curve: none without it"]
-        assert texts(figure.axes[2]) == ["No curve: nothing known"]
-
-    def test_no_rows_at_all(self, plot, score, name):
-        figure = plot(np.empty((0, 6)), {"sequence": np.empty((0, 6))})
-        assert [texts(axes) for axes in figure.axes] == [["No curve: nothing known"]] * 6
-
-    def test_shapes_are_checked(self, held_out, plot, score, name):
-        labels, probabilities = held_out
-        with pytest.raises(ValueError, match="sequence"):
-            plot(labels, {"sequence": probabilities[:-1]})
-        with pytest.raises(ValueError, match="expected both"):
-            plot(labels[:, :3], {"sequence": probabilities[:, :3]})
-
-
-@pytest.mark.parametrize("plot", [curves.plot_roc, curves.plot_precision_recall])
-@pytest.mark.parametrize("models", [1, 2, 3])
-def test_legends_lie_over_no_curve_and_no_other_text(held_out, plot, models):
-    labels, probabilities = held_out
-    figure = plot(labels, {f"model {i}": probabilities if i else 1 - probabilities for i in range(models)})
-    figure.draw_without_rendering()
-    for axes in figure.axes:
-        if axes.get_legend() is None:
-            continue
-        legend_box, frame = axes.get_legend().get_window_extent(), axes.get_window_extent()
-        assert legend_box.y0 >= frame.y1
-        assert axes._left_title.get_window_extent().y0 >= legend_box.y1
-        others = [other.get_tightbbox() for other in figure.axes if other is not axes]
-        assert not any(legend_box.overlaps(other) for other in others)
 
 
 class TestHistory:
@@ -158,8 +88,9 @@ def test_saved_picture_holds_no_metadata(make_prediction, tmp_path):
 
 
 class TestNotebook:
-    def test_every_figure_has_a_picture_of_its_own(self, make_prediction, make_explanation, held_out):
-        figures = [make_prediction().plot(), make_explanation().plot(), curves.plot_roc(held_out[0], {"sequence": held_out[1]})]
+    def test_every_figure_has_a_picture_of_its_own(self, make_prediction, make_explanation):
+        history = curves.plot_history(pd.DataFrame({"epoch": [0, 1], "val/loss": [0.9, 0.1]}))
+        figures = [make_prediction().plot(), make_explanation().plot(), history]
         for figure in figures:
             assert figure._repr_png_().startswith(b"\x89PNG")
 

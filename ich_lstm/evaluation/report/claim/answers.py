@@ -12,14 +12,15 @@ from ich_lstm.evaluation.report.contents import Account
 from ich_lstm.evaluation.report.descriptions import (
     describe_flow,
     describe_initialization,
-    describe_model,
-    describe_preprocessing,
     describe_software,
-    describe_split,
     describe_thresholds,
-    describe_training,
     describe_truth,
     describe_uncertainty,
+    network_rows,
+    preprocessing_rows,
+    rows_in_words,
+    split_rows,
+    training_rows,
 )
 from ich_lstm.evaluation.report.tables import figure_in_words, flat_counts
 from ich_lstm.evaluation.report.worst_errors import FALSE_ALARM, MISSED
@@ -47,12 +48,12 @@ def answer_claim(account: Account) -> dict[int, Answer]:
     """
     facts = account.facts
     about_model = {
-        19: Answer(describe_split(facts)),
+        19: Answer(rows_in_words(split_rows(facts))),
         20: Answer(_disjoint(facts)),
-        22: Answer(describe_model(facts)),
+        22: Answer(rows_in_words(network_rows(facts))),
         23: Answer(describe_software(), "the versions that trained the model, if others"),
         24: Answer(describe_initialization(facts)),
-        25: Answer(describe_training(facts)),
+        25: Answer(" ".join(f"{name}: {rows_in_words(rows)}" for name, rows in training_rows(facts))),
         26: Answer(
             "The epoch with the lowest weighted log loss on the validation patients: of their slices, or of their scans where "
             "the labels of the slices are unknown or all alike."
@@ -74,7 +75,7 @@ def _data_answers(account: Account) -> dict[int, Answer]:
     return {
         7: Answer(f"Label table: {names}." if names else "", "sites, dates, registry or public data set"),
         8: Answer(f"Left out by the software: {', '.join(left_out)}." if left_out else "", "criteria of the study"),
-        9: Answer(describe_preprocessing(facts)),
+        9: Answer(rows_in_words(preprocessing_rows(facts))),
         10: Answer("One axial series of the brain of each study; all of its slices."),
         11: Answer("Tables hold keyed hashes of all ids (HMAC-SHA256).", "how the images were de-identified before"),
         12: Answer(f"{missing} ({'; '.join(unknown)})."),
@@ -113,7 +114,8 @@ def _views_at_test(facts: StudyFacts) -> str:
         "flip": "a scan and its mirror image",
         "flip-reverse": "a scan and its mirror image, each read in both directions",
     }
-    views = averaged.get(str((facts.model.get("settings") or {}).get("test_time")))
+    asked = [text for name, text in network_rows(facts).items() if name.endswith("test time")]
+    views = averaged.get(asked[0]) if asked else None
     return f", whose probabilities are the mean over {views}" if views else ""
 
 
