@@ -41,7 +41,7 @@ class LevelCases(NamedTuple):
         ids: Shareable id of each case, ``(n,)``; of slices, that of their scan.
         patients: Shareable id of each case's patient, ``(n,)``.
         labels: ``(n, k)``: 1 present, 0 absent, NaN unknown.
-        probabilities: ``(n, k)``.
+        probabilities: Float64 ``(n, k)``, in [0, 1].
     """
 
     level: Level
@@ -59,10 +59,10 @@ def cases_at(evidence: Evidence, level: Level, *, aggregation: str = OWN, output
     A patient's probability is the highest of the patient's scans; a patient's label is 1 if that of any scan is, 0 if all are.
 
     Args:
-        evidence: What is judged.
+        evidence: Predictions beside labels, which are judged.
         level: ``slice``, ``scan`` or ``patient``.
         aggregation: One of `AGGREGATIONS`; the encoder has no scan output of its own.
-        output: ``sequence``, or ``encoder``.
+        output: Output of the model that is judged: ``sequence`` or ``encoder``.
 
     Raises:
         ConfigError: If the aggregation is unknown, or there is none of this output.
@@ -112,7 +112,7 @@ def aggregate(probabilities: np.ndarray, scan: np.ndarray, aggregation: str) -> 
     """Make each scan's probabilities from those of its slices.
 
     Args:
-        probabilities: Of slices, ``(n, k)``.
+        probabilities: Probabilities of slices, ``(n, k)``.
         scan: Index of each slice's scan from 0, not decreasing, ``(n,)``; no scan is without slices.
         aggregation: ``max``, ``mean``, ``top-K``, or ``noisy-or``: 1 - prod(1 - p), as if slices were independent.
 

@@ -47,7 +47,7 @@ def predict_part(
     Args:
         classifier: The model, which is left in evaluation mode.
         data: The data, set up.
-        part: Which part.
+        part: Subset of the data that is predicted.
         hash_patient: Turns a raw patient id into a shareable one.
         progress: Told the number of scans done since.
         coherent: Raise a scan's probability to its most probable slice's, and "any" to the most probable type's; False: raw. The

@@ -202,8 +202,8 @@ def check_unique(where: str, frame: pd.DataFrame, key: list[str]) -> None:
     """See that no row stands twice.
 
     Args:
-        where: The file.
-        frame: Its rows.
+        where: File, as the message names it.
+        frame: Rows of the file.
         key: Columns that tell them apart.
 
     Raises:

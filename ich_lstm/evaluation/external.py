@@ -30,7 +30,7 @@ def predict_evidence(
     Args:
         classifier: The model, on the device to predict on.
         data: The data, set up, prepared as the model's training data were.
-        key: The project's key.
+        key: Key by which patient ids are hashed.
         trained_on: Raw ids of patients who were trained on, or by whom the best epoch was chosen.
         truth: Who of several readers has made the labels, for the record.
         progress: Told the number of scans done since, and of all.

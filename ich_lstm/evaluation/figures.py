@@ -50,11 +50,11 @@ def compute_figures(
     """Every figure that a protocol asks for.
 
     Args:
-        evidence: What is judged.
-        protocol: How.
-        thresholds: In place of the protocol's, chosen elsewhere: never on these cases.
+        evidence: Predictions beside labels, which are judged.
+        protocol: Levels, aggregation and figures that are asked for.
+        thresholds: Operating points in place of the protocol's, chosen on other patients: never on these cases.
         progress: Told the number of views done since.
-        settings: Of `evaluate_labels`: ``prevalences, bins, replicates, seed, workers``.
+        settings: Keywords of `evaluate_labels`: ``prevalences, bins, replicates, seed, workers``.
 
     Raises:
         TableError: If no view has a known label, or a view needs what is not there.

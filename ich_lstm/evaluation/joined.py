@@ -50,8 +50,8 @@ def join_predictions(
     Scans that were refused have no probability and are not judged; their number goes with the figures, by reason.
 
     Args:
-        folder: With ``slices.csv`` and ``scans.csv``.
-        table: The labels.
+        folder: Folder with ``slices.csv`` and ``scans.csv``.
+        table: Label table.
         key: The private key to the ids; by default ``private/key.csv`` in the folder.
         project_key: The one the predictions were made with, for the ids of patients that the table names.
         truth: Who of several readers has made the labels, for the record.
@@ -193,7 +193,7 @@ def _stop_at_unmatched(table: LabelTable, missing: np.ndarray, scans: Path, unla
     """Stop at labels without a prediction and at predictions without a label, of which both may be there.
 
     Args:
-        table: The labels.
+        table: Label table.
         missing: Rows of no image that was predicted or refused, bool ``(rows,)``.
         scans: The table of predictions.
         unlabelled: Its rows that have no label.

@@ -62,10 +62,10 @@ def find_disagreements(
     """The slices or scans on which model and label disagree most: by log loss of a single label.
 
     Args:
-        evidence: Of patients on whom the model was not trained: held-out ones, or those of a fold that was left out.
-        level: ``slice`` or ``scan``.
-        most: How many slices or scans.
-        most_per_scan: How many slices of one scan, so that a scan with one wrong label does not fill the page.
+        evidence: Predictions on patients on whom the model was not trained: held-out ones, or those of a fold that was left out.
+        level: What is looked at: ``slice`` or ``scan``.
+        most: The most slices or scans that are listed.
+        most_per_scan: The most slices of one scan, so that a scan with one wrong label does not fill the page.
         aggregation: How slices become scans.
 
     Returns:
@@ -125,7 +125,7 @@ def write_review(
     """Write the pages and the table of what was found.
 
     Args:
-        folder: Of the figures; made if missing.
+        folder: Folder of the figures; made if missing.
         evidence: What was looked through.
         found: Tables made by `find_disagreements`, for one level or for several, one below the other.
         prepared: The folder of ``ich-prepare`` that holds the scans, made with the same project key.

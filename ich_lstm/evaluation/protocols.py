@@ -19,7 +19,7 @@ class View(NamedTuple):
     Args:
         level: ``slice``, ``scan`` or ``patient``.
         aggregation: Method by which `cases_at` aggregates slices to scans; it does not matter at the level of slices.
-        output: ``sequence``, or ``encoder``.
+        output: Output of the model that is judged: ``sequence`` or ``encoder``.
     """
 
     level: Level
@@ -32,7 +32,7 @@ class Protocol:
     """How something is evaluated.
 
     Args:
-        name: For ``--protocol``.
+        name: Name, as ``--protocol`` takes it.
         views: What is looked at, in the order of the tables.
         figures: Keys of `KINDS`, and the weighted log loss: those of the published tables, in their order.
         truth: Who of several readers must have seen a finding; empty: the data have one truth.
@@ -127,7 +127,7 @@ def all_figures(levels: tuple[Level, ...] = LEVELS, aggregation: str = OWN) -> P
     """What is done where no protocol is named: every figure, of the sequence model, at every level.
 
     Args:
-        levels: Which levels.
+        levels: Levels at which figures are computed.
         aggregation: Method by which `cases_at` aggregates slices to scans.
     """
     views = tuple(View(level, aggregation) for level in levels)

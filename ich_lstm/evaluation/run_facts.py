@@ -20,10 +20,10 @@ class StudyFacts:
     """What can be told of a study without its authors; everything may be shared, and everything may be missing.
 
     Args:
-        model: As in ``model.json``: ``name, hash, settings, preprocessing, positive_share`` and so on.
-        config: As in a run's ``config.yaml``, which has no paths.
+        model: Contents of ``model.json``: ``name, hash, settings, preprocessing, positive_share`` and so on.
+        config: Contents of the run's shareable ``config.yaml``, which has no paths.
         parts: ``patients, scans, slices`` of each part of the run.
-        positives: By label and part: ``patients, scans, slices`` with the label, and ``unknown_slices``.
+        positives: Numbers of ``patients, scans, slices`` with each label in each subset, and ``unknown_slices``.
         split: How patients were divided, as in ``audit.json``.
         findings: ``code, action, title, count`` of what the audit found.
         files: ``used``, and the others by reason.

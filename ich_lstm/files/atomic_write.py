@@ -15,7 +15,7 @@ def written_aside(path: Path, *, mode: int | None = None) -> Iterator[Path]:
     """Where to write a file, which takes its own name at the end; after an error nothing of it is left.
 
     Args:
-        path: The file.
+        path: File to be written.
         mode: Permissions of the file from its first byte on, such as 0o600; None: those that the system gives.
 
     Example:

@@ -26,10 +26,10 @@ def disk_full(error: BaseException, out: Path | None, *, done: int = 0, total: i
     """The error for a person: which folder, what is needed, what is whole.
 
     Args:
-        error: For which `is_disk_full` holds.
+        error: Error for which `is_disk_full` holds.
         out: The folder that was being filled, if there is one.
-        done: How many studies or scans are done.
-        total: Of how many, if that is known.
+        done: Number of studies or scans that are done.
+        total: Number of all studies or scans, if it is known.
         whole: A sentence on what can be used of what was written.
     """
     cause = _cause(error)

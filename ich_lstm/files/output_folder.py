@@ -10,7 +10,7 @@ def is_new_or_empty(folder: Path, *, apart_from: Collection[str] = ()) -> bool:
     """Whether a folder is missing or holds nothing.
 
     Args:
-        folder: The folder.
+        folder: Folder to be filled.
         apart_from: Names of files and folders in it that do not count.
     """
     if not folder.exists():

@@ -20,7 +20,7 @@ class Peak(NamedTuple):
     Args:
         x: Columns from the slice's left edge, in pixels: the middle of the map's highest cell.
         y: Rows from its top.
-        share: Of the label's largest value in the scan.
+        share: Value as a share of the label's largest value in the scan.
         is_outside: Whether it lies outside the skull, or the head where there is no skull.
     """
 
@@ -41,7 +41,7 @@ def find_peaks(explanation: Explanation, hu: np.ndarray) -> dict[str, list[Peak]
     """The peak of each explained label in each slice.
 
     Args:
-        explanation: Of the scan.
+        explanation: Heat maps and contributions of the scan.
         hu: int16 ``(n, h, w)``.
     """
     top, left, height, width = explanation.box

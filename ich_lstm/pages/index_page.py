@@ -19,11 +19,11 @@ class IndexRow(NamedTuple):
 
     Args:
         rank: Its place by urgency, from 1; None if it has none, as where it was refused: then it stands at the end.
-        scan_id: Keyed hash.
+        scan_id: Keyed hash of the scan's identifier.
         title: What the reader knows it by; empty: the id.
         status: ``ok``, or the reason code for which there is no result.
         reason: The reason as text for a person; empty if the status is ``ok``.
-        probabilities: Of the scan, in the order of ``LABELS``; None without a result.
+        probabilities: Probabilities of the scan in the order of ``LABELS``; None without a result.
         called: Labels called positive; empty where nothing is, or nothing was chosen.
         flags: Codes of what a reader should know.
         page: Relative address of its page; empty if there is none.
@@ -61,7 +61,7 @@ def index_page(
     """The page as HTML text: self-contained; without JavaScript a plain table.
 
     Args:
-        rows: In any order.
+        rows: Rows of the page, in any order.
         title: Heading of the page.
         facts: What was predicted and with what, as names and texts.
         notes: What a reader must know.

@@ -33,11 +33,11 @@ def encode_heated_slice(
     """Encode a slice as a small picture with the heat maps of some labels over it, in colour.
 
     Args:
-        hu: int16 ``(h, w)``.
+        hu: Hounsfield units, int16 ``(h, w)``.
         size: Height and width of the picture.
-        explanation: Of the scan.
+        explanation: Heat maps and contributions of the scan.
         number: Index of the slice, from 0.
-        labels: Whose maps.
+        labels: Labels whose heat maps are drawn.
     """
     picture = np.repeat(_grey(hu, size)[..., None].astype(np.float32), 3, axis=2)
     heat = np.stack([explanation.share_on_slice(number, label, hu.shape) for label in labels])  # (labels, h, w)
@@ -52,7 +52,7 @@ def shown_size(shape: Sequence[int], spacing_mm: Sequence[float], side: int) -> 
     """Height and width in pixels of a picture that is true to the pixel spacing.
 
     Args:
-        shape: Rows and columns.
+        shape: Numbers of rows and columns.
         spacing_mm: Row and column spacing; 0 if unknown: then as square as it was stored.
         side: The longest side is never larger.
     """

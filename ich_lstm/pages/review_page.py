@@ -40,13 +40,13 @@ class ReviewCase(NamedTuple):
     """A slice, or a scan, on which model and labels disagree.
 
     Args:
-        level: ``slice`` or ``scan``.
-        rank: From 1, the worst.
-        scan_id: Keyed hash.
+        level: What is looked at: ``slice`` or ``scan``.
+        rank: Rank of the case, from 1 for the worst.
+        scan_id: Keyed hash of the scan's identifier.
         slice: The slice, or the one that is shown of the scan, from 1.
-        slices: How many the scan has.
+        slices: Number of slices in the scan.
         labels: ``(k,)``: 1 present, 0 absent, NaN unknown.
-        probabilities: ``(k,)``.
+        probabilities: Float64 ``(k,)``, in [0, 1].
         disagreeing: The labels for which it is here, the worst first.
         pictures: The slice between its neighbours.
         sop_uid: Raw, of a slice; empty where ids are not for showing.
@@ -112,7 +112,7 @@ def review_page(
     Args:
         cases: What is to be settled, in the order of the page.
         facts: What was looked through, as names and texts.
-        disagreeing: Of each level, on how many slices or scans there is any disagreement.
+        disagreeing: Number of slices or scans with any disagreement, by level.
         notes: What a reader must know.
         is_private: Whether corrections are made here, which hold raw ids; otherwise the page is only to be looked at.
     """

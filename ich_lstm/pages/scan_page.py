@@ -94,7 +94,7 @@ def prediction_page(
     which the page then says. A slice of air alone is not shown.
 
     Args:
-        prediction: What to show.
+        prediction: Prediction to be shown.
         title: Heading of the page; "Scan" and its id by default.
         notice: A line beside the picture, such as that it was cropped.
         blank_reasons: Slices, by their index from 0, that must not be shown, and what stands in their place; the page holds

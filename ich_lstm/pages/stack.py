@@ -56,7 +56,7 @@ def encode_hu(hu: np.ndarray) -> str:
     zlib looks for runs and codes alone: smaller here than its search for repetitions, and four times as fast.
 
     Args:
-        hu: int16 ``(h, w)``.
+        hu: Hounsfield units, int16 ``(h, w)``.
     """
     values = hu.astype(np.int32)
     expected = np.zeros_like(values)

@@ -32,7 +32,7 @@ class PatientBootstrap:
     """How often each patient is drawn in each replicate: a pure function of seed, replicate and number of patients.
 
     Args:
-        patients: Number of patients.
+        patients: Number of patients in the data.
         replicates: Number of replicates, at least 100.
         seed: Another seed, other draws.
         workers: Threads; numpy and scipy let go of the interpreter while they count.
@@ -55,7 +55,7 @@ class PatientBootstrap:
         """Draws of each patient, float32 ``(patients, stop - start)``.
 
         Args:
-            start: First replicate.
+            start: Number of the first replicate.
             stop: One beyond the last.
             strata: Bool ``(patients,)``: patients with and without are drawn apart, as many as there are; None: together.
         """
@@ -77,9 +77,9 @@ class PatientBootstrap:
         """Figures of every replicate.
 
         Args:
-            figures: From counts ``(patients, r)`` to figures ``(m, r)``, NaN where undefined; called from several threads.
+            figures: Function from counts ``(patients, r)`` to figures ``(m, r)``, NaN where undefined; several threads call it.
             cases: About how many cases it handles, which decides how many replicates travel side by side.
-            strata: As in `counts`.
+            strata: Groups of patients that are drawn apart, as in `counts`.
 
         Returns:
             ``(m, replicates)``.
@@ -129,7 +129,7 @@ def bootstrap_interval(
         value: The figure on all cases; not NaN.
         replicates: ``(r,)``, NaN where undefined; these are left out and counted in the note.
         scale: One of the four.
-        patients: How many patients carry the figure: for a sensitivity, those with a positive case.
+        patients: Number of patients on whom the figure rests: for a sensitivity, those with a positive case.
         binomial: Whether a figure of 0 or 1 is a proportion of cases; it then gets Clopper & Pearson's interval with patients as
             units, which is wide rather than none.
         confidence: Between 0 and 1.

@@ -14,9 +14,9 @@ class Cases(NamedTuple):
     """The cases of one label that are known.
 
     Args:
-        positive: Bool ``(m,)``.
+        positive: Whether the label is present, bool ``(m,)``.
         probabilities: Float64 ``(m,)``, in [0, 1].
-        unknown: How many cases were left out because their label is unknown.
+        unknown: Number of cases that were left out because their label is unknown.
     """
 
     positive: np.ndarray

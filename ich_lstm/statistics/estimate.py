@@ -10,7 +10,7 @@ class Estimate(NamedTuple):
     Args:
         value: The figure, or None if it is undefined.
         low: Lower limit of the interval, or None if there is none.
-        high: Upper limit.
+        high: Upper limit of the interval.
         method: How the interval was made; empty without one.
         note: Why value or interval are missing, or what a reader should bear in mind.
 

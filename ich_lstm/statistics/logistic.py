@@ -23,7 +23,7 @@ def group_cells(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     intervals are wide.
 
     Args:
-        x: ``(m,)``.
+        x: Predictor, float64 ``(m,)``.
 
     Returns:
         The values, ascending, ``(g,)``, and which of them stands for each case, ``(m,)``.

@@ -103,9 +103,9 @@ def predictive_values(
     """PPV and NPV at a stated prevalence, by Bayes' theorem; NaN where nobody would be called so.
 
     Args:
-        sensitivity: In [0, 1].
-        specificity: In [0, 1].
-        prevalence: In [0, 1]; the three broadcast.
+        sensitivity: Sensitivity in [0, 1].
+        specificity: Specificity in [0, 1].
+        prevalence: Prevalence in [0, 1]; the three arrays broadcast.
 
     Example:
         >>> ppv, npv = predictive_values(0.9615, 0.9483, 0.10)
@@ -125,8 +125,8 @@ def wilson(successes: int, cases: int, *, confidence: float = 0.95) -> tuple[flo
     Source: Wilson, J Am Stat Assoc 1927;22:209-212.
 
     Args:
-        successes: From 0 to the number of cases.
-        cases: At least 1.
+        successes: Number of successes, from 0 to the number of cases.
+        cases: Number of cases, at least 1.
         confidence: Between 0 and 1.
 
     Example:
@@ -145,8 +145,8 @@ def clopper_pearson(successes: float, cases: float, *, confidence: float = 0.95)
     Source: Clopper & Pearson, Biometrika 1934;26:404-413.
 
     Args:
-        successes: From 0 to the number of cases.
-        cases: At least 1.
+        successes: Number of successes, from 0 to the number of cases.
+        cases: Number of cases, at least 1.
         confidence: Between 0 and 1.
 
     Example:

@@ -52,8 +52,8 @@ def write_beside(
     """Do what was asked for beside the figures, and write it into the folder of the figures.
 
     Args:
-        given: The options.
-        evidence: What is judged.
+        given: Options of the command line.
+        evidence: Predictions beside labels, which are judged.
         figures: What came out, at which levels and with which settings.
         load: Reads the evidence of another model from a run, a folder of predictions, or a model; and its settings for
             `compute_figures`, if it has operating points of its own.

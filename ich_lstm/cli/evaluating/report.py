@@ -20,9 +20,9 @@ def write_report_pages(
     """Write the report into the folder of the figures.
 
     Args:
-        given: The options.
-        evidence: What was judged.
-        figures: What came out.
+        given: Options of the command line.
+        evidence: Predictions beside labels, which were judged.
+        figures: Figures computed from the evidence.
         beside: Comparisons, strata and readers.
         tell: Is told what is being done.
 

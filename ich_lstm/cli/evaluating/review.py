@@ -43,8 +43,8 @@ def write_review_pages(given: argparse.Namespace, evidence: "Evidence", figures:
     """Write the pages, at the levels and with the aggregation of the figures; of patients there is none.
 
     Args:
-        given: The options.
-        evidence: What is judged.
+        given: Options of the command line.
+        evidence: Predictions beside labels, which are judged.
         figures: Figures of the evidence.
         tell: Is told what is being done.
 

@@ -42,13 +42,13 @@ def compare_models(
     """Compare two models that have predicted the same cases.
 
     Args:
-        evidence: Of the first model.
-        other: Of the second.
+        evidence: Predictions of the first model.
+        other: Predictions of the second model.
         level: ``slice``, ``scan`` or ``patient``.
         aggregation: Method by which `cases_at` aggregates slices to scans, applied to both models.
-        names: Of the two models.
+        names: Names of the two models.
         thresholds: Operating points of the first and of the second, chosen elsewhere.
-        settings: Of `compare_labels`: ``prevalences, bins, replicates, seed, workers``.
+        settings: Keywords of `compare_labels`: ``prevalences, bins, replicates, seed, workers``.
 
     Returns:
         A table as described in `compare_cases`.
@@ -70,11 +70,11 @@ def compare_encoder(
     The encoder has no scan output: where the model's own is asked for, both are judged by the maximum over slices.
 
     Args:
-        evidence: With the encoder's probabilities.
+        evidence: Predictions that include the encoder's own probabilities.
         level: ``slice``, ``scan`` or ``patient``.
         aggregation: Method by which `cases_at` aggregates slices to scans.
-        thresholds: Operating point of both; None: no figure that needs one.
-        settings: Of `compare_labels`.
+        thresholds: Operating point of both; None: figures that need one are left out.
+        settings: Keywords of `compare_labels`.
 
     Raises:
         TableError: If the encoder's probabilities are not there.
@@ -91,9 +91,9 @@ def compare_position(evidence: Evidence, fitted_on: Evidence | None = None, **se
     """Compare a model with one that knows only the slice's place in its scan; without figures that need a threshold.
 
     Args:
-        evidence: Of the model.
-        fitted_on: Other patients, by whom the null model is fitted; None: cross-fitted by patient.
-        settings: Of `compare_labels`.
+        evidence: Predictions of the model.
+        fitted_on: Other patients, on whom the null model is fitted; None: it is cross-fitted by patient.
+        settings: Keywords of `compare_labels`.
 
     Returns:
         A table as described in `compare_cases`; the second model's name says on which patients it was fitted.
@@ -124,9 +124,9 @@ def compare_cases(
     Args:
         first: Cases of the first model.
         second: Cases of the second model, in the order of the first.
-        names: Of the two models.
-        thresholds: Operating points of the first and of the second; None: no figure that needs one.
-        settings: Of `compare_labels`: ``prevalences, bins, replicates, seed, workers``.
+        names: Names of the two models.
+        thresholds: Operating points of the first and of the second model; None: figures that need one are left out.
+        settings: Keywords of `compare_labels`: ``prevalences, bins, replicates, seed, workers``.
 
     Returns:
         ``model, other`` (names), ``level, aggregation``, then the columns of `compare_labels`: several rows for figures with

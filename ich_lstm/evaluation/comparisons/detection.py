@@ -39,11 +39,11 @@ def evaluate_detection(
         labels: ``(n, k)``: 1 present, 0 absent, NaN unknown; unknown ones are left out and counted.
         probabilities: ``(n, k)``, in [0, 1]; a reader's are 0 and 1.
         patients: The patient of each case, ``(n,)``.
-        thresholds: As in `evaluate_labels`, like all that follow.
-        names: Of the k labels.
-        replicates: Of the bootstrap.
-        seed: Of the bootstrap.
-        workers: Threads.
+        thresholds: Operating point of all labels, or of each.
+        names: Names of the k labels.
+        replicates: Number of bootstrap resamples.
+        seed: Seed of the bootstrap.
+        workers: Number of threads.
 
     Returns:
         A row per figure: ``label, metric, threshold, value, low, high, method, cases, positives, unknown, patients, note`` as in

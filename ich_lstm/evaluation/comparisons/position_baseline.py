@@ -32,9 +32,9 @@ class PositionModel:
         never seen is improbable and not impossible.
 
         Args:
-            places: Of slices in their scans, ``(n,)``, see `places_in_scans`.
+            places: Relative places of slices in their scans, ``(n,)``, see `places_in_scans`.
             labels: ``(n, k)``: 1 present, 0 absent, NaN unknown.
-            bins: Number of stretches.
+            bins: Number of equal stretches of the scan.
         """
         stretch = _stretch(places, bins)
         known = ~np.isnan(labels)
@@ -54,7 +54,7 @@ class PositionPredictions(NamedTuple):
     """What the null model says.
 
     Args:
-        probabilities: Of slices, ``(n, k)``.
+        probabilities: Probabilities of slices, ``(n, k)``.
         fitted_on: On what it was fitted, in words.
     """
 
@@ -68,10 +68,10 @@ def predict_from_position(
     """Predict every slice from nothing but its place in its scan, by what is true of other patients.
 
     Args:
-        evidence: What is judged.
+        evidence: Predictions beside labels, which are judged.
         fitted_on: Other patients; None: those of the evidence itself, cross-fitted: each fold by the patients of the others.
         bins: Stretches of a scan.
-        folds: Of patients, by the hashes of their ids.
+        folds: Number of folds into which patients are divided by the hashes of their ids.
 
     Raises:
         TableError: If patients are judged by themselves, or there is only one.

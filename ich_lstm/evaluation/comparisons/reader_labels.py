@@ -27,7 +27,7 @@ def read_marks(path: Path | str) -> pd.DataFrame:
     empty (not marked).
 
     Args:
-        path: The CSV file.
+        path: CSV file to read.
 
     Returns:
         ``kind`` (one of `KEYS`, or ``folder_name``), ``name``, ``reader``, six labels as float32 (NaN: not marked), ``line``.

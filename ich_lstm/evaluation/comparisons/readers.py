@@ -31,7 +31,7 @@ class ReaderMarks:
     """What readers saw in the scans that are judged.
 
     Args:
-        readers: Their names, sorted.
+        readers: Names of the readers, sorted.
         marks: ``(readers, b, k)``, in the order of the evidence's scans: 1 seen, 0 not seen, NaN not marked.
         notes: What was left out, in words.
     """
@@ -66,7 +66,7 @@ def align_marks(marks: pd.DataFrame, evidence: Evidence, *, allow_missing: bool 
 
     Args:
         marks: Table made by `place_marks`: ``scan_id, name, reader``, six labels, ``line``.
-        evidence: What is judged.
+        evidence: Predictions beside labels, which are judged.
         allow_missing: Whether there may be marks of scans that are not judged; they are left out and counted.
 
     Raises:
@@ -115,13 +115,13 @@ def evaluate_readers(
     more where all readers agree.
 
     Args:
-        marks: Of the readers.
+        marks: What the readers saw.
         evidence: What the model says, and the given truth.
         aggregation: Method by which `cases_at` aggregates slices to scans.
         thresholds: Operating point of the model, chosen elsewhere: never on these cases.
-        replicates: Of the bootstrap over patients.
-        seed: Of the bootstrap.
-        workers: Threads.
+        replicates: Number of bootstrap resamples of patients.
+        seed: Seed of the bootstrap.
+        workers: Number of threads.
     """
     cases = cases_at(evidence, "scan", aggregation=aggregation)
     settings: dict[str, Any] = {"replicates": replicates, "seed": seed, "workers": workers}
@@ -154,7 +154,7 @@ def agreed_truth(marks: np.ndarray) -> np.ndarray:
     """What all of several readers say; NaN where they differ, or one has not marked it.
 
     Args:
-        marks: ``(readers, b, k)``.
+        marks: Marks of several readers, ``(readers, b, k)``: 1 seen, 0 not seen, NaN not marked.
 
     Returns:
         ``(b, k)``.

@@ -103,7 +103,7 @@ def find_strata(evidence: Evidence, further: Sequence[pd.DataFrame] = ()) -> lis
     the predictions, and every further column of the evidence, such as CQ500's batches; numbers are cut into bands.
 
     Args:
-        evidence: What is judged.
+        evidence: Predictions beside labels, which are judged.
         further: Tables as of `read_strata`; where they speak of the same grouping, the last one counts.
 
     Returns:
@@ -153,12 +153,12 @@ def evaluate_strata(
     """Figures of every stratum.
 
     Args:
-        evidence: What is judged.
+        evidence: Predictions beside labels, which are judged.
         strata: Table made by `find_strata`.
         level: ``scan``, or ``slice``: the slices of such scans. A patient may have scans of several strata.
         aggregation: Method by which `cases_at` aggregates slices to scans.
         thresholds: Operating point, chosen elsewhere: never on these cases.
-        settings: Of `evaluate_detection`: ``replicates, seed, workers``.
+        settings: Keywords of `evaluate_detection`: ``replicates, seed, workers``.
 
     Returns:
         ``grouping, stratum, level, aggregation, scans`` (their number), then the columns of `evaluate_detection`, and ``small``:

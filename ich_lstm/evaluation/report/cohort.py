@@ -20,8 +20,8 @@ class FlowStep(NamedTuple):
     """A box of the diagram.
 
     Args:
-        title: What these are.
-        counts: How many, by unit.
+        title: Name of this step.
+        counts: Numbers of files, patients, scans and slices, by unit.
         left_out: Who does not reach the next box: reason, and counts by unit.
     """
 
@@ -34,8 +34,8 @@ def data_flow(evidence: Evidence, facts: StudyFacts) -> list[FlowStep]:
     """The way from the files to the cases that are judged, as CONSORT and STARD ask for it; as far back as it is known.
 
     Args:
-        evidence: What is judged.
-        facts: Of the study.
+        evidence: Predictions beside labels, which are judged.
+        facts: Facts about the study, gathered by `read_study`.
     """
     counts = evidence.source["counts"]
     judged = {name: counts[name] for name in PARTS_COUNTED}

@@ -24,7 +24,7 @@ def write_comparisons(folder: Path, table: pd.DataFrame) -> list[ReadableTable]:
     """Write ``comparisons.csv`` and ``.md``; what stands in the latter is given back.
 
     Args:
-        folder: Made if missing.
+        folder: Folder to write into; made if missing.
         table: Tables made by `compare_cases`, for one comparison or for several.
     """
     readable = readable_comparisons(table)
@@ -35,7 +35,7 @@ def write_strata(folder: Path, table: pd.DataFrame) -> list[ReadableTable]:
     """Write ``strata.csv`` and ``.md``; what stands in the latter is given back.
 
     Args:
-        folder: Made if missing.
+        folder: Folder to write into; made if missing.
         table: Table made by `evaluate_strata`.
     """
     return _write(folder, "strata", {"strata": table}, readable_strata(table), strata_notes(table))
@@ -45,8 +45,8 @@ def write_readers(folder: Path, figures: ReaderFigures) -> list[ReadableTable]:
     """Write ``readers.csv``, ``readers_differences.csv``, ``kappas.csv`` and ``readers.md``, which is given back.
 
     Args:
-        folder: Made if missing.
-        figures: Result of `evaluate_readers`.
+        folder: Folder to write into; made if missing.
+        figures: Figures made by `evaluate_readers`.
     """
     tables = {"readers": figures.table, "readers_differences": figures.differences, "kappas": figures.kappas}
     notes = [f"The model's scans: {figures.aggregation}.", *figures.notes, *_notes_of(figures.table, ["truth", "rater"])]

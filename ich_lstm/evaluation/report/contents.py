@@ -24,7 +24,7 @@ class Beside(NamedTuple):
     Args:
         comparisons: Tables of `compare_models`, `compare_encoder` and `compare_position`, one below the other.
         strata: Tables of `evaluate_strata`, one below the other.
-        readers: Result of `evaluate_readers`.
+        readers: Figures of readers, made by `evaluate_readers`.
     """
 
     comparisons: pd.DataFrame | None = None
@@ -36,12 +36,12 @@ class Account(NamedTuple):
     """All that is told of a model.
 
     Args:
-        evidence: What was judged.
-        figures: What came out of it.
-        facts: Of the study.
+        evidence: Predictions beside labels, which were judged.
+        figures: Figures of this evidence.
+        facts: Facts about the study, gathered by `read_study`.
         beside: Comparisons, strata and readers.
-        cases: Of every view that has known labels.
-        flow: From the files to the analysis.
+        cases: Cases of every view that has known labels.
+        flow: Steps from the files to the analysis.
         positives: Table made by `positive_counts`.
         features: Table made by `characteristics`.
         errors: Tables made by `worst_errors`, for all views of the whole model.
@@ -69,9 +69,9 @@ def take_account(evidence: Evidence, figures: Figures, facts: StudyFacts, beside
     """Gather what can be told without computing anything anew but counts.
 
     Args:
-        evidence: What was judged.
-        figures: What came out of it.
-        facts: Of the study.
+        evidence: Predictions beside labels, which were judged.
+        figures: Figures of this evidence.
+        facts: Facts about the study, gathered by `read_study`.
         beside: Comparisons, strata and readers.
     """
     views = figures.protocol.views

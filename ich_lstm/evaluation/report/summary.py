@@ -27,7 +27,7 @@ def summarize_report(account: Account, curves: Sequence[Mapping[str, CurveBands]
 
     Args:
         account: All that is told.
-        curves: Of each label, for every view of the account.
+        curves: Curves of each label, for every view that has known labels.
         claim: The answers to the CLAIM checklist, made by `fill_claim`.
     """
     evidence, figures, facts, beside = account[:4]

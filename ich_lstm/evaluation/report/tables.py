@@ -86,9 +86,9 @@ def write_figures(folder: Path, evidence: Evidence, figures: Figures) -> None:
     """Write ``figures.csv``, ``figures.md`` and ``figures.json``: shareable, without any id.
 
     Args:
-        folder: Made if missing.
+        folder: Folder to write into; made if missing.
         evidence: Whose source is told.
-        figures: What came out.
+        figures: Figures computed from the evidence.
     """
     folder.mkdir(parents=True, exist_ok=True)
     figures.table.to_csv(folder / FIGURES_CSV, index=False)

@@ -19,10 +19,10 @@ def worst_errors(
     """The errors with the largest log loss, of each label: those furthest on the wrong side of the operating point.
 
     Args:
-        cases: Of a level.
-        evidence: They are from.
+        cases: Cases of one level.
+        evidence: Predictions beside labels from which the cases come.
         thresholds: Operating point of all labels, or of each; chosen elsewhere.
-        most: How many of each kind.
+        most: The most errors of each kind that are listed.
 
     Returns:
         ``level, label, error`` (`MISSED` or `FALSE_ALARM`), ``rank`` (from 1), ``case`` (hashed id of the scan or patient),

@@ -38,7 +38,7 @@ class Report:
 
     Args:
         summary: Plain values: the contents of ``report.json``, all that the page shows.
-        tables: By the names of their files; figures, comparisons, strata and readers have files of their own.
+        tables: Tables by the names of their files; figures, comparisons, strata and readers have files of their own.
         claim: The answers to the CLAIM checklist, made by `fill_claim`.
         card: The model card, Markdown.
         pictures: PNG files of slices by the hashed id of their scan, fit to be shared.
@@ -70,9 +70,9 @@ def build_report(
     """Gather all that is known, and compute the curves with their bands.
 
     Args:
-        evidence: What was judged.
-        figures: What came out of it.
-        facts: Of the study, as of `read_study`.
+        evidence: Predictions beside labels, which were judged.
+        figures: Figures of this evidence.
+        facts: Facts about the study, gathered by `read_study`.
         beside: Comparisons, strata and readers, if there are.
         pictures: PNG files of slices by the hashed id of their scan: without faces, fit to be shared.
         progress: Told the number of curves done since, and of all.
@@ -103,8 +103,8 @@ def write_report(folder: Path | str, report: Report) -> Path:
     """Write ``report.html``, ``report.json``, ``MODEL_CARD.md``, ``claim.csv``, ``claim.md`` and ``tables/``; all may be shared.
 
     Args:
-        folder: Made if missing.
-        report: What to write.
+        folder: Folder to write into; made if missing.
+        report: Report to be written.
 
     Returns:
         The page.

@@ -44,13 +44,13 @@ def fit_calibration(
     """Choose operating points and fit corrections, per label, for slices and for the scan output by itself.
 
     Args:
-        evidence: Of validation patients.
+        evidence: Predictions beside labels of validation patients.
         rules: A rule for each operating point; the first is applied where none is named.
         method: ``platt``: slope and intercept; ``temperature``: slope alone, which leaves 0.5 where it is.
         training_share: The share of positive scans in training, at which probabilities are taken to be right after a
             temperature alone; Platt's intercept makes them right at the share of the validation scans.
-        replicates: Of the bootstrap over patients.
-        seed: Of the bootstrap.
+        replicates: Number of bootstrap resamples of patients.
+        seed: Seed of the bootstrap.
 
     Raises:
         ConfigError: If these are cases that are reported, a rule is given twice, or the model is unknown.
@@ -115,10 +115,10 @@ def choose_points(evidence: Evidence, rule: Rule, *, replicates: int = 2000, see
     Alarms are scans: a threshold of slices rings for a scan if any of its slices is called positive.
 
     Args:
-        evidence: Of validation patients.
-        rule: How.
-        replicates: Of the bootstrap over patients.
-        seed: Of the bootstrap.
+        evidence: Predictions beside labels of validation patients.
+        rule: Rule by which the operating point is chosen.
+        replicates: Number of bootstrap resamples of patients.
+        seed: Seed of the bootstrap.
     """
     thresholds = {}
     for level in CALIBRATED_LEVELS:
@@ -169,7 +169,7 @@ def operating_thresholds(evidence: Evidence, calibration: ModelCalibration) -> t
 
     Args:
         evidence: Cases on which nothing was chosen, their probabilities not corrected.
-        calibration: With the operating point.
+        calibration: Calibration that holds the operating point.
 
     Returns:
         Thresholds per level, and what a reader must know.
@@ -207,7 +207,7 @@ def calibrate_evidence(evidence: Evidence, calibration: ModelCalibration) -> Evi
 
     Args:
         evidence: Cases on which nothing was chosen.
-        calibration: What is applied.
+        calibration: Calibration that is applied.
 
     Raises:
         ConfigError: If it was fitted on these cases or for another model.

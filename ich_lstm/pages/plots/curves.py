@@ -113,9 +113,9 @@ def plot_slices(scan: "Scan", *, window: Window = BRAIN, most: int = 12) -> "Fig
     """Slices of a scan side by side, evenly spaced from its lower end to its upper.
 
     Args:
-        scan: The scan.
+        scan: Scan to be shown.
         window: Level and width in HU.
-        most: How many slices at most, at least 1.
+        most: The most slices that are shown, at least 1.
 
     Raises:
         ValueError: If ``most`` is below 1.
@@ -149,7 +149,7 @@ def plot_explanation(explanation: "Explanation", scan: "Scan | None" = None) -> 
     """For every explained label its contributions along the scan, below its heat map where that is hottest.
 
     Args:
-        explanation: What to show.
+        explanation: Explanation to be shown.
         scan: The scan that was explained, to see the heat maps over its slices; None: the maps alone.
 
     Raises:

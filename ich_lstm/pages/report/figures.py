@@ -50,10 +50,10 @@ class Cell(NamedTuple):
 
     Args:
         value: The number, or "undefined".
-        interval: Of 95 %, or that there is none.
+        interval: The 95 % interval, or that there is none.
         fraction: The cases behind a proportion.
         note: Why it is undefined or has no interval, or what to bear in mind.
-        metric: Which figure.
+        metric: Key of the figure in `METRIC_NAMES`.
     """
 
     value: str

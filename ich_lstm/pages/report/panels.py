@@ -28,11 +28,11 @@ class Panel(NamedTuple):
     """A panel.
 
     Args:
-        label: Of which label.
+        label: Label whose curve it shows.
         line: Points of the curve.
         band: Points of its band.
-        marks: Single points.
-        bars: Of a histogram below: x, y, width, height and what it says.
+        marks: Single points on the panel.
+        bars: Bars of the histogram below the curve: x, y, width, height and text.
         base: Ends of the line that a model without knowledge would give; empty: none.
         note: Why it is empty, if it is.
     """
@@ -50,8 +50,8 @@ def roc_panels(view: Mapping[str, Any], readers: Mapping[str, Sequence[tuple[str
     """ROC curves with the model's operating point, and the readers where there are some.
 
     Args:
-        view: Of ``report.json``.
-        readers: By label: name, sensitivity, specificity.
+        view: One of the views in ``report.json``.
+        readers: Name, sensitivity and specificity of each reader, by label.
     """
     panels = []
     for label in LABELS:

@@ -43,7 +43,7 @@ def forest_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Figures of "any" in every stratum, on one axis; None without strata.
 
     Args:
-        rows: ``strata`` of ``report.json``.
+        rows: The list ``strata`` in ``report.json``.
     """
     of_any = [row for row in rows if row["label"] == ANY and row["metric"] in FOREST_METRICS]
     if not of_any:
@@ -73,7 +73,7 @@ def comparison_sections(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any
     """A table per comparison: figures over all labels, and of every label those that compare best.
 
     Args:
-        rows: ``comparisons`` of ``report.json``.
+        rows: The list ``comparisons`` in ``report.json``.
     """
     names = ("model", "other", "level", "aggregation")
     tables: dict[tuple, list[Mapping[str, Any]]] = {}
@@ -101,7 +101,7 @@ def reader_section(readers: Mapping[str, Any]) -> dict[str, Any]:
     """Each reader and the model against the given truth, and how far readers agree.
 
     Args:
-        readers: Of ``report.json``.
+        readers: The mapping ``readers`` in ``report.json``.
     """
     rows = [row for row in readers["table"] if row["truth"] == GIVEN_TRUTH and row["metric"] in READER_METRICS]
     by_key = {(row["label"], row["rater"], row["metric"]): row for row in rows}

@@ -25,7 +25,7 @@ def shift_prevalence(probabilities: np.ndarray, trained: float, site: float) -> 
     look alike at both places, and probabilities were calibrated at the first share.
 
     Args:
-        probabilities: Of any shape, in [0, 1].
+        probabilities: Probabilities of any shape, in [0, 1].
         trained: Share of positive cases at which they were calibrated, between 0 and 1.
         site: Share where they are used.
 
@@ -58,8 +58,8 @@ def estimate_prevalence(
         probabilities: ``(n,)``, in [0, 1], of all cases of the site.
         trained: Share of positive cases at which they were calibrated, between 0 and 1.
         patients: The patient of each case, ``(n,)``; None only if cases are independent.
-        replicates: Of the patient bootstrap.
-        seed: Of the patient bootstrap.
+        replicates: Number of bootstrap resamples of patients.
+        seed: Seed of the bootstrap over patients.
 
     Returns:
         The share; its note states what must hold for it to be right. Undefined where the likelihood is highest at 0 or 1, which

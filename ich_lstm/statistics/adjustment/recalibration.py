@@ -16,7 +16,7 @@ class Recalibration:
     """``sigmoid(intercept + slope * logit(p))``, which leaves the order of probabilities as it is.
 
     Args:
-        slope: Of the log odds; 1 / temperature.
+        slope: Factor of the log odds; 1 / temperature.
         intercept: Added to the log odds; 0 for a temperature.
 
     Example:

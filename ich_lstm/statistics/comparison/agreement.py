@@ -24,8 +24,8 @@ def cohen_kappa(
         first: The first reader's marks, ``(n,)``: 0 and 1, or other categories as numbers; NaN unknown.
         second: The second reader's, of the same cases; cases that one has not marked are left out, and counted in the note.
         patients: The patient of each case, ``(n,)``; None only if cases are independent.
-        replicates: Of the patient bootstrap.
-        seed: Of the patient bootstrap.
+        replicates: Number of bootstrap resamples of patients.
+        seed: Seed of the bootstrap over patients.
     """
     marks = np.stack([np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)])  # (2, n)
     known = np.asarray(~np.isnan(marks).any(axis=0))
@@ -54,10 +54,10 @@ def fleiss_kappa(counts: np.ndarray, patients: Iterable | None = None, *, replic
     Source: Fleiss, Psychol Bull 1971;76:378-382.
 
     Args:
-        counts: How many readers put each case into each category, ``(n, categories)``; the same number for every case.
+        counts: Number of readers who put each case into each category, ``(n, categories)``; each case has equally many.
         patients: The patient of each case, ``(n,)``; None only if cases are independent.
-        replicates: Of the patient bootstrap.
-        seed: Of the patient bootstrap.
+        replicates: Number of bootstrap resamples of patients.
+        seed: Seed of the bootstrap over patients.
 
     Raises:
         TableError: If the number of readers differs between cases, or is below 2.

@@ -42,17 +42,17 @@ def compare_labels(
     Args:
         labels: ``(n, k)``: 1 present, 0 absent, NaN unknown.
         first: Probabilities of the first model, ``(n, k)``.
-        second: Of the second model, ``(n, k)``.
+        second: Probabilities of the second model, ``(n, k)``.
         patients: The patient of each case, ``(n,)``.
         thresholds: Operating points of the first and of the second model, each as in `evaluate_labels`.
-        prevalences: As in `evaluate_labels`, like all that follow.
-        bins: Of the expected calibration error.
-        names: Of the k labels.
-        weights: Of the k labels in the weighted log loss.
-        replicates: Of the bootstrap.
-        seed: Of the bootstrap.
-        stratified: For AUROC alone.
-        workers: Threads.
+        prevalences: Prevalences at which PPV and NPV are also computed.
+        bins: Number of bins of the expected calibration error.
+        names: Names of the k labels.
+        weights: Weights of the k labels in the weighted log loss.
+        replicates: Number of bootstrap resamples.
+        seed: Seed of the bootstrap.
+        stratified: For AUROC alone, draw patients with and without a positive case apart.
+        workers: Number of threads.
 
     Returns:
         A row per figure: ``label, metric, prevalence, first, second, difference`` (first minus second), ``low, high, p_value``

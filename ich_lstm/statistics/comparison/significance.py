@@ -35,12 +35,12 @@ class Comparison(NamedTuple):
     """A figure of two models on the same cases.
 
     Args:
-        first: Of the first model.
-        second: Of the second.
-        difference: First minus second.
-        statistic: Of the test; None if it has none, or cannot be had.
+        first: Figure of the first model.
+        second: Figure of the second model.
+        difference: Figure of the first model minus that of the second.
+        statistic: Statistic of the test; None if the test has none or is undefined.
         p_value: Two-sided; None if it cannot be had.
-        method: The test.
+        method: Name of the test.
         note: Why something is missing, or what a reader should bear in mind.
     """
 
@@ -110,9 +110,9 @@ def compare_auroc(
     Args:
         labels: ``(n,)``: 1 present, 0 absent, NaN unknown.
         first: Probabilities of the first model, ``(n,)``.
-        second: Of the second model, ``(n,)``.
+        second: Probabilities of the second model, ``(n,)``.
         patients: The patient of each case, ``(n,)``; None only if cases are independent.
-        confidence: Of the intervals; those of each AUROC are made on the logit scale.
+        confidence: Confidence of the intervals; that of each AUROC is made on the logit scale.
     """
     values, covariance, method, note = auroc_covariance(labels, np.stack([first, second], axis=-1), patients)
     if np.isnan(values).any():

@@ -52,11 +52,11 @@ def curve_bands(
         probabilities: ``(n,)``, in [0, 1].
         patients: The patient of each case, ``(n,)``.
         points: Points of each curve.
-        bins: Of the reliability diagram, of equal width.
-        span: Of the smoothed curve, as in `smoothed_calibration`.
-        replicates: Of the bootstrap.
-        seed: Of the bootstrap.
-        workers: Threads.
+        bins: Number of bins of equal width in the reliability diagram.
+        span: Span of the smoothed curve, as in `smoothed_calibration`.
+        replicates: Number of bootstrap resamples.
+        seed: Seed of the bootstrap.
+        workers: Number of threads.
     """
     cases = known_cases(labels, probabilities)
     index, count = patient_index(patients)

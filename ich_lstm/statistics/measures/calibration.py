@@ -27,7 +27,7 @@ class Calibration(NamedTuple):
 
     Args:
         slope: 1 is right; below, probabilities are too extreme. Undefined if they separate the classes perfectly.
-        intercept: Beside that slope.
+        intercept: Intercept of the line with that slope.
         in_the_large: The intercept with the slope held at 1; 0 is right, below 0 probabilities are too high on the whole.
     """
 
@@ -69,7 +69,7 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, *, bins: int = 10
     Args:
         labels: ``(n,)``: 1 present, 0 absent, NaN unknown.
         probabilities: ``(n,)``, in [0, 1].
-        bins: Of equal width over [0, 1], closed on the left.
+        bins: Number of bins of equal width over [0, 1], each closed on the left.
 
     Returns:
         Columns ``low, high, cases, mean_probability, observed``; the last two NaN in a bin without cases.

@@ -60,7 +60,7 @@ class RankedCases:
     Args:
         cases: The known cases, m of them.
         patient: Index of the patient of each, ``(m,)``.
-        patients: Number of patients.
+        patients: Number of patients in the data.
     """
 
     def __init__(self, cases: Cases, patient: np.ndarray, patients: int) -> None:
@@ -133,7 +133,7 @@ def area_under_roc(positive: np.ndarray, values: np.ndarray) -> float:
     """Area under the ROC curve of values that nobody checks; NaN where the cases are of one class.
 
     Args:
-        positive: Bool ``(m,)``.
+        positive: Whether the label is present, bool ``(m,)``.
         values: Probabilities, or anything else that ranks the cases, ``(m,)``.
     """
     return float(_weighed_once(Cases(positive, values, 0)).auroc()[0])

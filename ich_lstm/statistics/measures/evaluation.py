@@ -42,13 +42,13 @@ def evaluate_labels(
         patients: The patient of each case, ``(n,)``.
         thresholds: Operating point of all labels, or of each; called positive at or above. Never chosen on these cases.
         prevalences: Between 0 and 1, at which predictive values are also given.
-        bins: Of equal width, for the expected calibration error.
-        names: Of the k labels.
-        weights: Of the k labels in the weighted log loss.
-        replicates: Of the bootstrap.
-        seed: Of the bootstrap; the order of the cases does not matter.
+        bins: Number of bins of equal width, for the expected calibration error.
+        names: Names of the k labels.
+        weights: Weights of the k labels in the weighted log loss.
+        replicates: Number of bootstrap resamples.
+        seed: Seed of the bootstrap; the order of the cases does not matter.
         stratified: For AUROC alone, draw patients with and without a positive case apart, so that it is always defined.
-        workers: Threads.
+        workers: Number of threads.
 
     Returns:
         A row per figure: ``label`` (`ALL_LABELS` for the weighted log loss), ``metric``, ``prevalence`` (stated; NaN: that of
@@ -86,11 +86,11 @@ class WeightedLosses:
     """The weighted log loss, reduced to sums per patient.
 
     Args:
-        labels: ``(n, k)``.
-        probabilities: ``(n, k)``.
+        labels: Float64 ``(n, k)``: 1 present, 0 absent, NaN unknown.
+        probabilities: Float64 ``(n, k)``, in [0, 1].
         patient: Index of the patient of each case, ``(n,)``.
-        patients: Number of patients.
-        weights: One per label.
+        patients: Number of patients in the data.
+        weights: Weights of the labels, one for each.
     """
 
     def __init__(

@@ -61,7 +61,7 @@ class Figure(NamedTuple):
 
     Args:
         metric: A key of `KINDS`.
-        prevalence: For predictive values at a stated prevalence; None: at that of the data.
+        prevalence: Stated prevalence of predictive values; None: that of the data.
     """
 
     metric: str
@@ -80,10 +80,10 @@ class LabelFigures:
     Args:
         cases: The known cases, m of them.
         patient: Index of the patient of each, ``(m,)``.
-        patients: Number of patients.
+        patients: Number of patients in the data.
         threshold: A case is called positive at or above.
         prevalences: At which predictive values are also given.
-        bins: Of the expected calibration error.
+        bins: Number of bins of the expected calibration error.
     """
 
     def __init__(

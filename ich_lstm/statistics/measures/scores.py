@@ -17,7 +17,7 @@ def log_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Log loss of each probability.
 
     Args:
-        labels: Of any shape: 1 present, 0 absent, NaN unknown.
+        labels: Labels of any shape: 1 present, 0 absent, NaN unknown.
         probabilities: Float64 of the same shape, in [0, 1].
 
     Returns:
@@ -40,7 +40,7 @@ def weighted_log_loss(labels: np.ndarray, probabilities: np.ndarray, *, weights:
     Args:
         labels: ``(n, k)``, in the order of `LABELS`: 1 present, 0 absent, NaN unknown.
         probabilities: ``(n, k)``, in [0, 1].
-        weights: One per label.
+        weights: Weights of the labels, one for each.
 
     Example:
         >>> print(weighted_log_loss(np.zeros((1, 6)), np.full((1, 6), 0.5)))

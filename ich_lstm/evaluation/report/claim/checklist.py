@@ -18,8 +18,8 @@ class Item(NamedTuple):
     """An item of the checklist.
 
     Args:
-        number: In the checklist.
-        section: Of the manuscript.
+        number: Number of the item in the checklist.
+        section: Section of the manuscript.
         text: What is asked for.
     """
 
@@ -32,7 +32,7 @@ class Answer(NamedTuple):
     """What a run says to an item.
 
     Args:
-        text: What is known.
+        text: Answer, as far as it is known; empty if it is not.
         missing: What the authors have to add; empty: nothing.
     """
 
@@ -140,7 +140,7 @@ def fill_claim(answers: Mapping[int, Answer]) -> pd.DataFrame:
     """The checklist with the answers of a run.
 
     Args:
-        answers: By the number of the item; those with an empty text count as unknown.
+        answers: Answers by the number of the item; those with an empty text count as unknown.
 
     Returns:
         ``item, section, text, status`` (`KNOWN`, `IN_PART` or `UNKNOWN`) and ``answer``; what authors have to add begins with
