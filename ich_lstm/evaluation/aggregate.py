@@ -26,7 +26,7 @@ WORDS = MappingProxyType(
     }
 )
 AGGREGATIONS = (*WORDS, "top-K")
-"""How slices become scans; ``top-K``: mean of the K highest, say ``top-3``."""
+"""Methods by which slices are aggregated to scans; ``top-K`` is the mean of the K highest, for example ``top-3``."""
 
 _TOP = re.compile(r"top-([1-9]\d*)")
 
@@ -37,8 +37,8 @@ class LevelCases(NamedTuple):
     Args:
         level: ``slice``, ``scan`` or ``patient``.
         output: ``sequence``, or ``encoder`` for the encoder's own probabilities.
-        aggregation: How slices became these cases, in words.
-        ids: Shareable id of each case, ``(n,)``; of slices, that of their scan.
+        aggregation: Method by which slices were aggregated to these cases, in words.
+        ids: Shareable id of each case, ``(n,)``; for slices, the id of their scan.
         patients: Shareable id of each case's patient, ``(n,)``.
         labels: ``(n, k)``: 1 present, 0 absent, NaN unknown.
         probabilities: Float64 ``(n, k)``, in [0, 1].
@@ -56,7 +56,8 @@ class LevelCases(NamedTuple):
 def cases_at(evidence: Evidence, level: Level, *, aggregation: str = OWN, output: Output = "sequence") -> LevelCases:
     """The cases of a level, each with its labels and probabilities.
 
-    A patient's probability is the highest of the patient's scans; a patient's label is 1 if that of any scan is, 0 if all are.
+    A patient's probability is the highest of the patient's scans. A patient's label is 1 if any scan has the label, and 0 if all
+    scans are known not to have it.
 
     Args:
         evidence: Predictions beside labels, which are judged.
@@ -65,7 +66,7 @@ def cases_at(evidence: Evidence, level: Level, *, aggregation: str = OWN, output
         output: Output of the model that is judged: ``sequence`` or ``encoder``.
 
     Raises:
-        ConfigError: If the aggregation is unknown, or there is none of this output.
+        ConfigError: If the aggregation is unknown, or this output cannot be aggregated by it.
         TableError: If the encoder's own probabilities are not there.
     """
     check_aggregation(aggregation)
@@ -109,7 +110,7 @@ def cases_at(evidence: Evidence, level: Level, *, aggregation: str = OWN, output
 
 
 def aggregate(probabilities: np.ndarray, scan: np.ndarray, aggregation: str) -> np.ndarray:
-    """Make each scan's probabilities from those of its slices.
+    """Aggregate the probabilities of slices to scans.
 
     Args:
         probabilities: Probabilities of slices, ``(n, k)``.
@@ -117,7 +118,7 @@ def aggregate(probabilities: np.ndarray, scan: np.ndarray, aggregation: str) -> 
         aggregation: ``max``, ``mean``, ``top-K``, or ``noisy-or``: 1 - prod(1 - p), as if slices were independent.
 
     Returns:
-        Of scans, ``(b, k)``.
+        Probabilities of scans, ``(b, k)``.
 
     Example:
         >>> aggregate(np.array([[0.5], [0.2], [0.5]]), np.array([0, 0, 1]), "noisy-or")
@@ -144,10 +145,10 @@ def aggregate(probabilities: np.ndarray, scan: np.ndarray, aggregation: str) -> 
 
 
 def check_aggregation(aggregation: str) -> None:
-    """See that an aggregation has a name that is known.
+    """Check the name of an aggregation.
 
     Raises:
-        ConfigError: If it has not.
+        ConfigError: If the name is unknown.
     """
     if aggregation not in WORDS and not _TOP.fullmatch(aggregation):
         raise ConfigError(
@@ -159,7 +160,7 @@ def check_aggregation(aggregation: str) -> None:
 
 
 def in_words(aggregation: str) -> str:
-    """What stands beside every figure of a scan or a patient.
+    """The aggregation in words, as every figure of scans or patients names it.
 
     Example:
         >>> in_words("top-3")

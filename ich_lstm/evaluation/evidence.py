@@ -20,10 +20,10 @@ LABEL_PREFIX = "label_"
 ENCODER_PREFIX = "encoder_"
 
 PREDICTIONS = Path("predictions")
-"""Where a run keeps both."""
+"""Folder of a run that holds both tables."""
 
 IDS = ("scan_id", "slice_id", "patient_id", "split", "flags", "status")
-"""Columns that are read as text: a hash of digits alone is no number."""
+"""Columns that are read as text: a hash may consist of digits alone, and is still no number."""
 
 FIRST_LINE = 2
 """The line of row 0 in a CSV file, whose header is line 1."""
@@ -31,17 +31,17 @@ FIRST_LINE = 2
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Probabilities beside labels: every scan is of a known patient, and has its slices.
+    """Probabilities beside labels; the patient of every scan is known, and all of its slices are there.
 
     Args:
-        slices: A row per slice, those of a scan in a row and in order: ``scan_id, slice`` (from 1), ``slice_id, position_mm``,
-            ``patient_id`` (hashed), six probabilities, six labels (``label_``; NaN: unknown), and where there is one the
-            encoder's own six (``encoder_``).
-        scans: A row per scan, in the order of the slices: ``scan_id, patient_id``, six probabilities, six labels; further
+        slices: A row per slice; the slices of a scan follow one another in order. ``scan_id, slice`` (from 1), ``slice_id``,
+            ``position_mm, patient_id`` (hashed), the probabilities, the labels (``label_``; NaN: unknown), and the encoder's own
+            probabilities (``encoder_``) if the model has an encoder of its own.
+        scans: A row per scan, in the order of the slices: ``scan_id, patient_id``, the probabilities, the labels; further
             columns are strata.
-        source: Where it comes from, fit to be printed: ``kind, model, part, truth``, ``counts`` (what came in, and what was
-            left out and why) and ``notes``.
-        is_test: Whether nothing may be chosen on it: held-out patients, or another data set.
+        source: Origin of the predictions, without anything private: ``kind, model, part, truth``, ``counts`` (what was read, and
+            what was excluded and why) and ``notes``.
+        is_test: Whether these are held-out patients or another data set, on which nothing may be chosen.
     """
 
     slices: pd.DataFrame = field(repr=False)
@@ -51,7 +51,7 @@ class Evidence:
 
     @property
     def has_encoder(self) -> bool:
-        """Whether the encoder's own probabilities are there."""
+        """Whether the evidence holds the encoder's own probabilities."""
         return all(ENCODER_PREFIX + label in self.slices for label in LABELS)
 
     @property
@@ -64,11 +64,11 @@ def read_run(folder: Path | str, part: Part = "test") -> Evidence:
     """Read the predictions of a run that ``ich-train`` made.
 
     Args:
-        folder: The run's folder, or the one of its predictions.
-        part: ``test``: held-out patients; ``validation``: those by whom the best epoch was chosen.
+        folder: The run's folder, or its folder of predictions.
+        part: ``test``: held-out patients; ``validation``: the validation set (used for model selection).
 
     Raises:
-        TableError: If files or columns are missing, or a row is not as it should be.
+        TableError: If files or columns are missing, or a row is malformed.
     """
     folder = Path(folder)
     place = folder / PREDICTIONS if (folder / PREDICTIONS).is_dir() else folder
@@ -98,16 +98,16 @@ def read_run(folder: Path | str, part: Part = "test") -> Evidence:
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
-    """A table of predictions; its index is the number of each row's line in the file, less 2.
+    """A table of predictions; its index plus `FIRST_LINE` is the line of each row in the file.
 
     Raises:
-        TableError: If it is missing, no CSV, or has no rows.
+        TableError: If the file is missing, is not a CSV, or has no rows.
     """
     try:
         frame = pd.read_csv(
             path,
             dtype=dict.fromkeys(IDS, str),
-            low_memory=False,  # or a column's type would be guessed anew in every chunk
+            low_memory=False,  # otherwise pandas guesses a column's type anew in every chunk
             encoding="utf-8-sig",
         )
     except FileNotFoundError as error:
@@ -132,14 +132,14 @@ def read_predictions(path: Path) -> pd.DataFrame:
 def make_evidence(
     slices: pd.DataFrame, scans: pd.DataFrame, source: Mapping[str, Any], *, is_test: bool, where: str = "predictions"
 ) -> Evidence:
-    """Check predictions with their labels, and put them in order.
+    """Check predictions with their labels, and sort them.
 
     Args:
         slices: Rows of slices as in `Evidence`, in any order, without patients; the index plus 2 is the row's line in messages.
         scans: Rows of scans as in `Evidence`, in any order; the index plus 2 is the row's line in messages.
         source: Source of the evidence; the numbers of scans, slices and patients, and of unknown labels, are added to its counts.
         is_test: Whether nothing may be chosen on it: held-out patients, or another data set.
-        where: The folder, for messages.
+        where: Folder of the predictions, as messages name it.
 
     Raises:
         TableError: If columns are missing, rows are repeated, slices and scans do not fit each other, a probability is NaN or
@@ -172,12 +172,12 @@ def make_evidence(
 
 
 def check_unseen(patients: Collection[str], trained_on: Collection[str], *, where: str) -> None:
-    """See that a model is judged on none of the patients that made it.
+    """Check that a model is not judged on patients of its own training or validation set.
 
     Args:
-        patients: Raw ids of those who are to be judged.
-        trained_on: Raw ids of those on whom the model was trained, or by whom its best epoch was chosen.
-        where: The predictions or the data, for the message.
+        patients: Raw ids of the patients who are to be judged.
+        trained_on: Raw ids of the patients of the training and validation sets.
+        where: The predictions or the data, as the message names them.
 
     Raises:
         ConfigError: ``trained_on``.
@@ -194,20 +194,20 @@ def check_unseen(patients: Collection[str], trained_on: Collection[str], *, wher
 
 
 def columns_of(frame: pd.DataFrame, prefix: str) -> np.ndarray:
-    """The six columns of a kind as an array ``(m, k)``; the prefix is empty, ``encoder_`` or ``label_``."""
+    """The columns of all labels with one prefix as an array ``(m, k)``; the prefix is empty, ``encoder_`` or ``label_``."""
     return frame[[prefix + label for label in LABELS]].to_numpy(dtype=np.float64)
 
 
 def check_unique(where: str, frame: pd.DataFrame, key: list[str]) -> None:
-    """See that no row stands twice.
+    """Check that no row is repeated.
 
     Args:
         where: File, as the message names it.
         frame: Rows of the file.
-        key: Columns that tell them apart.
+        key: Columns that identify a row.
 
     Raises:
-        TableError: If one does.
+        TableError: If a row is repeated.
     """
     repeated = frame.duplicated(key)
     if repeated.any():
@@ -275,7 +275,7 @@ def _labels(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _model_of(folder: Path) -> dict[str, str]:
-    """Name and hash of a run's model; nothing if the model has been taken away."""
+    """Name and hash of a run's model; empty if the run has no model any more."""
     try:
         about = json.loads((folder / "model" / "model.json").read_text())
         return {name: str(about[name]) for name in ("name", "hash")}

@@ -25,18 +25,18 @@ def predict_evidence(
     truth: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> Evidence:
-    """Predict all scans of a data set that the model has not seen, whatever part its split would give them.
+    """Predict all scans of a data set that the model has not seen, in whichever subset its split would put them.
 
     Args:
         classifier: The model, on the device to predict on.
         data: The data, set up, prepared as the model's training data were.
         key: Key by which patient ids are hashed.
-        trained_on: Raw ids of patients who were trained on, or by whom the best epoch was chosen.
-        truth: Who of several readers has made the labels, for the record.
-        progress: Told the number of scans done since, and of all.
+        trained_on: Raw ids of the patients of the training and validation sets.
+        truth: Rule by which several readers made the labels, for the record.
+        progress: Called with the number of scans done since the last call, and the number of all scans.
 
     Raises:
-        ConfigError: If the data are prepared in another way, or patients were trained on.
+        ConfigError: If the data were prepared with other settings, or the model was trained on some of the patients.
     """
     if data.preprocessing != classifier.preprocessing:
         raise ConfigError(
@@ -77,7 +77,7 @@ def predict_evidence(
 
 
 def patients_of_run(checkpoint: Path) -> set[str]:
-    """Raw ids of the patients on whom a run's model was trained or chosen; none if its split is not at hand.
+    """Raw ids of the patients of a run's training and validation sets; empty if its split cannot be found.
 
     Args:
         checkpoint: A run's folder, its model folder, or a ``.ckpt`` in it.
@@ -86,6 +86,6 @@ def patients_of_run(checkpoint: Path) -> set[str]:
         path = folder / PRIVATE / SPLIT_FILE
         if path.is_file():
             patients = SplitFile.read(path).patients
-            # Of folds it does not tell which was held out: then nobody of the data set counts as unseen.
+            # A split into folds does not say which fold was held out, so that all of its patients count as seen.
             return {patient for patient, part in patients.items() if part != "test"}
     return set()

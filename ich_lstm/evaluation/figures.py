@@ -15,21 +15,21 @@ from ich_lstm.labels import LABELS
 from ich_lstm.statistics import confusion, evaluate_labels
 
 VIEW = ["level", "output", "aggregation"]
-"""Columns that say of what a figure is."""
+"""Columns that identify the view to which a figure belongs."""
 
 Thresholds = float | Mapping[str, Sequence[float]]
-"""Operating point of everything; or of each label, by level."""
+"""One operating point for everything, or one for each label, by level."""
 
 
 class Figures(NamedTuple):
-    """What came out.
+    """Figures of one evaluation.
 
     Args:
         table: A row per figure: `VIEW`, then the columns of `evaluate_labels`.
         confusion: A row per view and label: `VIEW`, ``label, threshold``, and the four counts.
-        protocol: How it was done.
-        settings: ``thresholds``, and those of `evaluate_labels` that change the numbers: all, not only those that were given.
-        left_out: A line per view that could not be had, and why.
+        protocol: Protocol by which they were computed.
+        settings: ``thresholds``, and all settings of `evaluate_labels` that change the numbers, given or not.
+        left_out: A line for each view that could not be evaluated, with the reason.
     """
 
     table: pd.DataFrame
@@ -47,18 +47,18 @@ def compute_figures(
     progress: Callable[[int], None] | None = None,
     **settings: Any,
 ) -> Figures:
-    """Every figure that a protocol asks for.
+    """Compute every figure that a protocol asks for.
 
     Args:
         evidence: Predictions beside labels, which are judged.
         protocol: Levels, aggregation and figures that are asked for.
         thresholds: Operating points in place of the protocol's, chosen on other patients: never on these cases.
-        progress: Told the number of views done since.
+        progress: Called with the number of views done since the last call.
         settings: Keywords of `evaluate_labels`: ``prevalences, bins, replicates, seed, workers``.
 
     Raises:
-        TableError: If no view has a known label, or a view needs what is not there.
-        ConfigError: If a setting does not fit.
+        TableError: If no view has a known label, or a view needs predictions that are missing.
+        ConfigError: If a setting is out of its range.
     """
     tables, counts, left_out = [], [], []
     thresholds = protocol.threshold if thresholds is None else thresholds
@@ -90,18 +90,18 @@ def compute_figures(
 
 
 def labels_name_scans(evidence: Evidence) -> bool:
-    """Whether scans are known to be positive and no slice is: then figures of slices would be of negative ones alone."""
+    """Whether scans are known to be positive and no slice is; figures of slices would then rest on negative slices alone."""
     slices, scans = (columns_of(frame, LABEL_PREFIX) for frame in (evidence.slices, evidence.scans))
     return bool((scans == 1).any() and not (slices == 1).any())
 
 
 def main_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per figure: the interval over patients, without the further ones of independent cases."""
+    """One row per figure, with the interval over patients; rows with intervals for independent cases are dropped."""
     return table.drop_duplicates([*VIEW, "label", "metric", "prevalence"])
 
 
 def figure_notes(table: pd.DataFrame) -> list[str]:
-    """A line per view, label and note: why figures or intervals are missing, or what to bear in mind, and which they are."""
+    """A line for each view, label and note: which figures or intervals are missing or need care, and why."""
     rows = main_rows(table)
     rows = rows[rows["note"] != ""]
     groups = rows.groupby([*VIEW, "label", "note"], sort=False)["metric"]
@@ -112,7 +112,7 @@ def figure_notes(table: pd.DataFrame) -> list[str]:
 
 
 def _defaults() -> dict[str, Any]:
-    """Settings of `evaluate_labels` that change the numbers, as they are unless something else is given."""
+    """Defaults of the settings of `evaluate_labels` that change the numbers."""
     parameters = signature(evaluate_labels).parameters
     return {name: parameters[name].default for name in ("prevalences", "bins", "replicates", "seed", "stratified")}
 

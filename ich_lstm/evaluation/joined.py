@@ -30,7 +30,7 @@ from ich_lstm.privacy import PRIVATE, ProjectKey
 STATUS = "status"
 
 NO_PREDICTION = ("labels_without_prediction", "labels of images that were neither predicted nor refused")
-"""Code and finding where labels name images that are in no prediction."""
+"""Code of the error, and what it says was found, where labels name images that have no prediction."""
 
 
 def join_predictions(
@@ -45,22 +45,22 @@ def join_predictions(
     trained_on: Collection[str] = (),
     disagreement: Disagreement = "stop",
 ) -> Evidence:
-    """Put labels beside the predictions of `ich-predict`.
+    """Join labels to the predictions of `ich-predict`.
 
-    Scans that were refused have no probability and are not judged; their number goes with the figures, by reason.
+    Scans that were refused have no probability and are not judged; the figures state their number, by reason.
 
     Args:
         folder: Folder with ``slices.csv`` and ``scans.csv``.
         table: Label table.
         key: The private key to the ids; by default ``private/key.csv`` in the folder.
-        project_key: The one the predictions were made with, for the ids of patients that the table names.
-        truth: Who of several readers has made the labels, for the record.
+        project_key: Project key with which the predictions were made; it hashes the ids of patients that the table names.
+        truth: Rule by which several readers made the labels, for the record.
         unmatched: What may be left out: ``labels`` of images that were neither predicted nor refused, predictions of
             ``images`` that have no label, or ``both``.
-        patient_ids: Whose scan it is where the table does not say; as of `join_labels`.
-        disagreement: What to do where labels of a scan are not those of its slices; as of `join_labels`.
-        trained_on: Raw ids of the patients on whom the model was trained, or by whom its best epoch was chosen. Empty: unknown,
-            and the evidence says that this was not checked.
+        patient_ids: How patients are found where the table does not name them, as in `join_labels`.
+        disagreement: What to do where labels of a scan contradict those of its slices, as in `join_labels`.
+        trained_on: Raw ids of the patients of the training and validation sets. Empty: they are unknown, and the evidence says
+            that this was not checked.
 
     Raises:
         TableError: If labels and predictions do not fit each other.
@@ -142,12 +142,12 @@ def read_key(path: Path) -> pd.DataFrame:
         got = f"no column {', '.join(sorted(missing))}" if missing else "slices that are no numbers"
         raise TableError("bad_key", where=str(path), got=got, expected="a key that ich-predict wrote")
     key = key.assign(slice=key["slice"].astype(int)).sort_values(["scan_id", "slice"], ignore_index=True)
-    # One scan, one cached file: in predictions the id stands for it.
+    # Predictions have no cached file of a scan: its id takes the place of the file's name.
     return key.reindex(columns=[*KEY_COLUMNS, "hu_hash"], fill_value="").assign(cache=key["scan_id"])
 
 
 def _check_key(folder: Path, slices: pd.DataFrame, scans: pd.DataFrame, key: pd.DataFrame, project_key: ProjectKey) -> None:
-    """See that key and predictions are of the same slices, and the project key of both."""
+    """Check that the key names the slices that were predicted, and that the project key gives their patients' ids."""
     rows = slices[["scan_id", "slice"]].merge(key[["scan_id", "slice"]], how="outer", indicator=True)
     alone = rows["_merge"].value_counts()
     if alone["left_only"] or alone["right_only"]:
@@ -172,7 +172,7 @@ def _check_key(folder: Path, slices: pd.DataFrame, scans: pd.DataFrame, key: pd.
 
 
 def _labels_of_predictions(folder: Path, table: LabelTable, key: pd.DataFrame) -> tuple[LabelTable, int, np.ndarray]:
-    """The labels of what was predicted; how many are of images that were left out for a reason; and which of no image, bool."""
+    """The labels of predicted images, the number of labels of excluded images, and which labels name no known image, bool."""
     places = locate_labels(table, key)
     nowhere = places.scan == NOWHERE
     left_out = nowhere & np.isin(places.name, list(_names_left_out(folder / PRIVATE)))
@@ -190,14 +190,14 @@ def _labels_of_predictions(folder: Path, table: LabelTable, key: pd.DataFrame) -
 
 
 def _stop_at_unmatched(table: LabelTable, missing: np.ndarray, scans: Path, unlabelled: pd.Index, unmatched: Unmatched) -> None:
-    """Stop at labels without a prediction and at predictions without a label, of which both may be there.
+    """Stop at labels without a prediction and at predictions without a label, and name both where both occur.
 
     Args:
         table: Label table.
-        missing: Rows of no image that was predicted or refused, bool ``(rows,)``.
-        scans: The table of predictions.
-        unlabelled: Its rows that have no label.
-        unmatched: What may be left out.
+        missing: Whether each row of labels names an image that was neither predicted nor refused, bool ``(rows,)``.
+        scans: Path of the table of predictions.
+        unlabelled: Index of the predictions that have no label.
+        unmatched: What may be left out, as in `join_predictions`.
     """
     no_image = bool(missing.any()) and unmatched not in ("labels", "both")
     no_label = len(unlabelled) > 0 and unmatched not in ("images", "both")
@@ -221,7 +221,7 @@ def _stop_at_unmatched(table: LabelTable, missing: np.ndarray, scans: Path, unla
 
 
 def _names_left_out(private: Path) -> set[str]:
-    """The studies, series, images and folders that labels may name although they were not predicted, each with its reason."""
+    """Identifiers that labels may reference although no scan was predicted; the ledger or the series table has the reason."""
     left_out: set[str] = set()
     for name, column, predicted in ((LEDGER_TABLE, "action", "used"), (SERIES_TABLE, "read", "True")):
         if not (private / name).is_file():
@@ -239,7 +239,7 @@ def _label_frames(known: Sequence[LabelledScan], key: pd.DataFrame, project_key:
     """Labels of slices by scan and number, and of scans with their patients."""
     columns = [LABEL_PREFIX + label for label in LABELS]
     judged = key["scan_id"].isin([scan.scan_id for scan in known])
-    # Scans come in the order of the key, and so do their slices.
+    # Scans and their slices are in the order of the key.
     of_slices = pd.DataFrame(np.concatenate([scan.slice_labels for scan in known]), columns=columns)
     places = key.loc[judged, ["scan_id", "slice"]].reset_index(drop=True)
     of_scans = pd.DataFrame(np.stack([scan.scan_labels for scan in known]), columns=columns)
@@ -251,7 +251,7 @@ def _label_frames(known: Sequence[LabelledScan], key: pd.DataFrame, project_key:
 
 
 def _strata(table: LabelTable, key: pd.DataFrame) -> pd.DataFrame:
-    """The groups of each scan that the table tells of."""
+    """The strata of each scan, as the label table gives them."""
     if table.strata is None:
         return pd.DataFrame({"scan_id": []}, dtype=object)
     rows = table.rows[["name"]].assign(
@@ -261,7 +261,7 @@ def _strata(table: LabelTable, key: pd.DataFrame) -> pd.DataFrame:
 
 
 def _beside(frame: pd.DataFrame, labels: pd.DataFrame, on: list[str]) -> pd.DataFrame:
-    """Predictions with their labels, under the index that tells their lines."""
+    """Predictions with their labels; the index still gives the line of each prediction."""
     return frame.reset_index().merge(labels, on=on).set_index("index").rename_axis(None)
 
 

@@ -25,7 +25,7 @@ ReviewLevel = Literal["slice", "scan"]
 REVIEW_PAGE, REVIEW_TABLE = "review.html", "review.csv"
 
 DISAGREES = math.log(2)
-"""A log loss above it is a probability on the wrong side of one half."""
+"""A larger log loss means that the probability lies on the wrong side of one half."""
 
 COLUMNS = (
     "rank",
@@ -43,12 +43,12 @@ COLUMNS = (
 
 
 class ReviewFiles(NamedTuple):
-    """What `write_review` wrote.
+    """Files that `write_review` wrote.
 
     Args:
         private: Page with raw ids and whole pictures, on which corrections are made.
-        shareable: Page with hashed ids, and of pictures only what lies inside the skull.
-        table: The disagreements as a table without pictures; shareable.
+        shareable: Page with hashed ids and pictures that are cut to the inside of the skull.
+        table: Table of the disagreements without pictures; shareable.
     """
 
     private: Path
@@ -59,23 +59,23 @@ class ReviewFiles(NamedTuple):
 def find_disagreements(
     evidence: Evidence, level: ReviewLevel, *, most: int = 50, most_per_scan: int = 3, aggregation: str = OWN
 ) -> pd.DataFrame:
-    """The slices or scans on which model and label disagree most: by log loss of a single label.
+    """The slices or scans on which model and label disagree most, measured by the log loss of a single label.
 
     Args:
         evidence: Predictions on patients on whom the model was not trained: held-out ones, or those of a fold that was left out.
         level: What is looked at: ``slice`` or ``scan``.
         most: The most slices or scans that are listed.
         most_per_scan: The most slices of one scan, so that a scan with one wrong label does not fill the page.
-        aggregation: How slices become scans.
+        aggregation: Method by which `cases_at` aggregates slices to scans.
 
     Returns:
         A row per slice (or scan) and label with a probability on the wrong side of one half, worst slices first: ``rank`` (of
         the slice, from 1), ``level``, ``scan_id, slice`` (its number; 0 of scans), ``slice_id, patient_id`` (hashes),
-        ``label``, ``labelled`` (1 or 0), ``probability``, ``log_loss``, ``disagreeing`` (of how many slices or scans these
-        are the worst).
+        ``label``, ``labelled`` (1 or 0), ``probability``, ``log_loss``, ``disagreeing`` (number of all slices or scans with
+        a disagreement).
 
     Raises:
-        ConfigError: If the model was trained on these patients, or nothing is asked for.
+        ConfigError: If the model was trained on these patients, or fewer than one case is asked for.
     """
     if evidence.source["part"] == "train":
         raise ConfigError(
@@ -91,7 +91,7 @@ def find_disagreements(
     cases = cases_at(evidence, level, aggregation=aggregation)
     losses = log_losses(cases.labels, cases.probabilities)  # (n, k)
     at, k = np.nonzero(losses > DISAGREES)
-    # Of equal losses the first in the order of the ids: a page does not depend on how rows came.
+    # Equal losses are sorted by id, so that the page does not depend on the order of the rows.
     order = np.argsort(-losses[at, k], kind="stable")
     at, k = at[order], k[order]
     worst_first = pd.Series(pd.unique(at))
@@ -122,11 +122,11 @@ def find_disagreements(
 def write_review(
     folder: Path, evidence: Evidence, found: pd.DataFrame, prepared: PreparedFolder, *, aggregation: str = OWN
 ) -> ReviewFiles:
-    """Write the pages and the table of what was found.
+    """Write the pages and the table of disagreements.
 
     Args:
         folder: Folder of the figures; made if missing.
-        evidence: What was looked through.
+        evidence: Predictions beside labels in which the disagreements were found.
         found: Tables made by `find_disagreements`, for one level or for several, one below the other.
         prepared: The folder of ``ich-prepare`` that holds the scans, made with the same project key.
         aggregation: Method by which scans were aggregated in `find_disagreements`.
@@ -148,7 +148,7 @@ def write_review(
 def collect_cases(
     evidence: Evidence, found: pd.DataFrame, prepared: PreparedFolder, *, aggregation: str = OWN
 ) -> list[ReviewCase]:
-    """What the page shows of each slice or scan, with raw ids and whole pictures; private.
+    """Collect the cases of the page, with raw ids and whole pictures; private.
 
     A slice stands between its neighbours. Of a scan the slice is shown that the model finds most suspicious of the label in
     question.
@@ -225,7 +225,7 @@ class _Places:
         return read_cached(self._prepared.folder / "cache" / str(key["cache"].iloc[0])).hu, at, key.iloc[at]
 
     def flags(self, cache: str) -> str:
-        """What a reader should know of the scan: codes with blanks between."""
+        """Codes of the scan's flags, separated by blanks."""
         return str(self._flags.get(cache, ""))
 
 
@@ -241,7 +241,7 @@ def _stop_at_missing(what: str, ids: Sequence[str], prepared: PreparedFolder) ->
 
 
 def _shareable(case: ReviewCase) -> ReviewCase:
-    """Without raw ids, and without anything of a picture that may show a face."""
+    """The case without raw ids, and without pictures or parts of them that may show a face."""
     named = bool(NOT_SHOWN & set(case.flags.split()))
     pictures = []
     for picture in case.pictures:
@@ -251,14 +251,14 @@ def _shareable(case: ReviewCase) -> ReviewCase:
 
 
 def _present(labels: np.ndarray) -> tuple[str, ...] | None:
-    """The labels that are present; None if nothing is known."""
+    """The labels that are present; None if no label is known."""
     if np.isnan(labels).all():
         return None
     return tuple(label for label, value in zip(LABELS, labels, strict=True) if value == 1)
 
 
 def _about(evidence: Evidence, found: pd.DataFrame, aggregation: str) -> dict[str, Any]:
-    """What stands above the cases."""
+    """Facts and notes at the head of the page."""
     source = evidence.source
     facts = {"Model": str(source["model"].get("name", "")), "Part": str(source["part"]), "Truth": str(source["truth"])}
     facts |= {name.capitalize(): f"{source['counts'][name]:,}" for name in ("patients", "scans", "slices")}

@@ -14,11 +14,11 @@ WEIGHTED_LOG_LOSS = "weighted_log_loss"
 
 
 class View(NamedTuple):
-    """One way to look at the evidence.
+    """One level, aggregation and output at which the evidence is evaluated.
 
     Args:
         level: ``slice``, ``scan`` or ``patient``.
-        aggregation: Method by which `cases_at` aggregates slices to scans; it does not matter at the level of slices.
+        aggregation: Method by which `cases_at` aggregates slices to scans; unused at the level of slices.
         output: Output of the model that is judged: ``sequence`` or ``encoder``.
     """
 
@@ -29,16 +29,16 @@ class View(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How something is evaluated.
+    """Levels, figures and labels by which a study evaluated its model.
 
     Args:
         name: Name, as ``--protocol`` takes it.
-        views: What is looked at, in the order of the tables.
-        figures: Keys of `KINDS`, and the weighted log loss: those of the published tables, in their order.
-        truth: Who of several readers must have seen a finding; empty: the data have one truth.
+        views: Views, in the order of the tables.
+        figures: Figures of the published tables, in their order: keys of `KINDS`, and the weighted log loss.
+        truth: Rule by which several readers decide on a finding; empty: the data have one set of labels.
         threshold: Operating point of the proportions, for all labels.
-        source: Who has evaluated in this way.
-        notes: What a reader must know to set the numbers side by side.
+        source: Publication that evaluated in this way.
+        notes: What a reader must know to compare the numbers.
     """
 
     name: str
@@ -54,7 +54,7 @@ HELD_OUT_IS_NOT_PRIVATE = (
     "Held-out patients of the training set are not the private test set: one system had 0.0574 held out and "
     "0.046 on the private set, another 0.0629 and 0.0522."
 )
-"""To be said wherever a log loss on held-out patients of RSNA's data is shown."""
+"""Stated wherever a log loss on held-out patients of RSNA's data is shown."""
 
 _BURDUJA = "Burduja, Ionescu & Verga, Sensors 2020;20(19):5611"
 _BURDUJA_VIEWS = tuple(View(level, "max", output) for level in ("slice", "scan") for output in ("encoder", "sequence"))
@@ -106,10 +106,10 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
 
 
 def find_protocol(name: str) -> Protocol:
-    """The protocol of that name.
+    """Find a protocol by its name.
 
     Raises:
-        ConfigError: If there is none.
+        ConfigError: If no protocol has this name.
     """
     if name not in PROTOCOLS:
         near = difflib.get_close_matches(name, PROTOCOLS, n=1)
@@ -124,7 +124,7 @@ def find_protocol(name: str) -> Protocol:
 
 
 def all_figures(levels: tuple[Level, ...] = LEVELS, aggregation: str = OWN) -> Protocol:
-    """What is done where no protocol is named: every figure, of the sequence model, at every level.
+    """The protocol where none is named: every figure of the sequence model at every level.
 
     Args:
         levels: Levels at which figures are computed.

@@ -22,10 +22,10 @@ from ich_lstm.statistics.proportions import PROPORTIONS
 SLICE_KEY, SCAN_KEY = ["scan_id", "slice"], ["scan_id"]
 
 Points = float | Sequence[float]
-"""Operating point of all labels, or of each."""
+"""One operating point for all labels, or one for each."""
 
 SETTINGS = [each for each in keywords_of(compare_labels) if each.name not in ("thresholds", "names", "weights")]
-"""What is handed on to `compare_labels`."""
+"""Keywords that are passed to `compare_labels`."""
 
 
 @takes_keywords(SETTINGS)
@@ -67,7 +67,7 @@ def compare_encoder(
 ) -> pd.DataFrame:
     """Compare the whole model with its encoder alone, which sees one slice at a time.
 
-    The encoder has no scan output: where the model's own is asked for, both are judged by the maximum over slices.
+    The encoder has no scan output: where the model's own scan output is asked for, both are judged by the maximum over slices.
 
     Args:
         evidence: Predictions that include the encoder's own probabilities.
@@ -88,7 +88,7 @@ def compare_encoder(
 
 @takes_keywords(SETTINGS)
 def compare_position(evidence: Evidence, fitted_on: Evidence | None = None, **settings: Any) -> pd.DataFrame:
-    """Compare a model with one that knows only the slice's place in its scan; without figures that need a threshold.
+    """Compare a model with a null model that knows only the position of a slice in its scan; figures at a threshold are left out.
 
     Args:
         evidence: Predictions of the model.
@@ -99,7 +99,7 @@ def compare_position(evidence: Evidence, fitted_on: Evidence | None = None, **se
         A table as described in `compare_cases`; the second model's name says on which patients it was fitted.
 
     Raises:
-        TableError: If patients are judged by themselves, or there is only one.
+        TableError: If the null model would be fitted on patients who are judged, or there is only one patient.
     """
     cases = cases_at(evidence, "slice")
     null = predict_from_position(evidence, fitted_on)
@@ -116,10 +116,10 @@ def compare_cases(
     thresholds: tuple[Points, Points] | None = (0.5, 0.5),
     **settings: Any,
 ) -> pd.DataFrame:
-    """Every figure's difference by the paired bootstrap of patients, and the tests that are made for one figure.
+    """The difference of every figure by a paired bootstrap of patients, and the tests for single figures.
 
-    AUROC is also tested by DeLong, or by Obuchowski where patients have several cases; accuracy, sensitivity and specificity
-    by McNemar, exactly, or clustered by Durkalski.
+    AUROC is also tested by DeLong's method, or by Obuchowski's where patients have several cases; accuracy, sensitivity and
+    specificity by McNemar's exact test, or by Durkalski's test for clustered pairs.
 
     Args:
         first: Cases of the first model.
@@ -129,8 +129,8 @@ def compare_cases(
         settings: Keywords of `compare_labels`: ``prevalences, bins, replicates, seed, workers``.
 
     Returns:
-        ``model, other`` (names), ``level, aggregation``, then the columns of `compare_labels`: several rows for figures with
-        several tests, told apart by ``method``, that of the bootstrap first.
+        ``model, other`` (names), ``level, aggregation``, then the columns of `compare_labels`. A figure with several tests has
+        several rows, told apart by ``method``; the row of the bootstrap comes first.
     """
     points = (0.5, 0.5) if thresholds is None else thresholds
     given = (first.labels, first.probabilities, second.probabilities, first.patients)
@@ -146,12 +146,12 @@ def compare_cases(
 
 
 def check_same_cases(first: Evidence, second: Evidence, level: Level) -> None:
-    """See that two models have predicted the same cases, and are held against the same truth.
+    """Check that two models have predicted the same cases, with the same patients and the same labels.
 
-    Slices matter at their own level alone: models may average thin slices in different ways.
+    Slices are compared at the level of slices alone, because models may average thin slices in different ways.
 
     Raises:
-        TableError: If not.
+        TableError: If the cases, their patients or their labels differ.
     """
     key = SLICE_KEY if level == "slice" else SCAN_KEY
     frames = [evidence.slices if level == "slice" else evidence.scans for evidence in (first, second)]
@@ -197,7 +197,7 @@ def _tests(first: LevelCases, second: LevelCases, thresholds: tuple[Points, Poin
 
 
 def comparison_row(metric: str, test: Comparison) -> dict[str, Any]:
-    """A test as a row: ``metric, prevalence, first, second, difference, low, high, p_value, method, note``; NaN: none."""
+    """A test as a row: ``metric, prevalence, first, second, difference, low, high, p_value, method, note``; NaN is undefined."""
     numbers = {
         "first": test.first.value,
         "second": test.second.value,

@@ -1,7 +1,7 @@
 """Detection performance for one finding: AUROC, and the proportions at an operating point.
 
-A part of what `evaluate_labels` tells, number for number, without the calibration whose fits take most of a bootstrap's time:
-for the many small tables of readers and strata.
+The numbers are those of `evaluate_labels`. The calibration is left out, because its fits take most of a bootstrap's time, which
+would add up over the many small tables of readers and strata.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ from ich_lstm.statistics.measures.figures import KINDS, LabelFigures
 from ich_lstm.statistics.proportions import PROPORTIONS, Confusion, proportion
 
 DETECTION = ("auroc", "accuracy", "sensitivity", "specificity", "ppv", "npv")
-"""Figures, in the order of the tables."""
+"""Figures in the order of the tables."""
 
 
 def evaluate_detection(

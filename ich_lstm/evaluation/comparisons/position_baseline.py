@@ -1,6 +1,6 @@
 """The null model: how well a slice's position in its scan alone predicts its labels.
 
-Blood is rare at the vertex and at the base of the skull, so that a model that sees no image is better than chance on slices.
+Blood is rare at the vertex and at the base of the skull. A model that sees no image is therefore better than chance on slices.
 """
 
 import hashlib
@@ -28,8 +28,8 @@ class PositionModel:
     def fit(cls, places: np.ndarray, labels: np.ndarray, *, bins: int = 20) -> "PositionModel":
         """Count slices in equal stretches of the scan.
 
-        Half a slice of each class is added to the whole, and one slice of the whole's share to each stretch, so that what was
-        never seen is improbable and not impossible.
+        The shares are smoothed, so that what was never seen is improbable and not impossible: half a slice of each class is added
+        to the whole, and one slice with the whole's share to each stretch.
 
         Args:
             places: Relative places of slices in their scans, ``(n,)``, see `places_in_scans`.
@@ -51,11 +51,11 @@ class PositionModel:
 
 
 class PositionPredictions(NamedTuple):
-    """What the null model says.
+    """Predictions of the null model.
 
     Args:
         probabilities: Probabilities of slices, ``(n, k)``.
-        fitted_on: On what it was fitted, in words.
+        fitted_on: Patients on whom it was fitted, in words.
     """
 
     probabilities: np.ndarray
@@ -65,16 +65,16 @@ class PositionPredictions(NamedTuple):
 def predict_from_position(
     evidence: Evidence, fitted_on: Evidence | None = None, *, bins: int = 20, folds: int = 5
 ) -> PositionPredictions:
-    """Predict every slice from nothing but its place in its scan, by what is true of other patients.
+    """Predict every slice from its place in its scan alone, with shares counted on other patients.
 
     Args:
         evidence: Predictions beside labels, which are judged.
-        fitted_on: Other patients; None: those of the evidence itself, cross-fitted: each fold by the patients of the others.
-        bins: Stretches of a scan.
+        fitted_on: Other patients; None: cross-fitted on the evidence itself, each fold from the patients of the other folds.
+        bins: Number of equal stretches of the scan.
         folds: Number of folds into which patients are divided by the hashes of their ids.
 
     Raises:
-        TableError: If patients are judged by themselves, or there is only one.
+        TableError: If patients of ``fitted_on`` are judged, or there is only one patient.
     """
     places, labels = places_in_scans(evidence), columns_of(evidence.slices, LABEL_PREFIX)
     patients = evidence.slices["patient_id"]

@@ -20,20 +20,20 @@ from ich_lstm.statistics import Estimate, cohen_kappa, fleiss_kappa, mcnemar
 
 MODEL = "model"
 GIVEN = "labels"
-"""The truth that comes with the evidence, in the column ``truth``."""
+"""Name of the evidence's own labels in the column ``truth``."""
 
 READ_BY = 0.5
-"""Marks are 0 and 1: any threshold between tells them apart."""
+"""Threshold for marks, which are 0 or 1: any value between them serves."""
 
 
 @dataclass(frozen=True, eq=False)
 class ReaderMarks:
-    """What readers saw in the scans that are judged.
+    """Findings that readers marked in the scans that are judged.
 
     Args:
         readers: Names of the readers, sorted.
         marks: ``(readers, b, k)``, in the order of the evidence's scans: 1 seen, 0 not seen, NaN not marked.
-        notes: What was left out, in words.
+        notes: Marks that were left out, in words.
     """
 
     readers: tuple[str, ...]
@@ -42,7 +42,7 @@ class ReaderMarks:
 
 
 class ReaderFigures(NamedTuple):
-    """What came out.
+    """Figures of a reader study.
 
     Args:
         table: A row per truth, rater, label and metric: ``truth, rater``, then the columns of `evaluate_detection`; a reader's
@@ -50,8 +50,8 @@ class ReaderFigures(NamedTuple):
         differences: Model against each reader by McNemar, on the cases that the reader has marked: ``truth, reader, label,
             metric, model, reader_value, difference, p_value, method, cases, note``.
         kappas: ``raters, label, kappa`` (Fleiss or Cohen), ``value, low, high, method, cases, note``.
-        aggregation: How slices became scans, in words.
-        notes: What was left out.
+        aggregation: Method by which slices were aggregated to scans, in words.
+        notes: Marks that were left out, in words.
     """
 
     table: pd.DataFrame
@@ -62,7 +62,7 @@ class ReaderFigures(NamedTuple):
 
 
 def align_marks(marks: pd.DataFrame, evidence: Evidence, *, allow_missing: bool = False) -> ReaderMarks:
-    """Put marks beside the scans that are judged.
+    """Align marks with the scans that are judged.
 
     Args:
         marks: Table made by `place_marks`: ``scan_id, name, reader``, six labels, ``line``.
@@ -70,7 +70,7 @@ def align_marks(marks: pd.DataFrame, evidence: Evidence, *, allow_missing: bool 
         allow_missing: Whether there may be marks of scans that are not judged; they are left out and counted.
 
     Raises:
-        TableError: If there are such marks, or no others, or a reader has the model's name.
+        TableError: If there are such marks and they are not allowed, if there are no others, or if a reader has the model's name.
     """
     ids = evidence.scans["scan_id"]
     there = marks["scan_id"].isin(ids)
@@ -108,7 +108,7 @@ def evaluate_readers(
     seed: int = 0,
     workers: int = 2,
 ) -> ReaderFigures:
-    """Judge each reader and the model by the given truth, and by the other readers where these agree.
+    """Judge each reader and the model against the given labels, and against the other readers where these agree.
 
     Cases on which others agree are the easier ones: figures by such a truth are higher than those by an independent one, and
     are to be compared only with one another. The model is judged on the same cases, beside the reader who is left out, and once

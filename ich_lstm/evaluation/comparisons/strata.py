@@ -30,13 +30,13 @@ EDGES: Mapping[str, tuple[float, ...]] = MappingProxyType(
         "tilt_degrees": (1, 15),
     }
 )
-"""Upper ends of bands, set before any result was seen: thin slices are those that are averaged before they are predicted."""
+"""Upper ends of bands, fixed before any result was seen; the first of the distances bounds the slices that are averaged."""
 
 MOST_VALUES = 6
-"""A column of more numbers than these is cut into thirds."""
+"""A column with more distinct numbers than this is cut into thirds."""
 
 FACTS = ("scan_id", "slices", "slice_mm", "thickness_mm", "pixel_mm", "tilt_degrees", "flags")
-"""What is taken of a prepared folder."""
+"""Columns that are taken from a prepared folder."""
 
 FLAGS = "flags"
 
@@ -45,9 +45,9 @@ class Stratum(NamedTuple):
     """A kind of scan.
 
     Args:
-        grouping: What scans are told apart by.
-        value: Which of the groups.
-        scans: Bool ``(b,)``, in the order of the evidence's scans.
+        grouping: Property by which scans are divided.
+        value: Value of that property in this stratum.
+        scans: Whether each scan belongs to it, bool ``(b,)``, in the order of the evidence's scans.
     """
 
     grouping: str
@@ -76,7 +76,7 @@ def read_strata(path: Path | str) -> pd.DataFrame:
         ) from error
     sheet = sheet.numbers(str(column) for column in sheet.cells if column != "scan_id")
     sheet.log()
-    # Once more by pandas, which tells columns of numbers from columns of words.
+    # Parsed again by pandas, which tells columns of numbers from columns of text.
     frame = pd.read_csv(StringIO(sheet.cells.to_csv(index=False)), dtype={"scan_id": str})
     if "scan_id" not in frame or frame.shape[1] < 2:
         raise TableError(
@@ -97,17 +97,18 @@ def read_strata(path: Path | str) -> pd.DataFrame:
 
 
 def find_strata(evidence: Evidence, further: Sequence[pd.DataFrame] = ()) -> list[Stratum]:
-    """Tell scans apart by all that is known of them.
+    """Divide scans by every property that is known.
 
-    By the number of slices, their distance, one or several types of hemorrhage (each with all scans without any), the flags of
-    the predictions, and every further column of the evidence, such as CQ500's batches; numbers are cut into bands.
+    The properties are the number of slices, their distance, one or several types of hemorrhage (each beside all scans without
+    any), the flags of the predictions, and every further column of the evidence, such as CQ500's batches. Numbers are cut into
+    bands.
 
     Args:
         evidence: Predictions beside labels, which are judged.
-        further: Tables as of `read_strata`; where they speak of the same grouping, the last one counts.
+        further: Tables made by `read_strata`; where several have the same grouping, the last one counts.
 
     Returns:
-        The strata, those of a grouping in a row; a scan of which it is unknown is in the stratum `UNKNOWN`.
+        The strata, those of one grouping together; a scan whose property is unknown is in the stratum `UNKNOWN`.
 
     Raises:
         TableError: If a table names none of the scans.
@@ -155,9 +156,9 @@ def evaluate_strata(
     Args:
         evidence: Predictions beside labels, which are judged.
         strata: Table made by `find_strata`.
-        level: ``scan``, or ``slice``: the slices of such scans. A patient may have scans of several strata.
+        level: ``scan``, or ``slice`` for the slices of these scans. A patient may have scans in several strata.
         aggregation: Method by which `cases_at` aggregates slices to scans.
-        thresholds: Operating point, chosen elsewhere: never on these cases.
+        thresholds: Operating point, chosen on other patients: never on these cases.
         settings: Keywords of `evaluate_detection`: ``replicates, seed, workers``.
 
     Returns:
@@ -189,7 +190,7 @@ def evaluate_strata(
 
 
 def strata_notes(table: pd.DataFrame) -> list[str]:
-    """A warning per small stratum: how many patients it rests on, and of which labels."""
+    """A warning for each small stratum: the number of patients it rests on, by label."""
     small = table[table["small"]].drop_duplicates(["grouping", "stratum", "label"])
     lines = []
     for (grouping, stratum), rows in small.groupby(["grouping", "stratum"], sort=False):
@@ -217,7 +218,7 @@ def _types(evidence: Evidence) -> list[Stratum]:
 
 
 def _flags(column: pd.Series) -> dict[str, pd.Series]:
-    """With and without each flag; predictions have semicolons between codes, prepared folders blanks."""
+    """With and without each flag; codes are separated by semicolons in predictions and by blanks in prepared folders."""
     codes = column.fillna("").astype(str).str.replace(";", " ").str.split()
     found = sorted({code for row in codes for code in row})
     return {
