@@ -10,7 +10,7 @@ RESEARCH_USE = "Research use only, not for diagnosis."
 
 
 def percent(probability: float) -> str:
-    """A probability in whole percent, with a no-break space; never 0 or 100 %, which no model can promise.
+    """A probability in whole percent with a no-break space; never 0 or 100 %, of which no model can be certain.
 
     Example:
         >>> print(percent(0.0004))
@@ -56,5 +56,5 @@ def first_of(names: Iterable[object], count: int = 10, *, separator: str = ", ",
 
 
 def side_marks(flags: Iterable[Note]) -> tuple[str, str]:
-    """What stands at the left and the right of a picture, with a question mark where the header did not say."""
+    """The marks at the left and the right edge of a picture, with a question mark where the header does not give the side."""
     return ("R?", "L?") if any(note.code == "no_orientation" for note in flags) else ("R", "L")

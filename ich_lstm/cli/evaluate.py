@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ich_lstm.cli.console import DONE, OptionParser, choose_device, console, progress_bar, run_command
-from ich_lstm.cli.evaluating.comparisons import add_options, write_beside
-from ich_lstm.cli.evaluating.comparisons import check_options as check_beside
+from ich_lstm.cli.evaluating.comparisons import add_options, write_supplements
+from ich_lstm.cli.evaluating.comparisons import check_options as check_supplements
 from ich_lstm.cli.evaluating.report import write_report_pages
 from ich_lstm.cli.evaluating.review import add_review_options, check_review_options, write_review_pages
 from ich_lstm.cli.evaluating.thresholds import add_options as add_operating_options
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from ich_lstm.evaluation.figures import Figures
     from ich_lstm.evaluation.protocols import Protocol
 
-    Tell = Callable[[str, int, int | None], None]
+    Progress = Callable[[str, int, int | None], None]
 
 LEADING = ("auroc", "calibration slope", "sensitivity", "specificity")
-"""Figures that are printed where no protocol names them; the files hold all."""
+"""Figures that are printed where no protocol names them; the files hold all of them."""
 
 FILE_WIDTH = 160
-"""Columns of a table where the output is no terminal: so many that no cell is wrapped."""
+"""Width in characters of a table where the output is no terminal: enough that no cell is wrapped."""
 
-WHOLE = "The figures have to be computed again: what lies there may be cut short."
+WHOLE = "The figures have to be computed again: files in the folder may be incomplete."
 
 HELP = """
 ich-evaluate RUN --out DIR
@@ -109,25 +109,25 @@ def _evaluate(arguments: list[str]) -> int:
     protocol = _protocol(given)
     out = console()
     check_options(given, protocol)
-    check_beside(given)
+    check_supplements(given)
     if given.calibrate:
         calibrate_run(given, out)
-    with progress_bar(out) as tell:
-        evidence, chosen = judge_by_choice(given, _evidence(given, protocol.truth, tell))
-        tell("computing figures", 0, len(protocol.views))
+    with progress_bar(out) as progress:
+        evidence, chosen = judge_by_choice(given, _evidence(given, protocol.truth, progress))
+        progress("computing figures", 0, len(protocol.views))
         figures = compute_figures(
             evidence,
             protocol,
-            progress=lambda done: tell("computing figures", done, len(protocol.views)),
+            progress=lambda done: progress("computing figures", done, len(protocol.views)),
             **_settings(given),
             **chosen,
         )
         write_figures(given.out, evidence, figures)
-        shown, beside = write_beside(
-            given, evidence, figures, lambda path: _other_evidence(given, path, protocol.truth, tell), tell
+        shown, supplements = write_supplements(
+            given, evidence, figures, lambda path: _other_evidence(given, path, protocol.truth, progress), progress
         )
-        page = write_report_pages(given, evidence, figures, beside, tell)
-        review = write_review_pages(given, evidence, figures, tell)
+        page = write_report_pages(given, evidence, figures, supplements, progress)
+        review = write_review_pages(given, evidence, figures, progress)
     _print_figures(out, evidence, figures)
     for title, cells, _ in shown:
         _print_table(out, title, cells)
@@ -202,7 +202,7 @@ def _protocol(given: argparse.Namespace) -> "Protocol":
 
 
 def _settings(given: argparse.Namespace) -> dict[str, Any]:
-    """What was given of the settings of `compute_figures`."""
+    """The settings of `compute_figures` that were given."""
     settings = _given(given, "prevalences", "replicates", "seed", "bins")
     if "threshold" in given:
         try:
@@ -218,8 +218,8 @@ def _settings(given: argparse.Namespace) -> dict[str, Any]:
     return settings
 
 
-def _evidence(given: argparse.Namespace, truth: str, tell: "Tell") -> "Evidence":
-    """What is judged, from wherever it comes."""
+def _evidence(given: argparse.Namespace, truth: str, progress: "Progress") -> "Evidence":
+    """The predictions that are judged, from any of their sources."""
     if not given.labels:
         from ich_lstm.evaluation.evidence import read_run
 
@@ -234,7 +234,7 @@ def _evidence(given: argparse.Namespace, truth: str, tell: "Tell") -> "Evidence"
     key = ProjectKey.open(given.project_key)
     readers: dict[str, Any] = {"truth": getattr(given, "truth", truth)} if truth or "truth" in given else {}
     if given.checkpoint is not None:
-        return _predict(given, key, readers, tell)
+        return _predict(given, key, readers, progress)
     from ich_lstm.evaluation.external import patients_of_run
     from ich_lstm.evaluation.joined import join_predictions
 
@@ -249,14 +249,14 @@ def _evidence(given: argparse.Namespace, truth: str, tell: "Tell") -> "Evidence"
     )
 
 
-def _other_evidence(given: argparse.Namespace, path: Path, truth: str, tell: "Tell") -> "tuple[Evidence, dict[str, Any]]":
+def _other_evidence(given: argparse.Namespace, path: Path, truth: str, progress: "Progress") -> "tuple[Evidence, dict[str, Any]]":
     """The evidence of another model on the same cases, with the choices that were made for that model."""
     name = "source" if given.checkpoint is None else "checkpoint"
     other = argparse.Namespace(**{**vars(given), name: path, "key": None, "model": None})
-    return judge_by_choice(other, _evidence(other, truth, tell))
+    return judge_by_choice(other, _evidence(other, truth, progress))
 
 
-def _predict(given: argparse.Namespace, key: Any, readers: dict[str, Any], tell: "Tell") -> "Evidence":
+def _predict(given: argparse.Namespace, key: Any, readers: dict[str, Any], progress: "Progress") -> "Evidence":
     """Predict a data set with a model that was trained on another."""
     from ich_lstm.data.datamodule import ScanDataModule
     from ich_lstm.data.prepared.folder import PreparedFolder
@@ -277,7 +277,7 @@ def _predict(given: argparse.Namespace, key: Any, readers: dict[str, Any], tell:
         **_given(given, "patient_ids", "num_workers", "unmatched", "disagreement", "repair_any"),
         **readers,
     )
-    data.progress = tell
+    data.progress = progress
     data.prepare_data()
     data.setup()
     return predict_evidence(
@@ -285,7 +285,7 @@ def _predict(given: argparse.Namespace, key: Any, readers: dict[str, Any], tell:
         data,
         key=key,
         trained_on=patients_of_run(given.checkpoint),
-        progress=lambda done, total: tell("predicting", done, total),
+        progress=lambda done, total: progress("predicting", done, total),
         **readers,
     )
 

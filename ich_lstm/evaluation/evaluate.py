@@ -42,16 +42,16 @@ def predict_part(
     progress: Callable[[int], None] | None = None,
     coherent: bool = True,
 ) -> LabelledPredictions:
-    """Predict every scan of a part of the data, on the device the model is on: as ``ich-predict`` does, so as it is judged.
+    """Predict every scan of a subset on the model's device, in the same way as ``ich-predict``.
 
     Args:
-        classifier: The model, which is left in evaluation mode.
-        data: The data, set up.
+        classifier: Model to be evaluated; it is left in evaluation mode.
+        data: Data of the run, after ``setup``.
         part: Subset of the data that is predicted.
-        hash_patient: Turns a raw patient id into a shareable one.
-        progress: Told the number of scans done since.
-        coherent: Raise a scan's probability to its most probable slice's, and "any" to the most probable type's; False: raw. The
-            encoder's own probabilities are raw in either case.
+        hash_patient: Function from a raw patient id to a shareable one.
+        progress: Called with the number of scans done since the last call.
+        coherent: Whether a scan's probability is raised to that of its most probable slice, and "any" to that of the most
+            probable type. The encoder's own probabilities are never raised.
     """
     scans = {scan.scan_id: scan for scan in data.scans[part]}
     slice_rows, scan_rows = [], []

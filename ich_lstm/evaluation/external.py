@@ -61,7 +61,7 @@ def predict_evidence(
         )
     if not trained_on:
         notes.append(
-            "whether the model was trained on these patients is not known: no private/split.json of its run is beside it"
+            "whether the model was trained on these patients is not known: private/split.json of its run was not found"
         )
     source = {
         "kind": "checkpoint",

@@ -17,17 +17,17 @@ PARTS_COUNTED = ("patients", "scans", "slices")
 
 @dataclass(frozen=True, kw_only=True)
 class StudyFacts:
-    """What can be told of a study without its authors; everything may be shared, and everything may be missing.
+    """Facts about a study that its files hold; all are shareable, and any may be missing.
 
     Args:
         model: Contents of ``model.json``: ``name, hash, settings, preprocessing, positive_share`` and so on.
         config: Contents of the run's shareable ``config.yaml``, which has no paths.
-        parts: ``patients, scans, slices`` of each part of the run.
+        parts: Numbers of ``patients, scans, slices`` in each subset of the run.
         positives: Numbers of ``patients, scans, slices`` with each label in each subset, and ``unknown_slices``.
-        split: How patients were divided, as in ``audit.json``.
-        findings: ``code, action, title, count`` of what the audit found.
-        files: ``used``, and the others by reason.
-        prepared: ``patients, scans, slices`` before labels were looked at.
+        split: Rule by which patients were divided, as in ``audit.json``.
+        findings: ``code, action, title, count`` of each finding of the audit.
+        files: Number of files by outcome: ``used``, or the reason why they were not.
+        prepared: Numbers of ``patients, scans, slices`` that were prepared, labelled or not.
         recipe: Name of the recipe; empty if unknown.
         seconds: Duration of the training.
         history: PNG file of the losses by epoch; empty if there is none.
@@ -51,11 +51,11 @@ class StudyFacts:
 
 
 def read_study(run: Path | str | None = None, data: Path | str | None = None) -> StudyFacts:
-    """Gather what lies in a run's folder and in the folder of the data; a file that is not there leaves its facts unknown.
+    """Gather the facts from a run's folder and from the folder of the data; a missing file leaves its facts unknown.
 
     Args:
         run: A run's folder, its model folder, or a ``.ckpt`` in it.
-        data: What was judged: a folder made by `prepare`, or the predictions; by default the prepared folder that the run names.
+        data: Data that were judged: a folder made by `prepare`, or predictions; None: the prepared folder that the run names.
     """
     run = None if run is None else _run_folder(Path(run))
     config, model, results, audit = ({}, {}, {}, {})
@@ -84,7 +84,7 @@ def read_study(run: Path | str | None = None, data: Path | str | None = None) ->
 
 
 def _run_folder(path: Path) -> Path:
-    """The folder of a run, of which a part is named."""
+    """The run's folder that holds a file or folder."""
     for folder in (path, *path.resolve().parents[:2]):
         if (folder / "config.yaml").is_file():
             return folder
@@ -102,7 +102,7 @@ def _data_of(run: Path | None) -> Path | None:
 
 
 def _files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, int]:
-    """Files by what became of them: by reason if the ledger is at hand, whose paths stay where they are."""
+    """Number of files by outcome, with reasons if the ledger is at hand; no path of it is read."""
     ledger = folder / PRIVATE / "ledger.csv"
     if ledger.is_file():
         rows = pd.read_csv(ledger, usecols=["action", "code"], dtype="category", keep_default_na=False)

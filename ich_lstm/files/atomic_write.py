@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 SUFFIX = ".aside"
-"""Of files that are being written; what bears it when nobody writes is the rest of a process that was killed."""
+"""Suffix of files that are being written; such a file is the remains of a killed process if no process is writing."""
 
 
 @contextmanager
 def written_aside(path: Path, *, mode: int | None = None) -> Iterator[Path]:
-    """Where to write a file, which takes its own name at the end; after an error nothing of it is left.
+    """A temporary path for a file, which is renamed at the end; after an error nothing of it is left.
 
     Args:
         path: File to be written.
@@ -29,7 +29,7 @@ def written_aside(path: Path, *, mode: int | None = None) -> Iterator[Path]:
         yield aside
         os.replace(aside, path)
     except OSError as error:
-        if error.filename is None:  # a write that fails for want of space does not know its file
+        if error.filename is None:  # the error of a full disk does not name the file
             error.filename = str(path)
         raise
     finally:
@@ -43,6 +43,6 @@ def write_text(path: Path, text: str) -> None:
 
 
 def remove_asides(folder: Path) -> None:
-    """Remove what killed processes have left below a folder; to be called when nobody writes there."""
+    """Remove what killed processes have left below a folder; to be called when no process is writing there."""
     for aside in folder.rglob(f".*{SUFFIX}"):
         aside.unlink(missing_ok=True)

@@ -9,28 +9,28 @@ from ich_lstm.errors import StorageError
 
 NUMBERS = (errno.ENOSPC, errno.EDQUOT)
 WORDS = tuple(map(os.strerror, NUMBERS))
-"""What libraries that raise errors of their own repeat of the system's message."""
+"""Texts of the system, which libraries repeat in errors of their own."""
 
 SCARCE = 1 << 20
-"""A file system with less room, in bytes, counts as full."""
+"""A file system with fewer free bytes than this counts as full."""
 
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error, or the one it was raised from, says that no more can be written."""
+    """Whether an error, or the error from which it was raised, means that no more can be written."""
     return _cause(error) is not None
 
 
 def disk_full(error: BaseException, out: Path | None, *, done: int = 0, total: int | None = None, whole: str) -> StorageError:
-    """The error for a person: which folder, what is needed, what is whole.
+    """The error for the user: the folder, the room that is needed, and which files are complete.
 
     Args:
         error: Error for which `is_disk_full` holds.
-        out: The folder that was being filled, if there is one.
+        out: Folder that was being filled, if there is one.
         done: Number of studies or scans that are done.
         total: Number of all studies or scans, if it is known.
-        whole: A sentence on what can be used of what was written.
+        whole: Sentence that says which of the written files can be used.
     """
     cause = _cause(error)
     folder = _folder(cause, out)
@@ -48,7 +48,7 @@ def disk_full(error: BaseException, out: Path | None, *, done: int = 0, total: i
 
 
 def in_bytes(count: int) -> str:
-    """A number of bytes as a person says it.
+    """A number of bytes in a unit that is easy to read.
 
     Example:
         >>> in_bytes(500), in_bytes(3 << 19), in_bytes(5 << 30)
@@ -69,8 +69,8 @@ def _cause(error: BaseException | None) -> BaseException | None:
 
 
 def _folder(cause: BaseException | None, out: Path | None) -> Path:
-    """Where it happened: the folder of the file, if the error knows it; otherwise what is full."""
-    # Of a copy, the second name is where it was written to.
+    """The folder of the file, if the error names it; otherwise the file system that is full."""
+    # For a copy, the second name is the destination.
     name = getattr(cause, "filename2", None) or getattr(cause, "filename", None)
     temporary = Path(tempfile.gettempdir())
     if isinstance(name, str) and name:

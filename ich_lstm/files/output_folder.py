@@ -19,7 +19,7 @@ def is_new_or_empty(folder: Path, *, apart_from: Collection[str] = ()) -> bool:
 
 
 def check_new_or_empty(folder: Path) -> None:
-    """See that a command may fill a folder.
+    """Check that a command may fill a folder.
 
     Args:
         folder: What was given as ``--out``.

@@ -1,4 +1,4 @@
-"""The HTML page of an audit: what stops a training, what to know, and an overview of the data; one file, no network access."""
+"""The HTML page of an audit: findings that stop a training, other findings, and an overview of the data; one file, no network."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,14 +7,14 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ich_lstm.labels import LABEL_NAMES, LABELS
-from ich_lstm.pages.picture import encode_slice
+from ich_lstm.pages.picture import SQUARE, encode_slice, shown_size
 from ich_lstm.pages.style import render
 
 PICTURE_SIDE = 256
 """Longest side of a picture in pixels."""
 
 WIDEST_BAR = 10
-"""Of a histogram, in per cent of its width: a single value is a bar, not a wall."""
+"""Largest width of a histogram's bar in percent of the histogram, so that a single value does not fill it."""
 
 PART_NAMES = {"all": "All scans", "train": "Training", "validation": "Validation", "test": "Held out"}
 
@@ -28,7 +28,7 @@ class Bar(NamedTuple):
     width: float
     height: float
     unusual: bool
-    """Whether it holds a value that is unusual."""
+    """Whether it holds an unusual value."""
     text: str
 
 
@@ -39,12 +39,12 @@ class Panel(NamedTuple):
     unit: str
     bars: list[Bar]
     range: tuple[str, str, str]
-    """Smallest, median and largest."""
+    """Smallest, median and largest value, as texts."""
     unknown: int
 
 
 class Picture(Protocol):
-    """A slice to show; ``hu`` int16 ``(h, w)`` without anything outside the skull."""
+    """A slice to be shown, whose ``hu``, int16 ``(h, w)``, is air outside the skull."""
 
     @property
     def hu(self) -> np.ndarray: ...
@@ -82,14 +82,17 @@ def audit_page(
         panels=[_panel(*facts[column], summary["histograms"][column]) for column in facts],
         tallies=_tallies(summary),
         montages={
-            label: [(encode_slice(tile.hu, _shown_size(tile.hu)), tile, _others(tile, label)) for tile in tiles]
+            label: [
+                (encode_slice(tile.hu, shown_size(tile.hu.shape, SQUARE, PICTURE_SIDE)), tile, _others(tile, label))
+                for tile in tiles
+            ]
             for label, tiles in pictures.items()
         },
     )
 
 
 def _cells(counts: Mapping[str, int], totals: Mapping[str, int]) -> list[tuple[str, str]]:
-    """How many are positive, and of how many per cent of all."""
+    """The number of positive ones, and their share of all in percent."""
     return [(f"{counts[name]:,}", _share(counts[name], totals[name])) for name in COUNTS]
 
 
@@ -101,7 +104,7 @@ def _share(count: int, total: int) -> str:
 
 
 def _unknown(summary: Mapping[str, Any], parts: Mapping[str, Any]) -> int:
-    """The most slices of which some label is unknown."""
+    """The largest number of slices for which any one label is unknown."""
     return max((sum(summary["labels"][label][part]["unknown_slices"] for part in parts) for label in LABELS), default=0)
 
 
@@ -146,7 +149,7 @@ def _number(value: float | None) -> str:
 
 
 def _tallies(summary: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
-    """Small tables: how many studies have how many series, and the like."""
+    """Small tables of counts, such as the number of studies with each number of series."""
     tallies = {
         "Series in a study": summary["series_per_study"],
         "Labelled scans of a study": summary["scans_per_study"],
@@ -161,11 +164,5 @@ def _tallies(summary: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
 
 
 def _others(tile: Picture, label: str) -> str:
-    """What else is in a slice than what it is shown for."""
+    """The other labels that are present in a slice."""
     return ", ".join(LABEL_NAMES[other].lower() for other in tile.labels if other not in (label, "any"))
-
-
-def _shown_size(hu: np.ndarray) -> tuple[int, int]:
-    height, width = hu.shape
-    scale = min(1.0, PICTURE_SIDE / max(height, width))
-    return round(height * scale), round(width * scale)

@@ -18,10 +18,10 @@ class Peak(NamedTuple):
     """Where a label's map is highest in a slice.
 
     Args:
-        x: Columns from the slice's left edge, in pixels: the middle of the map's highest cell.
-        y: Rows from its top.
+        x: Column of the middle of the map's highest cell, in pixels from the slice's left edge.
+        y: Row of the middle of the map's highest cell, in pixels from the slice's top.
         share: Value as a share of the label's largest value in the scan.
-        is_outside: Whether it lies outside the skull, or the head where there is no skull.
+        is_outside: Whether the peak lies outside the skull, or outside the head in a slice without a skull.
     """
 
     x: float
@@ -42,7 +42,7 @@ def find_peaks(explanation: Explanation, hu: np.ndarray) -> dict[str, list[Peak]
 
     Args:
         explanation: Heat maps and contributions of the scan.
-        hu: int16 ``(n, h, w)``.
+        hu: Hounsfield units, int16 ``(n, h, w)``.
     """
     top, left, height, width = explanation.box
     rows, columns = explanation.maps.shape[2:]
@@ -61,7 +61,7 @@ def find_peaks(explanation: Explanation, hu: np.ndarray) -> dict[str, list[Peak]
 
 
 def _is_set(mask: np.ndarray, down: float, across: float) -> bool:
-    """A mask's value at a place in parts of its height and width; none beyond its edges."""
+    """The value of a mask at a place given as fractions of its height and width; False beyond its edges."""
     if not (0 <= down < 1 and 0 <= across < 1):
         return False
     return bool(mask[int(down * mask.shape[0]), int(across * mask.shape[1])])

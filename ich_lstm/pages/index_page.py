@@ -63,9 +63,9 @@ def index_page(
     Args:
         rows: Rows of the page, in any order.
         title: Heading of the page.
-        facts: What was predicted and with what, as names and texts.
-        notes: What a reader must know.
-        has_operating_point: Whether the model has an operating point, at which labels are called positive; None: not told.
+        facts: Facts at the head of the page, such as model and number of studies, by name.
+        notes: Sentences that a reader must know.
+        has_operating_point: Whether the model has an operating point at which labels are called positive; None: nothing is said.
 
     Raises:
         ValueError: If a row has a wrong number of probabilities, an unknown label, or a page whose address is not relative.
@@ -99,7 +99,7 @@ def index_page(
 
 
 def encode_thumbnail(prediction: ScanPrediction) -> str:
-    """The first key slice as base64 of a small PNG; empty if it is air alone."""
+    """The first key slice as base64 of a small PNG; empty if it holds nothing but air."""
     hu = prediction.hu[next(iter(prediction.key_slices))]
     return "" if is_blank(hu) else encode_slice(hu, shown_size(hu.shape, prediction.spacing_mm[1:], THUMBNAIL_SIDE))
 
@@ -115,7 +115,7 @@ def _check(row: IndexRow) -> None:
 
 
 def _cells(row: IndexRow) -> list[Cell]:
-    """In the order of the columns."""
+    """The probabilities of a row in the order of the columns."""
     if row.probabilities is None:
         return []
     by_label = dict(zip(LABELS, row.probabilities, strict=True))

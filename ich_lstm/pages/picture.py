@@ -11,14 +11,17 @@ from ich_lstm.pages.style import HEAT_COLORS
 from ich_lstm.window import BRAIN
 
 AIR = -1000
-"""HU: a slice that is nowhere above holds nothing to be seen."""
+"""A slice without any HU above this shows nothing."""
 
 HEAT_STRENGTH = 0.55
-"""How much of a picture its heat hides at most."""
+"""Largest opacity of a heat map over a picture."""
+
+SQUARE = (1.0, 1.0)
+"""Stands in for a pixel spacing that is unknown."""
 
 
 def is_blank(hu: np.ndarray) -> bool:
-    """Whether a slice is air alone."""
+    """Whether a slice holds nothing but air."""
     return bool(hu.max() <= AIR)
 
 
@@ -49,12 +52,12 @@ def encode_heated_slice(
 
 
 def shown_size(shape: Sequence[int], spacing_mm: Sequence[float], side: int) -> tuple[int, int]:
-    """Height and width in pixels of a picture that is true to the pixel spacing.
+    """Height and width in pixels of a picture with the aspect ratio of the pixel spacing.
 
     Args:
         shape: Numbers of rows and columns.
-        spacing_mm: Row and column spacing; 0 if unknown: then as square as it was stored.
-        side: The longest side is never larger.
+        spacing_mm: Row and column spacing; if it is unknown (0), pixels are taken as square.
+        side: Largest length of the longer side.
     """
     row_mm, column_mm = spacing_mm if min(spacing_mm) > 0 else (1.0, 1.0)
     finest = min(row_mm, column_mm)

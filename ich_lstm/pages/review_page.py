@@ -1,4 +1,4 @@
-"""The HTML page on which a radiologist settles disagreements of model and labels; one file without network access."""
+"""The HTML page on which a radiologist resolves disagreements of model and labels; one file without network access."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -7,13 +7,13 @@ import numpy as np
 
 from ich_lstm.formatting import percent, side_marks
 from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABEL_NAMES, LABELS
-from ich_lstm.pages.picture import encode_slice
+from ich_lstm.pages.picture import SQUARE, encode_slice, shown_size
 from ich_lstm.pages.style import render
 from ich_lstm.scan import Note
 from ich_lstm.window import BRAIN
 
 SIDE, NEIGHBOUR_SIDE = 512, 256
-"""Longest sides in pixels of the slice in question, and of its neighbours."""
+"""Longest side in pixels of the slice in question and of its neighbours."""
 
 STATES = {1.0: "present", 0.0: "absent"}
 
@@ -21,13 +21,13 @@ PLACES = {-1: "below", 1: "above"}
 
 
 class ReviewPicture(NamedTuple):
-    """A slice.
+    """A slice on the page.
 
     Args:
-        hu: int16 ``(h, w)``; None: it is not for showing.
-        slice: Its number, from 1, inferior to superior.
-        offset: Slices between it and the one in question; below is negative.
-        present: The labels it has; None if they are unknown.
+        hu: Hounsfield units, int16 ``(h, w)``; None if it must not be shown.
+        slice: Number of the slice from 1, inferior to superior.
+        offset: Position relative to the slice in question: 0 for itself, -1 for the one below, 1 for the one above.
+        present: Labels that are present; None if they are unknown.
     """
 
     hu: np.ndarray | None
@@ -43,15 +43,15 @@ class ReviewCase(NamedTuple):
         level: What is looked at: ``slice`` or ``scan``.
         rank: Rank of the case, from 1 for the worst.
         scan_id: Keyed hash of the scan's identifier.
-        slice: The slice, or the one that is shown of the scan, from 1.
+        slice: Number from 1 of the slice, or of the slice that is shown for a scan.
         slices: Number of slices in the scan.
-        labels: ``(k,)``: 1 present, 0 absent, NaN unknown.
+        labels: Labels ``(k,)``: 1 present, 0 absent, NaN unknown.
         probabilities: Float64 ``(k,)``, in [0, 1].
-        disagreeing: The labels for which it is here, the worst first.
-        pictures: The slice between its neighbours.
-        sop_uid: Raw, of a slice; empty where ids are not for showing.
-        series_uid: Raw; empty where ids are not for showing.
-        flags: What a reader should know of the scan: codes with blanks between.
+        disagreeing: Labels on which model and labels disagree, the worst first.
+        pictures: The slice and its neighbours.
+        sop_uid: Raw SOP Instance UID of a slice; empty on the shareable page.
+        series_uid: Raw Series Instance UID; empty on the shareable page.
+        flags: Codes of the scan's flags, separated by blanks.
     """
 
     level: str
@@ -72,7 +72,7 @@ class Picture(NamedTuple):
     """A picture as the template needs it."""
 
     code: str
-    """Base64 of a PNG; empty if it is not for showing."""
+    """Base64 of a PNG; empty if the picture must not be shown."""
     place: str
     slice: int
     labelled: str
@@ -96,7 +96,7 @@ class CaseView(NamedTuple):
     main: Picture
     neighbours: list[Picture]
     sides: tuple[str, str]
-    """What stands at the left and the right of the slice in question."""
+    """The marks at the left and the right edge of the slice in question."""
 
 
 def review_page(
@@ -110,11 +110,11 @@ def review_page(
     """The page as HTML text: self-contained.
 
     Args:
-        cases: What is to be settled, in the order of the page.
-        facts: What was looked through, as names and texts.
+        cases: Disagreements to be resolved, in the order of the page.
+        facts: Facts at the head of the page, such as the model, by name.
         disagreeing: Number of slices or scans with any disagreement, by level.
-        notes: What a reader must know.
-        is_private: Whether corrections are made here, which hold raw ids; otherwise the page is only to be looked at.
+        notes: Sentences that a reader must know.
+        is_private: Whether corrections can be made on this page, which hold raw ids.
     """
     counts = {level: sum(case.level == level for case in cases) for level in ("slice", "scan")}
     return render(
@@ -154,14 +154,12 @@ def _picture(picture: ReviewPicture) -> Picture:
     else:
         types = [LABEL_NAMES[label].lower() for label in picture.present if label != ANY]
         labelled = ", ".join(types) or ("hemorrhage" if picture.present else "no hemorrhage")
-    code = "" if picture.hu is None else encode_slice(picture.hu, _size(picture.hu, NEIGHBOUR_SIDE if picture.offset else SIDE))
+    code = (
+        ""
+        if picture.hu is None
+        else encode_slice(picture.hu, shown_size(picture.hu.shape, SQUARE, NEIGHBOUR_SIDE if picture.offset else SIDE))
+    )
     return Picture(code, PLACES.get(picture.offset, ""), picture.slice, labelled)
-
-
-def _size(hu: np.ndarray, side: int) -> tuple[int, int]:
-    height, width = hu.shape
-    scale = min(1.0, side / max(height, width))
-    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _heading(counts: Mapping[str, int]) -> str:

@@ -16,7 +16,7 @@ from ich_lstm.scan import Note
 from ich_lstm.window import BONE, BRAIN, SUBDURAL
 
 THUMBNAIL_SIDE, KEY_SIDE = 128, 512
-"""Longest sides in pixels of all slices, and of the key slices, which are for readers without JavaScript."""
+"""Longest sides in pixels of thumbnails and of key slices, which are shown without JavaScript."""
 
 WINDOWS = (("Brain", BRAIN), ("Subdural", SUBDURAL), ("Bone", BONE))
 NOT_SHOWN = "This slice is not shown."
@@ -51,11 +51,11 @@ FLAG_MEANINGS = {
     "unspecified_unit": "The header does not say that values are HU. A map of another unit would mislead the model.",
     "uneven_spacing": "Slices are not equally far apart. The positions on this page are the true ones.",
 }
-"""What a flag means for the reader of the result; the note's own detail says what was found."""
+"""The meaning of each flag for the reader of the result; the detail of the note says what was found."""
 
 
 MOST_BAR = 10.0
-"""The widest bar of a contribution, in hundredths of the scan's length: that of a scan of one slice."""
+"""Largest width of the bar of a contribution in percent of the scan's length, as for a scan of one slice."""
 
 
 class SliceView(NamedTuple):
@@ -65,17 +65,17 @@ class SliceView(NamedTuple):
     position: str
     probability: float
     key: str
-    """For which labels it is a key slice, abbreviated; empty for the others."""
+    """Abbreviations of the labels for which it is a key slice; empty for other slices."""
     picture: str
     """Base64 of a small PNG; empty if it is not shown."""
     large: str
-    """Base64 of a PNG; of key slices alone."""
+    """Base64 of a PNG; empty unless it is a key slice."""
     blank: str
     """Why it is not shown; empty if it is."""
 
 
 class RateView(NamedTuple):
-    """How the operating point of a label did, as the template needs it; texts."""
+    """Sensitivity and specificity of a label's operating point as texts, as the template needs them."""
 
     sensitivity: str
     specificity: str
@@ -90,15 +90,15 @@ def prediction_page(
 ) -> str:
     """The page of one scan as HTML text: self-contained, readable without JavaScript, printable.
 
-    All HU are in the page, 16 bit, without loss; of a scan whose HU would take more than `MOST_TEXT`, at half resolution,
-    which the page then says. A slice of air alone is not shown.
+    The page holds all HU in 16 bit without loss. A scan whose HU would take more than `MOST_TEXT` is stored at half resolution,
+    and the page says so. A slice that holds nothing but air is not shown.
 
     Args:
         prediction: Prediction to be shown.
         title: Heading of the page; "Scan" and its id by default.
         notice: A line beside the picture, such as that it was cropped.
-        blank_reasons: Slices, by their index from 0, that must not be shown, and what stands in their place; the page holds
-            nothing of their HU.
+        blank_reasons: Text in place of each slice that must not be shown, by its index from 0; the page does not hold the HU
+            of these slices.
     """
     blanks = _blanks(prediction, blank_reasons or {})
     positions = _fractions(prediction.positions_mm)
@@ -174,7 +174,7 @@ def _slice_views(prediction: ScanPrediction, blanks: Mapping[int, str]) -> list[
 
 
 def _key_chips(prediction: ScanPrediction) -> list[tuple[int, str]]:
-    """Number of each key slice, and for what it is one."""
+    """Number of each key slice, with the labels for which it is one and their probabilities."""
     return [
         (
             number + 1,
@@ -187,7 +187,7 @@ def _key_chips(prediction: ScanPrediction) -> list[tuple[int, str]]:
 
 
 def _marks(prediction: ScanPrediction) -> dict[str, dict[str, float | None]]:
-    """Where on the bars thresholds stand: of ``scan`` and ``slice``, by label; None: nowhere."""
+    """The thresholds that are marked on the bars of ``scan`` and ``slice``, by label; None where there is no threshold."""
     point = prediction.operating_point
     thresholds = {"scan": point and point.scan_thresholds, "slice": point and point.slice_thresholds}
     return {
@@ -197,7 +197,7 @@ def _marks(prediction: ScanPrediction) -> dict[str, dict[str, float | None]]:
 
 
 def _rates(point: OperatingPoint | None) -> dict[str, RateView]:
-    """How each label's threshold did where it was chosen; empty if nothing is known of any label."""
+    """Sensitivity and specificity of each label's threshold on the cases on which it was chosen; empty if they are unknown."""
     if point is None or point.sensitivity is None or point.specificity is None:
         return {}
     return {
@@ -224,7 +224,7 @@ def _corrected(prediction: ScanPrediction) -> list[tuple[str, str]]:
 
 
 def _why_shown(prediction: ScanPrediction) -> str:
-    """Which heat maps are shown at first, and why."""
+    """The sentence that says which heat maps are shown at first, and why."""
     point = prediction.operating_point
     rule = f"a probability of {percent(EVEN)} or more" if point is None else f"the operating point {point.name}"
     if not prediction.shown_labels:
@@ -234,7 +234,7 @@ def _why_shown(prediction: ScanPrediction) -> str:
 
 
 def _cell_mm(prediction: ScanPrediction) -> str:
-    """How wide a cell of the heat maps is, the larger of its sides; empty if the spacing is unknown."""
+    """The larger side of a cell of the heat maps; empty if the spacing is unknown."""
     explanation = prediction.explanation
     if explanation is None or min(prediction.spacing_mm[1:]) <= 0:
         return ""
@@ -244,7 +244,7 @@ def _cell_mm(prediction: ScanPrediction) -> str:
 
 
 def _outside(peaks: Mapping[str, list[Peak]], blanks: Mapping[int, str]) -> dict[str, tuple[int, int]]:
-    """Of the slices in which a label has a contour: in how many its peak lies outside the skull, and how many there are."""
+    """For each label, the number of slices with a contour whose peak lies outside the skull, and of all slices with a contour."""
     strong = {
         label: [peak for number, peak in enumerate(found) if peak.share >= CONTOUR and number not in blanks]
         for label, found in peaks.items()
@@ -253,12 +253,12 @@ def _outside(peaks: Mapping[str, list[Peak]], blanks: Mapping[int, str]) -> dict
 
 
 def flag_title(note: Note) -> str:
-    """A code as people read it: ``uneven_spacing`` is "Uneven spacing"."""
+    """A code in words: ``uneven_spacing`` becomes "Uneven spacing"."""
     return note.code.replace("_", " ").capitalize()
 
 
 def _fractions(positions_mm: np.ndarray) -> list[float]:
-    """Positions as parts of the scan's length, 0 at its lower end; a scan without length lies in the middle."""
+    """Positions as fractions of the scan's length, 0 at its lower end; the only position of a scan of one slice is 0.5."""
     low, length = positions_mm[0], positions_mm[-1] - positions_mm[0]
     if length == 0:
         return [0.5] * len(positions_mm)
@@ -266,7 +266,7 @@ def _fractions(positions_mm: np.ndarray) -> list[float]:
 
 
 def _curve(positions: list[float], probabilities: np.ndarray) -> str:
-    """Points of an SVG polyline in a box of 100 by 100; a single slice is a level line."""
+    """Points of an SVG polyline in a box of 100 by 100; a single slice gives a horizontal line."""
     if positions[0] == positions[-1]:
         level = 100 * (1 - float(probabilities.max()))
         return f"0,{level:.2f} 100,{level:.2f}"
@@ -274,7 +274,7 @@ def _curve(positions: list[float], probabilities: np.ndarray) -> str:
 
 
 def _ticks(positions_mm: np.ndarray) -> list[tuple[float, str]]:
-    """Round positions in mm, with their part of the scan's length."""
+    """Round positions in mm, each with its fraction of the scan's length."""
     low, high = float(positions_mm[0]), float(positions_mm[-1])
     if low == high:
         return [(0.5, millimetres(low))]
@@ -284,15 +284,15 @@ def _ticks(positions_mm: np.ndarray) -> list[tuple[float, str]]:
 
 
 def _bar_width(positions: list[float]) -> float:
-    """Width of a slice's bar of contribution, in hundredths of the scan's length."""
+    """Width of the bar of a slice's contribution, in percent of the scan's length."""
     gaps = np.diff(positions)
     return min(MOST_BAR, 70 * float(np.median(gaps))) if len(gaps) and gaps.max() > 0 else MOST_BAR
 
 
 def _contributions(prediction: ScanPrediction, positions: list[float]) -> dict[str, tuple[str, str]]:
-    """Bars of each explained label in a box of 100 by 100 around a level line, as an SVG path, and the largest in words.
+    """Bars of each explained label around a horizontal line in a box of 100 by 100, as an SVG path, and the largest value.
 
-    The first and the last bar stand out from the box by half their width, for which the page leaves room.
+    The first and the last bar extend beyond the box by half their width, for which the page leaves room.
     """
     if prediction.explanation is None:
         return {}
@@ -317,7 +317,7 @@ def _viewer_data(
     blanks: Mapping[int, str],
     peaks: Mapping[str, list[Peak]],
 ) -> dict[str, Any]:
-    """What the page's script needs; HU and heat maps it takes from scripts of their own, when they are wanted."""
+    """The data of the page's script; HU and heat maps are in scripts of their own, which are decoded when they are needed."""
     explanation = prediction.explanation
     heat = None
     if explanation is not None:

@@ -17,8 +17,8 @@ class EncodedStack(NamedTuple):
 
     Args:
         texts: Base64 of each slice, as `encode_hu` makes it; empty for slices that were left out.
-        shape: Rows and columns of the stored slices.
-        reduction: Each stored value is the mean of so many by so many; 1: as it was.
+        shape: Numbers of rows and columns of the stored slices.
+        reduction: Each stored value is the mean of this number of rows and columns; 1 is full resolution.
     """
 
     texts: tuple[str, ...]
@@ -30,9 +30,9 @@ def encode_stack(hu: np.ndarray, left_out: Collection[int] = (), *, most_text: i
     """Pack a stack, at full resolution if its text is short enough.
 
     Args:
-        hu: int16 ``(n, h, w)``.
-        left_out: Slices of which nothing is stored.
-        most_text: Bytes that the text may have.
+        hu: Hounsfield units, int16 ``(n, h, w)``.
+        left_out: Indices of slices of which nothing is stored.
+        most_text: Largest length of the text in bytes.
     """
     reduction = 1
     while True:
@@ -51,9 +51,10 @@ def encode_stack(hu: np.ndarray, left_out: Collection[int] = (), *, most_text: i
 def encode_hu(hu: np.ndarray) -> str:
     """Pack one slice without loss.
 
-    Each value less the mean of its left and upper neighbours, both of which are known by then; the differences folded to
-    0, -1, 1, -2, ... -> 0, 1, 2, 3, ...; all low bytes, then all high bytes; zlib, base64. Noise does not repeat itself, so
-    zlib looks for runs and codes alone: smaller here than its search for repetitions, and four times as fast.
+    The mean of the left and the upper neighbour is subtracted from each value; a decoder knows both by then. The differences are
+    folded (0, -1, 1, -2, ... become 0, 1, 2, 3, ...), all low bytes are written before all high bytes, and the result goes
+    through zlib and base64. Noise has no repetitions, so zlib uses its run-length strategy: here it packs smaller than the
+    search for repetitions, four times as fast.
 
     Args:
         hu: Hounsfield units, int16 ``(h, w)``.

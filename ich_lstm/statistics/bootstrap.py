@@ -1,6 +1,6 @@
 """The patient bootstrap: patients are drawn with replacement, each with all of its cases.
 
-Slices of a patient are not independent; drawn one by one they would give intervals that are far too narrow.
+Slices of a patient are not independent: if they were drawn one by one, intervals would be far too narrow.
 """
 
 from collections.abc import Callable
@@ -18,14 +18,14 @@ METHOD = "patient bootstrap"
 EXACT_ON_PATIENTS = "Clopper-Pearson on patients"
 
 FEW_PATIENTS = 30
-"""With fewer, simulated intervals covered the truth less often than they say."""
+"""With fewer patients, simulated intervals covered the true value less often than their confidence promises."""
 
 NARROWEST = 16
 WIDEST_CELLS = 2**22
-"""Replicates travel side by side, as many as keep cases times replicates below this: tens of megabytes per array."""
+"""Replicates are computed together, as many as keep cases times replicates below this: tens of megabytes per array."""
 
 Scale = Literal["proportion", "logit", "log", "percentile"]
-"""On which scale an interval is made; see `bootstrap_interval`."""
+"""Scale on which an interval is computed; see `bootstrap_interval`."""
 
 
 class PatientBootstrap:
@@ -34,8 +34,8 @@ class PatientBootstrap:
     Args:
         patients: Number of patients in the data.
         replicates: Number of replicates, at least 100.
-        seed: Another seed, other draws.
-        workers: Threads; numpy and scipy let go of the interpreter while they count.
+        seed: Seed of the draws.
+        workers: Number of threads; numpy and scipy release the interpreter lock while they compute.
     """
 
     def __init__(self, patients: int, *, replicates: int = 2000, seed: int = 0, workers: int = 2) -> None:
@@ -56,14 +56,14 @@ class PatientBootstrap:
 
         Args:
             start: Number of the first replicate.
-            stop: One beyond the last.
-            strata: Bool ``(patients,)``: patients with and without are drawn apart, as many as there are; None: together.
+            stop: Number of the last replicate plus 1.
+            strata: Two groups of patients, bool ``(patients,)``, each drawn by itself in its own size; None: one group.
         """
         whole = np.arange(self.patients)
         groups = [whole] if strata is None else [whole[strata], whole[~strata]]
         counts = np.zeros((stop - start, self.patients), dtype=np.float32)
         for row, replicate in enumerate(range(start, stop)):
-            # A stream per replicate: the draws do not depend on how replicates are shared out among threads.
+            # Each replicate has its own random stream, so that draws do not depend on the distribution among threads.
             random = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(replicate,)))
             for group in groups:
                 if len(group):
@@ -78,11 +78,11 @@ class PatientBootstrap:
 
         Args:
             figures: Function from counts ``(patients, r)`` to figures ``(m, r)``, NaN where undefined; several threads call it.
-            cases: About how many cases it handles, which decides how many replicates travel side by side.
+            cases: Approximate number of cases, which decides how many replicates are computed together.
             strata: Groups of patients that are drawn apart, as in `counts`.
 
         Returns:
-            ``(m, replicates)``.
+            Figures ``(m, replicates)``, NaN where undefined.
         """
         width = max(NARROWEST, min(self.replicates, WIDEST_CELLS // max(1, cases)))
         starts = range(0, self.replicates, width)
@@ -97,13 +97,13 @@ class PatientBootstrap:
 def sum_by_patient(
     rows: np.ndarray, patient: np.ndarray, shape: tuple[int, int], values: np.ndarray | None = None
 ) -> sparse.csr_array:
-    """Add up cases by row and patient; the product with counts ``(patients, r)`` are the sums of r replicates.
+    """Add up cases by row and patient; the product with counts ``(patients, r)`` gives the sums of r replicates.
 
     Args:
-        rows: The row of each case, ``(m,)``.
+        rows: Row to which each case belongs, ``(m,)``.
         patient: Index of the patient of each case, ``(m,)``.
         shape: Numbers of rows and of patients.
-        values: What is added up, ``(m,)``; None: cases are counted, in float32.
+        values: Values that are added up, ``(m,)``; None: cases are counted, in float32.
     """
     values = np.ones(len(rows), dtype=np.float32) if values is None else values
     return sparse.csr_array((values, (rows, patient)), shape=shape)
@@ -114,8 +114,8 @@ def bootstrap_interval(
 ) -> Estimate:
     """Interval of a figure from its bootstrap replicates.
 
-    Plain percentile intervals cover 89 to 92 % where 30 patients are positive and a figure lies near 1 (simulated in
-    ``examples/benchmarks/coverage.py``), for they are too narrow and know nothing of the ends of a scale. So:
+    Plain percentile intervals are too narrow and do not take the ends of a scale into account: they cover 89 to 92 % where 30
+    patients are positive and a figure lies near 1 (simulated in ``examples/benchmarks/coverage.py``). Therefore:
 
     - ``proportion``: Clopper and Pearson's interval of the effective number of cases, ``value * (1 - value) / variance``, with
       the variance of the replicates (Korn & Graubard, Survey Methodology 1998;24:193-201);
@@ -127,12 +127,12 @@ def bootstrap_interval(
 
     Args:
         value: The figure on all cases; not NaN.
-        replicates: ``(r,)``, NaN where undefined; these are left out and counted in the note.
-        scale: One of the four.
+        replicates: Figures of the replicates, ``(r,)``; undefined ones (NaN) are left out and counted in the note.
+        scale: One of the four scales above.
         patients: Number of patients on whom the figure rests: for a sensitivity, those with a positive case.
-        binomial: Whether a figure of 0 or 1 is a proportion of cases; it then gets Clopper & Pearson's interval with patients as
-            units, which is wide rather than none.
-        confidence: Between 0 and 1.
+        binomial: Whether the figure is a proportion of cases; if it is 0 or 1, it gets Clopper and Pearson's interval with
+            patients as units, which is wide but defined.
+        confidence: Confidence of the interval, between 0 and 1.
     """
     defined = replicates[~np.isnan(replicates)]
     notes = []
@@ -161,7 +161,7 @@ def _limits(value: float, replicates: np.ndarray, scale: Scale, quantile: float,
         low, high = np.quantile(replicates, stats.norm.cdf([-quantile, quantile]))
         return float(low), float(high)
     if scale == "proportion":
-        if value in (0, 1):  # resamples are not: a proportion at stated prevalence, for example
+        if value in (0, 1):  # although replicates differ, as for a predictive value at a stated prevalence
             return float(min(value, replicates.min())), float(max(value, replicates.max()))
         effective = value * (1 - value) / float(np.var(replicates)) * (normal / quantile) ** 2
         return exact_limits(value * effective, effective, confidence)
@@ -178,7 +178,7 @@ def _limits(value: float, replicates: np.ndarray, scale: Scale, quantile: float,
 
 
 def _inside(values: np.ndarray, top: float) -> np.ndarray:
-    """Values at an end moved half-way towards the nearest one inside, where log odds are finite."""
+    """Values at an end of the scale, moved half-way towards the nearest value inside, where log odds are finite."""
     inner = values[(values > 0) & (values < top)]
     if len(inner) == 0:
         inner = np.array([0.5])

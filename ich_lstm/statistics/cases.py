@@ -25,20 +25,20 @@ class Cases(NamedTuple):
 
     @property
     def classes(self) -> str:
-        """How many cases of each class there are, in words."""
+        """The number of cases of each class, in words."""
         positives = int(self.positive.sum())
         return f"{positives} positive and {len(self.positive) - positives} negative cases"
 
 
 def known_cases(labels: np.ndarray, probabilities: np.ndarray) -> Cases:
-    """Check one label's cases, and leave out those that are unknown.
+    """Check the cases of one label, and leave out those whose label is unknown.
 
     Args:
         labels: ``(n,)``: 1 present, 0 absent, NaN unknown.
         probabilities: ``(n,)``, in [0, 1].
 
     Raises:
-        TableError: If the shapes differ, a label is none of the three, or a probability is NaN or outside [0, 1].
+        TableError: If the shapes differ, a label is none of 0, 1 and NaN, or a probability is NaN or outside [0, 1].
     """
     y, p = check_labels(labels), check_probabilities(probabilities)
     if y.ndim != 1 or y.shape != p.shape:

@@ -6,27 +6,27 @@ from scipy import special
 STEPS = 50
 HALVINGS = 30
 TOLERANCE = 1e-6
-"""Newton's method stops after a step that moves no coefficient by more: what is left is of the order of its square."""
+"""Newton's method stops after a step that moves no coefficient by more; the remaining error is of the order of its square."""
 
 SAFE_STEP = 1.0
-"""A step that moves no log odds by more cannot lead away from the maximum; a longer one is halved until it does not."""
+"""A step that moves no log odds by more cannot lower the likelihood; a longer step is halved until it does not."""
 
 
 GRID = 512
-"""Cells of log odds on which bootstraps fit; with no more distinct values than that they are exact."""
+"""Number of cells of log odds on which bootstraps fit; with no more distinct values than this, the fit is exact."""
 
 
 def group_cells(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Values that stand for all, so that thousands of fits need not visit every case.
+    """Group values into cells, so that thousands of fits need not visit every case.
 
-    Each cell is as wide as the next and stands for the mean of its cases, so a line's coefficients move by far less than their
-    intervals are wide.
+    All cells are equally wide, and each is represented by the mean of its cases. The coefficients of a line change by far less
+    than the width of their intervals.
 
     Args:
         x: Predictor, float64 ``(m,)``.
 
     Returns:
-        The values, ascending, ``(g,)``, and which of them stands for each case, ``(m,)``.
+        The values of the cells, ascending, ``(g,)``, and the index of each case's cell, ``(m,)``.
     """
     distinct, cell = np.unique(x, return_inverse=True)
     if len(distinct) <= GRID:
@@ -49,10 +49,10 @@ def fit_logistic(
 
     Args:
         x: Covariate of each group of cases, ``(g,)``.
-        positive: Weight of the positive cases of each group, ``(g, r)``: r fits side by side.
+        positive: Weight of the positive cases of each group, ``(g, r)``, for r fits at once.
         total: Weight of all cases of each group, ``(g, r)``.
-        intercept: Held at this; None: fitted.
-        slope: Held at this; None: fitted.
+        intercept: Fixed intercept; None: it is fitted.
+        slope: Fixed slope; None: it is fitted.
 
     Returns:
         Intercepts and slopes, ``(r,)`` each; NaN where the maximum does not exist: cases of one class, or separated by x.
@@ -81,7 +81,7 @@ def fit_logistic(
 def _newton_step(
     x: np.ndarray, positive: np.ndarray, total: np.ndarray, a: np.ndarray, b: np.ndarray, free_a: bool, free_b: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Steps ``(r,)`` of intercept and slope; 0 where held."""
+    """Steps ``(r,)`` of intercept and slope; 0 for the one that is fixed."""
     p = special.expit(a + np.multiply.outer(x, b))  # (g, r)
     error = positive - total * p
     curvature = total * p * (1 - p)
@@ -100,7 +100,7 @@ def _newton_step(
 def _shortening(
     x: np.ndarray, positive: np.ndarray, total: np.ndarray, a: np.ndarray, b: np.ndarray, da: np.ndarray, db: np.ndarray
 ) -> np.ndarray:
-    """By how much each step must be shortened, ``(r,)``, for the likelihood not to fall."""
+    """Factor by which each step must be shortened, ``(r,)``, for the likelihood not to fall."""
     now = _log_likelihood(x, positive, total, a, b)
     factor = np.ones(len(a))
     for _ in range(HALVINGS):

@@ -12,7 +12,7 @@ from ich_lstm.statistics.cases import known_cases
 
 
 class Confusion(NamedTuple):
-    """How many cases are called rightly and wrongly: numbers, or arrays of equal shape.
+    """Counts of correct and wrong calls: numbers, or arrays of equal shape.
 
     Args:
         true_positive: Present, and called present.
@@ -31,10 +31,10 @@ class Proportion(NamedTuple):
     """A figure of the form part / whole.
 
     Args:
-        part: Cases that count, of a confusion matrix.
-        whole: Cases among which they are counted.
-        needs: What there must be, in words, for the whole not to be empty.
-        binomial: Whether the part is a count of independent cases out of the whole, if cases are independent.
+        part: Function from a confusion matrix to the numerator.
+        whole: Function from a confusion matrix to the denominator.
+        needs: Condition under which the denominator is not 0, in words.
+        binomial: Whether the numerator counts cases of the denominator, so that it is binomial if cases are independent.
     """
 
     part: Callable[[Confusion], np.ndarray]
@@ -100,7 +100,7 @@ def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 def predictive_values(
     sensitivity: np.ndarray | float, specificity: np.ndarray | float, prevalence: np.ndarray | float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """PPV and NPV at a stated prevalence, by Bayes' theorem; NaN where nobody would be called so.
+    """PPV and NPV at a stated prevalence, by Bayes' theorem; NaN where no case would be called positive, or negative.
 
     Args:
         sensitivity: Sensitivity in [0, 1].
@@ -140,7 +140,7 @@ def wilson(successes: int, cases: int, *, confidence: float = 0.95) -> tuple[flo
 
 
 def clopper_pearson(successes: float, cases: float, *, confidence: float = 0.95) -> tuple[float, float]:
-    """Exact interval of a proportion of independent cases: covers at least the confidence, whatever the truth.
+    """Exact interval of a proportion of independent cases; its coverage is at least the confidence.
 
     Source: Clopper & Pearson, Biometrika 1934;26:404-413.
 
@@ -159,7 +159,7 @@ def clopper_pearson(successes: float, cases: float, *, confidence: float = 0.95)
 
 
 def exact_limits(successes: float, cases: float, confidence: float) -> tuple[float, float]:
-    """Clopper and Pearson's limits for numbers that need not be whole, such as an effective number of cases."""
+    """Clopper and Pearson's limits for numbers that need not be integers, such as an effective number of cases."""
     tail = (1 - confidence) / 2
     low = 0.0 if successes == 0 else float(stats.beta.ppf(tail, successes, cases - successes + 1))
     high = 1.0 if successes == cases else float(stats.beta.ppf(1 - tail, successes + 1, cases - successes))

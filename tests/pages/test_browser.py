@@ -22,7 +22,7 @@ from ich_lstm.evaluation.comparisons.strata import evaluate_strata, find_strata
 from ich_lstm.evaluation.evidence import read_run
 from ich_lstm.evaluation.figures import compute_figures
 from ich_lstm.evaluation.protocols import all_figures
-from ich_lstm.evaluation.report.contents import Beside
+from ich_lstm.evaluation.report.contents import Supplements
 from ich_lstm.evaluation.report.write import build_report
 from ich_lstm.evaluation.run_facts import read_study
 from ich_lstm.labels import LABELS
@@ -715,11 +715,11 @@ def evaluation() -> str:
         save_figure(plot_history(history), study / "history.png")
         evidence = read_run(study)
         few = {"replicates": 100}
-        beside = Beside(
+        supplements = Supplements(
             comparisons=compare_encoder(evidence, level="slice", **few),
             strata=evaluate_strata(evidence, find_strata(evidence), **few),
         )
-        return build_report(evidence, compute_figures(evidence, all_figures(), **few), read_study(study), beside).to_html()
+        return build_report(evidence, compute_figures(evidence, all_figures(), **few), read_study(study), supplements).to_html()
 
 
 PAGES = {"review": review, "evaluation": evaluation}

@@ -13,28 +13,28 @@ if TYPE_CHECKING:
     from ich_lstm.evaluation.comparisons.readers import ReaderFigures
     from ich_lstm.evaluation.evidence import Evidence
     from ich_lstm.evaluation.figures import Figures
-    from ich_lstm.evaluation.report.contents import Beside
+    from ich_lstm.evaluation.report.contents import Supplements
     from ich_lstm.evaluation.report.tables import ReadableTable
 
-    Tell = Callable[[str, int, int | None], None]
+    Progress = Callable[[str, int, int | None], None]
     Load = Callable[[Path], tuple[Evidence, Mapping[str, Any]]]
 
 ENCODER, POSITION = "encoder", "position"
-"""What a model can be compared with that is no other model."""
+"""Words of ``--compare`` that stand for no other model."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of which this module makes something."""
+    """Add the options of this module."""
     parser.add_argument("--compare", nargs="+", default=[])
     parser.add_argument("--strata", type=Path, nargs="*")
     parser.add_argument("--readers", type=Path)
 
 
 def check_options(given: argparse.Namespace) -> None:
-    """See that files are there and options fit, before anything is computed.
+    """Check that files exist and options fit each other, before anything is computed.
 
     Raises:
-        ConfigError: If not.
+        ConfigError: If a file is missing or options contradict each other.
     """
     if ENCODER in given.compare and given.calibrated:
         raise ConfigError(
@@ -46,36 +46,36 @@ def check_options(given: argparse.Namespace) -> None:
             raise ConfigError("no_such_file", where="--compare, --strata, --readers", got=str(path), expected="a file or folder")
 
 
-def write_beside(
-    given: argparse.Namespace, evidence: "Evidence", figures: "Figures", load: "Load", tell: "Tell"
-) -> tuple[list["ReadableTable"], "Beside"]:
-    """Do what was asked for beside the figures, and write it into the folder of the figures.
+def write_supplements(
+    given: argparse.Namespace, evidence: "Evidence", figures: "Figures", load: "Load", progress: "Progress"
+) -> tuple[list["ReadableTable"], "Supplements"]:
+    """Compute the optional analyses that were asked for, and write them into the folder of the figures.
 
     Args:
         given: Options of the command line.
         evidence: Predictions beside labels, which are judged.
-        figures: What came out, at which levels and with which settings.
-        load: Reads the evidence of another model from a run, a folder of predictions, or a model; and its settings for
-            `compute_figures`, if it has operating points of its own.
-        tell: Is told what is being done.
+        figures: Figures of the evidence, whose levels and settings are used.
+        load: Function from a run, a folder of predictions or a model to the evidence of that model and its settings for
+            `compute_figures`.
+        progress: Called with what is being done, the number done since the last call, and the total if it is known.
 
     Returns:
         What is to be shown of it, any hemorrhage alone; and all of it, for the report.
     """
-    from ich_lstm.evaluation.report.contents import Beside
+    from ich_lstm.evaluation.report.contents import Supplements
 
     shown: list[ReadableTable] = []
-    beside = Beside()
+    supplements = Supplements()
     if given.compare:
-        readable, comparisons = _compare(given, evidence, figures, load, tell)
-        shown, beside = [*shown, *readable], beside._replace(comparisons=comparisons)
+        readable, comparisons = _compare(given, evidence, figures, load, progress)
+        shown, supplements = [*shown, *readable], supplements._replace(comparisons=comparisons)
     if given.strata is not None:
-        readable, strata = _strata(given, evidence, figures, tell)
-        shown, beside = [*shown, *readable], beside._replace(strata=strata)
+        readable, strata = _strata(given, evidence, figures, progress)
+        shown, supplements = [*shown, *readable], supplements._replace(strata=strata)
     if given.readers is not None:
-        readable, readers = _readers(given, evidence, figures, tell)
-        shown, beside = [*shown, *readable], beside._replace(readers=readers)
-    return [table._replace(cells=_lead(table.cells)) for table in shown], beside
+        readable, readers = _readers(given, evidence, figures, progress)
+        shown, supplements = [*shown, *readable], supplements._replace(readers=readers)
+    return [table._replace(cells=_lead(table.cells)) for table in shown], supplements
 
 
 def _lead(cells: "pd.DataFrame") -> "pd.DataFrame":
@@ -87,7 +87,7 @@ def _lead(cells: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _compare(
-    given: argparse.Namespace, evidence: "Evidence", figures: "Figures", load: "Load", tell: "Tell"
+    given: argparse.Namespace, evidence: "Evidence", figures: "Figures", load: "Load", progress: "Progress"
 ) -> tuple[list["ReadableTable"], "pd.DataFrame"]:
     import pandas as pd
 
@@ -97,11 +97,11 @@ def _compare(
     settings = {name: value for name, value in figures.settings.items() if name != "thresholds"}
     views = _views(figures)
     tables = []
-    tell("comparing models", 0, len(given.compare) * len(views))
+    progress("comparing models", 0, len(given.compare) * len(views))
     for other in given.compare:
         if other == POSITION:
             tables.append(compare_position(evidence, _other_patients(given, evidence), **settings))
-            tell("comparing models", len(views), None)
+            progress("comparing models", len(views), None)
             continue
         second, chosen = (None, {}) if other == ENCODER else load(Path(other))
         for level, (aggregation, points) in views.items():
@@ -114,13 +114,13 @@ def _compare(
                 names = ("the model", str(second.source["model"].get("name") or Path(other).name))
                 both = (points, chosen["thresholds"][level] if "thresholds" in chosen else points)
                 tables.append(compare_models(evidence, second, names=names, thresholds=both, **options))
-            tell("comparing models", 1, None)
+            progress("comparing models", 1, None)
     table = pd.concat(tables, ignore_index=True)
     return write_comparisons(given.out, table), table
 
 
 def _strata(
-    given: argparse.Namespace, evidence: "Evidence", figures: "Figures", tell: "Tell"
+    given: argparse.Namespace, evidence: "Evidence", figures: "Figures", progress: "Progress"
 ) -> tuple[list["ReadableTable"], "pd.DataFrame | None"]:
     import pandas as pd
 
@@ -130,11 +130,11 @@ def _strata(
     strata = find_strata(evidence, [read_strata(path) for path in given.strata])
     views = {level: view for level, view in _views(figures).items() if level != "patient"}
     tables = []
-    tell("evaluating strata", 0, len(views))
+    progress("evaluating strata", 0, len(views))
     for level, (aggregation, points) in views.items():
         options: dict[str, Any] = {"level": level, "aggregation": aggregation, "thresholds": points}
         tables.append(evaluate_strata(evidence, strata, **options, **_draws(figures)))
-        tell("evaluating strata", 1, None)
+        progress("evaluating strata", 1, None)
     if not tables:
         return [], None
     table = pd.concat(tables, ignore_index=True)
@@ -142,7 +142,7 @@ def _strata(
 
 
 def _readers(
-    given: argparse.Namespace, evidence: "Evidence", figures: "Figures", tell: "Tell"
+    given: argparse.Namespace, evidence: "Evidence", figures: "Figures", progress: "Progress"
 ) -> tuple[list["ReadableTable"], "ReaderFigures"]:
     from ich_lstm.evaluation.comparisons.reader_labels import place_marks, read_marks
     from ich_lstm.evaluation.comparisons.readers import align_marks, evaluate_readers
@@ -150,7 +150,7 @@ def _readers(
 
     placed = place_marks(read_marks(given.readers), given.readers, _key_to_ids(given))
     marks = align_marks(placed, evidence, allow_missing=getattr(given, "unmatched", "stop") in ("labels", "both"))
-    tell("evaluating readers", 0, None)
+    progress("evaluating readers", 0, None)
     options = dict(zip(("aggregation", "thresholds"), _views(figures)["scan"], strict=True)) if "scan" in _views(figures) else {}
     judged = evaluate_readers(marks, evidence, **options, **_draws(figures))
     readable = write_readers(given.out, judged)

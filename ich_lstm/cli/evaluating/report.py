@@ -9,13 +9,13 @@ if TYPE_CHECKING:
 
     from ich_lstm.evaluation.evidence import Evidence
     from ich_lstm.evaluation.figures import Figures
-    from ich_lstm.evaluation.report.contents import Beside
+    from ich_lstm.evaluation.report.contents import Supplements
 
-    Tell = Callable[[str, int, int | None], None]
+    Progress = Callable[[str, int, int | None], None]
 
 
 def write_report_pages(
-    given: argparse.Namespace, evidence: "Evidence", figures: "Figures", beside: "Beside", tell: "Tell"
+    given: argparse.Namespace, evidence: "Evidence", figures: "Figures", supplements: "Supplements", progress: "Progress"
 ) -> "Path":
     """Write the report into the folder of the figures.
 
@@ -23,19 +23,23 @@ def write_report_pages(
         given: Options of the command line.
         evidence: Predictions beside labels, which were judged.
         figures: Figures computed from the evidence.
-        beside: Comparisons, strata and readers.
-        tell: Is told what is being done.
+        supplements: Results of comparisons, strata and readers.
+        progress: Called with what is being done, the number done since the last call, and the total if it is known.
 
     Returns:
-        The page.
+        Path of the page.
     """
     from ich_lstm.evaluation.report.write import build_report, write_report
     from ich_lstm.evaluation.run_facts import read_study
 
     run = given.source if evidence.source["kind"] == "run" else given.checkpoint or given.model
     data = {"run": given.review, "predictions": given.source, "checkpoint": given.root}[evidence.source["kind"]]
-    tell("drawing curves", 0, None)
+    progress("drawing curves", 0, None)
     report = build_report(
-        evidence, figures, read_study(run, data), beside, progress=lambda done, total: tell("drawing curves", done, total)
+        evidence,
+        figures,
+        read_study(run, data),
+        supplements,
+        progress=lambda done, total: progress("drawing curves", done, total),
     )
     return write_report(given.out, report)

@@ -12,20 +12,20 @@ if TYPE_CHECKING:
     from ich_lstm.evaluation.evidence import Evidence
     from ich_lstm.evaluation.figures import Figures
 
-    Tell = Callable[[str, int, int | None], None]
+    Progress = Callable[[str, int, int | None], None]
 
 
 def add_review_options(parser: OptionParser) -> None:
-    """The options of which this module makes something."""
+    """Add the options of this module."""
     parser.add_argument("--review", type=Path)
     parser.add_argument("--most", type=int, default=argparse.SUPPRESS)
 
 
 def check_review_options(parser: OptionParser, given: argparse.Namespace) -> None:
-    """See that there is something to show, before anything is computed.
+    """Check the options of the review, before anything is computed.
 
     Raises:
-        ConfigError: If ``--most`` is given alone, or is none.
+        ConfigError: If ``--most`` is given without ``--review``, or is below 1.
         SourceError: If the folder was not made by ich-prepare.
     """
     if "most" in given and given.review is None:
@@ -39,17 +39,17 @@ def check_review_options(parser: OptionParser, given: argparse.Namespace) -> Non
             PreparedFolder.open(given.review)
 
 
-def write_review_pages(given: argparse.Namespace, evidence: "Evidence", figures: "Figures", tell: "Tell") -> str:
-    """Write the pages, at the levels and with the aggregation of the figures; of patients there is none.
+def write_review_pages(given: argparse.Namespace, evidence: "Evidence", figures: "Figures", progress: "Progress") -> str:
+    """Write the pages at the levels and with the aggregation of the figures; there is none at the level of patients.
 
     Args:
         given: Options of the command line.
         evidence: Predictions beside labels, which are judged.
         figures: Figures of the evidence.
-        tell: Is told what is being done.
+        progress: Called with what is being done, the number done since the last call, and the total if it is known.
 
     Returns:
-        A line that says where they are; empty if none was asked for.
+        A line with the paths of the pages; empty if no review was asked for.
     """
     if given.review is None:
         return ""
@@ -60,7 +60,7 @@ def write_review_pages(given: argparse.Namespace, evidence: "Evidence", figures:
 
     most = {"most": given.most} if "most" in given else {}
     how = {view.level: view.aggregation for view in figures.protocol.views if view.level != "patient"}
-    tell("making pages of the label audit", 0, None)
+    progress("making pages of the label audit", 0, None)
     found = [find_disagreements(evidence, level, aggregation=name, **most) for level, name in how.items()]
     if not found:
         return "Label audit: none, for only patients were judged; give --level slice scan"

@@ -21,15 +21,15 @@ ESTIMATE = "estimate"
 def choose_calibration(
     calibration: "ModelCalibration | None", point: str | None, prevalence: str | None
 ) -> "ModelCalibration | None":
-    """What is stored with a model, with what was asked for.
+    """The calibration that is stored with a model, at the operating point and prevalence that were asked for.
 
     Args:
-        calibration: What is stored; None: nothing.
-        point: The rule of an operating point; None: the first.
-        prevalence: A number, or the word `ESTIMATE`; None: as in the validation data.
+        calibration: Stored calibration; None if the model has none.
+        point: Rule of an operating point; None: the first one.
+        prevalence: A number, or the word `ESTIMATE`; None: the prevalence in the validation data.
 
     Raises:
-        ConfigError: If it is not there.
+        ConfigError: If the model has no calibration or no such operating point.
     """
     if calibration is None:
         if point is None and prevalence is None:
@@ -39,7 +39,7 @@ def choose_calibration(
 
 
 def print_calibration(out: "Console", manifest: dict[str, Any]) -> None:
-    """What ich-predict has applied, from its manifest; and a warning if a share was estimated."""
+    """Print which calibration ich-predict has applied, from its manifest, and a warning if a share was estimated."""
     about = manifest["calibration"]
     if about is None:
         return
@@ -63,7 +63,7 @@ def print_calibration(out: "Console", manifest: dict[str, Any]) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of ich-evaluate that choose on validation patients, or judge by what was chosen."""
+    """Add the options of ich-evaluate that choose operating points on validation patients, or apply those that were chosen."""
     parser.add_argument("--calibrate", nargs="+", metavar="RULE")
     parser.add_argument("--recalibration", choices=("platt", "temperature"), default=argparse.SUPPRESS)
     parser.add_argument("--operating-point", nargs="?", const="", metavar="RULE")
@@ -73,7 +73,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_options(given: argparse.Namespace, protocol: "Protocol") -> None:
-    """See that options fit each other and the protocol, before anything is read or written.
+    """Check that options fit each other and the protocol, before anything is read or written.
 
     With ``--calibrate``, what was chosen is judged at its first operating point.
 
@@ -119,7 +119,7 @@ def check_options(given: argparse.Namespace, protocol: "Protocol") -> None:
 
 
 def calibrate_run(given: argparse.Namespace, out: "Console") -> None:
-    """Choose operating points on a run's validation patients, as ``--calibrate`` wishes, and write them beside its model."""
+    """Choose operating points on a run's validation patients by the rules of ``--calibrate``, and write them beside its model."""
     from ich_lstm.evaluation.evidence import read_run
     from ich_lstm.evaluation.thresholds.calibrate import fit_calibration
     from ich_lstm.evaluation.thresholds.operating_points import parse_rule
@@ -149,10 +149,10 @@ def calibrate_run(given: argparse.Namespace, out: "Console") -> None:
 
 
 def judge_by_choice(given: argparse.Namespace, evidence: "Evidence") -> "tuple[Evidence, dict[str, Any]]":
-    """The evidence as it is to be judged by what was chosen for the model, if that was asked for.
+    """Apply the operating point or the calibration that was chosen for the model, if that was asked for.
 
     Returns:
-        The evidence, which says so in its notes, and settings for `compute_figures`.
+        The evidence with a note on it, and settings for `compute_figures`.
 
     Raises:
         ConfigError: If nothing was chosen for the model, or it was chosen on these cases.
@@ -178,10 +178,10 @@ def judge_by_choice(given: argparse.Namespace, evidence: "Evidence") -> "tuple[E
 
 
 def read_share(prevalence: str | None) -> float | None:
-    """The share that ``--prevalence`` states; None if it states none.
+    """The share of positive scans that ``--prevalence`` states; None if it states none.
 
     Raises:
-        ConfigError: If it is no number.
+        ConfigError: If it is not a number.
     """
     try:
         return None if prevalence is None or prevalence == ESTIMATE else float(prevalence)
@@ -191,7 +191,7 @@ def read_share(prevalence: str | None) -> float | None:
 
 
 def not_calibrated(option: str) -> ConfigError:
-    """Nothing was chosen for this model."""
+    """The error for a model that has no calibration."""
     return ConfigError(
         "not_calibrated",
         where=option,

@@ -18,7 +18,7 @@ from ich_lstm.evaluation.evaluate import predict_part, summarize, write_labelled
 from ich_lstm.evaluation.evidence import read_run
 from ich_lstm.evaluation.figures import compute_figures, labels_name_scans
 from ich_lstm.evaluation.protocols import all_figures
-from ich_lstm.evaluation.report.contents import Beside
+from ich_lstm.evaluation.report.contents import Supplements
 from ich_lstm.evaluation.report.write import build_report, write_report
 from ich_lstm.evaluation.run_facts import read_study
 from ich_lstm.files.atomic_write import write_text
@@ -98,10 +98,10 @@ def write_run_report(recipe: str, folder: Path, results: dict[str, Any]) -> None
     except TableError as error:  # without a known label there is nothing to report, but the model is whole
         logger.warning("no report was written: %s", error)
         return
-    beside = Beside()
+    supplements = Supplements()
     if evidence.has_encoder and not labels_name_scans(evidence):
-        beside = Beside(comparisons=compare_encoder(evidence, level="slice", replicates=REPLICATES))
-    write_report(folder, build_report(evidence, figures, read_study(folder), beside))
+        supplements = Supplements(comparisons=compare_encoder(evidence, level="slice", replicates=REPLICATES))
+    write_report(folder, build_report(evidence, figures, read_study(folder), supplements))
 
 
 def print_results(out: Console, results: dict[str, Any]) -> None:

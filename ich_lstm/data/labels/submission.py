@@ -56,7 +56,7 @@ class SampleSubmission:
             raise TableError(
                 "missing_columns",
                 where=f"{path}, line 1",
-                got=f"columns {', '.join(cells.columns[:12])}",
+                got=f"columns {first_of(cells.columns)}",
                 expected=",".join(HEADER),
                 todo="Give stage_2_sample_submission.csv: --submission of ich-predict.",
             )

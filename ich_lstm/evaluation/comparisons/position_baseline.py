@@ -100,13 +100,13 @@ def predict_from_position(
     for i in range(folds):
         own = fold == i
         probabilities[own] = PositionModel.fit(places[~own], labels[~own], bins=bins).predict(places[own])
-    # A patient's own labels are missing where the patient is predicted: a label that position does not tell ranks below 0.5.
+    # A patient's own labels are held out, so that a position that tells nothing gives an AUROC below 0.5.
     words = f"cross-fitted by patient in {folds} folds, which makes its AUROC a little too low"
     return PositionPredictions(probabilities, words)
 
 
 def places_in_scans(evidence: Evidence) -> np.ndarray:
-    """Place of each slice in its scan, ``(n,)``: 0 the inferior end, 1 the superior one; a slice stands for its middle."""
+    """Relative place of the middle of each slice in its scan, ``(n,)``: 0 is the inferior end, 1 the superior end."""
     scan = evidence.scan_index
     first = np.flatnonzero(np.diff(scan, prepend=-1))
     lengths = np.diff(first, append=len(scan))

@@ -61,7 +61,7 @@ def read_marks(path: Path | str) -> pd.DataFrame:
 
 
 def marks_of_reads(marks: pd.DataFrame) -> pd.DataFrame:
-    """CQ500's marks, as of `read_marks`; scans are named by their folders.
+    """CQ500's marks in the form of `read_marks`; scans are named by their folders.
 
     Args:
         marks: Table of `Reads`: ``name, reader, finding, mark``.
@@ -78,14 +78,14 @@ def place_marks(marks: pd.DataFrame, path: Path | str, key: pd.DataFrame | None 
 
     Args:
         marks: Table made by `read_marks`.
-        path: Their file, for messages.
+        path: File of the marks, as messages name it.
         key: Private key to the ids, as in `PreparedFolder`; needed unless scans are named by their ids.
 
     Returns:
-        ``scan_id`` (empty: of no scan in the key), ``name, reader``, six labels, ``line``.
+        ``scan_id`` (empty where the key has no such scan), ``name, reader``, the labels, ``line``.
 
     Raises:
-        TableError: If a name fits several scans, a reader has marked a scan twice, or the key is needed and not there.
+        TableError: If a name fits several scans, a reader has marked a scan twice, or the key is needed but was not given.
     """
     path = Path(path)
     if (marks["kind"] == SCAN_ID).all():

@@ -110,15 +110,15 @@ def evaluate_readers(
 ) -> ReaderFigures:
     """Judge each reader and the model against the given labels, and against the other readers where these agree.
 
-    Cases on which others agree are the easier ones: figures by such a truth are higher than those by an independent one, and
-    are to be compared only with one another. The model is judged on the same cases, beside the reader who is left out, and once
-    more where all readers agree.
+    Cases on which readers agree are easier than others. Figures against such a consensus are therefore higher than figures
+    against independent labels, and must only be compared with one another. The model is judged on the same cases as each reader
+    who is left out, and also on the cases on which all readers agree.
 
     Args:
         marks: What the readers saw.
-        evidence: What the model says, and the given truth.
+        evidence: Predictions of the model beside the given labels.
         aggregation: Method by which `cases_at` aggregates slices to scans.
-        thresholds: Operating point of the model, chosen elsewhere: never on these cases.
+        thresholds: Operating point of the model, chosen on other patients: never on these cases.
         replicates: Number of bootstrap resamples of patients.
         seed: Seed of the bootstrap.
         workers: Number of threads.
@@ -151,13 +151,13 @@ def evaluate_readers(
 
 
 def agreed_truth(marks: np.ndarray) -> np.ndarray:
-    """What all of several readers say; NaN where they differ, or one has not marked it.
+    """The consensus of several readers; NaN where they differ or one of them has not marked the case.
 
     Args:
         marks: Marks of several readers, ``(readers, b, k)``: 1 seen, 0 not seen, NaN not marked.
 
     Returns:
-        ``(b, k)``.
+        Labels ``(b, k)``: 1 present, 0 absent, NaN no consensus.
     """
     return np.where((marks == marks[0]).all(axis=0), marks[0], np.nan)
 
@@ -184,12 +184,12 @@ def _rated(truth: str, rater: str, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _marked(marks: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of what a reader has marked, and the marks, as labels and probabilities."""
+    """Labels of the cases that a reader has marked, and the marks as probabilities."""
     return np.where(np.isnan(marks), np.nan, labels), np.nan_to_num(marks)
 
 
 def _differences(labels: np.ndarray, called: np.ndarray, marks: np.ndarray, patients: np.ndarray) -> list[dict[str, Any]]:
-    """Model against one reader, of whom the same cases are known."""
+    """Compare the model with one reader on the cases that the reader has marked."""
     rows = []
     for k, label in enumerate(LABELS):
         known = ~np.isnan(labels[:, k]) & ~np.isnan(marks[:, k])
@@ -207,7 +207,7 @@ def _differences(labels: np.ndarray, called: np.ndarray, marks: np.ndarray, pati
 
 
 def _kappas(marks: ReaderMarks, called: np.ndarray, patients: np.ndarray, settings: dict[str, int]) -> list[dict[str, Any]]:
-    """Of all readers, of each two, and of each with the model at its operating point."""
+    """Kappa of all readers, of each pair of readers, and of each reader with the model at its operating point."""
     rows = []
     raters = [*zip(marks.readers, marks.marks, strict=True), (MODEL, called)]
     for k, label in enumerate(LABELS):

@@ -14,14 +14,14 @@ from ich_lstm.labels import ANY, LABELS
 from ich_lstm.statistics import Estimate
 
 COMPARED = ("weighted_log_loss", "log_loss", "auroc", "average_precision", "sensitivity", "specificity")
-"""Figures that are shown of a comparison; the CSV holds all."""
+"""Figures of a comparison that are shown; the CSV holds all of them."""
 
 DIGITS = 3
 SMALLEST_P = 0.001
 
 
 def write_comparisons(folder: Path, table: pd.DataFrame) -> list[ReadableTable]:
-    """Write ``comparisons.csv`` and ``.md``; what stands in the latter is given back.
+    """Write ``comparisons.csv`` and ``.md``, and return the tables of the latter.
 
     Args:
         folder: Folder to write into; made if missing.
@@ -32,7 +32,7 @@ def write_comparisons(folder: Path, table: pd.DataFrame) -> list[ReadableTable]:
 
 
 def write_strata(folder: Path, table: pd.DataFrame) -> list[ReadableTable]:
-    """Write ``strata.csv`` and ``.md``; what stands in the latter is given back.
+    """Write ``strata.csv`` and ``.md``, and return the tables of the latter.
 
     Args:
         folder: Folder to write into; made if missing.
@@ -42,7 +42,7 @@ def write_strata(folder: Path, table: pd.DataFrame) -> list[ReadableTable]:
 
 
 def write_readers(folder: Path, figures: ReaderFigures) -> list[ReadableTable]:
-    """Write ``readers.csv``, ``readers_differences.csv``, ``kappas.csv`` and ``readers.md``, which is given back.
+    """Write ``readers.csv``, ``readers_differences.csv``, ``kappas.csv`` and ``readers.md``, and return the tables of the latter.
 
     Args:
         folder: Folder to write into; made if missing.
@@ -54,7 +54,7 @@ def write_readers(folder: Path, figures: ReaderFigures) -> list[ReadableTable]:
 
 
 def readable_comparisons(table: pd.DataFrame) -> list[ReadableTable]:
-    """A table per pair of models and level: a row per label and figure, with the p value of every test."""
+    """A table for each pair of models and each level: a row per label and figure, with the p value of every test."""
     shown = table[table["metric"].isin(COMPARED) & table["prevalence"].isna()]
     tables = []
     for (model, other, level, aggregation), rows in shown.groupby(["model", "other", "level", "aggregation"], sort=False):
@@ -80,7 +80,7 @@ def readable_comparisons(table: pd.DataFrame) -> list[ReadableTable]:
 
 
 def readable_strata(table: pd.DataFrame) -> list[ReadableTable]:
-    """A table per level: every stratum, for any hemorrhage; the CSV holds every type."""
+    """A table for each level with all strata, for any hemorrhage; the CSV holds every type."""
     tables = []
     for (level, aggregation), rows in table[table["label"] == ANY].groupby(["level", "aggregation"], sort=False):
         lines = []
@@ -101,7 +101,7 @@ def readable_strata(table: pd.DataFrame) -> list[ReadableTable]:
 
 
 def readable_readers(figures: ReaderFigures) -> list[ReadableTable]:
-    """A table per truth, a row per label and rater; and one of the kappas."""
+    """A table for each truth with a row per label and rater, and one table of the kappas."""
     tables = []
     for truth, rows in figures.table.groupby("truth", sort=False):
         lines = [
@@ -142,7 +142,7 @@ def _cells(rows: pd.DataFrame) -> dict[str, str]:
 
 
 def _notes_of(table: pd.DataFrame, keys: list[str]) -> list[str]:
-    """A line per note: which figures it is about."""
+    """A line for each note, with the figures that it concerns."""
     noted = table[table["note"] != ""]
     return [
         f"{', '.join(map(str, names[:-2]))}, {names[-2]}: {', '.join(dict.fromkeys(metrics)).replace('_', ' ')}: {names[-1]}"

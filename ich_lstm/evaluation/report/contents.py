@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from ich_lstm.evaluation.comparisons.readers import ReaderFigures
 
 
-class Beside(NamedTuple):
-    """What was computed beside the figures, if it was.
+class Supplements(NamedTuple):
+    """Results that were computed in addition to the figures; None where they were not asked for.
 
     Args:
         comparisons: Tables of `compare_models`, `compare_encoder` and `compare_position`, one below the other.
@@ -32,26 +32,26 @@ class Beside(NamedTuple):
     readers: "ReaderFigures | None" = None
 
 
-class Account(NamedTuple):
-    """All that is told of a model.
+class ReportContents(NamedTuple):
+    """Contents of report, model card and checklist.
 
     Args:
         evidence: Predictions beside labels, which were judged.
         figures: Figures of this evidence.
         facts: Facts about the study, gathered by `read_study`.
-        beside: Comparisons, strata and readers.
+        supplements: Results of comparisons, strata and readers.
         cases: Cases of every view that has known labels.
         flow: Steps from the files to the analysis.
         positives: Table made by `positive_counts`.
         features: Table made by `characteristics`.
         errors: Tables made by `worst_errors`, for all views of the whole model.
-        remarks: What a reader must know beside the numbers, as sentences.
+        remarks: Sentences that a reader must know to interpret the numbers.
     """
 
     evidence: Evidence
     figures: Figures
     facts: StudyFacts
-    beside: Beside
+    supplements: Supplements
     cases: tuple[LevelCases, ...]
     flow: list[FlowStep]
     positives: pd.DataFrame
@@ -61,29 +61,29 @@ class Account(NamedTuple):
 
     @property
     def groupings(self) -> list[str]:
-        """By what figures are told apart."""
-        return [] if self.beside.strata is None else list(dict.fromkeys(self.beside.strata["grouping"].astype(str)))
+        """Properties by which the strata divide the scans."""
+        return [] if self.supplements.strata is None else list(dict.fromkeys(self.supplements.strata["grouping"].astype(str)))
 
 
-def take_account(evidence: Evidence, figures: Figures, facts: StudyFacts, beside: Beside) -> Account:
-    """Gather what can be told without computing anything anew but counts.
+def gather_contents(evidence: Evidence, figures: Figures, facts: StudyFacts, supplements: Supplements) -> ReportContents:
+    """Gather the contents; nothing but counts is computed.
 
     Args:
         evidence: Predictions beside labels, which were judged.
         figures: Figures of this evidence.
         facts: Facts about the study, gathered by `read_study`.
-        beside: Comparisons, strata and readers.
+        supplements: Results of comparisons, strata and readers.
     """
     views = figures.protocol.views
     cases = [cases_at(evidence, view.level, aggregation=view.aggregation, output=view.output) for view in views]
     cases = [each for each in cases if not np.isnan(each.labels).all()]  # figures.left_out tells of the others
     own = [each for each in cases if each.output == "sequence"] or cases
     errors = [worst_errors(each, evidence, thresholds=thresholds_of(figures, each)) for each in own]
-    return Account(
+    return ReportContents(
         evidence,
         figures,
         facts,
-        beside,
+        supplements,
         tuple(cases),
         data_flow(evidence, facts),
         positive_counts(evidence, facts),
@@ -94,7 +94,7 @@ def take_account(evidence: Evidence, figures: Figures, facts: StudyFacts, beside
 
 
 def thresholds_of(figures: Figures, cases: LevelCases) -> float | Sequence[float]:
-    """The operating point of a level."""
+    """The operating point for the level of some cases."""
     thresholds = figures.settings["thresholds"]
     return thresholds[cases.level] if isinstance(thresholds, Mapping) else thresholds
 

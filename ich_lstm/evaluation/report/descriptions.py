@@ -11,11 +11,11 @@ from ich_lstm.evaluation.run_facts import PARTS_COUNTED, StudyFacts
 from ich_lstm.statistics.proportions import PROPORTIONS
 
 DEFAULT_THRESHOLD = 0.5
-"""Chosen on no data at all; of any other number that is given, nothing tells on which."""
+"""This default was chosen on no data at all; for any other number, nothing records on which data it was chosen."""
 
 
 def describe_initialization(facts: StudyFacts) -> str:
-    """Where the weights began, as the model's own record says; empty if it has none."""
+    """The initial weights, as the model's own record states them; empty if it has no record."""
     return _start_in_words(facts.model.get("starting_weights"))
 
 
@@ -39,10 +39,10 @@ def _start_in_words(start: Mapping[str, Any] | None) -> str:
 
 
 def training_rows(facts: StudyFacts) -> list[tuple[str, dict[str, str]]]:
-    """What is recorded of every fit, oldest first, those of the model that training went on from included.
+    """The recorded settings of every fit, oldest first, including the fits of the model that training started from.
 
     Returns:
-        The name of each fit, and its settings by name; no setting that the record does not hold.
+        The name of each fit, and its settings by name; nothing is listed that the record does not hold.
     """
     return _rows_of_fits(facts.model.get("starting_weights"), facts.model.get("fits") or ())
 
@@ -136,7 +136,7 @@ def _setting(value: Any) -> str:
 
 
 def describe_truth(evidence: Evidence) -> str:
-    """Who says what is there."""
+    """The rule by which readers decide on a finding."""
     truth = evidence.source["truth"]
     readers = {
         "majority": "at least two of three readers",
@@ -147,7 +147,7 @@ def describe_truth(evidence: Evidence) -> str:
 
 
 def describe_uncertainty(figures: Figures) -> str:
-    """How intervals were made."""
+    """The method of the intervals."""
     settings = figures.settings
     text = (
         f"95 % intervals by the bootstrap over patients ({settings['replicates']:,} resamples, seed {settings['seed']}), "
@@ -157,7 +157,7 @@ def describe_uncertainty(figures: Figures) -> str:
 
 
 def describe_thresholds(figures: Figures) -> str:
-    """Where a case is called positive."""
+    """The threshold at which a case is called positive."""
     if not set(figures.protocol.figures) & set(PROPORTIONS):
         return ""
     points = figures.settings["thresholds"]
@@ -168,7 +168,7 @@ def describe_thresholds(figures: Figures) -> str:
 
 
 def describe_flow(flow: Sequence[FlowStep]) -> str:
-    """The boxes of the diagram in a line."""
+    """The flow diagram in one line."""
     lines = []
     for step in flow:
         lost = "; ".join(f"{reason}: {amounts(counts)}" for reason, counts in step.left_out)
@@ -177,7 +177,7 @@ def describe_flow(flow: Sequence[FlowStep]) -> str:
 
 
 def describe_software() -> str:
-    """What computed the figures."""
+    """The versions of the software that computed the figures."""
     names = ("ich_lstm", "numpy", "scipy", "pandas", "torch")
     return "Figures: " + ", ".join(f"{name} {version(name)}" for name in names) + "."
 

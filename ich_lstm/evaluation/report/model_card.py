@@ -13,7 +13,7 @@ import yaml
 from ich_lstm.evaluation.evidence import Evidence
 from ich_lstm.evaluation.figures import Figures, main_rows
 from ich_lstm.evaluation.report.cohort import FlowStep
-from ich_lstm.evaluation.report.contents import Account
+from ich_lstm.evaluation.report.contents import ReportContents
 from ich_lstm.evaluation.report.descriptions import (
     amounts,
     describe_initialization,
@@ -34,35 +34,35 @@ from ich_lstm.labels import ANY, LABELS
 OPEN = "*Open: for the authors.*"
 
 LEADING = ("auroc", "average precision", "sensitivity", "specificity", "calibration slope", "calibration intercept", "ece")
-"""Columns of the table of results, as far as they are there; the report has all."""
+"""Columns of the table of results, as far as they were computed; the report has all of them."""
 
 OUT_OF_SCOPE = (
     "Diagnosis, triage or any decision on a patient. Other modalities, other parts of the body, CT with contrast, CT of children "
     "if there were none in the training data. Findings other than the labels of this model."
 )
 RISKS = (
-    "A probability is one of the population it was calibrated on: where hemorrhage is rarer, it is too high. A scan without a "
-    "flag is not a scan without hemorrhage. Labels have errors of their own, which figures share."
+    "A probability holds for the population on which it was calibrated: where hemorrhage is rarer, it is too high. A scan that "
+    "is not called positive may still show hemorrhage. Labels contain errors, which the figures inherit."
 )
 RECOMMENDATIONS = (
-    "Choose thresholds on validation patients of the place of use (`ich-evaluate --calibrate`), look at the calibration there, "
-    "and let a radiologist read every scan."
+    "Choose thresholds on validation patients of the site of use (`ich-evaluate --calibrate`), check the calibration there, "
+    "and have a radiologist read every scan."
 )
 
 
-def model_card(account: Account) -> str:
+def model_card(contents: ReportContents) -> str:
     """The card as Markdown, with the metadata of Hugging Face's hub at its head.
 
     Args:
-        account: All that is told of a model.
+        contents: Contents of the report.
     """
-    evidence, figures, facts = account[:3]
+    evidence, figures, facts = contents[:3]
     name = str(evidence.source["model"].get("name") or facts.model.get("name") or "model")
     sections = [
         *_details(name, evidence, facts),
         *_uses(facts),
         *_training(facts),
-        *_evaluation(account),
+        *_evaluation(contents),
         *_remainder(name),
     ]
     text = [
@@ -76,11 +76,11 @@ def model_card(account: Account) -> str:
 
 
 Section = tuple[int, str, str]
-"""Depth of the heading, its words, and the text below."""
+"""Depth of a heading, its text, and the body below it."""
 
 
 def _metadata(name: str, figures: Figures) -> dict[str, Any]:
-    """Only what is known: the licence is the authors' to name."""
+    """The metadata that are known; the licence is for the authors to name."""
     about: dict[str, Any] = {
         "library_name": "ich_lstm",
         "pipeline_tag": "image-classification",
@@ -155,7 +155,7 @@ def _training(facts: StudyFacts) -> list[Section]:
 
 
 def _procedure(facts: StudyFacts) -> str:
-    """A column for every recorded fit."""
+    """The recorded fits as a table, with a column for each."""
     table = _settings_table(dict(training_rows(facts)))
     return f"Recorded with the weights; one column for each fit, in their order.\n\n{table}" if table else OPEN
 
@@ -172,9 +172,9 @@ def _flow_table(flow: Sequence[FlowStep]) -> str:
     return markdown_table(pd.DataFrame(rows))
 
 
-def _evaluation(account: Account) -> list[Section]:
-    evidence, figures = account[:2]
-    groups = ", ".join(name.replace("_", " ") for name in account.groupings)
+def _evaluation(contents: ReportContents) -> list[Section]:
+    evidence, figures = contents[:2]
+    groups = ", ".join(name.replace("_", " ") for name in contents.groupings)
     factors = f"Figures are given by {groups}." if groups else "None were told apart."
     metrics = ", ".join(name.replace("_", " ") for name in figures.protocol.figures)
     how = " ".join(filter(None, [f"{metrics.capitalize()}.", describe_uncertainty(figures), describe_thresholds(figures)]))
@@ -188,12 +188,12 @@ def _evaluation(account: Account) -> list[Section]:
         (
             3,
             "Testing data",
-            "\n\n".join(filter(None, [_flow_table(account.flow), describe_truth(evidence), f"Origin: {OPEN}"])),
+            "\n\n".join(filter(None, [_flow_table(contents.flow), describe_truth(evidence), f"Origin: {OPEN}"])),
         ),
         (3, "Factors", f"{factors} Age, sex, scanner and site: {OPEN}"),
         (3, "Metrics", how),
         (3, "Results (quantitative analyses)", "\n\n".join(results)),
-        (4, "Summary", "\n".join(f"- {line}" for line in account.remarks)),
+        (4, "Summary", "\n".join(f"- {line}" for line in contents.remarks)),
     ]
 
 

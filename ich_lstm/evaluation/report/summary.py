@@ -11,7 +11,7 @@ import pandas as pd
 from ich_lstm.evaluation.aggregate import LevelCases
 from ich_lstm.evaluation.figures import VIEW, Figures, figure_notes, main_rows
 from ich_lstm.evaluation.protocols import HELD_OUT_IS_NOT_PRIVATE
-from ich_lstm.evaluation.report.contents import Account
+from ich_lstm.evaluation.report.contents import ReportContents
 from ich_lstm.evaluation.report.descriptions import training_rows
 from ich_lstm.statistics.measures.bands import CurveBands
 
@@ -19,18 +19,18 @@ FORMAT = 1
 
 CURVES = ("roc", "precision_recall", "smoothed", "reliability")
 DIGITS = 6
-"""Of the curves' points: a thousandth of what a screen can show."""
+"""Decimals of the points of curves: a thousandth of what a screen can show."""
 
 
-def summarize_report(account: Account, curves: Sequence[Mapping[str, CurveBands]], claim: pd.DataFrame) -> dict[str, Any]:
-    """Everything as numbers, texts, lists and mappings; None where a number is undefined.
+def summarize_report(contents: ReportContents, curves: Sequence[Mapping[str, CurveBands]], claim: pd.DataFrame) -> dict[str, Any]:
+    """The report as numbers, texts, lists and mappings; None where a number is undefined.
 
     Args:
-        account: All that is told.
+        contents: Contents of the report.
         curves: Curves of each label, for every view that has known labels.
         claim: The answers to the CLAIM checklist, made by `fill_claim`.
     """
-    evidence, figures, facts, beside = account[:4]
+    evidence, figures, facts, supplements = contents[:4]
     source = evidence.source
     return plain(
         {
@@ -49,16 +49,16 @@ def summarize_report(account: Account, curves: Sequence[Mapping[str, CurveBands]
                 "patients_are_studies": facts.patients_are_studies,
                 "fits": [{"name": name, "settings": settings} for name, settings in training_rows(facts)],
             },
-            "flow": [step._asdict() for step in account.flow],
-            "cohort": account.positives,
-            "characteristics": account.features,
-            "views": [_view(cases, figures, of_view) for cases, of_view in zip(account.cases, curves, strict=True)],
-            "worst_errors": account.errors,
-            "comparisons": beside.comparisons,
-            "strata": beside.strata,
-            "readers": beside.readers and beside.readers._asdict(),
+            "flow": [step._asdict() for step in contents.flow],
+            "cohort": contents.positives,
+            "characteristics": contents.features,
+            "views": [_view(cases, figures, of_view) for cases, of_view in zip(contents.cases, curves, strict=True)],
+            "worst_errors": contents.errors,
+            "comparisons": supplements.comparisons,
+            "strata": supplements.strata,
+            "readers": supplements.readers and supplements.readers._asdict(),
             "claim": claim,
-            "remarks": account.remarks,
+            "remarks": contents.remarks,
             "notes": figure_notes(figures.table),
         }
     )

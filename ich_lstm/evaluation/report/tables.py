@@ -24,7 +24,7 @@ class ReadableTable(NamedTuple):
     """A table for people.
 
     Args:
-        title: What it is of, and how it was made.
+        title: Level, output and aggregation of the figures, and number of cases.
         cells: A row per label, a column per figure; intervals in brackets. May have no columns.
         over_all: Figures over all labels together, in words.
     """
@@ -35,7 +35,7 @@ class ReadableTable(NamedTuple):
 
 
 def readable_tables(figures: Figures) -> list[ReadableTable]:
-    """A table per view."""
+    """A table for each view."""
     tables = []
     order = {name: place for place, name in enumerate(figures.protocol.figures)}
     for (level, output, aggregation), rows in main_rows(figures.table).groupby(VIEW, sort=False):
@@ -56,7 +56,7 @@ def readable_tables(figures: Figures) -> list[ReadableTable]:
 
 
 def remarks(evidence: Evidence, figures: Figures) -> list[str]:
-    """What a reader must know beside the numbers; notes on single figures are apart (`figure_notes`)."""
+    """Sentences that a reader must know to interpret the numbers; `figure_notes` has the notes on single figures."""
     settings = figures.settings
     lines = [f"intervals (95 %) are over patients, from {settings['replicates']:,} resamples"]
     if set(figures.protocol.figures) & set(PROPORTIONS):
@@ -74,7 +74,7 @@ def remarks(evidence: Evidence, figures: Figures) -> list[str]:
 
 
 def flat_counts(evidence: Evidence) -> dict[str, int]:
-    """What came in and what was left out, in words: ``scans refused, truncated pixels``."""
+    """Counts of what was read and what was left out by name, such as ``scans refused, truncated pixels``."""
     counts: dict[str, int] = {}
     for name, count in evidence.source["counts"].items():
         within = count if isinstance(count, Mapping) else {"": count}
@@ -87,7 +87,7 @@ def write_figures(folder: Path, evidence: Evidence, figures: Figures) -> None:
 
     Args:
         folder: Folder to write into; made if missing.
-        evidence: Whose source is told.
+        evidence: Predictions beside labels, whose source is stated.
         figures: Figures computed from the evidence.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -140,7 +140,7 @@ def _name(metric: str, prevalence: float) -> str:
 
 
 def figure_in_words(metric: str, value: float, low: float, high: float) -> str:
-    """The number with its interval; a log loss with four digits, as leaderboards have it."""
+    """The number with its interval; a log loss has four digits, as on leaderboards."""
     digits = 4 if metric.endswith("log_loss") else 3
     if np.isnan(value):
         return "undefined"
@@ -148,5 +148,5 @@ def figure_in_words(metric: str, value: float, low: float, high: float) -> str:
 
 
 def _records(frame: pd.DataFrame) -> list[dict[Any, Any]]:
-    """Rows for JSON, which knows no NaN."""
+    """Rows for JSON, which has no NaN."""
     return frame.astype(object).where(frame.notna(), None).to_dict("records")

@@ -15,7 +15,7 @@ from ich_lstm.evaluation.evidence import Evidence
 from ich_lstm.evaluation.figures import VIEW, Figures
 from ich_lstm.evaluation.report.claim.answers import answer_claim
 from ich_lstm.evaluation.report.claim.checklist import fill_claim
-from ich_lstm.evaluation.report.contents import Account, Beside, take_account
+from ich_lstm.evaluation.report.contents import ReportContents, Supplements, gather_contents
 from ich_lstm.evaluation.report.model_card import model_card
 from ich_lstm.evaluation.report.summary import CURVES, summarize_report
 from ich_lstm.evaluation.report.tables import markdown_table
@@ -29,15 +29,15 @@ from ich_lstm.statistics.measures.bands import CurveBands
 REPORT_PAGE, REPORT_JSON, MODEL_CARD, CLAIM, TABLES = "report.html", "report.json", "MODEL_CARD.md", "claim", "tables"
 
 POINTS = "curves"
-"""The table that is there to be drawn, not to be read."""
+"""Name of the table with the points of curves, which is not written as Markdown."""
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What is told of a model; nothing in it has an identity.
+    """Everything that is reported about a model; nothing in it identifies a patient.
 
     Args:
-        summary: Plain values: the contents of ``report.json``, all that the page shows.
+        summary: Contents of ``report.json``, from which the page is made.
         tables: Tables by the names of their files; figures, comparisons, strata and readers have files of their own.
         claim: The answers to the CLAIM checklist, made by `fill_claim`.
         card: The model card, Markdown.
@@ -62,41 +62,41 @@ def build_report(
     evidence: Evidence,
     figures: Figures,
     facts: StudyFacts | None = None,
-    beside: Beside | None = None,
+    supplements: Supplements | None = None,
     *,
     pictures: Mapping[str, bytes] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Gather all that is known, and compute the curves with their bands.
+    """Gather the contents of the report, and compute the curves with their bands.
 
     Args:
         evidence: Predictions beside labels, which were judged.
         figures: Figures of this evidence.
         facts: Facts about the study, gathered by `read_study`.
-        beside: Comparisons, strata and readers, if there are.
+        supplements: Results of comparisons, strata and readers, if there are any.
         pictures: PNG files of slices by the hashed id of their scan: without faces, fit to be shared.
-        progress: Told the number of curves done since, and of all.
+        progress: Called with the number of curves done since the last call, and the number of all curves.
     """
     facts = facts or StudyFacts()
-    account = take_account(evidence, figures, facts, beside or Beside())
+    contents = gather_contents(evidence, figures, facts, supplements or Supplements())
     curves: list[dict[str, CurveBands]] = []
-    for cases in account.cases:
+    for cases in contents.cases:
         curves.append({})
         for k, label in enumerate(LABELS):
             curves[-1][label] = _curves(cases, k, figures.settings)
             if progress is not None:
-                progress(1, len(account.cases) * len(LABELS))
-    claim = fill_claim(answer_claim(account))
+                progress(1, len(contents.cases) * len(LABELS))
+    claim = fill_claim(answer_claim(contents))
     tables = {
-        "flow": _long_flow(account),
-        "cohort": account.positives,
-        "characteristics": account.features,
+        "flow": _long_flow(contents),
+        "cohort": contents.positives,
+        "characteristics": contents.features,
         "confusion": figures.confusion,
-        "worst_errors": account.errors,
-        POINTS: _long_curves(account.cases, curves),
+        "worst_errors": contents.errors,
+        POINTS: _long_curves(contents.cases, curves),
     }
-    summary = summarize_report(account, curves, claim)
-    return Report(summary, tables, claim, model_card(account), dict(pictures or {}), facts.history)
+    summary = summarize_report(contents, curves, claim)
+    return Report(summary, tables, claim, model_card(contents), dict(pictures or {}), facts.history)
 
 
 def write_report(folder: Path | str, report: Report) -> Path:
@@ -107,7 +107,7 @@ def write_report(folder: Path | str, report: Report) -> Path:
         report: Report to be written.
 
     Returns:
-        The page.
+        Path of the page.
     """
     folder = Path(folder)
     (folder / TABLES).mkdir(parents=True, exist_ok=True)
@@ -141,10 +141,10 @@ def _long_curves(cases: Sequence[LevelCases], curves: Sequence[Mapping[str, Curv
     return pd.concat(frames, ignore_index=True).reindex(columns=columns) if frames else pd.DataFrame(columns=columns)
 
 
-def _long_flow(account: Account) -> pd.DataFrame:
+def _long_flow(contents: ReportContents) -> pd.DataFrame:
     """A row per box or reason, and unit."""
     rows = []
-    for step in account.flow:
+    for step in contents.flow:
         for reason, counts in [("", step.counts), *step.left_out]:
             rows += [{"step": step.title, "left_out": reason, "unit": unit, "count": count} for unit, count in counts.items()]
     return pd.DataFrame(rows)

@@ -29,7 +29,7 @@ from ich_lstm.statistics.proportions import ratio
 FITS = {"platt": fit_platt, "temperature": fit_temperature}
 
 NO_THRESHOLD = 0.5
-"""What stands in where no threshold could be chosen, so that a table has no holes; the notes say where."""
+"""Stands in for a threshold that could not be chosen, so that every cell of a table has one; the notes name the labels."""
 
 
 def fit_calibration(
@@ -41,20 +41,20 @@ def fit_calibration(
     replicates: int = 2000,
     seed: int = 0,
 ) -> ModelCalibration:
-    """Choose operating points and fit corrections, per label, for slices and for the scan output by itself.
+    """Choose operating points and fit corrections for each label, separately for slices and for the scan output.
 
     Args:
         evidence: Predictions beside labels of validation patients.
         rules: A rule for each operating point; the first is applied where none is named.
-        method: ``platt``: slope and intercept; ``temperature``: slope alone, which leaves 0.5 where it is.
-        training_share: The share of positive scans in training, at which probabilities are taken to be right after a
-            temperature alone; Platt's intercept makes them right at the share of the validation scans.
+        method: ``platt`` fits slope and intercept; ``temperature`` fits the slope alone, which leaves 0.5 unchanged.
+        training_share: Share of positive scans in training. Temperature scaling is assumed to calibrate probabilities for this
+            share, whereas Platt's intercept calibrates them for the share of the validation scans.
         replicates: Number of bootstrap resamples of patients.
         seed: Seed of the bootstrap.
 
     Raises:
-        ConfigError: If these are cases that are reported, a rule is given twice, or the model is unknown.
-        TableError: If no label can be calibrated and no threshold chosen.
+        ConfigError: If these are test cases, a rule is given twice, or the model is unknown.
+        TableError: If no label can be calibrated and no threshold can be chosen.
     """
     part = str(evidence.source.get("part", ""))
     if evidence.is_test or part == "test":
@@ -98,10 +98,10 @@ def fit_calibration(
 
 
 def is_coherent(evidence: Evidence) -> bool:
-    """Whether no scan is less probable than one of its slices, and "any" nowhere less than a type: then nothing would be raised.
+    """Whether every scan is at least as probable as each of its slices, and "any" at least as probable as each type.
 
     Args:
-        evidence: Probabilities of slices and scans.
+        evidence: Predictions of slices and scans.
     """
     slices, scans = columns_of(evidence.slices, ""), columns_of(evidence.scans, "")
     of_any = LABELS.index(ANY)
@@ -110,9 +110,9 @@ def is_coherent(evidence: Evidence) -> bool:
 
 
 def choose_points(evidence: Evidence, rule: Rule, *, replicates: int = 2000, seed: int = 0) -> OperatingPoints:
-    """Choose the thresholds of all labels, each by itself, for slices and for the scan output.
+    """Choose a threshold for each label, separately for slices and for the scan output.
 
-    Alarms are scans: a threshold of slices rings for a scan if any of its slices is called positive.
+    Alarms are counted in scans: with a threshold of slices, a scan is an alarm if any of its slices is called positive.
 
     Args:
         evidence: Predictions beside labels of validation patients.
@@ -138,10 +138,10 @@ def choose_points(evidence: Evidence, rule: Rule, *, replicates: int = 2000, see
 
 
 def check_unseen(calibration: ModelCalibration, evidence: Evidence) -> None:
-    """See that nothing is judged on cases on which it was chosen.
+    """Check that a calibration is not judged on the cases on which it was chosen.
 
     Raises:
-        ConfigError: If scans or patients are among those, or the evidence is of another model.
+        ConfigError: If scans or patients are among these cases, or the predictions were made by another model.
     """
     hash_now = evidence.source.get("model", {}).get("hash", "")
     if hash_now != calibration.weights:
@@ -165,14 +165,14 @@ def check_unseen(calibration: ModelCalibration, evidence: Evidence) -> None:
 
 
 def operating_thresholds(evidence: Evidence, calibration: ModelCalibration) -> tuple[dict[Level, list[float]], list[str]]:
-    """The thresholds of the operating point, for `compute_figures`; a patient's is that of the scan output.
+    """The thresholds of the operating point, for `compute_figures`; patients are called by the threshold of the scan output.
 
     Args:
-        evidence: Cases on which nothing was chosen, their probabilities not corrected.
+        evidence: Uncorrected predictions of cases on which nothing was chosen.
         calibration: Calibration that holds the operating point.
 
     Returns:
-        Thresholds per level, and what a reader must know.
+        Thresholds for each level, and notes for the report.
 
     Raises:
         ConfigError: If there is no operating point, or it was chosen on these cases or for another model.
@@ -206,7 +206,7 @@ def calibrate_evidence(evidence: Evidence, calibration: ModelCalibration) -> Evi
     Labels that could not be calibrated, and the encoder's own probabilities, stay as they are; this is noted too.
 
     Args:
-        evidence: Cases on which nothing was chosen.
+        evidence: Predictions of cases on which nothing was chosen.
         calibration: Calibration that is applied.
 
     Raises:
@@ -239,7 +239,7 @@ def _corrections(cases: LevelCases, method: Method) -> Mapping[str, Correction]:
         counts = int(positive.sum()), int((~positive).sum())
         try:
             corrections[label] = Correction(FITS[method](cases.labels[:, k], cases.probabilities[:, k]), *counts)
-        except TableError as error:  # one class, or an order that is upside down: of this label alone
+        except TableError as error:  # cases of one class or an inverted ranking, which concerns this label alone
             corrections[label] = Correction(None, *counts, error.got)
     return corrections
 
@@ -247,7 +247,7 @@ def _corrections(cases: LevelCases, method: Method) -> Mapping[str, Correction]:
 def _threshold(
     value: float | None, note: str, cases: LevelCases, k: int, patient: np.ndarray, bootstrap: PatientBootstrap
 ) -> Threshold:
-    """With sensitivity and specificity on the cases on which it was chosen."""
+    """A threshold with its sensitivity and specificity on the cases on which it was chosen."""
     known = ~np.isnan(cases.labels[:, k])
     y, p, _ = known_cases(cases.labels[:, k], cases.probabilities[:, k])
     counts = int(y.sum()), int((~y).sum())
@@ -269,7 +269,7 @@ def _rate(right: np.ndarray, patient: np.ndarray, bootstrap: PatientBootstrap, w
 
 
 def _check_not_empty(calibration: ModelCalibration) -> None:
-    """See that anything could be chosen at all."""
+    """Stop if neither a correction nor a threshold could be fitted for any label."""
     fitted = any(
         calibration.corrections[level][label].recalibration is not None for level in CALIBRATED_LEVELS for label in LABELS
     )

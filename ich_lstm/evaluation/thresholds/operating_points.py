@@ -13,24 +13,24 @@ from ich_lstm.statistics.cases import check_labels, check_probabilities, known_c
 
 SENSITIVITY, SPECIFICITY, YOUDEN, ALARMS = "sensitivity", "specificity", "youden", "alarms"
 RULES = ("sensitivity=0.95", "specificity=0.9", YOUDEN, "alarms=10", "alarms=10@0.08")
-"""How rules are written, with examples of their numbers."""
+"""Rules as they are written on the command line, with example numbers."""
 
 MOST_ALARMS = 100
 ROUNDING = 1e-9
-"""Alarms that exceed the budget by less do so because shares are no binary fractions."""
+"""Alarms may exceed the budget by this much, because shares such as 0.1 have no exact binary fraction."""
 
 _WRITTEN = re.compile(r"([a-z]+)(?:=(\d*\.?\d+)(?:@(\d*\.?\d+))?)?")
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How a threshold is chosen.
+    """A rule by which a threshold is chosen.
 
     Args:
-        kind: ``sensitivity`` or ``specificity``: the other one is made as high as the wished value of this one allows;
-            ``youden``: the sum of both is highest; ``alarms``: at most so many of 100 scans are called positive.
-        value: The wished value, or the number of alarms; 0 for ``youden``.
-        share: Of ``alarms``: the share of positive scans where they are counted; None: as in the validation data.
+        kind: ``sensitivity`` or ``specificity``: at least this value is reached, with the other one as high as possible;
+            ``youden``: the sum of both is highest; ``alarms``: at most this number of 100 scans is called positive.
+        value: Sensitivity or specificity to reach, or number of alarms; 0 for ``youden``.
+        share: Share of positive scans at which ``alarms`` are counted; None: the share in the validation data.
 
     Example:
         >>> print(parse_rule("alarms=10@0.08"))
@@ -47,10 +47,10 @@ class Rule:
 
 
 def parse_rule(text: str) -> Rule:
-    """Read a rule as it is written on the command line.
+    """Parse a rule from the command line.
 
     Raises:
-        ConfigError: If it is none.
+        ConfigError: If the text is not a rule.
     """
     written = _WRITTEN.fullmatch(text)
     kind, *numbers = written.groups() if written else ("", None, None)
@@ -70,21 +70,21 @@ def parse_rule(text: str) -> Rule:
 
 
 def choose_threshold(rule: Rule, labels: np.ndarray, probabilities: np.ndarray) -> tuple[float | None, str]:
-    """Choose on cases of one label; a case is called positive at or above the threshold.
+    """Choose a threshold on the cases of one label; a case is called positive at or above it.
 
-    A threshold lies half-way between the probability of the last case that is called and the next lower one, so that the last
-    digit of a probability, which differs from one machine to another, decides nothing.
+    The threshold lies half-way between the lowest probability that is called positive and the next lower one. The last digit of
+    a probability, which differs between machines, therefore changes no call.
 
     Args:
-        rule: How. For ``alarms``, cases must be scans.
+        rule: Rule to apply; for ``alarms``, the cases must be scans.
         labels: ``(n,)``: 1 present, 0 absent, NaN unknown.
         probabilities: ``(n,)``, in [0, 1].
 
     Returns:
-        The threshold, and an empty text; or None, and why there is none.
+        The threshold and an empty text, or None and the reason.
 
     Raises:
-        TableError: If a label or a probability is none.
+        TableError: If a label is none of 0, 1 and NaN, or a probability lies outside [0, 1].
     """
     return _CHOOSERS[rule.kind](rule, labels, probabilities)
 
@@ -129,7 +129,7 @@ def _by_alarms(rule: Rule, labels: np.ndarray, probabilities: np.ndarray) -> tup
 
 
 def _halfway(thresholds: np.ndarray, place: int) -> float:
-    """Between a threshold, of descending ones, and the next lower, or 0."""
+    """The middle between one of several descending thresholds and the next lower one, or 0."""
     here = float(thresholds[place])
     below = float(thresholds[place + 1]) if place + 1 < len(thresholds) else 0.0
     middle = (here + below) / 2

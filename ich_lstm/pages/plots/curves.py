@@ -1,4 +1,4 @@
-"""Plots of a training run and of a prediction, made with matplotlib objects and without global state."""
+"""Plots of a training history, a scan and a prediction, made with matplotlib objects and without global state."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,19 +25,19 @@ MODEL_COLORS = {"sequence": "#b35900", "encoder": "#0072b2"}
 DPI = 150
 PICTURES_PER_ROW = 6
 LEGEND_LINE = 13
-"""Height in points of a line of a legend."""
+"""Height of a line of a legend, in points."""
 
 
 def plot_history(frame: "DataFrame") -> "Figure":
     """Training and validation loss per epoch, with the validation's AUC of "any" where it was logged.
 
     Args:
-        frame: Lightning's ``metrics.csv``: ``epoch`` and some of ``train/slice_loss``, ``val/loss``, ``val/encoder_loss``,
-            ``val/auroc_any``, or ``train/scan_loss``, ``val/scan_loss`` and ``val/scan_auroc_any``; a row holds NaN in the
-            columns of other moments. (``train/loss`` is a sum of several terms, and would not compare; it serves where there is
-            nothing else.)
+        frame: Contents of Lightning's ``metrics.csv``: ``epoch``, and some of ``train/slice_loss``, ``val/loss``,
+            ``val/encoder_loss``, ``val/auroc_any`` or, for scans, ``train/scan_loss``, ``val/scan_loss`` and
+            ``val/scan_auroc_any``; a row holds NaN in the columns that were not logged with it. ``train/loss`` is a sum of
+            several terms that compares with nothing; it is shown only where there is no other training loss.
     """
-    # Where no slice's AUC is defined and a scan's is, labels name whole scans: then the scans' columns are shown.
+    # If the AUC is defined for scans and not for slices, labels name whole scans: the columns of scans are shown.
     has = {name: name in frame and frame[name].notna().any() for name in ("val/auroc_any", "val/scan_auroc_any")}
     of_scans = has["val/scan_auroc_any"] and not has["val/auroc_any"]
     training, validation, auroc = (
@@ -146,14 +146,14 @@ def plot_slices(scan: "Scan", *, window: Window = BRAIN, most: int = 12) -> "Fig
 
 
 def plot_explanation(explanation: "Explanation", scan: "Scan | None" = None) -> "Figure":
-    """For every explained label its contributions along the scan, below its heat map where that is hottest.
+    """The contributions of every explained label along the scan, below the slice in which its heat map is highest.
 
     Args:
         explanation: Explanation to be shown.
-        scan: The scan that was explained, to see the heat maps over its slices; None: the maps alone.
+        scan: Scan that was explained, over whose slices the heat maps are drawn; None: the maps alone.
 
     Raises:
-        ValueError: If the explanation is of no label, or of another number of slices than the scan has.
+        ValueError: If the explanation has no label, or another number of slices than the scan.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -184,7 +184,7 @@ def plot_explanation(explanation: "Explanation", scan: "Scan | None" = None) -> 
 
 
 def _show_slice(axes: "Axes", hu: np.ndarray, spacing_mm: Sequence[float], window: Window) -> None:
-    """A slice in a window, true to its pixel spacing where that is known."""
+    """Show a slice in a window, with its true aspect ratio where the pixel spacing is known."""
     axes.imshow(
         hu,
         cmap="gray",
@@ -202,7 +202,7 @@ def _mark_sides(axes: "Axes", marks: Sequence[str], size: int = 10) -> None:
 
 
 def _lay_heat(axes: "Axes", explanation: "Explanation", number: int, labels: Sequence[str], shape: tuple[int, int]) -> None:
-    """Over a slice the heat maps of some labels: colour, and a named contour where the page has one too."""
+    """Draw the heat maps of some labels over a slice: a colour, and a named contour where the page has one too."""
     from matplotlib.colors import to_rgb
     from matplotlib.patheffects import AbstractPathEffect, withStroke
 
@@ -212,7 +212,7 @@ def _lay_heat(axes: "Axes", explanation: "Explanation", number: int, labels: Seq
     aspect = axes.get_aspect()
     for label in labels:
         heat = explanation.share_on_slice(number, label, shape)  # (h, w)
-        # The curve's own colour; ink would not be seen on a dark picture.
+        # The colour of the label's curve; "any" is white, because black would be invisible on a dark picture.
         color = "white" if label == ANY else LABEL_COLORS[label]
         film = np.concatenate([np.broadcast_to(to_rgb(color), (*heat.shape, 3)), HEAT_STRENGTH * heat[..., None]], axis=2)
         axes.imshow(film, aspect=aspect)
@@ -228,7 +228,7 @@ def _lay_heat(axes: "Axes", explanation: "Explanation", number: int, labels: Seq
 
 
 def save_figure(figure: "Figure", path: str | Path) -> Path:
-    """Write a PNG that says nothing about the machine, the folder or the time."""
+    """Write a PNG without metadata about the machine, the folder or the time."""
     path = Path(path)
     figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None})
     return path
@@ -241,7 +241,7 @@ def _figure(width: float, height: float) -> "Figure":
 
 
 def _plain(text: str) -> str:
-    """A text as it stands: to matplotlib a lone dollar sign would start a formula."""
+    """A text with its dollar signs escaped, which would start a formula in matplotlib."""
     return text.replace("$", r"\$")
 
 
@@ -258,7 +258,7 @@ def _finish(axes: "Axes", *, title: str, x: str, y: str) -> None:
 
 
 def _legend_above(axes: "Axes", columns: int = 1) -> None:
-    """The legend between title and frame: wherever curves run, it lies over none of them."""
+    """Draw the legend between title and frame, where it covers no curve."""
     title, entries = axes.get_title(loc="left"), len(axes.lines)
     axes.set_title(title, fontsize=11, color=INK, loc="left", pad=8 + LEGEND_LINE * -(-entries // columns))
     axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0, borderaxespad=0.3, ncols=columns)

@@ -12,7 +12,7 @@ class ShownFigure(Figure):
     """
 
     def _repr_png_(self) -> bytes:
-        """What a notebook shows of a cell that ends with the figure."""
+        """The picture that a notebook shows below a cell that ends with the figure."""
         picture = BytesIO()
         self.savefig(picture, format="png")
         return picture.getvalue()

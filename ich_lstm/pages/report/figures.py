@@ -1,4 +1,4 @@
-"""Figures of a report as table cells: value, interval, number of cases, and why a figure is undefined."""
+"""Figures of a report as table cells: value, interval, number of cases, and the reason where a figure is undefined."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -46,13 +46,13 @@ GROUPS = {
 
 
 class Cell(NamedTuple):
-    """A figure as it is read.
+    """A figure as text.
 
     Args:
         value: The number, or "undefined".
         interval: The 95 % interval, or that there is none.
         fraction: The cases behind a proportion.
-        note: Why it is undefined or has no interval, or what to bear in mind.
+        note: Reason why it is undefined or has no interval, or a caution.
         metric: Key of the figure in `METRIC_NAMES`.
     """
 
@@ -145,7 +145,7 @@ def _n(row: Mapping[str, Any]) -> str:
 
 
 def confusion_cells(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Counts, each with its share of the cases of the same truth."""
+    """Counts of a confusion matrix, each with its share of the cases with the same label."""
     present, absent = row["true_positive"] + row["false_negative"], row["false_positive"] + row["true_negative"]
     cells = [
         ("called", "true_positive", present, True),
@@ -163,7 +163,7 @@ def confusion_cells(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def reasons_of(view: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Why figures of this view are undefined or have no interval: label and figures, and the reason."""
+    """The reasons why figures of a view are undefined or have no interval, each with its label and figures."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for row in view["figures"]:
         if row["value"] is None or row["low"] is None:

@@ -10,11 +10,11 @@ LEFT, TOP, SIDE = 27.0, 6.0, 166.0
 """The square of a panel in its box of 200 by 200, in which letters of size 11 are legible on a page of six panels a row."""
 
 STRIP = 0.16
-"""Height of the tallest bar of cases per bin, as a part of the panel."""
+"""Height of the tallest bar of cases per bin, as a fraction of the panel."""
 
 
 class Mark(NamedTuple):
-    """A point in a panel's box, with its interval (None: none) and what it is."""
+    """A point on a panel, with its interval (None if it has none), its text and its kind."""
 
     x: float
     y: float
@@ -25,7 +25,7 @@ class Mark(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """A panel.
+    """A small plot of one label.
 
     Args:
         label: Label whose curve it shows.
@@ -33,8 +33,8 @@ class Panel(NamedTuple):
         band: Points of its band.
         marks: Single points on the panel.
         bars: Bars of the histogram below the curve: x, y, width, height and text.
-        base: Ends of the line that a model without knowledge would give; empty: none.
-        note: Why it is empty, if it is.
+        base: Ends of the reference line of an uninformative model; empty if there is none.
+        note: Reason why the panel is empty, if it is.
     """
 
     label: str

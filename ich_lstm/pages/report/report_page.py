@@ -20,7 +20,7 @@ from ich_lstm.pages.report.sections import comparison_sections, forest_rows, rea
 from ich_lstm.pages.style import render
 
 LEVEL_ORDER = ("scan", "patient", "slice")
-"""A scan is what somebody decides on."""
+"""Scans come first, because decisions are made on scans."""
 
 LEVEL_NAMES = {"slice": "Slices", "scan": "Scans", "patient": "Patients"}
 PART_NAMES = {"judged": "Judged", "train": "Training", "validation": "Validation", "test": "Held out"}
@@ -31,7 +31,7 @@ ERRORS_SHOWN = 3
 
 
 class FlowBox(NamedTuple):
-    """A box of the diagram: how many, and who does not go on from it."""
+    """A box of the flow diagram: counts, and the cases that do not reach the next box."""
 
     title: str
     counts: list[str]
@@ -98,7 +98,7 @@ def _settings(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _training(training: Mapping[str, Any]) -> dict[str, Any]:
-    """What is recorded of the training: single facts, and a table with a column for each fit."""
+    """The record of the training: single facts, and a table with a column for each fit."""
     fits = training["fits"]
     facts = {"Recipe": training["recipe"], "Duration": "" if training["seconds"] is None else duration(training["seconds"])}
     names = dict.fromkeys(name for fit in fits for name in fit["settings"])
@@ -159,7 +159,7 @@ def _many(count: int, unit: str) -> str:
 
 
 def _cohort_cells(rows: Sequence[Mapping[str, Any]], parts: Sequence[str], label: str) -> list[tuple[str, str]]:
-    """Count and share of each part's patients, scans and slices."""
+    """Count and share of the patients, scans and slices of each subset."""
     by_key = {(row["part"], row["label"]): row for row in rows}
     cells = []
     for part in parts:

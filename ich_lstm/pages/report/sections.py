@@ -9,7 +9,7 @@ from ich_lstm.pages.report.figures import METRIC_NAMES, Cell, figure_cell, numbe
 FOREST_METRICS = ("auroc", "sensitivity", "specificity")
 COMPARED = ("weighted_log_loss", "auroc", "log_loss", "average_precision", "sensitivity", "specificity")
 COMPARED_FOR_ALL = ("weighted_log_loss", "auroc")
-"""Of every label; the others only of "any"."""
+"""Figures that are compared for every label; all others are compared for "any" alone."""
 
 INTERVAL_ELSEWHERE = "a test of the difference; its interval stands in the row of the bootstrap"
 """The note of a row of ``comparisons.csv`` whose method tests a difference and gives no interval."""
@@ -25,13 +25,13 @@ GROUPING_NAMES = {
 }
 
 GIVEN_TRUTH = "labels"
-"""The truth by which the model is judged everywhere else on the page."""
+"""Name of the labels by which the model is judged everywhere else on the page."""
 
 MODEL = "model"
 
 
 class Whisker(NamedTuple):
-    """A figure in a row of a forest plot: parts of the axis, None where undefined, and the figure in words."""
+    """A figure in a row of a forest plot: percent of the axis, None where undefined, and the figure as text."""
 
     at: float | None
     low: float | None
@@ -70,7 +70,7 @@ def forest_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
 
 
 def comparison_sections(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A table per comparison: figures over all labels, and of every label those that compare best.
+    """A table for each comparison: the figures over all labels, and the leading figures of each label.
 
     Args:
         rows: The list ``comparisons`` in ``report.json``.
@@ -98,7 +98,7 @@ def comparison_sections(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any
 
 
 def reader_section(readers: Mapping[str, Any]) -> dict[str, Any]:
-    """Each reader and the model against the given truth, and how far readers agree.
+    """Each reader and the model against the given labels, and the agreement of the readers.
 
     Args:
         readers: The mapping ``readers`` in ``report.json``.
@@ -131,7 +131,7 @@ def reader_section(readers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def reader_points(readers: Mapping[str, Any] | None) -> dict[str, list[tuple[str, float, float]]]:
-    """By label, each reader's sensitivity and specificity where the truth is the model's own."""
+    """Each reader's sensitivity and specificity by label, against the labels by which the model is judged."""
     if readers is None:
         return {}
     values: dict[tuple[str, str], dict[str, float | None]] = {}
@@ -152,7 +152,7 @@ def _grouping(name: str) -> str:
 
 
 def _start(values: Sequence[float | None]) -> float:
-    """Where the axis begins: a round number below all, at most 0.5."""
+    """The start of the axis: a round number below all values, at most 0.5."""
     lowest = min((value for value in values if value is not None), default=0.5)
     return min(0.5, int(10 * lowest) / 10)
 
@@ -165,7 +165,7 @@ def _whisker(row: Mapping[str, Any], start: float) -> Whisker:
 
 
 def _difference(row: Mapping[str, Any], bootstrap: Mapping[str, Any]) -> dict[str, Any]:
-    """A test's row; where the test gives no interval, that of the bootstrap."""
+    """The row of a test; where the test gives no interval, it shows that of the bootstrap."""
     digits = 4 if row["metric"].endswith("log_loss") else 3
     values = {name: "undefined" if row[name] is None else number(row[name], digits) for name in ("first", "second", "difference")}
     by = row if row["low"] is not None else bootstrap
@@ -179,7 +179,7 @@ def _difference(row: Mapping[str, Any], bootstrap: Mapping[str, Any]) -> dict[st
         "p": _p(row["p_value"]),
         "method": method,
         "n": f"{row['positives']:,} of {row['cases']:,}",
-        # Here the interval does stand in this row.
+        # This row does show the interval.
         "note": "" if row["note"] == INTERVAL_ELSEWHERE else row["note"],
     }
 

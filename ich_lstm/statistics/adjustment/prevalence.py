@@ -13,21 +13,21 @@ from ich_lstm.statistics.measures.calibration import logit
 
 HALVINGS = 60
 AT_AN_END = 1e-9
-"""As near to 0 or 1, the likelihood is highest at that end: no scan, or every one, would be positive for certain."""
+"""A share this near to 0 or 1 means that the likelihood is highest at that end: every probability would become 0 or 1."""
 
 ASSUMES = "assumes calibrated probabilities, and that only the share of positive cases differs from the training data"
 
 
 def shift_prevalence(probabilities: np.ndarray, trained: float, site: float) -> np.ndarray:
-    """Move probabilities from one share of positive cases to another: odds times the ratio of the two shares' odds.
+    """Move probabilities from one share of positive cases to another: the odds times the ratio of the odds of the two shares.
 
-    Source: Saerens, Latinne & Decaestecker, Neural Comput 2002;14:21-41, equation 2.4. Right only if the cases of each class
-    look alike at both places, and probabilities were calibrated at the first share.
+    Source: Saerens, Latinne & Decaestecker, Neural Comput 2002;14:21-41, equation 2.4. This is correct only if the cases of each
+    class look alike at both sites, and if the probabilities were calibrated at the first share.
 
     Args:
         probabilities: Probabilities of any shape, in [0, 1].
-        trained: Share of positive cases at which they were calibrated, between 0 and 1.
-        site: Share where they are used.
+        trained: Share of positive cases at which the probabilities were calibrated, between 0 and 1.
+        site: Share of positive cases where the probabilities are used, between 0 and 1.
 
     Example:
         >>> print(shift_prevalence(np.array([0.41]), trained=0.41, site=0.08))
@@ -48,22 +48,22 @@ def estimate_prevalence(
     replicates: int = 2000,
     seed: int = 0,
 ) -> Estimate:
-    """Share of positive cases at a site, from unlabelled probabilities: where the EM algorithm of Saerens et al. ends.
+    """Estimate the share of positive cases at a site from unlabelled probabilities, as the EM algorithm of Saerens et al. does.
 
-    The likelihood of the share is concave, so its maximum, EM's fixed point, is found by halving an interval, in fewer steps.
+    The likelihood of the share is concave. Its maximum, the fixed point of EM, is found in fewer steps by bisection.
 
     Source: Saerens, Latinne & Decaestecker, Neural Comput 2002;14:21-41.
 
     Args:
         probabilities: ``(n,)``, in [0, 1], of all cases of the site.
-        trained: Share of positive cases at which they were calibrated, between 0 and 1.
+        trained: Share of positive cases at which the probabilities were calibrated, between 0 and 1.
         patients: The patient of each case, ``(n,)``; None only if cases are independent.
         replicates: Number of bootstrap resamples of patients.
         seed: Seed of the bootstrap over patients.
 
     Returns:
-        The share; its note states what must hold for it to be right. Undefined where the likelihood is highest at 0 or 1, which
-        would make every probability 0 or 1.
+        The share, with a note on its assumptions. It is undefined where the likelihood is highest at 0 or 1, which would make
+        every probability 0 or 1.
     """
     p = check_probabilities(probabilities)
     _check_share("trained", trained)
@@ -75,7 +75,7 @@ def estimate_prevalence(
     x, cell = group_cells(logit(p))
     cases = sum_by_patient(cell, index, (len(x), count), np.ones(len(p)))
     figure = _share_finder(1 / (1 + np.exp(-x)), trained)
-    exact, place = np.unique(p, return_inverse=True)  # not on the cells
+    exact, place = np.unique(p, return_inverse=True)  # the value itself is not computed on cells
     value = float(_share_finder(exact, trained)(np.bincount(place)[:, None].astype(np.float64))[0, 0])
     if not AT_AN_END < value < 1 - AT_AN_END:
         return undefined(f"the likelihood is highest at {100 * round(value)} %: too few cases, or other ones than in training")
@@ -86,7 +86,7 @@ def estimate_prevalence(
 
 
 def _share_finder(p: np.ndarray, trained: float) -> Callable[[np.ndarray], np.ndarray]:
-    """From weights of the probabilities ``(g, r)`` to the most likely shares ``(1, r)``."""
+    """A function from weights of the probabilities ``(g, r)`` to the most likely shares ``(1, r)``."""
     present, absent = p / trained, (1 - p) / (1 - trained)  # likelihoods, up to a factor of each case
 
     def find(weights: np.ndarray) -> np.ndarray:

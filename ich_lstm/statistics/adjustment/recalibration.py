@@ -13,11 +13,11 @@ from ich_lstm.statistics.measures.calibration import logit
 
 @dataclass(frozen=True)
 class Recalibration:
-    """``sigmoid(intercept + slope * logit(p))``, which leaves the order of probabilities as it is.
+    """The correction ``sigmoid(intercept + slope * logit(p))``, which preserves the ranking of probabilities.
 
     Args:
         slope: Factor of the log odds; 1 / temperature.
-        intercept: Added to the log odds; 0 for a temperature.
+        intercept: Number added to the log odds; 0 for temperature scaling.
 
     Example:
         >>> print(Recalibration(slope=0.5).apply(np.array([0.5, 0.9])))
@@ -29,7 +29,7 @@ class Recalibration:
 
     @property
     def temperature(self) -> float:
-        """By which log odds are divided."""
+        """Temperature by which log odds are divided."""
         return 1 / self.slope
 
     def apply(self, probabilities: np.ndarray) -> np.ndarray:
@@ -38,29 +38,29 @@ class Recalibration:
 
 
 def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> Recalibration:
-    """One temperature for a label, by maximum likelihood (Guo et al., ICML 2017).
+    """Fit one temperature for a label by maximum likelihood (Guo et al., ICML 2017).
 
     Args:
         labels: ``(n,)``: 1 present, 0 absent, NaN unknown; of validation data, never of those reported.
         probabilities: ``(n,)``, in [0, 1].
 
     Raises:
-        TableError: If the known labels are of one class, or higher probabilities do not go with the label: no temperature
-            can fix an inverted ranking.
+        TableError: If the known labels are of one class, or probabilities do not rise with the label: temperature scaling cannot
+            fix an inverted ranking.
     """
     _, slope = _fit(known_cases(labels, probabilities), intercept=0.0)
     return Recalibration(slope=slope)
 
 
 def fit_platt(labels: np.ndarray, probabilities: np.ndarray) -> Recalibration:
-    """Slope and intercept for a label, by maximum likelihood (Platt, Advances in Large Margin Classifiers 1999).
+    """Fit slope and intercept for a label by maximum likelihood (Platt, Advances in Large Margin Classifiers 1999).
 
     Args:
         labels: ``(n,)``: 1 present, 0 absent, NaN unknown; of validation data, never of those reported.
         probabilities: ``(n,)``, in [0, 1].
 
     Raises:
-        TableError: If the known labels are of one class, or higher probabilities do not go with the label.
+        TableError: If the known labels are of one class, or probabilities do not rise with the label.
     """
     intercept, slope = _fit(known_cases(labels, probabilities), intercept=None)
     return Recalibration(slope=slope, intercept=intercept)

@@ -22,7 +22,7 @@ def cohen_kappa(
 
     Args:
         first: The first reader's marks, ``(n,)``: 0 and 1, or other categories as numbers; NaN unknown.
-        second: The second reader's, of the same cases; cases that one has not marked are left out, and counted in the note.
+        second: The second reader's marks on the same cases, ``(n,)``; cases that only one has marked are left out and counted.
         patients: The patient of each case, ``(n,)``; None only if cases are independent.
         replicates: Number of bootstrap resamples of patients.
         seed: Seed of the bootstrap over patients.
@@ -49,7 +49,7 @@ def cohen_kappa(
 
 
 def fleiss_kappa(counts: np.ndarray, patients: Iterable | None = None, *, replicates: int = 2000, seed: int = 0) -> Estimate:
-    """Agreement of several readers beyond chance, who need not be the same for every case.
+    """Agreement of several readers beyond chance; the readers need not be the same for every case.
 
     Source: Fleiss, Psychol Bull 1971;76:378-382.
 
@@ -99,7 +99,7 @@ def _with_interval(
 
 
 def _units(patients: Iterable | None, known: np.ndarray) -> tuple[np.ndarray, int]:
-    """Index of each known case's patient, or of itself, and the number of patients."""
+    """Index of each known case's patient, or of the case itself if patients are unknown, and the number of patients."""
     if patients is None:
         return np.arange(int(known.sum())), int(known.sum())
     index, count = patient_index(patients)

@@ -16,13 +16,13 @@ OBUCHOWSKI = "Obuchowski"
 
 
 class AurocCovariance(NamedTuple):
-    """Areas under the ROC curves of several models on the same cases, and how they vary together.
+    """Areas under the ROC curves of several models on the same cases, and their covariance.
 
     Args:
-        values: ``(m,)``; NaN if labels are of one class.
-        covariance: ``(m, m)``; NaN if it cannot be had.
-        method: DeLong's, or Obuchowski's for clusters.
-        note: Why something is missing.
+        values: Areas ``(m,)``; NaN if labels are of one class.
+        covariance: Covariance of the areas, ``(m, m)``; NaN if it is undefined.
+        method: DeLong's method, or Obuchowski's for clusters.
+        note: Reason why something is undefined.
     """
 
     values: np.ndarray
@@ -39,9 +39,9 @@ class Comparison(NamedTuple):
         second: Figure of the second model.
         difference: Figure of the first model minus that of the second.
         statistic: Statistic of the test; None if the test has none or is undefined.
-        p_value: Two-sided; None if it cannot be had.
+        p_value: Two-sided p value; None if it is undefined.
         method: Name of the test.
-        note: Why something is missing, or what a reader should bear in mind.
+        note: Reason why something is undefined, or a caution.
     """
 
     first: Estimate
@@ -132,23 +132,23 @@ def compare_auroc(
 
 
 def mcnemar(first_correct: np.ndarray, second_correct: np.ndarray, patients: Iterable | None = None) -> Comparison:
-    """Test whether one is right more often than the other: exact where cases are independent, Durkalski's where they are not.
+    """Test whether one of two raters is right more often: exact where cases are independent, Durkalski's test where they are not.
 
     Give positive cases alone to compare sensitivities, negative ones alone to compare specificities.
 
     Sources: McNemar, Psychometrika 1947;12:153-157, in its exact binomial form; Durkalski et al., Stat Med 2003;22:2417-2428, in
-    which every patient counts alike, however many cases are theirs.
+    which every patient has the same weight, whatever the number of cases.
 
     Args:
-        first_correct: ``(n,)``: 1 right, 0 wrong, NaN unknown.
-        second_correct: ``(n,)``, of the same cases.
+        first_correct: Whether the first rater is right, ``(n,)``: 1 right, 0 wrong, NaN unknown.
+        second_correct: Whether the second rater is right on the same cases, ``(n,)``.
         patients: The patient of each case, ``(n,)``; None only if cases are independent.
     """
     pair = check_labels(np.stack([first_correct, second_correct], axis=-1))  # (n, 2)
     known = ~np.isnan(pair).any(axis=1)
     first, second = pair[known].T
     method = "McNemar, exact" if patients is None else "McNemar, clustered (Durkalski)"
-    left_out = f"{int((~known).sum())} cases left out, of which one or both are unknown" if not known.all() else ""
+    left_out = f"{int((~known).sum())} cases left out, in which one or both are unknown" if not known.all() else ""
     if not len(first):
         nothing = undefined("no case that both speak of")
         return Comparison(nothing, nothing, nothing, None, None, method, left_out)
@@ -167,7 +167,7 @@ def mcnemar(first_correct: np.ndarray, second_correct: np.ndarray, patients: Ite
 
 
 def exact_mcnemar(first_alone: int, second_alone: int) -> float:
-    """Two-sided p value of McNemar's test from the discordant cases: those only one of the two has right.
+    """Two-sided p value of McNemar's test from the discordant cases, in which only one of the two raters is right.
 
     Example:
         >>> print(f"{exact_mcnemar(9, 2):.7f}")
@@ -178,7 +178,9 @@ def exact_mcnemar(first_alone: int, second_alone: int) -> float:
 
 
 def _placements(positive: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Share of the other class that each case outranks (a negative one: is outranked by), ties half; ``(., m)``."""
+    """For each positive case the share of negative cases below it, and for each negative case the share of positive cases above
+    it, ``(., m)``; ties count half.
+    """
     ranks = stats.rankdata(p, axis=0)  # mid-ranks
     within_positive, within_negative = stats.rankdata(p[positive], axis=0), stats.rankdata(p[~positive], axis=0)
     positives, negatives = len(within_positive), len(within_negative)

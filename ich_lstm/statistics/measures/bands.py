@@ -19,11 +19,11 @@ class CurveBands(NamedTuple):
     """Curves of one label with pointwise 95 % bands, each a table with ``x, value, low, high``, NaN where undefined.
 
     Args:
-        roc: True positive rate at false positive rates.
-        precision_recall: Precision at recalls: at the highest threshold that reaches them.
-        reliability: Observed share at the bins' mean probabilities, and ``cases`` per bin; without the empty bins.
-        smoothed: Observed share at probabilities, smoothed.
-        note: Why curves are empty, if they are.
+        roc: True positive rate at each false positive rate.
+        precision_recall: Precision at each recall, at the highest threshold that reaches it.
+        reliability: Observed share at the mean probability of each bin with cases, and ``cases`` per bin.
+        smoothed: Smoothed observed share at each probability.
+        note: Reason why curves are empty, if they are.
     """
 
     roc: pd.DataFrame
@@ -45,13 +45,13 @@ def curve_bands(
     seed: int = 0,
     workers: int = 2,
 ) -> CurveBands:
-    """Curves of one label's known cases, with the 2.5th and 97.5th percentile of the patient bootstrap at each point.
+    """Curves of one label's known cases, each point with the 2.5th and 97.5th percentile of the patient bootstrap.
 
     Args:
         labels: ``(n,)``: 1 present, 0 absent, NaN unknown.
         probabilities: ``(n,)``, in [0, 1].
         patients: The patient of each case, ``(n,)``.
-        points: Points of each curve.
+        points: Number of points of each curve.
         bins: Number of bins of equal width in the reliability diagram.
         span: Span of the smoothed curve, as in `smoothed_calibration`.
         replicates: Number of bootstrap resamples.
@@ -117,6 +117,6 @@ def _precision_at(ranked: RankedWeights, recalls: np.ndarray) -> np.ndarray:
             continue
         upto = np.cumsum(positive[::-1][drawn])
         precision = upto / (upto + (negative - below)[::-1][drawn])
-        # Rounding must not ask for more than there is.
+        # Rounding must not ask for a recall above 1.
         columns.append(precision[np.searchsorted(upto, recalls * upto[-1] * (1 - 1e-12))])
     return np.stack(columns, axis=1)

@@ -1,7 +1,7 @@
 """Calibration measures: Brier score, reliability, ECE, and calibration slope and intercept.
 
-Slope, intercept and the smoothed curve lead (Van Calster et al., J Clin Epidemiol 2016;74:167-176, and BMC Med 2019;17:230);
-the expected calibration error follows, for it depends on its bins and is biased upwards in small samples.
+Slope, intercept and the smoothed curve come first (Van Calster et al., J Clin Epidemiol 2016;74:167-176, and BMC Med
+2019;17:230). The expected calibration error comes last, because it depends on its bins and is biased upwards in small samples.
 """
 
 from typing import NamedTuple
@@ -26,9 +26,9 @@ class Calibration(NamedTuple):
     Source: Cox, Biometrika 1958;45:562-565.
 
     Args:
-        slope: 1 is right; below, probabilities are too extreme. Undefined if they separate the classes perfectly.
+        slope: 1 is ideal; below 1, probabilities are too extreme. It is undefined if they separate the classes perfectly.
         intercept: Intercept of the line with that slope.
-        in_the_large: The intercept with the slope held at 1; 0 is right, below 0 probabilities are too high on the whole.
+        in_the_large: Intercept with the slope fixed at 1; 0 is ideal, and below 0 probabilities are too high on average.
     """
 
     slope: Estimate
@@ -55,16 +55,16 @@ def bin_edges(bins: int) -> np.ndarray:
     """Edges of bins of equal width over [0, 1], ``(bins + 1,)``."""
     if bins < 1:
         raise ConfigError("bins_out_of_range", where="reliability", got=f"{bins} bins", expected="at least 1")
-    return np.arange(bins + 1) / bins  # the float64 next to 3 / 5 is 0.6; linspace has one beside it
+    return np.arange(bins + 1) / bins  # 3 / 5 is the float64 nearest to 0.6, which linspace misses
 
 
 def bin_of(probabilities: np.ndarray, bins: int) -> np.ndarray:
-    """Index of each probability's bin: of equal width, closed on the left, the last one on both sides."""
+    """Index of each probability's bin; bins are equally wide and closed on the left, the last one on both sides."""
     return np.clip(np.searchsorted(bin_edges(bins), probabilities, side="right") - 1, 0, bins - 1)
 
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray, *, bins: int = 10) -> pd.DataFrame:
-    """The reliability diagram's table: a row per bin, also the empty ones.
+    """The table of the reliability diagram, with a row for each bin, empty ones included.
 
     Args:
         labels: ``(n,)``: 1 present, 0 absent, NaN unknown.

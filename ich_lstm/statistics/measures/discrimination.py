@@ -18,7 +18,7 @@ EXACT_IN_FLOAT32 = 2**24
 
 
 class RankedWeights(NamedTuple):
-    """Weights at the levels of probability that a positive case has, from low to high; r weightings side by side.
+    """Weights at the levels of probability that a positive case has, from low to high, for r weightings.
 
     Args:
         positive: Weight of the positive cases of each level, ``(g, r)``.
@@ -33,7 +33,7 @@ class RankedWeights(NamedTuple):
     negative: np.ndarray
 
     def auroc(self) -> np.ndarray:
-        """Area under the ROC curve, ``(r,)``: share of the pairs that are in order, ties half; NaN without a pair.
+        """Area under the ROC curve, ``(r,)``: the share of correctly ranked pairs, where ties count half; NaN without a pair.
 
         Source: Bamber, J Math Psychol 1975;12:387-415 (the area is the Mann-Whitney statistic).
         """
@@ -44,11 +44,11 @@ class RankedWeights(NamedTuple):
     def average_precision(self) -> np.ndarray:
         """Sum over the thresholds of precision times the gain in recall, ``(r,)``; NaN without a positive case.
 
-        Not the trapezoidal area, which is too hopeful (Davis & Goadrich, ICML 2006).
+        This is not the trapezoidal area, which is too optimistic (Davis & Goadrich, ICML 2006).
         """
         true_positive = np.cumsum(self.positive[::-1], axis=0)[::-1]  # at or above each level
         called = true_positive + (self.negative - self.below)
-        # Where nobody is called, nobody of the level is positive either: 0 over 1.
+        # Where no case is called positive, no case of the level is positive either: the gain is 0 / 1.
         gains = self.positive * true_positive / np.where(called > 0, called, 1)
         positives = self.positive.sum(axis=0)
         return np.divide(gains.sum(axis=0), positives, out=np.full(positives.shape, np.nan), where=positives > 0)
@@ -58,8 +58,8 @@ class RankedCases:
     """Cases of one label, sorted once, for any number of weightings of their patients.
 
     Args:
-        cases: The known cases, m of them.
-        patient: Index of the patient of each, ``(m,)``.
+        cases: The m known cases.
+        patient: Index of the patient of each case, ``(m,)``.
         patients: Number of patients in the data.
     """
 
@@ -85,7 +85,7 @@ class RankedCases:
         """Weigh every case by how often its patient was drawn.
 
         Args:
-            counts: ``(patients, r)``, whole numbers.
+            counts: How often each patient was drawn, whole numbers ``(patients, r)``.
         """
         heaviest = float((self._cases @ counts).max(initial=0))
         exact = np.float32 if heaviest < EXACT_IN_FLOAT32 else np.float64
@@ -104,8 +104,9 @@ class Curve(NamedTuple):
     Args:
         x: False positive rate, or recall; ``(t,)``.
         y: True positive rate, or precision; ``(t,)``.
-        thresholds: A case is called positive at or above; ``(t,)``, descending, the first infinite (nobody is called).
-        note: Why the curve is empty, if it is.
+        thresholds: Thresholds at or above which a case is called positive, ``(t,)``, descending; the first is infinite, so that
+            no case is called.
+        note: Reason why the curve is empty, if it is.
     """
 
     x: np.ndarray
@@ -130,11 +131,11 @@ def auroc(labels: np.ndarray, probabilities: np.ndarray) -> Estimate:
 
 
 def area_under_roc(positive: np.ndarray, values: np.ndarray) -> float:
-    """Area under the ROC curve of values that nobody checks; NaN where the cases are of one class.
+    """Area under the ROC curve of unchecked values; NaN where the cases are of one class.
 
     Args:
         positive: Whether the label is present, bool ``(m,)``.
-        values: Probabilities, or anything else that ranks the cases, ``(m,)``.
+        values: Probabilities, or other numbers that rank the cases, ``(m,)``.
     """
     return float(_weighed_once(Cases(positive, values, 0)).auroc()[0])
 
@@ -157,7 +158,7 @@ def roc_curve(labels: np.ndarray, probabilities: np.ndarray) -> Curve:
 def precision_recall_curve(labels: np.ndarray, probabilities: np.ndarray) -> Curve:
     """Precision against recall at every threshold, recall rising; empty without a positive case.
 
-    The first point, at which nobody is called, has precision 1 by convention.
+    The first point, at which no case is called positive, has precision 1 by convention.
     """
     cases = known_cases(labels, probabilities)
     true_positive, false_positive, thresholds = _called(cases)
@@ -169,7 +170,7 @@ def precision_recall_curve(labels: np.ndarray, probabilities: np.ndarray) -> Cur
 
 
 def _called(cases: Cases) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """True and false positives at each threshold, descending, from nobody called to everybody; ``(t,)`` each."""
+    """True and false positives at each threshold, descending, from no case to all cases called positive; ``(t,)`` each."""
     levels, level = np.unique(cases.probabilities, return_inverse=True)
     positives = np.bincount(level, weights=cases.positive, minlength=len(levels))
     negatives = np.bincount(level, weights=~cases.positive, minlength=len(levels))

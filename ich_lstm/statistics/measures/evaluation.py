@@ -16,7 +16,7 @@ from ich_lstm.statistics.measures.scores import log_losses
 from ich_lstm.statistics.proportions import PROPORTIONS, clopper_pearson, ratio, wilson
 
 ALL_LABELS = "all"
-"""In the column ``label``: a figure over all labels together."""
+"""Value of the column ``label`` for a figure over all labels together."""
 
 
 def evaluate_labels(
@@ -40,8 +40,9 @@ def evaluate_labels(
         labels: ``(n, k)``: 1 present, 0 absent, NaN unknown; unknown ones are left out and counted.
         probabilities: ``(n, k)``, in [0, 1].
         patients: The patient of each case, ``(n,)``.
-        thresholds: Operating point of all labels, or of each; called positive at or above. Never chosen on these cases.
-        prevalences: Between 0 and 1, at which predictive values are also given.
+        thresholds: One operating point for all labels, or one for each, at or above which a case is called positive; never chosen
+            on these cases.
+        prevalences: Prevalences between 0 and 1 at which predictive values are also given.
         bins: Number of bins of equal width, for the expected calibration error.
         names: Names of the k labels.
         weights: Weights of the k labels in the weighted log loss.
@@ -113,7 +114,7 @@ class WeightedLosses:
         return float(ratio(*self._sums.sum(axis=1)))
 
     def weigh(self, counts: np.ndarray) -> np.ndarray:
-        """With every patient of ``(patients, r)`` counted so many times, ``(1, r)``."""
+        """The weighted log loss for r weightings of the patients, from counts ``(patients, r)`` to ``(1, r)``."""
         return ratio(*(self._sums @ counts.astype(np.float64)))[None]
 
 
@@ -182,7 +183,7 @@ def _rows(figures: LabelFigures, bootstrap: PatientBootstrap, stratified: bool, 
 
 
 def _exact_rows(figures: LabelFigures, threshold: float, counts: dict[str, int]) -> list[dict[str, Any]]:
-    """Proportions with the intervals of independent cases, where they are."""
+    """Proportions with the intervals for independent cases, if no patient has two cases."""
     if not figures.is_independent():
         return []
     rows = []

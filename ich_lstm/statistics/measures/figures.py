@@ -16,13 +16,13 @@ from ich_lstm.statistics.proportions import PROPORTIONS, Confusion, predictive_v
 
 
 class Kind(NamedTuple):
-    """What is true of a figure, whatever the data.
+    """Properties of a figure that do not depend on the data.
 
     Args:
-        scale: On which its interval is made.
-        carried_by: Which patients carry it: those with a case that is ``known``, ``positive``, ``negative``, ``called``,
-            ``not called``, or the fewer of positive and negative: ``both``.
-        needs: What there must be for it to be defined.
+        scale: Scale on which its interval is computed.
+        carried_by: Patients on whom the figure rests: those with a case that is ``known``, ``positive``, ``negative``, ``called``
+            or ``not called``, or ``both`` for the smaller group of positive and negative.
+        needs: Condition under which it is defined, in words.
     """
 
     scale: Scale
@@ -53,7 +53,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
 
 AUROC = list(KINDS).index("auroc")
 CALIBRATION = [list(KINDS).index(f"calibration_{name}") for name in ("slope", "intercept", "in_the_large")]
-"""Their rows among the figures."""
+"""Rows of the calibration figures among all figures."""
 
 
 class Figure(NamedTuple):
@@ -79,10 +79,10 @@ class LabelFigures:
 
     Args:
         cases: The known cases, m of them.
-        patient: Index of the patient of each, ``(m,)``.
+        patient: Index of the patient of each case, ``(m,)``.
         patients: Number of patients in the data.
-        threshold: A case is called positive at or above.
-        prevalences: At which predictive values are also given.
+        threshold: Probability at or above which a case is called positive.
+        prevalences: Prevalences at which predictive values are also given.
         bins: Number of bins of the expected calibration error.
     """
 
@@ -108,18 +108,18 @@ class LabelFigures:
         """Every figure on all cases as they are, ``(figures,)``; NaN where undefined."""
         once = np.ones((self._sums.shape[1], 1), dtype=np.float32)
         values = self.weigh(once)[:, 0]
-        # Not on the grid here: exact.
+        # The values themselves are exact, not computed on the grid of cells.
         values[CALIBRATION] = calibration_values(self.cases)
         return values
 
     def weigh(self, counts: np.ndarray) -> np.ndarray:
-        """Every figure, with every patient counted so many times.
+        """Every figure for r weightings of the patients.
 
         Args:
-            counts: ``(patients, r)``, whole numbers.
+            counts: How often each patient is counted, whole numbers ``(patients, r)``.
 
         Returns:
-            ``(figures, r)``, NaN where undefined.
+            Figures ``(figures, r)``, NaN where undefined.
         """
         ranked = self.ranks.weigh(counts)
         counts = counts.astype(np.float64)
@@ -152,7 +152,7 @@ class LabelFigures:
         return self._sums[1] > 0
 
     def carriers(self) -> dict[str, int]:
-        """How many patients carry a figure, by the words of `Kind.carried_by`."""
+        """Number of patients on whom a figure rests, by the values of `Kind.carried_by`."""
         total, positive, called = self._sums[:3]
         there = {
             "known": total > 0,
@@ -165,7 +165,7 @@ class LabelFigures:
         return {**numbers, "both": min(numbers["positive"], numbers["negative"])}
 
     def confusion(self) -> Confusion:
-        """Of all cases as they are, whole numbers."""
+        """The confusion matrix of all cases, in whole numbers."""
         total, positive, called, both = (round(float(row.sum())) for row in self._sums[:4])
         return Confusion(*map(np.asarray, (both, called - both, positive - both, total - positive - called + both)))
 

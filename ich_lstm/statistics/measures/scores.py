@@ -10,7 +10,7 @@ from ich_lstm.statistics.cases import check_labels, check_probabilities, known_c
 from ich_lstm.statistics.estimate import Estimate, estimate_or
 
 CLIP = 1e-15
-"""Kaggle clips probabilities to [1e-15, 1 - 1e-15] in float64, so that a certain error costs 34.5, not infinity."""
+"""Kaggle clips probabilities to [1e-15, 1 - 1e-15] in float64, so that a certain but wrong probability costs 34.5."""
 
 
 def log_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

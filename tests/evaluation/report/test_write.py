@@ -27,7 +27,7 @@ from ich_lstm.evaluation.comparisons.strata import evaluate_strata, find_strata
 from ich_lstm.evaluation.evidence import read_run
 from ich_lstm.evaluation.figures import compute_figures
 from ich_lstm.evaluation.protocols import all_figures, find_protocol
-from ich_lstm.evaluation.report.contents import Beside
+from ich_lstm.evaluation.report.contents import Supplements
 from ich_lstm.evaluation.report.write import Report, build_report, write_report
 from ich_lstm.evaluation.run_facts import read_study
 from ich_lstm.pages.report.report_page import duration
@@ -47,12 +47,12 @@ def folder(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     evidence = read_run(study)
     figures = compute_figures(evidence, all_figures(), **FEW)
     marks = ReaderMarks(("Ann", "Bob"), np.stack([evidence.scans[[f"label_{label}" for label in LABELS]].to_numpy(float)] * 2))
-    beside = Beside(
+    supplements = Supplements(
         compare_encoder(evidence, level="slice", **FEW),
         evaluate_strata(evidence, find_strata(evidence), **FEW),
         evaluate_readers(marks, evidence, **FEW),
     )
-    write_report(out, build_report(evidence, figures, read_study(study), beside))
+    write_report(out, build_report(evidence, figures, read_study(study), supplements))
     return out
 
 
@@ -135,8 +135,8 @@ def test_the_roc_curve_is_that_of_scikit_learn(study: Path, folder: Path, label:
     views = json.loads((folder / "report.json").read_text())["views"]
     curve = next(view for view in views if view["level"] == "slice")["curves"][label]["roc"]
     at = np.array(curve["x"])
-    beside = ~np.isin(np.round(at, 9), np.round(x, 9))  # where the curve jumps, either end is right
-    np.testing.assert_allclose(np.array(curve["value"])[beside], np.interp(at[beside], x, y), atol=1e-6)
+    supplements = ~np.isin(np.round(at, 9), np.round(x, 9))  # where the curve jumps, either end is right
+    np.testing.assert_allclose(np.array(curve["value"])[supplements], np.interp(at[supplements], x, y), atol=1e-6)
     assert (np.array(curve["low"]) <= np.array(curve["high"])).all()
 
 

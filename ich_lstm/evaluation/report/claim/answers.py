@@ -8,7 +8,7 @@ import pandas as pd
 from ich_lstm.evaluation.evidence import Evidence
 from ich_lstm.evaluation.figures import Figures, main_rows
 from ich_lstm.evaluation.report.claim.checklist import Answer
-from ich_lstm.evaluation.report.contents import Account
+from ich_lstm.evaluation.report.contents import ReportContents
 from ich_lstm.evaluation.report.descriptions import (
     describe_flow,
     describe_initialization,
@@ -35,18 +35,18 @@ GEOMETRY = ("slices per scan", "distance of slices (mm)")
 """Characteristics of the acquisition."""
 
 LEADING = ("auroc", "average_precision", "calibration_slope", "calibration_intercept", "log_loss", "weighted_log_loss")
-"""Performance of the model itself (item 37); what needs an operating point is item 38."""
+"""Performance of the model itself (item 37); figures that need an operating point belong to item 38."""
 
 OPERATING = ("sensitivity", "specificity", "ppv", "npv")
 
 
-def answer_claim(account: Account) -> dict[int, Answer]:
-    """Answers by the number of the item; an empty text where a run does not know.
+def answer_claim(contents: ReportContents) -> dict[int, Answer]:
+    """Answers by the number of the item; the text is empty where a run does not know the answer.
 
     Args:
-        account: All that is told of a model.
+        contents: Contents of the report.
     """
-    facts = account.facts
+    facts = contents.facts
     about_model = {
         19: Answer(rows_in_words(split_rows(facts))),
         20: Answer(_disjoint(facts)),
@@ -62,14 +62,14 @@ def answer_claim(account: Account) -> dict[int, Answer]:
         ),
         27: Answer(f"None: one model{_views_at_test(facts)}." if facts.model else ""),
     }
-    return _data_answers(account) | about_model | _result_answers(account)
+    return _data_answers(contents) | about_model | _result_answers(contents)
 
 
-def _data_answers(account: Account) -> dict[int, Answer]:
-    evidence, facts = account.evidence, account.facts
+def _data_answers(contents: ReportContents) -> dict[int, Answer]:
+    evidence, facts = contents.evidence, contents.facts
     labels = (facts.config.get("data") or {}).get("labels")
     names = ", ".join(labels) if isinstance(labels, list) else labels
-    left_out = [reason for step in account.flow for reason, _ in step.left_out]
+    left_out = [reason for step in contents.flow for reason, _ in step.left_out]
     unknown = [f"{name}: {count:,}" for name, count in flat_counts(evidence).items() if "without" in name or "missing" in name]
     missing = "Unknown labels are left out of the figures they belong to, and counted"
     return {
@@ -79,17 +79,17 @@ def _data_answers(account: Account) -> dict[int, Answer]:
         10: Answer("One axial series of the brain of each study; all of its slices."),
         11: Answer("Tables hold keyed hashes of all ids (HMAC-SHA256).", "how the images were de-identified before"),
         12: Answer(f"{missing} ({'; '.join(unknown)})."),
-        13: Answer(_features_in_words(account.features), "scanners, tube voltage, kernels"),
+        13: Answer(_features_in_words(contents.features), "scanners, tube voltage, kernels"),
         14: Answer(describe_truth(evidence), "how labels were made"),
-        18: Answer(_agreement(account.beside.readers)),
+        18: Answer(_agreement(contents.supplements.readers)),
         21: Answer(_sample(evidence), "the intended size"),
     }
 
 
-def _result_answers(account: Account) -> dict[int, Answer]:
-    evidence, figures = account.evidence, account.figures
+def _result_answers(contents: ReportContents) -> dict[int, Answer]:
+    evidence, figures = contents.evidence, contents.figures
     metrics = ", ".join(name.replace("_", " ") for name in figures.protocol.figures)
-    groups = ", ".join(name.replace("_", " ") for name in account.groupings)
+    groups = ", ".join(name.replace("_", " ") for name in contents.groupings)
     is_run = evidence.source["kind"] == "run"
     where = "held-out patients" if evidence.source["part"] == "test" else "validation patients"
     operating = [_performance(figures, OPERATING), describe_thresholds(figures)]
@@ -99,11 +99,11 @@ def _result_answers(account: Account) -> dict[int, Answer]:
         30: Answer(f"Figures by {groups}." if groups else ""),
         32: Answer(f"On {where} of the data set that the model was trained on." if is_run else ""),
         33: _external(evidence),
-        35: Answer(describe_flow(account.flow)),
+        35: Answer(describe_flow(contents.flow)),
         36: Answer("Positive patients, scans and slices of each partition: tables/cohort.csv.", "age, sex, indication"),
         37: Answer(_performance(figures, LEADING), "other partitions" if is_run else ""),
         38: Answer(" ".join(operating) if all(operating) else ""),
-        39: Answer(_errors_in_words(account.errors), "a radiologist's reading of the cases listed"),
+        39: Answer(_errors_in_words(contents.errors), "a radiologist's reading of the cases listed"),
         42: Answer(f"Evaluated as {figures.protocol.source}." if figures.protocol.source else "", "the study's protocol"),
         43: Answer(_model_id(evidence), "where software, model and data can be had"),
     }
@@ -120,7 +120,7 @@ def _views_at_test(facts: StudyFacts) -> str:
 
 
 def _external(evidence: Evidence) -> Answer:
-    """Only patients who were looked for among those of the run are known to be others."""
+    """Patients count as external only if they were checked against those of the run."""
     if evidence.source["kind"] == "run":
         return Answer("")
     if evidence.source.get("is_unseen"):
@@ -145,7 +145,7 @@ def _model_id(evidence: Evidence) -> str:
 
 
 def _features_in_words(features: pd.DataFrame) -> str:
-    """Of how the images were acquired, what the images themselves tell."""
+    """Facts of the acquisition that the images themselves show."""
     known = features[features["characteristic"].isin(GEOMETRY) & features["median"].notna()]
     parts = [
         f"{row.characteristic}: median {row.median:.3g} (quartiles {row.low:.3g} to {row.high:.3g})" for row in known.itertuples()

@@ -1,6 +1,6 @@
 """CLAIM 2024 (checklist for artificial intelligence in medical imaging): the items that a run can answer, and the open ones.
 
-Source: Tejani et al., Radiology: Artificial Intelligence 2024;6(4):e240300. The items are told in our own words; the authors'
+Source: Tejani et al., Radiology: Artificial Intelligence 2024;6(4):e240300. The items are paraphrased; the authors'
 wording counts.
 """
 
@@ -20,7 +20,7 @@ class Item(NamedTuple):
     Args:
         number: Number of the item in the checklist.
         section: Section of the manuscript.
-        text: What is asked for.
+        text: What the item asks for.
     """
 
     number: int
@@ -29,11 +29,11 @@ class Item(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a run says to an item.
+    """The answer of a run to an item.
 
     Args:
         text: Answer, as far as it is known; empty if it is not.
-        missing: What the authors have to add; empty: nothing.
+        missing: What the authors still have to add; empty if nothing is missing.
     """
 
     text: str
@@ -133,7 +133,7 @@ ITEMS = tuple(
     Item(number, section, text)
     for number, (section, text) in enumerate(((section, text) for section, texts in _BY_SECTION for text in texts), start=1)
 )
-"""All 44, in order."""
+"""All 44 items, in order."""
 
 
 def fill_claim(answers: Mapping[int, Answer]) -> pd.DataFrame:
@@ -143,8 +143,8 @@ def fill_claim(answers: Mapping[int, Answer]) -> pd.DataFrame:
         answers: Answers by the number of the item; those with an empty text count as unknown.
 
     Returns:
-        ``item, section, text, status`` (`KNOWN`, `IN_PART` or `UNKNOWN`) and ``answer``; what authors have to add begins with
-        `OPEN`.
+        ``item, section, text, status`` (`KNOWN`, `IN_PART` or `UNKNOWN`) and ``answer``, in which `OPEN` precedes what the
+        authors still have to add.
     """
     rows = []
     for item in ITEMS:
