@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ich_lstm.errors import CheckpointError
+from ich_lstm.files.atomic_write import write_text
 from ich_lstm.inference.calibration import (
     CALIBRATED_LEVELS,
     METHODS,
@@ -53,7 +54,7 @@ def write_calibration(folder: Path, calibration: ModelCalibration) -> Path:
         },
     }
     path = folder / CALIBRATION_FILE
-    path.write_text(json.dumps(about, indent=1, allow_nan=False) + "\n")
+    write_text(path, json.dumps(about, indent=1, allow_nan=False) + "\n")
     return path
 
 

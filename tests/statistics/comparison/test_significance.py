@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ich_lstm.statistics import compare_auroc, mcnemar
+from ich_lstm.statistics import auroc, compare_auroc, mcnemar
 from ich_lstm.statistics.comparison.significance import auroc_covariance, exact_mcnemar
 
 
@@ -57,6 +57,11 @@ class TestAuroc:
         got = auroc_covariance(y, p, study.patients)
         assert got.method == "Obuchowski"
         np.testing.assert_allclose(got.covariance, obuchowski(y[known], p[known], study.patients[known]), atol=1e-14)
+
+    def test_areas_are_those_of_the_figures_to_the_last_digit(self, make_study) -> None:
+        study = make_study(patients=30, slices=7, ties=10, unknown=0.1)
+        y, p = study.labels[:, 0], study.probabilities[:, :1]
+        assert auroc_covariance(y, p, study.patients).values[0] == auroc(y, p[:, 0]).value
 
     def test_one_case_per_patient_is_delong(self, make_study) -> None:
         study = make_study(patients=80, slices=1)
