@@ -60,9 +60,7 @@ def predict_evidence(
             f"{thin} scans of thin slices were predicted slice by slice by a model of thick ones; ich-predict would average them"
         )
     if not trained_on:
-        notes.append(
-            "whether the model was trained on these patients is not known: private/split.json of its run was not found"
-        )
+        notes.append("whether the model was trained on these patients is not known: private/split.json of its run was not found")
     source = {
         "kind": "checkpoint",
         "is_unseen": bool(trained_on),
