@@ -95,9 +95,7 @@ def audit_prepared(
     doubt = {"disagreement": given.disagreement} if "disagreement" in given else {}
     for flag in labels.flags:
         out.print(f"{labels.source.name}: {flag}", markup=False)
-    known = join_labels(
-        prepared, labels, unmatched="both", **whose, **doubt
-    )  # the audit lists both, and stops
+    known = join_labels(prepared, labels, unmatched="both", **whose, **doubt)  # the audit lists both, and stops
     split = SplitFile.read(given.split_file).extended(tabulate_patients(known)) if given.split_file else None
     audit = audit_scans(
         {UNDIVIDED: known} if split is None else {str(part): mine for part, mine in split.divide(known).items()},
