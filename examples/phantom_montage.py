@@ -22,6 +22,7 @@ from PIL import Image
 from ich_lstm.labels import HEMORRHAGE_TYPES
 from ich_lstm.phantom import PhantomScan, PhantomSettings, Reconstruction, make_head, make_localizer
 from ich_lstm.phantom.anatomy.shapes import Point
+from ich_lstm.phantom.draws import stream
 from ich_lstm.phantom.lesions.extraaxial import Crescent, FalxLayer, Lens, TentoriumLayer
 from ich_lstm.phantom.lesions.findings import findings_of
 from ich_lstm.phantom.lesions.intraaxial import Clot, SulcalBlood, VentricleBlood
@@ -29,7 +30,6 @@ from ich_lstm.phantom.lesions.lesion import Lesion
 from ich_lstm.phantom.patient import Patient, draw_patient
 from ich_lstm.phantom.scanner.acquisition import draw_acquisition
 from ich_lstm.phantom.scanner.artefacts import Artefacts, draw_artefacts
-from ich_lstm.phantom.streams import stream
 
 BLEEDING = PhantomSettings(seed=4, size=288, slices=30, prevalence=1.0, difficulty=1.0, noise=0.75)
 ACUTE = replace(BLEEDING, difficulty=0.0)

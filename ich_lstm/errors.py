@@ -1,27 +1,27 @@
 """The exceptions that this library raises on purpose.
 
-Every one of them says what is wrong, where, what was found, what was expected, and what to do next, and carries a
-``code`` that stays the same from release to release, so that ledgers and scripts can count on it.
+Each says what is wrong, where, what was found, what was expected, and what to do next. Its ``code`` stays the same from
+release to release, so that ledgers and scripts can rely on it.
 
-What to do next may be to set something. It is named as ``[repair_any=true]``, by the library's own name for it, and spelt as
-whoever reads it can use it: ``repair_any=True`` in Python, ``--repair-any`` or ``--data.repair_any true`` by a command.
+A message may tell the reader to change a setting. It contains the setting as ``[repair_any=true]``; each interface spells it
+in its own way: ``repair_any=True`` in Python, ``--repair-any`` or ``--data.repair_any true`` on a command line.
 """
 
 import re
 from collections.abc import Callable
 
 Spell = Callable[[str, str], str]
-"""Spells a setting: gets its name, for example ``repair_any``, and a value, for example ``true``."""
+"""A function that spells a setting, given its name, for example ``repair_any``, and its value, for example ``true``."""
 
 _SETTING = re.compile(r"\[([a-z_]+)=([^\]]+)\]")
 
 
 def spell_settings(text: str, spell: Spell) -> str:
-    """The text with every ``[name=value]`` in it spelt.
+    """Replace every ``[name=value]`` in a text by its spelling.
 
     Args:
-        text: What to do next.
-        spell: For whom.
+        text: Text that may contain settings.
+        spell: Function that spells a setting.
 
     Example:
         >>> spell_settings("Say [repair_any=true].", in_python)
@@ -31,35 +31,35 @@ def spell_settings(text: str, spell: Spell) -> str:
 
 
 def in_python(name: str, value: str) -> str:
-    """A setting as an argument of a function."""
+    """Spell a setting as an argument of a function."""
     return f"{name}={'True' if value == 'true' else value if value.isupper() else repr(value)}"
 
 
 def as_option(name: str, value: str) -> str:
-    """A setting as an option of ich-prepare, ich-predict or ich-evaluate."""
+    """Spell a setting as an option of ich-prepare, ich-predict or ich-evaluate."""
     option = f"--{name.replace('_', '-')}"
     return option if value == "true" else f"{option} {value}"
 
 
 def as_data_key(name: str, value: str) -> str:
-    """A setting as a key of ich-train's data."""
+    """Spell a setting as a key of ich-train's data."""
     return f"--data.{name} {value}"
 
 
 def in_files(name: str, value: str) -> str:
-    """A setting in a file that either command may have written."""
+    """Spell a setting in a file that either ich-train or ich-prepare may have written."""
     return f"{as_data_key(name, value)} of ich-train ({as_option(name, value)} of ich-prepare)"
 
 
 class IchLstmError(Exception):
-    """Base of all errors raised on purpose.
+    """Base class of all errors raised on purpose.
 
     Args:
         code: Stable reason in lower_snake_case, for example ``mixed_matrix``.
         where: The file, series, row or option concerned.
         got: What was found there.
-        expected: What would have been right; left out of the text if empty.
-        todo: What the reader should do next, a whole sentence; settings in it as ``[name=value]``.
+        expected: What is valid there; omitted from the message if empty.
+        todo: What to do next, in whole sentences; settings in it are written as ``[name=value]``.
 
     Example:
         >>> print(SeriesError("mixed_matrix", where="series 7f3a", got="512 x 512 and 256 x 256",
@@ -77,14 +77,14 @@ class IchLstmError(Exception):
 
     @property
     def detail(self) -> str:
-        """The message without class, code and place: what a ledger's row shows."""
+        """The message without class, code and place, as a row of the ledger shows it."""
         return self._detail(in_python)
 
     def spelt(self, spell: Spell) -> str:
-        """The whole message for a reader who sets things by other means than Python.
+        """The whole message, with settings spelt for a particular interface.
 
         Args:
-            spell: How they are spelt there.
+            spell: Function that spells a setting.
         """
         return f"{type(self).__name__}[{self.code}]: {self.where}: {self._detail(spell)}"
 
@@ -96,7 +96,7 @@ class IchLstmError(Exception):
         return self.spelt(in_python)
 
     def __reduce__(self) -> tuple:
-        # Exceptions pickle through their positional arguments; ours are keywords, and loader workers send them home.
+        # Exceptions are pickled by their positional arguments. Ours are keywords, and data loader workers must return them.
         fields = {"where": self.where, "got": self.got, "expected": self.expected, "todo": self.todo}
         return _rebuild, (type(self), self.code, fields)
 
@@ -106,19 +106,19 @@ def _rebuild(kind: type[IchLstmError], code: str, fields: dict[str, str]) -> Ich
 
 
 class SourceError(IchLstmError):
-    """A path from which nothing can be read: missing, empty, or without CT."""
+    """A path that cannot be read: missing, empty, or without CT."""
 
 
 class FileError(IchLstmError):
-    """One file that is no usable slice of CT."""
+    """A file that is not a usable CT slice."""
 
 
 class SeriesError(IchLstmError):
-    """Slices that do not make one scan."""
+    """Slices that do not form one scan."""
 
 
 class StudyError(IchLstmError):
-    """A study in which no series, or not the one asked for, can be used."""
+    """A study of which no series, or not the requested one, can be used."""
 
 
 class TableError(IchLstmError):
@@ -126,11 +126,11 @@ class TableError(IchLstmError):
 
 
 class SplitError(IchLstmError):
-    """Patients that cannot be divided into training, validation and held-out sets."""
+    """Patients who cannot be divided into training, validation and test sets."""
 
 
 class AuditError(IchLstmError):
-    """Labelled scans that must not be trained on as they are: leaked, contradicting, or of unknown patients."""
+    """Labelled scans that must not be used for training as they are: leakage, contradictions, or unknown patients."""
 
 
 class CacheError(IchLstmError):
@@ -138,7 +138,7 @@ class CacheError(IchLstmError):
 
 
 class StorageError(IchLstmError):
-    """A disk or a quota that is full."""
+    """A full disk or quota."""
 
 
 class ConfigError(IchLstmError):

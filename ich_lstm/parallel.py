@@ -1,4 +1,4 @@
-"""Runs calls in other processes, on this machine or on a cluster, with a bounded number of results prefetched."""
+"""Runs calls in other processes, on this machine or on a cluster, with a bounded number of prefetched results."""
 
 import logging
 import multiprocessing
@@ -17,7 +17,7 @@ from ich_lstm.errors import IchLstmError, SourceError
 logger = logging.getLogger(__name__)
 
 CALLS_AHEAD = 4
-"""Calls per worker that are under way or done, and not taken yet: bounds the memory, however many there are in all."""
+"""Largest number of calls per worker that are running or whose results wait; it bounds the memory."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -27,57 +27,58 @@ _carried: list[tuple[Callable[[], Any], Callable[[Any], None]]] = []
 
 
 def carry(state: Callable[[], Result], use: Callable[[Result], None]) -> None:
-    """See that the processes of `map_ahead` have a state of this one that is not among their arguments.
+    """Hand a global state of this process to the processes of `map_ahead`, in addition to the arguments of their calls.
 
     Args:
-        state: Gives the state, which can be pickled, at the time of a call.
-        use: Importable; called with the state in the other process, before each of its items.
+        state: Function that returns the state, which must be picklable, when `map_ahead` is called.
+        use: Importable function that is called with the state in the other process, before each item.
     """
     _carried.append((state, use))
 
 
 def count_cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def map_ahead(
     function: Callable[[Item], Result], items: Iterable[Item], workers: int, executor: Executor | None = None
 ) -> Iterator[Result]:
-    """Call a function for each item, and give the results in the order of the items.
+    """Call a function for each item in other processes, and yield the results in the order of the items.
 
-    Should a process of this machine die, the rest is done in this one.
+    If a process of this machine dies, the remaining items are processed in this process.
 
     Args:
-        function: Importable, for it is called in other processes.
-        items: Taken as they are needed.
-        workers: Processes, or calls that the executor can run at a time. With one and no executor: this process.
-        executor: What runs the calls; by default processes of this machine.
+        function: Importable function of one item.
+        items: Items, which are consumed as they are needed.
+        workers: Number of processes, or of calls that the executor can run at a time; with 1 and no executor, calls run in
+            this process.
+        executor: Executor that runs the calls; None starts processes on this machine.
 
     Raises:
-        SourceError: ``executor_failed`` if the executor that was given loses its workers.
+        SourceError: ``executor_failed`` if the given executor loses its workers.
     """
-    # They know what this process knows now; a worker may outlive several callers.
+    # The states are taken now and passed with every call, because a worker may serve several callers.
     there = partial(_call_with, [(use, state()) for state, use in _carried], function)
     if executor is not None:
         try:
             yield from _submit_ahead(executor, there, iter(items), workers, deque())
         except IchLstmError:
             raise
-        except Exception as error:  # every kind of executor has its own
+        except Exception as error:  # each kind of executor has its own exceptions
             raise SourceError(
                 "executor_failed",
                 where=type(executor).__name__,
                 got=f"a call was lost ({type(error).__name__})",
-                todo="Look at the workers' logs, then run again: what was done is not done twice.",
+                todo="Look at the workers' logs, then run the command again: finished work is not repeated.",
             ) from error
-    # Workers of a data loader are daemonic and may have no children.
+    # Workers of a data loader are daemonic and cannot have children.
     elif workers <= 1 or multiprocessing.current_process().daemon:
         yield from map(function, items)
     else:
         waiting: deque[tuple[Item, Future[Result]]] = deque()
         items = iter(items)
-        # fork would copy the locks of torch's threads in whatever state they are.
+        # fork would copy the locks of torch's threads in an undefined state.
         method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         context = multiprocessing.get_context(method)
         with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
@@ -85,7 +86,7 @@ def map_ahead(
                 yield from _submit_ahead(pool, there, items, workers, waiting)
                 return
             except BrokenProcessPool:
-                logger.warning("a process died; going on in this one")
+                logger.warning("a worker process died; continuing in this process")
         yield from map(function, chain([item for item, _ in waiting], items))
 
 
@@ -96,7 +97,7 @@ def _call_with(known: list[tuple[Callable[[Any], None], Any]], function: Callabl
 
 
 def _end_with_parent() -> None:
-    """See that this process ends if its parent is killed: it would wait for calls for ever."""
+    """End this process if its parent is killed; otherwise it would wait for calls forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
 

@@ -1,4 +1,4 @@
-"""The separation of private and shareable files: keyed hashes, and the one folder that may hold identities."""
+"""Separates private from shareable files: keyed hashes, and the one folder that may hold identities."""
 
 import hashlib
 import hmac
@@ -10,17 +10,17 @@ from ich_lstm.errors import ConfigError
 
 KEY_BYTES = 32
 ID_HEX_DIGITS = 16
-"""64 bits: among a million scans, two share an id with a chance below 1 in 10 million."""
+"""64 bits: the probability that two of a million scans share an id is below 1 in 10 million."""
 
 PRIVATE = Path("private")
-"""The folder, below that of a run or a prediction, for everything that ties to a person."""
+"""Subfolder of a run or a prediction for everything that identifies a person."""
 
 
 class ProjectKey:
-    """A secret that turns identifiers into ids that cannot be traced back without it.
+    """A secret that turns identifiers into ids, which cannot be traced back without it.
 
     A plain hash of a patient id can be reversed by trying all ids; a keyed one (HMAC-SHA256) cannot. The same key gives
-    the same ids, so predictions, caches and tables of one project join; another project's ids differ.
+    the same ids, so that predictions, caches and tables of one project can be joined; ids of another project differ.
 
     Args:
         secret: 32 random bytes.
@@ -33,13 +33,13 @@ class ProjectKey:
 
     @classmethod
     def open(cls, path: Path | None = None) -> "ProjectKey":
-        """Read the key file, or make it (readable by its owner only).
+        """Read the key file, or create it, readable by its owner only.
 
         Args:
-            path: The key file; by default ``project.key`` in the user's configuration folder.
+            path: Path of the key file; by default ``project.key`` in the user's configuration folder.
 
         Raises:
-            ConfigError: If the file holds no key, or cannot be made.
+            ConfigError: If the file does not hold a key, or cannot be created.
         """
         if path is None:
             from platformdirs import user_config_path
@@ -68,8 +68,8 @@ class ProjectKey:
             ) from error
 
     def hash_id(self, identifier: str) -> str:
-        """The id that stands for an identifier in everything shareable: 16 hexadecimal digits."""
-        # surrogatepass: file names that are no UTF-8, and damaged headers, have ids too.
+        """The id that replaces an identifier in all shareable files: 16 hexadecimal digits."""
+        # surrogatepass: file names that are not UTF-8, and damaged headers, need ids too.
         return hmac.new(self._secret, identifier.encode(errors="surrogatepass"), hashlib.sha256).hexdigest()[:ID_HEX_DIGITS]
 
 
@@ -79,7 +79,7 @@ def _make_key_file(path: Path) -> None:
     aside.touch(mode=0o600)
     aside.write_text(secrets.token_hex(KEY_BYTES))
     try:
-        # A link fails if the name is taken: of two processes one makes the key, and nobody reads half of it.
+        # A link fails if the name is taken, so one of two processes creates the key, and neither reads a partial one.
         os.link(aside, path)
     except FileExistsError:
         pass
@@ -88,7 +88,7 @@ def _make_key_file(path: Path) -> None:
 
 
 def private_folder(parent: Path) -> Path:
-    """Make, and return, the folder below ``parent`` where everything that ties to a person lies (mode 0700)."""
+    """Create and return the subfolder of ``parent`` for everything that identifies a person (mode 0700)."""
     folder = parent / PRIVATE
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)

@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HU_MIN, HU_MAX = -1024, 3071
-"""Range of a scan's HU: the 12 bits of a CT number, with air at its usual floor."""
+"""Range of HU in a scan: 12 bits, with the usual lower limit of -1024."""
 
 
 class Note(NamedTuple):
-    """Something that was repaired in a scan, or that its reader should know.
+    """A repair of a scan, or a flag that a reader of the result should know.
 
     Args:
         code: Stable reason in lower_snake_case, for example ``tilt``.
-        detail: Text for a person, with the value, for example ``gantry tilt 18.5 degrees``.
+        detail: Readable text with the value, for example ``gantry tilt 18.5 degrees``.
     """
 
     code: str
@@ -30,11 +30,11 @@ class Note(NamedTuple):
 
 
 class Slab(NamedTuple):
-    """The slices that one slice of a scan was averaged of, inferior to superior.
+    """The thin slices whose mean is one slice of a scan, inferior to superior.
 
     Args:
-        ids: Their identifiers.
-        positions_mm: Their positions along the slice normal.
+        ids: Identifiers of the thin slices.
+        positions_mm: Positions of the thin slices along the slice normal.
     """
 
     ids: tuple[str, ...]
@@ -49,18 +49,17 @@ class Scan:
         hu: Hounsfield units, int16 ``(n, h, w)`` within [-1024, 3071], ordered inferior to superior, in the
             radiological display convention (the patient's right at the left of the image, the nose at the top).
         positions_mm: Position of each slice along the slice normal, float64 ``(n,)``, not decreasing.
-        spacing_mm: Median distance of slices, row spacing, column spacing.
+        spacing_mm: Median slice spacing, row spacing, column spacing.
         tilt_degrees: Angle between the slice normal and the body axis.
-        sop_uids: One identifier per slice.
+        sop_uids: Identifier of each slice; for a slab, that of its middle slice.
         series_uid: Identifier of the series.
-        part: What tells the scan apart from another one under the same series identifier; usually empty.
+        part: Suffix that distinguishes several scans with the same series identifier; usually empty.
         study_uid: Identifier of the study.
         patient_id: Identifier of the patient; empty if unknown.
         description: Series Description (0008,103E); may be empty.
-        repairs: What was wrong in the files and has been put right.
-        flags: What a reader of the result should know.
-        slabs: Of thin slices that were averaged, those of each slab, whose ``sop_uids`` then name the middle ones; empty
-            where the slices are those of the files.
+        repairs: Errors in the files that were repaired.
+        flags: Properties of the scan that a reader of the result should know.
+        slabs: For each slice, the thin slices that were averaged; empty if the slices are those of the files.
     """
 
     hu: np.ndarray = field(repr=False)
@@ -101,14 +100,14 @@ class Scan:
         return len(self.hu)
 
     def plot(self, *, window: Window = BRAIN, most: int = 12) -> "Figure":
-        """Slices side by side, evenly spaced from the scan's lower end to its upper, with their numbers and positions.
+        """Plot evenly spaced slices side by side, inferior to superior, with their numbers and positions.
 
         Args:
             window: Level and width in HU.
-            most: How many slices at most, at least 1.
+            most: Largest number of slices to show, at least 1.
 
         Returns:
-            A matplotlib figure, which shows itself in a notebook.
+            A matplotlib figure, which a notebook displays.
 
         Raises:
             ValueError: If ``most`` is below 1.
@@ -119,15 +118,15 @@ class Scan:
 
     @property
     def identifier(self) -> str:
-        """What no other scan has, as of :class:`~ich_lstm.reading.series.load.Series`: what its id is made from."""
+        """Unique identifier of the scan, from which its id is hashed: ``series_uid``, and ``part`` if there is one."""
         return f"{self.series_uid}|{self.part}" if self.part else self.series_uid
 
     @property
     def file_sop_uids(self) -> tuple[str, ...]:
-        """Identifiers of the slices of the files: ``sop_uids``, or those of all slabs in a row."""
+        """Identifiers of all slices in the files: ``sop_uids``, or the slices of all slabs in a row."""
         return tuple(uid for uids in self.slice_uids for uid in uids)
 
     @property
     def slice_uids(self) -> tuple[tuple[str, ...], ...]:
-        """For each slice the identifiers of the files' slices that it was made of: its own, or those of its slab."""
+        """For each slice, the identifiers of the slices in the files from which it was made: its own, or those of its slab."""
         return tuple(slab.ids for slab in self.slabs) or tuple((uid,) for uid in self.sop_uids)

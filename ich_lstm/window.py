@@ -19,7 +19,7 @@ class Window(NamedTuple):
     width: float
 
     def __call__(self, hu: Any) -> Any:
-        """Call `apply`, so that ``BRAIN(hu)`` can be written."""
+        """Shorthand for `apply`: ``BRAIN(hu)``."""
         return self.apply(hu)
 
     def apply(self, hu: Any) -> Any:
@@ -28,13 +28,13 @@ class Window(NamedTuple):
         Follows DICOM LINEAR_EXACT (PS3.3 C.11.2.1.3.2), not the default LINEAR, which works with width - 1.
 
         Args:
-            hu: Hounsfield units: a numpy array or a tensor of any shape, or a number; rescale already applied.
+            hu: Hounsfield units after rescale, as a numpy array or a tensor of any shape, or as a number.
 
         Returns:
-            Floats of the same kind and shape: an array for an array, a tensor, with its gradient, for a tensor.
+            Floats in [0, 1] as an array, a tensor or a number, in the shape of ``hu``; gradients of a tensor are kept.
 
         Raises:
-            TypeError: If these are no numbers.
+            TypeError: If ``hu`` is neither an array, a tensor nor a number.
             ValueError: If the width is not above 0.
 
         Example:
@@ -46,7 +46,7 @@ class Window(NamedTuple):
         low = self.level - self.width / 2
         if isinstance(hu, (int, float)):
             return min(max((hu - low) / self.width, 0.0), 1.0)
-        # Arrays and tensors clip themselves: nothing heavy is imported here.
+        # The method of arrays and tensors is called, so that nothing heavy is imported here.
         if not hasattr(hu, "clip"):
             raise TypeError(
                 f"Window.apply: got {type(hu).__name__}, expected HU as an array, a tensor or a number, such as scan.hu"

@@ -1,4 +1,4 @@
-"""Audit functions shared by the commands: writing the audit's files, and summarizing it in one line."""
+"""The audit as part of a command: its options, its files, and its summary in one line."""
 
 import argparse
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def add_audit_options(parser: OptionParser) -> None:
-    """The options of ich-prepare that change what is audited, and what stops."""
+    """Add the options of ich-prepare that change what is audited and what stops the command."""
     parser.add_argument("--corrections", type=Path, nargs="+")
     parser.add_argument("--split-file", type=Path)
     parser.add_argument("--patient-ids", choices=("checked", "trusted", "study"), default=argparse.SUPPRESS)
@@ -28,25 +28,23 @@ def add_audit_options(parser: OptionParser) -> None:
 
 
 def check_audit_options(parser: OptionParser, given: argparse.Namespace) -> None:
-    """Refuse these options where there is nothing to audit.
+    """Refuse the options of the audit if there are no labels to audit.
 
     Raises:
-        ConfigError: If one is given without ``--labels``.
+        ConfigError: If an option of the audit is given without ``--labels``.
     """
     words = {"patient_ids", "disagreement", "unmatched"} & vars(given).keys()
     if not given.labels and (words or given.corrections or given.split_file):
-        parser.error(
-            "--corrections, --split-file, --patient-ids, --disagreement and --unmatched are for --labels, which is missing"
-        )
+        parser.error("--corrections, --split-file, --patient-ids, --disagreement and --unmatched need --labels, which is missing")
 
 
 def report_audit(audit: "Audit", folder: Path | None, out: "Console") -> None:
-    """Write the files of an audit, and say what it flags; what stops is said by the error.
+    """Write the files of an audit and print a summary of its flags; the error that follows lists what stops.
 
     Args:
-        audit: What was found.
-        folder: Of the run, or the prepared one; None: nothing is written.
-        out: Where the line goes.
+        audit: Findings of the audit.
+        folder: Folder of the run, or the prepared folder; None to write nothing.
+        out: Console that prints the summary.
     """
     from ich_lstm.data.audit.audit import AUDIT_ROWS
     from ich_lstm.privacy import private_folder
@@ -69,20 +67,20 @@ def audit_prepared(
     folder: Path | None,
     out: "Console",
 ) -> None:
-    """Check prepared scans as a training would, but for the split, which is none unless a file has one.
+    """Audit prepared scans as a training does; patients are divided only if a split file is given.
 
     Args:
-        prepared: The scans.
-        labels: Their labels, without the corrections that the options name.
-        given: The options of `add_audit_options`.
-        key: The project's key.
-        folder: Where the files of the audit go; None: nowhere.
-        out: Where the line about it goes.
+        prepared: The prepared scans.
+        labels: Labels of the scans, before the corrections named by the options.
+        given: Options of `add_audit_options`.
+        key: Key of the project.
+        folder: Folder for the files of the audit; None to write nothing.
+        out: Console that prints the summary.
 
     Raises:
         TableError: If the labels do not fit the images.
-        SplitError: If the split file is none.
-        AuditError: If something speaks against training on these scans.
+        SplitError: If the split file cannot be read as one.
+        AuditError: If a finding forbids training on these scans.
     """
     from ich_lstm.data.audit.audit import audit_scans
     from ich_lstm.data.audit.checks import UNDIVIDED
@@ -97,7 +95,7 @@ def audit_prepared(
     doubt = {"disagreement": given.disagreement} if "disagreement" in given else {}
     for flag in labels.flags:
         out.print(f"{labels.source.name}: {flag}", markup=False)
-    known = join_labels(prepared, labels, unmatched="both", **whose, **doubt)  # the audit stops at either, and lists both
+    known = join_labels(prepared, labels, unmatched="both", **whose, **doubt)  # the audit lists both, and stops
     split = SplitFile.read(given.split_file).extended(tabulate_patients(known)) if given.split_file else None
     audit = audit_scans(
         {UNDIVIDED: known} if split is None else {str(part): mine for part, mine in split.divide(known).items()},
@@ -114,10 +112,10 @@ def audit_prepared(
 
 @contextmanager
 def folder_to_check(out: Path | None) -> Iterator[Path]:
-    """A folder for scans that are prepared only to be checked; it is gone afterwards.
+    """Yield a temporary folder for scans that are prepared only to be checked.
 
     Args:
-        out: Where there is room for it; None: where the system keeps such folders.
+        out: Parent of the folder; None uses the system's folder for temporary files.
     """
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

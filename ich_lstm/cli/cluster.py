@@ -1,4 +1,4 @@
-"""Run work on the machines of a dask.distributed cluster instead of local processes."""
+"""Runs work on a dask.distributed cluster instead of local processes."""
 
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -11,11 +11,11 @@ SECONDS_TO_CONNECT = 15
 
 
 class Workforce(NamedTuple):
-    """Who does the work.
+    """The processes that do the work.
 
     Args:
-        executor: None: processes of this machine.
-        workers: Calls at a time; None: as many as there are cores.
+        executor: Executor of a cluster; None for processes of this machine.
+        workers: Number of simultaneous calls; None for the number of cores.
     """
 
     executor: Executor | None
@@ -24,11 +24,11 @@ class Workforce(NamedTuple):
 
 @contextmanager
 def workforce(address: str | None, workers: int | None) -> Iterator[Workforce]:
-    """The client's executor of a scheduler at an address; without one, processes of this machine.
+    """Yield the workers of a dask scheduler, or processes of this machine if there is no address.
 
     Args:
-        address: As dask writes it, for example ``tcp://10.0.0.1:8786``.
-        workers: Processes of this machine, or None.
+        address: Address of the scheduler, for example ``tcp://10.0.0.1:8786``; None for this machine.
+        workers: Number of processes of this machine; None for the number of cores. Ignored with an address.
 
     Raises:
         ConfigError: ``extra_missing``, ``cluster_unreachable``, or ``cluster_empty``.

@@ -23,11 +23,11 @@ INTERRUPTED = 130
 
 
 class StoppedWhile(Exception):
-    """A disk became full during an activity of which it is known how far it was.
+    """A disk became full during an activity whose progress is known.
 
     Args:
-        done: How much was done.
-        total: Of how much, if that is known.
+        done: Number of items that were done.
+        total: Number of all items; None if unknown.
     """
 
     def __init__(self, done: int, total: int | None) -> None:
@@ -44,18 +44,18 @@ def run_command(
     whole: str = "Files of it may be cut short.",
     spell: Spell = as_option,
 ) -> int:
-    """Run a command: its help, its exit code, and its errors without a traceback (unless ``--debug``).
+    """Run a command: print its help, or run it and print errors without a traceback (unless ``--debug``).
 
     Args:
-        name: As it is called, for example ``ich-train``.
-        help_text: What ``--help`` prints.
-        command: Gets the arguments without ``--debug``, and returns the exit code.
-        argv: Arguments; those of the process if None.
-        whole: What is said of the files in ``--out`` if the disk becomes full.
-        spell: How this command calls the settings that errors name.
+        name: Name of the command, for example ``ich-train``.
+        help_text: Text that ``--help`` prints.
+        command: Function that takes the arguments without ``--debug`` and returns the exit code.
+        argv: Arguments of the command; None for those of the process.
+        whole: Sentence about the state of the files in ``--out``, for the error that a disk is full.
+        spell: Spelling of the settings that errors name, for this command.
 
     Returns:
-        The exit code: 0 all done, 1 failed, 2 wrong usage, 3 some inputs have no result (each command's help says which),
+        The exit code: 0 done, 1 failed, 2 wrong usage, 3 some inputs have no result (see the help of each command),
         130 interrupted.
     """
     if argv is None:
@@ -93,9 +93,9 @@ def run_command(
 
 
 def _ensure_utf8() -> None:
-    """Begin again in Python's UTF-8 mode if the locale has another encoding for file names.
+    """Restart the process in Python's UTF-8 mode if the locale has another encoding for file names.
 
-    Under LC_ALL=C, for example, Arrow and Python would call one file by two names, and some names could not be written at all.
+    Under LC_ALL=C, for example, Arrow and Python encode the same file name differently, and some names cannot be written.
     """
     if sys.getfilesystemencoding().lower().replace("-", "") != "utf8" and os.environ.get("PYTHONUTF8") != "1":
         os.environ["PYTHONUTF8"] = "1"
@@ -103,7 +103,7 @@ def _ensure_utf8() -> None:
 
 
 def _out_of(arguments: Sequence[str]) -> Path | None:
-    """The folder that a command fills, as its command line names it."""
+    """The output folder of a command, read from its arguments."""
     for number, argument in enumerate(arguments):
         option, has_value, value = argument.partition("=")
         if option == "--out" and (has_value or number + 1 < len(arguments)):
@@ -112,7 +112,7 @@ def _out_of(arguments: Sequence[str]) -> Path | None:
 
 
 def console() -> "Console":
-    """Where commands print; it wraps nothing when the output is no terminal, so that lines can be searched."""
+    """The console on which commands print; it wraps lines only on a terminal, so that logs can be searched."""
     from rich.console import Console
 
     return Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
@@ -137,21 +137,21 @@ def choose_device(device: str | None) -> str:
 
 @contextmanager
 def progress_bar(out: "Console") -> Iterator[Callable[[str, int, int | None], None]]:
-    """Show how far activities are: bars on a terminal, at most one line a minute elsewhere.
+    """Show the progress of activities: bars on a terminal, at most one line a minute elsewhere.
 
     Yields:
-        A function of what is done, how much was done since the last call, and the total if known.
+        A function of the activity, the number of items done since the last call, and the total, or None if it is unknown.
     """
     last: list[tuple[str, int, int | None]] = []
     with _bars(out) as show:
 
-        def tell(what: str, done: int, total: int | None = None) -> None:
+        def progress(what: str, done: int, total: int | None = None) -> None:
             before = last.pop()[1] if last and last[-1][0] == what else 0
             last[:] = [(what, before + done, total)]
             show(what, done, total)
 
         try:
-            yield tell
+            yield progress
         except Exception as error:
             if last and is_disk_full(error):
                 raise StoppedWhile(*last[0][1:]) from error
@@ -161,7 +161,7 @@ def progress_bar(out: "Console") -> Iterator[Callable[[str, int, int | None], No
 @contextmanager
 def _bars(out: "Console") -> Iterator[Callable[[str, int, int | None], None]]:
     if not out.is_terminal:
-        yield ProgressLines(lambda line: out.print(line, markup=False)).tell
+        yield ProgressLines(lambda line: out.print(line, markup=False)).advance
         return
     from rich.progress import (
         BarColumn,
@@ -191,22 +191,22 @@ def _bars(out: "Console") -> Iterator[Callable[[str, int, int | None], None]]:
     with Progress(*columns, console=out) as bars:
         tasks = {}
 
-        def tell(what: str, done: int, total: int | None = None) -> None:
+        def show(what: str, done: int, total: int | None = None) -> None:
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total)
             bars.update(tasks[what], advance=done, total=total)
 
-        yield tell
+        yield show
 
 
 class OptionParser(argparse.ArgumentParser):
-    """An argument parser that raises a ConfigError, with the nearest option where one is unknown."""
+    """An argument parser that raises a ConfigError; for an unknown option the error names the most similar one."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, add_help=False, allow_abbrev=False)
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """Parse.
+        """Parse the arguments of a command.
 
         Raises:
             ConfigError: If an option is unknown, missing or malformed.
@@ -214,14 +214,14 @@ class OptionParser(argparse.ArgumentParser):
         known = list(self._option_string_actions)
         for argument in arguments:
             name = argument.split("=")[0]
-            # Before anything else: a misspelt option would be reported as a missing one.
+            # Checked first, because argparse would report a misspelt option as a missing one.
             if name.startswith("--") and name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
                 self._fail(f"unknown option {name}", f"Did you mean {near[0]}? " if near else "")
         return self.parse_args(arguments)
 
     def error(self, message: str) -> NoReturn:
-        """What argparse calls; without its usage text and its exit."""
+        """Raise a ConfigError, where argparse would print its usage text and exit."""
         self._fail(message)
 
     def _fail(self, got: str, todo: str = "") -> NoReturn:

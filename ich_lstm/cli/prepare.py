@@ -17,48 +17,49 @@ if TYPE_CHECKING:
     from ich_lstm.privacy import ProjectKey
 
 CHECK_SIZE = 128
-"""Side in pixels of the scans that a check makes and throws away: enough for small pictures, half a megabyte a scan."""
+"""Side length in pixels of the scans that a check prepares and discards: enough for thumbnails, half a megabyte per scan."""
 
-WHOLE = "Scans that are cached are whole, and are not made again."
+WHOLE = "The scans in the cache are complete and will not be prepared again."
 
 HELP = """
 ich-prepare PATH --out DIR [--labels CSV ...] [--size 256] [--crop head]
 ich-prepare PATH --check [--labels CSV ...] [--out DIR]
 
-Read a folder or zip of head CT, choose the series to use, and cache them for training. Every file gets a row in
-DIR/private/ledger.csv: used, skipped or refused, and why.
+Read a folder or archive of head CT, choose a series per study, and cache the scans for training. Every file gets a row in
+DIR/private/ledger.csv: used, skipped or refused, with the reason.
 
-  --out DIR            folder to make; if ich-prepare was stopped, the same command goes on where it was
-  --check              read everything as a prediction would, pixels too, say what became of the files, and cache no scan;
-                       with --out, the ledger is kept in DIR/private. With --labels: read as a training would, and audit
-                       the labels (with --out: DIR/audit.html); PATH may then be a prepared folder, too
-  --labels CSV         take only what is labelled, and audit it: DIR/audit.html; left out: every study, and no audit. Several
-                       tables count together
-  --corrections CSV    audit the labels with these corrections, which win over them; several count together
-  --truth majority     who of CQ500's readers must have seen a finding; or unanimous, any, R1, R2, R3
-  --repair-any         where labels say that a type is present and any is not, believe the type
-  --split-file FILE    who trains and who is held out (split.json of a run, or a CSV with patient_id and part), to audit
-  --patient-ids WORD   checked: doubtful ids stop; trusted: they are flagged; study: every study counts as a patient of its own
-  --disagreement WORD  where the label of a scan contradicts those of its slices: stop; unknown: neither counts
-  --unmatched WORD     where labels and images do not match: stop; or leave out, and count: labels (whose image is not there),
-                       images (that have no label), both
-  --size 256           side of the network's input in pixels
-  --crop head          smallest square around the head; or center: the middle, at its own resolution; or none
-  --clip LOW HIGH      keep HU between these only, for example -250 450: a third of the space, for a model whose windows
-                       all lie between; left out: all
-  --choices CSV        series to take where the rules would take another: columns study (UID, accession number or folder)
-                       and series (UID or description); DIR/private/series.csv lists what was taken, and why
-  --vocabulary FILE    words by which your hospital calls its series, beside the library's own: a CSV with the columns kind,
-                       language and word (docs/reading.md)
-  --workers N          processes; left out: one per processor
-  --cluster ADDRESS    work on the cluster of this dask scheduler (tcp://HOST:PORT) instead of on this machine; the paths
-                       must be the same there
-  --project-key FILE   key for the ids; left out: the user's own
+  --out DIR            output folder; if ich-prepare was stopped, the same command resumes it
+  --check              read all files as a prediction does, including pixels, report the result, and cache no scan; with
+                       --out, the ledger is written to DIR/private. With --labels: read as a training does, and audit the
+                       labels (with --out: DIR/audit.html); PATH may then also be a prepared folder
+  --labels CSV         prepare only labelled studies, and audit them (DIR/audit.html); left out: all studies, no audit.
+                       Several tables are read as one
+  --corrections CSV    corrections that override the labels in the audit; several tables are read as one
+  --truth majority     which of CQ500's readers must have marked a finding; or unanimous, any, R1, R2, R3
+  --repair-any         set "any" to 1 where a type is 1 and "any" is 0
+  --split-file FILE    split to audit: split.json of a run, or a CSV with patient_id and part
+  --patient-ids WORD   checked: doubtful ids stop the command; trusted: they are flagged; study: every study counts as a
+                       patient of its own
+  --disagreement WORD  where the label of a scan contradicts those of its slices: stop, or unknown (both become unknown)
+  --unmatched WORD     where labels and images do not match: stop, or exclude and count labels (without an image), images
+                       (without a label), or both
+  --size 256           side length of the network's input in pixels
+  --crop head          smallest square around the head; or center: the middle at native resolution; or none
+  --clip LOW HIGH      clip HU to this range, for example -250 450: a third of the space, for a model whose windows lie
+                       inside it; left out: no clipping
+  --choices CSV        series to use instead of those that the rules choose: columns study (UID, accession number or folder)
+                       and series (UID or description); DIR/private/series.csv lists the choices and their reasons
+  --vocabulary FILE    your hospital's own words for series, added to the library's: a CSV with the columns kind, language
+                       and word (docs/reading.md)
+  --workers N          number of processes; left out: one per processor
+  --cluster ADDRESS    run on the cluster of this dask scheduler (tcp://HOST:PORT) instead of this machine; the paths must be
+                       the same there
+  --project-key FILE   key for the hashed ids; left out: the user's own
   --debug              show the traceback of an error
   --version
 
 Then: ich-train --data.root DIR --data.labels CSV
-Exit codes: 0 done, 1 failed (or no CT at all, or the audit stops), 2 wrong usage, 3 something was refused.
+Exit codes: 0 done, 1 failed (or found no CT, or the audit stopped), 2 wrong usage, 3 a file was refused.
 """
 
 
@@ -100,7 +101,7 @@ def _prepare(arguments: list[str]) -> int:
     prepared = _cache_scans(given, given.out, labels, key)
     counts = prepared.manifest
     out.print(counts["summary"])
-    # A NIfTI file names nobody; the labels do.
+    # A NIfTI file names no patient; only the labels do.
     whose = f" of {counts['patients']:,} patients" if counts["patients"] else ""
     out.print(f"{counts['scans']:,} scans{whose}, {counts['slices']:,} slices, in {given.out}")
     if labels is not None:
@@ -122,7 +123,7 @@ def _cache_scans(given: argparse.Namespace, folder: Path, labels: "LabelTable | 
 
     preprocessing = Preprocessing(**{name: getattr(given, name) for name in ("size", "crop", "clip") if name in given})
     choices = read_choices(given.choices) if given.choices else None
-    with workforce(given.cluster, given.workers) as force, progress_bar(console()) as tell:
+    with workforce(given.cluster, given.workers) as force, progress_bar(console()) as progress:
         return prepare(
             given.path,
             folder,
@@ -132,13 +133,13 @@ def _cache_scans(given: argparse.Namespace, folder: Path, labels: "LabelTable | 
             choices=choices,
             workers=force.workers,
             executor=force.executor,
-            progress=tell,
+            progress=progress,
             leave_out=given.out,
         )
 
 
 def _check_labelled(given: argparse.Namespace) -> int:
-    """Read scans and labels as a training would, and keep the ledger and the audit."""
+    """Read scans and labels as a training does, and write the ledger and the audit."""
     from ich_lstm.data.prepared.folder import LEDGER_TABLE, PreparedFolder
     from ich_lstm.errors import SourceError
     from ich_lstm.privacy import PRIVATE, ProjectKey, private_folder
@@ -157,7 +158,7 @@ def _check_labelled(given: argparse.Namespace) -> int:
         except SourceError as error:
             if not made.exists():
                 raise
-            # What it says of the ledger is of a folder that is gone when somebody reads it.
+            # The error points to a ledger in the temporary folder, which is about to be deleted.
             todo = "Name --out to keep the ledger, which has the reason for each file."
             if given.out is not None:
                 kept = shutil.copy(made, private_folder(given.out))
@@ -176,19 +177,19 @@ def _check(given: argparse.Namespace) -> int:
 
     out = console()
     private = private_folder(given.out) if given.out else None
-    with workforce(given.cluster, given.workers) as force, progress_bar(out) as tell:
+    with workforce(given.cluster, given.workers) as force, progress_bar(out) as progress:
         index = check_source(
             given.path,
             workers=force.workers,
             executor=force.executor,
             folder=private / "index" if private else None,
-            progress=tell,
+            progress=progress,
             leave_out=given.out,
         )
     out.print(index.ledger.summary(scans=index.scans))
     if private:
         index.ledger.write_csv(private / "ledger.csv")
-        out.print(f"What became of each file: {private / 'ledger.csv'}")
+        out.print(f"Ledger of all files: {private / 'ledger.csv'}")
     counts = index.ledger.counts()
     if not len(index.headers) and not counts["used"]:
         return FAILED

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 LINE_SECONDS = 60.0
-"""At most one line in this time: a night's log has some hundred lines of progress, whatever the number of files."""
+"""Shortest time between two lines: the log of a night has some hundred lines, whatever the number of files."""
 
 
 @dataclass
@@ -16,11 +16,11 @@ class _Activity:
 
 
 class ProgressLines:
-    """Says at most once a minute how far an activity is, how fast, and how long it will still take.
+    """Prints, at most once a minute, the progress of an activity, its rate, and the time left.
 
     Args:
-        say: Prints a line.
-        clock: Seconds that pass; for tests.
+        say: Function that prints a line.
+        clock: Function that gives the time in seconds; tests replace it.
     """
 
     def __init__(self, say: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -28,13 +28,13 @@ class ProgressLines:
         self._activities: dict[str, _Activity] = {}
         self._said = clock()
 
-    def tell(self, what: str, done: int, total: int | None = None) -> None:
-        """Note progress, and say so if the last line is a minute old.
+    def advance(self, what: str, done: int, total: int | None = None) -> None:
+        """Record progress, and print a line if the last one is a minute old.
 
         Args:
-            what: The activity.
-            done: How much was done since the last call.
-            total: How much there is to do; None if that is not known.
+            what: Name of the activity.
+            done: Number of items done since the last call.
+            total: Number of all items; None if unknown.
         """
         now = self._clock()
         activity = self._activities.setdefault(what, _Activity(now))
@@ -54,7 +54,7 @@ def _line(what: str, activity: _Activity, now: float) -> str:
 
 
 def in_words(seconds: float) -> str:
-    """A time as a person says it.
+    """A duration in words.
 
     Example:
         >>> in_words(40), in_words(150), in_words(3 * 3600 + 600)

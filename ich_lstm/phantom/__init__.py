@@ -14,7 +14,7 @@ from ich_lstm.phantom.settings import PhantomSettings
 from ich_lstm.phantom.write import write_phantom
 
 LAYOUTS: dict[str, type[Layout[Any]]] = {layout.name: layout for layout in (RsnaLayout, Cq500Layout, CtIchLayout, HospitalLayout)}
-"""By their names."""
+"""The layouts by their names, as ``ich-phantom --layout`` calls them."""
 
 __all__ = [
     "LAYOUTS",

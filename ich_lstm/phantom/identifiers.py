@@ -3,32 +3,32 @@
 import hashlib
 
 SLICES_PER_PATIENT = 128
-"""Block of slice numbers that each patient owns."""
+"""How many slice numbers are reserved for each patient."""
 
 THIN_SLICES_PER_PATIENT = 1024
-"""Block of slice numbers that each further reconstruction of a patient owns."""
+"""How many slice numbers are reserved for each further reconstruction of a patient."""
 
 RECONSTRUCTION_BITS = 13
-"""Every code of a reconstruction is below 2 to this power."""
+"""The code of a reconstruction is below 2 to the power of this number."""
 
 
 def patient_identifier(seed: int, patient: int) -> str:
-    """``ID_`` and 8 digits."""
+    """The Patient ID: ``ID_`` and 8 hexadecimal digits."""
     return _identifier("patient", seed, patient, 8)
 
 
 def study_identifier(seed: int, patient: int) -> str:
-    """``ID_`` and 10 digits."""
+    """The Study Instance UID: ``ID_`` and 10 hexadecimal digits."""
     return _identifier("study", seed, patient, 10)
 
 
 def series_identifier(seed: int, patient: int, reconstruction: int = 0) -> str:
-    """``ID_`` and 10 digits; ``reconstruction`` is the code of one, 0 for the plain one."""
+    """The Series Instance UID: ``ID_`` and 10 hexadecimal digits; ``reconstruction`` is the code of a `Reconstruction`."""
     return _identifier("series", seed, (patient << RECONSTRUCTION_BITS) + reconstruction, 10)
 
 
 def slice_identifier(seed: int, patient: int, index: int, reconstruction: int = 0) -> str:
-    """``ID_`` and 9 digits; 12 for all but the plain reconstruction, whose slices may be many.
+    """The SOP Instance UID: ``ID_`` and 9 hexadecimal digits, or 12 for a further reconstruction, which may have many slices.
 
     Example:
         >>> len({slice_identifier(1, p, i) for p in range(100) for i in range(30)})
@@ -41,15 +41,15 @@ def slice_identifier(seed: int, patient: int, index: int, reconstruction: int = 
 
 
 def file_uid(seed: int, patient: int, index: int) -> str:
-    """A valid UID for the file-meta group, which in RSNA's files is not the data set's."""
+    """A valid UID for the file-meta group, which in RSNA's files differs from the SOP Instance UID of the data set."""
     digest = hashlib.sha256(f"ich_lstm phantom file {seed} {patient} {index}".encode()).digest()
     return f"2.25.{int.from_bytes(digest[:16], 'big')}"
 
 
 def _identifier(kind: str, seed: int, number: int, digits: int) -> str:
-    """Shuffle ``0 .. 16**digits - 1`` by a permutation keyed with kind and seed, and take the place of ``number``.
+    """Permute ``0 .. 16**digits - 1``, keyed with kind and seed, and return the image of ``number``.
 
-    A hash of the number would collide by chance: at nine digits, 100,000 slices would share one with a chance of 7 %.
+    A permutation has no collisions. With a hash of nine digits, two of 100,000 slices would collide with a probability of 7 %.
     """
     bits = 4 * digits
     low_bits = bits // 2

@@ -17,13 +17,13 @@ from ich_lstm.phantom.scanner.acquisition import Acquisition
 from ich_lstm.phantom.scanner.slab import Slab, bounding_box
 
 SEEN_HU = 8.0
-"""A pixel that differs by less than this, twice the usual noise, from what it would be without the blood does not count."""
+"""Smallest contrast, twice the usual noise, at which a pixel of blood counts as visible."""
 
 UNHIDDEN = 0.9
-"""Nor does a pixel that holds more bone than the rest: a tenth of it outshines blood, as at the vertex."""
+"""Smallest share of a pixel inside the skull at which its blood counts: a tenth of bone outshines blood, as at the vertex."""
 
 BEND_MM, BEND_GRAIN_MM = 1.3, 24.0
-"""Every brain is bent a little, by this much from place to place: no structure is a perfect ellipsoid."""
+"""Amplitude and grain of a smooth deformation of every brain, so that no structure is a perfect ellipsoid."""
 
 
 @dataclass(eq=False)
@@ -31,11 +31,11 @@ class Layer:
     """One slice, averaged over its planes.
 
     Args:
-        hu: ``(h, w)`` of the head's box.
-        blood: Share of each type in a pixel, ``(5, h, w)``.
-        contrast: Of each type, in HU summed over the pixels where it can be seen, ``(5,)``.
-        brain: Share of the inside of the skull.
-        ventricles: Share of the ventricles.
+        hu: Hounsfield units in the box around the head, ``(h, w)``.
+        blood: Share of each pixel that is blood of each type, ``(5, h, w)``.
+        contrast: Contrast of each type in HU, summed over the pixels where it is visible, ``(5,)``.
+        brain: Share of each pixel that lies inside the skull, ``(h, w)``.
+        ventricles: Share of each pixel that lies in the ventricles, ``(h, w)``.
     """
 
     hu: Array
@@ -49,11 +49,11 @@ class Painter:
     """Paints slice after slice of one patient.
 
     Args:
-        patient: Who.
-        acquisition: Where the slices lie.
-        height_mm: What the slices cover, whatever their thickness.
+        patient: The patient, with head and lesions.
+        acquisition: Geometry of the slices.
+        height_mm: Height of the acquisition, which does not depend on the slice thickness.
         contrast: Whether a contrast agent was given.
-        rng: For the textures; the same generator gives the same head in every reconstruction.
+        rng: Source of the textures; the same generator gives the same head in every reconstruction.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Painter:
         self._bends = [Texture(rng, extent, BEND_GRAIN_MM) for _ in range(2)]
 
     def paint(self, index: int) -> Layer:
-        """Paint one slice, from the lowest, 0."""
+        """Paint one slice; slice 0 is the lowest."""
         acquisition = self._acquisition
         slab = acquisition.slab(index, self._head, self._box)
         planes = acquisition.planes
@@ -95,7 +95,7 @@ class Painter:
         return Layer(hu.mean(axis=0), blood, contrast, inside, ventricles)
 
     def _brain_place(self, slab: Slab, inner: Array, vault: Array, texture: Array, bends: list[Array]) -> Place:
-        # Towards the midline less: the falx is stretched tight.
+        # The deformation vanishes towards the midline, because the falx is stretched tight.
         aside = np.float32(BEND_MM) * bends[0] * np.minimum(np.abs(slab.x) * np.float32(0.07), 1)
         bent = Slab(slab.x + aside, slab.y + np.float32(BEND_MM) * bends[1], slab.z, slab.pixel_mm)
         moved, effaced = displace(bent, self._pushes)
@@ -105,7 +105,7 @@ class Painter:
 
 
 def _bleed(lesions: tuple[Lesion, ...], place: Place) -> dict[int, tuple[Array, Array]]:
-    """Paint the lesions into the brain; per type the share of each pixel that is blood, and the contrast that it makes there."""
+    """Paint the lesions into the brain; return, per type, the share of blood in each pixel and its contrast there."""
     shares: dict[int, Array] = {}
     seen: dict[int, Array] = {}
     for lesion in lesions:
@@ -118,7 +118,7 @@ def _bleed(lesions: tuple[Lesion, ...], place: Place) -> dict[int, tuple[Array, 
         if isinstance(lesion, Clot):
             lesion.paint_oedema(place)
         paint(place.brain.hu, hu, weight)
-        # What this lesion covers is no longer seen of those before it.
+        # This lesion hides what it covers of the lesions painted before it.
         for earlier in (*shares.values(), *seen.values()):
             earlier *= 1 - weight
         kind = HEMORRHAGE_TYPES.index(lesion.kind)

@@ -3,27 +3,27 @@
 from dataclasses import dataclass, replace
 
 from ich_lstm.phantom.anatomy.head import Head, draw_head
+from ich_lstm.phantom.draws import stream
 from ich_lstm.phantom.lesions.bleeding import draw_lesions
 from ich_lstm.phantom.lesions.injuries import Injury, draw_injuries
 from ich_lstm.phantom.lesions.intraaxial import VentricleBlood
 from ich_lstm.phantom.lesions.lesion import Lesion, Push
 from ich_lstm.phantom.lesions.mimics import Mimic, draw_mimics
 from ich_lstm.phantom.settings import PhantomSettings
-from ich_lstm.phantom.streams import stream
 
 HYDROCEPHALUS = 1.25
-"""Blood in the ventricles dams up the CSF and widens them by this factor."""
+"""Factor by which blood in the ventricles, which dams up the CSF, widens them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Patient:
-    """What lies on the table.
+    """Head, lesions and other findings of one synthetic patient.
 
     Args:
-        head: Size and shape.
-        lesions: Hemorrhages, in the order in which they are painted: from the depth outwards.
-        injuries: Of skull and scalp.
-        mimics: Findings in the brain that are no hemorrhage.
+        head: Size and shape of the head.
+        lesions: Hemorrhages in the order in which they are painted: from the center outwards.
+        injuries: Injuries of skull and scalp.
+        mimics: Findings in the brain that are not hemorrhage.
     """
 
     head: Head

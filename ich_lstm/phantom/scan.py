@@ -7,6 +7,7 @@ import numpy as np
 from ich_lstm.labels import HEMORRHAGE_TYPES
 from ich_lstm.phantom import identifiers
 from ich_lstm.phantom.anatomy.shapes import Array
+from ich_lstm.phantom.draws import stream
 from ich_lstm.phantom.lesions.findings import findings_of
 from ich_lstm.phantom.lesions.lesion import Lesion
 from ich_lstm.phantom.painter import Painter
@@ -17,13 +18,12 @@ from ich_lstm.phantom.scanner.exposure import Scanner
 from ich_lstm.phantom.scanner.reconstruction import PLAIN, Reconstruction
 from ich_lstm.phantom.scanner.storage import Storage, draw_storage
 from ich_lstm.phantom.settings import PhantomSettings
-from ich_lstm.phantom.streams import stream
 from ich_lstm.scan import HU_MAX
 
 VISIBLE_HU_MM2 = 1000.0
-"""A type is present in a slice if its blood adds up to this much contrast times area, partial volume included: for
-instance 40 mm² at 25 HU, or a clot 6 mm wide at 35 HU. Less is not to be seen in the noise of the image. Contrast is the
-difference, up or down, from what would be there without the blood, so chronic blood counts where it is darker than brain."""
+"""Contrast times area from which a type is labelled as present in a slice, partial volume included: for instance 40 mm² at
+25 HU, or a clot 6 mm wide at 35 HU. Less is lost in the noise of the image. Contrast is the absolute difference from the
+image without the blood, so chronic blood counts where it is darker than brain."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -32,15 +32,15 @@ class PhantomScan:
 
     Args:
         hu: Hounsfield units, int16 ``(n, h, w)``, as a reader of the files should get them.
-        slice_labels: uint8 ``(n, 6)`` in the order of `LABELS`: what can be seen in the slice.
-        visible: Contrast times area per slice and type in HU mm², float32 ``(n, 5)``; the labels are this, thresholded.
+        slice_labels: uint8 ``(n, 6)`` in the order of `LABELS`: the types that are visible in the slice.
+        visible: Contrast times area per slice and type in HU mm², float32 ``(n, 5)``; a threshold on it gives the labels.
         masks: Where each type covers at least half of a pixel, bool ``(5, n, h, w)``.
         brain: The inside of the skull, bool ``(n, h, w)``.
         ventricles: The ventricles, blood in them included, bool ``(n, h, w)``.
-        acquisition: The scan's geometry.
-        reconstruction: What was made of the acquisition.
-        lesions: The hemorrhages: their type, side and blood; some may be too small to be seen.
-        findings: What else a report would name (`findings_of`).
+        acquisition: Geometry of the scan.
+        reconstruction: How the acquisition was reconstructed.
+        lesions: The hemorrhages with type, side and blood; some may be too small to be visible.
+        findings: Further findings that a report would state (`findings_of`).
         storage: How the HU are stored in DICOM.
         sop_uids: One identifier per slice.
         series_uid: Identifier of the series.
@@ -71,7 +71,7 @@ class PhantomScan:
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
-        """Distance of slices, rows and columns."""
+        """Spacing of slices, rows and columns in mm."""
         return self.acquisition.spacing_mm, self.acquisition.pixel_mm, self.acquisition.pixel_mm
 
     @property
@@ -84,9 +84,9 @@ def make_head(settings: PhantomSettings, patient: int, *, reconstruction: Recons
     """Make one patient's scan: a pure function of the settings, the patient's number and the reconstruction.
 
     Args:
-        settings: The set to which the patient belongs; ``settings.patients`` plays no part.
+        settings: Settings of the data set to which the patient belongs; ``settings.patients`` is ignored.
         patient: Number of the patient, from 0.
-        reconstruction: What to make of the acquisition; head, bleeding and geometry do not depend on it.
+        reconstruction: Slice thickness, kernel and contrast; the head and its hemorrhages do not depend on it.
 
     Example:
         >>> make_head(PhantomSettings(slices=8, size=48), 0).slice_labels.shape
@@ -112,7 +112,7 @@ def make_head(settings: PhantomSettings, patient: int, *, reconstruction: Recons
     for i in range(acquisition.slices):
         layer = painter.paint(i)
         picture = background.copy()
-        # Never darker than what stands there: the holder stays where the head's box is empty.
+        # The maximum keeps the head holder where the box around the head is empty.
         picture[box] = np.maximum(picture[box], layer.hu)
         picture = scanner.expose(i, picture)
         if acquisition.padded:

@@ -1,33 +1,34 @@
-"""Settings of a set of synthetic heads."""
+"""Settings of a data set of synthetic heads."""
 
 from dataclasses import dataclass
-from typing import Any
 
-from ich_lstm.errors import ConfigError
+from ich_lstm.phantom.checks import RangeCheck
 
 MIN_SLICES, MAX_SLICES = 8, 120
-"""Fewer slices do not make a head; more do not fit the block of identifiers that each patient owns."""
+"""Fewer slices do not cover a head; more do not fit into the block of identifiers reserved for each patient."""
 
 MIN_SIZE, MAX_SIZE = 48, 1024
 """Below 48 pixels the skull is thinner than a pixel."""
 
 MAX_PATIENTS = 1_000_000
 
+CHECK = RangeCheck("phantom_setting_out_of_range", "phantom setting")
+
 
 @dataclass(frozen=True, kw_only=True)
 class PhantomSettings:
-    """A set of synthetic heads; the same settings give the same bytes, anywhere.
+    """Settings of a data set of synthetic heads; the same settings give the same bytes on every machine.
 
     Args:
         patients: Number of patients, each with one scan.
-        slices: Slices per scan; None draws 20 to 45 for each patient, about 5 mm apart.
+        slices: Number of slices per scan; None draws 20 to 45 for each patient, about 5 mm apart.
         size: Rows and columns of an image. Runtime grows with its square.
-        seed: Everything is a pure function of the seed and the patient's number.
-        prevalence: Share of the scans that hold a hemorrhage; RSNA's training set has 0.41.
-        noise: Factor on the image noise; 1 is a standard deviation of 3 to 5 HU, 0 none.
-        difficulty: How often what is hard to read occurs, 0 to 1: blood that is not acute, old infarcts, operated heads,
-            motion, metal, beam hardening, heads off the centre. At 0 there is none of it.
-        masks: Whether the writers keep the mask of each type beside the images.
+        seed: Seed of all random draws; a scan is a pure function of it and of the patient's number.
+        prevalence: Share of the scans with a hemorrhage; RSNA's training set has 0.41.
+        noise: Factor on the image noise; 1 gives a standard deviation of 3 to 5 HU, and 0 gives no noise.
+        difficulty: Frequency of confounders, 0 to 1: blood that is not acute, old infarcts, craniotomies, motion, metal, beam
+            hardening, and heads off the centre. At 0 there are none.
+        masks: Whether the mask of each type is written beside the images.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -47,34 +48,13 @@ class PhantomSettings:
     masks: bool = False
 
     def __post_init__(self) -> None:
-        _check_whole("patients", self.patients, 1, MAX_PATIENTS)
+        CHECK.whole("patients", self.patients, 1, MAX_PATIENTS)
         if self.slices is not None:
-            _check_whole("slices", self.slices, MIN_SLICES, MAX_SLICES)
-        _check_whole("size", self.size, MIN_SIZE, MAX_SIZE)
-        _check_whole("seed", self.seed, 0, 2**63 - 1)
-        _check_number("prevalence", self.prevalence, 0.0, 1.0)
-        _check_number("noise", self.noise, 0.0, 10.0)
-        _check_number("difficulty", self.difficulty, 0.0, 1.0)
+            CHECK.whole("slices", self.slices, MIN_SLICES, MAX_SLICES)
+        CHECK.whole("size", self.size, MIN_SIZE, MAX_SIZE)
+        CHECK.whole("seed", self.seed, 0, 2**63 - 1)
+        CHECK.number("prevalence", self.prevalence, 0.0, 1.0)
+        CHECK.number("noise", self.noise, 0.0, 10.0)
+        CHECK.number("difficulty", self.difficulty, 0.0, 1.0)
         if not isinstance(self.masks, bool):
-            raise _out_of_range("masks", self.masks, "true or false")
-
-
-def _check_whole(name: str, value: Any, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise _out_of_range(name, value, f"a whole number from {low} to {high}")
-
-
-def _check_number(name: str, value: Any, low: float, high: float) -> None:
-    # A comparison with NaN is false, so NaN is refused with the rest.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise _out_of_range(name, value, f"a number from {low:g} to {high:g}")
-
-
-def _out_of_range(name: str, value: Any, expected: str) -> ConfigError:
-    return ConfigError(
-        "phantom_setting_out_of_range",
-        where=f"phantom setting {name}",
-        got=repr(value),
-        expected=expected,
-        todo=f"Choose another value for {name}.",
-    )
+            raise CHECK.refused("masks", self.masks, "true or false")

@@ -1,4 +1,4 @@
-"""Writes a set of synthetic heads to disk, in one of several layouts."""
+"""Writes a data set of synthetic heads to disk, in one of several layouts."""
 
 import json
 import multiprocessing
@@ -20,7 +20,7 @@ from ich_lstm.phantom.settings import PhantomSettings
 MARKER_FILE = "phantom.json"
 
 PHANTOM_VERSION = 2
-"""Grows whenever the same settings give other bytes."""
+"""Version of the generator; it grows whenever the same settings give different bytes."""
 
 
 def write_phantom(
@@ -33,18 +33,18 @@ def write_phantom(
 ) -> Path:
     """Write synthetic scans and their label tables.
 
-    The bytes depend on the settings and the layout alone, not on the number of workers. A folder that already holds this
-    very set is left as it is.
+    The bytes depend only on the settings and the layout, not on the number of workers. A folder that already holds the
+    complete data set is left unchanged.
 
     Args:
-        settings: The set.
-        folder: Where to write; made if missing, otherwise empty, or the same set whole or begun.
-        layout: How it lies on disk; None is `RsnaLayout`: ``stage_2_train/ID_<9 hex>.dcm`` and ``stage_2_train.csv``.
-        workers: Processes; None takes one per core, 1 works in this process.
-        progress: Called with the number of patients done since the last call; ``layout.patients(settings)`` in all.
+        settings: Settings of the data set.
+        folder: Folder to write; it must be missing, empty, or hold the same data set, complete or partial.
+        layout: Layout of the files on disk; None is `RsnaLayout`: ``stage_2_train/ID_<9 hex>.dcm`` and ``stage_2_train.csv``.
+        workers: Number of processes; None starts one per core, and 1 works in this process.
+        progress: Called with the number of patients done since the last call; in total ``layout.patients(settings)``.
 
     Returns:
-        The folder.
+        The folder that was given.
 
     Raises:
         ConfigError: If the folder holds anything else, ``workers`` is below 1, or the layout does not fit the settings.
@@ -77,11 +77,11 @@ def write_phantom(
 
 def _marker(settings: PhantomSettings, layout: Layout[Any]) -> dict[str, object]:
     marker = {"phantom_version": PHANTOM_VERSION, "settings": asdict(settings), "layout": {"name": layout.name, **asdict(layout)}}
-    return json.loads(json.dumps(marker))  # as it will be read back: tuples become lists
+    return json.loads(json.dumps(marker))  # as JSON gives it back: tuples become lists
 
 
 def _holds_same(folder: Path, marker: dict[str, object], layout: Layout[Any]) -> bool:
-    """Whether the folder holds the same set, complete; raises if it holds anything but a part of it."""
+    """Whether the folder holds the same data set, complete; an error if it holds anything else than a part of it."""
     if is_new_or_empty(folder):
         return False
     try:
@@ -91,7 +91,7 @@ def _holds_same(folder: Path, marker: dict[str, object], layout: Layout[Any]) ->
         raise _foreign(folder, "other files") from error
     if found != marker:
         raise _foreign(folder, "a phantom with other settings")
-    # A set that was begun, or from which something was taken since, is written again.
+    # An incomplete data set is written again.
     return files is not None and files == _count_files(folder, layout)
 
 
@@ -110,7 +110,7 @@ def _foreign(folder: Path, got: str) -> ConfigError:
 
 
 def _each_patient(settings: PhantomSettings, layout: Layout[Any], folder: Path, workers: int | None) -> Iterable[tuple[int, Any]]:
-    """Write every patient, and yield each one's number and record as it is done."""
+    """Write every patient; yield number and record of each as soon as it is done."""
     patients = layout.patients(settings)
     workers = min(workers or os.cpu_count() or 1, patients)
     if workers == 1:
@@ -129,7 +129,7 @@ def _each_patient(settings: PhantomSettings, layout: Layout[Any], folder: Path, 
 
 
 def _one_thread() -> None:
-    """Keep a worker to its own core."""
+    """Limit a worker to one core."""
     import cv2
 
     cv2.setNumThreads(1)

@@ -11,7 +11,7 @@ import numpy as np
 from ich_lstm.errors import ConfigError
 from ich_lstm.scan import HU_MIN
 
-# albumentations asks a server for its newest version when it is imported; nobody asked for a network call.
+# Without this, albumentations asks a server for its newest version when it is imported.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations
@@ -20,14 +20,14 @@ import albumentations
 def sample_seed(seed: int, epoch: int, identifier: str, *, draw: int = 0, purpose: str = "geometry") -> int:
     """The seed of a sample's random draws: a pure function of its arguments, on every machine.
 
-    So the number of workers or processes, and a stop and a resume, do not change what is drawn.
+    Therefore neither the number of workers or processes nor stopping and resuming changes what is drawn.
 
     Args:
         seed: The run's seed.
         epoch: The epoch, from 0.
-        identifier: What is drawn for: the raw series UID, which no project's key changes.
-        draw: Counts the samples of one scan in one epoch, from 0.
-        purpose: What is drawn: draws for one purpose must not follow those for another.
+        identifier: Raw series UID of the scan, which does not depend on a project's key.
+        draw: Number of the sample among those of the scan in the epoch, from 0.
+        purpose: Purpose of the draws, so that draws for different purposes are independent.
 
     Returns:
         A number in [0, 2**32).
@@ -43,15 +43,16 @@ class Geometry:
     Args:
         flip: Probability of mirroring left and right.
         flip_vertical: Probability of mirroring front and back.
-        crop: Smallest share of the image's area that a random crop keeps, which is resized to the full side; 1 for no crop.
-        shift: Largest shift, as a share of the side.
-        scale: Largest change of size, as a share: 0.1 draws from 0.9 to 1.1.
+        crop: Smallest share of the image's area that a random crop keeps before it is resized; 1 for no crop.
+        shift: Largest shift, as a share of the side length.
+        scale: Largest relative change of size; 0.1 draws factors from 0.9 to 1.1.
         rotate: Largest rotation in degrees.
-        move: Probability of shift, scale and rotation, which come together.
+        move: Probability of the affine transform, which combines shift, scale and rotation.
         grid_distortion: Largest displacement of the lines of a 5 x 5 grid, as a share of their distance; 0 for none.
-        optical_distortion: Largest coefficient of a lens's distortion; 0 for none.
-        one_of: Draw one of move, grid distortion, optical distortion and none of them with equal chances, in place of all.
-        per_slice: Draw anew for each slice, in place of once for all slices of a scan.
+        optical_distortion: Largest coefficient of lens distortion; 0 for none.
+        one_of: Whether to apply one of affine transform, grid distortion, optical distortion and identity, with equal
+            probabilities, instead of all.
+        per_slice: Whether to draw for each slice instead of once for all slices of a scan.
     """
 
     flip: float = 0.5
@@ -84,18 +85,19 @@ class Geometry:
             )
 
     def __call__(self, hu: np.ndarray, seed: int) -> np.ndarray:
-        """Draw once, or once per slice, and apply to every slice.
+        """Draw once, or once per slice, and transform every slice.
 
         Args:
             hu: int16 ``(n, h, w)``, at least -1024.
-            seed: See `sample_seed`.
+            seed: Seed of the draws, from `sample_seed`.
 
         Returns:
-            int16 ``(n, h, w)``; what comes from outside the image is air.
+            HU, int16 ``(n, h, w)``; regions outside the original image are air.
         """
         transform = _transform_of(self, hu.shape[1:])
-        # Above air, in uint16: OpenCV 5 warps it three times faster than int16, and to the nearest HU, where int16 is up to
-        # 18 HU off. Outside is then 0. Slice by slice: given a volume, albumentations fills only some slices of a remap.
+        # As uint16 above air, which OpenCV 5 warps three times faster than int16 and exactly to the nearest HU, where int16 is
+        # up to 18 HU off; air outside the image is then 0. Slice by slice, because albumentations fills only some slices of a
+        # volume in a remap.
         above_air = (hu - np.int16(HU_MIN)).view(np.uint16)  # (n, h, w)
         for i, image in enumerate(above_air):
             transform.set_random_seed((seed + i * SLICE_STRIDE) % 2**32 if self.per_slice else seed)
@@ -106,12 +108,12 @@ class Geometry:
 
 
 SLICE_STRIDE = 0x9E3779B1
-"""Between the seeds of a scan's slices: odd, so that none comes twice, and large, so that neighbouring scans' do not meet."""
+"""Distance between the seeds of a scan's slices: odd, so that none repeats, and large, so that the seeds of scans do not meet."""
 
 
 @lru_cache(maxsize=8)
 def _transform_of(geometry: Geometry, shape: tuple[int, int]) -> albumentations.Compose:
-    """Kept beside the settings, not in them: a default that is shared by all must not change when one of them uses it."""
+    """The transform of a geometry, cached here because the frozen settings cannot hold its mutable state."""
     steps: list = [albumentations.HorizontalFlip(p=geometry.flip)]
     if geometry.flip_vertical:
         steps.append(albumentations.VerticalFlip(p=geometry.flip_vertical))
@@ -137,6 +139,6 @@ def _transform_of(geometry: Geometry, shape: tuple[int, int]) -> albumentations.
         warps.append(albumentations.OpticalDistortion(distort_limit=limit, interpolation=cv2.INTER_LINEAR, p=1.0, **outside))
     if geometry.one_of:
         for warp in warps:
-            warp.p = 1.0  # OneOf takes them for weights, and what it draws it applies
+            warp.p = 1.0  # OneOf uses p as a weight, and always applies what it draws
         warps = [albumentations.OneOf([*warps, albumentations.NoOp(p=1.0)], p=1.0)]
     return albumentations.Compose(steps + warps)

@@ -1,4 +1,4 @@
-"""Crop and resize of HU: the one function that training and prediction share."""
+"""Crops and resizes HU, with one function for training and prediction."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ from ich_lstm.errors import ConfigError
 from ich_lstm.scan import HU_MAX, HU_MIN, Scan
 
 TISSUE_HU = -300
-"""Above this a pixel is the patient or a thing, not air; between fat (-100) and air (-1000)."""
+"""Threshold between air (-1000 HU) and tissue or objects (fat has -100 HU)."""
 
 HEAD_SHARE_OF_SLICES = 0.08
 """A pixel of the image plane belongs to the head if it is tissue in more than this share of the slices."""
@@ -20,22 +20,22 @@ CROP_MARGIN = 0.03
 """Air left around the head on each side, as a share of the head's larger side."""
 
 LARGEST_KEPT = 640 / 512
-"""Of a centre crop: a side may exceed the output's by this factor before the image is brought down to it."""
+"""Largest ratio of image side to output side at which a centre crop keeps the native resolution."""
 
 Crop = Literal["head", "center", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """How a scan's HU become what the network gets. It is stored with every model and every cache.
+    """How the HU of a scan become the input of the network; stored with every model and every cache.
 
     Args:
-        size: Side of the square output in pixels, at least 16.
-        crop: ``head``: the smallest square around the head, one for all slices; ``none``: the whole field of view;
-            ``center``: the middle of the image at its own resolution, filled up with air (-1024 HU) where the image is smaller;
-            if a side is longer than 640/512 of the size, the whole field of view.
-        clip: Lowest and highest HU that are kept, or None for all. With [-250, 450] a cache takes a third of the space, and
-            windows inside show what they showed before.
+        size: Side length of the square output in pixels, at least 16.
+        crop: ``head`` for the smallest square around the head in all slices, ``none`` for the whole field of view, or
+            ``center`` for the middle of the image at its native resolution, padded with air (-1024 HU) if the image is
+            smaller; if a side is longer than 640/512 of ``size``, ``center`` keeps the whole field of view.
+        clip: Lowest and highest HU to keep, or None for all. With [-250, 450] a cache takes a third of the space; windows
+            inside this range are not affected.
     """
 
     size: int = 256
@@ -48,7 +48,7 @@ class Preprocessing:
         if self.crop not in get_args(Crop):
             raise ConfigError("unknown_crop", where="crop", got=repr(self.crop), expected=f"one of {', '.join(get_args(Crop))}")
         if self.clip is not None:
-            object.__setattr__(self, "clip", tuple(self.clip))  # JSON and YAML know lists only
+            object.__setattr__(self, "clip", tuple(self.clip))  # JSON and YAML have only lists
             if len(self.clip) != 2 or not HU_MIN <= self.clip[0] < self.clip[1] <= HU_MAX:
                 raise ConfigError(
                     "clip_out_of_range",
@@ -58,13 +58,13 @@ class Preprocessing:
                 )
 
     def check_windows(self, windows: Iterable[tuple[float, float]]) -> None:
-        """See that a model's windows show nothing that is clipped away.
+        """Check that clipping does not affect a model's windows.
 
         Args:
-            windows: Level and width in HU of each.
+            windows: Level and width in HU of each window.
 
         Raises:
-            ConfigError: ``window_beyond_clip``.
+            ConfigError: ``window_beyond_clip`` if a window reaches beyond ``clip``.
         """
         if self.clip is None:
             return
@@ -77,17 +77,17 @@ class Preprocessing:
                     where="windows of the model, clip of the data",
                     got=f"the window (level {level:g}, width {width:g}) from {bottom:g} to {top:g} HU, and HU clipped to "
                     f"[{low}, {high}]",
-                    expected="windows within what is kept",
-                    todo="Widen data.clip (null keeps all HU), or leave the window out of model.windows.",
+                    expected="windows within the clipped range",
+                    todo="Widen data.clip (null keeps all HU), or remove the window from model.windows.",
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain values, for JSON and checkpoints."""
+        """The settings as plain values for JSON and checkpoints."""
         return asdict(self)
 
 
 class Box(NamedTuple):
-    """A part of the image plane in pixels; it may reach beyond the image, where it is air."""
+    """A rectangle of the image plane in pixels; it may extend beyond the image, where there is air."""
 
     top: float
     left: float
@@ -96,13 +96,13 @@ class Box(NamedTuple):
 
 
 def preprocess_scan(scan: Scan, preprocessing: Preprocessing) -> np.ndarray:
-    """Crop a scan, bring it to the network's size, and clip it, in HU.
+    """Crop the HU of a scan, resize them to the network's size, and clip them.
 
-    Pixels become square, whatever they were. Shrinking averages (``INTER_AREA``), so that small bleedings fade but do not
-    vanish between samples; enlarging interpolates linearly. Clipping comes last: before, it would change the averages.
+    Pixels become square. Shrinking averages (``INTER_AREA``), so that small hemorrhages fade but do not fall between samples;
+    enlarging interpolates linearly. Clipping comes last, because it would change the averages.
 
     Args:
-        scan: The scan.
+        scan: Scan in HU.
         preprocessing: Size, crop and clipping.
 
     Returns:
@@ -114,11 +114,11 @@ def preprocess_scan(scan: Scan, preprocessing: Preprocessing) -> np.ndarray:
 
 
 def network_box(scan: Scan, preprocessing: Preprocessing) -> Box:
-    """Which part of every slice the network gets, in whole pixels.
+    """The rectangle of every slice that becomes the network's input, in whole pixels.
 
     Args:
-        scan: The scan.
-        preprocessing: Size and crop.
+        scan: Scan in HU.
+        preprocessing: Settings, of which size and crop are used.
     """
     if preprocessing.crop == "head":
         box = _head_box(scan)
@@ -130,7 +130,7 @@ def network_box(scan: Scan, preprocessing: Preprocessing) -> Box:
 
 
 def _square(top: float, left: float, height: float, width: float, row_mm: float, column_mm: float) -> Box:
-    """The smallest box, square in millimetres, around the same centre."""
+    """The smallest box with the same centre that is square in millimetres."""
     side_mm = max(height * row_mm, width * column_mm)
     rows, columns = side_mm / row_mm, side_mm / column_mm
     return Box(top + (height - rows) / 2, left + (width - columns) / 2, rows, columns)
@@ -142,20 +142,20 @@ def _whole_box(scan: Scan) -> Box:
 
 
 def _center_box(scan: Scan, size: int) -> Box:
-    """The middle ``size`` x ``size`` pixels, as large as the smaller spacing; the whole field of view if it is much larger."""
+    """The middle ``size`` x ``size`` pixels of the finer spacing; the whole field of view if that is much larger."""
     _, height, width = scan.hu.shape
     row_mm, column_mm = scan.spacing_mm[1:]
     pixel_mm = min(row_mm, column_mm)
     if max(height * row_mm, width * column_mm) > LARGEST_KEPT * size * pixel_mm:
         return _whole_box(scan)
     rows, columns = size * pixel_mm / row_mm, size * pixel_mm / column_mm
-    # Of an odd number of pixels too many, or too few, the greater half is below and on the right.
+    # If the number of surplus or missing pixels is odd, the greater half is below and on the right.
     return Box(int((height - rows) / 2), int((width - columns) / 2), rows, columns)
 
 
 def _head_box(scan: Scan) -> Box:
-    """The square around the head over all slices; the whole field of view if there is nothing but air."""
-    step = max(1, max(scan.hu.shape[1:]) // 128)  # at a quarter of the resolution, a box is as good and 16 times cheaper
+    """The square around the head in all slices; the whole field of view if there is only air."""
+    step = max(1, max(scan.hu.shape[1:]) // 128)  # a quarter of the resolution suffices for a box, and is 16 times cheaper
     share = (scan.hu[:, ::step, ::step] > TISSUE_HU).mean(axis=0, dtype=np.float32)  # (h, w)
     mask = (share > HEAD_SHARE_OF_SLICES).astype(np.uint8)
     mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))

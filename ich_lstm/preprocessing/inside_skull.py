@@ -1,4 +1,4 @@
-"""Masks of the skull: its inside, which can be shown without the face, and the whole head that its bone spans."""
+"""Masks of the inside of the skull, so that images can be shown without the face, and of the whole head."""
 
 import cv2
 import numpy as np
@@ -7,16 +7,16 @@ from ich_lstm.reading.body.skull_interior import BONE_HU, ellipse, enclosed_regi
 from ich_lstm.scan import HU_MIN
 
 MIN_CAVITY_CM2 = 8.0
-"""Smaller cavities are an eye, a sinus or a canal of the spine."""
+"""Smallest area of a cranial cavity; smaller ones are an orbit, a sinus or the spinal canal."""
 
 TISSUE_HU = (-20.0, 110.0)
-"""Of a cavity's median: brain, liquor and blood, not the fat of an orbit or the air of a sinus."""
+"""Range of the median HU of a cranial cavity: brain, CSF and blood, not the fat of an orbit or the air of a sinus."""
 
 OVERLAP = 0.5
-"""Of the smaller of two neighbouring slices' cavities: with less they are not the same one."""
+"""Smallest overlap of the cavities in neighbouring slices, as a share of the smaller one, at which they are the same cavity."""
 
 MARGIN_MM = 6.0
-"""Shown around the cavity: the inner part of the skull, and nothing of the skin."""
+"""Margin that is shown around the cavity: the inner part of the skull, without skin."""
 
 BODY_HU = -300
 """Above this, a pixel is anything but air."""
@@ -31,12 +31,12 @@ LOOKED_AT = 128
 def cranial_cavity(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
     """The inside of the skull in each slice.
 
-    In each slice, what bone encloses and is neither air nor fat; from the slice where that is largest, upwards and downwards
-    as long as it goes on. A slice whose skull is open, as below its base, has none.
+    The cavity of a slice is the largest region enclosed by bone that is neither air nor fat. It is followed from the slice
+    where it is largest, upwards and downwards while it overlaps. Slices with an open skull, as below its base, have none.
 
     Args:
         hu: Hounsfield units, int16 ``(n, h, w)``.
-        spacing_mm: Distance of slices, row spacing, column spacing; 0 for unknown counts as 0.5 mm in the plane.
+        spacing_mm: Slice spacing, row spacing, column spacing; 0 (unknown) in the plane counts as 0.5 mm.
 
     Returns:
         bool ``(n, h, w)``.
@@ -61,15 +61,15 @@ def cranial_cavity(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> np
 
 
 def without_face(hu: np.ndarray, spacing_mm: tuple[float, float, float]) -> tuple[np.ndarray, tuple[slice, slice], np.ndarray]:
-    """A head cut to the box of its cranial cavity, and within it to the hull of each slice's cavity and 6 mm of bone around.
+    """Crop a head to its cranial cavity, and mask each slice to the convex hull of its cavity with a margin of 6 mm.
 
     Args:
         hu: Hounsfield units, int16 ``(n, h, w)``.
-        spacing_mm: Spacing of slices, rows and columns in mm; unknown (0) in the plane counts as 0.5 mm.
+        spacing_mm: Slice spacing, row spacing, column spacing; 0 (unknown) in the plane counts as 0.5 mm.
 
     Returns:
-        HU ``(n, h', w')``, with -1024 outside the hull; where they lie in the whole, as slices of rows and columns; and which
-        slices show anything, bool ``(n,)``. Where no slice has a cavity, the HU are one pixel of air each.
+        HU ``(n, h', w')`` with -1024 outside the hull, the rows and columns of the crop, and whether each slice has a cavity,
+        bool ``(n,)``. If no slice has a cavity, each slice is one pixel of air.
     """
     row_mm, column_mm = (mm or 0.5 for mm in spacing_mm[1:])
     shown = np.stack([cavity_hull(cavity, row_mm, column_mm) for cavity in cranial_cavity(hu, spacing_mm)])

@@ -1,4 +1,4 @@
-"""Intensity augmentation of windowed slices: noise, blur, contrast and brightness, with one draw per slice."""
+"""Intensity augmentation of windowed slices: noise, blur, contrast and brightness, drawn per slice."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,32 +11,32 @@ from torch import Tensor
 from ich_lstm.errors import ConfigError
 
 FIELD = 0x85EBCA6B
-"""Between the seed of a slice's settings and that of its noise, which must not begin with the same numbers."""
+"""Mask that derives the seed of a slice's noise from the seed of its other draws, so that the two streams differ."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Intensity:
-    """Augmentation of what the windows show, as a share of the window: 0 its lower end, 1 its upper. Nothing by default.
+    """Augmentation of windowed slices, whose values range from 0 (lower end of the window) to 1 (upper end). Off by default.
 
-    Each slice is drawn for by itself, all its windows alike but for the noise, which is independent in each. In this order:
-    noise, blur, contrast with brightness; what leaves [0, 1] is clipped in the end.
+    Draws are independent for each slice and shared by its windows, except that noise is independent in each window. The order
+    is noise, blur, contrast with brightness; the result is clipped to [0, 1].
 
     Args:
         brightness: Largest shift up or down.
-        contrast: Largest relative change of the distance from the window's lower end: 0.2 multiplies by 0.8 to 1.2. With 0.2
-            for both, these are albumentations' RandomBrightnessContrast at its defaults.
-        brightness_contrast_p: Probability of contrast and brightness, which come together.
-        noise: Largest standard deviation of Gaussian noise that is added.
-        speckle: Largest standard deviation of Gaussian noise relative to the value, by which it is multiplied.
-        noise_p: Probability of noise; where both kinds are set, one of them, with equal chances.
-        blur: Largest side in pixels of a mean filter, odd; 0 for none.
-        median: Filter with the median of 3 x 3 pixels.
-        blur_p: Probability of a filter; where both kinds are set, one of them, with equal chances.
+        contrast: Largest relative change of contrast: 0.2 multiplies values by 0.8 to 1.2. With 0.2 for both, brightness and
+            contrast equal albumentations' RandomBrightnessContrast at its defaults.
+        brightness_contrast_p: Probability of contrast and brightness, which are applied together.
+        noise: Largest standard deviation of additive Gaussian noise.
+        speckle: Largest standard deviation of multiplicative Gaussian noise.
+        noise_p: Probability of noise; if both kinds are set, either is drawn with equal probability.
+        blur: Largest side length in pixels of a mean filter, odd; 0 for none.
+        median: Whether to use a median filter of 3 x 3 pixels.
+        blur_p: Probability of a filter; if both kinds are set, either is drawn with equal probability.
 
     Raises:
-        ConfigError: ``intensity_out_of_range``.
+        ConfigError: ``intensity_out_of_range`` if a value is out of range.
     """
 
     brightness: float = 0.0
@@ -63,22 +63,22 @@ class Intensity:
             )
 
     def __call__(self, x: Tensor, draws: Tensor) -> Tensor:
-        """Change each slice as its seed says, whatever slices are beside it.
+        """Augment each slice by its own seed, independently of the other slices.
 
         Args:
             x: Windowed slices, float ``(n, c, h, w)`` in [0, 1].
-            draws: A seed for each slice, int64 ``(n,)`` in [0, 2**32); of greater ones torch's generators ignore the rest. The
-                noise of one seed is another on another kind of device; the settings are the same everywhere.
+            draws: Seed of each slice, int64 ``(n,)`` in [0, 2**32), beyond which torch's generators ignore bits. For a given
+                seed, the noise differs between kinds of devices; all other draws are the same.
 
         Returns:
-            Float ``(n, c, h, w)`` in [0, 1].
+            Augmented slices, float ``(n, c, h, w)`` in [0, 1].
         """
         if not len(x) or not any((self.brightness, self.contrast, self.noise, self.speckle, self.blur, self.median)):
             return x
         return torch.stack([self._change(image, seed) for image, seed in zip(x, draws.tolist(), strict=True)])
 
     def _change(self, image: Tensor, seed: int) -> Tensor:
-        # A number for every decision, needed or not: one kind switched on does not change what is drawn for the others.
+        # Every number is always drawn, so that switching one kind of augmentation on does not change the others.
         numbers = torch.rand(9, generator=torch.Generator().manual_seed(seed), dtype=torch.float64, device="cpu").tolist()
         before = image
         noises = [name for name in ("noise", "speckle") if getattr(self, name)]
@@ -96,26 +96,26 @@ class Intensity:
 
 
 def _one_of(choices: Sequence[T], number: float) -> T:
-    """The choice that a number in [0, 1) falls on."""
+    """The choice that a number in [0, 1) selects."""
     return choices[int(number * len(choices))]
 
 
 def _normal(image: Tensor, seed: int) -> Tensor:
-    """Standard normal noise of an image's shape, drawn where the image is."""
+    """Standard normal noise in an image's shape, drawn on the image's device."""
     generator = torch.Generator(image.device).manual_seed(seed)
     return torch.randn(image.shape, generator=generator, dtype=image.dtype, device=image.device)
 
 
 def _mean(image: Tensor, side: int) -> Tensor:
-    """Mean of the ``side`` x ``side`` pixels around each, of ``(c, h, w)``; the edge is repeated beyond."""
+    """Mean filter of ``side`` x ``side`` pixels on ``(c, h, w)``; the edge is repeated."""
     return F.avg_pool2d(F.pad(image, (side // 2,) * 4, mode="replicate"), side, stride=1)
 
 
 def _median(image: Tensor) -> Tensor:
-    """Median of the 3 x 3 pixels around each, of ``(c, h, w)``; the edge is repeated beyond.
+    """Median filter of 3 x 3 pixels on ``(c, h, w)``; the edge is repeated.
 
-    It is the median of the largest of the columns' minima, the median of their medians and the smallest of their maxima (Smith
-    1996): elementwise, ten times faster than sorting nine values, and with a gradient that is the same in every run.
+    The median of nine is the median of three values: the largest minimum, the median of the medians and the smallest maximum of
+    the columns (Smith 1996). This is elementwise, ten times faster than sorting, and its gradient is deterministic.
     """
     padded = F.pad(image, (1, 1, 1, 1), mode="replicate")
     above, here, below = padded[:, :-2], padded[:, 1:-1], padded[:, 2:]  # (c, h, w + 2)

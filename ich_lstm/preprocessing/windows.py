@@ -1,4 +1,4 @@
-"""Grey-scale windows as the first layer of the model, so that no model can be given the wrong ones."""
+"""Grey-scale windows as the first layer of the model, so that a model cannot be used with the wrong windows."""
 
 from collections.abc import Sequence
 
@@ -8,31 +8,31 @@ from torch import Tensor, nn
 from ich_lstm.preprocessing.intensity import Intensity
 
 NARROWEST = 1.0
-"""Width in HU below which no learned window falls: HU are whole numbers, and a width of 0 would divide by it."""
+"""Smallest width in HU of a learned window: HU are whole numbers, and a width of 0 would cause a division by zero."""
 
 GREYS = 255
-"""The largest value of 8 bit."""
+"""Largest value of 8 bits."""
 
 
 class WindowStack(nn.Module):
-    """HU in, one normalized channel per window out.
+    """Turns HU into one normalized channel per window.
 
     Args:
         windows: Level and width in HU of each channel.
-        mean: Mean of the channels after windowing, in [0, 1]; one value for all, or one per window.
-        std: Standard deviation of the windowed channels, above 0: one value, or one per window.
-        quantize: Round windowed values down to 8 bit, ``floor(255 x) / 255``, as systems do that store windowed images as uint8
-            (Nguyen et al. 2020); the gradient passes as if they were not rounded.
-        integer_edges: Halve the widths in whole numbers, so that a window reaches from ``level - width // 2`` to
-            ``level + width // 2``, and divide by the full width, as systems do that compute windows in integers (Nguyen et al.
-            2020). It differs for odd widths alone, whose largest value is then ``(width - 1) / width``.
-        learnable: Levels and widths are parameters in place of buffers, under the same names. A width below `NARROWEST` counts
-            as `NARROWEST`, and can grow again.
-        intensity: Augmentation between windowing and normalization, in training.
+        mean: Mean of the windowed channels in [0, 1]; one value for all windows, or one per window.
+        std: Standard deviation of the windowed channels, above 0; one value for all windows, or one per window.
+        quantize: Whether to round windowed values down to 8 bits, ``floor(255 x) / 255``, as systems that store windowed images
+            as uint8 do (Nguyen et al. 2020); gradients ignore the rounding.
+        integer_edges: Whether a window reaches from ``level - width // 2`` to ``level + width // 2`` but is divided by the full
+            width, as in systems that compute windows in integers (Nguyen et al. 2020). This matters only for odd widths, whose
+            largest value is then ``(width - 1) / width``.
+        learnable: Whether levels and widths are parameters instead of buffers, under the same names. A width below `NARROWEST`
+            counts as `NARROWEST`, and can grow again.
+        intensity: Augmentation between windowing and normalization, applied in training only.
 
     Raises:
-        ValueError: If there is no window, a width or a standard deviation is not above 0 (a learnable width: below
-            `NARROWEST`), the numbers of values differ, or learnable windows are to have whole edges.
+        ValueError: If there is no window, a width or a standard deviation is not above 0, a learnable width is below
+            `NARROWEST`, the numbers of values differ, or ``learnable`` and ``integer_edges`` are combined.
     """
 
     levels: Tensor
@@ -80,18 +80,18 @@ class WindowStack(nn.Module):
 
     @property
     def absent(self) -> Tensor:
-        """What a windowed 0 becomes in each channel, ``(c,)``: the value of a neighbouring slice that does not exist."""
+        """The normalized value of a windowed 0 in each channel, ``(c,)``; it stands for missing neighbouring slices."""
         return -self.mean / self.std
 
     def forward(self, hu: Tensor, draws: Tensor | None = None) -> Tensor:
-        """Window and normalize.
+        """Apply the windows and normalize.
 
         Args:
             hu: Hounsfield units ``(n, h, w)``, integer or float.
-            draws: A seed for each slice, int64 ``(n,)``, for the augmentation in training; without it there is none.
+            draws: Seed of each slice for the augmentation in training, int64 ``(n,)``; None for no augmentation.
 
         Returns:
-            Float ``(n, c, h, w)``, in channels-last memory order, which the convolutions want.
+            Channels, float ``(n, c, h, w)`` in channels-last memory order, which convolutions prefer.
         """
         widths = self.widths
         if self.learnable:
@@ -99,7 +99,7 @@ class WindowStack(nn.Module):
         intensity = self.intensity if self.training and draws is not None else None
         if self.quantize or intensity is not None:
             return self._in_steps(hu, widths, intensity, draws)
-        # Written as one multiply-add and one clamp, with mean and std folded in: 3 passes over the pixels instead of 6.
+        # One multiply-add and one clamp with mean and std folded in need 3 passes over the pixels instead of 6.
         scale = 1 / (widths * self.std)  # (c,)
         low = self.absent
         half = self._half(widths)
@@ -109,11 +109,11 @@ class WindowStack(nn.Module):
         return x.permute(0, 3, 1, 2)  # (n, c, h, w), a view: channels last
 
     def _half(self, widths: Tensor) -> Tensor:
-        """From a window's level to either of its edges, in HU."""
+        """Distance in HU from the level of a window to its edges."""
         return (widths / 2).floor() if self.integer_edges else widths / 2
 
     def _in_steps(self, hu: Tensor, widths: Tensor, intensity: Intensity | None, draws: Tensor | None) -> Tensor:
-        # Divided, not multiplied by the inverse: so float32 puts whole HU into the same one of the 256 steps as exact numbers.
+        # Division, unlike multiplication by the inverse, gives whole HU in float32 the same of the 256 steps as exact arithmetic.
         half = self._half(widths)
         x = (_in_full(hu, widths).unsqueeze(-1) - (self.levels - half)) / widths  # (n, h, w, c)
         x = x.clamp(min=torch.zeros_like(half), max=2 * half / widths)
@@ -128,10 +128,10 @@ class WindowStack(nn.Module):
 
 
 def _in_full(hu: Tensor, like: Tensor) -> Tensor:
-    """HU in at least float32, whatever the model's precision: bfloat16 knows HU above 256 in steps of 2 and more."""
+    """HU in at least float32, whatever the model's precision, because bfloat16 resolves HU above 256 in steps of 2 or more."""
     return hu.to(torch.promote_types(like.dtype, torch.float32))
 
 
 def _with_gradient_of(x: Tensor, value: Tensor) -> Tensor:
-    """A value that lets the gradient through to ``x`` as if it were ``x`` (straight-through; Bengio et al. 2013)."""
+    """``value`` with the gradient of ``x`` (straight-through estimator; Bengio et al. 2013)."""
     return x + (value - x).detach() if x.requires_grad else value

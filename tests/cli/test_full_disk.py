@@ -61,7 +61,7 @@ class TestSmallDisk:
         out = small_disk("40k") / "out"
         assert prepare.main([str(studies), "--out", str(out), "--size", "64"]) == 1
         error = said_in_one_line(capsys, out)
-        assert "Scans that are cached are whole" in error
+        assert "The scans in the cache are complete" in error
         assert not list(out.rglob("*.aside"))
 
     def test_predict_and_go_on_where_there_is_room(

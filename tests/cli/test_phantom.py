@@ -52,11 +52,11 @@ def test_the_options_are_those_of_the_constructors() -> None:
 
     from ich_lstm.phantom import LAYOUTS, PhantomSettings
 
-    assert {name.replace("-", "_") for name in phantom.SETTINGS_OPTIONS} == {field.name for field in fields(PhantomSettings)}
     in_code_only = {"byte_order_mark", "skills"}
-    assert list(phantom.LAYOUT_OPTIONS) == list(LAYOUTS)
-    for name, options in phantom.LAYOUT_OPTIONS.items():
-        assert {option.replace("-", "_") for option in options} == {field.name for field in fields(LAYOUTS[name])} - in_code_only
+    for kind in (PhantomSettings, *LAYOUTS.values()):
+        options = phantom.options_of(kind)
+        assert {option.replace("-", "_") for option in options} == {field.name for field in fields(kind)} - in_code_only
+        assert all(f"--{option}" in phantom.HELP for option in options)
 
 
 def test_out_of_range_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,45 +24,45 @@ class TestProgressLines:
         log = Log()
         for _ in range(36_000):  # an hour, ten a second
             log.now += 0.1
-            log.progress.tell("predicting", 1, 72_000)
+            log.progress.advance("predicting", 1, 72_000)
         assert 58 <= len(log.lines) <= 60
 
     def test_says_n_of_n_rate_and_time_left(self) -> None:
         log = Log()
-        log.progress.tell("predicting", 0, 60)
+        log.progress.advance("predicting", 0, 60)
         log.now = 120
-        log.progress.tell("predicting", 12, 60)
+        log.progress.advance("predicting", 12, 60)
         assert log.lines == ["predicting: 12 of 60, 6.0 a minute, 8 min left"]
 
     @pytest.mark.parametrize(("done", "pace"), [(600_000, "10,000/s"), (120, "2.0/s"), (30, "30.0 a minute")])
     def test_without_a_total_it_says_how_many(self, done: int, pace: str) -> None:
         log = Log()
-        log.progress.tell("reading headers", 0)
+        log.progress.advance("reading headers", 0)
         log.now = 60
-        log.progress.tell("reading headers", done)
+        log.progress.advance("reading headers", done)
         assert log.lines == [f"reading headers: {done:,}, {pace}"]
 
     def test_a_short_activity_says_nothing(self) -> None:
         log = Log()
         for _ in range(50):
             log.now += 1
-            log.progress.tell("reading headers", 100)
+            log.progress.advance("reading headers", 100)
         assert log.lines == []
 
     def test_several_activities_share_the_minute(self) -> None:
         log = Log()
         for _ in range(600):
             log.now += 1
-            log.progress.tell("reading", 1)
-            log.progress.tell("predicting", 1, 600)
+            log.progress.advance("reading", 1)
+            log.progress.advance("predicting", 1, 600)
         assert len(log.lines) == 10
 
     def test_is_what_commands_use_where_there_is_no_terminal(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setattr("ich_lstm.cli.progress.LINE_SECONDS", 0.0)
-        with progress_bar(console()) as tell:
-            tell("preparing scans", 1, 4)
+        with progress_bar(console()) as progress:
+            progress("preparing scans", 1, 4)
         assert capsys.readouterr().out.startswith("preparing scans: 1 of 4, ")
 
 

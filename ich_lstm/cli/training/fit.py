@@ -267,7 +267,7 @@ class _EpochLines(Callback):
         """Say how far the epoch is, once a minute."""
         if trainer.is_global_zero:
             batches = trainer.num_training_batches
-            self._lines.tell(self._name(trainer), 1, int(batches) if math.isfinite(batches) else None)
+            self._lines.advance(self._name(trainer), 1, int(batches) if math.isfinite(batches) else None)
 
     def _name(self, trainer: Trainer) -> str:
         return f"{self.stage} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}".strip()

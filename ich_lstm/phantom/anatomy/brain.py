@@ -11,14 +11,14 @@ from ich_lstm.phantom.anatomy.vessels import Enhancement, paint_arteries, paint_
 from ich_lstm.phantom.scanner.slab import Slab
 
 FAR = np.float32(50.0)
-"""A distance in mm that is far from everything."""
+"""A distance in mm that is larger than any softness: nothing is painted there."""
 
 CORTEX_MM = 3.0
 
 FOLIA_MM, WITH_FOLIA = 6.0, 0.35
-"""Distance of the fissures of the cerebellum, and the atrophy from which they can be seen."""
+"""Distance between the cerebellar fissures, and the atrophy from which they are visible."""
 
-# Start, end and the radii there, of the left lateral ventricle.
+# Tubes that make up the left lateral ventricle: start, end, and the radii at both.
 LATERAL_VENTRICLE: tuple[tuple[Point, Point, tuple[float, float]], ...] = (
     ((8.0, -31.0, 3.0), (7.5, -12.0, 13.0), (3.6, 5.2)),
     ((7.5, -12.0, 13.0), (12.0, 18.0, 20.0), (5.2, 5.2)),
@@ -33,11 +33,11 @@ class Brain(NamedTuple):
     """The intracranial layer of one slab; distances in mm, negative inside; all float32 ``(s, h, w)``.
 
     Args:
-        hu: Attenuation.
-        sulci: Distance to the CSF of the sulci and over the convexity.
+        hu: Hounsfield units.
+        sulci: Distance to the CSF in the sulci and over the convexity.
         cisterns: Distance to the basal cisterns and the great fissures.
         ventricles: Distance to the ventricles.
-        falx: Distance to the falx, with its sign: positive on the left.
+        falx: Signed distance to the falx, positive on the left.
     """
 
     hu: Array
@@ -51,12 +51,12 @@ def draw_brain(head: Head, slab: Slab, depth: Array, texture: Array, effaced: Ar
     """Draw the brain into a slab.
 
     Args:
-        head: Whose brain.
-        slab: Where, in coordinates before any mass effect.
-        depth: Distance from the inside of the skull, positive inwards.
-        texture: Smooth variation, unit variance.
-        effaced: How much the sulci are pressed flat, 0 to 1; None for nowhere.
-        vessels: Attenuation of what carries blood.
+        head: The head to which the brain belongs.
+        slab: Sample points, in coordinates before any mass effect.
+        depth: Distance from the inner surface of the skull in mm, positive inwards.
+        texture: Smooth variation of unit variance.
+        effaced: Degree of sulcal effacement, 0 to 1; None if there is no mass effect.
+        vessels: Attenuation of arteries, veins and choroid plexus.
     """
     x, y, z = slab.points
     soft = slab.pixel_mm
@@ -68,7 +68,7 @@ def draw_brain(head: Head, slab: Slab, depth: Array, texture: Array, effaced: Ar
     ventricles = _ventricles(head, slab)
 
     hu = texture * np.float32(0.8) + np.float32(head.white_hu)
-    # The cortex along the fissures is folded too, so the band of grey comes and goes.
+    # The cortex along the fissures is folded too, so its grey band varies in width.
     outer = np.minimum(sulci, fissures + np.float32(1) + np.float32(1.2) * texture)
     cortex = cover(outer - np.float32(CORTEX_MM), 2.2)
     paint(hu, head.grey_hu, np.maximum(cortex, np.float32(0.75) * fossa))
@@ -79,7 +79,7 @@ def draw_brain(head: Head, slab: Slab, depth: Array, texture: Array, effaced: Ar
                 core = ellipsoid(*slab.cut(box).points, (sign * 17, 32, -36), (13, 9, 9))
                 paint(hu[box], head.white_hu + 2, cover(core + np.float32(1.5) * texture[box], 4.0))
         paint(hu, STEM_HU, cover(stem, 3.0))
-    # White matter is a little darker around the ventricles, the more so with age.
+    # White matter is slightly darker around the ventricles, and more so with age.
     paint(hu, head.white_hu - 5 * head.atrophy, cover(ventricles - np.float32(3), 4.0) * np.float32(0.5 * head.atrophy))
     csf = np.minimum(np.minimum(sulci, cisterns), ventricles)
     if vessels.brain:
@@ -94,7 +94,7 @@ def draw_brain(head: Head, slab: Slab, depth: Array, texture: Array, effaced: Ar
 
 
 def _sulci(head: Head, slab: Slab, depth: Array, texture: Array, fossa: Array, effaced: Array | None) -> Array:
-    """Distance to the CSF between skull and cortex and in its folds."""
+    """Distance to the CSF between skull and cortex and in the sulci."""
     x, y, z = slab.points
     pull = np.sqrt(np.float32(70) / np.sqrt(x * x + y * y + z * z + np.float32(25)))
     fold = np.abs(head.folds.at(x * pull, y * pull, z * pull))
@@ -114,7 +114,7 @@ def _sulci(head: Head, slab: Slab, depth: Array, texture: Array, fossa: Array, e
 
 
 def _folia(head: Head, slab: Slab, depth: Array, texture: Array, fossa: Array) -> Array:
-    """Distance to the fissures between the leaves of the cerebellum: arcs around the brainstem, seen once it shrinks."""
+    """Distance to the fissures between the cerebellar folia: arcs around the brainstem, visible with atrophy."""
     x, y, z = slab.points
     radius = np.sqrt(np.square(x * np.float32(0.8)) + np.square(y - 8) + np.square(z + 18))
     within = np.abs((radius + np.float32(1.2) * texture) * np.float32(1 / FOLIA_MM) % 1 - np.float32(0.5)) * np.float32(FOLIA_MM)
@@ -123,7 +123,7 @@ def _folia(head: Head, slab: Slab, depth: Array, texture: Array, fossa: Array) -
 
 
 def _brainstem(slab: Slab) -> Array | None:
-    """Distance to midbrain, pons and medulla; None far above them."""
+    """Distance to midbrain, pons and medulla; None for a slab far above them."""
     if slab.z.min() > 8:
         return None
     x, y, z = slab.points
@@ -138,7 +138,7 @@ def _fissures(head: Head, slab: Slab, texture: Array) -> tuple[Array, Array]:
     """Distance to the interhemispheric and Sylvian fissures; signed distance to the falx."""
     x, y, z = slab.points
     falx = x
-    # The corpus callosum and what lies below it interrupt the fissure.
+    # The corpus callosum and the structures below it interrupt the fissure.
     callosum = ellipsoid(x, y, z, (0, -2, 8), (60, 38, 25))
     middle = np.maximum(np.abs(falx) - np.float32(0.7 + 1.2 * head.atrophy) + np.float32(0.4) * texture, -callosum)
     middle = np.maximum(middle, tentorium_height(x, y) - z - np.float32(60) * (y < 0))
@@ -160,7 +160,7 @@ def _cisterns(head: Head, slab: Slab, stem: Array | None, texture: Array) -> Arr
     x, y, z = slab.points
     if stem is None:
         return np.full_like(x, FAR)
-    # Narrow at the sides, where the temporal lobe touches the brainstem, wider behind and before it.
+    # The cistern is narrow at the sides, where the temporal lobe touches the brainstem, and wider behind and in front of it.
     half_width = np.float32(0.9 * head.atrophy - 0.4) + np.square(y - 4) * np.float32(1 / 160) + np.float32(0.3) * texture
     half_width = np.minimum(half_width, np.float32(2.2))
     around = np.abs(stem - half_width) - half_width
@@ -183,14 +183,14 @@ def _ventricles(head: Head, slab: Slab) -> Array:
         return distance
     x, y, z = slab.cut(box).points
     here = distance[box]
-    # Sides of different size: the coordinate shrinks where the ventricle is larger.
+    # The two ventricles differ in size: radii grow on the larger side.
     swell = np.float32(head.ventricle) * (1 + np.float32(head.ventricle_skew) * np.sign(x))
     side = np.abs(x)
     for start, end, radii in LATERAL_VENTRICLE:
         if z.min() > max(start[2], end[2]) + 12 or z.max() < min(start[2], end[2]) - 12:
             continue
         np.minimum(here, tube(side, y, z, start, end, radii, swell), out=here)
-    # The septum parts the two.
+    # The septum separates the two ventricles.
     np.maximum(here, np.float32(0.7) - side, out=here)
     third = ellipsoid(x, y, z, (0, -2, -1), (0.9 + 1.8 * head.ventricle, 12, 9))
     fourth = ellipsoid(x, y, z, (0, 21, -34), (6.5 * head.ventricle + 2, 4.5, 9))
@@ -199,7 +199,7 @@ def _ventricles(head: Head, slab: Slab) -> Array:
 
 
 def _paint_nuclei(head: Head, slab: Slab, hu: Array) -> None:
-    """Thalamus, lentiform nucleus and head of the caudate: grey matter in the depth."""
+    """Thalamus, lentiform nucleus and head of the caudate: deep grey matter."""
     box = slab.near((0, 0, 4), 40)
     if box is None:
         return
@@ -216,7 +216,7 @@ def _paint_nuclei(head: Head, slab: Slab, hu: Array) -> None:
 
 
 def _paint_dura(slab: Slab, hu: Array, falx: Array, stem: Array | None, depth: Array, vessels: Enhancement) -> None:
-    """Falx, tentorium and the venous sinuses: bright, thin, and no hemorrhage."""
+    """Falx, tentorium and venous sinuses: thin bright structures that are not hemorrhage."""
     x, y, z = slab.points
     free_edge = ellipsoid(x, y, z, (0, -4, 0), (60, 50, 36))
     sheet = np.maximum(np.abs(falx) - np.float32(0.55), -free_edge)
@@ -232,7 +232,7 @@ def _paint_dura(slab: Slab, hu: Array, falx: Array, stem: Array | None, depth: A
 
 
 def _paint_calcium(head: Head, slab: Slab, hu: Array, texture: Array) -> None:
-    """Calcified pineal and choroid plexus: as bright as blood or brighter, and none."""
+    """Calcified pineal and choroid plexus: as bright as blood or brighter, but not hemorrhage."""
     pineal, left, right = head.calcified
     spots = (
         ((0.0, 19.0, 3.0), pineal, (2.3, 2.8, 2.6)),

@@ -1,7 +1,7 @@
 """One head: its size and shape, and the surfaces between brain, skull, scalp and air.
 
 Head coordinates are nominal millimetres of an average head: x to the patient's left, y to the back, z up, the origin
-between the two thalami. A patient's head is the nominal one scaled, bent and furnished by the values of `Head`.
+between the two thalami. A patient's head is the nominal head, scaled and deformed by the values of `Head`.
 """
 
 from dataclasses import dataclass, field
@@ -9,20 +9,20 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from ich_lstm.phantom.anatomy.shapes import Array, Folds, Point, cover
+from ich_lstm.phantom.anatomy.shapes import Array, Folds, Point, cover, to_point
 from ich_lstm.phantom.anatomy.tissues import CALCIFICATION, CSF, DURA, GREY_MATTER, VENOUS_SINUS, WHITE_MATTER
 
 HALF_WIDTH_MM, HALF_LENGTH_MM, HEIGHT_MM = 67.0, 84.0, 79.0
-"""Inner surface of an average vault: to the side, to the front or back, and from the origin to the vertex."""
+"""Dimensions of the inner surface of an average vault: half its width, half its length, and from the origin to the vertex."""
 
 FLOOR_TOP_MM = -8.0
-"""Above this height no part of the skull base is met."""
+"""Height above which there is no skull base."""
 
 LOWEST_MM = -60.0
-"""The foramen magnum; scans start there or above."""
+"""Height of the foramen magnum; scans start there or above."""
 
 _MAP_MM = 100.0
-"""Half the side of the map of the skull base."""
+"""Half the side length of the map of the skull base."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,18 +31,24 @@ class Head:
 
     Args:
         scale: Size relative to the average head, along x, y and z.
-        egg: How much narrower the forehead is than the back.
+        egg: How much narrower the forehead is than the back of the head.
         square: How far the corners of the vault bulge.
-        skew: Asymmetry of the vault (one side flattened at the back).
+        skew: Asymmetry of the vault: one side is flattened at the back.
         skull_mm: Thickness of the vault.
         scalp_mm: Thickness of the scalp.
-        atrophy: 0 a young brain with narrow CSF spaces, 1 an old one with wide ones.
+        atrophy: Brain atrophy, from 0 (young, narrow CSF spaces) to 1 (old, wide CSF spaces).
         ventricle: Factor on the radii of the ventricles.
         ventricle_skew: How much larger the left lateral ventricle is than the right.
-        white_hu, grey_hu, csf_hu, dura_hu, sinus_hu, calcium_hu: Attenuation of the tissues.
-        calcified: Volume factors of the pineal, the left and the right choroid plexus; 0 none.
-        floor: Skull base over (y, x), 1 mm per node: its height, and distance per height difference.
-        folds: The noise from which the sulci come.
+        white_hu: Attenuation of white matter.
+        grey_hu: Attenuation of grey matter.
+        csf_hu: Attenuation of CSF.
+        dura_hu: Attenuation of falx and tentorium.
+        sinus_hu: Attenuation of the venous sinuses.
+        calcium_hu: Attenuation of calcifications.
+        calcified: Size factors of the calcified pineal, left and right choroid plexus; 0 for no calcification.
+        air_cells: Pneumatization of mastoid and frontal sinus, 0 to 1.
+        floor: Map of the skull base over (y, x), 1 mm per node: its height, and the distance per height difference.
+        folds: Noise whose zero surfaces are the sulci.
     """
 
     scale: Point
@@ -67,7 +73,7 @@ class Head:
 
 
 def draw_head(rng: np.random.Generator) -> Head:
-    """Draw a patient's head; the generator is then the head's own."""
+    """Draw a patient's head; the head keeps the generator, so it must not be used again."""
     size = rng.normal(1.0, 0.035)
     width, length, height = size * rng.normal(1.0, 0.025, 3)
     atrophy = float(rng.beta(1.3, 1.6))
@@ -88,7 +94,7 @@ def draw_head(rng: np.random.Generator) -> Head:
         dura_hu=float(rng.uniform(DURA.low + 5, DURA.high - 3)),
         sinus_hu=float(rng.uniform(VENOUS_SINUS.low + 2, VENOUS_SINUS.high - 3)),
         calcium_hu=float(rng.uniform(CALCIFICATION.low + 80, CALCIFICATION.high - 60)),
-        calcified=(float(calcified[0]), float(calcified[1]), float(calcified[2])),
+        calcified=to_point(calcified),
         air_cells=float(rng.uniform(0.4, 1.0)),
         floor=_draw_floor(rng),
         folds=Folds(rng, wavelength_mm=float(rng.uniform(19.0, 24.0))),
@@ -96,7 +102,7 @@ def draw_head(rng: np.random.Generator) -> Head:
 
 
 def ridge_y(x: Array | float, base: Array | float = 0.0) -> Array:
-    """Where the crest of the petrous bone runs: y over \\|x\\|."""
+    """Position of the petrous ridge: y as a function of the distance from the midline."""
     return np.abs(x) * np.float32(0.48) - np.float32(4.0) + base
 
 
@@ -119,7 +125,7 @@ def _draw_floor(rng: np.random.Generator) -> Array:
     crest = -20 + lift[3] - 0.05 * np.abs(side - 25) - 1.9 * np.abs(y - ridge)
     height = np.maximum(height, np.where(side > 6, crest, -100))
     height = cv2.GaussianBlur(np.minimum(height, FLOOR_TOP_MM).astype(np.float32), (0, 0), 1.3)
-    # A difference of heights is a distance only on level ground; on a slope it is longer than the distance.
+    # On a slope a difference of heights exceeds the distance to the surface.
     slope_y, slope_x = np.gradient(height)
     return np.dstack([height, 1 / np.sqrt(1 + np.minimum(slope_x**2 + slope_y**2, 6))]).astype(np.float32)
 
@@ -136,7 +142,7 @@ def vault_distance(head: Head, x: Array, y: Array, z: Array) -> Array:
     uu, vv = u * u, v * v
     q = uu + vv + w * w + np.float32(1e-6)
     gauge = np.sqrt(q)
-    # The corners bulge: seen from above as `square` says, and always between the sides and the top.
+    # The corners bulge: by `square` in the axial plane, and by a constant between the sides and the top.
     bulge = np.float32(head.square) * uu * vv + np.float32(0.3) * (uu + vv) * w * w
     gauge *= 1 - (bulge + np.float32(head.skew) * u * v * q) / (q * q)
     radius = np.sqrt(x * x + y * y + z_round * z_round)
@@ -162,7 +168,7 @@ def inner_distance(head: Head, x: Array, y: Array, z: Array) -> tuple[Array, Arr
 
 
 def surface_point(head: Head, direction: Array) -> Array:
-    """Where a ray from the origin meets the inner table of the vault, in mm."""
+    """The point in mm where a ray from the origin meets the inner table of the vault."""
     direction = direction / np.linalg.norm(direction)
     low, high = 10.0, 140.0
     for _ in range(40):

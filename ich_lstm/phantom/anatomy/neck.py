@@ -6,14 +6,14 @@ import numpy as np
 
 from ich_lstm.phantom import identifiers
 from ich_lstm.phantom.anatomy.shapes import Array
+from ich_lstm.phantom.anatomy.tissues import AIR_HU
+from ich_lstm.phantom.draws import stream
 from ich_lstm.phantom.scan import PhantomScan
-from ich_lstm.phantom.scanner.acquisition import AIR_HU
 from ich_lstm.phantom.settings import PhantomSettings
-from ich_lstm.phantom.streams import stream
 from ich_lstm.scan import HU_MAX
 
 NECK_MM = (58.0, 66.0)
-"""Half widths, from side to side and from front to back."""
+"""Half of the neck's width and of its depth."""
 
 SPINE_MM, CANAL_MM, AIRWAY_MM = 17.0, 8.0, 9.0
 SPINE_BACK_MM, AIRWAY_FRONT_MM = 22.0, 18.0
@@ -21,13 +21,16 @@ MUSCLE_HU, BONE_HU, CORD_HU = 55.0, 450.0, 30.0
 
 
 def with_neck(scan: PhantomScan, settings: PhantomSettings, patient: int, slices: int) -> PhantomScan:
-    """The scan with slices of the neck below it, in which there is neither brain nor bleeding.
+    """Add slices of the neck, without brain or hemorrhage, below a scan.
 
     Args:
-        scan: A head.
-        settings: Those of the scan.
-        patient: That of the scan.
-        slices: How many to add, at the scan's own distance.
+        scan: Scan of a head.
+        settings: Settings from which the scan was made.
+        patient: Number of the scan's patient.
+        slices: Number of slices to add, with the spacing of the scan.
+
+    Returns:
+        The scan with the slices of the neck first.
     """
     acquisition = scan.acquisition
     start = acquisition.image_position(-slices)
@@ -52,17 +55,17 @@ def with_neck(scan: PhantomScan, settings: PhantomSettings, patient: int, slices
 
 
 def _below(values: Array, slices: int, axis: int = 0) -> Array:
-    """The values with zeros for so many slices before them."""
+    """The values with zeros for the added slices before them."""
     widths = [(slices if i == axis else 0, 0) for i in range(values.ndim)]
     return np.pad(values, widths)
 
 
 def _section(scan: PhantomScan) -> Array:
-    """One slice through muscles, a vertebra with its canal, and the airway: HU ``(h, w)``."""
+    """One slice of the neck with muscles, a vertebra with its canal, and the airway: HU ``(h, w)``."""
     acquisition = scan.acquisition
     index = np.arange(acquisition.size) * acquisition.pixel_mm
     x = (index + acquisition.origin[0] - acquisition.head_center[0])[None, :]
-    y = (index * np.cos(np.deg2rad(acquisition.tilt_degrees)) + acquisition.origin[1] - acquisition.head_center[1])[:, None]
+    y = (index * acquisition.cos_tilt + acquisition.origin[1] - acquisition.head_center[1])[:, None]
     hu = np.full((acquisition.size, acquisition.size), AIR_HU)
     hu[np.square(x / NECK_MM[0]) + np.square(y / NECK_MM[1]) < 1] = MUSCLE_HU
     from_spine = np.hypot(x, y - SPINE_BACK_MM)

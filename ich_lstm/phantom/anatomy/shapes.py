@@ -15,8 +15,14 @@ Array = npt.NDArray[Any]
 Point = tuple[float, float, float]
 
 
+def to_point(values: Array) -> Point:
+    """Three coordinates as plain numbers."""
+    x, y, z = values.tolist()
+    return x, y, z
+
+
 def cover(distance: Array, softness: float) -> Array:
-    """How much of a sample a shape fills: 1 inside, 0 outside, a ramp ``softness`` mm wide between.
+    """Share of a sample that a shape covers: 1 inside, 0 outside, with a ramp ``softness`` mm wide in between.
 
     Example:
         >>> cover(np.array([-2.0, 0.0, 2.0], np.float32), 1.0).tolist()
@@ -28,14 +34,14 @@ def cover(distance: Array, softness: float) -> Array:
 
 
 def paint(hu: Array, value: Array | float, weight: Array) -> None:
-    """Replace ``hu`` by ``value`` where ``weight`` is 1, mix where it is between 0 and 1; in place."""
+    """Blend ``value`` into ``hu`` in place: replace it where ``weight`` is 1, mix where the weight is between 0 and 1."""
     step = np.subtract(np.float32(value) if isinstance(value, float | int) else value, hu)
     step *= weight
     hu += step
 
 
 def ellipsoid(x: Array, y: Array, z: Array, center: Point, radii: Point) -> Array:
-    """Approximate signed distance to an ellipsoid: exact on the surface, scaled by its smallest radius."""
+    """Approximate signed distance to an ellipsoid, exact on its surface and scaled by its smallest radius."""
     q = np.square((x - np.float32(center[0])) * np.float32(1 / radii[0]))
     q += np.square((y - np.float32(center[1])) * np.float32(1 / radii[1]))
     q += np.square((z - np.float32(center[2])) * np.float32(1 / radii[2]))
@@ -48,7 +54,7 @@ def ellipsoid(x: Array, y: Array, z: Array, center: Point, radii: Point) -> Arra
 def tube(x: Array, y: Array, z: Array, start: Point, end: Point, radii: tuple[float, float], swell: Array | float = 1.0) -> Array:
     """Signed distance to a straight tube with round ends.
 
-    Its radius changes from ``radii[0]`` at the start to ``radii[1]`` at the end, times ``swell``.
+    The radius changes from ``radii[0]`` at the start to ``radii[1]`` at the end, times ``swell``.
     """
     axis = [np.float32(b - a) for a, b in zip(start, end, strict=True)]
     px, py, pz = (v - np.float32(s) for v, s in zip((x, y, z), start, strict=True))
@@ -72,9 +78,9 @@ class Texture:
     """A smooth random volume of unit variance over the slices of a scan, read plane by plane.
 
     Args:
-        rng: Where the randomness comes from.
+        rng: Source of randomness.
         extent_mm: Size of the volume along the slice normal, the rows and the columns.
-        grain_mm: Distance of the random nodes: the size of a blob.
+        grain_mm: Distance between random nodes, which is the size of a blob.
     """
 
     def __init__(self, rng: np.random.Generator, extent_mm: Point, grain_mm: float) -> None:
@@ -84,13 +90,13 @@ class Texture:
         self._extent_mm = extent_mm
 
     def planes(self, depths_mm: Array, shape: tuple[int, int]) -> Array:
-        """The texture at some depths along the slice normal: float32 ``(s, h, w)``."""
+        """The texture at ``s`` depths along the slice normal: float32 ``(s, h, w)``."""
         planes = np.empty((len(depths_mm), *shape), np.float32)
         for i, depth in enumerate(depths_mm):
             place = float(np.clip(depth / self._grain_mm, 0, len(self._nodes) - 1.001))
             low, part = int(place), np.float32(place % 1)
             mixed = self._nodes[low] * (1 - part) + self._nodes[low + 1] * part
-            # Linear mixing lowers the variance between the nodes; this evens it out.
+            # Linear interpolation lowers the variance between nodes; this compensates for it.
             mixed *= np.float32(1.3) / np.sqrt(part**2 + (1 - part) ** 2)
             cv2.resize(mixed, (shape[1], shape[0]), dst=planes[i], interpolation=cv2.INTER_CUBIC)
         return planes
@@ -99,11 +105,11 @@ class Texture:
 class Folds:
     """Band-limited noise in head coordinates whose zero surfaces are the sulci.
 
-    It is read at points pulled out towards the surface, so that its walls run inwards, as sulci do.
+    It is sampled at points that are moved outwards along the radius, so that the sulci run inwards from the surface.
 
     Args:
-        rng: Where the randomness comes from: its own, for the noise is made when it is first read.
-        wavelength_mm: Distance from one sulcus to the next but one.
+        rng: Source of randomness; not shared, because the noise is made when it is first sampled.
+        wavelength_mm: Wavelength of the noise, which is twice the distance between neighbouring sulci.
     """
 
     NODE_MM = 3.0
@@ -124,7 +130,7 @@ class Folds:
         return fine / fine.std()
 
     def at(self, x: Array, y: Array, z: Array) -> Array:
-        """The noise at points in mm; any shape, all three alike."""
+        """The noise at points in mm; the three arrays have one shape, which is also that of the result."""
         scale = np.float32(1 / self.NODE_MM)
         offset = np.float32(self.REACH_MM / self.NODE_MM)
         places = np.stack([z, y, x])

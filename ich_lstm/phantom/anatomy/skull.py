@@ -25,11 +25,11 @@ from ich_lstm.phantom.lesions.injuries import SWOLLEN_MM, Injury
 from ich_lstm.phantom.scanner.slab import Slab
 
 FACE_TOP_MM = 2.0
-"""Above this height there is nothing but vault and scalp."""
+"""Height above which there are only vault and scalp."""
 
 
 class Grain(NamedTuple):
-    """Three textures of unit variance, float32 ``(s, h, w)``: coarse (cm), middle and fine (mm)."""
+    """Three textures of unit variance, float32 ``(s, h, w)``: coarse (centimetres), middle, and fine (millimetres)."""
 
     coarse: Array
     middle: Array
@@ -37,15 +37,15 @@ class Grain(NamedTuple):
 
 
 def draw_outside(head: Head, slab: Slab, inner: Array, vault: Array, grain: Grain, injuries: Sequence[Injury]) -> Array:
-    """Draw all but the brain into a slab.
+    """Draw everything except the brain into a slab.
 
     Args:
-        head: Whose head.
-        slab: Where.
-        inner: Distance to the inside of the skull; positive where this function draws.
-        vault: Distance to the inside of the cranial vault alone; positive where this function draws.
+        head: The head to draw.
+        slab: Sample points of the slice.
+        inner: Signed distance to the inner surface of the skull; positive where this function draws.
+        vault: Signed distance to the inner surface of the cranial vault alone.
         grain: Textures of bone, muscle and air cells.
-        injuries: Of skull and scalp.
+        injuries: Injuries of skull and scalp.
 
     Returns:
         HU, float32 ``(s, h, w)``.
@@ -66,12 +66,12 @@ def draw_outside(head: Head, slab: Slab, inner: Array, vault: Array, grain: Grai
     paint(hu, FAT_HU, under)
     paint(hu, MUSCLE_HU, under * _muscle(slab, vault - thick, grain))
     for swelling in swellings:
-        # Under the galea: the fat lies over it, next to the skin.
+        # The swelling lies under the galea, so the fat stays next to the skin.
         bruise = np.maximum(vault - thick - swelling - np.float32(0.3 * head.scalp_mm), np.float32(SWOLLEN_MM) - swelling)
         paint(hu, SWELLING_HU, under * cover(bruise, 1.5))
     if low:
         _paint_face(slab, hu, grain)
-    # The base, below the brain, is thinner than the vault.
+    # The skull base is thinner than the vault.
     wall = np.where(vault > 0, thick, np.where(y < -24, np.float32(1.3), np.float32(2.6))) if low else thick
     share = np.clip(inner / wall, 0, 1)
     spongy = np.clip(np.float32(1.5) - np.abs(share - np.float32(0.5)) * 5, 0, 1)
@@ -84,7 +84,7 @@ def draw_outside(head: Head, slab: Slab, inner: Array, vault: Array, grain: Grai
 
 
 def _open(slab: Slab, bone: Array, vault: Array, grain: Grain, injuries: Sequence[Injury]) -> None:
-    """Take the sutures, fractures and the surgeon's openings out of the bone, in place."""
+    """Remove sutures, fractures and surgical openings from the bone, in place."""
     if slab.z.max() > -6:
         paint(bone, SWELLING_HU, cover(gap(*slab.points, grain.fine), slab.pixel_mm) * np.float32(0.7))
     for injury in injuries:
@@ -102,7 +102,7 @@ def _face_outline(slab: Slab) -> Array:
 
 
 def _muscle(slab: Slab, beyond_skull: Array, grain: Grain) -> Array:
-    """Weight of muscle under the skin: the temporal muscles, and most of what lies below the skull base."""
+    """Weight of muscle under the skin: the temporal muscles, and most of the tissue below the skull base."""
     x, y, z = slab.points
     reach = np.float32(7) - np.abs(y + 18) * np.float32(0.16) - np.maximum(z - 5, 0) * np.float32(0.2)
     temporal = cover(beyond_skull - reach, 1.5) * cover(_temporal_edge(x, y) + 2 * grain.middle, 3.0)
@@ -111,12 +111,12 @@ def _muscle(slab: Slab, beyond_skull: Array, grain: Grain) -> Array:
 
 
 def _temporal_edge(x: Array, y: Array) -> Array:
-    """Distance to the temporal muscle from the midline: it fills the fossa beside the orbit's outer wall."""
+    """Signed distance to the medial edge of the temporal muscle, which fills the fossa beside the outer wall of the orbit."""
     return np.float32(20) - np.minimum(y + 36, 0) * np.float32(0.75) - np.abs(x)
 
 
 def _paint_base(head: Head, slab: Slab, hu: Array, grain: Grain) -> None:
-    """Petrous bones with mastoid cells and ear, the sphenoid with its sinus, the clivus, the frontal sinus."""
+    """Paint the petrous bones with mastoid cells and ear, the sphenoid with its sinus, the clivus, and the frontal sinus."""
     x, y, z = slab.points
     soft = slab.pixel_mm
     side = np.abs(x)
@@ -138,7 +138,7 @@ def _paint_base(head: Head, slab: Slab, hu: Array, grain: Grain) -> None:
 
 
 def _paint_face(slab: Slab, hu: Array, grain: Grain) -> None:
-    """Orbits with their contents, the nose and its sinuses, zygoma and jaw."""
+    """Paint the orbits with their contents, the nose and its sinuses, zygoma and jaw."""
     if box := slab.near((0, -58, -44), 46):
         # Ethmoid cells: air between thin walls, and the septum.
         x, y, z = slab.cut(box).points
@@ -161,7 +161,7 @@ def _paint_face(slab: Slab, hu: Array, grain: Grain) -> None:
 
 
 def _paint_orbit(slab: Slab, hu: Array, sign: float) -> None:
-    """One orbit: a cone of fat in thin bone, the globe with its lens, optic nerve and muscles."""
+    """Paint one orbit: a cone of fat in thin bone, the globe with its lens, optic nerve and muscles."""
     box = slab.near((sign * 24, -66, -32), 36)
     if box is None:
         return
@@ -188,7 +188,7 @@ def _paint_orbit(slab: Slab, hu: Array, sign: float) -> None:
 
 
 def _fill(slab: Slab, hu: Array, start: Point, end: Point, radii: tuple[float, float], value: float) -> None:
-    """Fill a tube with one value."""
+    """Paint a tube with one value."""
     middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2, (start[2] + end[2]) / 2)
     reach = 0.5 * float(np.hypot(np.hypot(start[0] - end[0], start[1] - end[1]), start[2] - end[2])) + max(radii) + 2
     if box := slab.near(middle, reach):
@@ -196,7 +196,7 @@ def _fill(slab: Slab, hu: Array, start: Point, end: Point, radii: tuple[float, f
 
 
 def _shell(slab: Slab, hu: Array, center: Point, radii: Point, wall_mm: float) -> None:
-    """A cavity with air and a wall of bone."""
+    """Paint an air-filled cavity with a bony wall."""
     if box := slab.near(center, max(radii) + wall_mm + 2):
         shape = ellipsoid(*slab.cut(box).points, center, radii)
         paint(hu[box], THIN_BONE_HU, cover(shape - np.float32(wall_mm), slab.pixel_mm))

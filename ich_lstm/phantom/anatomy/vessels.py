@@ -21,18 +21,18 @@ ARTERIES: tuple[tuple[Point, Point, tuple[float, float]], ...] = (
     ((1.5, -23.0, -13.0), (1.6, -40.0, 8.0), (1.1, 1.0)),
     ((1.6, -40.0, 8.0), (1.6, -24.0, 31.0), (1.0, 0.8)),
 )
-"""Start, end and the radii there, of the left ones; the basilar artery lies between the two sides."""
+"""Start, end, and the radii at both, of the arteries on the left; the basilar artery lies in the midline."""
 
 
 class Enhancement(NamedTuple):
-    """What a contrast agent makes of the vessels, in HU.
+    """Attenuation of the vessels, with or without a contrast agent, in HU.
 
     Args:
         artery: Attenuation of the arteries.
         vein: Attenuation of the venous sinuses.
         plexus: Attenuation of the choroid plexus.
         dura: Attenuation of falx and tentorium.
-        brain: How much brighter the brain's own small vessels make it.
+        brain: Increase of the brain's attenuation by its enhanced small vessels.
     """
 
     artery: float
@@ -43,7 +43,7 @@ class Enhancement(NamedTuple):
 
 
 def enhancement(sinus_hu: float, dura_hu: float, contrast: bool) -> Enhancement:
-    """The vessels of a patient whose sinuses and dura have these HU without contrast agent."""
+    """Attenuation of the vessels of a patient whose sinuses and dura have these HU without contrast agent."""
     if contrast:
         return Enhancement(230.0, 195.0, 160.0, 90.0, 3.0)
     return Enhancement(VESSEL_HU, sinus_hu, PLEXUS_HU, dura_hu, 0.0)
@@ -61,7 +61,7 @@ def paint_arteries(slab: Slab, hu: Array, hu_artery: float) -> None:
 
 
 def paint_plexus(slab: Slab, hu: Array, hu_plexus: float) -> None:
-    """Paint the choroid plexus, which floats in the atria of the lateral ventricles."""
+    """Paint the choroid plexus in the atria of the lateral ventricles."""
     for sign in (-1.0, 1.0):
         center = (sign * 21.0, 30.0, 8.0)
         if box := slab.near(center, 9):
@@ -71,7 +71,7 @@ def paint_plexus(slab: Slab, hu: Array, hu_plexus: float) -> None:
 def sinuses(slab: Slab, falx: Array, depth: Array) -> Array:
     """Distance to the superior sagittal, straight and transverse sinuses and the torcular."""
     x, y, z = slab.points
-    # Seen from front or back, the superior sagittal sinus is a triangle on the inner table, larger towards the back.
+    # In the coronal plane the superior sagittal sinus is a triangle on the inner table; it widens towards the back.
     size = np.float32(3.6) + np.clip(y, -60, 70) * np.float32(0.018)
     sinus = np.maximum(np.abs(falx) + np.float32(0.8) * depth - size, np.float32(-10) - z)
     if z.min() > 20:

@@ -1,1 +1,1 @@
-"""Synthetic heads in the layout of a known data set."""
+"""The layouts of known data sets in which synthetic heads are written."""

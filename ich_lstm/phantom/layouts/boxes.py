@@ -10,19 +10,19 @@ from ich_lstm.labels import HEMORRHAGE_TYPES
 from ich_lstm.phantom.scan import PhantomScan
 
 SMALLEST_MM2 = 20.0
-"""Specks below this get no box of their own, unless the type has nothing larger in the slice."""
+"""Smallest area that gets a box, unless the type has no larger region in the slice."""
 
 
 class Box(NamedTuple):
     """One box in one image, in pixels; the first pixel's corner is (0, 0).
 
     Args:
-        image: Number of the slice in its series, from 0.
-        kind: One of `HEMORRHAGE_TYPES`.
-        x: Left edge.
-        y: Upper edge.
-        width: Columns.
-        height: Rows.
+        image: Index of the slice in its series, from 0.
+        kind: Hemorrhage type, one of `HEMORRHAGE_TYPES`.
+        x: Column of the left edge.
+        y: Row of the upper edge.
+        width: Number of columns.
+        height: Number of rows.
     """
 
     image: int
@@ -34,11 +34,11 @@ class Box(NamedTuple):
 
 
 def find_boxes(scan: PhantomScan) -> Iterator[Box]:
-    """One box around every connected part of each type, in the slices in which it can be seen."""
+    """Yield a box around every connected region of each type, in the slices where the type is visible."""
     smallest = SMALLEST_MM2 / scan.acquisition.pixel_mm**2
     for index, kind in np.argwhere(scan.slice_labels[:, : len(HEMORRHAGE_TYPES)]):
         mask = scan.masks[kind, index].astype(np.uint8)
-        # First row: what is no blood.
+        # The first row is the background.
         parts = cv2.connectedComponentsWithStats(mask, connectivity=8)[2][1:]
         if len(parts):
             least = min(smallest, parts[:, cv2.CC_STAT_AREA].max())
@@ -51,7 +51,7 @@ def box_lines(rows: Sequence[tuple[str, str, str, Box, str]]) -> list[str]:
     """The lines of one of BHX's tables, header first.
 
     Args:
-        rows: UIDs of study, series and image, the box, and its label, such as ``Subdural`` or ``Chronic``.
+        rows: Study, series and SOP Instance UID, the box, and its label, such as ``Subdural`` or ``Chronic``.
     """
     lines = ["id,SOPInstanceUID,SeriesInstanceUID,StudyInstanceUID,data,labelName"]
     for number, (study_uid, series_uid, sop_uid, box, label) in enumerate(rows, 1):

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 
 from ich_lstm.errors import ConfigError
 from ich_lstm.phantom.anatomy.neck import with_neck
-from ich_lstm.phantom.checks import check_count, check_number
+from ich_lstm.phantom.checks import OPTION
 from ich_lstm.phantom.draws import chance, valid_uid
 from ich_lstm.phantom.layouts.boxes import Box, box_lines, find_boxes
 from ich_lstm.phantom.layouts.cq500_series import SeriesPlan, plan_series
@@ -22,30 +22,31 @@ from ich_lstm.phantom.scanner.localizer import FIELD_MM, make_localizer
 from ich_lstm.phantom.settings import PhantomSettings
 
 BATCH_TWO = {True: 170 / 205, False: 107 / 286}
-"""Share of category B2, with and without bleeding: in the original, 170 of its 277 scans bleed, and 35 of B1's 214."""
+"""Share of category B2 among scans with and without hemorrhage; in CQ500, 170 of the 277 scans of B2 and 35 of the 214 of B1
+have a hemorrhage."""
 
 STUDIES_PER_FOLDER = 36
-"""So many lie below each ``qct*/`` of the mirror."""
+"""Number of studies in each folder ``qct*/`` of the mirror."""
 
 EARLIEST = (1980, 1, 1, 0, 0, 0)
-"""What stands for the time in an archive: another one would give other bytes."""
+"""Fixed time of all files in an archive, so that the same settings give the same bytes."""
 
 BOX_FILES = (
     "1_Initial_Manual_Labeling.csv",
     "2_Extrapolation_to_All_Series.csv",
     "3_Extrapolation_to_Selected_Series.csv",
 )
-"""BHX's tables: boxes on the plain series to be read first; on all; and on all plain ones with a soft kernel."""
+"""Tables of BHX: boxes on the preferred plain series, on all series, and on all plain series with a soft kernel."""
 
 Rows = list[tuple[str, str, str, Box, str]]
 
 
 class Cq500Record(NamedTuple):
-    """What the tables need to know of one study.
+    """Truth and boxes of one study, for the tables.
 
     Args:
-        truth: What is in the scan, by `Skill`'s findings and ICH.
-        boxes: For each of `BOX_FILES`.
+        truth: Whether each finding is present in the scan, as `scan_truth` gives it.
+        boxes: Boxes for each of `BOX_FILES`.
     """
 
     truth: dict[str, bool]
@@ -56,15 +57,15 @@ class Cq500Record(NamedTuple):
 class Cq500Layout(Layout[Cq500Record]):
     """``CQ500-CT-<n>/CQ500CT<n> CQ500CT<n>/Unknown Study/<series name>/CT000000.dcm`` and ``reads.csv``.
 
-    Which series a study has follows from its number; `ich_lstm.phantom.layouts.cq500_series` lists them.
+    The number of a study determines its series (`ich_lstm.phantom.layouts.cq500_series`).
 
     Args:
-        archives: Studies are ``CQ500-CT-<n>.zip``, not folders.
-        nested: They lie below ``qct01/``, ``qct02/`` and so on, as in one mirror.
-        thin_every: Every so many studies has a thin series beside its thick one; 0: no study has a thin one.
-        thin_mm: Thickness of the thin series. They take most of the time and space.
-        boxes: BHX's three tables are written too.
-        byte_order_mark: ``reads.csv`` begins with one.
+        archives: Whether studies are archives ``CQ500-CT-<n>.zip`` instead of folders.
+        nested: Whether studies lie in ``qct01/``, ``qct02/`` and so on, as in one mirror of the data set.
+        thin_every: One study in this many has a thin series beside the thick one; 0 writes no thin series.
+        thin_mm: Slice thickness of the thin series, which take most of the time and space.
+        boxes: Whether the three tables of BHX are written too.
+        byte_order_mark: Whether ``reads.csv`` begins with a byte order mark.
         skills: Sensitivity and specificity of the readers, by finding.
     """
 
@@ -82,8 +83,8 @@ class Cq500Layout(Layout[Cq500Record]):
 
     def check(self, settings: PhantomSettings) -> None:
         """Refuse options that are out of range."""
-        check_count("thin_every", self.thin_every)
-        check_number("thin_mm", self.thin_mm, 0.5, 1.9)
+        OPTION.whole("thin_every", self.thin_every)
+        OPTION.number("thin_mm", self.thin_mm, 0.5, 1.9)
         if set(self.skills) != set(SKILLS):
             raise ConfigError(
                 "phantom_skills",
@@ -93,11 +94,11 @@ class Cq500Layout(Layout[Cq500Record]):
                 todo="Give a Skill for each finding.",
             )
         for name, skill in self.skills.items():
-            check_number(f"skills[{name}].sensitivity", skill.sensitivity, 0, 1)
-            check_number(f"skills[{name}].specificity", skill.specificity, 0, 1)
+            OPTION.number(f"skills[{name}].sensitivity", skill.sensitivity, 0, 1)
+            OPTION.number(f"skills[{name}].specificity", skill.specificity, 0, 1)
 
     def write_patient(self, settings: PhantomSettings, patient: int, folder: Path) -> Cq500Record:
-        """Write one study; what is in it."""
+        """Write one study and return its truth and boxes."""
         place = folder
         if self.nested:
             place = folder / f"qct{patient // STUDIES_PER_FOLDER + 1:02d}"
@@ -139,7 +140,7 @@ class Cq500Layout(Layout[Cq500Record]):
 
 @contextmanager
 def _study_writer(path: Path, archive: bool) -> Iterator[Callable[[str, bytes], None]]:
-    """Yield what writes a file by its name below the study's folder, or into its archive ``<folder>.zip``."""
+    """Yield a function that writes a file into the study's folder ``path``, or into the archive ``<path>.zip``."""
     if not archive:
 
         def write_file(name: str, content: bytes) -> None:
@@ -148,7 +149,7 @@ def _study_writer(path: Path, archive: bool) -> Iterator[Callable[[str, bytes], 
 
         yield write_file
         return
-    # Stored, not compressed: zlib's bytes differ from version to version.
+    # Stored without compression, because the output of zlib differs between versions.
     with zipfile.ZipFile(f"{path}.zip", "w", zipfile.ZIP_STORED) as file:
         yield lambda name, content: file.writestr(zipfile.ZipInfo(name, EARLIEST), content)
 
@@ -164,7 +165,7 @@ def _examination(settings: PhantomSettings, patient: int) -> Examination:
         patient_id=f"CQ500-CT-{patient}",
         study_uid=valid_uid(seed, "cq500", patient),
         frame_uid=valid_uid(seed, "cq500 frame", patient),
-        date=f"{2012 + int(6 * chance(seed, 'cq500 year', patient))}0101",  # anonymised: the year is left
+        date=f"{2012 + int(6 * chance(seed, 'cq500 year', patient))}0101",  # anonymized to the year
         time="000000",
         accession_number="",
         age=f"{18 + int(72 * chance(seed, 'cq500 age', patient)):03d}Y",

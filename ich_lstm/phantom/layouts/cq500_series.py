@@ -6,11 +6,11 @@ from ich_lstm.phantom.scanner.reconstruction import Kernel, Reconstruction
 from ich_lstm.phantom.settings import PhantomSettings
 
 PREFIX, REPEATED = "CT ", "-2"
-"""What the export put before and behind a description: the modality, and a mark on a name that is taken."""
+"""What the export added to a description: the modality in front, and a mark behind a name that was already taken."""
 
 THICK = (("Plain", None), ("55mm Plain", None), ("5mm", 5.0), ("PRE CONTRAST 5MM STD", 5.0), ("Plain 3mm", 3.0), ("2.55mm", 2.55),
          ("BRAIN PLAIN", None))  # fmt: skip
-"""Names of the plain thick series, and their thickness in mm; None is the acquisition's own."""
+"""Names of the plain thick series, and their thickness in mm; None keeps the thickness of the acquisition."""
 
 THIN = ("PLAIN THIN", "Thin Plain", "PRE CONTRAST THIN", "0.625mm", "Plain THIN")
 THIN_ALONE = ("SOFT THIN", "Thin Stnd", "PLAIN THIN")
@@ -28,12 +28,12 @@ class SeriesPlan:
 
     Args:
         name: Name of the series folder.
-        thickness_mm: Slice thickness in mm; None: that of the acquisition.
+        thickness_mm: Slice thickness in mm; None keeps the thickness of the acquisition.
         kernel: Reconstruction kernel.
         contrast: Whether a contrast agent was given.
-        keeps_thickness: The thickness holds even where the settings fix the number of slices.
-        neck_slices: So many slices of the neck lie below the head.
-        is_localizer: It is a scout view, and nothing of the above holds but the name.
+        keeps_thickness: Whether the thickness applies even if the settings fix the number of slices.
+        neck_slices: Number of slices of the neck below the head.
+        is_localizer: Whether the series is a localizer; then only its name is used.
     """
 
     name: str
@@ -46,16 +46,16 @@ class SeriesPlan:
 
     @property
     def description(self) -> str:
-        """Series Description: the name without what the export put around it."""
+        """Series Description: the name without what the export added."""
         return self.name.removeprefix(PREFIX).removesuffix(REPEATED)
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is one of those to be read."""
+        """Whether it is a series that should be read: soft kernel, no contrast agent, no localizer."""
         return self.kernel == "soft" and not self.contrast and not self.is_localizer
 
     def reconstruction(self, settings: PhantomSettings) -> Reconstruction:
-        """How it is made: a number of slices that the settings fix is that of every thick series."""
+        """The reconstruction of the series; a number of slices that the settings fix applies to every thick series."""
         thickness = self.thickness_mm if self.keeps_thickness or settings.slices is None else None
         return Reconstruction(thickness_mm=thickness, kernel=self.kernel, contrast=self.contrast)
 
@@ -63,13 +63,14 @@ class SeriesPlan:
 def plan_series(number: int, thin_every: int, thin_mm: float) -> list[SeriesPlan]:
     """The series of study ``number``, the plain ones first.
 
-    Of a hundred studies one has contrast only (36, 136, 236, 336: the last is the one in the original), five have thin ones
-    only (among them 24), five have two thick ones (among them 172), one begins in the neck (among them 345), two thirds have a
-    bone kernel, a quarter contrast, a fifth a scout view, and one in ``thin_every`` a thin series beside the thick one.
+    Of a hundred studies, one has only contrast-enhanced series (36, 136, 236, 336; 336 is the one in CQ500), five have only
+    thin series (for example 24), five have two thick series (for example 172), and one begins in the neck (for example 345).
+    Two thirds have a bone kernel, a quarter has contrast, a fifth has a localizer, and one in ``thin_every`` has a thin series
+    beside the thick one.
 
     Args:
-        number: Of the study.
-        thin_every: One study in so many has a thin series beside the thick one; 0: none has.
+        number: Number of the study, from 0.
+        thin_every: One study in this many has a thin series beside the thick one; 0 plans no thin series.
         thin_mm: Slice thickness of thin series in mm.
     """
     prefix = "" if number % 6 == 5 else PREFIX

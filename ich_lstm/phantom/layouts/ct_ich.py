@@ -20,7 +20,7 @@ from ich_lstm.phantom.settings import PhantomSettings
 SCAN_FOLDER = "ct_scans"
 
 FIRST_PATIENT = 49
-"""The original's patients are numbered from 49."""
+"""Number of the first patient in CT-ICH."""
 
 LABEL_COLUMNS = {
     "Intraventricular": "intraventricular",
@@ -29,12 +29,12 @@ LABEL_COLUMNS = {
     "Epidural": "epidural",
     "Subdural": "subdural",
 }
-"""The original's columns, in its order, and our labels."""
+"""Label columns of CT-ICH in their order, and our labels."""
 
 COLUMNS = ("PatientNumber", "SliceNumber", *LABEL_COLUMNS, "No_Hemorrhage", "Fracture_Yes_No")
 
 TO_RAS = np.diag([-1.0, -1.0, 1.0])
-"""DICOM's axes point to the left, to the back and to the head; NIfTI's to the right, to the front and to the head."""
+"""Transforms DICOM coordinates (left, posterior, superior) to NIfTI coordinates (right, anterior, superior)."""
 
 Rows = list[tuple[int, ...]]
 
@@ -46,7 +46,7 @@ class CtIchLayout(Layout[Rows]):
     Slices are numbered from 1 along the third axis of the file, from the neck to the vertex.
 
     Args:
-        byte_order_mark: The table begins with one.
+        byte_order_mark: Whether the table begins with a byte order mark.
     """
 
     name: ClassVar[str] = "ct-ich"
@@ -56,7 +56,7 @@ class CtIchLayout(Layout[Rows]):
     byte_order_mark: bool = True
 
     def check(self, settings: PhantomSettings) -> None:
-        """Refuse to begin without nibabel."""
+        """Refuse if nibabel is not installed."""
         if find_spec("nibabel") is None:
             raise ConfigError(
                 "phantom_nifti",
@@ -67,7 +67,7 @@ class CtIchLayout(Layout[Rows]):
             )
 
     def write_patient(self, settings: PhantomSettings, patient: int, folder: Path) -> Rows:
-        """Write one scan as NIfTI; its rows of the table."""
+        """Write one scan as NIfTI and return its rows of the table."""
         import nibabel
 
         scan = make_head(settings, patient)
@@ -95,7 +95,7 @@ class CtIchLayout(Layout[Rows]):
 
 
 def _affine(acquisition: Acquisition) -> Array:
-    """From voxels (column, row from below, slice) to mm; sheared where the gantry was tilted, as the slices lie."""
+    """Affine from voxels (column, row from below, slice) to mm; it is sheared if the gantry was tilted."""
     last_row = (acquisition.size - 1) * acquisition.pixel_mm * acquisition.column_direction
     affine = np.eye(4)
     affine[:3, 0] = TO_RAS @ acquisition.row_direction * acquisition.pixel_mm

@@ -1,4 +1,4 @@
-"""Heads as a hospital stores them: an export of an archive, and a table that was compiled from the reports."""
+"""Heads in the layout of a hospital's PACS export, with a table that was compiled from reports."""
 
 import datetime
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from ich_lstm.labels import LABELS
-from ich_lstm.phantom.checks import check_count
+from ich_lstm.phantom.checks import OPTION
 from ich_lstm.phantom.draws import chance, valid_uid
 from ich_lstm.phantom.layouts.layout import Layout, write_lines
 from ich_lstm.phantom.layouts.masks import write_masks
@@ -21,7 +21,7 @@ from ich_lstm.phantom.scanner.reconstruction import Reconstruction
 from ich_lstm.phantom.settings import PhantomSettings
 
 MAX_STUDIES = 8
-"""Per patient; each study has a head of its own number."""
+"""Largest number of studies per patient; each study has a head of its own."""
 
 FIRST_DAY = datetime.date(2019, 1, 1)
 DAYS = 1400
@@ -32,23 +32,23 @@ THIN_MM, BONE_MM = 1.25, 2.5
 SCOUT_SERIES, PLAIN_SERIES, THIN_SERIES, BONE_SERIES, CONTRAST_SERIES, DOSE_SERIES = 1, 2, 3, 4, 5, 999
 
 SILENT_SHARE = 0.15
-"""Of so many bleedings the report does not tell the type: the cells are empty."""
+"""Share of hemorrhages whose report does not state the type, so that the cells of the types are empty."""
 
 DOSE_REPORT = UID("1.2.840.10008.5.1.4.1.1.88.67")
-"""X-Ray Radiation Dose SR Storage."""
+"""SOP Class UID of X-Ray Radiation Dose SR Storage."""
 
 TABLE_COLUMNS = ("accession_number", "patient_id", "study_date", *LABELS)
 
 
 class StudyRecord(NamedTuple):
-    """What the table needs to know of one study.
+    """Identifiers and labels of one study, for the table.
 
     Args:
-        accession_number: Of the study.
-        patient_id: Of the patient.
-        study_date: YYYY-MM-DD.
-        labels: What is in the scan, in the order of `LABELS`.
-        slices: For each slice of the plain series, its identifier and labels.
+        accession_number: Accession number of the study.
+        patient_id: Patient ID.
+        study_date: Date of the study, YYYY-MM-DD.
+        labels: Labels of the scan, in the order of `LABELS`.
+        slices: SOP Instance UID and labels of each slice of the plain series.
     """
 
     accession_number: str
@@ -62,14 +62,14 @@ class StudyRecord(NamedTuple):
 class HospitalLayout(Layout[list[StudyRecord]]):
     """``DICOM/PAT00000/STD00000/SER00002/IMG00000``, files without extension, and ``labels.csv``.
 
-    A study has a scout view, a plain series of thick slices, a dose report without pixels, and some have a thin one, one
-    with a bone kernel, one after contrast. The studies of one patient follow one another within weeks; their heads are
-    drawn one by one and do not resemble each other.
+    Every study has a localizer, a plain series of thick slices, and a dose report without pixels; some also have a thin
+    series, a series with a bone kernel, or a series after contrast. The studies of one patient are weeks apart; their heads
+    are drawn independently and do not resemble each other.
 
     Args:
-        most_studies: A patient has one to this many studies, up to 8.
-        slice_rows: Of every third study the table holds a row per slice instead of one for the scan, in a column
-            ``sop_uid``.
+        most_studies: Largest number of studies per patient, from 1 to 8; each patient has at least one.
+        slice_rows: Whether the table describes every third study with a row per slice, named in a column ``sop_uid``,
+            instead of a row for the scan.
     """
 
     name: ClassVar[str] = "hospital"
@@ -81,10 +81,10 @@ class HospitalLayout(Layout[list[StudyRecord]]):
 
     def check(self, settings: PhantomSettings) -> None:
         """Refuse options that are out of range."""
-        check_count("most_studies", self.most_studies, 1, MAX_STUDIES)
+        OPTION.whole("most_studies", self.most_studies, 1, MAX_STUDIES)
 
     def write_patient(self, settings: PhantomSettings, patient: int, folder: Path) -> list[StudyRecord]:
-        """Write all studies of one patient; what is in them."""
+        """Write all studies of one patient and return their records."""
         images = folder / "DICOM" / f"PAT{patient:05d}"
         count = 1 + int(self.most_studies * chance(settings.seed, "studies", patient))
         return [
@@ -161,7 +161,7 @@ def _uid(seed: int, study: int, series: int, *index: int) -> str:
 
 
 def _further_series(seed: int, number: int) -> Iterator[tuple[int, str, Reconstruction]]:
-    """Number, description and making of what a study has beside its plain series."""
+    """Number, description and reconstruction of the further series of a study."""
     if chance(seed, "thin", number) < 0.2:
         yield THIN_SERIES, "HEAD 1.25 NATIV", Reconstruction(thickness_mm=THIN_MM)
     if chance(seed, "bone", number) < 0.4:
@@ -171,7 +171,7 @@ def _further_series(seed: int, number: int) -> Iterator[tuple[int, str, Reconstr
 
 
 def _dose_report(examination: Examination, series: SeriesFacts, sop_uid: str) -> bytes:
-    """A structured report: DICOM without an image."""
+    """A structured report, as an example of DICOM without an image."""
     dataset = common(examination, series, "SR", DOSE_REPORT, sop_uid)
     dataset.InstanceNumber = "1"
     dataset.CompletionFlag = "COMPLETE"
@@ -191,7 +191,7 @@ def _write_files(folder: Path, files: Iterable[bytes]) -> None:
 
 
 def _report(seed: int, study: StudyRecord) -> list[str]:
-    """The label cells of one study: a bleeding whose type the report does not tell leaves the types open."""
+    """The label cells of one study; the types are empty if the report does not state the type of the hemorrhage."""
     bleeds = study.labels[-1]
     if bleeds and chance(seed, "report", study.accession_number) < SILENT_SHARE:
         return [*[""] * (len(LABELS) - 1), "1"]

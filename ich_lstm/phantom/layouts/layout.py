@@ -1,4 +1,4 @@
-"""The interface of every data set layout; `ich_lstm.phantom.write` does the rest."""
+"""The interface of every layout; `ich_lstm.phantom.write` runs it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -9,46 +9,46 @@ from typing import ClassVar, Generic, TypeVar
 from ich_lstm.phantom.settings import PhantomSettings
 
 Record = TypeVar("Record")
-"""What the tables need to know of one patient; it comes back from a worker, so it must be small and picklable."""
+"""What the tables need of one patient; a worker returns it, so it must be small and picklable."""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout(ABC, Generic[Record]):
-    """How heads lie on disk, and which tables stand beside them.
+    """How heads are stored on disk, and which tables accompany them.
 
-    A layout holds its options as fields of plain values: they are written into the set's marker. Everything that it
-    writes is a pure function of them and of the settings.
+    The fields of a layout are its options. They are plain values, because they are written into the marker file of the data
+    set. Everything that a layout writes is a pure function of its options and of the settings.
     """
 
     name: ClassVar[str]
-    """As ``ich-phantom --layout`` calls it."""
+    """Name of the layout, as in ``ich-phantom --layout``."""
 
     labels: ClassVar[str]
-    """The label table, relative to the set's folder."""
+    """Path of the label table, relative to the folder of the data set."""
 
     contents: ClassVar[tuple[str, ...]]
-    """Glob patterns that find every file of the set but its marker and masks: a set from which one was lost is written again."""
+    """Glob patterns that match every file except marker and masks; a data set in which one is missing is written again."""
 
     def check(self, settings: PhantomSettings) -> None:
-        """Refuse, before anything is written, what cannot be done.
+        """Refuse settings that cannot be written, before anything is written.
 
         Raises:
             ConfigError: If an option does not fit the settings, or a package is missing.
         """
 
     def patients(self, settings: PhantomSettings) -> int:
-        """How many patients are written; `write_patient` gets the numbers below it."""
+        """Number of patients to write; `write_patient` is called with the numbers below it."""
         return settings.patients
 
     @abstractmethod
     def write_patient(self, settings: PhantomSettings, patient: int, folder: Path) -> Record:
-        """Write the images of one patient below the set's folder, in any process."""
+        """Write the images of one patient into the folder of the data set; may run in another process."""
 
     @abstractmethod
     def write_tables(self, settings: PhantomSettings, folder: Path, records: Sequence[Record]) -> None:
-        """Write what stands beside the images, given every patient's record in the order of their numbers."""
+        """Write the tables, given the records of all patients in the order of their numbers."""
 
 
 def write_lines(path: Path, lines: Sequence[str], *, byte_order_mark: bool = False) -> None:

@@ -19,26 +19,26 @@ BLEEDINGS = {
     "EDH": "epidural",
     "SAH": "subarachnoid",
 }
-"""CQ500's columns, in its order, and our labels."""
+"""Columns of the types in CQ500 in their order, and our labels."""
 
 FRACTURES = ("CalvarialFracture", "OtherFracture")
 DETAILS = ("BleedLocation-Left", "BleedLocation-Right", "ChronicBleed")
-"""What a reader says only of a bleeding that this reader sees."""
+"""Findings that a reader marks only together with a hemorrhage."""
 
 FINDINGS = (
     "ICH", *BLEEDINGS, "BleedLocation-Left", "BleedLocation-Right", "ChronicBleed", "Fracture", *FRACTURES, "MassEffect",
     "MidlineShift",
 )  # fmt: skip
-"""The columns of one reader in ``reads.csv``, in its order."""
+"""The columns of one reader in ``reads.csv``, in the order of the file."""
 
 
 @dataclass(frozen=True)
 class Skill:
-    """How well a reader sees one finding.
+    """How well a reader detects one finding.
 
     Args:
-        sensitivity: Share of the scans with it of which the reader says so.
-        specificity: Share of the scans without it of which the reader says nothing.
+        sensitivity: Share of the scans with the finding in which the reader marks it.
+        specificity: Share of the scans without the finding in which the reader does not mark it.
     """
 
     sensitivity: float
@@ -59,16 +59,16 @@ SKILLS = {
     "MassEffect": Skill(0.83, 0.94),
     "MidlineShift": Skill(0.82, 0.97),
 }
-"""At CQ500's prevalences these give a Fleiss' kappa of about 0.76 for IPH, 0.69 IVH, 0.54 SDH, 0.61 EDH and 0.66 SAH: as its
-readers agree (Chilamkurthy et al., Lancet 2018;392:2388). ICH and Fracture have none of their own: they follow."""
+"""At CQ500's prevalences these give a Fleiss' kappa of about 0.76 for IPH, 0.69 IVH, 0.54 SDH, 0.61 EDH and 0.66 SAH, as
+published for its readers (Chilamkurthy et al., Lancet 2018;392:2388). ICH and Fracture follow from the other findings."""
 
 
 ONE_SIDE_SHARE = 0.2
-"""A bleeding lies on a side if at least this share of the blood does."""
+"""Share of the blood on one side from which the hemorrhage counts as located on that side."""
 
 
 def scan_truth(scan: PhantomScan) -> dict[str, bool]:
-    """What a perfect reader would say of a scan: every key of `SKILLS`, and ICH and Fracture.
+    """The marks of a perfect reader: every key of `SKILLS`, and ICH and Fracture.
 
     No head has a fracture of the base or the face, so ``OtherFracture`` is never true.
     """
@@ -89,7 +89,7 @@ def scan_truth(scan: PhantomScan) -> dict[str, bool]:
 
 
 def _blood_by_side(scan: PhantomScan) -> tuple[float, float]:
-    """The shares of the blood left and right of the middle of the head."""
+    """The shares of the blood to the left and to the right of the middle of the head."""
     columns: Array = scan.masks.any(axis=0).sum(axis=(0, 1))
     left_mm = scan.acquisition.origin[0] + np.arange(len(columns)) * scan.acquisition.pixel_mm - scan.acquisition.head_center[0]
     whole = max(int(columns.sum()), 1)
@@ -97,19 +97,19 @@ def _blood_by_side(scan: PhantomScan) -> tuple[float, float]:
 
 
 def read_scan(truth: Mapping[str, bool], seed: int, patient: int, skills: Mapping[str, Skill] = SKILLS) -> dict[str, bool]:
-    """What the three readers say of one scan.
+    """The marks of the three readers for one scan.
 
-    A reader who sees a type sees a bleeding: ICH is any of the reader's own types, Fracture any of the reader's own two.
-    Side and age are told of a bleeding that the reader sees; the error rates of these three hold among such scans.
+    A reader marks ICH if the reader marks any type, and Fracture if the reader marks either kind of fracture. Side and age are
+    marked only together with a hemorrhage; the error rates of these three findings apply to such scans.
 
     Args:
-        truth: Every key of `SKILLS`, as the scan has it.
-        seed: Of the set; the errors are a pure function of it, the patient, the reader and the finding.
+        truth: Whether each finding of `SKILLS` is present in the scan.
+        seed: Seed of the data set; errors are a pure function of it, the patient, the reader and the finding.
         patient: Number of the patient.
-        skills: Of all three readers.
+        skills: Sensitivity and specificity by finding, for all three readers.
 
     Returns:
-        One answer per column, such as ``R1:ICH``, in the order of the table.
+        One mark per column, such as ``R1:ICH``, in the order of the table.
     """
     answers: dict[str, bool] = {}
     for reader in READERS:
@@ -127,7 +127,7 @@ def _sees(present: bool, skill: Skill, draw: float) -> bool:
 
 
 def reads_lines(names: Sequence[str], categories: Sequence[str], answers: Sequence[Mapping[str, bool]]) -> list[str]:
-    """The lines of ``reads.csv``, header first, in the order in which the scans are given."""
+    """The lines of ``reads.csv``: the header, then the scans in the order in which they are given."""
     columns = [f"{reader}:{finding}" for reader in READERS for finding in FINDINGS]
     rows = (
         ",".join([name, category, *(str(int(answer[column])) for column in columns)])

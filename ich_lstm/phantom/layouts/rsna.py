@@ -1,4 +1,4 @@
-"""Heads in the layout of the RSNA 2019 data set, with its DICOM attributes and its quirks."""
+"""Heads in the layout of the RSNA 2019 data set, with its DICOM attributes and its irregularities."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from ich_lstm.labels import LABELS
-from ich_lstm.phantom.checks import check_choice, check_count
+from ich_lstm.phantom.checks import OPTION
 from ich_lstm.phantom.draws import chance
 from ich_lstm.phantom.identifiers import file_uid
 from ich_lstm.phantom.layouts.layout import Layout, write_lines
@@ -23,39 +23,39 @@ SUBMISSION_FILE = "stage_2_sample_submission.csv"
 SUBMISSION_PROBABILITY = "0.5"
 
 REPEATED_IMAGES = 4
-"""So many images stand twice in RSNA's label table, which makes 24 rows."""
+"""Number of images that are repeated in RSNA's label table, which makes 24 rows."""
 
 TRUNCATED_IMAGE = "ID_6431af929"
-"""RSNA's file whose pixel data ends early; it has labels."""
+"""The file of RSNA whose pixel data is truncated; it has labels."""
 
 TRUNCATED_PATIENT = 0
 TRUNCATED_SHARE = 0.3
-"""How much of its pixel data is there."""
+"""Share of the pixel data that the truncated file holds."""
 
 OTHER_MATRIX_PATIENT = 1
 OTHER_MATRIX_SHARE = 0.75
-"""The size of that patient's images, as a share of the others'."""
+"""Image size of the patient with another matrix, as a share of the others' image size."""
 
 SINGLE_WINDOW = ("40", "80")
 TWO_WINDOWS = (["00040", "00600"], ["00080", "02800"])
 
 Row = tuple[str, tuple[int, ...]]
-"""A slice's identifier and its labels."""
+"""Identifier and labels of a slice."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RsnaLayout(Layout[list[Row]]):
     """``stage_2_train/ID_<9 hex>.dcm`` and ``stage_2_train.csv``, and a test set with its sample submission.
 
-    The settings' patients are the training set; the patients of the test set have the numbers after theirs. Of those, as
-    in the original, there are no labels.
+    ``settings.patients`` is the size of the training set; patients of the test set have the numbers after that. As in RSNA's
+    data set, the test set has no labels.
 
     Args:
-        image_folder: Name of the training images' folder; that of the test images follows it.
-        test_patients: Patients of the test set; with 0 there is no such folder and no sample submission.
-        repeated_rows: Four images stand twice in the label table: 24 rows more.
-        truncated_file: A file of patient 0, in the middle of the scan, is called ``ID_6431af929`` and ends early.
-        other_matrix: The images of patient 1 have another size than the rest.
+        image_folder: Folder of the training images; the name of the test images' folder follows from it.
+        test_patients: Number of patients in the test set; 0 writes neither test images nor sample submission.
+        repeated_rows: Whether four images are repeated in the label table, which adds 24 rows.
+        truncated_file: Whether the file in the middle of patient 0 is called ``ID_6431af929`` and is truncated.
+        other_matrix: Whether the images of patient 1 differ in size from all others.
     """
 
     name: ClassVar[str] = "rsna"
@@ -70,15 +70,15 @@ class RsnaLayout(Layout[list[Row]]):
 
     def check(self, settings: PhantomSettings) -> None:
         """Refuse options that are out of range."""
-        check_choice("image_folder", self.image_folder, ("stage_2_train", "stage_2_train_images"))
-        check_count("test_patients", self.test_patients)
+        OPTION.choice("image_folder", self.image_folder, ("stage_2_train", "stage_2_train_images"))
+        OPTION.whole("test_patients", self.test_patients)
 
     def patients(self, settings: PhantomSettings) -> int:
-        """Of both sets."""
+        """Number of patients in training and test set together."""
         return settings.patients + self.test_patients
 
     def write_patient(self, settings: PhantomSettings, patient: int, folder: Path) -> list[Row]:
-        """Write one scan as flat files; its identifiers and labels."""
+        """Write one scan as flat files and return the identifiers and labels of its slices."""
         if self.other_matrix and patient == OTHER_MATRIX_PATIENT:
             settings = replace(settings, size=max(MIN_SIZE, int(settings.size * OTHER_MATRIX_SHARE)))
         scan = make_head(settings, patient)
@@ -98,7 +98,7 @@ class RsnaLayout(Layout[list[Row]]):
         return [(uid, tuple(map(int, labels))) for uid, labels in zip(scan.sop_uids, scan.slice_labels, strict=True)]
 
     def write_tables(self, settings: PhantomSettings, folder: Path, records: Sequence[list[Row]]) -> None:
-        """Write the labels, sorted as the files, and the sample submission, in an order of its own."""
+        """Write the label table in the order of the file names, and the sample submission in random order."""
         rows = sorted(row for record in records[: settings.patients] for row in record)
         if self.repeated_rows:
             rows += sorted(rows, key=lambda row: chance(settings.seed, "repeated", row[0]))[:REPEATED_IMAGES]
@@ -117,17 +117,17 @@ def _sample_rows(uids: Iterable[str]) -> Iterable[str]:
 def _write_images(scan: PhantomScan, file_uids: Sequence[str], images: Path) -> None:
     stored = scan.storage.encode(scan.hu, scan.acquisition.outside_circle() if scan.acquisition.padded else None)
     for i, uid in enumerate(scan.sop_uids):
-        # RSNA's identifiers are no valid UIDs, of which pydicom would warn for every file.
+        # RSNA's identifiers are not valid UIDs; pydicom would warn about every file.
         with pydicom.config.disable_value_validation():
             dataset = _slice_dataset(scan, i, stored[i])
             dataset.file_meta = file_meta(file_uids[i])
-            # Enforcing the file format would copy the data set's UID into the file-meta group; RSNA's two differ.
+            # Enforcing the file format would copy the data set's UID into the file-meta group; in RSNA's files the two differ.
             dataset.preamble = b"\0" * 128
             dataset.save_as(images / f"{uid}.dcm", enforce_file_format=False)
 
 
 def _cut(path: Path) -> None:
-    """End a file within its pixel data, which is its last element."""
+    """Truncate a file within its pixel data, which is its last element."""
     with pydicom.config.disable_value_validation():
         pixels = len(pydicom.dcmread(path).PixelData)
     whole = path.read_bytes()
@@ -135,7 +135,7 @@ def _cut(path: Path) -> None:
 
 
 def _slice_dataset(scan: PhantomScan, index: int, stored: np.ndarray) -> Dataset:
-    """One slice with RSNA's fields, and no others."""
+    """The data set of one slice, with the attributes of RSNA's files and no others."""
     storage, acquisition = scan.storage, scan.acquisition
     dataset = Dataset()
     dataset.SOPInstanceUID = scan.sop_uids[index]

@@ -1,1 +1,1 @@
-"""Hemorrhages, injuries, and lesions that look like hemorrhage."""
+"""Hemorrhages, injuries, and mimics of hemorrhage."""

@@ -1,4 +1,4 @@
-"""Draws the hemorrhages of a patient: common clinical histories, and the size, place and density of each lesion."""
+"""Draws the hemorrhages of a patient from common clinical histories: type, size, position and density of each lesion."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 
 from ich_lstm.phantom.anatomy.head import Head, surface_normal, surface_point
-from ich_lstm.phantom.anatomy.shapes import Point
+from ich_lstm.phantom.anatomy.shapes import Point, to_point
 from ich_lstm.phantom.anatomy.sutures import bone_at
 from ich_lstm.phantom.anatomy.tissues import BLOOD
+from ich_lstm.phantom.draws import Rng
 from ich_lstm.phantom.lesions.blood import Blood, draw_clot, draw_fresh, draw_hu, draw_subdural
 from ich_lstm.phantom.lesions.extraaxial import Crescent, FalxLayer, Lens, TentoriumLayer
 from ich_lstm.phantom.lesions.intraaxial import Clot, SulcalBlood, VentricleBlood
@@ -27,25 +28,24 @@ CONTUSION_SITES: tuple[tuple[Point, ...], ...] = (
 )
 
 EPIDURAL_SITES: tuple[tuple[float, tuple[Point, Point]], ...] = (
-    # share, and the lowest and highest direction: to the side, to the back, up
+    # share, and the limits of the direction: to the side, to the back, up
     (0.72, ((1.0, -0.3, -0.05), (1.0, 0.4, 0.55))),  # temporal and parietal
     (0.18, ((0.5, -1.0, 0.15), (0.8, -0.75, 0.5))),  # frontal
     (0.10, ((0.45, 0.9, 0.0), (0.7, 0.9, 0.12))),  # occipital
 )
 
-Rng = np.random.Generator
-
 
 def draw_lesions(rng: Rng, head: Head, prevalence: float, difficulty: float) -> tuple[Lesion, ...]:
-    """Draw the hemorrhages of one patient; empty for about ``1 - prevalence`` of all.
-
-    The lesions come in the order in which they are painted: from the depth outwards.
+    """Draw the hemorrhages of one patient; a share of about ``1 - prevalence`` of all patients has none.
 
     Args:
-        rng: Where the randomness comes from.
-        head: Whose.
-        prevalence: Share of the patients who bleed.
-        difficulty: How much of the blood is of another age than acute, 0 to 1.
+        rng: Source of randomness.
+        head: Head of the patient.
+        prevalence: Share of patients with a hemorrhage.
+        difficulty: Frequency of blood that is not acute, 0 to 1.
+
+    Returns:
+        The lesions in the order in which they are painted: from the centre outwards.
     """
     if rng.random() >= prevalence:
         return ()
@@ -55,7 +55,7 @@ def draw_lesions(rng: Rng, head: Head, prevalence: float, difficulty: float) -> 
 
 
 def _hypertensive(rng: Rng, head: Head, difficulty: float) -> list[Lesion]:
-    """A bleed into the brain, deep or lobar, which may break into the ventricles or reach the surface."""
+    """An intraparenchymal hemorrhage, deep or lobar, which may extend into the ventricles or to the surface."""
     clot = _deep_clot(rng, difficulty) if rng.random() < 0.65 else _lobar_clot(rng, head, difficulty)
     lesions: list[Lesion] = [clot]
     if rng.random() < 0.6:
@@ -66,7 +66,7 @@ def _hypertensive(rng: Rng, head: Head, difficulty: float) -> list[Lesion]:
 
 
 def _aneurysm(rng: Rng, head: Head, difficulty: float) -> list[Lesion]:
-    """Blood in the basal cisterns, often in the ventricles too, now and then in the brain."""
+    """Blood in the basal cisterns, often also in the ventricles, and sometimes in the brain."""
     lesions: list[Lesion] = []
     if rng.random() < 0.2:
         lesions += _contusions(rng, 1, difficulty)
@@ -79,7 +79,7 @@ def _aneurysm(rng: Rng, head: Head, difficulty: float) -> list[Lesion]:
 
 
 def _trauma(rng: Rng, head: Head, difficulty: float) -> list[Lesion]:
-    """Blood over the brain of one side, subarachnoid blood and contusions: at least one of them."""
+    """At least one of an extra-axial hemorrhage, subarachnoid blood, and contusions."""
     lesions: list[Lesion] = []
     side = _side(rng)
     if rng.random() < 0.4:
@@ -99,7 +99,7 @@ def _trauma(rng: Rng, head: Head, difficulty: float) -> list[Lesion]:
 
 
 def _old_fall(rng: Rng, head: Head, difficulty: float) -> list[Lesion]:
-    """A subdural alone, on one side or, seldom, on both."""
+    """A subdural hemorrhage, on one side or, rarely, on both."""
     side = _side(rng)
     lesions: list[Lesion] = [_subdural(rng, side, difficulty)]
     if rng.random() < 0.2:
@@ -110,7 +110,7 @@ def _old_fall(rng: Rng, head: Head, difficulty: float) -> list[Lesion]:
 
 
 def _diluted(rng: Rng, difficulty: float) -> Blood:
-    """Blood and CSF: the easier, the less CSF."""
+    """Blood mixed with CSF; the higher the difficulty, the more CSF."""
     low, high = BLOOD["diluted"]
     return Blood("diluted", float(rng.uniform(low + 3 + (1 - difficulty) * 12, high - 1)))
 
@@ -132,11 +132,11 @@ def _lobar_clot(rng: Rng, head: Head, difficulty: float) -> Clot:
     size = float(rng.uniform(10, 23))
     surface = surface_point(head, direction)
     center = surface * (1 - (size + rng.uniform(3, 12)) / np.linalg.norm(surface))
-    return _clot(rng, _point(center), size, side, difficulty)
+    return _clot(rng, to_point(center), size, side, difficulty)
 
 
 def _contusions(rng: Rng, count: int, difficulty: float) -> list[Lesion]:
-    """Bruised cortex where the brain slid over rough bone: under a frontal lobe or in a temporal pole, all of one hour."""
+    """Contusions of one side, all acute: under a frontal lobe or in a temporal pole, where the brain slid over rough bone."""
     side, sites = _side(rng), CONTUSION_SITES[int(rng.integers(len(CONTUSION_SITES)))]
     clots: list[Lesion] = []
     for _ in range(count):
@@ -144,7 +144,7 @@ def _contusions(rng: Rng, count: int, difficulty: float) -> list[Lesion]:
         jitter = rng.normal(0, 4, 3)
         center = (side * x + float(jitter[0]), y + float(jitter[1]), z + float(jitter[2]))
         clot = _clot(rng, center, float(rng.uniform(5, 12)), side, difficulty)
-        # Salt and pepper: small clots run together, bruised brain between them.
+        # The salt-and-pepper pattern: small confluent clots with bruised brain between them.
         clots.append(replace(clot, rough=float(rng.uniform(0.3, 0.55)), blood=Blood("acute", draw_hu(rng, "acute"))))
     return clots
 
@@ -153,7 +153,7 @@ def _clot(rng: Rng, center: Point, size: float, side: float, difficulty: float) 
     radii = size * rng.uniform(0.8, 1.2, 3)
     push = Push(center, (-side * 0.25 * size, 0.0, 0.0), reach=1.6 * size + 12) if size > 9 else None
     rim = float(rng.uniform(2.5, 6) + 0.22 * size)
-    return Clot(draw_clot(rng, difficulty, center[1]), center, _point(radii), rim, float(rng.uniform(0.5, 1.7) / size), push)
+    return Clot(draw_clot(rng, difficulty, center[1]), center, to_point(radii), rim, float(rng.uniform(0.5, 1.7) / size), push)
 
 
 def _ventricle_blood(rng: Rng, difficulty: float) -> VentricleBlood:
@@ -165,7 +165,7 @@ def _ventricle_blood(rng: Rng, difficulty: float) -> VentricleBlood:
 
 def _convexity_blood(rng: Rng, head: Head, difficulty: float) -> SulcalBlood:
     direction = np.array([_side(rng) * rng.uniform(0.3, 1), rng.uniform(-0.8, 0.8), rng.uniform(-0.1, 0.9)])
-    center = _point(surface_point(head, direction) * 0.93)
+    center = to_point(surface_point(head, direction) * 0.93)
     reach, swelling = float(rng.uniform(27, 44)), float(rng.uniform(0.9, 1.5))
     return SulcalBlood(_diluted(rng, difficulty), center, reach, swelling)
 
@@ -177,24 +177,24 @@ def _epidural(rng: Rng, head: Head, side: float, difficulty: float) -> Lens:
     surface = surface_point(head, direction)
     normal = surface_normal(head, surface)
     half_width = float(rng.uniform(23, 36))
-    # The inner table bulges over the chord by its sagitta; the ball bulges as far below it as thickness is left.
+    # The inner table bulges over the chord by its sagitta; the ball bulges below the chord by the rest of the thickness.
     sagitta = 72 - float(np.sqrt(72**2 - half_width**2))
     thickness = sagitta + float(rng.uniform(6, 16))
     inward = thickness - sagitta
     radius = (half_width**2 + inward**2) / (2 * inward)
     ball = surface + normal * (radius - thickness)
-    push = Push(_point(surface), _point(-0.45 * thickness * normal), reach=42.0)
-    return Lens(draw_fresh(rng, difficulty, float(surface[1])), _point(ball), radius, bone_at(*_point(surface)), push)
+    push = Push(to_point(surface), to_point(-0.45 * thickness * normal), reach=42.0)
+    return Lens(draw_fresh(rng, difficulty, float(surface[1])), to_point(ball), radius, bone_at(*to_point(surface)), push)
 
 
 def _subdural(rng: Rng, side: float, difficulty: float) -> Crescent:
     direction = np.array([side, rng.uniform(-0.5, 0.5), rng.uniform(0.05, 0.6)])
     direction /= np.linalg.norm(direction)
     thickness = float(rng.uniform(7, 17))
-    push = Push(_point(direction * 62), (-side * 0.65 * thickness, 0.0, 0.0), reach=52.0)
+    push = Push(to_point(direction * 62), (-side * 0.65 * thickness, 0.0, 0.0), reach=52.0)
     opening = float(np.deg2rad(rng.uniform(48, 78)))
     blood = draw_subdural(rng, difficulty, float(direction[1] * 62))
-    return Crescent(blood, _point(direction), thickness, opening, push=push)
+    return Crescent(blood, to_point(direction), thickness, opening, push=push)
 
 
 def _falx_layer(rng: Rng) -> FalxLayer:
@@ -205,7 +205,3 @@ def _falx_layer(rng: Rng) -> FalxLayer:
 
 def _tentorium_layer(rng: Rng) -> TentoriumLayer:
     return TentoriumLayer(Blood("acute", draw_hu(rng, "acute")), _side(rng), float(rng.uniform(3, 6)))
-
-
-def _point(values: np.ndarray) -> Point:
-    return float(values[0]), float(values[1]), float(values[2])

@@ -12,21 +12,21 @@ from ich_lstm.phantom.lesions.blood import Blood
 from ich_lstm.phantom.lesions.lesion import Place, Push
 
 BETRAYED_HU = 10.0
-"""A collection as dense as brain is seen by the cortex that it displaces and the sulci that end before the skull."""
+"""Contrast counted for an isodense extra-axial collection: displaced cortex and sulci that end before the skull reveal it."""
 
 SUTURE_ROUNDING_MM = 4.0
 
 
 @dataclass(frozen=True)
 class Lens:
-    """Epidural: a biconvex lens between inner table and dura, cut from a ball that the inner table crosses.
+    """Epidural hemorrhage: a biconvex lens between inner table and dura, the part of a ball that lies inside the inner table.
 
     Args:
-        blood: What it is made of.
-        ball: Centre of the ball.
-        radius: Of the ball.
-        bone: The dura holds fast at this bone's sutures, so the lens ends there.
-        push: Mass effect.
+        blood: Density and pattern of the blood.
+        ball: Centre of the ball in mm.
+        radius: Radius of the ball in mm.
+        bone: The bone at whose sutures the lens ends, because the dura is attached there.
+        push: Mass effect, or None.
     """
 
     kind: ClassVar[str] = "epidural"
@@ -47,21 +47,21 @@ class Lens:
             return None
         ball = ellipsoid(x, y, z, self.ball, (self.radius, self.radius, self.radius))
         edge = beyond(self.bone, x, y, z)
-        # The greater of the two, rounded: the dura is peeled off obliquely.
+        # A rounded maximum of the two: the dura is peeled off obliquely.
         lens = np.float32(0.5) * (ball + edge + np.sqrt(np.square(ball - edge) + np.float32(SUTURE_ROUNDING_MM**2)))
         return cover(lens, place.slab.pixel_mm) * (1 - place.fossa)
 
 
 @dataclass(frozen=True)
 class Crescent:
-    """Subdural over the convexity: a sickle along the inner table of one side, over sutures, never over the midline.
+    """Subdural hemorrhage over the convexity: a crescent along the inner table of one side; it crosses sutures, not the midline.
 
     Args:
-        blood: What it is made of.
+        blood: Density and pattern of the blood.
         direction: Unit vector from the centre of the head to the middle of the lesion.
-        thickness: There, in mm.
-        opening: Half its opening angle.
-        push: Mass effect.
+        thickness: Thickness in the middle of the lesion in mm.
+        opening: Half the opening angle in radians.
+        push: Mass effect, or None.
     """
 
     kind: ClassVar[str] = "subdural"
@@ -88,7 +88,7 @@ class Crescent:
         reach *= 1 + np.float32(0.06) * place.texture
         weight = cover(place.depth - reach, place.slab.pixel_mm)
         weight *= share < 1
-        # The falx parts the two subdural spaces, and the sagittal sinus keeps them from meeting.
+        # The falx and the sagittal sinus separate the subdural spaces of the two sides.
         weight *= cover(np.float32(2.0) - np.float32(self.side) * place.brain.falx, 1.5)
         weight *= 1 - place.fossa
         return weight
@@ -96,7 +96,7 @@ class Crescent:
 
 @dataclass(frozen=True)
 class FalxLayer:
-    """Subdural along the falx: a band on one side of it."""
+    """Subdural hemorrhage along the falx: a band on one side of it."""
 
     kind: ClassVar[str] = "subdural"
     betrayed_hu: ClassVar[float] = 0.0
@@ -115,14 +115,14 @@ class FalxLayer:
         reach = np.float32(self.thickness) * np.sqrt(np.clip(-span / np.float32(0.5 * self.length), 0, 1))
         across = place.brain.falx * np.float32(self.side)
         band = np.maximum(across - reach, np.float32(0.3) - across)
-        # The free edge of the falx bounds the band below.
+        # The band ends below at the free edge of the falx.
         edge = ellipsoid(x, y, z, (0, -4, 0), (60, 50, 36))
         return cover(np.maximum(band, -edge), place.slab.pixel_mm) * (1 - place.fossa)
 
 
 @dataclass(frozen=True)
 class TentoriumLayer:
-    """Subdural on the tentorium: a sheet that is sharp towards the midline and fades to the side."""
+    """Subdural hemorrhage on the tentorium: a sheet with a sharp medial edge that thins out laterally."""
 
     kind: ClassVar[str] = "subdural"
     betrayed_hu: ClassVar[float] = 0.0
@@ -139,7 +139,7 @@ class TentoriumLayer:
         above = (z - tentorium_height(x, y)) * np.float32(0.92)
         thin = np.float32(self.thickness) * np.clip((58 - aside) * np.float32(1 / 40), 0, 1)
         sheet = np.maximum(above - thin, np.float32(-0.5) - above)
-        # From the free edge beside the midbrain back to the skull, and forwards to the petrous ridge.
+        # The sheet reaches from the free edge beside the midbrain back to the skull and forward to the petrous ridge.
         edge = np.maximum(np.float32(13) - np.maximum(y - 26, 0) * np.float32(0.6), np.float32(1.5)) - aside
         sheet = np.maximum(sheet, np.maximum(edge, ridge_y(x, 2.0) - y))
         return cover(sheet, place.slab.pixel_mm)

@@ -8,14 +8,14 @@ from ich_lstm.phantom.scanner.acquisition import Acquisition
 from ich_lstm.phantom.scanner.artefacts import Artefacts
 
 SHIFT_MM = 5.0
-"""From here on a shift of the midline is reported."""
+"""Smallest midline shift in mm that is reported."""
 
 MASS_MM = 3.0
-"""A lesion that moves the brain beside it this far has a mass effect."""
+"""Smallest displacement in mm of the brain beside a lesion that is reported as a mass effect."""
 
 OFF_CENTRE_MM = 15.0
 OLD = 0.65
-"""Atrophy from which it is reported."""
+"""Smallest atrophy that is reported."""
 
 
 def findings_of(patient: Patient, acquisition: Acquisition, artefacts: Artefacts) -> frozenset[str]:

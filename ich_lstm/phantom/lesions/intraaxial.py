@@ -13,15 +13,15 @@ from ich_lstm.phantom.lesions.lesion import Place, Push
 
 @dataclass(frozen=True)
 class Clot:
-    """Intraparenchymal: an irregular ellipsoid in the brain with a dark rim of oedema.
+    """Intraparenchymal hemorrhage: an irregular ellipsoid in the brain with a dark rim of oedema.
 
     Args:
-        blood: What it is made of.
-        center: Of the ellipsoid.
-        radii: Of the ellipsoid.
-        rim: Width of the oedema.
-        rough: How irregular its outline is, as a share of the smallest radius.
-        push: Mass effect.
+        blood: Density and pattern of the blood.
+        center: Centre of the ellipsoid.
+        radii: Radii of the ellipsoid.
+        rim: Width of the oedema in mm.
+        rough: Irregularity of the outline, as a share of the smallest radius.
+        push: Mass effect, or None.
     """
 
     kind: ClassVar[str] = "intraparenchymal"
@@ -45,7 +45,7 @@ class Clot:
     def paint_oedema(self, place: Place) -> None:
         """Darken the brain around the clot, before the clot itself is painted."""
         if not self._misses(place.slab.z):
-            # Oedema follows the white matter: fingers between the folds of the cortex, which it spares.
+            # Oedema spreads along the white matter, between the gyri, and spares the cortex.
             outside = self._distance(place) - np.float32(self.rim) * (1 + np.float32(0.35) * place.texture)
             weight = cover(outside, 3.0) * self._brain_only(place) * place.inside
             weight *= np.float32(0.85) * cover(np.float32(1) - place.brain.sulci, 3.0)
@@ -66,12 +66,13 @@ class Clot:
 
 @dataclass(frozen=True)
 class VentricleBlood:
-    """Intraventricular: a level at the back of the occipital horns, or a cast of one side or of all.
+    """Intraventricular hemorrhage: a fluid level in the occipital horns, or a cast of one side or of all ventricles.
 
     Args:
-        blood: What it is made of.
-        level: Blood lies behind this y, for gravity, the patient lying on the back; far forward makes a cast.
-        side: -1 right, 1 left, 0 both; the third and fourth ventricle belong to both.
+        blood: Density and pattern of the blood.
+        level: Position y behind which the blood settles in a supine patient; a position far in front gives a cast.
+        side: Side of the blood: -1 right, 1 left, 0 both; the third and fourth ventricles belong to both sides.
+        push: Mass effect, or None.
     """
 
     kind: ClassVar[str] = "intraventricular"
@@ -87,7 +88,7 @@ class VentricleBlood:
         weight = cover(place.brain.ventricles + np.float32(0.2), place.slab.pixel_mm)
         weight *= cover(np.float32(self.level) - place.slab.y + np.float32(0.5) * place.texture, 1.5)
         if self.side:
-            # The fourth ventricle, below, fills from either side.
+            # The fourth ventricle, below, fills from both sides.
             of_side = cover(np.float32(-self.side) * place.brain_slab.x, 2.0)
             weight *= np.where(place.slab.z < -22, np.float32(1), of_side)
         return weight
@@ -95,13 +96,14 @@ class VentricleBlood:
 
 @dataclass(frozen=True)
 class SulcalBlood:
-    """Subarachnoid: blood mixed with the CSF of sulci, fissures and cisterns around a centre.
+    """Subarachnoid hemorrhage: blood mixed with the CSF of sulci, fissures and cisterns around a centre.
 
     Args:
-        blood: What it is made of.
-        center: Where it is densest.
-        reach: How far it goes.
-        swelling: How much wider, in mm, than the CSF spaces were.
+        blood: Density and pattern of the blood.
+        center: Position where the blood is densest.
+        reach: Distance in mm over which the blood spreads.
+        swelling: Widening of the CSF spaces by the blood in mm.
+        push: Mass effect, or None.
     """
 
     kind: ClassVar[str] = "subarachnoid"
@@ -125,7 +127,7 @@ class SulcalBlood:
             return None
         space = np.minimum(place.brain.sulci, place.brain.cisterns) - np.float32(self.swelling)
         weight = cover(space, place.slab.pixel_mm) * around
-        # Where the falx parts the hemispheres it stays dark between two bright lines; the cisterns below have no falx.
+        # Between the hemispheres the falx stays dark between two bright lines; the cisterns below have no falx.
         weight *= np.maximum(cover(np.float32(0.4) - np.abs(place.brain.falx), 0.8), (z < 6) & (y > -40) & (y < 24))
         weight *= 1 - cover(place.brain.ventricles, 1.0)
         return weight

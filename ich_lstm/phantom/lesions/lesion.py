@@ -1,4 +1,4 @@
-"""The common interface of all lesions: where they are evaluated, what they return, and their mass effect."""
+"""The common interface of all lesions, and their mass effect."""
 
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -11,16 +11,16 @@ from ich_lstm.phantom.scanner.slab import Slab
 
 
 class Place(NamedTuple):
-    """What a lesion finds in one slab; arrays float32 ``(s, h, w)``.
+    """The surroundings of a lesion in one slab; all arrays are float32 ``(s, h, w)``.
 
     Args:
-        slab: Head coordinates.
-        brain_slab: Coordinates of the brain, which a mass may have displaced.
-        brain: The intracranial layer.
+        slab: Sample points in head coordinates.
+        brain_slab: Sample points in coordinates of the brain, which a mass effect may have displaced.
+        brain: The intracranial layer, into which lesions are painted.
         inside: Weight of the inside of the skull.
-        depth: Distance from the vault, positive inwards.
+        depth: Distance from the inner table of the vault in mm, positive inwards.
         fossa: Weight of the posterior fossa.
-        texture: Smooth variation, unit variance.
+        texture: Smooth variation of unit variance.
     """
 
     slab: Slab
@@ -33,7 +33,7 @@ class Place(NamedTuple):
 
 
 class Push(NamedTuple):
-    """A mass effect: the brain around ``center`` moves by ``shift``, less and less beyond ``reach`` mm."""
+    """A mass effect: the brain at ``center`` moves by ``shift`` in mm, less with distance (Gaussian of width ``reach`` in mm)."""
 
     center: Point
     shift: Point
@@ -41,31 +41,31 @@ class Push(NamedTuple):
 
 
 class Lesion(Protocol):
-    """Blood of one type."""
+    """A hemorrhage of one type."""
 
     kind: ClassVar[str]
 
     betrayed_hu: ClassVar[float]
-    """Contrast that counts where the blood is as dense as brain: a collection outside the brain is seen all the same."""
+    """Contrast in HU counted where the blood is isodense: an extra-axial collection is visible even then."""
 
     @property
     def blood(self) -> Blood:
-        """What it is made of."""
+        """Density and pattern of the blood."""
 
     @property
     def side(self) -> float:
-        """1 left, -1 right, 0 both or the middle."""
+        """Side of the lesion: 1 left, -1 right, 0 both sides or the midline."""
 
     @property
     def push(self) -> Push | None:
-        """Its mass effect."""
+        """Mass effect; None if there is none."""
 
     def weight(self, place: Place) -> Array | None:
-        """Share of blood in each sample; None if this slab has none."""
+        """Share of blood in each sample; None if the slab has no blood of this lesion."""
 
 
 def displace(slab: Slab, pushes: tuple[Push, ...]) -> tuple[Slab, Array | None]:
-    """The brain's coordinates under the mass effects, and how much its sulci are effaced (None: no effect here)."""
+    """The brain's coordinates under the mass effects, and the degree of sulcal effacement; None without any mass effect."""
     if not pushes:
         return slab, None
     x, y, z = slab.points
@@ -85,13 +85,13 @@ def displace(slab: Slab, pushes: tuple[Push, ...]) -> tuple[Slab, Array | None]:
 
 
 def midline_shift_mm(pushes: tuple[Push, ...]) -> float:
-    """How far the septum between the lateral ventricles is pushed aside."""
+    """Displacement in mm of the septum between the lateral ventricles."""
     septum = np.array([0.0, -15.0, 12.0])
     shifts = [push.shift[0] * np.exp(-0.5 * np.sum((septum - push.center) ** 2) / push.reach**2) for push in pushes]
     return float(abs(sum(shifts)))
 
 
 def _held(x: Array, y: Array, z: Array) -> Array:
-    """Weight of the falx's attachment, front, top and back: there the midline does not move."""
+    """Weight of the falx's attachment in front, above and behind, where the midline does not move."""
     radius = np.sqrt(y * y + np.square(np.maximum(z, 0)))
     return np.exp(-np.square(x * np.float32(1 / 16))) * np.clip((radius - 38) * np.float32(1 / 34), 0, 1)

@@ -1,4 +1,4 @@
-"""Mimics of hemorrhage in the brain: old infarcts, and calcifications as bright as blood or brighter."""
+"""Findings in the brain that are not hemorrhage: old infarcts, and calcifications as bright as blood or brighter."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -6,27 +6,26 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from ich_lstm.phantom.anatomy.head import Head, surface_point
-from ich_lstm.phantom.anatomy.shapes import Array, Point, cover, ellipsoid, paint
+from ich_lstm.phantom.anatomy.shapes import Array, Point, cover, ellipsoid, paint, to_point
 from ich_lstm.phantom.anatomy.tissues import CALCIFICATION, INFARCT
+from ich_lstm.phantom.draws import Rng
 from ich_lstm.phantom.lesions.lesion import Place
-
-Rng = np.random.Generator
 
 LACUNE_SITES: tuple[Point, ...] = ((23.0, -4.0, 4.0), (13.0, 10.0, 6.0), (20.0, 8.0, 14.0), (20.0, 40.0, -38.0))
 
 
 class Mimic(Protocol):
-    """A finding in the brain."""
+    """A finding in the brain that is not hemorrhage."""
 
     name: ClassVar[str]
 
     def draw(self, place: Place) -> None:
-        """Paint it into the brain."""
+        """Paint the finding into the brain."""
 
 
 @dataclass(frozen=True)
 class Infarct:
-    """An old infarct: a hole with fluid, irregular, from the surface inwards or, as a lacune, in the depth."""
+    """An old infarct: an irregular fluid-filled defect at the surface, or a lacune in the deep grey matter."""
 
     name: ClassVar[str] = "infarct"
     hu: float
@@ -47,7 +46,7 @@ class Infarct:
 
 @dataclass(frozen=True)
 class Calcification:
-    """Calcium in both globi pallidi, or a plaque on the falx."""
+    """Calcification of both globi pallidi, or a plaque on the falx."""
 
     name: ClassVar[str] = "calcification"
     hu: float
@@ -61,7 +60,7 @@ class Calcification:
 
 
 def draw_mimics(rng: Rng, head: Head, difficulty: float) -> tuple[Mimic, ...]:
-    """Draw a patient's old infarcts and calcifications: the older the brain, the likelier."""
+    """Draw a patient's old infarcts and calcifications, which are more likely in an older brain."""
     mimics: list[Mimic] = []
     age = 0.3 + 0.7 * head.atrophy
     if rng.random() < 0.45 * difficulty * age:
@@ -95,5 +94,4 @@ def _draw_infarct(rng: Rng, head: Head) -> Infarct:
     )
     center = surface_point(head, direction) * 0.9
     radii: Array = rng.uniform(12, 21) * np.array([1.0, 1.3, 1.0]) * rng.uniform(0.85, 1.15, 3)
-    place, size = ((float(v[0]), float(v[1]), float(v[2])) for v in (center, radii))
-    return Infarct(_draw_hu(rng), place, size, float(rng.uniform(0.15, 0.3)))
+    return Infarct(_draw_hu(rng), to_point(center), to_point(radii), float(rng.uniform(0.15, 0.3)))

@@ -1,4 +1,4 @@
-"""The scanner: where the slices lie, how their pixels are sampled and blurred, and their noise."""
+"""Geometry and image quality of an acquisition: position of the slices, sampling, blur and noise."""
 
 from dataclasses import dataclass, replace
 
@@ -12,7 +12,7 @@ from ich_lstm.phantom.scanner.slab import Slab
 from ich_lstm.phantom.settings import PhantomSettings
 
 PLANE_MM = 1.7
-"""A slice is the mean of planes about this far apart: partial volume. Three, at 5 mm."""
+"""Approximate distance of the planes whose mean is a slice, which gives partial volume: three planes at 5 mm."""
 
 MAX_TILT_DEGREES = 25.0
 HOLDER_HU = 120.0
@@ -20,22 +20,22 @@ HOLDER_HU = 120.0
 
 @dataclass(frozen=True, eq=False)
 class Acquisition:
-    """One scan's geometry and quality; mm and degrees, in DICOM's patient coordinates (left, posterior, up).
+    """Geometry and quality of one scan in mm and degrees, in DICOM's patient coordinates (left, posterior, superior).
 
     Args:
         slices: Number of slices.
-        size: Rows and columns.
+        size: Number of rows, and of columns.
         pixel_mm: Row and column spacing.
         spacing_mm: Distance of the slices along their normal, which is also their thickness.
         tilt_degrees: Gantry tilt: the angle between slice normal and table.
-        origin: Centre of the first pixel of the lowest slice.
-        head_center: Where the head's own origin lies.
-        head_axes: Rotation of the head, one row per head axis.
+        origin: Centre of the first pixel of the lowest slice, ``(3,)``.
+        head_center: Position of the origin of the head coordinates, ``(3,)``.
+        head_axes: Rotation of the head, ``(3, 3)`` with one row per head axis.
         noise_hu: Standard deviation of the noise.
         blur_px: Standard deviation of the in-plane point spread.
-        holder: Whether the head holder is in the picture.
-        padded: Whether the corners outside the reconstruction circle are empty.
-        response: Of the kernel.
+        holder: Whether the head holder is visible.
+        padded: Whether pixels outside the reconstruction circle hold a padding value.
+        response: Response of the reconstruction kernel.
     """
 
     slices: int
@@ -53,6 +53,11 @@ class Acquisition:
     response: Response
 
     @property
+    def cos_tilt(self) -> float:
+        """Cosine of the gantry tilt."""
+        return float(np.cos(np.deg2rad(self.tilt_degrees)))
+
+    @property
     def row_direction(self) -> Array:
         """Direction in which the column index grows."""
         return np.array([1.0, 0.0, 0.0])
@@ -65,45 +70,45 @@ class Acquisition:
 
     @property
     def normal(self) -> Array:
-        """Direction from slice to slice, upwards, at right angles to both."""
+        """Slice normal, pointing upwards."""
         return np.cross(self.row_direction, self.column_direction)
 
     def image_position(self, index: int) -> Array:
-        """Centre of the first pixel: the table moves, so only z grows from slice to slice."""
-        step = self.spacing_mm / np.cos(np.deg2rad(self.tilt_degrees))
+        """Centre of the first pixel of a slice; the table moves, so only z changes from slice to slice."""
+        step = self.spacing_mm / self.cos_tilt
         return self.origin + np.array([0.0, 0.0, index * step])
 
     @property
     def planes(self) -> int:
-        """Number of planes of which a slice is the mean."""
+        """Number of planes whose mean is a slice."""
         return max(round(self.spacing_mm / PLANE_MM), 1)
 
     @property
     def head_pixel(self) -> tuple[float, float]:
-        """Row and column over which the head's origin lies."""
+        """Row and column of the head's origin in the image."""
         column, row = (self.head_center - self.origin)[:2] / self.pixel_mm
-        return float(row / np.cos(np.deg2rad(self.tilt_degrees))), float(column)
+        return float(row / self.cos_tilt), float(column)
 
     @property
     def off_centre_mm(self) -> float:
-        """Distance of the head's origin from the middle of the picture, along the row."""
+        """Distance of the head's origin from the middle of the image, along the row."""
         return float(abs(self.head_pixel[1] - (self.size - 1) / 2) * self.pixel_mm)
 
     @property
     def height_mm(self) -> float:
-        """What all slices cover along their normal."""
+        """Extent of all slices along their normal."""
         return self.slices * self.spacing_mm
 
     def reconstruct(self, reconstruction: Reconstruction) -> "Acquisition":
-        """Copy the acquisition with another slice thickness; the lower edge stays, the height changes by part of a slice."""
+        """The acquisition with another thickness and kernel; the lower edge stays, the height changes by less than a slice."""
         response = RESPONSES[reconstruction.kernel]
         noise, spacing, slices = self.noise_hu * response.noise, self.spacing_mm, self.slices
         if reconstruction.thickness_mm is not None:
             spacing = float(reconstruction.thickness_mm)
             slices = max(round(self.height_mm / spacing), 1)
             noise *= np.sqrt(self.spacing_mm / spacing)
-        # Only z moves, so the first slice's centre is found along the table.
-        origin = self.origin + np.array([0.0, 0.0, (spacing - self.spacing_mm) / 2 / np.cos(np.deg2rad(self.tilt_degrees))])
+        # Only z changes, so the centre of the first slice moves along the table.
+        origin = self.origin + np.array([0.0, 0.0, (spacing - self.spacing_mm) / 2 / self.cos_tilt])
         return replace(
             self, slices=slices, spacing_mm=spacing, origin=np.round(origin, 4), noise_hu=float(noise), response=response
         )
@@ -111,14 +116,13 @@ class Acquisition:
     def head_box(self, head: Head) -> tuple[slice, slice]:
         """Rows and columns in which the head can lie, the same for every slice."""
         reach = np.array([[-94.0, 94.0], [-128.0, 106.0]]) * np.array(head.scale[:2])[:, None]
-        tilt = np.cos(np.deg2rad(self.tilt_degrees))
         columns = (reach[0] + self.head_center[0] - self.origin[0]) / self.pixel_mm
-        rows = (reach[1] + self.head_center[1] - self.origin[1]) / (self.pixel_mm * tilt)
+        rows = (reach[1] + self.head_center[1] - self.origin[1]) / (self.pixel_mm * self.cos_tilt)
         limits = np.clip(np.array([rows, columns]), 0, self.size).astype(int)
         return slice(int(limits[0, 0]), int(limits[0, 1])), slice(int(limits[1, 0]), int(limits[1, 1]))
 
     def slab(self, index: int, head: Head, box: tuple[slice, slice]) -> Slab:
-        """The points that a slice averages, in the head's coordinates."""
+        """The sample points of a slice in head coordinates."""
         to_head = self.head_axes / np.array(head.scale)[:, None]
         rows = np.arange(box[0].start, box[0].stop)
         columns = np.arange(box[1].start, box[1].stop)
@@ -132,19 +136,19 @@ class Acquisition:
         return Slab(x, y, z, float(self.pixel_mm / np.mean(head.scale)))
 
     def background(self) -> Array:
-        """The picture without a head: air, and the head holder."""
+        """The image without a head: air, and the head holder."""
         hu = np.full((self.size, self.size), AIR_HU, np.float32)
         if self.holder:
             index = np.arange(self.size) * self.pixel_mm
             x = (index + self.origin[0] - self.head_center[0])[None, :].astype(np.float32)
-            y = (index * np.cos(np.deg2rad(self.tilt_degrees)) + self.origin[1] - self.head_center[1])[:, None].astype(np.float32)
+            y = (index * self.cos_tilt + self.origin[1] - self.head_center[1])[:, None].astype(np.float32)
             shell = np.abs(np.sqrt(np.square(x / 104) + np.square((y + 2) / 107)) - 1) * 104 - np.float32(1.3)
             weight = cover(shell, self.pixel_mm) * cover(np.float32(8) - y, 2.0)
             hu += weight * np.float32(HOLDER_HU - AIR_HU)
         return hu
 
     def outside_circle(self) -> Array:
-        """Where nothing was reconstructed, bool ``(h, w)``."""
+        """Pixels outside the reconstruction circle, bool ``(h, w)``."""
         center = (self.size - 1) / 2
         index = np.square(np.arange(self.size) - center)
         return index[:, None] + index[None, :] > (self.size / 2) ** 2
@@ -154,13 +158,13 @@ def draw_acquisition(rng: np.random.Generator, aside: np.random.Generator, setti
     """Draw a scan's geometry and quality so that it covers the head from skull base to vertex.
 
     Args:
-        rng: For all but the next.
-        aside: For whether, and how far, the head lies off the centre of a wide field of view.
-        settings: Of the set.
-        head: What is scanned.
+        rng: Source of randomness for everything except the position of the head in the field of view.
+        aside: Source of randomness for whether, and how far, the head lies off the centre of a wide field of view.
+        settings: Settings of the data set.
+        head: The head that is scanned.
     """
     tilt = float(np.round(rng.uniform(4, MAX_TILT_DEGREES), 1)) if rng.random() < 0.45 else 0.0
-    # A tilted gantry follows the orbitomeatal line, so a tilted scan is mostly of a head that lies level.
+    # A tilted gantry follows the orbitomeatal line, so the head of a tilted scan is itself less tilted.
     pitch, yaw, roll = np.deg2rad(rng.normal((0.25 * tilt, 0, 0), (4.0, 3.0, 4.0)))
     axes = _rotation(0, pitch) @ _rotation(1, yaw) @ _rotation(2, roll)
     bottom = (LOWEST_MM + rng.uniform(0, 14)) * head.scale[2]

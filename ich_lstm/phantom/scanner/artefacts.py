@@ -10,23 +10,24 @@ import numpy as np
 
 from ich_lstm.phantom.anatomy.shapes import Array
 from ich_lstm.phantom.anatomy.tissues import METAL_HU
+from ich_lstm.phantom.draws import Rng
 
 BONE_THRESHOLD_HU = 300.0
 CORRECTED_MM, FULL_BEAM_MM = 7.5, 9.0
-"""So much dense bone on either side of a pixel the scanner corrects for; so much more hardens the beam to the full."""
-
-Rng = np.random.Generator
+"""Thickness of dense bone on either side of a pixel that the scanner corrects for, and the further thickness at which the
+hardening artefact is strongest."""
 
 
 @dataclass(frozen=True)
 class Motion:
-    """The head turned while some slices were taken.
+    """A movement of the head during some slices.
 
     Args:
-        first, last: The range of heights in mm above the lowest edge that the motion spoils.
-        degrees: How far it turned.
-        shift_mm: How far it moved, along columns and rows.
-        share: How much of the picture is of the second place.
+        first: Lower end of the affected slices, in mm above the lower edge of the scan.
+        last: Upper end of the affected slices, in mm above the lower edge of the scan.
+        degrees: Rotation of the head.
+        shift_mm: Shift of the head along columns and rows.
+        share: Share of the image that shows the head in its second position.
     """
 
     first: float
@@ -38,14 +39,14 @@ class Motion:
 
 @dataclass(frozen=True)
 class Metal:
-    """A clip or a filling.
+    """A metallic object, such as a clip or a dental filling.
 
     Args:
-        place: In mm from the head's origin, along rows and columns: to the left and to the back.
-        height: In mm above the lowest edge.
-        radius: In mm.
-        streak_hu: Amplitude of the streaks beside it.
-        rays: Directions of the streaks.
+        place: Position in mm from the head's origin, to the left and to the back.
+        height: Height in mm above the lower edge of the scan.
+        radius: Radius of the object in mm.
+        streak_hu: Amplitude of the streaks beside the object.
+        rays: Directions of the streaks in radians.
     """
 
     place: tuple[float, float]
@@ -57,7 +58,7 @@ class Metal:
 
 @dataclass(frozen=True)
 class Artefacts:
-    """All that spoils one scan; ``hardening_hu`` is the depth of the band between the petrous bones, 0 for none."""
+    """The artefacts of one scan; ``hardening_hu`` is the depth of the band between the petrous bones, 0 for none."""
 
     hardening_hu: float
     motion: Motion | None
@@ -65,7 +66,7 @@ class Artefacts:
 
 
 def draw_artefacts(seeds: tuple[Rng, Rng, Rng], height_mm: float, difficulty: float) -> Artefacts:
-    """Draw what spoils a scan; a generator each for hardening, motion and metal, so that none shifts the others."""
+    """Draw the artefacts of a scan; beam hardening, motion and metal have a generator each, so that none changes another."""
     beam, moving, metallic = seeds
     motion = metal = None
     first = float(moving.uniform(0, 0.8 * height_mm))
@@ -81,13 +82,13 @@ def draw_artefacts(seeds: tuple[Rng, Rng, Rng], height_mm: float, difficulty: fl
 
 
 def harden(picture: Array, pixel_mm: float, depth_hu: float, rng: Rng) -> None:
-    """Darken, in place, what lies between dense bones in the same row: the beam has lost its soft rays there.
+    """Darken, in place, the pixels between dense bones in the same row (beam hardening).
 
     Args:
-        picture: HU ``(h, w)``.
-        pixel_mm: Width of a pixel.
-        depth_hu: How dark the band is.
-        rng: For the streaks within the band.
+        picture: Hounsfield units ``(h, w)``.
+        pixel_mm: Width of a pixel in mm.
+        depth_hu: Largest decrease in HU.
+        rng: Source of the streaks within the band.
     """
     bone: Array = np.clip(picture - np.float32(BONE_THRESHOLD_HU), 0, 1200) * np.float32(pixel_mm / 1200)
     bone = cv2.GaussianBlur(bone, (0, 0), 1.6 / pixel_mm)
@@ -100,7 +101,7 @@ def harden(picture: Array, pixel_mm: float, depth_hu: float, rng: Rng) -> None:
 
 
 def move(picture: Array, motion: Motion, pixel_mm: float) -> Array:
-    """The picture of a head that turned: a double contour, and streaks from the edges that do not agree."""
+    """The image of a head that moved: a double contour, and streaks from inconsistent edges."""
     size = picture.shape[0]
     turned: Array = cv2.getRotationMatrix2D(((size - 1) / 2, (size - 1) / 2), motion.degrees, 1.0)
     turned[:, 2] += np.array(motion.shift_mm) / pixel_mm
@@ -114,15 +115,15 @@ def move(picture: Array, motion: Motion, pixel_mm: float) -> Array:
 
 
 def streak(picture: Array, metal: Metal, center: tuple[float, float], height: float, slice_mm: float, pixel_mm: float) -> None:
-    """Paint metal and the rays around it into a picture, in place, if the slice is near enough.
+    """Paint metal and its streaks into an image, in place, if the slice is near enough.
 
     Args:
-        picture: HU ``(h, w)``.
-        metal: What and where.
+        picture: Hounsfield units ``(h, w)``.
+        metal: The metallic object.
         center: Row and column of the head's origin.
-        height: Of the slice, in mm above the lowest edge.
-        slice_mm: Thickness of the slice.
-        pixel_mm: Width of a pixel.
+        height: Height of the slice in mm above the lower edge of the scan.
+        slice_mm: Thickness of the slice in mm.
+        pixel_mm: Width of a pixel in mm.
     """
     distance, near = abs(height - metal.height), max(slice_mm, 4.0)
     strength = np.float32(np.clip(1.5 - distance / near, 0, 1) * metal.streak_hu)
@@ -135,7 +136,7 @@ def streak(picture: Array, metal: Metal, center: tuple[float, float], height: fl
     angle = np.arctan2(y, x)
     rays = np.zeros_like(picture)
     for i, towards in enumerate(metal.rays):
-        # Dark and bright rays in turn; both ends of a line through the metal are alike.
+        # Dark and bright rays alternate; a ray is symmetric about the metal.
         across = np.sin(angle - np.float32(towards)) * np.float32(14 + 5 * (i % 3))
         rays += np.float32(1 if i % 2 else -1.2) * np.exp(-across * across)
     rays *= strength * np.exp(-radius * np.float32(1 / 38)) * np.minimum(radius * np.float32(0.2), 1)
@@ -145,7 +146,7 @@ def streak(picture: Array, metal: Metal, center: tuple[float, float], height: fl
 
 
 def _line(length: int, angle: float) -> Array:
-    """A kernel that smears along a line, its sum 1."""
+    """A kernel of sum 1 that blurs along a line."""
     length |= 1
     kernel = np.zeros((length, length), np.float32)
     middle = length // 2

@@ -1,4 +1,4 @@
-"""Writes a synthetic slice as DICOM: with RSNA's few attributes, or with all that a scanner writes."""
+"""Writes synthetic slices as DICOM, with the attributes that a scanner writes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from ich_lstm.phantom.scanner.storage import PADDING_STORED, Storage
 IMPLEMENTATION_UID = UID("2.25.302043790172249692526321623266752743501")
 
 SCANNER_STORAGE = Storage("signed", -1024, two_windows=False)
-"""16 bits with a padding value, as most scanners of whole exports write."""
+"""16 bits with a padding value, as most scanners write."""
 
 KERNEL_NAMES = {"soft": "STANDARD", "bone": "BONEPLUS"}
-"""Convolution Kernel (0018,1210), in one vendor's words."""
+"""Convolution Kernel (0018,1210), in the terms of one vendor."""
 
 CONTRAST_AGENT = "IOHEXOL 300"
 
@@ -32,14 +32,14 @@ class Examination:
     """What all files of one study share.
 
     Args:
-        patient_id: Patient ID (0010,0020), and the name.
+        patient_id: Patient ID (0010,0020), which is also the Patient's Name.
         study_uid: Study Instance UID (0020,000D).
         frame_uid: Frame of Reference UID (0020,0052): one acquisition's coordinates.
         date: Study Date (0008,0020), YYYYMMDD.
         time: Study Time (0008,0030), HHMMSS.
         accession_number: Accession Number (0008,0050).
         age: Patient's Age (0010,1010), such as 064Y.
-        sex: Patient's Sex (0010,0040): F, M.
+        sex: Patient's Sex (0010,0040), F or M.
     """
 
     patient_id: str
@@ -68,7 +68,7 @@ class SeriesFacts:
 
 
 def series_files(scan: PhantomScan, examination: Examination, series: SeriesFacts, sop_uids: Sequence[str]) -> Iterator[bytes]:
-    """Make one DICOM file after another, with full headers, of the slices of a scan, inferior to superior."""
+    """Yield the slices of a scan as DICOM files with full headers, inferior to superior."""
     acquisition = scan.acquisition
     stored = SCANNER_STORAGE.encode(scan.hu, acquisition.outside_circle() if acquisition.padded else None)
     for i, sop_uid in enumerate(sop_uids):
@@ -117,7 +117,7 @@ def _general(examination: Examination, series: SeriesFacts, sop_uid: str, instan
 
 
 def common(examination: Examination, series: SeriesFacts, modality: str, sop_class: UID, sop_uid: str) -> Dataset:
-    """What every object of a study holds, image or not."""
+    """The attributes that every object of a study has, image or not."""
     dataset = Dataset()
     dataset.SpecificCharacterSet = "ISO_IR 100"
     dataset.SOPClassUID = sop_class
@@ -151,7 +151,7 @@ def _add_plane(dataset: Dataset, acquisition: Acquisition, index: int) -> None:
 
 
 def add_pixels(dataset: Dataset, storage: Storage, stored: np.ndarray) -> None:
-    """Add stored values ``(h, w)`` and what tells how to read them."""
+    """Add stored values ``(h, w)`` and the attributes that describe them."""
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.Rows, dataset.Columns = stored.shape

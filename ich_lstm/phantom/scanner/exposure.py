@@ -1,4 +1,4 @@
-"""Simulates the image of a slice: artefacts, point spread, kernel, noise."""
+"""Simulates the image of a slice: artefacts, point spread function, kernel, and noise."""
 
 import cv2
 import numpy as np
@@ -9,13 +9,13 @@ from ich_lstm.phantom.scanner.artefacts import Artefacts, harden, move, streak
 
 
 class Scanner:
-    """Exposes slice after slice of one scan.
+    """Simulates the images of one scan, slice after slice.
 
     Args:
-        acquisition: Geometry and quality.
-        artefacts: What spoils the pictures.
-        noise_rng: For the noise.
-        streak_rng: For the streaks of beam hardening.
+        acquisition: Geometry and image quality.
+        artefacts: Artefacts of the scan.
+        noise_rng: Source of the noise.
+        streak_rng: Source of the streaks of beam hardening.
     """
 
     def __init__(
@@ -25,7 +25,7 @@ class Scanner:
         self._noise_rng, self._streak_rng = noise_rng, streak_rng
 
     def expose(self, index: int, hu: Array) -> Array:
-        """The picture of a slice: float32 HU ``(h, w)``."""
+        """The image of a slice, float32 HU ``(h, w)``; ``hu`` may be changed."""
         acquisition, artefacts = self._acquisition, self._artefacts
         height = (index + 0.5) * acquisition.spacing_mm
         picture = hu

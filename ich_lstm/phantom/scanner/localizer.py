@@ -5,31 +5,31 @@ import numpy as np
 from ich_lstm.phantom.anatomy.head import inner_distance
 from ich_lstm.phantom.anatomy.shapes import Array, cover, paint
 from ich_lstm.phantom.anatomy.skull import Grain, draw_outside
+from ich_lstm.phantom.draws import stream
 from ich_lstm.phantom.patient import draw_patient
 from ich_lstm.phantom.scanner.slab import Slab
 from ich_lstm.phantom.settings import PhantomSettings
-from ich_lstm.phantom.streams import stream
 
 FIELD_MM = 260.0
-"""Side of the picture."""
+"""Side length of the image in mm."""
 
 RAYS_MM = 2.5
-"""Distance of the sagittal planes that are added up."""
+"""Distance in mm of the sagittal planes whose sum is the projection."""
 
 BRAIN_HU = 32.0
 HU_PER_WATER_MM = 4.0
-"""A ray through this much water is this much brighter than air: 150 mm of head give -400, with bone about 0."""
+"""Increase of the pixel value per mm of water along a ray: 150 mm of head give about -400, and with bone about 0."""
 
 
 def make_localizer(settings: PhantomSettings, patient: int) -> Array:
     """Make the lateral scout view of one patient: face to the left, vertex up.
 
     Args:
-        settings: The set to which the patient belongs; its ``size`` is the picture's.
+        settings: Settings of the data set; ``settings.size`` is the side length of the image in pixels.
         patient: Number of the patient, from 0.
 
     Returns:
-        The rays' attenuation in the scale of Hounsfield units, as scanners store it: int16 ``(size, size)``.
+        Attenuation along each ray on the scale of Hounsfield units, as scanners store it: int16 ``(size, size)``.
 
     Example:
         >>> make_localizer(PhantomSettings(size=64), 0).shape

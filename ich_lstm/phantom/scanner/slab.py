@@ -1,4 +1,4 @@
-"""The points of the head over which one slice of a scan averages."""
+"""The sample points whose mean is one slice of a scan."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,13 @@ Box = tuple[slice, slice, slice]
 
 @dataclass(frozen=True, eq=False)
 class Slab:
-    """Sample points of one slice in head coordinates: a few planes through its thickness.
+    """Sample points of one slice in head coordinates: a few planes across its thickness.
 
     Args:
-        x, y, z: Nominal mm, float32 ``(s, h, w)``.
-        pixel_mm: Distance of neighbouring samples in a plane; also how soft edges are.
+        x: Coordinates to the left in nominal mm, float32 ``(s, h, w)``.
+        y: Coordinates to the back in nominal mm, float32 ``(s, h, w)``.
+        z: Coordinates upwards in nominal mm, float32 ``(s, h, w)``.
+        pixel_mm: Distance of neighbouring samples in a plane, which is also the softness of edges.
     """
 
     x: Array
@@ -25,15 +27,20 @@ class Slab:
 
     @property
     def points(self) -> tuple[Array, Array, Array]:
-        """x, y and z, to be spread over a function's arguments."""
+        """The coordinates x, y and z as a tuple."""
         return self.x, self.y, self.z
 
+    def offsets(self, point: Point) -> tuple[Array, Array, Array]:
+        """x, y and z of every sample relative to a point."""
+        x, y, z = (values - np.float32(start) for values, start in zip(self.points, point, strict=True))
+        return x, y, z
+
     def cut(self, box: Box) -> "Slab":
-        """The part of the slab in a box, as views."""
+        """The part of the slab inside a box, without copying."""
         return Slab(self.x[box], self.y[box], self.z[box], self.pixel_mm)
 
     def near(self, center: Point, reach: float) -> Box | None:
-        """The box of samples that may lie within ``reach`` mm of a point; None if there are none."""
+        """A box that contains all samples within ``reach`` mm of a point; None if there are no such samples."""
         planes, rows, columns = self.x.shape
         middle = planes // 2
         corner = np.array([v[middle, 0, 0] for v in self.points], np.float64)
@@ -45,7 +52,7 @@ class Slab:
         offset = np.asarray(center, np.float64) - corner
         if abs(offset @ normal) > reach + abs(deep @ normal) / 2 + self.pixel_mm:
             return None
-        # The planes are rotated and scaled, so in-plane axes are only nearly at right angles: hence the margin.
+        # The margin is needed because rotation and scaling leave the in-plane axes only nearly perpendicular.
         place_row = offset @ down / (down @ down) * (rows - 1)
         place_column = offset @ across / (across @ across) * (columns - 1)
         half = 1.12 * reach / self.pixel_mm + 3
@@ -57,9 +64,9 @@ class Slab:
 
 
 def bounding_box(wanted: Array) -> Box | None:
-    """The smallest box of rows and columns that holds every True of ``(s, h, w)`` and a sample around; None if there is none.
+    """The bounding box of all True values in ``(s, h, w)``, extended by one sample; None if there are none.
 
-    With the sample around, a slab cut to it has directions, which `Slab.near` needs.
+    The extra sample ensures that a slab cut to the box has two samples per axis, which `Slab.near` needs.
     """
     rows, columns = np.flatnonzero(wanted.any(axis=(0, 2))), np.flatnonzero(wanted.any(axis=(0, 1)))
     if not len(rows):

@@ -1,4 +1,4 @@
-"""Conversion of HU to stored values, in the three variants that RSNA's files have."""
+"""Conversion of HU to stored values, in the three variants found in RSNA's files."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import numpy as np
 from ich_lstm.phantom.anatomy.shapes import Array
 
 PADDING_STORED = -2000
-"""What some scanners write outside the reconstruction circle; a reader clips it."""
+"""Value that some scanners store outside the reconstruction circle; a reader clips it."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Storage:
 
     Args:
         kind: ``signed`` (16 bits), ``unsigned`` (12 bits), or ``wrapped`` (12 bits, negative values stored 4096 too
-            high, and an intercept that does not tell; readers repair it).
+            high, which the intercept does not account for; readers repair it).
         intercept: Rescale Intercept (0028,1052).
         two_windows: Whether Window Center and Width have two values.
     """
@@ -37,21 +37,21 @@ class Storage:
 
     @property
     def floor_hu(self) -> int:
-        """The lowest HU that can be stored, or that survives the repair."""
+        """The lowest HU that can be stored and read back."""
         return -1000 if self.kind == "wrapped" else -1024
 
     def encode(self, hu: Array, padding: Array | None = None) -> Array:
         """Turn HU into stored values.
 
-        Of the wrapped kind HU below 0 are stored 4096 higher. The repair takes 4096 from stored values of 3072 and more; the
-        repair of the challenge's solutions from 3096 on, which is the same where air is cut at -1000, as here.
+        With ``wrapped``, HU below 0 are stored 4096 higher. Our reader subtracts 4096 from stored values of 3072 and above;
+        solutions of the challenge do so from 3096 on, which is equivalent here because HU are clipped at -1000.
 
         Args:
             hu: Integers within ``[floor_hu, 3071]``.
-            padding: Where nothing was reconstructed; only the signed kind has a value of its own for it.
+            padding: Pixels outside the reconstruction circle, bool ``(h, w)``; only ``signed`` stores a padding value.
 
         Returns:
-            int16 or uint16, of the same shape.
+            Stored values, int16 or uint16, in the shape of ``hu``.
 
         Example:
             >>> Storage("wrapped", 0, False).encode(np.array([-1000, -1, 0, 40, 70, 3071], np.int16)).tolist()
@@ -69,7 +69,7 @@ class Storage:
 
 
 def draw_storage(rng: np.random.Generator) -> Storage:
-    """Draw how a patient's files are stored: mostly 12 bits, as in RSNA's set."""
+    """Draw how the HU of a patient are stored: mostly 12 bits, as in RSNA's data set."""
     kind = str(rng.choice(["unsigned", "signed", "wrapped"], p=[0.55, 0.3, 0.15]))
     signed_intercept = int(rng.choice([-1024, 0]))
     intercept = {"unsigned": -1024, "signed": signed_intercept, "wrapped": 0}[kind]

@@ -1,8 +1,8 @@
 import numpy as np
 
 from ich_lstm.phantom import PhantomSettings, make_head
+from ich_lstm.phantom.draws import stream
 from ich_lstm.phantom.scanner.artefacts import Metal, Motion, draw_artefacts, harden, move, streak
-from ich_lstm.phantom.streams import stream
 
 
 def disc(size: int = 96) -> np.ndarray:
