@@ -23,7 +23,7 @@ from ich_lstm.reading.body.head import (
 )
 from ich_lstm.reading.header.examinations import identity_of
 from ich_lstm.reading.header.geometry import MAX_TILT_DEGREES, Display, origins_in_plane, tilt_degrees
-from ich_lstm.reading.ledger.header_table import values_of
+from ich_lstm.reading.ledger.header_table import HeaderRows, values_of
 from ich_lstm.reading.ledger.ledger import Ledger
 from ich_lstm.reading.pixels.dicom_file import SliceHeader, assume_rescale, has_rescale, read_hu
 from ich_lstm.reading.pixels.plausibility import check_hu
@@ -106,6 +106,13 @@ class Series:
             return f"{len(self.series_uids)} series of one acquisition joined: {slices} slices"
         return ""
 
+    def decoded(self) -> "Series":
+        """The same series with its headers decoded, where they are rows of an index: each is built once, and held.
+
+        An index holds millions of headers undecoded. What works on one series decodes it first and passes it on.
+        """
+        return replace(self, headers=self.headers.decoded()) if isinstance(self.headers, HeaderRows) else self
+
     def __len__(self) -> int:
         """Number of files."""
         return len(self.headers)
@@ -148,6 +155,7 @@ def load_scan(
         array([-33.67, -29.67, ...])
     """
     account = Account()
+    series = series.decoded()
     try:
         return _load(series, training, slab_mm, allow_other_part, account)
     except IchLstmError as error:

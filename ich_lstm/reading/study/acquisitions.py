@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from ich_lstm.reading.header.geometry import AXIAL, MAX_POSITION_MM, display_of, is_orientation, origins_in_plane
 from ich_lstm.reading.header.header import SliceHeader
-from ich_lstm.reading.ledger.header_table import HeaderRows, Rows, to_batch
+from ich_lstm.reading.ledger.header_table import HeaderRows, Rows, take_headers, to_batch
 from ich_lstm.reading.series.load import Series
 from ich_lstm.reading.series.members import MIN_SLICES, SAME_MM, is_localizer
 from ich_lstm.reading.series.ordering import MAX_REPEATS, SAME_POSITION_MM
@@ -124,7 +124,9 @@ class Acquisitions:
             return [series]
         count = int(labels.max()) + 1
         return [
-            replace(series, headers=_take(series.headers, labels == i), acquisition=i + 1, acquisitions=count)
+            replace(
+                series, headers=take_headers(series.headers, np.flatnonzero(labels == i)), acquisition=i + 1, acquisitions=count
+            )
             for i in range(count)
         ]
 
@@ -191,12 +193,6 @@ def _seconds(times: pa.Array) -> np.ndarray:
 
 def _has_frames(series: Series) -> bool:
     return not isinstance(series.headers, HeaderRows) and any(header.frames > 1 for header in series.headers)
-
-
-def _take(headers: Sequence[SliceHeader], which: np.ndarray) -> Sequence[SliceHeader]:
-    if isinstance(headers, HeaderRows):
-        return HeaderRows(headers.table, headers.rows[which])
-    return tuple(header for header, here in zip(headers, which, strict=True) if here)
 
 
 # ------------------------------------------------------------------------------------------------ several acquisitions

@@ -9,17 +9,19 @@ import numpy as np
 
 from ich_lstm.errors import FileError, StudyError
 from ich_lstm.reading.header.examinations import (
+    ORIGIN_FIELDS,
     TOLD_BY,
     Origin,
     agreed_identity,
     folder_of,
+    make_origin,
     origin_of,
     part_examinations,
     part_patients,
 )
 from ich_lstm.reading.header.geometry import is_position
 from ich_lstm.reading.header.header import SliceHeader, read_frames
-from ich_lstm.reading.ledger.header_table import HeaderRows, Rows
+from ich_lstm.reading.ledger.header_table import HeaderRows, Rows, take_headers, values_of
 from ich_lstm.reading.ledger.ledger import Ledger
 from ich_lstm.reading.series.load import Series, name_series, short_uid
 from ich_lstm.reading.series.ordering import SAME_POSITION_MM
@@ -56,6 +58,13 @@ class Study:
     def identifier(self) -> str:
         """What no other study of the source has: the UID, and the part if the UID stands for several."""
         return f"{self.study_uid}|{self.part}" if self.part else self.study_uid
+
+    def decoded(self) -> "Study":
+        """The same study with the headers of its series decoded: each is built once, and held.
+
+        An index holds millions of headers undecoded. What ranks, chooses and loads the series of one study decodes it first.
+        """
+        return replace(self, series=tuple(series.decoded() for series in self.series))
 
 
 class Candidate(NamedTuple):
@@ -116,6 +125,8 @@ def choose_series(
 ) -> Candidate:
     """Choose the series of a study that is to be read.
 
+    The study's headers are decoded here; the series that is returned holds them, so that :func:`load_scan` builds none again.
+
     Args:
         study: The study.
         series_uid: The series to take instead of the best; its beginning is enough. It may be a bone or partial series,
@@ -128,6 +139,7 @@ def choose_series(
         StudyError: ``no_series`` if none fits, ``no_such_series`` if the one named is not there or not unique. Every
             candidate's reason is in the text.
     """
+    study = study.decoded()
     ranked = rank_series(study, allow_contrast=allow_contrast, allow_other_part=allow_other_part)
     return choose_among(study, ranked, series_uid, ledger=ledger)
 
@@ -211,14 +223,16 @@ def group_studies(table: Rows) -> list[Study]:
     groups = np.split(order, starts) if len(order) else []
     is_mixed = np.logical_or.reduceat(_differs_from_last(table, order, starts), [0, *starts]) if groups else np.zeros(0, bool)
     found: dict[str, list[_Part]] = {}
-    for rows, mixed, first in zip(groups, is_mixed, HeaderRows(table, order[[0, *starts]] if groups else order), strict=True):
+    firsts = HeaderRows(table, order[[0, *starts]] if groups else order)
+    told_first = zip(_origins_of(firsts), firsts.values("patient_id"), strict=True)
+    for rows, mixed, (origin, patient_id) in zip(groups, is_mixed, told_first, strict=True):
         study_uid, series_uid = study_uids[study_codes[rows[0]]].as_py(), series_uids[series_codes[rows[0]]].as_py()
-        for mine, origins in _by_patient(table, rows) if mixed or not study_uid else [(rows, frozenset({origin_of(first)}))]:
+        for mine, origins in _by_patient(table, rows) if mixed or not study_uid else [(rows, frozenset({origin}))]:
             # A copy: a view would keep the order of the whole table alive.
             series = Series(series_uid, HeaderRows(table, np.sort(mine).astype(np.uint32)))
             if multi_frame[mine].any():
                 series = with_frames(series)
-            patient = first.patient_id if len(origins) == 1 and not mixed else agreed_identity(series.headers).patient_id
+            patient = patient_id if len(origins) == 1 and not mixed else agreed_identity(series.headers).patient_id
             one_kernel = bool((kernel_codes[mine] == kernel_codes[mine[0]]).all())
             parts = [series] if one_kernel else split_by_kernel(series)
             parts = [part for one in parts for part in acquisitions.part(one)]
@@ -253,11 +267,16 @@ def _differs_from_last(table: Rows, order: np.ndarray, starts: np.ndarray) -> np
 
 def _by_patient(table: Rows, rows: np.ndarray) -> list[tuple[np.ndarray, frozenset[Origin]]]:
     """The rows of one Series Instance UID, parted by patient if that is safe, and what they say of patient and examination."""
-    origins = list(map(origin_of, HeaderRows(table, rows)))
+    origins = _origins_of(HeaderRows(table, rows))
     parts = part_patients(origins)
     if parts is None:
         return [(rows, frozenset(origins))]
     return [(rows[[origin in part for origin in origins]], frozenset(part)) for part in parts]
+
+
+def _origins_of(headers: HeaderRows) -> list[Origin]:
+    """The origin of each header, from the columns of the table alone."""
+    return list(map(make_origin, *map(headers.values, ORIGIN_FIELDS)))
 
 
 def _by_examination(study_uid: str, parts: list[_Part], acquisitions: Acquisitions) -> list[Study]:
@@ -320,15 +339,15 @@ def with_frames(series: Series) -> Series:
 
 def split_by_kernel(series: Series) -> list[Series]:
     """Part a series in which two kernels show the same positions; one that changes its kernel on the way stays whole."""
-    by_kernel: dict[str, list[SliceHeader]] = {}
-    for header in series.headers:
-        by_kernel.setdefault(header.kernel, []).append(header)
+    kernels = np.array(values_of(series.headers, "kernel"), object)
     seen: dict[tuple[int, ...], str] = {}
-    for kernel, headers in by_kernel.items():
-        for header in headers:
-            if header.position is None or not is_position(header.position):
-                continue
-            place = tuple(round(value / SAME_POSITION_MM) for value in header.position)
-            if seen.setdefault(place, kernel) != kernel:
-                return [Series(series.series_uid, tuple(by_kernel[kernel]), kernel) for kernel in sorted(by_kernel)]
+    for kernel, position in zip(kernels, values_of(series.headers, "position"), strict=True):
+        if position is None or not is_position(position):
+            continue
+        place = tuple(round(value / SAME_POSITION_MM) for value in position)
+        if seen.setdefault(place, kernel) != kernel:
+            return [
+                Series(series.series_uid, take_headers(series.headers, np.flatnonzero(kernels == kernel)), kernel)
+                for kernel in sorted(set(kernels))
+            ]
     return [series]
