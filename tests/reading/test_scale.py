@@ -79,7 +79,7 @@ class TestParts:
         index = index_source(tree, folder=tmp_path / "private")
         choose_series(index.studies()[0], ledger=index.ledger)
         assert_same(index, Index.read(tmp_path / "private"))
-        assert {path.name for path in (tmp_path / "private").iterdir()} == {"headers.parquet", "ledger.parquet"}
+        assert {path.name for path in (tmp_path / "private").iterdir()} == {"files.parquet"}
 
     def test_csv_has_every_file(self, tree: Path, tmp_path: Path, small_parts: None) -> None:
         index = index_source(tree)
@@ -147,8 +147,7 @@ class TestKill:
         assert 0 < len(read) <= files - 20
         unbroken = index_source(tree, folder=tmp_path / "other")
         assert_same(resumed, unbroken)
-        for name in ("headers.parquet", "ledger.parquet"):
-            assert (killed / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+        assert (killed / "files.parquet").read_bytes() == (tmp_path / "other" / "files.parquet").read_bytes()
 
     def test_a_file_that_has_changed_is_read_again(self, killed: Path, tree: Path) -> None:
         make_series(tree / "s0", StudyInstanceUID="9.9", SeriesInstanceUID="9.9.1")

@@ -51,13 +51,13 @@ class NiftiSeries(Series):
     """The slices of a NIfTI file, as :func:`nifti_series` gives them."""
 
 
-def find_nifti(left_out: Rows) -> Iterator[FileRef]:
-    """The NIfTI files among those of a source that are no slices of DICOM; members of archives too.
+def find_nifti(files: Rows) -> Iterator[FileRef]:
+    """The NIfTI files among the files of a source; members of archives too.
 
     Args:
-        left_out: Table with the columns ``path``, ``member`` and ``code``.
+        files: Table with the columns ``path``, ``member`` and ``code``.
     """
-    for batch in left_out.batches:
+    for batch in files.batches:
         columns = (batch.column(name).to_pylist() for name in ("path", "member", "code"))
         for path, member, code in zip(*columns, strict=True):
             if code in NOT_DICOM and (member or path).decode(errors="surrogateescape").lower().endswith(SUFFIXES):

@@ -206,19 +206,20 @@ def _list(candidates: Sequence[Candidate]) -> str:
     )
 
 
-def group_studies(table: Rows) -> list[Study]:
-    """Rows of headers as studies, ordered by UID, each with its series ordered by UID.
+def group_studies(headers: HeaderRows) -> list[Study]:
+    """Headers as studies, ordered by UID, each with its series ordered by UID.
 
     A study is what shares a Study Instance UID, a patient and an examination
     (:mod:`ich_lstm.reading.header.examinations`); one Series Instance UID in the files of two patients is two series. Where it is
     not clear whose the images of a series are, the series stays whole, as a study of its own, and is refused.
     """
+    table = headers.table
     study_codes, study_uids = table.codes("study_uid")
     series_codes, series_uids = table.codes("series_uid")
     kernel_codes, _ = table.codes("kernel")
     multi_frame = table.column("frames").to_numpy() > 1
     acquisitions = Acquisitions(table)
-    order = np.lexsort((series_codes, study_codes))
+    order = headers.rows[np.lexsort((series_codes[headers.rows], study_codes[headers.rows]))]
     starts = np.flatnonzero(np.diff(study_codes[order]) | np.diff(series_codes[order])) + 1
     groups = np.split(order, starts) if len(order) else []
     is_mixed = np.logical_or.reduceat(_differs_from_last(table, order, starts), [0, *starts]) if groups else np.zeros(0, bool)

@@ -112,8 +112,7 @@ class TestOnDisk:
     @pytest.mark.parametrize("damage", ["missing", "empty", "text"])
     def test_no_index(self, damage: str, tmp_path: Path) -> None:
         if damage != "missing":
-            for name in ("headers.parquet", "ledger.parquet"):
-                (tmp_path / name).write_text("" if damage == "empty" else "not a table")
+            (tmp_path / "files.parquet").write_text("" if damage == "empty" else "not a table")
         with pytest.raises(SourceError) as error:
             Index.read(tmp_path)
         assert error.value.code == "no_index"
