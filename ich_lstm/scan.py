@@ -53,7 +53,7 @@ class Scan:
         tilt_degrees: Angle between the slice normal and the body axis.
         sop_uids: One identifier per slice.
         series_uid: Identifier of the series.
-        part: What tells the scan apart from another one under the same series identifier; usually empty.
+        qualifier: Tells the scan apart from another one under the same series identifier; usually empty.
         study_uid: Identifier of the study.
         patient_id: Identifier of the patient; empty if unknown.
         description: Series Description (0008,103E); may be empty.
@@ -68,7 +68,7 @@ class Scan:
     spacing_mm: tuple[float, float, float]
     sop_uids: tuple[str, ...] = field(repr=False)
     series_uid: str
-    part: str = ""
+    qualifier: str = ""
     study_uid: str = ""
     patient_id: str = ""
     tilt_degrees: float = 0.0
@@ -120,7 +120,7 @@ class Scan:
     @property
     def identifier(self) -> str:
         """What no other scan has, as of :class:`~ich_lstm.reading.series.load.Series`: what its id is made from."""
-        return f"{self.series_uid}|{self.part}" if self.part else self.series_uid
+        return f"{self.series_uid}|{self.qualifier}" if self.qualifier else self.series_uid
 
     @property
     def file_sop_uids(self) -> tuple[str, ...]:

@@ -133,7 +133,7 @@ def _cache_scans(given: argparse.Namespace, folder: Path, labels: "LabelTable | 
             workers=force.workers,
             executor=force.executor,
             progress=tell,
-            leave_out=given.out,
+            exclude=given.out,
         )
 
 
@@ -183,7 +183,7 @@ def _check(given: argparse.Namespace) -> int:
             executor=force.executor,
             folder=private / "index" if private else None,
             progress=tell,
-            leave_out=given.out,
+            exclude=given.out,
         )
     out.print(index.ledger.summary(scans=index.scans))
     if private:

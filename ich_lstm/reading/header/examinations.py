@@ -182,7 +182,7 @@ def is_same_patient(one: Origin, other: Origin) -> bool:
     return not one.is_nobody and relate(one, other) in SAME_PATIENT
 
 
-def part_patients(origins: Iterable[Origin]) -> list[set[Origin]] | None:
+def split_patients(origins: Iterable[Origin]) -> list[set[Origin]] | None:
     """Part the images of one Series Instance UID by patient.
 
     Args:
@@ -206,7 +206,7 @@ def part_patients(origins: Iterable[Origin]) -> list[set[Origin]] | None:
     return sorted(parts, key=min)
 
 
-def part_examinations(series: Iterable[frozenset[Origin]]) -> dict[frozenset[Origin], int]:
+def split_examinations(series: Iterable[frozenset[Origin]]) -> dict[frozenset[Origin], int]:
     """Part the series of one Study Instance UID by patient and examination.
 
     Args:
@@ -260,7 +260,7 @@ def find_mixture(headers: Sequence[SliceHeader]) -> tuple[str, str]:
     if len(told) == 1 and (first := next(iter(told.values()))).study_uid and not origin_of(first).is_nobody:
         return "", ""  # as nearly always: no need to look at each
     origins = set(map(origin_of, headers))
-    parts = part_patients(origins)
+    parts = split_patients(origins)
     if parts is None:
         return "mixed_patients", "slices of which it is not clear whether they are of one patient"
     if len(parts) > 1:

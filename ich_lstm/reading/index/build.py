@@ -14,7 +14,7 @@ from ich_lstm.errors import FileError, SourceError
 from ich_lstm.parallel import count_cores, map_ahead
 from ich_lstm.reading.files.sources import FileRef, Found, find_files
 from ich_lstm.reading.header.header import SliceHeader, read_header
-from ich_lstm.reading.index.shards import PART_FILES, Parts, Read, fitted, mapped, to_part, write_parquet
+from ich_lstm.reading.index.shards import SHARD_FILES, Read, Shards, fitted, mapped, to_shard, write_parquet
 from ich_lstm.reading.ledger.header_table import FILES_SCHEMA, HeaderRows, Rows
 from ich_lstm.reading.ledger.ledger import Ledger
 from ich_lstm.reading.ledger.reasons import phrase_of
@@ -104,8 +104,8 @@ class Index:
 
 def _read_parquet(path: Path, schema: pa.Schema) -> Rows:
     with pq.ParquetFile(path) as file:
-        batches = (fitted(batch, schema) for batch in file.iter_batches(PART_FILES))
-        if file.metadata.num_rows <= PART_FILES:
+        batches = (fitted(batch, schema) for batch in file.iter_batches(SHARD_FILES))
+        if file.metadata.num_rows <= SHARD_FILES:
             return Rows(list(batches), schema)
         return mapped(batches, schema)
 
@@ -118,11 +118,11 @@ def index_source(
     folder: Path | str | None = None,
     progress: Progress | None = None,
     must_have_ct: bool = True,
-    leave_out: Path | None = None,
+    exclude: Path | None = None,
 ) -> Index:
     """Read the headers of all files of a folder, an archive or a single file.
 
-    A stream: what was read goes to disk part by part, and memory hardly grows with the number of files.
+    A stream: what was read goes to disk shard by shard, and memory hardly grows with the number of files.
 
     Args:
         path: The source.
@@ -134,7 +134,7 @@ def index_source(
             there goes on where it stopped, and ends with the same index.
         progress: Called now and then with the number of files done since.
         must_have_ct: Refuse a source without any CT slice; otherwise its index has no studies, and a ledger.
-        leave_out: A folder that is not looked into, should it lie in the source; where results are written.
+        exclude: A folder that is not searched even if it lies in the source: where results are written.
 
     Raises:
         SourceError: ``missing_path``, ``empty_folder``, ``no_ct``, which says what was found instead, or
@@ -142,34 +142,34 @@ def index_source(
     """
     source = Path(path).absolute()
     folder = None if folder is None else Path(folder)
-    parts = Parts(folder, source)
+    shards = Shards(folder, source)
     try:
-        index = Index(_read_files(source, parts, workers, executor, progress or (lambda done: None), leave_out))
+        index = Index(_read_files(source, shards, workers, executor, progress or (lambda done: None), exclude))
         if must_have_ct and not len(index.headers):
             raise no_ct(source, index.headers.table)
         if folder is not None:
             index.write(folder)
-            parts.remove()
+            shards.remove()
         return index
     finally:
-        parts.close()
+        shards.close()
 
 
 def _read_files(
     source: Path,
-    parts: Parts,
+    shards: Shards,
     workers: int | None,
     executor: Executor | None,
     progress: Progress,
-    leave_out: Path | None,
+    exclude: Path | None,
 ) -> Rows:
     """All files of a source, without those that an earlier run has read."""
     known = 0
 
     def unread() -> Iterator[Found]:
         nonlocal known
-        for found in find_files(source, leave_out=leave_out):
-            if not len(parts) or (found if isinstance(found, FileRef) else found[0]) not in parts:
+        for found in find_files(source, exclude=exclude):
+            if not len(shards) or (found if isinstance(found, FileRef) else found[0]) not in shards:
                 yield found
                 continue
             known += 1
@@ -177,15 +177,15 @@ def _read_files(
                 progress(CHUNK_FILES)
 
     for batch in _read_chunks(unread(), workers, executor):
-        parts.add(batch)
+        shards.add(batch)
         progress(len(batch))
     if known % CHUNK_FILES:
         progress(known % CHUNK_FILES)
-    if known == len(parts):
-        return parts.finish()
+    if known == len(shards):
+        return shards.finish()
     logger.warning("files were removed since indexing was interrupted; it begins again")
-    parts.forget()
-    return _read_files(source, parts, workers, executor, progress, leave_out)
+    shards.forget()
+    return _read_files(source, shards, workers, executor, progress, exclude)
 
 
 def no_ct(source: Path, files: Rows) -> SourceError:
@@ -208,7 +208,7 @@ def _read_chunk(chunk: list[Found]) -> pa.RecordBatch:
     files: list[Read] = []
     for found in chunk:
         files.append(found if isinstance(found, tuple) else (found, _read(found)))
-    return to_part(files)
+    return to_shard(files)
 
 
 def _read(ref: FileRef) -> SliceHeader | FileError:

@@ -168,7 +168,8 @@ class Ledger:
         return list(self._iterate(np.flatnonzero(self._fate_of)))
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """The table of files with the reasons as they are noted now: what a ledger of the same files is made from again."""
+        """The table of files with the reasons as they are noted now, from which the same ledger can be made again."""
+        assert not self._extra, "only a ledger that was made from a table of files is written as one"
         start = 0
         for batch in self._files.batches:
             fates = [self._fates[number] for number in self._fate_of[start : start + len(batch)]]

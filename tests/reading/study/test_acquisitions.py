@@ -153,7 +153,7 @@ class TestOneAcquisitionInSeveralSeries:
             bone = {"SeriesInstanceUID": f"1.2.3.100.{number}", "ConvolutionKernel": "H60s"}
             make_series(tmp_path / f"b{number}", places=head()[part], change=uids.__getitem__, **SAME | bone)
         study = only_study(tmp_path)
-        assert sorted((series.part, len(series), len(series.series_uids)) for series in study.series) == [
+        assert sorted((series.qualifier, len(series), len(series.series_uids)) for series in study.series) == [
             ("H31s", 28, 2),
             ("H60s", 28, 2),
         ]

@@ -90,7 +90,7 @@ def test_a_series_of_two_kernels_is_split_without_building(tmp_path: Path, count
     make_series(tmp_path / "a", 6, ConvolutionKernel="H31s")
     make_series(tmp_path / "b", 6, ConvolutionKernel="H60s", change=lambda i: {"SOPInstanceUID": f"9.{i + 1}"})
     (study,) = index_source(tmp_path).studies()
-    assert [(series.part, len(series)) for series in study.series] == [("H31s", 6), ("H60s", 6)]
+    assert [(series.qualifier, len(series)) for series in study.series] == [("H31s", 6), ("H60s", 6)]
     assert kinds(counts, "built") == []
 
 
