@@ -12,7 +12,7 @@ import pyarrow as pa
 from ich_lstm.errors import IchLstmError
 from ich_lstm.reading.files.sources import FileRef
 from ich_lstm.reading.header.header import SliceHeader
-from ich_lstm.reading.ledger.header_table import FILES_SCHEMA, HeaderRows, Rows
+from ich_lstm.reading.ledger.header_table import FILES_SCHEMA, HeaderRows, Rows, to_batch
 from ich_lstm.reading.ledger.reasons import Action, action_of, phrase_of
 
 if TYPE_CHECKING:
@@ -169,7 +169,6 @@ class Ledger:
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The table of files with the reasons as they are noted now, from which the same ledger can be made again."""
-        assert not self._extra, "only a ledger that was made from a table of files is written as one"
         start = 0
         for batch in self._files.batches:
             fates = [self._fates[number] for number in self._fate_of[start : start + len(batch)]]
@@ -183,6 +182,12 @@ class Ledger:
             ]
             yield pa.RecordBatch.from_arrays(columns, schema=FILES_SCHEMA)
             start += len(batch)
+        if self._extra:
+            extra = list(self._extra.values())
+            headers = to_batch([SliceHeader(source=FileRef(Path(row.path)), sop_uid=row.sop_uid) for row in extra])
+            reasons = [[row.code or None for row in extra], [None] * len(extra), [row.detail or None for row in extra]]
+            columns = [*headers.columns, *(pa.array(values, pa.string()) for values in reasons)]
+            yield pa.RecordBatch.from_arrays(columns, schema=FILES_SCHEMA)
 
     def __len__(self) -> int:
         """Number of files."""
