@@ -184,9 +184,9 @@ class Ledger:
             start += len(batch)
         if self._extra:
             extra = list(self._extra.values())
-            headers = to_batch([SliceHeader(source=FileRef(Path(row.path)), sop_uid=row.sop_uid) for row in extra])
-            reasons = [[row.code or None for row in extra], [None] * len(extra), [row.detail or None for row in extra]]
-            columns = [*headers.columns, *(pa.array(values, pa.string()) for values in reasons)]
+            files = to_batch([SliceHeader(source=FileRef(Path(row.path)), sop_uid=row.sop_uid) for row in extra])
+            noted = [[row.code or None for row in extra], [None] * len(extra), [row.detail or None for row in extra]]
+            columns = [*files.columns, *(pa.array(values, pa.string()) for values in noted)]
             yield pa.RecordBatch.from_arrays(columns, schema=FILES_SCHEMA)
 
     def __len__(self) -> int:
