@@ -53,7 +53,7 @@ class Scan:
         tilt_degrees: Angle between the slice normal and the body axis.
         sop_uids: Identifier of each slice; for a slab, that of its middle slice.
         series_uid: Identifier of the series.
-        part: Suffix that distinguishes several scans with the same series identifier; usually empty.
+        qualifier: Suffix that distinguishes several scans with the same series identifier; usually empty.
         study_uid: Identifier of the study.
         patient_id: Identifier of the patient; empty if unknown.
         description: Series Description (0008,103E); may be empty.
@@ -67,7 +67,7 @@ class Scan:
     spacing_mm: tuple[float, float, float]
     sop_uids: tuple[str, ...] = field(repr=False)
     series_uid: str
-    part: str = ""
+    qualifier: str = ""
     study_uid: str = ""
     patient_id: str = ""
     tilt_degrees: float = 0.0
@@ -118,8 +118,8 @@ class Scan:
 
     @property
     def identifier(self) -> str:
-        """Unique identifier of the scan, from which its id is hashed: ``series_uid``, and ``part`` if there is one."""
-        return f"{self.series_uid}|{self.part}" if self.part else self.series_uid
+        """Unique identifier of the scan, from which its id is hashed: ``series_uid``, and ``qualifier`` if there is one."""
+        return f"{self.series_uid}|{self.qualifier}" if self.qualifier else self.series_uid
 
     @property
     def file_sop_uids(self) -> tuple[str, ...]:

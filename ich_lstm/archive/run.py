@@ -44,7 +44,7 @@ from ich_lstm.privacy import PRIVATE, ProjectKey, private_folder
 from ich_lstm.reading import FileRef, Index, index_source, is_nifti
 from ich_lstm.reading.ledger.ledger import ACTIONS, Ledger
 from ich_lstm.reading.series.nifti import in_archive
-from ich_lstm.reading.study.choose import tell_apart, with_part
+from ich_lstm.reading.study.choose import tell_apart, with_qualifier
 from ich_lstm.reading.study.shared_names import find_shared_names
 from ich_lstm.statistics import Estimate
 from ich_lstm.training.classifier import ScanClassifier
@@ -261,7 +261,7 @@ class ArchiveRun:
         named = [job.study.identifier, *(series.identifier for series in job.study.series)]
         mine = self._identifier(number)
         shared = {name for name in named if self._taken.get(self.key.hash_id(name), mine) != mine}
-        return replace(job, study=with_part(job.study, shared)) if shared else job
+        return replace(job, study=with_qualifier(job.study, shared)) if shared else job
 
     def _scans_of_others(self) -> dict[str, str]:
         """Scan ids of studies that this command does not read, with the identifiers of the studies."""
@@ -426,7 +426,7 @@ def _studies_below(path: Path, out: Path, progress: Callable[[int], None]) -> tu
         return [Job(path, file=FileRef(path.absolute()))], Ledger()
     ledger = Ledger()
     try:
-        index: Index = index_source(path, progress=progress, must_have_ct=False, leave_out=out)
+        index: Index = index_source(path, progress=progress, must_have_ct=False, exclude=out)
         ledger = index.ledger
         index.refuse_empty(path)
     except IchLstmError as error:

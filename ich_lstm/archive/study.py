@@ -28,7 +28,6 @@ from ich_lstm.reading import (
     Ledger,
     Series,
     Study,
-    choose_series,
     load_scan,
     rank_series,
     read_nifti,
@@ -38,6 +37,7 @@ from ich_lstm.reading.header.examinations import Identity, agreed_identity, fold
 from ich_lstm.reading.ledger.header_table import values_of
 from ich_lstm.reading.ledger.ledger import LedgerRow
 from ich_lstm.reading.ledger.reasons import phrase_of
+from ich_lstm.reading.study.choose import choose_among
 from ich_lstm.reading.study.shared_names import Name, shared_kinds
 from ich_lstm.scan import Scan
 from ich_lstm.training.classifier import ScanClassifier
@@ -113,7 +113,9 @@ class Job:
         lines = [""]
         if self.study is not None:
             # With what tells it apart from others: if one of them comes later, it is predicted anew, under an id of its own.
-            parts = {series.part for series in self.study.series} | {self.shared_kinds(series) for series in self.study.series}
+            parts = {series.qualifier for series in self.study.series} | {
+                self.shared_kinds(series) for series in self.study.series
+            }
             lines = [self.study.identifier, *sorted(parts - {""})]
         files = list(map(str, self.files()))
         object.__setattr__(self, "sources", _digest(files))
@@ -218,9 +220,9 @@ class _Work:
     thumbnails: dict[str, str] = field(default_factory=dict)
 
     def predict_dicom(self, study: Study) -> StudyRecord:
-        allowed = self.options.allowed
-        self.candidates = rank_series(study, **allowed)
-        candidate = choose_series(study, self.options.series_uid, ledger=self.ledger, **allowed)
+        study = study.decoded()
+        self.candidates = rank_series(study, **self.options.allowed)
+        candidate = choose_among(study, self.candidates, self.options.series_uid, ledger=self.ledger)
         chosen = candidate.series
         scan = load_scan(
             chosen, ledger=self.ledger, slab_mm=self.classifier.slab_mm, allow_other_part=self.options.allow_other_part

@@ -134,7 +134,7 @@ def _cache_scans(given: argparse.Namespace, folder: Path, labels: "LabelTable | 
             workers=force.workers,
             executor=force.executor,
             progress=progress,
-            leave_out=given.out,
+            exclude=given.out,
         )
 
 
@@ -184,7 +184,7 @@ def _check(given: argparse.Namespace) -> int:
             executor=force.executor,
             folder=private / "index" if private else None,
             progress=progress,
-            leave_out=given.out,
+            exclude=given.out,
         )
     out.print(index.ledger.summary(scans=index.scans))
     if private:

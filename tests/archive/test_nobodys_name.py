@@ -25,8 +25,8 @@ from ich_lstm.evaluation.joined import join_predictions
 from ich_lstm.labels import LABELS
 from ich_lstm.models.scan_model import ScanLogits
 from ich_lstm.privacy import ProjectKey
-from ich_lstm.reading import Index, Ledger, SliceHeader, index_source
-from ich_lstm.reading.ledger.header_table import SCHEMA, Rows, to_batch
+from ich_lstm.reading import Index, SliceHeader, index_source
+from ich_lstm.reading.ledger.header_table import to_files
 from ich_lstm.scan import Scan
 from ich_lstm.training import classifier as classifier_module
 
@@ -110,8 +110,7 @@ def run(by_pixels: Any, project_key: ProjectKey, tmp_path: Path, monkeypatch: py
     def _run(sources: Sequence[Sequence[SliceHeader]]) -> Path:
         given = {}
         for number, headers in enumerate(sources):
-            table = Rows([to_batch(headers)], SCHEMA)
-            given[Path(f"source-{number}")] = Index(table, Ledger(table))
+            given[Path(f"source-{number}")] = Index(to_files(headers))
         monkeypatch.setattr(archive_run, "index_source", lambda path, **options: given[path])
         out = tmp_path / f"out-{next(runs)}"
         options = PredictOptions(heat_maps="none")

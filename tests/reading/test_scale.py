@@ -1,4 +1,4 @@
-"""Large trees: parts on disk, a kill and what goes on after it, other executors."""
+"""Large trees: shards on disk, a kill and what goes on after it, other executors."""
 
 import os
 import shutil
@@ -18,9 +18,9 @@ from ich_lstm.errors import ConfigError, SourceError
 from ich_lstm.parallel import map_ahead
 from ich_lstm.reading import Index, choose_series, index_source, load_scan
 from ich_lstm.reading.index import build as index_module
-from ich_lstm.reading.index import shards as parts_module
+from ich_lstm.reading.index import shards as shards_module
 from ich_lstm.reading.index.check import check_source
-from ich_lstm.reading.index.shards import PARTS_FOLDER
+from ich_lstm.reading.index.shards import SHARDS_FOLDER
 
 SERIES = 6
 
@@ -38,10 +38,10 @@ def tree(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts of ten files, so that a small tree has many."""
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards of ten files, so that a small tree has many."""
     monkeypatch.setattr(index_module, "CHUNK_FILES", 5)
-    monkeypatch.setattr(parts_module, "PART_FILES", 10)
+    monkeypatch.setattr(shards_module, "SHARD_FILES", 10)
 
 
 def assert_same(one: Index, other: Index) -> None:
@@ -53,11 +53,11 @@ def assert_same(one: Index, other: Index) -> None:
     ]
 
 
-class TestParts:
-    def test_many_parts_give_the_same_as_memory(self, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class TestShards:
+    def test_many_shards_give_the_same_as_memory(self, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         whole = index_source(tree)
         monkeypatch.setattr(index_module, "CHUNK_FILES", 5)
-        monkeypatch.setattr(parts_module, "PART_FILES", 10)
+        monkeypatch.setattr(shards_module, "SHARD_FILES", 10)
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
         (tmp_path / "scratch").mkdir()
         parted = index_source(tree)
@@ -65,7 +65,7 @@ class TestParts:
         assert_same(whole, parted)
         assert not list((tmp_path / "scratch").iterdir())
 
-    def test_the_ledger_follows_headers_that_lie_in_many_parts(self, tree: Path, small_parts: None) -> None:
+    def test_the_ledger_follows_headers_that_lie_in_many_shards(self, tree: Path, small_shards: None) -> None:
         index = index_source(tree)
         shuffled = sorted(index.headers, key=lambda header: header.sop_uid[::-1])
         index.ledger.mark(shuffled[:7], "few_slices", "for a test")
@@ -75,13 +75,13 @@ class TestParts:
         assert (frame.code == "contrast").sum() == 8
         assert len(load_scan(index.studies()[1].series[0])) == 8
 
-    def test_index_is_written_and_read(self, tree: Path, tmp_path: Path, small_parts: None) -> None:
+    def test_index_is_written_and_read(self, tree: Path, tmp_path: Path, small_shards: None) -> None:
         index = index_source(tree, folder=tmp_path / "private")
         choose_series(index.studies()[0], ledger=index.ledger)
         assert_same(index, Index.read(tmp_path / "private"))
-        assert {path.name for path in (tmp_path / "private").iterdir()} == {"headers.parquet", "ledger.parquet"}
+        assert {path.name for path in (tmp_path / "private").iterdir()} == {"files.parquet"}
 
-    def test_csv_has_every_file(self, tree: Path, tmp_path: Path, small_parts: None) -> None:
+    def test_csv_has_every_file(self, tree: Path, tmp_path: Path, small_shards: None) -> None:
         index = index_source(tree)
         index.ledger.write_csv(tmp_path / "ledger.csv")
         import pandas as pd
@@ -95,7 +95,7 @@ CHILD = textwrap.dedent(
     import os, sys, time
     from ich_lstm.reading import index_source
     from ich_lstm.reading.index import build, shards
-    build.CHUNK_FILES, shards.PART_FILES = 5, 10
+    build.CHUNK_FILES, shards.SHARD_FILES = 5, 10
     done = 0
     def progress(count):
         global done
@@ -118,7 +118,7 @@ def killed(tree: Path, tmp_path: Path) -> Path:
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     child.stdout.close()
-    assert len(list((folder / PARTS_FOLDER).glob("*.parquet"))) >= 2
+    assert len(list((folder / SHARDS_FOLDER).glob("*.parquet"))) >= 2
     return folder
 
 
@@ -137,7 +137,7 @@ def headers_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 class TestKill:
     def test_the_same_as_without_the_kill(
-        self, killed: Path, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_parts: None
+        self, killed: Path, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_shards: None
     ) -> None:
         read = headers_read(monkeypatch)
         seen: list[int] = []
@@ -147,8 +147,7 @@ class TestKill:
         assert 0 < len(read) <= files - 20
         unbroken = index_source(tree, folder=tmp_path / "other")
         assert_same(resumed, unbroken)
-        for name in ("headers.parquet", "ledger.parquet"):
-            assert (killed / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+        assert (killed / "files.parquet").read_bytes() == (tmp_path / "other" / "files.parquet").read_bytes()
 
     def test_a_file_that_has_changed_is_read_again(self, killed: Path, tree: Path) -> None:
         make_series(tree / "s0", StudyInstanceUID="9.9", SeriesInstanceUID="9.9.1")
@@ -165,8 +164,8 @@ class TestKill:
         make_series(tmp_path / "else")
         assert len(index_source(tmp_path / "else", folder=killed).headers) == 8
 
-    def test_damaged_parts_are_read_again(self, killed: Path, tree: Path) -> None:
-        for path in (killed / PARTS_FOLDER).glob("*.parquet"):
+    def test_damaged_shards_are_read_again(self, killed: Path, tree: Path) -> None:
+        for path in (killed / SHARDS_FOLDER).glob("*.parquet"):
             path.write_bytes(path.read_bytes()[:-20])
         assert_same(index_source(tree, folder=killed), index_source(tree))
 
@@ -195,7 +194,7 @@ class TestExecutors:
             assert len(taken) < 20
             assert list(results) == list(range(3, 100))
 
-    def test_an_executor_gives_the_same(self, tree: Path, small_parts: None) -> None:
+    def test_an_executor_gives_the_same(self, tree: Path, small_shards: None) -> None:
         with ThreadPoolExecutor(2) as pool:
             assert_same(index_source(tree, executor=pool, workers=2), index_source(tree))
 
@@ -225,7 +224,7 @@ class TestCluster:
             yield cluster.scheduler_address
 
     def test_index_and_check_and_prepare(
-        self, address: str, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], small_parts: None
+        self, address: str, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], small_shards: None
     ) -> None:
         from ich_lstm.cli.cluster import workforce
         from ich_lstm.cli.prepare import main

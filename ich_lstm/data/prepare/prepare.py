@@ -74,7 +74,7 @@ def prepare(
     workers: int | None = None,
     executor: Executor | None = None,
     progress: Progress | None = None,
-    leave_out: Path | None = None,
+    exclude: Path | None = None,
 ) -> PreparedFolder:
     """Read a tree of head CT, and cache the scans to train on or to predict.
 
@@ -95,7 +95,7 @@ def prepare(
         executor: What runs the calls instead of processes of this machine, for example that of a dask.distributed client;
             ``root`` and ``out`` must have the same paths there, and the project's key travels to it.
         progress: Told how far it is.
-        leave_out: Folder whose files do not count as source, should it lie in ``root``; by default ``out``.
+        exclude: Folder whose files do not count as source, should it lie in ``root``; by default ``out``.
 
     Returns:
         The prepared folder.
@@ -107,8 +107,8 @@ def prepare(
     """
     tell = progress or (lambda what, done, total: None)
     root, out = root.absolute(), out.absolute()
-    leave_out = leave_out or out
-    next(walk_source(root, leave_out=leave_out))  # a missing path or an empty folder should leave nothing behind
+    exclude = exclude or out
+    next(walk_source(root, exclude=exclude))  # a missing path or an empty folder should leave nothing behind
     private = _private_folder(root, out)
     with claimed(private / LOCK, when_taken=_tell_waiting) as is_alone:
         index = index_source(
@@ -118,7 +118,7 @@ def prepare(
             folder=private / INDEX_FOLDER,
             progress=lambda done: tell("reading headers", done, None),
             must_have_ct=False,
-            leave_out=leave_out,
+            exclude=exclude,
         )
         ledger = index.ledger
         chooser = SeriesChooser(labels, choices, root, ledger)

@@ -75,7 +75,8 @@ class ScanDone(NamedTuple):
 
 def prepare_scan(job: ScanJob) -> ScanDone:
     """Prepare a scan, unless it is cached, undamaged, and its files are as they were then."""
-    headers = list(job.series.headers)
+    series = job.series.decoded()
+    headers = series.headers
     scan_id = job.key.hash_id(job.series.identifier)
     path = ScanCache(job.out / CACHE_FOLDER, job.preprocessing).path(scan_id, headers)
     known = _Record.read(_record_path(job, path))
@@ -88,7 +89,7 @@ def prepare_scan(job: ScanJob) -> ScanDone:
         known = None
     ledger = Ledger()
     try:
-        scan = _load(job.series, ledger)
+        scan = _load(series, ledger)
     except IchLstmError:
         return ScanDone("refused", ledger.rows())
     record = _make(job, headers, path, scan, ledger.rows())

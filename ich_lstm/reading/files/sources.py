@@ -75,7 +75,7 @@ Found: TypeAlias = FileRef | tuple[FileRef, FileError]
 """A file to read, or one that is not handed out, and why."""
 
 
-def walk_source(path: Path | str, *, on_problem: OnProblem | None = None, leave_out: Path | None = None) -> Iterator[FileRef]:
+def walk_source(path: Path | str, *, on_problem: OnProblem | None = None, exclude: Path | None = None) -> Iterator[FileRef]:
     """All files below a folder, in an archive, or the single file; archives inside a folder are opened too.
 
     A stream: memory does not grow with the number of files. Links are never followed. The order is the file system's.
@@ -84,7 +84,7 @@ def walk_source(path: Path | str, *, on_problem: OnProblem | None = None, leave_
         path: A folder, an archive, or a file.
         on_problem: Called for what is not handed out: links, damaged or hostile archives, unreadable folders. By default
             refusals are raised, and links are passed over.
-        leave_out: A folder that is not looked into, should it lie in the source; where results are written.
+        exclude: A folder that is not searched even if it lies in the source: where results are written.
 
     Yields:
         One reference per file or member of an archive.
@@ -94,7 +94,7 @@ def walk_source(path: Path | str, *, on_problem: OnProblem | None = None, leave_
     """
     report = on_problem or _raise_refusals
     nothing = True
-    for found in find_files(path, leave_out=leave_out):
+    for found in find_files(path, exclude=exclude):
         if isinstance(found, FileRef):
             nothing = False
             yield found
@@ -104,7 +104,7 @@ def walk_source(path: Path | str, *, on_problem: OnProblem | None = None, leave_
         raise _empty(Path(path))
 
 
-def find_files(path: Path | str, *, leave_out: Path | None = None) -> Iterator[Found]:
+def find_files(path: Path | str, *, exclude: Path | None = None) -> Iterator[Found]:
     """Like :func:`walk_source`, with what is not handed out in its place among the files.
 
     Raises:
@@ -127,7 +127,7 @@ def find_files(path: Path | str, *, leave_out: Path | None = None) -> Iterator[F
         )
     nothing = True
     try:
-        for found in _walk_folder(root, leave_out) if stat.S_ISDIR(mode) else _walk_file(root):
+        for found in _walk_folder(root, exclude) if stat.S_ISDIR(mode) else _walk_file(root):
             nothing = False
             yield found
     except FileError as error:
@@ -151,9 +151,9 @@ def _raise_refusals(ref: FileRef, error: FileError) -> None:
         raise error
 
 
-def _walk_folder(root: Path, leave_out: Path | None) -> Iterator[Found]:
+def _walk_folder(root: Path, exclude: Path | None) -> Iterator[Found]:
     # Compared by inode: a folder has many spellings.
-    own = leave_out.stat() if leave_out is not None and leave_out.is_dir() else None
+    own = exclude.stat() if exclude is not None and exclude.is_dir() else None
     # Open listings, not names: of a folder with a million folders only one is held at a time.
     listings = [_list_folder(root)]
     while listings:

@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import Literal, NamedTuple
 
 from ich_lstm.errors import SeriesError
+from ich_lstm.reading.files.sources import FileRef
 from ich_lstm.reading.header.header import SliceHeader
 
 ANONYMOUS = r"anon[a-z]*|unknown|unnamed|nobody|patient|test|none|null|nan|n/?a|no[\W_]?(?:id|name)|x+|0+|[\W_]*"
@@ -31,6 +32,9 @@ Relation = Literal["same", "other examination", "other patient", "unclear"]
 
 SAME_EXAMINATION: frozenset[Relation] = frozenset({"same"})
 SAME_PATIENT: frozenset[Relation] = frozenset({"same", "other examination"})
+
+ORIGIN_FIELDS = ("source", "study_uid", *TOLD_BY)
+"""Fields of a header from which its origin is made, in the order of the arguments of :func:`make_origin`."""
 
 _told = attrgetter("study_uid", *TOLD_BY)
 _is_anonymous = re.compile(ANONYMOUS, re.IGNORECASE).fullmatch
@@ -85,23 +89,54 @@ class Identity(NamedTuple):
 
 def origin_of(header: SliceHeader) -> Origin:
     """What a header says of its patient and its examination."""
+    return make_origin(header.source, *_told(header))
+
+
+def make_origin(
+    source: FileRef,
+    study_uid: str,
+    patient_id: str,
+    issuer: str,
+    name_digest: str,
+    birth_digest: str,
+    sex: str,
+    accession_number: str,
+    study_date: str,
+) -> Origin:
+    """The origin of an image by the fields of its header that tell patients and examinations apart (``ORIGIN_FIELDS``).
+
+    Args:
+        source: The image's file.
+        study_uid: Study Instance UID (0020,000D).
+        patient_id: Patient ID (0010,0020).
+        issuer: Issuer of Patient ID (0010,0021).
+        name_digest: Digest of Patient's Name (0010,0010).
+        birth_digest: Digest of Patient's Birth Date (0010,0030).
+        sex: Patient's Sex (0010,0040).
+        accession_number: Accession Number (0008,0050).
+        study_date: Study Date (0008,0020).
+    """
     origin = Origin(
-        " ".join(header.patient_id.split()),
-        " ".join(header.issuer.split()),
-        header.name_digest,
-        header.birth_digest,
-        header.sex if header.sex in _SEXES else "",
-        header.accession_number,
-        header.study_date,
+        " ".join(patient_id.split()),
+        " ".join(issuer.split()),
+        name_digest,
+        birth_digest,
+        sex if sex in _SEXES else "",
+        accession_number,
+        study_date,
     )
-    if header.study_uid or not (origin.is_nobody or not (origin.accession_number or origin.study_date)):
+    if study_uid or not (origin.is_nobody or not (origin.accession_number or origin.study_date)):
         return origin
-    return origin._replace(folder=folder_of(header))
+    return origin._replace(folder=folder_of_file(source))
 
 
 def folder_of(header: SliceHeader) -> str:
     """The folder of a slice's file; in an archive, of the archive and of the member."""
-    source = header.source
+    return folder_of_file(header.source)
+
+
+def folder_of_file(source: FileRef) -> str:
+    """The folder of a file; in an archive, of the archive and of the member."""
     if source.member is None:
         return str(source.path.parent)
     return f"{source.path}!{source.member.rpartition('/')[0]}"
@@ -147,7 +182,7 @@ def is_same_patient(one: Origin, other: Origin) -> bool:
     return not one.is_nobody and relate(one, other) in SAME_PATIENT
 
 
-def part_patients(origins: Iterable[Origin]) -> list[set[Origin]] | None:
+def split_patients(origins: Iterable[Origin]) -> list[set[Origin]] | None:
     """Part the images of one Series Instance UID by patient.
 
     Args:
@@ -171,7 +206,7 @@ def part_patients(origins: Iterable[Origin]) -> list[set[Origin]] | None:
     return sorted(parts, key=min)
 
 
-def part_examinations(series: Iterable[frozenset[Origin]]) -> dict[frozenset[Origin], int]:
+def split_examinations(series: Iterable[frozenset[Origin]]) -> dict[frozenset[Origin], int]:
     """Part the series of one Study Instance UID by patient and examination.
 
     Args:
@@ -225,7 +260,7 @@ def find_mixture(headers: Sequence[SliceHeader]) -> tuple[str, str]:
     if len(told) == 1 and (first := next(iter(told.values()))).study_uid and not origin_of(first).is_nobody:
         return "", ""  # as nearly always: no need to look at each
     origins = set(map(origin_of, headers))
-    parts = part_patients(origins)
+    parts = split_patients(origins)
     if parts is None:
         return "mixed_patients", "slices of which it is not clear whether they are of one patient"
     if len(parts) > 1:

@@ -14,9 +14,9 @@ from ich_lstm.errors import FileError, SourceError
 from ich_lstm.parallel import count_cores, map_ahead
 from ich_lstm.reading.files.sources import FileRef, Found, find_files
 from ich_lstm.reading.header.header import SliceHeader, read_header
-from ich_lstm.reading.index.shards import PART_FILES, FilesRead, Parts, Read, mapped, to_part, write_parquet
-from ich_lstm.reading.ledger.header_table import SCHEMA, HeaderRows, Rows
-from ich_lstm.reading.ledger.ledger import LEDGER_SCHEMA, Ledger
+from ich_lstm.reading.index.shards import SHARD_FILES, Read, Shards, fitted, mapped, to_shard, write_parquet
+from ich_lstm.reading.ledger.header_table import FILES_SCHEMA, HeaderRows, Rows
+from ich_lstm.reading.ledger.ledger import Ledger
 from ich_lstm.reading.ledger.reasons import phrase_of
 from ich_lstm.reading.series.nifti import find_nifti
 from ich_lstm.reading.study.choose import Study, group_studies
@@ -28,25 +28,24 @@ CHUNK_FILES = 256
 FILES_FOR_WORKERS = 4096
 """Below this, starting processes takes longer than reading."""
 
-HEADERS_FILE = "headers.parquet"
-LEDGER_FILE = "ledger.parquet"
+INDEX_FILE = "files.parquet"
 
 Progress = Callable[[int], None]
 
 
 class Index:
-    """The slices of a source, and what became of each of its files.
+    """The files of a source in one table: the header of each slice, and the reason of each file that is not used.
 
     Private: it holds paths and identifiers, in memory and on disk.
 
     Args:
-        table: Slice headers, rows of :data:`ich_lstm.reading.ledger.header_table.SCHEMA`.
-        ledger: What became of every file.
+        table: All files, rows of :data:`ich_lstm.reading.ledger.header_table.FILES_SCHEMA`.
     """
 
-    def __init__(self, table: Rows, ledger: Ledger) -> None:
+    def __init__(self, table: Rows) -> None:
         self._table = table
-        self.ledger = ledger
+        self._slices = table.slices()
+        self.ledger = Ledger(table)
         self.scans: int | None = None
         """How many scans the files that are used make, once they have been read
         (:func:`~ich_lstm.reading.index.check.check_source`);
@@ -55,12 +54,12 @@ class Index:
     @property
     def headers(self) -> HeaderRows:
         """All slices; a sequence whose items are made when they are asked for."""
-        return HeaderRows(self._table)
+        return HeaderRows(self._table, self._slices)
 
     @property
     def nifti_files(self) -> list[FileRef]:
-        """The NIfTI files among those that are no slices of DICOM, in the order of their names; each is a study of its own."""
-        return [] if self.ledger.left_out is None else sorted(find_nifti(self.ledger.left_out), key=str)
+        """The NIfTI files among the files that are not DICOM, in the order of their names; each is a study of its own."""
+        return sorted(find_nifti(self._table), key=str)
 
     def refuse_empty(self, source: Path) -> None:
         """Refuse a source with neither DICOM nor NIfTI.
@@ -71,19 +70,18 @@ class Index:
         Raises:
             SourceError: ``no_ct``, which says what was found instead.
         """
-        if self.ledger.left_out is not None and not len(self._table) and not self.nifti_files:
-            raise no_ct(source.absolute(), self.ledger.left_out)
+        if not len(self._slices) and not self.nifti_files:
+            raise no_ct(source.absolute(), self._table)
 
     def studies(self) -> list[Study]:
         """The studies, ordered by UID. Their headers are made when they are asked for."""
-        return group_studies(self._table)
+        return group_studies(self.headers)
 
     def write(self, folder: Path | str) -> None:
-        """Write the index as Parquet files into a folder, which should be private."""
+        """Write the index as a Parquet file, with the reasons as the ledger has them, into a folder, which should be private."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write_parquet(iter(self._table.batches), SCHEMA, folder / HEADERS_FILE)
-        write_parquet(self.ledger.noted_batches(), LEDGER_SCHEMA, folder / LEDGER_FILE)
+        write_parquet(self.ledger.batches(), FILES_SCHEMA, folder / INDEX_FILE)
 
     @classmethod
     def read(cls, folder: Path | str) -> "Index":
@@ -94,27 +92,20 @@ class Index:
         """
         folder = Path(folder)
         try:
-            table = _read_parquet(folder / HEADERS_FILE, SCHEMA)
-            ledger = Ledger(table)
-            noted = _read_parquet(folder / LEDGER_FILE, LEDGER_SCHEMA)
+            return cls(_read_parquet(folder / INDEX_FILE, FILES_SCHEMA))
         except (OSError, KeyError, pa.ArrowException) as error:
             raise SourceError(
                 "no_index",
                 where=str(folder),
-                got=f"no readable {HEADERS_FILE} and {LEDGER_FILE}",
+                got=f"no readable {INDEX_FILE}",
                 todo="Make the index with ich-prepare.",
             ) from error
-        ledger.update_from(noted)
-        return cls(table, ledger)
 
 
 def _read_parquet(path: Path, schema: pa.Schema) -> Rows:
     with pq.ParquetFile(path) as file:
-        batches = (
-            pa.RecordBatch.from_arrays([batch.column(name) for name in schema.names], schema=schema)
-            for batch in file.iter_batches(PART_FILES)
-        )
-        if file.metadata.num_rows <= PART_FILES:
+        batches = (fitted(batch, schema) for batch in file.iter_batches(SHARD_FILES))
+        if file.metadata.num_rows <= SHARD_FILES:
             return Rows(list(batches), schema)
         return mapped(batches, schema)
 
@@ -127,11 +118,11 @@ def index_source(
     folder: Path | str | None = None,
     progress: Progress | None = None,
     must_have_ct: bool = True,
-    leave_out: Path | None = None,
+    exclude: Path | None = None,
 ) -> Index:
     """Read the headers of all files of a folder, an archive or a single file.
 
-    A stream: what was read goes to disk part by part, and memory hardly grows with the number of files.
+    A stream: what was read goes to disk shard by shard, and memory hardly grows with the number of files.
 
     Args:
         path: The source.
@@ -143,7 +134,7 @@ def index_source(
             there goes on where it stopped, and ends with the same index.
         progress: Called now and then with the number of files done since.
         must_have_ct: Refuse a source without any CT slice; otherwise its index has no studies, and a ledger.
-        leave_out: A folder that is not looked into, should it lie in the source; where results are written.
+        exclude: A folder that is not searched even if it lies in the source: where results are written.
 
     Raises:
         SourceError: ``missing_path``, ``empty_folder``, ``no_ct``, which says what was found instead, or
@@ -151,36 +142,34 @@ def index_source(
     """
     source = Path(path).absolute()
     folder = None if folder is None else Path(folder)
-    parts = Parts(folder, source)
+    shards = Shards(folder, source)
     try:
-        files = _read_files(source, parts, workers, executor, progress or (lambda done: None), leave_out)
-        ledger = Ledger(files.headers, files.left_out)
-        if must_have_ct and not len(files.headers):
-            raise no_ct(source, files.left_out)
-        index = Index(files.headers, ledger)
+        index = Index(_read_files(source, shards, workers, executor, progress or (lambda done: None), exclude))
+        if must_have_ct and not len(index.headers):
+            raise no_ct(source, index.headers.table)
         if folder is not None:
             index.write(folder)
-            parts.remove()
+            shards.remove()
         return index
     finally:
-        parts.close()
+        shards.close()
 
 
 def _read_files(
     source: Path,
-    parts: Parts,
+    shards: Shards,
     workers: int | None,
     executor: Executor | None,
     progress: Progress,
-    leave_out: Path | None,
-) -> FilesRead:
+    exclude: Path | None,
+) -> Rows:
     """All files of a source, without those that an earlier run has read."""
     known = 0
 
     def unread() -> Iterator[Found]:
         nonlocal known
-        for found in find_files(source, leave_out=leave_out):
-            if not len(parts) or (found if isinstance(found, FileRef) else found[0]) not in parts:
+        for found in find_files(source, exclude=exclude):
+            if not len(shards) or (found if isinstance(found, FileRef) else found[0]) not in shards:
                 yield found
                 continue
             known += 1
@@ -188,27 +177,28 @@ def _read_files(
                 progress(CHUNK_FILES)
 
     for batch in _read_chunks(unread(), workers, executor):
-        parts.add(batch)
+        shards.add(batch)
         progress(len(batch))
     if known % CHUNK_FILES:
         progress(known % CHUNK_FILES)
-    if known == len(parts):
-        return parts.finish()
+    if known == len(shards):
+        return shards.finish()
     logger.warning("files were removed since indexing was interrupted; it begins again")
-    parts.forget()
-    return _read_files(source, parts, workers, executor, progress, leave_out)
+    shards.forget()
+    return _read_files(source, shards, workers, executor, progress, exclude)
 
 
-def no_ct(source: Path, left_out: Rows) -> SourceError:
+def no_ct(source: Path, files: Rows) -> SourceError:
+    """The refusal of a source without a CT slice; it says what was found instead."""
     found: Counter[str] = Counter()
-    for batch in left_out.batches:
+    for batch in files.batches:
         for code, got in zip(batch.column("code").to_pylist(), batch.column("got").to_pylist(), strict=True):
             found[got if code in ("not_ct", "not_dicom") else phrase_of(code)] += 1
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in found.most_common())
     return SourceError(
         "no_ct",
         where=str(source),
-        got=f"{len(left_out):,} {'file' if len(left_out) == 1 else 'files'}: {kinds}",
+        got=f"{len(files):,} {'file' if len(files) == 1 else 'files'}: {kinds}",
         expected="CT slices as DICOM",
         todo="Name the folder of a head CT.",
     )
@@ -218,7 +208,7 @@ def _read_chunk(chunk: list[Found]) -> pa.RecordBatch:
     files: list[Read] = []
     for found in chunk:
         files.append(found if isinstance(found, tuple) else (found, _read(found)))
-    return to_part(files)
+    return to_shard(files)
 
 
 def _read(ref: FileRef) -> SliceHeader | FileError:

@@ -30,7 +30,7 @@ def check_source(
     executor: Executor | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
-    leave_out: Path | None = None,
+    exclude: Path | None = None,
 ) -> Index:
     """Read a source like a prediction does, NIfTI files too, and keep nothing but the account of its files.
 
@@ -42,7 +42,7 @@ def check_source(
         executor: What runs the calls instead of processes of this machine.
         folder: Where the index is written, which should be private; one that was interrupted there goes on.
         progress: Told how far it is.
-        leave_out: A folder that is not looked into, should it lie in the source; where results are written.
+        exclude: A folder that is not searched even if it lies in the source: where results are written.
 
     Returns:
         The index, whose ledger says of every file whether it is used, skipped or refused. A source without any CT in DICOM
@@ -59,7 +59,7 @@ def check_source(
         folder=folder,
         progress=lambda done: tell("reading headers", done, None),
         must_have_ct=False,
-        leave_out=leave_out,
+        exclude=exclude,
     )
     studies = index.studies()
     files = index.nifti_files

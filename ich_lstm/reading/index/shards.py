@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,45 +16,30 @@ from ich_lstm.errors import FileError
 from ich_lstm.files.atomic_write import written_aside
 from ich_lstm.reading.files.sources import FileRef
 from ich_lstm.reading.header.header import SliceHeader
-from ich_lstm.reading.ledger.header_table import SCHEMA, SOURCE_FIELDS, Rows, source_columns, to_batch, to_ref
+from ich_lstm.reading.ledger.header_table import FILES_SCHEMA, REASON_FIELDS, Rows, source_columns, to_batch, to_ref
 
-PART_FILES = 2048
-"""Files per part: what a kill costs at most, and what is held in memory."""
+SHARD_FILES = 2048
+"""Files per shard: what a kill costs at most, and what is held in memory."""
 
-PARTS_FOLDER = "unfinished"
+SHARDS_FOLDER = "unfinished"
 _SOURCE_FILE = "source.json"
 
-LEFT_OUT_SCHEMA = pa.schema([*SOURCE_FIELDS, *(pa.field(name, pa.string()) for name in ("code", "got", "detail"))])
-"""Files that are no slices: what was found instead."""
-
 _STATUS_FIELDS = [pa.field("file_size", pa.int64()), pa.field("modified_ns", pa.int64())]
-_PART_SCHEMA = pa.schema([*SCHEMA, *list(LEFT_OUT_SCHEMA)[2:], *_STATUS_FIELDS])
+_SHARD_SCHEMA = pa.schema([*FILES_SCHEMA, *_STATUS_FIELDS])
 
 Read = tuple[FileRef, SliceHeader | FileError]
 """A file, and what was read of it."""
 
 
-class FilesRead(NamedTuple):
-    """All files of a source.
-
-    Args:
-        headers: Slices, rows of :data:`ich_lstm.reading.ledger.header_table.SCHEMA`.
-        left_out: The others, rows of :data:`LEFT_OUT_SCHEMA`.
-    """
-
-    headers: Rows
-    left_out: Rows
-
-
-def to_part(files: Sequence[Read]) -> pa.RecordBatch:
+def to_shard(files: Sequence[Read]) -> pa.RecordBatch:
     """Files as one batch, in their order; a slice has no ``code``, and what is no slice has nothing else."""
     errors = [what if isinstance(what, FileError) else None for _, what in files]
     headers = to_batch([SliceHeader(source=ref) if isinstance(what, FileError) else what for ref, what in files])
-    said = [[error and getattr(error, name) for error in errors] for name in ("code", "got", "detail")]
+    said = [[error and getattr(error, field.name) for error in errors] for field in REASON_FIELDS]
     status = zip(*map(_status_of, (ref for ref, _ in files)), strict=True) if files else ((), ())
     arrays = [*headers.columns, *(pa.array(column, pa.string()) for column in said)]
     arrays += [pa.array(column, pa.int64()) for column in status]
-    return pa.RecordBatch.from_arrays(arrays, schema=_PART_SCHEMA)
+    return pa.RecordBatch.from_arrays(arrays, schema=_SHARD_SCHEMA)
 
 
 def _status_of(ref: FileRef) -> tuple[int, int]:
@@ -66,8 +50,8 @@ def _status_of(ref: FileRef) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-class Parts:
-    """A folder of parts that is being filled.
+class Shards:
+    """A folder of shards that is being filled.
 
     Args:
         folder: Where the index will lie; what is unfinished there of the same source is taken over, unless a file of it
@@ -77,7 +61,7 @@ class Parts:
 
     def __init__(self, folder: Path | None, source: Path) -> None:
         self._lasting = folder is not None
-        self._folder = None if folder is None else folder / PARTS_FOLDER
+        self._folder = None if folder is None else folder / SHARDS_FOLDER
         self._pending: list[pa.RecordBatch] = []
         self._files: list[Path] = []
         self._done = np.zeros(0, np.uint64)
@@ -97,12 +81,12 @@ class Parts:
         digests = []
         for path in sorted(folder.glob("*.parquet")):
             try:
-                part = pq.read_table(
+                shard = pq.read_table(
                     path, columns=["path", "member", *(field.name for field in _STATUS_FIELDS)], use_threads=False
                 )
-                if pq.read_schema(path) != _PART_SCHEMA:
+                if pq.read_schema(path) != _SHARD_SCHEMA:
                     raise ValueError("another version of the library")
-                digests += _digests_if_unchanged(part)
+                digests += _digests_if_unchanged(shard)
             except (OSError, ValueError, pa.ArrowException):
                 path.unlink()  # read again
             else:
@@ -125,10 +109,10 @@ class Parts:
         at = int(np.searchsorted(self._done, digest))
         return at < len(self._done) and int(self._done[at]) == digest
 
-    def add(self, part: pa.RecordBatch) -> None:
+    def add(self, shard: pa.RecordBatch) -> None:
         """Take in files."""
-        self._pending.append(part)
-        if sum(map(len, self._pending)) >= PART_FILES:
+        self._pending.append(shard)
+        if sum(map(len, self._pending)) >= SHARD_FILES:
             self.flush()
 
     def flush(self) -> None:
@@ -139,22 +123,22 @@ class Parts:
             self._folder = Path(tempfile.mkdtemp(prefix="ich_lstm-"))
         number = int(self._files[-1].stem) + 1 if self._files else 0
         path = self._folder / f"{number:08d}.parquet"
-        write_parquet(iter([pa.concat_batches(self._pending)]), _PART_SCHEMA, path)
+        write_parquet(iter([pa.concat_batches(self._pending)]), _SHARD_SCHEMA, path)
         self._files.append(path)
         self._pending = []
 
-    def finish(self) -> FilesRead:
-        """All files, in order; mapped from disk if they are many."""
+    def finish(self) -> Rows:
+        """All files in order, rows of ``FILES_SCHEMA``; mapped from disk if they are many."""
         if not self._files:
-            return _split(iter(self._pending), in_memory=True)
+            return Rows([fitted(batch, FILES_SCHEMA) for batch in self._pending], FILES_SCHEMA)
         self.flush()
         try:
-            return _split((batch for path in self._files for batch in _read_part(path)), in_memory=False)
+            return mapped((batch for path in self._files for batch in _read_shard(path)), FILES_SCHEMA)
         finally:
             pa.default_memory_pool().release_unused()
 
     def remove(self) -> None:
-        """Remove the folder of parts."""
+        """Remove the folder of shards."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -164,15 +148,15 @@ class Parts:
             self.remove()
 
 
-def _read_part(path: Path) -> Iterator[pa.RecordBatch]:
+def _read_shard(path: Path) -> Iterator[pa.RecordBatch]:
     # Threads would each keep memory of their own.
     with pq.ParquetFile(path, pre_buffer=False) as file:
-        yield from file.iter_batches(PART_FILES, use_threads=False)
+        yield from file.iter_batches(SHARD_FILES, use_threads=False)
 
 
-def _digests_if_unchanged(part: pa.Table) -> list[int]:
+def _digests_if_unchanged(shard: pa.Table) -> list[int]:
     digests = []
-    for row in part.to_pylist():
+    for row in shard.to_pylist():
         if _status_of(to_ref(row["path"], row["member"])) != (row["file_size"], row["modified_ns"]):
             raise ValueError("a file has changed")
         digests.append(_digest(row["path"], row["member"]))
@@ -184,52 +168,27 @@ def _digest(path: bytes | None, member: bytes | None) -> int:
     return int.from_bytes(blake2b(name, digest_size=8).digest(), "little")
 
 
-def _split(parts: Iterator[pa.RecordBatch], *, in_memory: bool) -> FilesRead:
-    """Part slices from the rest."""
-    kinds = (SCHEMA, LEFT_OUT_SCHEMA)
-    spills = [_Spill(schema, in_memory) for schema in kinds]
-    for part in parts:
-        is_slice = part.column("code").is_null()
-        for spill, rows in zip(spills, (is_slice, part.column("code").is_valid()), strict=True):
-            spill.add(part.select(spill.schema.names).filter(rows))
-    return FilesRead(*(spill.rows() for spill in spills))
-
-
-class _Spill:
-    """Batches that are kept in memory, or written to a file and mapped."""
-
-    def __init__(self, schema: pa.Schema, in_memory: bool) -> None:
-        self.schema = schema
-        self._batches: list[pa.RecordBatch] = []
-        self._folder = None if in_memory else Path(tempfile.mkdtemp(prefix="ich_lstm-"))
-        self._writer = None if self._folder is None else pa.ipc.new_file(str(self._folder / "rows.arrow"), schema)
-
-    def add(self, batch: pa.RecordBatch) -> None:
-        if self._writer is None:
-            self._batches.append(pa.RecordBatch.from_arrays(batch.columns, schema=self.schema))
-        elif len(batch):
-            self._writer.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=self.schema))
-
-    def rows(self) -> Rows:
-        if self._folder is None or self._writer is None:
-            return Rows(self._batches, self.schema)
-        self._writer.close()
-        reader = pa.ipc.open_file(pa.memory_map(str(self._folder / "rows.arrow")))
-        batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-        shutil.rmtree(self._folder, ignore_errors=True)  # the mapping outlives the name
-        return Rows(batches, self.schema)
+def fitted(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The columns of a schema, of a batch that may have others besides."""
+    return pa.RecordBatch.from_arrays([batch.column(name) for name in schema.names], schema=schema)
 
 
 def mapped(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Rows:
-    """Batches written to a file of the moment, and mapped."""
-    spill = _Spill(schema, in_memory=False)
-    for batch in batches:
-        spill.add(batch)
-    return spill.rows()
+    """The columns of a schema, written to a temporary file and memory-mapped."""
+    folder = Path(tempfile.mkdtemp(prefix="ich_lstm-"))
+    path = str(folder / "rows.arrow")
+    try:
+        with pa.ipc.new_file(path, schema) as writer:
+            for batch in batches:
+                writer.write_batch(fitted(batch, schema))
+        reader = pa.ipc.open_file(pa.memory_map(path))
+        return Rows([reader.get_batch(i) for i in range(reader.num_record_batches)], schema)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # the mapping outlives the name
 
 
 def write_parquet(batches: Iterator[pa.RecordBatch], schema: pa.Schema, path: Path) -> None:
     """Write a Parquet file batch by batch; it appears only when it is whole."""
     with written_aside(path) as aside, pq.ParquetWriter(aside, schema, compression="zstd") as writer:
         for batch in batches:
-            writer.write_batch(batch, row_group_size=PART_FILES)
+            writer.write_batch(batch, row_group_size=SHARD_FILES)

@@ -1,4 +1,4 @@
-"""Slice headers as Arrow batches: a few hundred bytes per slice, in memory or memory-mapped from disk."""
+"""The table of files as Arrow batches: a few hundred bytes per slice, in memory or memory-mapped from disk."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
@@ -8,6 +8,7 @@ from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ich_lstm.reading.files.sources import FileRef
 from ich_lstm.reading.header.header import SliceHeader
@@ -31,6 +32,13 @@ SOURCE_FIELDS = [pa.field("path", pa.binary(), nullable=False), pa.field("member
 """Paths are bytes: a file system's names need not be text."""
 
 SCHEMA = pa.schema(SOURCE_FIELDS + [pa.field(field.name, _TYPES[field.type]) for field in _FIELDS])
+"""Slice headers."""
+
+REASON_FIELDS = [pa.field(name, pa.string()) for name in ("code", "got", "detail")]
+"""Why a file is not used, and what was found in it; null while it counts as used."""
+
+FILES_SCHEMA = pa.schema([*SCHEMA, *REASON_FIELDS])
+"""All files of a source, slices or not; a file that is no slice has no Series Instance UID."""
 
 
 class Rows:
@@ -61,24 +69,45 @@ class Rows:
         place = int(np.searchsorted(self._starts, row, side="right")) - 1
         return self.batches[place].column(name)[row - int(self._starts[place])].as_py()
 
+    def slices(self) -> np.ndarray:
+        """The numbers of the rows that are slices, uint32 ``(n,)``."""
+        is_slice = pc.not_equal(self.column("series_uid"), "")
+        return np.flatnonzero(is_slice.to_numpy()).astype(np.uint32)
+
     def codes(self, name: str) -> tuple[np.ndarray, pa.Array]:
-        """A column of texts as numbers, int32 ``(n,)``, and the texts that they stand for."""
+        """A column of texts as numbers, int32 ``(n,)``, and the texts that they stand for; null is -1."""
         encoded = self.column(name).dictionary_encode().unify_dictionaries()
         if not encoded.num_chunks:
             return np.zeros(0, np.int32), pa.array([], self.schema.field(name).type)
-        indices = [chunk.indices.to_numpy(zero_copy_only=False) for chunk in encoded.chunks]
+        indices = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in encoded.chunks]
         return np.concatenate(indices).astype(np.int32, copy=False), encoded.chunk(0).dictionary
 
-    def take(self, rows: np.ndarray) -> pa.Table:
-        """Some rows, in the order asked for."""
+    def take(self, rows: np.ndarray, names: Sequence[str] | None = None) -> pa.Table:
+        """Some rows, in the order asked for.
+
+        Args:
+            rows: Their numbers, ``(n,)``.
+            names: The columns to read; all by default.
+        """
+        schema = self.schema if names is None else pa.schema([self.schema.field(name) for name in names])
         rows = np.asarray(rows, np.int64)
         places = np.searchsorted(self._starts, rows, side="right") - 1
         order = np.argsort(places, kind="stable")
-        parts = np.split(order, np.flatnonzero(np.diff(places[order])) + 1) if len(rows) else []
+        groups = np.split(order, np.flatnonzero(np.diff(places[order])) + 1) if len(rows) else []
         # Arrow's own take on a chunked table first copies whole columns.
-        taken = [self.batches[places[part[0]]].take(rows[part] - self._starts[places[part[0]]]) for part in parts]
-        table = pa.Table.from_batches(taken, self.schema)
-        return table if len(parts) <= 1 else table.combine_chunks().take(np.argsort(order))
+        taken = [
+            self.batches[places[group[0]]].select(schema.names).take(rows[group] - self._starts[places[group[0]]])
+            for group in groups
+        ]
+        table = pa.Table.from_batches(taken, schema)
+        return table if len(groups) <= 1 else table.combine_chunks().take(np.argsort(order))
+
+
+def to_files(headers: Sequence[SliceHeader]) -> Rows:
+    """Headers as a table of files, all of which count as used."""
+    headers_alone = to_batch(headers)
+    reasons = [pa.nulls(len(headers), field.type) for field in REASON_FIELDS]
+    return Rows([pa.RecordBatch.from_arrays([*headers_alone.columns, *reasons], schema=FILES_SCHEMA)], FILES_SCHEMA)
 
 
 def to_batch(headers: Sequence[SliceHeader]) -> pa.RecordBatch:
@@ -124,17 +153,47 @@ def values_of(headers: Sequence[SliceHeader], name: str) -> list[Any]:
     return headers.values(name) if isinstance(headers, HeaderRows) else [getattr(header, name) for header in headers]
 
 
-class HeaderRows(Sequence[SliceHeader]):
-    """Some rows of a table as a sequence of headers, each made when it is asked for.
+def take_headers(headers: Sequence[SliceHeader], which: np.ndarray) -> Sequence[SliceHeader]:
+    """Some headers of a sequence.
 
     Args:
-        table: Rows of :data:`SCHEMA`.
-        rows: Which of them; all by default.
+        headers: Any headers.
+        which: The numbers of those to take, ``(n,)``.
+    """
+    return headers.take(which) if isinstance(headers, HeaderRows) else tuple(headers[number] for number in which)
+
+
+class HeaderRows(Sequence[SliceHeader]):
+    """Some rows of a table as a sequence of headers.
+
+    A header is built each time it is asked for, so that millions of them cost no memory. What works on one study asks for
+    :meth:`decoded` once, and passes the result on.
+
+    Args:
+        table: Rows with the columns of :data:`SCHEMA`.
+        rows: The row numbers of these headers, ``(n,)``.
     """
 
-    def __init__(self, table: Rows, rows: np.ndarray | None = None) -> None:
+    def __init__(self, table: Rows, rows: np.ndarray) -> None:
         self.table = table
-        self.rows = np.arange(len(table)) if rows is None else rows
+        self.rows = rows
+        self._decoded: list[SliceHeader] | None = None
+
+    def decoded(self) -> "HeaderRows":
+        """The same headers, each built now and held from then on."""
+        if self._decoded is not None:
+            return self
+        held = HeaderRows(self.table, self.rows)
+        held._decoded = list(self)
+        return held
+
+    def take(self, which: np.ndarray) -> "HeaderRows":
+        """Some of these headers.
+
+        Args:
+            which: Their numbers, or a bool mask ``(n,)``.
+        """
+        return HeaderRows(self.table, self.rows[which])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -146,25 +205,35 @@ class HeaderRows(Sequence[SliceHeader]):
     def __getitem__(self, index: int | slice) -> "SliceHeader | HeaderRows":
         if isinstance(index, slice):
             return HeaderRows(self.table, self.rows[index])
-        return to_headers(self.table.take(self.rows[index : index + 1 or None]))[0]
+        if self._decoded is not None:
+            return self._decoded[index]
+        return to_headers(self.table.take(self.rows[index : index + 1 or None], SCHEMA.names))[0]
 
     def __iter__(self) -> Iterator[SliceHeader]:
+        if self._decoded is not None:
+            yield from self._decoded
+            return
         chunk = 1024
         for start in range(0, len(self.rows), chunk):
-            yield from to_headers(self.table.take(self.rows[start : start + chunk]))
+            yield from to_headers(self.table.take(self.rows[start : start + chunk], SCHEMA.names))
 
     def values(self, name: str) -> list[Any]:
-        """One field of each header, without making the others."""
+        """One field of each header, without building the headers."""
+        if self._decoded is not None:
+            return [getattr(header, name) for header in self._decoded]
         if name != "source":
-            return self.table.take(self.rows)[name].to_pylist()
-        columns = self.table.take(self.rows).select(["path", "member"])
-        return [to_ref(*row.values()) for row in columns.to_pylist()]
+            return self.table.take(self.rows, [name])[name].to_pylist()
+        columns = self.table.take(self.rows, ["path", "member"]).to_pydict()
+        return list(map(to_ref, columns["path"], columns["member"]))
 
     def __eq__(self, other: object) -> bool:
+        if isinstance(other, HeaderRows) and other.table is self.table:
+            return np.array_equal(self.rows, other.rows)
         return isinstance(other, Sequence) and list(self) == list(other)
 
     __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A series that travels to a worker takes its own rows along, not the whole table.
-        return HeaderRows, (Rows(self.table.take(self.rows).to_batches(), self.table.schema),)
+        own = Rows(self.table.take(self.rows, SCHEMA.names).to_batches(), SCHEMA)
+        return HeaderRows, (own, np.arange(len(own), dtype=np.uint32))

@@ -12,7 +12,7 @@ import pyarrow as pa
 from ich_lstm.errors import IchLstmError
 from ich_lstm.reading.files.sources import FileRef
 from ich_lstm.reading.header.header import SliceHeader
-from ich_lstm.reading.ledger.header_table import HeaderRows, Rows
+from ich_lstm.reading.ledger.header_table import FILES_SCHEMA, HeaderRows, Rows, to_batch
 from ich_lstm.reading.ledger.reasons import Action, action_of, phrase_of
 
 if TYPE_CHECKING:
@@ -43,15 +43,12 @@ class LedgerRow(NamedTuple):
     detail: str
 
 
-LEDGER_SCHEMA = pa.schema([pa.field("path", pa.binary()), *(pa.field(name, pa.string()) for name in LedgerRow._fields[1:])])
-
-
 class _Fate(NamedTuple):
-    """What many files share.
+    """The outcome that many files share.
 
     Args:
-        code: Reason, empty if used.
-        detail: The reason for a person; None: it stands in the table of the files that are left out.
+        code: Reason code; empty if the files are used.
+        detail: The reason for a person; None: it stands in the table of files.
     """
 
     code: str
@@ -71,27 +68,19 @@ class Ledger:
     A file of the index costs a few bytes here: a number that stands for its reason. Rows are made when they are asked for.
 
     Args:
-        used: Table with the columns ``path``, ``member``, ``sop_uid`` and ``series_uid`` of files that count as used as
-            long as nothing else is noted; left out for a ledger that knows only what is noted.
-        left_out: Table with the columns ``path``, ``member``, ``code`` and ``detail`` of files that are no slices.
+        files: All files of a source, rows of :data:`ich_lstm.reading.ledger.header_table.FILES_SCHEMA`. A file whose ``code`` is
+            null counts as used until something else is noted. Without a table, the ledger knows only what is noted.
     """
 
-    def __init__(self, used: Rows | None = None, left_out: Rows | None = None) -> None:
-        self.left_out = left_out
-        self._used = used
-        self._slices = 0 if used is None else len(used)
-        # each with the number of its first row
-        self._tables = [(first, table) for first, table in ((0, used), (self._slices, left_out)) if table is not None]
+    def __init__(self, files: Rows | None = None) -> None:
+        self._files = Rows([], FILES_SCHEMA) if files is None else files
         self._fates: list[_Fate] = [_USED]
         self._numbers: dict[_Fate, int] = {_USED: 0}
-        self._fate_of = np.zeros(sum(len(table) for _, table in self._tables), np.int32)
         self._extra: dict[str, LedgerRow] = {}
         self._known: tuple[np.ndarray, np.ndarray] | None = None
-        row = self._slices
-        for batch in [] if left_out is None else left_out.batches:
-            numbers = [self._number(_Fate(code, None)) for code in batch.column("code").to_pylist()]
-            self._fate_of[row : row + len(batch)] = numbers
-            row += len(batch)
+        codes, texts = self._files.codes("code")
+        number_of = np.array([*(self._number(_Fate(code, None)) for code in texts.to_pylist()), 0], np.int32)
+        self._fate_of = number_of[codes]  # a null is -1, which takes the last number: used
 
     def _number(self, fate: _Fate) -> int:
         number = self._numbers.setdefault(fate, len(self._fates))
@@ -112,7 +101,7 @@ class Ledger:
             detail: The reason for a person.
         """
         detail = _one_line(detail)
-        if isinstance(headers, HeaderRows) and headers.table is self._used:
+        if isinstance(headers, HeaderRows) and headers.table is self._files:
             self._fate_of[headers.rows] = self._number(_Fate(code, detail))
             return
         action: Action = action_of(code) if code else "used"
@@ -130,12 +119,6 @@ class Ledger:
         for row in rows:
             self._note(row)
 
-    def update_from(self, noted: Rows) -> None:
-        """Take over rows of :data:`LEDGER_SCHEMA`."""
-        for batch in noted.batches:
-            rows = batch.to_pylist()
-            self.update(LedgerRow(**{**row, "path": row["path"].decode(errors="surrogateescape")}) for row in rows)
-
     def _note(self, row: LedgerRow) -> None:
         place = self._find(row.path)
         if place is None:
@@ -144,7 +127,7 @@ class Ledger:
             self._fate_of[place] = self._number(_Fate(row.code, row.detail))
 
     def _find(self, path: str) -> int | None:
-        """The row of a file in the tables."""
+        """The row of a file in the table."""
         if not len(self._fate_of):
             return None
         if self._known is None:
@@ -160,28 +143,23 @@ class Ledger:
             if hashes[at] != hash(path):
                 break
             row = int(order[at])
-            first, table = self._tables[-1 if row >= self._tables[-1][0] else 0]
-            if _full_path(table.value("path", row - first), table.value("member", row - first)) == path:
+            if _full_path(self._files.value("path", row), self._files.value("member", row)) == path:
                 return row
         return None
 
-    def _blocks(self, rows: np.ndarray) -> Iterator[list[tuple[str, str, str, str]]]:
-        """Full path, UIDs and detail of rows in ascending order, some at a time."""
-        for first, table in self._tables:
-            mine = rows[(rows >= first) & (rows < first + len(table))] - first
-            names = [name if name in table.schema.names else None for name in ("sop_uid", "series_uid", "detail")]
-            for start in range(0, len(mine), BLOCK_ROWS):
-                taken = table.take(mine[start : start + BLOCK_ROWS])
-                columns = [[""] * len(taken) if name is None else taken[name].to_pylist() for name in names]
-                paths = map(_full_path, taken["path"].to_pylist(), taken["member"].to_pylist())
-                yield list(zip(paths, *columns, strict=True))
+    def _blocks(self, rows: np.ndarray) -> Iterator[list[tuple[str, str, str, str | None]]]:
+        """Full path, UIDs and the table's own detail of rows in ascending order, some at a time."""
+        for start in range(0, len(rows), BLOCK_ROWS):
+            taken = self._files.take(rows[start : start + BLOCK_ROWS], ["path", "member", "sop_uid", "series_uid", "detail"])
+            paths, members, *columns = (column.to_pylist() for column in taken.columns)
+            yield list(zip(map(_full_path, paths, members), *columns, strict=True))
 
     def _iterate(self, rows: np.ndarray) -> Iterator[LedgerRow]:
         places = iter(rows)
         for block in self._blocks(rows):
             for path, sop_uid, series_uid, said in block:
                 fate = self._fates[self._fate_of[next(places)]]
-                detail = _one_line(said) if fate.detail is None else fate.detail
+                detail = _one_line(said or "") if fate.detail is None else fate.detail
                 yield LedgerRow(path, sop_uid, series_uid, fate.action, fate.code, detail)
         yield from self._extra.values()
 
@@ -189,14 +167,27 @@ class Ledger:
         """The rows that were noted, without the files that are used and nothing else."""
         return list(self._iterate(np.flatnonzero(self._fate_of)))
 
-    def noted_batches(self) -> Iterator[pa.RecordBatch]:
-        """The noted rows as Arrow batches of :data:`LEDGER_SCHEMA`."""
-        rows = self._iterate(np.flatnonzero(self._fate_of))
-        while block := [row for _, row in zip(range(BLOCK_ROWS), rows, strict=False)]:
-            columns = list(zip(*block, strict=True))
-            paths = [path.encode(errors="surrogateescape") for path in columns[0]]
-            arrays = [pa.array(paths, pa.binary()), *(pa.array(column, pa.string()) for column in columns[1:])]
-            yield pa.RecordBatch.from_arrays(arrays, schema=LEDGER_SCHEMA)
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The table of files with the reasons as they are noted now, from which the same ledger can be made again."""
+        start = 0
+        for batch in self._files.batches:
+            fates = [self._fates[number] for number in self._fate_of[start : start + len(batch)]]
+            details = zip(fates, batch.column("detail").to_pylist(), strict=True)
+            reasons = {
+                "code": [fate.code or None for fate in fates],
+                "detail": [said if fate.detail is None else fate.detail or None for fate, said in details],
+            }
+            columns = [
+                pa.array(reasons[name], pa.string()) if name in reasons else batch.column(name) for name in FILES_SCHEMA.names
+            ]
+            yield pa.RecordBatch.from_arrays(columns, schema=FILES_SCHEMA)
+            start += len(batch)
+        if self._extra:
+            extra = list(self._extra.values())
+            files = to_batch([SliceHeader(source=FileRef(Path(row.path)), sop_uid=row.sop_uid) for row in extra])
+            noted = [[row.code or None for row in extra], [None] * len(extra), [row.detail or None for row in extra]]
+            columns = [*files.columns, *(pa.array(values, pa.string()) for values in noted)]
+            yield pa.RecordBatch.from_arrays(columns, schema=FILES_SCHEMA)
 
     def __len__(self) -> int:
         """Number of files."""
@@ -260,11 +251,9 @@ class Ledger:
     def _series_of(self, action: Action) -> set[object]:
         wanted = [number for number, fate in enumerate(self._fates) if fate.action == action]
         found: set[object] = {row.series_uid for row in self._extra.values() if row.action == action and row.series_uid}
-        if self._used is not None and self._slices:
-            codes, uids = self._used.codes("series_uid")
-            mine = np.unique(codes[np.isin(self._fate_of[: self._slices], wanted)])
-            found.update(uids.take(pa.array(mine)).to_pylist())
-        return found
+        codes, uids = self._files.codes("series_uid")
+        found.update(uids.take(pa.array(np.unique(codes[np.isin(self._fate_of, wanted)]))).to_pylist())
+        return found - {""}
 
 
 def _words(reasons: dict[_Fate, int]) -> str:

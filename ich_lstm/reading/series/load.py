@@ -23,7 +23,7 @@ from ich_lstm.reading.body.head import (
 )
 from ich_lstm.reading.header.examinations import identity_of
 from ich_lstm.reading.header.geometry import MAX_TILT_DEGREES, Display, origins_in_plane, tilt_degrees
-from ich_lstm.reading.ledger.header_table import values_of
+from ich_lstm.reading.ledger.header_table import HeaderRows, values_of
 from ich_lstm.reading.ledger.ledger import Ledger
 from ich_lstm.reading.pixels.dicom_file import SliceHeader, assume_rescale, has_rescale, read_hu
 from ich_lstm.reading.pixels.plausibility import check_hu
@@ -39,7 +39,7 @@ from ich_lstm.reading.series.members import (
     without_scouts,
     without_strays,
 )
-from ich_lstm.reading.series.notes import Account
+from ich_lstm.reading.series.notes import ScanNotes
 from ich_lstm.reading.series.ordering import place_slices, spacing_flags
 from ich_lstm.reading.series.slabs import SLAB_MM, mean_slabs
 from ich_lstm.reading.terms import vocabulary
@@ -64,12 +64,12 @@ LOSSY_SYNTAXES = frozenset(
 
 @dataclass(frozen=True)
 class Series:
-    """The slices of one stack, in any order: those that share a Series Instance UID, or a part or several of such series.
+    """The slices of one stack, in any order: those of a Series Instance UID, some of those, or those of several UIDs.
 
     Args:
         series_uid: Series Instance UID (0020,000E).
         headers: At least one.
-        part: What tells it apart from another series under the same UID: its kernel, its patient. Private; usually empty.
+        qualifier: Tells it apart from another series under the same UID: its kernel, its patient. Private; usually empty.
         acquisition: Which of several acquisitions under the same UID it is, from 1 in the order in which they were taken; 0
             if the UID stands for one.
         acquisitions: How many there are under the UID.
@@ -79,16 +79,16 @@ class Series:
 
     series_uid: str
     headers: Sequence[SliceHeader]
-    part: str = ""
+    qualifier: str = ""
     acquisition: int = 0
     acquisitions: int = 1
     joined: tuple[str, ...] = ()
 
     @property
     def identifier(self) -> str:
-        """What no other series has: the UID, and the part if the UID stands for several."""
+        """What no other series has: the UID, and the qualifier if the UID stands for several."""
         acquisition = f"acquisition {self.acquisition} of {self.acquisitions}" if self.acquisition else ""
-        return "|".join(filter(None, (self.series_uid, self.part, acquisition)))
+        return "|".join(filter(None, (self.series_uid, self.qualifier, acquisition)))
 
     @property
     def series_uids(self) -> tuple[str, ...]:
@@ -105,6 +105,13 @@ class Series:
             slices = " + ".join(str(counts[uid]) for uid in self.series_uids)
             return f"{len(self.series_uids)} series of one acquisition joined: {slices} slices"
         return ""
+
+    def decoded(self) -> "Series":
+        """The same series with its headers decoded, where they are rows of an index: each is built once, and held.
+
+        An index holds millions of headers undecoded. What works on one series decodes it first and passes it on.
+        """
+        return replace(self, headers=self.headers.decoded()) if isinstance(self.headers, HeaderRows) else self
 
     def __len__(self) -> int:
         """Number of files."""
@@ -147,42 +154,43 @@ def load_scan(
         >>> load_scan(series).positions_mm  # doctest: +SKIP
         array([-33.67, -29.67, ...])
     """
-    account = Account()
+    notes = ScanNotes()
+    series = series.decoded()
     try:
-        return _load(series, training, slab_mm, allow_other_part, account)
+        return _load(series, training, slab_mm, allow_other_part, notes)
     except IchLstmError as error:
         if ledger is not None:
             ledger.mark(series.headers, error.code, error.detail)
         raise
     finally:
         if ledger is not None:
-            account.write(ledger)
+            notes.write(ledger)
 
 
-def _load(series: Series, training: bool, slab_mm: float | None, allow_other_part: bool, account: Account) -> Scan:
+def _load(series: Series, training: bool, slab_mm: float | None, allow_other_part: bool, notes: ScanNotes) -> Scan:
     name = name_series(series)
     if series.joined:
-        account.repair("joined_series", series.composition)
+        notes.repair("joined_series", series.composition)
     if series.acquisition:
-        account.flag("several_acquisitions", series.composition)
+        notes.flag("several_acquisitions", series.composition)
     headers = sorted(series.headers, key=lambda header: (str(header.source), header.frame))
-    headers = without_scouts(headers, account)
-    headers = without_strays(headers, account)
+    headers = without_scouts(headers, notes)
+    headers = without_strays(headers, notes)
     check_count(name, headers)
     identity = identity_of(headers, name)
-    headers = without_doubles(name, headers, account)
-    headers, display = parallel_slices(name, headers, account)
+    headers = without_doubles(name, headers, notes)
+    headers, display = parallel_slices(name, headers, notes)
     check_same_grid(name, headers)
     check_units(name, headers)
-    headers, positions = place_slices(name, headers, display.normal, account)
+    headers, positions = place_slices(name, headers, display.normal, notes)
     check_count(name, headers)
-    volume, read = _read_volume(name, headers, display, training, account)
+    volume, read = _read_volume(name, headers, display, training, notes)
     headers, positions = [headers[i] for i in read], positions[read]
     check_count(name, headers)
     check_hu(volume, name, SeriesError)
-    volume, pixel_mm = _square_pixels(volume, headers[0], display, account)
+    volume, pixel_mm = _square_pixels(volume, headers[0], display, notes)
     for flag in spacing_flags(positions):
-        account.flag(*flag)
+        notes.flag(*flag)
     scan = Scan(
         hu=volume,
         positions_mm=positions,
@@ -190,28 +198,28 @@ def _load(series: Series, training: bool, slab_mm: float | None, allow_other_par
         tilt_degrees=tilt_degrees(display.normal),
         sop_uids=tuple(header.sop_uid for header in headers),
         series_uid=series.series_uid,
-        part=series.part,
+        qualifier=series.qualifier,
         study_uid=identity.study_uid,
         patient_id=identity.patient_id,
         description=headers[0].series_description,
-        repairs=account.repairs(),
+        repairs=notes.repairs(),
     )
-    _flag_header(headers, account, scan.tilt_degrees)
+    _flag_header(headers, notes, scan.tilt_degrees)
     origins = origins_in_plane(display, headers[0].orientation, [header.position for header in headers])
-    scan, below = without_neck(scan, name, account, allow_other_part=allow_other_part)
+    scan, below = without_neck(scan, name, notes, allow_other_part=allow_other_part)
     for header in headers[:below]:
-        account.drop(header, "neck", "a slice of the neck or the trunk, below the head")
+        notes.exclude(header, "neck", "a slice of the neck or the trunk, below the head")
     origins = None if origins is None else origins[below:]
-    return finish_scan(scan, account, slab_mm=slab_mm, thickness_mm=thickness_of(headers), origins_mm=origins)
+    return finish_scan(scan, notes, slab_mm=slab_mm, thickness_mm=thickness_of(headers), origins_mm=origins)
 
 
-def without_neck(scan: Scan, name: str, account: Account, *, allow_other_part: bool = False) -> tuple[Scan, int]:
+def without_neck(scan: Scan, name: str, notes: ScanNotes, *, allow_other_part: bool = False) -> tuple[Scan, int]:
     """See that a scan shows a head, how much of it, and leave out the slices of the neck and the trunk below it.
 
     Args:
         scan: In the display convention, with square pixels.
         name: What messages call it.
-        account: Takes flags and repairs.
+        notes: Takes flags and repairs.
         allow_other_part: Do not refuse what is no head.
 
     Returns:
@@ -231,19 +239,19 @@ def without_neck(scan: Scan, name: str, account: Account, *, allow_other_part: b
             todo="Choose the series of the head, or read this one with --allow-other-body-part of ich-predict if it is one.",
         )
     if verdict != "head":
-        account.flag("no_skull", "no skull in the images: a phantom, or not the whole head")
+        notes.flag("no_skull", "no skull in the images: a phantom, or not the whole head")
     pixel_mm2 = scan.spacing_mm[1] * scan.spacing_mm[2]
     if brain_share(looks) < BRAIN_SHARE:
-        account.flag("no_brain", "little within the skull has the density of a brain")
+        notes.flag("no_brain", "little within the skull has the density of a brain")
     if metal_mm2(scan.hu, pixel_mm2) >= METAL_MM2:
-        account.flag("metal", "metal in the images")
+        notes.flag("metal", "metal in the images")
     if verdict == "head" and is_defaced(looks):
-        account.flag("defaced", "outside the skull there are regions of exactly 0 HU: the face was removed by a program")
+        notes.flag("defaced", "outside the skull there are regions of exactly 0 HU: the face was removed by a program")
     below = count_neck_slices(looks, scan.positions_mm) if verdict == "head" else 0
     if len(scan) - below < MIN_SLICES:
         below = 0
-    for part in missing_parts(looks[below:], scan.positions_mm[below:]):
-        account.flag("incomplete", part)
+    for reason in missing_parts(looks[below:], scan.positions_mm[below:]):
+        notes.flag("incomplete", reason)
     if below == 0:
         return scan, 0
     count = f"{below} {'slice' if below == 1 else 'slices'}"
@@ -260,7 +268,7 @@ def without_neck(scan: Scan, name: str, account: Account, *, allow_other_part: b
 
 def finish_scan(
     scan: Scan,
-    account: Account,
+    notes: ScanNotes,
     *,
     slab_mm: float | None,
     thickness_mm: float | None = None,
@@ -270,15 +278,15 @@ def finish_scan(
 
     Args:
         scan: In the display convention, with its repairs.
-        account: Takes the flags.
+        notes: Takes the flags.
         slab_mm: Thin slices are averaged to slabs of about this thickness in mm; None leaves them as they are.
         thickness_mm: Slice Thickness, if known.
         origins_mm: In-plane origin of each slice, across and down, ``(n, 2)``; None if it is the same for all slices.
     """
     if slab_mm is not None:
         scan = mean_slabs(scan, slab_mm=slab_mm, thickness_mm=thickness_mm, origins_mm=origins_mm)
-    flag_scan(scan, account)
-    return replace(scan, flags=account.flags())
+    flag_scan(scan, notes)
+    return replace(scan, flags=notes.flags())
 
 
 def thickness_of(headers: Sequence[SliceHeader]) -> float | None:
@@ -288,20 +296,20 @@ def thickness_of(headers: Sequence[SliceHeader]) -> float | None:
 
 
 def _read_volume(
-    name: str, headers: Sequence[SliceHeader], display: Display, training: bool, account: Account
+    name: str, headers: Sequence[SliceHeader], display: Display, training: bool, notes: ScanNotes
 ) -> tuple[np.ndarray, list[int]]:
     """All slices as int16 ``(n, h, w)``, and the indices of those that could be read."""
     if not all(map(has_rescale, headers)):
         headers = assume_rescale(headers)
         if all(map(has_rescale, headers)):
-            account.repair(*NO_RESCALE)
+            notes.repair(*NO_RESCALE)
     volume: np.ndarray | None = None
     read: list[int] = []
     for i, header in enumerate(headers):
         try:
             hu, repairs = read_hu(header)
         except FileError as error:
-            account.drop(header, error.code, error.detail)
+            notes.exclude(header, error.code, error.detail)
             if not training:
                 raise SeriesError(
                     error.code,
@@ -310,7 +318,7 @@ def _read_volume(
                     expected=error.expected,
                     todo=error.todo,
                 ) from error
-            account.flag("incomplete", "slices that cannot be read are left out")
+            notes.flag("incomplete", "slices that cannot be read are left out")
             continue
         hu = display.apply(hu)
         if volume is None:
@@ -318,14 +326,14 @@ def _read_volume(
         volume[len(read)] = hu
         read.append(i)
         for note in repairs:
-            account.repair_slice(note)
+            notes.repair_slice(note)
     if volume is None:
         raise SeriesError("no_usable_slice", where=name, got="no slice can be read", todo="Export the series again.")
     return volume[: len(read)], read
 
 
 def _square_pixels(
-    volume: np.ndarray, header: SliceHeader, display: Display, account: Account
+    volume: np.ndarray, header: SliceHeader, display: Display, notes: ScanNotes
 ) -> tuple[np.ndarray, tuple[float, float]]:
     """Resample to square pixels of the smaller spacing, if they are not."""
     assert header.pixel_spacing is not None
@@ -337,45 +345,45 @@ def _square_pixels(
     side = min(row_mm, column_mm)
     width, height = round(volume.shape[2] * column_mm / side), round(volume.shape[1] * row_mm / side)
     square = np.stack([cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR) for image in volume])
-    account.repair("non_square_pixels", f"pixels of {row_mm:g} x {column_mm:g} mm resampled to {side:g} mm")
+    notes.repair("non_square_pixels", f"pixels of {row_mm:g} x {column_mm:g} mm resampled to {side:g} mm")
     return square, (side, side)
 
 
-def flag_scan(scan: Scan, account: Account) -> None:
+def flag_scan(scan: Scan, notes: ScanNotes) -> None:
     """Flag what can be seen of a scan itself: tilt, few or thick slices, slices without content."""
     if scan.tilt_degrees >= TILT_FLAG_DEGREES:
-        account.flag("tilt", f"slices tilted by {scan.tilt_degrees:.1f} degrees")
+        notes.flag("tilt", f"slices tilted by {scan.tilt_degrees:.1f} degrees")
     if len(scan) < FEW_SLICES:
-        account.flag("few_slices", f"{len(scan)} slices")
+        notes.flag("few_slices", f"{len(scan)} slices")
     if scan.spacing_mm[0] >= THICK_MM:
-        account.flag("thick_slices", f"one slice per {scan.spacing_mm[0]:.1f} mm")
+        notes.flag("thick_slices", f"one slice per {scan.spacing_mm[0]:.1f} mm")
     constant = sum(bool(image.min() == image.max()) for image in scan.hu)
     if constant:
-        account.flag("constant_slice", f"{constant} {'slice' if constant == 1 else 'slices'} of one value")
+        notes.flag("constant_slice", f"{constant} {'slice' if constant == 1 else 'slices'} of one value")
 
 
-def _flag_header(headers: Sequence[SliceHeader], account: Account, tilt: float) -> None:
+def _flag_header(headers: Sequence[SliceHeader], notes: ScanNotes, tilt: float) -> None:
     first = headers[0]
     told = contrast_by_header((header.contrast_agent for header in headers), (header.contrast_given for header in headers))
     if told or vocabulary.names_contrast(first.series_description):
-        account.flag("contrast", "contrast given")
+        notes.flag("contrast", "contrast given")
     if reason := map_reason(headers):
-        account.flag("derived_map", reason)
+        notes.flag("derived_map", reason)
     elif has_unspecified_unit(headers):
-        account.flag("unspecified_unit", "Rescale Type (0028,1054) US: it does not say that the values are HU")
+        notes.flag("unspecified_unit", "Rescale Type (0028,1054) US: it does not say that the values are HU")
     if any(UNDECODED in text for text in (first.series_description, first.study_description, first.body_part, first.kernel)):
-        account.flag("character_set", "words of the header that cannot be decoded: they may say what was not understood")
+        notes.flag("character_set", "words of the header that cannot be decoded: they may say what was not understood")
     if tilt < TILT_FLAG_DEGREES and first.tilt is not None and TILT_FLAG_DEGREES < abs(first.tilt) <= MAX_TILT_DEGREES:
         told_tilt = f"Gantry/Detector Tilt (0018,1120) of {first.tilt:.1f} degrees"
-        account.flag("tilt", f"{told_tilt}, by the orientation none: slices may be sheared against each other")
+        notes.flag("tilt", f"{told_tilt}, by the orientation none: slices may be sheared against each other")
     bone = sorted({vocabulary.kernel_name(header.kernel) for header in headers if vocabulary.is_bone_kernel(header.kernel)})
     if bone or vocabulary.names_bone(first.series_description):
-        account.flag("kernel", f"bone kernel {', '.join(bone)}".strip())
+        notes.flag("kernel", f"bone kernel {', '.join(bone)}".strip())
     if any(header.lossy or header.transfer_syntax in LOSSY_SYNTAXES for header in headers):
-        account.flag("lossy", "lossy compressed")
+        notes.flag("lossy", "lossy compressed")
     if any(header.burned_in for header in headers):
-        account.flag("burned_in", "annotations burned into the pixels")
+        notes.flag("burned_in", "annotations burned into the pixels")
     if first.kvp is not None and not KVP_RANGE[0] <= first.kvp <= KVP_RANGE[1]:
-        account.flag("kvp", f"{first.kvp:g} kVp")
+        notes.flag("kvp", f"{first.kvp:g} kVp")
     if first.age_years is not None and first.age_years < ADULT_YEARS:
-        account.flag("child", f"younger than {ADULT_YEARS} years")
+        notes.flag("child", f"younger than {ADULT_YEARS} years")

@@ -9,7 +9,7 @@ from ich_lstm.errors import FileError, SeriesError
 from ich_lstm.reading.header.geometry import AXIAL, MAX_TILT_DEGREES, Display, display_of, is_orientation, tilt_degrees
 from ich_lstm.reading.header.header import SliceHeader
 from ich_lstm.reading.pixels.dicom_file import read_stored
-from ich_lstm.reading.series.notes import Account
+from ich_lstm.reading.series.notes import ScanNotes
 from ich_lstm.reading.series.strays import find_strays
 from ich_lstm.reading.terms import vocabulary
 
@@ -50,32 +50,32 @@ def check_count(name: str, headers: Sequence[SliceHeader]) -> None:
         )
 
 
-def without_scouts(headers: Sequence[SliceHeader], account: Account) -> list[SliceHeader]:
+def without_scouts(headers: Sequence[SliceHeader], notes: ScanNotes) -> list[SliceHeader]:
     """Leave out scouts that lie inside a series."""
     kept = []
     for header in headers:
         if is_localizer(header):
-            account.drop(header, "localizer", "a scout inside the series")
+            notes.exclude(header, "localizer", "a scout inside the series")
         else:
             kept.append(header)
     return kept
 
 
-def without_strays(headers: Sequence[SliceHeader], account: Account) -> list[SliceHeader]:
+def without_strays(headers: Sequence[SliceHeader], notes: ScanNotes) -> list[SliceHeader]:
     """Leave out pages that lie inside a series and are none of its slices."""
     strays = find_strays(headers)
     for number, (code, reason) in strays.items():
-        account.drop(headers[number], code, reason)
+        notes.exclude(headers[number], code, reason)
     return [header for number, header in enumerate(headers) if number not in strays]
 
 
-def without_doubles(name: str, headers: Sequence[SliceHeader], account: Account) -> list[SliceHeader]:
+def without_doubles(name: str, headers: Sequence[SliceHeader], notes: ScanNotes) -> list[SliceHeader]:
     """Keep one file of those that share a SOP Instance UID: the same slice of the same patient, with the same pixels.
 
     Args:
         name: What messages call the series.
         headers: Slices of one patient.
-        account: Takes the files that are left out; of two the one that cannot be read.
+        notes: Takes the files that are left out; of two the one that cannot be read.
 
     Raises:
         SeriesError: ``conflicting_uids`` if they are different slices, or their pixels differ.
@@ -92,13 +92,13 @@ def without_doubles(name: str, headers: Sequence[SliceHeader], account: Account)
         if errors[0] is None and errors[1] is None:
             if _scale_of(known) != _scale_of(header) or not np.array_equal(*pixels):
                 raise _conflicting_uids(name, "files under one SOP Instance UID whose pixels differ")
-            account.drop(header, "duplicate_file", "the same SOP Instance UID and pixels as another file of the series")
+            notes.exclude(header, "duplicate_file", "the same SOP Instance UID and pixels as another file of the series")
         elif errors[1] is not None:
-            account.drop(header, errors[1].code, errors[1].detail)
+            notes.exclude(header, errors[1].code, errors[1].detail)
         else:
-            account.drop(known, errors[0].code, errors[0].detail)
+            notes.exclude(known, errors[0].code, errors[0].detail)
             kept[key] = header
-        account.repair("duplicate_file", "files that came twice were read once")
+        notes.repair("duplicate_file", "files that came twice were read once")
     return list(kept.values())
 
 
@@ -120,7 +120,7 @@ def _conflicting_uids(name: str, got: str) -> SeriesError:
     )
 
 
-def parallel_slices(name: str, headers: Sequence[SliceHeader], account: Account) -> tuple[list[SliceHeader], Display]:
+def parallel_slices(name: str, headers: Sequence[SliceHeader], notes: ScanNotes) -> tuple[list[SliceHeader], Display]:
     """Keep the slices that are parallel to most, and find their display convention.
 
     Raises:
@@ -128,7 +128,7 @@ def parallel_slices(name: str, headers: Sequence[SliceHeader], account: Account)
     """
     check_count(name, headers)
     if all(header.orientation is None for header in headers):
-        return list(headers), _assumed_display(headers[0], account)
+        return list(headers), _assumed_display(headers[0], notes)
     groups: dict[tuple[float, ...], list[SliceHeader]] = defaultdict(list)
     for header in headers:
         if header.orientation is None or not is_orientation(header.orientation):
@@ -147,8 +147,8 @@ def parallel_slices(name: str, headers: Sequence[SliceHeader], account: Account)
             kept += group
             continue
         for header in group:
-            account.drop(header, "other_orientation", "not parallel to the other slices of the series")
-        account.flag("incomplete", "slices of another orientation left out")
+            notes.exclude(header, "other_orientation", "not parallel to the other slices of the series")
+        notes.flag("incomplete", "slices of another orientation left out")
     display = display_of(groups[common][0].orientation or AXIAL)
     tilt = tilt_degrees(display.normal)
     if tilt > MAX_TILT_DEGREES:
@@ -160,7 +160,7 @@ def parallel_slices(name: str, headers: Sequence[SliceHeader], account: Account)
             todo="Choose the axial series.",
         )
     if str(display):
-        account.repair("reoriented", str(display))
+        notes.repair("reoriented", str(display))
     return kept, display
 
 
@@ -170,14 +170,14 @@ def _is_parallel(first: Sequence[float], second: Sequence[float]) -> bool:
     return all(a @ b >= limit * np.linalg.norm(a) * np.linalg.norm(b) for a, b in pairs)
 
 
-def _assumed_display(header: SliceHeader, account: Account) -> Display:
+def _assumed_display(header: SliceHeader, notes: ScanNotes) -> Display:
     """Axial; left and right, front and back as Patient Position (0018,5100) tells."""
-    account.flag("no_orientation", "orientation missing, sides are not certain")
+    notes.flag("no_orientation", "orientation missing, sides are not certain")
     flips = _FLIPS_BY_PATIENT_POSITION.get(header.patient_position)
     if flips is None:
-        account.repair("no_orientation", "orientation missing, taken as axial")
+        notes.repair("no_orientation", "orientation missing, taken as axial")
         return display_of(AXIAL)
-    account.repair("no_orientation", f"orientation missing, taken as axial with the patient {header.patient_position}")
+    notes.repair("no_orientation", f"orientation missing, taken as axial with the patient {header.patient_position}")
     return display_of((flips[0], 0.0, 0.0, 0.0, flips[1], 0.0))
 
 

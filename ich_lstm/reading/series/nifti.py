@@ -21,7 +21,7 @@ from ich_lstm.reading.pixels.plausibility import check_hu
 from ich_lstm.reading.pixels.rescale import CIRCLE_BELOW_HU
 from ich_lstm.reading.series.load import Series, finish_scan, without_neck
 from ich_lstm.reading.series.members import MIN_SLICES, PIXEL_SPACING_MM
-from ich_lstm.reading.series.notes import Account
+from ich_lstm.reading.series.notes import ScanNotes
 from ich_lstm.reading.series.ordering import spacing_flags
 from ich_lstm.reading.series.slabs import SLAB_MM
 from ich_lstm.scan import HU_MAX, HU_MIN, Scan
@@ -51,13 +51,13 @@ class NiftiSeries(Series):
     """The slices of a NIfTI file, as :func:`nifti_series` gives them."""
 
 
-def find_nifti(left_out: Rows) -> Iterator[FileRef]:
-    """The NIfTI files among those of a source that are no slices of DICOM; members of archives too.
+def find_nifti(files: Rows) -> Iterator[FileRef]:
+    """The NIfTI files among the files of a source; members of archives too.
 
     Args:
-        left_out: Table with the columns ``path``, ``member`` and ``code``.
+        files: Table with the columns ``path``, ``member`` and ``code``.
     """
-    for batch in left_out.batches:
+    for batch in files.batches:
         columns = (batch.column(name).to_pylist() for name in ("path", "member", "code"))
         for path, member, code in zip(*columns, strict=True):
             if code in NOT_DICOM and (member or path).decode(errors="surrogateescape").lower().endswith(SUFFIXES):
@@ -126,11 +126,11 @@ def read_nifti(
         >>> scan = read_nifti("049.nii.gz")  # doctest: +SKIP
     """
     path = Path(path)
-    account = Account()
+    notes = ScanNotes()
     voxels, affine, is_oriented = _read_voxels(path)
     if not is_oriented:
-        account.flag("no_orientation", "orientation missing, sides are not certain")
-        account.flag("order_assumed", "position missing, head and foot end are not certain")
+        notes.flag("no_orientation", "orientation missing, sides are not certain")
+        notes.flag("order_assumed", "position missing, head and foot end are not certain")
     identifier = identifier or nifti_identifier(voxels.tobytes() + affine.tobytes())
     axes, flips = _axes_to_display(path, affine)
     # (x, y, z) of the file -> (n, h, w): superior, to the back, to the left
@@ -147,12 +147,12 @@ def read_nifti(
     tilt = tilt_degrees(normal)
     spacing = (float(abs(steps[0] @ normal)), float(np.linalg.norm(steps[1])), float(np.linalg.norm(steps[2])))
     _check_geometry(path, ordered.shape, spacing, tilt)
-    hu = _to_hu(path, ordered, account)
+    hu = _to_hu(path, ordered, notes)
     positions = float(corner @ normal) + np.arange(len(hu)) * float(steps[0] @ normal)
     for flag in spacing_flags(positions):
-        account.flag(*flag)
+        notes.flag(*flag)
     if any(flips) or axes != (2, 1, 0):
-        account.repair("reoriented", "turned into the display convention by the affine")
+        notes.repair("reoriented", "turned into the display convention by the affine")
     scan = Scan(
         hu=hu,
         positions_mm=positions,
@@ -161,11 +161,11 @@ def read_nifti(
         sop_uids=tuple(_slice_uid(identifier, number) for number in (numbers[::-1] if flips[0] else numbers)),
         series_uid=identifier,
         study_uid=identifier,
-        repairs=account.repairs(),
+        repairs=notes.repairs(),
     )
     origins = np.arange(len(hu))[:, None] * np.array([steps[0] @ across, steps[0] @ down])
-    scan, below = without_neck(scan, str(path), account, allow_other_part=allow_other_part)
-    return finish_scan(scan, account, slab_mm=slab_mm, origins_mm=origins[below:])
+    scan, below = without_neck(scan, str(path), notes, allow_other_part=allow_other_part)
+    return finish_scan(scan, notes, slab_mm=slab_mm, origins_mm=origins[below:])
 
 
 def nifti_identifier(content: bytes) -> str:
@@ -287,14 +287,14 @@ def _check_geometry(path: Path, shape: tuple[int, ...], spacing: tuple[float, fl
         raise FileError("few_slices", where=str(path), got=f"{shape[0]} slices", expected=f"at least {MIN_SLICES}")
 
 
-def _to_hu(path: Path, values: np.ndarray, account: Account) -> np.ndarray:
+def _to_hu(path: Path, values: np.ndarray, notes: ScanNotes) -> np.ndarray:
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise FileError(
             "not_finite", where=str(path), got="NaN or infinite voxels", expected="HU", todo="Convert it again from DICOM."
         )
     check_hu(values, str(path), FileError)  # before clipping, which makes air of whatever lies below it
     if float(values.min()) < CIRCLE_BELOW_HU:
-        account.repair("below_air", "values below air, outside the field of view, set to air")
+        notes.repair("below_air", "values below air, outside the field of view, set to air")
     hu = np.clip(np.rint(values) if values.dtype.kind == "f" else values, HU_MIN, HU_MAX).astype(np.int16)
     return np.ascontiguousarray(hu)
 

@@ -8,44 +8,50 @@ from ich_lstm.reading.ledger.ledger import Ledger
 from ich_lstm.scan import Note
 
 
-class Dropped(NamedTuple):
-    """A slice that is left out of its scan, and why."""
+class Excluded(NamedTuple):
+    """A slice that is excluded from its scan.
+
+    Args:
+        header: The slice.
+        code: Reason code.
+        detail: The reason for a person.
+    """
 
     header: SliceHeader
     code: str
     detail: str
 
 
-class Account:
-    """Collects repairs, flags and left-out slices; the same repair of many slices becomes one note."""
+class ScanNotes:
+    """Collects repairs, flags and excluded slices; the same repair of many slices becomes one note."""
 
     def __init__(self) -> None:
-        self.dropped: list[Dropped] = []
+        self.excluded: list[Excluded] = []
         self._repairs: dict[str, str] = {}
         self._slices: Counter[str] = Counter()
         self._flags: dict[str, list[str]] = {}
 
-    def drop(self, header: SliceHeader, code: str, detail: str) -> None:
-        """A slice is left out."""
-        self.dropped.append(Dropped(header, code, detail))
+    def exclude(self, header: SliceHeader, code: str, detail: str) -> None:
+        """Note that a slice is excluded from the scan."""
+        self.excluded.append(Excluded(header, code, detail))
 
     def repair(self, code: str, detail: str) -> None:
-        """The series was repaired."""
+        """Note a repair of the whole series."""
         self._repairs.setdefault(code, detail)
 
     def repair_slice(self, note: Note) -> None:
-        """One slice was repaired."""
+        """Note a repair of one slice."""
         self._repairs.setdefault(note.code, note.detail)
         self._slices[note.code] += 1
 
     def flag(self, code: str, detail: str) -> None:
-        """A reader of the scan should know this; what is said of one code more than once is joined."""
+        """Note what a reader of the scan should know; different details of one code are joined."""
         details = self._flags.setdefault(code, [])
         if detail not in details:
             details.append(detail)
 
     def repairs(self) -> tuple[Note, ...]:
-        """All repairs, each once, with the number of slices."""
+        """All repairs, each once, with the number of slices that it was made in."""
         return tuple(Note(code, self._with_count(code, detail)) for code, detail in self._repairs.items())
 
     def flags(self) -> tuple[Note, ...]:
@@ -53,8 +59,11 @@ class Account:
         return tuple(Note(code, "; ".join(details)) for code, details in self._flags.items())
 
     def write(self, ledger: Ledger) -> None:
-        """Note the left-out slices in a ledger; a frame is none, for its file has others that are used."""
-        for header, code, detail in self.dropped:
+        """Note the excluded slices in a ledger.
+
+        Single frames of a multi-frame file are not noted: the ledger has one row per file, and other frames of the file are used.
+        """
+        for header, code, detail in self.excluded:
             if header.frames == 1 or not header.frame:
                 ledger.mark([header], code, detail)
 

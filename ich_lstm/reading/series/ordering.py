@@ -10,7 +10,7 @@ from ich_lstm.errors import SeriesError
 from ich_lstm.formatting import first_of
 from ich_lstm.reading.header.geometry import is_position, positions_along
 from ich_lstm.reading.header.header import SliceHeader
-from ich_lstm.reading.series.notes import Account
+from ich_lstm.reading.series.notes import ScanNotes
 from ich_lstm.reading.series.rounding import undo_rounding
 from ich_lstm.scan import Note
 
@@ -33,7 +33,7 @@ ASSUMED_STEP_MM = 5.0
 
 
 def place_slices(
-    name: str, headers: Sequence[SliceHeader], normal: np.ndarray, account: Account
+    name: str, headers: Sequence[SliceHeader], normal: np.ndarray, notes: ScanNotes
 ) -> tuple[list[SliceHeader], np.ndarray]:
     """Order slices inferior to superior.
 
@@ -41,7 +41,7 @@ def place_slices(
         name: What messages call the series.
         headers: Parallel slices in any order.
         normal: Unit vector across them, pointing to the head.
-        account: Takes the repairs and what is left out.
+        notes: Takes the repairs and what is left out.
 
     Returns:
         The slices in order, and their positions along the normal in mm, increasing.
@@ -49,7 +49,7 @@ def place_slices(
     Raises:
         SeriesError: ``bad_position``, ``no_position``, ``equal_positions`` or ``perfusion``.
     """
-    places = _places(name, headers, normal, account)
+    places = _places(name, headers, normal, notes)
     if len(headers) > 1 and np.ptp(places) < SAME_POSITION_MM:
         raise SeriesError(
             "equal_positions",
@@ -58,15 +58,15 @@ def place_slices(
             expected="a position for each",
             todo="Export the series again.",
         )
-    headers, places = undo_rounding(headers, places, normal, account)
+    headers, places = undo_rounding(headers, places, normal, notes)
     order = sorted(range(len(headers)), key=lambda i: (places[i], _recency(headers[i])))
     _check_no_time_series(name, len(headers), 1 + int((np.diff(places[order]) >= SAME_POSITION_MM).sum()))
     kept: list[int] = []
     for i in order:
         if kept and places[i] - places[kept[-1]] < SAME_POSITION_MM:
             # Sorted by time within a position: the later one, taken again after motion, stays.
-            account.drop(headers[kept.pop()], "repeated_position", "another slice at its position was taken later")
-            account.repair("repeated_position", "of slices at one position the latest was kept")
+            notes.exclude(headers[kept.pop()], "repeated_position", "another slice at its position was taken later")
+            notes.repair("repeated_position", "of slices at one position the latest was kept")
         kept.append(i)
     return [headers[i] for i in kept], places[kept]
 
@@ -91,7 +91,7 @@ def _check_no_time_series(name: str, count: int, positions: int) -> None:
         )
 
 
-def _places(name: str, headers: Sequence[SliceHeader], normal: np.ndarray, account: Account) -> np.ndarray:
+def _places(name: str, headers: Sequence[SliceHeader], normal: np.ndarray, notes: ScanNotes) -> np.ndarray:
     """Positions along the normal; from Slice Location or Instance Number where the position is missing."""
     positions = [header.position for header in headers]
     if any(position is not None and not is_position(position) for position in positions):
@@ -107,15 +107,15 @@ def _places(name: str, headers: Sequence[SliceHeader], normal: np.ndarray, accou
         return positions_along(normal, known)
     locations = [header.slice_location for header in headers]
     if all(location is not None and math.isfinite(location) for location in locations):
-        account.repair("no_position", "position missing, ordered by Slice Location")
-        account.flag("order_assumed", "position missing, head and foot end are not certain")
+        notes.repair("no_position", "position missing, ordered by Slice Location")
+        notes.flag("order_assumed", "position missing, head and foot end are not certain")
         return np.array(locations, float)
     numbers = [header.instance_number for header in headers]
     if all(number is not None for number in numbers):
         step = headers[0].thickness
         step = step if step is not None and math.isfinite(step) and step > 0 else ASSUMED_STEP_MM
-        account.repair("no_position", f"position missing, ordered by Instance Number, {step:g} mm apart")
-        account.flag("order_assumed", "position missing, head and foot end are not certain")
+        notes.repair("no_position", f"position missing, ordered by Instance Number, {step:g} mm apart")
+        notes.flag("order_assumed", "position missing, head and foot end are not certain")
         return np.array(numbers, float) * step
     raise SeriesError(
         "no_position",

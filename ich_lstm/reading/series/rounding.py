@@ -8,7 +8,7 @@ import numpy as np
 from ich_lstm.errors import FileError
 from ich_lstm.reading.header.header import SliceHeader
 from ich_lstm.reading.pixels.dicom_file import read_hu
-from ich_lstm.reading.series.notes import Account
+from ich_lstm.reading.series.notes import ScanNotes
 
 GRIDS_MM = (1.0, 0.1)
 """To what positions are rounded, the coarser first."""
@@ -34,7 +34,7 @@ TABLE_SLOPES = (0.8, 1.02)
 
 
 def undo_rounding(
-    headers: Sequence[SliceHeader], places: np.ndarray, normal: np.ndarray, account: Account
+    headers: Sequence[SliceHeader], places: np.ndarray, normal: np.ndarray, notes: ScanNotes
 ) -> tuple[list[SliceHeader], np.ndarray]:
     """Put slices back where they were before their positions were rounded.
 
@@ -46,7 +46,7 @@ def undo_rounding(
         headers: Parallel slices in any order.
         places: Along the normal in mm, ``(n,)``.
         normal: Unit vector across the slices.
-        account: Takes the repair ``rounded_positions``, the repeats, and the flag ``rounded_positions`` where slices of one
+        notes: Takes the repair ``rounded_positions``, the repeats, and the flag ``rounded_positions`` where slices of one
             position have nothing that orders them.
 
     Returns:
@@ -65,7 +65,7 @@ def undo_rounding(
     error = grid / 2 * float(abs(normal[along]).sum())
     located = _by_location(headers, places, grid, error)
     if located is not None:
-        account.repair("rounded_positions", f"positions rounded to {grid:g} mm, taken from Slice Location")
+        notes.repair("rounded_positions", f"positions rounded to {grid:g} mm, taken from Slice Location")
         return headers, located
     if any(len({headers[i].acquisition_number for i in group}) > 1 for group in _crowded(places)):
         return headers, places  # taken again
@@ -78,14 +78,12 @@ def undo_rounding(
         return headers, places
     fitted, step, by_number = respaced
     for i in copies:
-        account.drop(headers[i], "repeated_position", "the same pixels as another slice at its position")
-        account.repair("repeated_position", "slices that came twice at one position were read once")
+        notes.exclude(headers[i], "repeated_position", "the same pixels as another slice at its position")
+        notes.repair("repeated_position", "slices that came twice at one position were read once")
     how = "by Instance Number" if by_number else "in the order of their positions"
-    account.repair("rounded_positions", f"positions rounded to {grid:g} mm, spaced evenly {how}, {step:.3g} mm apart")
+    notes.repair("rounded_positions", f"positions rounded to {grid:g} mm, spaced evenly {how}, {step:.3g} mm apart")
     if not by_number and _crowded(places[kept]):
-        account.flag(
-            "rounded_positions", f"several slices rounded to one position, their order within {grid:g} mm is not certain"
-        )
+        notes.flag("rounded_positions", f"several slices rounded to one position, their order within {grid:g} mm is not certain")
     return [headers[i] for i in kept], fitted
 
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from ich_lstm.reading.header.geometry import AXIAL, MAX_POSITION_MM, display_of, is_orientation, origins_in_plane
 from ich_lstm.reading.header.header import SliceHeader
-from ich_lstm.reading.ledger.header_table import HeaderRows, Rows, to_batch
+from ich_lstm.reading.ledger.header_table import HeaderRows, Rows, take_headers, to_batch
 from ich_lstm.reading.series.load import Series
 from ich_lstm.reading.series.members import MIN_SLICES, SAME_MM, is_localizer
 from ich_lstm.reading.series.ordering import MAX_REPEATS, SAME_POSITION_MM
@@ -84,7 +84,7 @@ class Slices(NamedTuple):
 
 
 class Acquisitions:
-    """Parts and joins the series of a table of headers.
+    """Splits and joins the series of a table of headers.
 
     Args:
         table: Rows of :data:`ich_lstm.reading.ledger.header_table.SCHEMA`. Of each, some numbers are taken at once, so that
@@ -102,8 +102,8 @@ class Acquisitions:
             return self._slices.take(headers.rows)
         return _slices_of_batch(to_batch(list(headers)))
 
-    def part(self, series: Series) -> list[Series]:
-        """Part a series that holds two or three shifted scans of the same tissue.
+    def split(self, series: Series) -> list[Series]:
+        """Split a series that holds two or three shifted scans of the same tissue.
 
         Acquisitions that lie beside each other are one scan: a sequential ("step and shoot") scan has one at each position of
         the table, and base and cerebrum may be one each. So are acquisitions at the same positions, which are repeats
@@ -124,7 +124,9 @@ class Acquisitions:
             return [series]
         count = int(labels.max()) + 1
         return [
-            replace(series, headers=_take(series.headers, labels == i), acquisition=i + 1, acquisitions=count)
+            replace(
+                series, headers=take_headers(series.headers, np.flatnonzero(labels == i)), acquisition=i + 1, acquisitions=count
+            )
             for i in range(count)
         ]
 
@@ -191,12 +193,6 @@ def _seconds(times: pa.Array) -> np.ndarray:
 
 def _has_frames(series: Series) -> bool:
     return not isinstance(series.headers, HeaderRows) and any(header.frames > 1 for header in series.headers)
-
-
-def _take(headers: Sequence[SliceHeader], which: np.ndarray) -> Sequence[SliceHeader]:
-    if isinstance(headers, HeaderRows):
-        return HeaderRows(headers.table, headers.rows[which])
-    return tuple(header for header, here in zip(headers, which, strict=True) if here)
 
 
 # ------------------------------------------------------------------------------------------------ several acquisitions
@@ -570,16 +566,16 @@ def _unlikeness(one: "_Block | None", other: "_Block | None") -> tuple[object, .
     )
 
 
-def _joined(parts: Sequence[Series]) -> Series:
-    if len(parts) == 1:
-        return parts[0]
-    numbers = {part.series_uid: part.headers[0].series_number for part in parts}
-    ordered = sorted(parts, key=lambda part: (numbers[part.series_uid] is None, numbers[part.series_uid], part.series_uid))
+def _joined(series: Sequence[Series]) -> Series:
+    if len(series) == 1:
+        return series[0]
+    numbers = {each.series_uid: each.headers[0].series_number for each in series}
+    ordered = sorted(series, key=lambda each: (numbers[each.series_uid] is None, numbers[each.series_uid], each.series_uid))
     headers: Sequence[SliceHeader]
-    rows = [part.headers for part in ordered if isinstance(part.headers, HeaderRows)]
+    rows = [each.headers for each in ordered if isinstance(each.headers, HeaderRows)]
     if len(rows) == len(ordered) and all(one.table is other.table for one, other in pairwise(rows)):
         headers = HeaderRows(rows[0].table, np.concatenate([each.rows for each in rows]))
     else:
-        headers = tuple(header for part in ordered for header in part.headers)
+        headers = tuple(header for each in ordered for header in each.headers)
     first, *others = ordered
-    return replace(first, headers=headers, joined=tuple(part.series_uid for part in others))
+    return replace(first, headers=headers, joined=tuple(each.series_uid for each in others))

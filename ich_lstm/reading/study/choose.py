@@ -9,17 +9,19 @@ import numpy as np
 
 from ich_lstm.errors import FileError, StudyError
 from ich_lstm.reading.header.examinations import (
+    ORIGIN_FIELDS,
     TOLD_BY,
     Origin,
     agreed_identity,
     folder_of,
+    make_origin,
     origin_of,
-    part_examinations,
-    part_patients,
+    split_examinations,
+    split_patients,
 )
 from ich_lstm.reading.header.geometry import is_position
 from ich_lstm.reading.header.header import SliceHeader, read_frames
-from ich_lstm.reading.ledger.header_table import HeaderRows, Rows
+from ich_lstm.reading.ledger.header_table import HeaderRows, Rows, take_headers, values_of
 from ich_lstm.reading.ledger.ledger import Ledger
 from ich_lstm.reading.series.load import Series, name_series, short_uid
 from ich_lstm.reading.series.ordering import SAME_POSITION_MM
@@ -42,20 +44,27 @@ class Study:
         study_uid: Study Instance UID (0020,000D).
         patient_id: Patient ID (0010,0020); empty where its images do not agree on one.
         series: At least one.
-        part: What tells it apart from another study under the same UID: patient, examination, folder. Private; usually empty.
+        qualifier: Tells it apart from another study under the same UID: patient, examination, folder. Private; usually empty.
         origins: What its images say of their patient and examination; empty where nothing is known, as of a NIfTI file.
     """
 
     study_uid: str
     patient_id: str
     series: tuple[Series, ...]
-    part: str = ""
+    qualifier: str = ""
     origins: frozenset[Origin] = frozenset()
 
     @property
     def identifier(self) -> str:
-        """What no other study of the source has: the UID, and the part if the UID stands for several."""
-        return f"{self.study_uid}|{self.part}" if self.part else self.study_uid
+        """What no other study of the source has: the UID, and the qualifier if the UID stands for several."""
+        return f"{self.study_uid}|{self.qualifier}" if self.qualifier else self.study_uid
+
+    def decoded(self) -> "Study":
+        """The same study with the headers of its series decoded: each is built once, and held.
+
+        An index holds millions of headers undecoded. What ranks, chooses and loads the series of one study decodes it first.
+        """
+        return replace(self, series=tuple(series.decoded() for series in self.series))
 
 
 class Candidate(NamedTuple):
@@ -116,6 +125,8 @@ def choose_series(
 ) -> Candidate:
     """Choose the series of a study that is to be read.
 
+    The study's headers are decoded here; the series that is returned holds them, so that :func:`load_scan` builds none again.
+
     Args:
         study: The study.
         series_uid: The series to take instead of the best; its beginning is enough. It may be a bone or partial series,
@@ -128,6 +139,7 @@ def choose_series(
         StudyError: ``no_series`` if none fits, ``no_such_series`` if the one named is not there or not unique. Every
             candidate's reason is in the text.
     """
+    study = study.decoded()
     ranked = rank_series(study, allow_contrast=allow_contrast, allow_other_part=allow_other_part)
     return choose_among(study, ranked, series_uid, ledger=ledger)
 
@@ -194,44 +206,46 @@ def _list(candidates: Sequence[Candidate]) -> str:
     )
 
 
-def group_studies(table: Rows) -> list[Study]:
-    """Rows of headers as studies, ordered by UID, each with its series ordered by UID.
+def group_studies(headers: HeaderRows) -> list[Study]:
+    """Headers as studies, ordered by UID, each with its series ordered by UID.
 
     A study is what shares a Study Instance UID, a patient and an examination
     (:mod:`ich_lstm.reading.header.examinations`); one Series Instance UID in the files of two patients is two series. Where it is
     not clear whose the images of a series are, the series stays whole, as a study of its own, and is refused.
     """
+    table = headers.table
     study_codes, study_uids = table.codes("study_uid")
     series_codes, series_uids = table.codes("series_uid")
     kernel_codes, _ = table.codes("kernel")
     multi_frame = table.column("frames").to_numpy() > 1
     acquisitions = Acquisitions(table)
-    order = np.lexsort((series_codes, study_codes))
+    order = headers.rows[np.lexsort((series_codes[headers.rows], study_codes[headers.rows]))]
     starts = np.flatnonzero(np.diff(study_codes[order]) | np.diff(series_codes[order])) + 1
     groups = np.split(order, starts) if len(order) else []
     is_mixed = np.logical_or.reduceat(_differs_from_last(table, order, starts), [0, *starts]) if groups else np.zeros(0, bool)
-    found: dict[str, list[_Part]] = {}
-    for rows, mixed, first in zip(groups, is_mixed, HeaderRows(table, order[[0, *starts]] if groups else order), strict=True):
+    found: dict[str, list[_OneSeries]] = {}
+    firsts = HeaderRows(table, order[[0, *starts]] if groups else order)
+    told_first = zip(_origins_of(firsts), firsts.values("patient_id"), strict=True)
+    for rows, mixed, (origin, patient_id) in zip(groups, is_mixed, told_first, strict=True):
         study_uid, series_uid = study_uids[study_codes[rows[0]]].as_py(), series_uids[series_codes[rows[0]]].as_py()
-        for mine, origins in _by_patient(table, rows) if mixed or not study_uid else [(rows, frozenset({origin_of(first)}))]:
+        for mine, origins in _by_patient(table, rows) if mixed or not study_uid else [(rows, frozenset({origin}))]:
             # A copy: a view would keep the order of the whole table alive.
             series = Series(series_uid, HeaderRows(table, np.sort(mine).astype(np.uint32)))
             if multi_frame[mine].any():
                 series = with_frames(series)
-            patient = first.patient_id if len(origins) == 1 and not mixed else agreed_identity(series.headers).patient_id
+            patient = patient_id if len(origins) == 1 and not mixed else agreed_identity(series.headers).patient_id
             one_kernel = bool((kernel_codes[mine] == kernel_codes[mine[0]]).all())
-            parts = [series] if one_kernel else split_by_kernel(series)
-            parts = [part for one in parts for part in acquisitions.part(one)]
-            found.setdefault(study_uid, []).extend(_Part(origins, patient, part) for part in parts)
+            split = [each for one in ([series] if one_kernel else split_by_kernel(series)) for each in acquisitions.split(one)]
+            found.setdefault(study_uid, []).extend(_OneSeries(origins, patient, each) for each in split)
     return tell_apart([study for uid in sorted(found) for study in _by_examination(uid, found[uid], acquisitions)])
 
 
-class _Part(NamedTuple):
-    """A series of one patient, or one that cannot be parted.
+class _OneSeries(NamedTuple):
+    """A series of one patient, or one that cannot be split by patient.
 
     Args:
         origins: What its images say of their patient and examination.
-        patient_id: On which they agree, or empty.
+        patient_id: The Patient ID on which its images agree, or empty.
         series: The series.
     """
 
@@ -252,31 +266,36 @@ def _differs_from_last(table: Rows, order: np.ndarray, starts: np.ndarray) -> np
 
 
 def _by_patient(table: Rows, rows: np.ndarray) -> list[tuple[np.ndarray, frozenset[Origin]]]:
-    """The rows of one Series Instance UID, parted by patient if that is safe, and what they say of patient and examination."""
-    origins = list(map(origin_of, HeaderRows(table, rows)))
-    parts = part_patients(origins)
-    if parts is None:
+    """The rows of one Series Instance UID, split by patient if that is safe, and what they say of patient and examination."""
+    origins = _origins_of(HeaderRows(table, rows))
+    patients = split_patients(origins)
+    if patients is None:
         return [(rows, frozenset(origins))]
-    return [(rows[[origin in part for origin in origins]], frozenset(part)) for part in parts]
+    return [(rows[[origin in patient for origin in origins]], frozenset(patient)) for patient in patients]
 
 
-def _by_examination(study_uid: str, parts: list[_Part], acquisitions: Acquisitions) -> list[Study]:
+def _origins_of(headers: HeaderRows) -> list[Origin]:
+    """The origin of each header, from the columns of the table alone."""
+    return list(map(make_origin, *map(headers.values, ORIGIN_FIELDS)))
+
+
+def _by_examination(study_uid: str, found: list[_OneSeries], acquisitions: Acquisitions) -> list[Study]:
     """The studies that share a Study Instance UID; in each, the series of one acquisition joined."""
-    number_of = part_examinations(part.origins for part in parts)
-    studies: dict[int, list[_Part]] = {}
-    for part in parts:
-        studies.setdefault(number_of[part.origins], []).append(part)
+    number_of = split_examinations(one.origins for one in found)
+    studies: dict[int, list[_OneSeries]] = {}
+    for one in found:
+        studies.setdefault(number_of[one.origins], []).append(one)
     made = []
     for _, mine in sorted(studies.items()):
-        (patient, *others) = sorted({part.patient_id for part in mine})
-        series = sorted(acquisitions.join([part.series for part in mine]), key=lambda series: series.series_uid)
-        origins = frozenset().union(*(part.origins for part in mine))
+        (patient, *others) = sorted({one.patient_id for one in mine})
+        series = sorted(acquisitions.join([one.series for one in mine]), key=lambda series: series.series_uid)
+        origins = frozenset().union(*(one.origins for one in mine))
         made.append(Study(study_uid, "" if others else patient, tuple(series), origins=origins))
     return made
 
 
 def tell_apart(studies: Sequence[Study]) -> list[Study]:
-    """Mark studies that share a Study or Series Instance UID with another study by a part, so that ids are unique.
+    """Give studies that share a Study or Series Instance UID with another study a qualifier, so that identifiers are unique.
 
     Args:
         studies: Of one source, or of several.
@@ -287,11 +306,11 @@ def tell_apart(studies: Sequence[Study]) -> list[Study]:
         return list(studies)
     shared_studies = {identifier for identifier, count in known_studies.items() if count > 1}
     shared_series = {identifier for identifier, count in known_series.items() if count > 1}
-    return [with_part(study, shared_studies | shared_series) for study in studies]
+    return [with_qualifier(study, shared_studies | shared_series) for study in studies]
 
 
-def with_part(study: Study, shared: Collection[str]) -> Study:
-    """Give a study whose identifiers are shared a part, which makes its identifiers unique.
+def with_qualifier(study: Study, shared: Collection[str]) -> Study:
+    """Give a study whose identifiers are shared a qualifier, which makes its identifiers unique.
 
     Args:
         study: The study.
@@ -302,9 +321,9 @@ def with_part(study: Study, shared: Collection[str]) -> Study:
         return study
     header = study.series[0].headers[0]
     # The folder tells apart what nothing else does: two exports of studies that name nobody.
-    part = "\x1f".join([study.study_uid, *origin_of(header), folder_of(header)])
-    series = (replace(each, part=f"{each.part}|{part}") if each.identifier in shared else each for each in study.series)
-    return replace(study, series=tuple(series), part=f"{study.part}|{part}" if is_shared else study.part)
+    own = "\x1f".join([study.study_uid, *origin_of(header), folder_of(header)])
+    series = (replace(each, qualifier=f"{each.qualifier}|{own}") if each.identifier in shared else each for each in study.series)
+    return replace(study, series=tuple(series), qualifier=f"{study.qualifier}|{own}" if is_shared else study.qualifier)
 
 
 def with_frames(series: Series) -> Series:
@@ -319,16 +338,16 @@ def with_frames(series: Series) -> Series:
 
 
 def split_by_kernel(series: Series) -> list[Series]:
-    """Part a series in which two kernels show the same positions; one that changes its kernel on the way stays whole."""
-    by_kernel: dict[str, list[SliceHeader]] = {}
-    for header in series.headers:
-        by_kernel.setdefault(header.kernel, []).append(header)
+    """Split a series in which two kernels show the same positions; one that changes its kernel on the way stays whole."""
+    kernels = np.array(values_of(series.headers, "kernel"), object)
     seen: dict[tuple[int, ...], str] = {}
-    for kernel, headers in by_kernel.items():
-        for header in headers:
-            if header.position is None or not is_position(header.position):
-                continue
-            place = tuple(round(value / SAME_POSITION_MM) for value in header.position)
-            if seen.setdefault(place, kernel) != kernel:
-                return [Series(series.series_uid, tuple(by_kernel[kernel]), kernel) for kernel in sorted(by_kernel)]
+    for kernel, position in zip(kernels, values_of(series.headers, "position"), strict=True):
+        if position is None or not is_position(position):
+            continue
+        place = tuple(round(value / SAME_POSITION_MM) for value in position)
+        if seen.setdefault(place, kernel) != kernel:
+            return [
+                Series(series.series_uid, take_headers(series.headers, np.flatnonzero(kernels == kernel)), kernel)
+                for kernel in sorted(set(kernels))
+            ]
     return [series]

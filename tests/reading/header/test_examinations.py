@@ -16,7 +16,7 @@ from persons import head_of, make_person, persons_in
 from ich_lstm.errors import SeriesError, StudyError
 from ich_lstm.reading import Ledger, Series, Study, choose_series, index_source, load_scan, read_header
 from ich_lstm.reading.files.sources import FileRef
-from ich_lstm.reading.header.examinations import Origin, identity_of, part_examinations, part_patients, relate
+from ich_lstm.reading.header.examinations import Origin, identity_of, relate, split_examinations, split_patients
 
 Elements = dict[str, Any]
 
@@ -311,26 +311,26 @@ class TestRelate:
         random = np.random.default_rng(0)
         for _ in range(200):
             chosen = [self.ORIGINS[i] for i in random.integers(len(self.ORIGINS), size=5)]
-            assert part_patients(chosen) == part_patients(chosen[::-1])
+            assert split_patients(chosen) == split_patients(chosen[::-1])
             alone = [frozenset({origin}) for origin in chosen]
-            assert part_examinations(alone) == part_examinations(alone[::-1])
+            assert split_examinations(alone) == split_examinations(alone[::-1])
 
     def test_no_part_holds_what_contradicts_itself(self) -> None:
         random = np.random.default_rng(1)
         for _ in range(500):
             chosen = [self.ORIGINS[i] for i in random.integers(len(self.ORIGINS), size=6)]
-            for part in part_patients(chosen) or []:
+            for part in split_patients(chosen) or []:
                 assert all(relate(*pair) in ("same", "other examination") for pair in permutations(part, 2))
             studies: dict[int, set[Origin]] = {}
-            for of_one, number in part_examinations(frozenset({origin}) for origin in chosen).items():
+            for of_one, number in split_examinations(frozenset({origin}) for origin in chosen).items():
                 studies.setdefault(number, set()).update(of_one)
             for study in studies.values():
                 assert all(relate(*pair) == "same" for pair in permutations(study, 2))
 
     def test_thousands_of_patients_under_one_uid_take_no_time(self) -> None:
         many = [Origin("ANON", birth_digest=f"{1900 + i // 360}-{i // 30 % 12 + 1:02}-{i % 30 + 1:02}") for i in range(20_000)]
-        assert len(set(part_examinations(frozenset({origin}) for origin in many).values())) == len(set(many))
-        assert part_patients(replace_id(many)) is not None
+        assert len(set(split_examinations(frozenset({origin}) for origin in many).values())) == len(set(many))
+        assert split_patients(replace_id(many)) is not None
 
 
 def replace_id(origins: list[Origin]) -> list[Origin]:

@@ -9,7 +9,7 @@ import pytest
 from dicom_files import make_series, make_slice
 
 from ich_lstm.errors import IchLstmError, SourceError, StudyError
-from ich_lstm.reading import Index, Ledger, choose_series, index_source, load_scan, read_scan
+from ich_lstm.reading import Index, Ledger, LedgerRow, choose_series, index_source, load_scan, read_scan
 from ich_lstm.reading.index import build as index_module
 
 
@@ -99,6 +99,16 @@ class TestOnDisk:
         assert again.ledger.summary() == index.ledger.summary()
         assert len(load_scan(again.studies()[1].series[0])) == 5
 
+    def test_reasons_of_files_that_are_not_in_the_table_are_written_too(self, tmp_path: Path) -> None:
+        make_tree(tmp_path / "in")
+        index = index_source(tmp_path / "in")
+        index.ledger.update([LedgerRow("elsewhere.dcm", "1.2", "", "refused", "unreadable", "for a test")])
+        index.write(tmp_path / "private")
+        again = Index.read(tmp_path / "private")
+        assert again.ledger.to_frame().equals(index.ledger.to_frame())
+        assert again.ledger.counts() == {"used": 17, "skipped": 2, "refused": 1}
+        assert len(again.headers) == 17
+
     def test_names_that_are_no_text_survive(self, tmp_path: Path) -> None:
         make_series(tmp_path / os.fsdecode(b"\xff"), 5)
         (tmp_path / os.fsdecode(b"\xfe.txt")).write_text("hello")
@@ -112,8 +122,7 @@ class TestOnDisk:
     @pytest.mark.parametrize("damage", ["missing", "empty", "text"])
     def test_no_index(self, damage: str, tmp_path: Path) -> None:
         if damage != "missing":
-            for name in ("headers.parquet", "ledger.parquet"):
-                (tmp_path / name).write_text("" if damage == "empty" else "not a table")
+            (tmp_path / "files.parquet").write_text("" if damage == "empty" else "not a table")
         with pytest.raises(SourceError) as error:
             Index.read(tmp_path)
         assert error.value.code == "no_index"

@@ -11,6 +11,7 @@ from dicom_files import make_series
 
 from ich_lstm.reading import (
     FileRef,
+    Index,
     SliceHeader,
     Study,
     choose_series,
@@ -19,8 +20,7 @@ from ich_lstm.reading import (
     rank_series,
     read_scan,
 )
-from ich_lstm.reading.ledger.header_table import SCHEMA, Rows, to_batch
-from ich_lstm.reading.study.choose import group_studies
+from ich_lstm.reading.ledger.header_table import to_files
 from ich_lstm.scan import Scan
 
 HEAD = 28
@@ -153,7 +153,7 @@ class TestOneAcquisitionInSeveralSeries:
             bone = {"SeriesInstanceUID": f"1.2.3.100.{number}", "ConvolutionKernel": "H60s"}
             make_series(tmp_path / f"b{number}", places=head()[part], change=uids.__getitem__, **SAME | bone)
         study = only_study(tmp_path)
-        assert sorted((series.part, len(series), len(series.series_uids)) for series in study.series) == [
+        assert sorted((series.qualifier, len(series), len(series.series_uids)) for series in study.series) == [
             ("H31s", 28, 2),
             ("H60s", 28, 2),
         ]
@@ -367,7 +367,7 @@ def test_every_slice_is_in_one_series_whatever_the_headers_say(seed: int) -> Non
         for series in range(4)
         for i in range(rng.randint(1, 16))
     ]
-    (study,) = group_studies(Rows([to_batch(headers)], SCHEMA))
+    (study,) = Index(to_files(headers)).studies()
     assert sorted(header.sop_uid for series in study.series for header in series.headers) == sorted(
         header.sop_uid for header in headers
     )
