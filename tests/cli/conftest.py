@@ -14,7 +14,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 
     torch.manual_seed(0)
-    classifier = ScanClassifier(backbone="resnet10t", pretrained=False, hidden_size=8)
+    classifier = ScanClassifier(backbone="test_resnet", pretrained=False, hidden_size=8)
     classifier.preprocessing = Preprocessing(size=32)
     folder = tmp_path_factory.mktemp("model")
     classifier.save_pretrained(folder)

@@ -84,7 +84,7 @@ class TestSmallDisk:
     ) -> None:
         out = small_disk("1m") / "run"  # too small for a checkpoint
         data = ["--data.root", str(phantom), "--data.size=32", "--data.cache_dir", str(tmp_path / "cache")]
-        model = ["--model.backbone=resnet10t", "--model.pretrained=false", "--model.hidden_size=8"]
+        model = ["--model.backbone=test_resnet", "--model.pretrained=false", "--model.hidden_size=8"]
         assert train.main([*data, *model, "--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--out", str(out)]) == 1
         said_in_one_line(capsys, out)
 

@@ -24,7 +24,7 @@ SMALL = [
     "--phantom.prevalence=0.6",
     "--data.size=32",
     "--data.slices_per_batch=24",
-    "--model.backbone=resnet10t",
+    "--model.backbone=test_resnet",
     "--model.global_pool=null",
     "--model.hidden_size=8",
     "--trainer.max_epochs=1",
@@ -157,7 +157,7 @@ class TestRunFolder:
 
     def test_configuration_runs_again(self, run: Path) -> None:
         config = yaml.safe_load((run / "config.yaml").read_text())
-        assert config["model"]["backbone"] == "resnet10t"
+        assert config["model"]["backbone"] == "test_resnet"
         assert config["out"] == "run"
 
 
@@ -304,7 +304,7 @@ class TestRealScans:
         (tmp_path / "labels.csv").write_text("folder,any,epidural\nge_head_tilt,1,\nphilips_exam.zip,0,\n")
         options = ["--data.root", str(real_data), "--data.labels", str(tmp_path / "labels.csv")]
         small = ["--data.size=32", "--data.num_workers=0", "--trainer.max_epochs=1", "--trainer.accelerator=cpu"]
-        model = ["--model.backbone=resnet10t", "--model.pretrained=false", "--model.hidden_size=8"]
+        model = ["--model.backbone=test_resnet", "--model.pretrained=false", "--model.hidden_size=8"]
         assert train.main([*options, *small, *model, "--out", str(tmp_path / "run")]) == 0
         results = json.loads((tmp_path / "run/results.json").read_text())
         assert results["part"] == "validation"
