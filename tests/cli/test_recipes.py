@@ -168,7 +168,7 @@ class TestStagesOfAFit:
     def test_the_reduction_is_fitted_once(self, run: Path) -> None:
         assert not self.weights(run, "2-encoder-slow")["model.reducer.is_fitted"]
         assert self.weights(run, "")["model.reducer.is_fitted"]
-        assert self.weights(run, "")["model.reducer.components"].shape == (12, 512)
+        assert self.weights(run, "")["model.reducer.components"].shape == (12, 96)
 
     def test_the_encoder_s_figures_stand_beside(self, run: Path) -> None:
         assert set(json.loads((run / "results.json").read_text())["slices"]) == {"sequence", "encoder"}
@@ -219,12 +219,12 @@ class TestNetworks:
             ({"reduction": "smallest-weights", "reduced_features": 120, "encoder_probabilities": False}, 120, 512),
             ({"reduced_features": 192, "encoder_probabilities": False}, 192, 512),
             ({"encoder_probabilities": False}, 120, 512),
-            ({"reduction": "none", "reduced_features": None}, 518, 518),
+            ({"reduction": "none", "reduced_features": None}, 256 + 6, 518),
         ],
         ids=str,
     )
     def test_rows_of_burduja_s_table(self, changes: dict, inputs: int, outputs: int) -> None:
-        model = model_of("burduja2020", backbone="test_resnet", **changes)
+        model = model_of("burduja2020", backbone="test_byobnet", **changes)  # 256 features
         assert model.sequence.recurrence.input_size == inputs
         assert model.sequence_classifier.in_features == outputs
 

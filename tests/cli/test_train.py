@@ -183,6 +183,7 @@ class SaveEachRank(Callback):
 """
 
 
+@pytest.mark.slow  # test_recipes.py trains on two processes in every run, with stages; here are none
 def test_two_processes_hold_the_same_weights(tmp_path: Path) -> None:
     (tmp_path / "probe.py").write_text(PROBE)
     arguments = [
