@@ -1,5 +1,6 @@
-"""A small model on disk, for the commands that need one."""
+"""What tests of several commands need."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -19,3 +20,14 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     classifier.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine of one core, on which a command starts no process to make or load data: each costs more than its work here.
+
+    Further processes change nothing, as `phantom/test_write.py` and `data/loading/test_loader.py` hold.
+    """
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    if hasattr(os, "sched_getaffinity"):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})

@@ -30,10 +30,12 @@ SMALL = [
     "--trainer.max_epochs=1",
 ]
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a small demo run."""
+    """The folder of a small demo run, with as many processes as the machine has cores."""
     out = tmp_path_factory.mktemp("canary-folder") / "run"
     assert train.main(["--config", "demo", "--out", str(out), *SMALL]) == 0
     return out

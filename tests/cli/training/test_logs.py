@@ -30,7 +30,7 @@ TWO_STAGES = "{warm-up: {max_epochs: 1}, joint: {max_epochs: 1}}"
 ARGUMENTS = [
     *("--config=demo", "--out=run", "--wandb=offline", f"--stages={TWO_STAGES}"),
     *("--phantom.patients=6", "--phantom.slices=8", "--phantom.size=64", "--phantom.prevalence=0.6"),
-    *("--data.size=32", "--data.slices_per_batch=24", "--trainer.accelerator=cpu"),
+    *("--data.size=32", "--data.num_workers=0", "--data.slices_per_batch=24", "--trainer.accelerator=cpu"),
     *("--model.backbone=test_resnet", "--model.global_pool=null", "--model.hidden_size=8"),
 ]
 

@@ -16,6 +16,8 @@ SMALL = [
     *("--model.backbone=test_resnet", "--model.global_pool=null", "--model.hidden_size=8", "--trainer.max_epochs=1"),
 ]
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
