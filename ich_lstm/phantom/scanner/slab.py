@@ -1,6 +1,7 @@
 """The points of the head over which one slice of a scan averages."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -34,16 +35,10 @@ class Slab:
 
     def near(self, center: Point, reach: float) -> Box | None:
         """The box of samples that may lie within ``reach`` mm of a point; None if there are none."""
-        planes, rows, columns = self.x.shape
-        middle = planes // 2
-        corner = np.array([v[middle, 0, 0] for v in self.points], np.float64)
-        across = np.array([v[middle, 0, -1] for v in self.points], np.float64) - corner
-        down = np.array([v[middle, -1, 0] for v in self.points], np.float64) - corner
-        deep = np.array([v[-1, 0, 0] - v[0, 0, 0] for v in self.points], np.float64)
-        normal = np.cross(across, down)
-        normal /= np.linalg.norm(normal)
+        _, rows, columns = self.x.shape
+        corner, across, down, normal, thickness = self._frame
         offset = np.asarray(center, np.float64) - corner
-        if abs(offset @ normal) > reach + abs(deep @ normal) / 2 + self.pixel_mm:
+        if abs(offset @ normal) > reach + thickness / 2 + self.pixel_mm:
             return None
         # The planes are rotated and scaled, so in-plane axes are only nearly at right angles: hence the margin.
         place_row = offset @ down / (down @ down) * (rows - 1)
@@ -54,6 +49,18 @@ class Slab:
         if first_row >= last_row or first_column >= last_column:
             return None
         return slice(None), slice(first_row, last_row), slice(first_column, last_column)
+
+    @cached_property
+    def _frame(self) -> tuple[Array, Array, Array, Array, float]:
+        """The middle plane's first corner, its edges along a row and along a column, its unit normal, and the thickness in mm."""
+        middle = len(self.x) // 2
+        corner = np.array([v[middle, 0, 0] for v in self.points], np.float64)
+        across = np.array([v[middle, 0, -1] for v in self.points], np.float64) - corner
+        down = np.array([v[middle, -1, 0] for v in self.points], np.float64) - corner
+        deep = np.array([v[-1, 0, 0] - v[0, 0, 0] for v in self.points], np.float64)
+        normal = np.cross(across, down)
+        normal /= np.linalg.norm(normal)
+        return corner, across, down, normal, float(abs(deep @ normal))
 
 
 def bounding_box(wanted: Array) -> Box | None:
