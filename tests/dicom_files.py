@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,52 @@ def make_slice(
         preamble: Begin with 128 bytes, DICM and the File Meta Information.
         **elements: DICOM elements by keyword; None leaves one out.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arguments = {"hu": hu, "stored": stored, "slope": slope, "intercept": intercept, "syntax": syntax, "preamble": preamble}
+    # Without a UID of its own each slice gets another one.
+    key = _key(arguments | elements) if elements.get("SOPInstanceUID") else None
+    content = _CONTENTS.get(key) if key is not None else None
+    if content is None:
+        content = _encode_slice(**arguments, elements=elements)
+        if key is not None and len(_CONTENTS) < MOST_CONTENTS:
+            _CONTENTS[key] = content
+    path.write_bytes(content)
+    return path
+
+
+MOST_CONTENTS = 5000
+"""As many encoded slices are kept, of some 3 kB each."""
+
+_CONTENTS: dict[tuple[Any, ...], bytes] = {}
+"""Encoded slices by their arguments: most tests write the same sound series around the slice that they are about."""
+
+
+def _key(arguments: dict[str, Any]) -> tuple[Any, ...] | None:
+    """Arguments as something to look them up by, types and order included; None where one is no plain value."""
+    parts: list[Any] = []
+    for name, value in arguments.items():
+        if isinstance(value, np.ndarray):
+            parts.append((name, value.dtype.str, value.shape, value.tobytes()))
+        elif all(
+            isinstance(one, str | int | float | bytes | None) for one in (value if isinstance(value, list | tuple) else [value])
+        ):
+            parts.append((name, repr(value)))
+        else:
+            return None
+    return tuple(parts)
+
+
+def _encode_slice(
+    *,
+    hu: np.ndarray | None,
+    stored: np.ndarray | bytes | None,
+    slope: float,
+    intercept: float,
+    syntax: str,
+    preamble: bool,
+    elements: dict[str, Any],
+) -> bytes:
+    """The file that :func:`make_slice` writes."""
     position = elements.get("ImagePositionPatient") or (-96, -96, 0)
     orientation = elements.get("ImageOrientationPatient") or AXIAL
     if hu is None:
@@ -108,7 +155,7 @@ def make_slice(
     pixels = stored if isinstance(stored, bytes) else stored.tobytes()
     uid = UID(syntax)
     values.setdefault("PixelData", encapsulate([pixels]) if uid.is_transfer_syntax and uid.is_compressed else pixels)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    file = BytesIO()
     with warnings.catch_warnings(), _without_validation():
         warnings.simplefilter("ignore")
         data_set = Dataset()
@@ -127,8 +174,8 @@ def make_slice(
             del data_set.file_meta
         standard = preamble and uid.is_transfer_syntax and not uid.is_private
         encoding = {} if standard else {"implicit_vr": implicit, "little_endian": little}
-        data_set.save_as(path, enforce_file_format=preamble, **encoding)
-    return path
+        data_set.save_as(file, enforce_file_format=preamble, **encoding)
+    return file.getvalue()
 
 
 def make_series(

@@ -15,7 +15,7 @@ from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.scan import Scan
 from ich_lstm.training.classifier import ScanClassifier
 
-TINY: dict[str, Any] = {"backbone": "resnet10t", "pretrained": False, "hidden_size": 8, "num_layers": 1}
+TINY: dict[str, Any] = {"backbone": "test_resnet", "pretrained": False, "hidden_size": 8, "num_layers": 1}
 """The keywords of a network that is built in a blink."""
 
 

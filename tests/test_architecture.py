@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -60,25 +61,26 @@ def module_of(path: Path) -> str:
 FILES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"}
 
 
-def imported_modules(source: str, *, in_functions: bool = True) -> set[str]:
+@cache
+def imported_modules(source: str, *, in_functions: bool = True) -> frozenset[str]:
     """All modules of the package that a file imports, at its top or inside its functions; not those for type checkers only."""
-    tree = ast.parse(source)
+    nodes = list(ast.walk(ast.parse(source)))
     inside = {
         id(child)
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         for statement in node.body
         for child in ast.walk(statement)
     }
     skipped = {
         id(child)
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         for statement in node.body
         for child in ast.walk(statement)
     }
-    names = set()
-    for node in ast.walk(tree):
+    names: set[str] = set()
+    for node in nodes:
         if id(node) in skipped or (id(node) in inside and not in_functions):
             continue
         if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
@@ -87,7 +89,7 @@ def imported_modules(source: str, *, in_functions: bool = True) -> set[str]:
             names |= {name if name in FILES else node.module for name in whole}
         elif isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-    return {name for name in names if name.startswith("ich_lstm.")}
+    return frozenset(name for name in names if name.startswith("ich_lstm."))
 
 
 def breaches(module: str, source: str) -> list[str]:

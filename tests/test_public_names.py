@@ -57,7 +57,7 @@ class TestScanClassifier:
         assert doc.index("max_slices:") < doc.index("Raises:") < doc.index("Example:")
 
     def test_settings_are_what_was_given(self) -> None:
-        model = ich_lstm.ScanClassifier(backbone="resnet10t", pretrained=False, hidden_size=8, learning_rate=0.5)
+        model = ich_lstm.ScanClassifier(backbone="test_resnet", pretrained=False, hidden_size=8, learning_rate=0.5)
         assert (model.settings["hidden_size"], model.settings["learning_rate"]) == (8, 0.5)
 
 
@@ -81,7 +81,7 @@ def test_changes_show_what_can_be_changed_and_that_the_rest_stays() -> None:
     assert set(shown) == {"self", *STAGED}
     assert repr(shown["warmup"].default) == "unchanged"
     assert set(inspect.signature(ich_lstm.ScanDataModule.set_batching).parameters) == {"self", *BATCHING}
-    model = ich_lstm.ScanClassifier(backbone="resnet10t", pretrained=False, hidden_size=8)
+    model = ich_lstm.ScanClassifier(backbone="test_resnet", pretrained=False, hidden_size=8)
     with pytest.raises(ConfigError) as caught:
         model.change_training(hidden_size=9)
     assert "learning_rate" in caught.value.expected

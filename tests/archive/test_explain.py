@@ -77,7 +77,7 @@ class TestMaps:
             ({"sequence": "none", "coherent_any": True}, None, "final_conv"),
             ({"max_slices": 3}, None, "final_conv"),
             ({"backbone": "test_convnext", "global_pool": "late"}, None, "head.norm"),
-            ({"backbone": "resnet10t", "checkpoint_blocks": True}, 16, "layer3"),
+            ({"backbone": "test_resnet", "checkpoint_blocks": True}, 16, "layer3"),
             ({"encoder_probabilities": True, "projection": 6, "num_layers": 2, "layer_dropout": 0.5}, 32, "final_conv"),
         ],
         ids=lambda value: str(value) if isinstance(value, dict) else None,

@@ -30,7 +30,7 @@ from ich_lstm.reading.ledger.header_table import to_files
 from ich_lstm.scan import Scan
 from ich_lstm.training import classifier as classifier_module
 
-PERSONS, SHUFFLES, PER_SHUFFLE, SLICES = 60, 100, 10, 4
+PERSONS, PER_SHUFFLE, SLICES = 60, 10, 4
 
 
 @pytest.fixture
@@ -161,12 +161,13 @@ def check(out: Path, drawn: dict[int, list[SliceHeader]]) -> Counter[str]:
     return Counter(worklist["status"])
 
 
-def test_a_hundred_shuffles_of_identities(exports: list[list[SliceHeader]], run: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("shuffles", [20, pytest.param(100, marks=pytest.mark.slow)])
+def test_shuffles_of_identities(shuffles: int, exports: list[list[SliceHeader]], run: Callable[..., Path]) -> None:
     """Some of 60 made studies each time; half of them below another path."""
     random = np.random.default_rng(20)
     found: Counter[str] = Counter()
     shared = 0
-    for _ in range(SHUFFLES):
+    for _ in range(shuffles):
         drawn = shuffled(exports, random)
         persons = list(drawn)
         halves = persons[: PER_SHUFFLE // 2], persons[PER_SHUFFLE // 2 :]
@@ -174,8 +175,8 @@ def test_a_hundred_shuffles_of_identities(exports: list[list[SliceHeader]], run:
         found += check(out, drawn)
         shared += PER_SHUFFLE - len({mine[0].study_uid for mine in drawn.values()})
     # The shuffles mean something: identifiers did collide, most results are there, and some were refused for it.
-    assert shared > 3 * SHUFFLES
-    assert found["ok"] > 0.5 * SHUFFLES * PER_SHUFFLE
+    assert shared > 3 * shuffles
+    assert found["ok"] > 0.5 * shuffles * PER_SHUFFLE
     assert min(found["mixed_patients"], found["mixed_examinations"]) > 0
 
 

@@ -1,5 +1,6 @@
-"""A small model on disk, for the commands that need one."""
+"""What tests of several commands need."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,19 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 
     torch.manual_seed(0)
-    classifier = ScanClassifier(backbone="resnet10t", pretrained=False, hidden_size=8)
+    classifier = ScanClassifier(backbone="test_resnet", pretrained=False, hidden_size=8)
     classifier.preprocessing = Preprocessing(size=32)
     folder = tmp_path_factory.mktemp("model")
     classifier.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine of one core, on which a command starts no process to make or load data: each costs more than its work here.
+
+    Further processes change nothing, as `phantom/test_write.py` and `data/loading/test_loader.py` hold.
+    """
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    if hasattr(os, "sched_getaffinity"):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})

@@ -97,6 +97,7 @@ class TestFinetune:
         assert "[missing_checkpoint]" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("one_core")
 def test_cq500_by_three_readers(start: Path, tmp_path: Path) -> None:
     """Scan labels alone, by majority, of a phantom in CQ500's layout."""
     root = tmp_path / "cq500"

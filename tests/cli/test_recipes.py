@@ -27,7 +27,7 @@ from ich_lstm.training.classifier import STAGED
 from ich_lstm.training.stages import Stage
 
 SMALL = ["--data.size=32", "--data.num_workers=0", "--data.slices_per_batch=40", "--data.split=[0.5,0.25,0.25]"]
-SMALL += ["--model.backbone=resnet10t", "--model.pretrained=false", "--model.hidden_size=8"]
+SMALL += ["--model.backbone=test_resnet", "--model.pretrained=false", "--model.hidden_size=8"]
 SMALL += ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--trainer.precision=32-true"]
 
 STAGES = {
@@ -168,7 +168,7 @@ class TestStagesOfAFit:
     def test_the_reduction_is_fitted_once(self, run: Path) -> None:
         assert not self.weights(run, "2-encoder-slow")["model.reducer.is_fitted"]
         assert self.weights(run, "")["model.reducer.is_fitted"]
-        assert self.weights(run, "")["model.reducer.components"].shape == (12, 512)
+        assert self.weights(run, "")["model.reducer.components"].shape == (12, 96)
 
     def test_the_encoder_s_figures_stand_beside(self, run: Path) -> None:
         assert set(json.loads((run / "results.json").read_text())["slices"]) == {"sequence", "encoder"}
@@ -219,12 +219,12 @@ class TestNetworks:
             ({"reduction": "smallest-weights", "reduced_features": 120, "encoder_probabilities": False}, 120, 512),
             ({"reduced_features": 192, "encoder_probabilities": False}, 192, 512),
             ({"encoder_probabilities": False}, 120, 512),
-            ({"reduction": "none", "reduced_features": None}, 518, 518),
+            ({"reduction": "none", "reduced_features": None}, 256 + 6, 518),
         ],
         ids=str,
     )
     def test_rows_of_burduja_s_table(self, changes: dict, inputs: int, outputs: int) -> None:
-        model = model_of("burduja2020", backbone="resnet10t", **changes)
+        model = model_of("burduja2020", backbone="test_byobnet", **changes)  # 256 features
         assert model.sequence.recurrence.input_size == inputs
         assert model.sequence_classifier.in_features == outputs
 
@@ -271,7 +271,7 @@ class TestStage:
         assert word in str(caught.value)
 
     def test_nothing_to_train(self) -> None:
-        classifier = ScanClassifier(backbone="resnet10t", pretrained=False, hidden_size=8)
+        classifier = ScanClassifier(backbone="test_resnet", pretrained=False, hidden_size=8)
         for head in ("freeze", "skip"):
             with pytest.raises(ConfigError) as caught:
                 classifier.choose_parts(encoder=0, head=head)
@@ -279,7 +279,7 @@ class TestStage:
 
     def test_no_logits_to_train_the_encoder_by(self) -> None:
         classifier = ScanClassifier(
-            backbone="resnet10t", pretrained=False, hidden_size=8, encoder_classifier=False, encoder_residual=False
+            backbone="test_resnet", pretrained=False, hidden_size=8, encoder_classifier=False, encoder_residual=False
         )
         with pytest.raises(ConfigError) as caught:
             classifier.choose_parts(head="skip")

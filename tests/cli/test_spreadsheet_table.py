@@ -42,7 +42,7 @@ def test_a_table_saved_by_a_german_excel_trains(heads: Path, tmp_path: Path, cap
     out = tmp_path / "run"
     data = {"root": heads, "labels": tmp_path / "befunde.csv", "split_by": "date", "size": 32, "slices_per_batch": 24}
     data |= {"num_workers": 0, "cache_dir": tmp_path / "cache"}
-    model = ["--model.backbone=resnet10t", "--model.pretrained=false", "--model.global_pool=null", "--model.hidden_size=8"]
+    model = ["--model.backbone=test_resnet", "--model.pretrained=false", "--model.global_pool=null", "--model.hidden_size=8"]
     arguments = [f"--data.{name}={value}" for name, value in data.items()]
     assert train.main([*arguments, *model, "--trainer.max_epochs=1", f"--out={out}"]) == 0
     audit = json.loads((out / "audit.json").read_text())

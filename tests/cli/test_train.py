@@ -24,16 +24,18 @@ SMALL = [
     "--phantom.prevalence=0.6",
     "--data.size=32",
     "--data.slices_per_batch=24",
-    "--model.backbone=resnet10t",
+    "--model.backbone=test_resnet",
     "--model.global_pool=null",
     "--model.hidden_size=8",
     "--trainer.max_epochs=1",
 ]
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a small demo run."""
+    """The folder of a small demo run, with as many processes as the machine has cores."""
     out = tmp_path_factory.mktemp("canary-folder") / "run"
     assert train.main(["--config", "demo", "--out", str(out), *SMALL]) == 0
     return out
@@ -157,7 +159,7 @@ class TestRunFolder:
 
     def test_configuration_runs_again(self, run: Path) -> None:
         config = yaml.safe_load((run / "config.yaml").read_text())
-        assert config["model"]["backbone"] == "resnet10t"
+        assert config["model"]["backbone"] == "test_resnet"
         assert config["out"] == "run"
 
 
@@ -183,6 +185,7 @@ class SaveEachRank(Callback):
 """
 
 
+@pytest.mark.slow  # test_recipes.py trains on two processes in every run, with stages; here are none
 def test_two_processes_hold_the_same_weights(tmp_path: Path) -> None:
     (tmp_path / "probe.py").write_text(PROBE)
     arguments = [
@@ -304,7 +307,7 @@ class TestRealScans:
         (tmp_path / "labels.csv").write_text("folder,any,epidural\nge_head_tilt,1,\nphilips_exam.zip,0,\n")
         options = ["--data.root", str(real_data), "--data.labels", str(tmp_path / "labels.csv")]
         small = ["--data.size=32", "--data.num_workers=0", "--trainer.max_epochs=1", "--trainer.accelerator=cpu"]
-        model = ["--model.backbone=resnet10t", "--model.pretrained=false", "--model.hidden_size=8"]
+        model = ["--model.backbone=test_resnet", "--model.pretrained=false", "--model.hidden_size=8"]
         assert train.main([*options, *small, *model, "--out", str(tmp_path / "run")]) == 0
         results = json.loads((tmp_path / "run/results.json").read_text())
         assert results["part"] == "validation"

@@ -25,7 +25,7 @@ def data(prepared, phantom: Path) -> ScanDataModule:
 
 @pytest.fixture(scope="module")
 def classifier() -> ScanClassifier:
-    model = ScanClassifier(backbone="resnet10t", pretrained=False, hidden_size=8)
+    model = ScanClassifier(backbone="test_resnet", pretrained=False, hidden_size=8)
     model.preprocessing = Preprocessing(size=32)
     return model.eval()
 
@@ -52,7 +52,7 @@ def test_patients_who_were_trained_on_stop(data: ScanDataModule, classifier: Sca
 
 
 def test_data_prepared_in_another_way_stop(data: ScanDataModule, project_key: ProjectKey) -> None:
-    other = ScanClassifier(backbone="resnet10t", pretrained=False, hidden_size=8)
+    other = ScanClassifier(backbone="test_resnet", pretrained=False, hidden_size=8)
     other.preprocessing = Preprocessing(size=64)
     with pytest.raises(ConfigError) as caught:
         predict_evidence(other, data, key=project_key)

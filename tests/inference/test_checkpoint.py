@@ -299,7 +299,7 @@ class TestLoadFromCheckpoint:
         assert back.weights_hash() == ScanClassifier.load(unusual["ckpt"]).weights_hash()
 
     def test_keywords_with_the_stored_value_are_welcome(self, unusual: dict[str, Path]) -> None:
-        same = {"backbone": "resnet10t", "windows": ((50, 100),), "sequence": "gru", "pretrained": False, "std": (0.3,)}
+        same = {"backbone": "test_resnet", "windows": ((50, 100),), "sequence": "gru", "pretrained": False, "std": (0.3,)}
         assert ScanClassifier.load_from_checkpoint(unusual["ckpt"], **same).model.settings["windows"] == [[50.0, 100.0]]
 
     @pytest.mark.parametrize(
@@ -374,7 +374,7 @@ class TestPretrained:
     def test_text_and_calibration_beside_it_are_welcome(self, tmp_path: Path) -> None:
         make_classifier().save_pretrained(tmp_path)
         (tmp_path / "README.md").write_text("A model.")
-        assert ScanClassifier.from_pretrained(tmp_path).name == "resnet10t"
+        assert ScanClassifier.from_pretrained(tmp_path).name == "test_resnet"
 
     @pytest.mark.parametrize("place", [-1, -100, 2000])
     def test_tampered_weights_are_refused(self, place: int, tmp_path: Path) -> None:
@@ -398,7 +398,7 @@ class TestPretrained:
             return str(tmp_path / "snapshot")
 
         monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-        assert ScanClassifier.from_pretrained("someone/a-model").name == "resnet10t"
+        assert ScanClassifier.from_pretrained("someone/a-model").name == "test_resnet"
         assert asked["name"] == "someone/a-model"
         assert not any(Path("pytorch_model.bin").match(pattern) for pattern in asked["allow_patterns"])
 

@@ -274,7 +274,7 @@ class TestLongScans:
 
     def test_a_slice_s_relative_place_is_that_among_all(self) -> None:
         limited = make_model(max_slices=7, positions="relative").double()
-        features = torch.randn(31, 512, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        features = torch.randn(31, limited.encoder.out_features, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         places = torch.tensor(np.round(np.linspace(0, 30, 7)).astype(int))
         with torch.no_grad():
             got = limited.head(features, torch.tensor([31])).slice_logits[places]

@@ -123,7 +123,7 @@ class TestPredict:
             assert prediction.slice_ids == tuple(project_key.hash_id(uid) for uid in head.sop_uids)
             assert prediction.patient_id == project_key.hash_id(head.patient_id)
             assert prediction.slice_probabilities.shape == (12, 6)
-            assert (prediction.model_name, prediction.model_hash) == ("resnet10t", classifier.weights_hash())
+            assert (prediction.model_name, prediction.model_hash) == ("test_resnet", classifier.weights_hash())
             np.testing.assert_array_equal(prediction.hu, np.clip(head.hu, -1024, 3071))
 
     def test_as_from_the_cache(self, phantom: Path, trained, project_key) -> None:

@@ -97,7 +97,7 @@ class TestTimeLimit:
         assert caught.value.code == "plan_timeout"
 
     def test_a_trial_that_takes_too_long_is_ended(self) -> None:
-        settings = {"backbone": "resnet10t", "hidden_size": 8}
+        settings = {"backbone": "test_resnet", "hidden_size": 8}
         began = time.monotonic()
         with pytest.raises(memory_planner._OutOfTime):
             _measure(settings, Trial(4096, None, 256), CPU, "32-true", began + 0.5)
@@ -114,7 +114,7 @@ class TestTrial:
     def test_is_a_process_of_its_own(self) -> None:
         """What this one holds does not count."""
         held = b"x" * (3 * 2**29)
-        settings = {"backbone": "resnet10t", "hidden_size": 8, "reduction": "pca", "reduced_features": 4}
+        settings = {"backbone": "test_resnet", "hidden_size": 8, "reduction": "pca", "reduced_features": 4}
         needed = _measure(settings, Trial(8, 4, 32), CPU, "32-true")
         assert needed is not None
         assert 100 * 2**20 < needed < len(held)
@@ -156,7 +156,7 @@ class TestTrial:
 def test_auto_is_for_the_command_alone() -> None:
     for make in (
         lambda: ScanDataModule("x", "y", slices_per_batch="auto"),
-        lambda: ScanClassifier(backbone="resnet10t", pretrained=False, slices_per_chunk="auto"),
+        lambda: ScanClassifier(backbone="test_resnet", pretrained=False, slices_per_chunk="auto"),
     ):
         with pytest.raises(ConfigError) as caught:
             make()

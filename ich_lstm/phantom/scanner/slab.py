@@ -1,6 +1,7 @@
 """The sample points whose mean is one slice of a scan."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -41,16 +42,10 @@ class Slab:
 
     def near(self, center: Point, reach: float) -> Box | None:
         """A box that contains all samples within ``reach`` mm of a point; None if there are no such samples."""
-        planes, rows, columns = self.x.shape
-        middle = planes // 2
-        corner = np.array([v[middle, 0, 0] for v in self.points], np.float64)
-        across = np.array([v[middle, 0, -1] for v in self.points], np.float64) - corner
-        down = np.array([v[middle, -1, 0] for v in self.points], np.float64) - corner
-        deep = np.array([v[-1, 0, 0] - v[0, 0, 0] for v in self.points], np.float64)
-        normal = np.cross(across, down)
-        normal /= np.linalg.norm(normal)
+        _, rows, columns = self.x.shape
+        corner, across, down, normal, thickness = self._frame
         offset = np.asarray(center, np.float64) - corner
-        if abs(offset @ normal) > reach + abs(deep @ normal) / 2 + self.pixel_mm:
+        if abs(offset @ normal) > reach + thickness / 2 + self.pixel_mm:
             return None
         # The margin is needed because rotation and scaling leave the in-plane axes only nearly perpendicular.
         place_row = offset @ down / (down @ down) * (rows - 1)
@@ -61,6 +56,18 @@ class Slab:
         if first_row >= last_row or first_column >= last_column:
             return None
         return slice(None), slice(first_row, last_row), slice(first_column, last_column)
+
+    @cached_property
+    def _frame(self) -> tuple[Array, Array, Array, Array, float]:
+        """The middle plane's first corner, its edges along a row and along a column, its unit normal, and the thickness in mm."""
+        middle = len(self.x) // 2
+        corner = np.array([v[middle, 0, 0] for v in self.points], np.float64)
+        across = np.array([v[middle, 0, -1] for v in self.points], np.float64) - corner
+        down = np.array([v[middle, -1, 0] for v in self.points], np.float64) - corner
+        deep = np.array([v[-1, 0, 0] - v[0, 0, 0] for v in self.points], np.float64)
+        normal = np.cross(across, down)
+        normal /= np.linalg.norm(normal)
+        return corner, across, down, normal, float(abs(deep @ normal))
 
 
 def bounding_box(wanted: Array) -> Box | None:

@@ -13,8 +13,10 @@ from ich_lstm.training.memory_planner import MemoryPlan, Trial
 
 SMALL = [
     *("--phantom.patients=8", "--phantom.slices=8", "--phantom.size=64", "--phantom.prevalence=0.6", "--data.size=32"),
-    *("--model.backbone=resnet10t", "--model.global_pool=null", "--model.hidden_size=8", "--trainer.max_epochs=1"),
+    *("--model.backbone=test_resnet", "--model.global_pool=null", "--model.hidden_size=8", "--trainer.max_epochs=1"),
 ]
+
+pytestmark = pytest.mark.usefixtures("one_core")
 
 
 @pytest.fixture
