@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ich_lstm.labels import LABEL_NAMES, LABELS
+from ich_lstm.labels import ANY, LABEL_NAMES, LABELS
 from ich_lstm.pages.picture import encode_slice
 from ich_lstm.pages.style import render
 
@@ -162,7 +162,7 @@ def _tallies(summary: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
 
 def _others(tile: Picture, label: str) -> str:
     """What else is in a slice than what it is shown for."""
-    return ", ".join(LABEL_NAMES[other].lower() for other in tile.labels if other not in (label, "any"))
+    return ", ".join(LABEL_NAMES[other].lower() for other in tile.labels if other not in (label, ANY))
 
 
 def _shown_size(hu: np.ndarray) -> tuple[int, int]:
