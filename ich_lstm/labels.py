@@ -145,20 +145,43 @@ UNIONS = {LABELS.index(label.name): tuple(LABELS.index(name) for name in label.u
 
 
 def unions_of(labels: np.ndarray) -> np.ndarray:
-    """What the types say of their unions: 1 if a type is 1, 0 if all are 0, otherwise unknown.
+    """What the members of each union imply for it: 1 if one of them is 1, 0 if all are 0, otherwise unknown.
 
     Args:
-        labels: ``(rows, k)``: 1 present, 0 absent, NaN unknown.
+        labels: ``(rows, k)`` in the order of `LABELS`: 1 present, 0 absent, NaN unknown.
 
     Returns:
-        Float32 ``(rows, k)``: NaN for all labels that are no union.
+        Float32 ``(rows, k)``; NaN in the columns of labels that are not a union.
 
     Example:
         >>> unions_of(np.array([[0, 1, 0, 0, np.nan, np.nan]]))
         array([[nan, nan, nan, nan, nan,  1.]], dtype=float32)
     """
-    said = np.full(labels.shape, np.nan, np.float32)
+    implied = np.full(labels.shape, np.nan, np.float32)
     for union, members in UNIONS.items():
         types = labels[:, list(members)]
-        said[:, union] = np.where((types == 1).any(axis=1), 1, np.where((types == 0).all(axis=1), 0, np.nan))
-    return said
+        implied[:, union] = np.where((types == 1).any(axis=1), 1, np.where((types == 0).all(axis=1), 0, np.nan))
+    return implied
+
+
+def complete_labels(labels: np.ndarray) -> np.ndarray:
+    """Fill in unknown labels that follow from known ones.
+
+    A type that is 1 makes its union 1, types that are all 0 make it 0, and a union that is 0 makes its types 0. A union that is 1
+    although no type is stays: it is right where readers agree that there is blood and disagree on the type.
+
+    Args:
+        labels: ``(rows, k)`` in the order of `LABELS`: 1 present, 0 absent, NaN unknown.
+
+    Returns:
+        Float32 ``(rows, k)``; known labels are unchanged.
+
+    Example:
+        >>> complete_labels(np.array([[np.nan, 1, np.nan, np.nan, 0, np.nan]]))
+        array([[nan,  1., nan, nan,  0.,  1.]], dtype=float32)
+    """
+    complete = np.where(np.isnan(labels), unions_of(labels), labels).astype(np.float32)
+    for union, members in UNIONS.items():
+        types = complete[:, list(members)]
+        complete[:, list(members)] = np.where(np.isnan(types) & (complete[:, [union]] == 0), 0, types)
+    return complete

@@ -1,5 +1,9 @@
 """The two lowest floors: the order of labels, and what a Scan promises."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -150,3 +154,8 @@ class TestLabelSet:
         for values in ("name", "title", "short", "color", "heat_color", "finding"):
             assert len({getattr(label, values) for label in LABEL_SET}) == len(LABELS), values
         assert len({(label.color, label.dashes) for label in LABEL_SET}) == len(LABELS)
+
+    def test_a_further_type_is_added_in_the_table_alone(self, tmp_path: Path) -> None:
+        script = Path(__file__).with_name("sixth_type.py")
+        done = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, check=False)
+        assert (done.stdout, done.returncode) == ("a sixth type\n", 0), done.stderr

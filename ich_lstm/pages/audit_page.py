@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ich_lstm.labels import LABEL_NAMES, LABELS
+from ich_lstm.labels import ANY, LABEL_NAMES, LABELS
 from ich_lstm.pages.picture import SQUARE, encode_slice, shown_size
 from ich_lstm.pages.style import render
 
@@ -165,4 +165,4 @@ def _tallies(summary: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
 
 def _others(tile: Picture, label: str) -> str:
     """The other labels that are present in a slice."""
-    return ", ".join(LABEL_NAMES[other].lower() for other in tile.labels if other not in (label, "any"))
+    return ", ".join(LABEL_NAMES[other].lower() for other in tile.labels if other not in (label, ANY))

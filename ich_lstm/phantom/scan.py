@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ich_lstm.labels import HEMORRHAGE_TYPES
+from ich_lstm.labels import HEMORRHAGE_TYPES, complete_labels
 from ich_lstm.phantom import identifiers
 from ich_lstm.phantom.anatomy.shapes import Array
 from ich_lstm.phantom.draws import stream
@@ -32,7 +32,7 @@ class PhantomScan:
 
     Args:
         hu: Hounsfield units, int16 ``(n, h, w)``, as a reader of the files should get them.
-        slice_labels: uint8 ``(n, 6)`` in the order of `LABELS`: the types that are visible in the slice.
+        slice_labels: uint8 ``(n, k)`` in the order of `LABELS`: the types that are visible in the slice.
         visible: Contrast times area per slice and type in HU mm², float32 ``(n, 5)``; a threshold on it gives the labels.
         masks: Where each type covers at least half of a pixel, bool ``(5, n, h, w)``.
         brain: The inside of the skull, bool ``(n, h, w)``.
@@ -125,7 +125,7 @@ def make_head(settings: PhantomSettings, patient: int, *, reconstruction: Recons
     types = visible >= VISIBLE_HU_MM2
     return PhantomScan(
         hu=hu,
-        slice_labels=np.concatenate([types, types.any(axis=1, keepdims=True)], axis=1).astype(np.uint8),
+        slice_labels=complete_labels(np.pad(types.astype(np.float32), ((0, 0), (0, 1)), constant_values=np.nan)).astype(np.uint8),
         visible=visible,
         masks=masks,
         brain=brain,

@@ -26,12 +26,11 @@ from ich_lstm.data.tables.labelled import (
     STUDY_DATE,
     LabelTable,
     Unmatched,
-    complete_labels,
     name_lines,
     stop_at,
 )
 from ich_lstm.data.tables.spreadsheet import find_lost_digits, show_lost_digits, stop_at_damage
-from ich_lstm.labels import LABELS
+from ich_lstm.labels import LABELS, complete_labels
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,13 @@ import pandas as pd
 from ich_lstm.data.tables.labelled import LabelTable, checked_table, stop_at
 from ich_lstm.data.tables.spreadsheet import Sheet, read_sheet
 from ich_lstm.errors import TableError
-from ich_lstm.labels import ANY, HEMORRHAGE_TYPES
+from ich_lstm.labels import ANY
+
+TYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
+"""The labels that have boxes, as BHX writes them but for the capital letter."""
 
 CHRONIC = "chronic"
-"""A bleeding that is old. Its type is not told: mostly subdural, but a slice is given no type that nobody wrote down."""
+"""An old hemorrhage. BHX does not give its type. It is mostly subdural, but no slice gets a type that nobody wrote down."""
 
 COLUMNS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "data", "labelName")
 """Those of the tables that are read."""
@@ -46,7 +49,7 @@ def read_bhx(path: Path | str) -> LabelTable:
     """
     path = Path(path)
     sheet, marked = _read_rows(path)
-    shown = pd.DataFrame({label: marked["label"] == label for label in HEMORRHAGE_TYPES})
+    shown = pd.DataFrame({label: marked["label"] == label for label in TYPES})
     slices = shown.groupby(marked["sop_uid"], sort=False).any()
     labels = slices.where(slices).astype(np.float32)  # False to NaN: another box may be missing, or be in another table
     lines = marked.groupby("sop_uid", sort=False)["line"].first()
@@ -93,10 +96,10 @@ def _read_rows(path: Path) -> tuple[Sheet, pd.DataFrame]:
             "missing_columns", where=f"{path}, line 1", got=f"no column {', '.join(missing)}", expected="a table of BHX"
         )
     labels = cells["labelName"].str.lower()
-    unknown = ~labels.isin([*HEMORRHAGE_TYPES, CHRONIC]).to_numpy()
+    unknown = ~labels.isin([*TYPES, CHRONIC]).to_numpy()
     if unknown.any():
         got = f"the label {cells['labelName'][unknown].iloc[0]!r}"
-        expected = f"one of {', '.join(label.capitalize() for label in (*HEMORRHAGE_TYPES, CHRONIC))}"
+        expected = f"one of {', '.join(label.capitalize() for label in (*TYPES, CHRONIC))}"
         stop_at(path, lines[unknown], "bad_bhx_label", got, expected)
     nameless = (cells["SOPInstanceUID"] == "").to_numpy()
     if nameless.any():

@@ -11,9 +11,7 @@ import pandas as pd
 from ich_lstm.data.labels.table import read_label_table
 from ich_lstm.data.tables.labelled import CORRECTS, UNSURE, LabelTable, stop_at
 from ich_lstm.data.tables.spreadsheet import read_sheet
-from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
-
-TYPES = len(HEMORRHAGE_TYPES)
+from ich_lstm.labels import ANY, LABELS, UNIONS, unions_of
 
 
 def read_corrections(paths: Sequence[Path | str], *, repair_any: bool = False) -> LabelTable:
@@ -90,19 +88,18 @@ def correct_labels(labels: np.ndarray, correction: Correction) -> np.ndarray:
     """
     said = correction.said
     new = np.where(correction.unsure, np.nan, np.where(said, correction.labels, labels))
-    types, before, old_any = new[:, :TYPES], labels[:, :TYPES], labels[:, TYPES]
-    lost = ((before == 1) & (types != 1)).any(axis=1)
-    unsure_any = correction.unsure[:, TYPES]
-    # Any without a type stays as it was, as long as no type was there that it may have followed from.
-    one_may_be = (unsure_any | (correction.labels[:, TYPES] == 1) & ((old_any != 1) | lost)) & (types == 0).all(axis=1)
-    doubtful = one_may_be[:, None] | unsure_any[:, None] & (types == 1)
-    types = np.where(doubtful & ~said[:, :TYPES], np.nan, types)
-    present = (types == 1).any(axis=1)
-    of_types = np.where((types == 0).all(axis=1), 0, np.nan)
-    follows = np.where(present, 1, np.where(lost | (old_any != 1), of_types, old_any))
-    any_label = np.where(said[:, TYPES], new[:, TYPES], follows)
-    corrected = np.column_stack([types, any_label])
-    return np.where(np.any(said, axis=1, keepdims=True), corrected, labels).astype(labels.dtype)
+    for union, members in UNIONS.items():
+        of_types = list(members)
+        types, before, old_union = new[:, of_types], labels[:, of_types], labels[:, union]
+        lost = ((before == 1) & (types != 1)).any(axis=1)
+        is_unsure = correction.unsure[:, union]
+        # A union without a type stays as it was, as long as no type was there that it may have followed from.
+        one_may_be = (is_unsure | (correction.labels[:, union] == 1) & ((old_union != 1) | lost)) & (types == 0).all(axis=1)
+        doubtful = one_may_be[:, None] | is_unsure[:, None] & (types == 1)
+        new[:, of_types] = np.where(doubtful & ~said[:, of_types], np.nan, types)
+        follows = np.where(~lost & (old_union == 1), old_union, unions_of(new)[:, union])
+        new[:, union] = np.where(said[:, union], new[:, union], follows)
+    return np.where(np.any(said, axis=1, keepdims=True), new, labels).astype(labels.dtype)
 
 
 def correct_scans(

@@ -20,7 +20,7 @@ from ich_lstm.data.tables.labelled import (
 from ich_lstm.data.tables.spreadsheet import read_sheet
 from ich_lstm.errors import ConfigError, TableError
 from ich_lstm.formatting import first_of
-from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
+from ich_lstm.labels import ANY
 
 Truth = Literal["majority", "unanimous", "any", "R1", "R2", "R3"]
 """Who must have seen a finding: two of three readers, all three, one of them at least, or the one who is named."""
@@ -28,7 +28,16 @@ Truth = Literal["majority", "unanimous", "any", "R1", "R2", "R3"]
 READERS = ("R1", "R2", "R3")
 VOTES = {"any": 1, "majority": 2, "unanimous": 3}
 
-FINDING_OF_LABEL = dict(zip(LABELS, ("EDH", "IPH", "IVH", "SAH", "SDH", "ICH"), strict=True))
+FINDING_OF_LABEL = {
+    "epidural": "EDH",
+    "intraparenchymal": "IPH",
+    "intraventricular": "IVH",
+    "subarachnoid": "SAH",
+    "subdural": "SDH",
+    ANY: "ICH",
+}
+"""The labels that the readers gave, under the names of ``reads.csv``."""
+
 FINDINGS = (
     *("ICH", "IPH", "IVH", "SDH", "EDH", "SAH", "BleedLocation-Left", "BleedLocation-Right", "ChronicBleed"),
     *("Fracture", "CalvarialFracture", "OtherFracture", "MassEffect", "MidlineShift"),
@@ -181,7 +190,7 @@ def read_cq500(path: Path | str, truth: Truth = "majority", *, repair_any: bool 
     reads = read_reads(path)
     findings = reads.truth(truth).reset_index(drop=True)
     folders = reads.scans["name"].map(folder_name)
-    labels = findings[list(FINDING_OF_LABEL.values())].set_axis(list(LABELS), axis=1)
+    labels = findings[list(FINDING_OF_LABEL.values())].set_axis(list(FINDING_OF_LABEL), axis=1)
     rows = pd.DataFrame({"kind": "folder_name", "name": folders, "line": reads.scans["line"]})
     # Votes are not findings: no majority for any one type does not mean that there is none for "any", where that is unknown.
     labels = labels.mask(labels[ANY].isna().to_numpy()[:, None] & (labels == 0))
@@ -203,8 +212,8 @@ def check_reads(reads: Reads) -> tuple[str, ...]:
         readers who marked a type of hemorrhage and no hemorrhage.
     """
     wide = reads.marks.pivot(index=["name", "reader"], columns="finding", values="mark")
-    types = [FINDING_OF_LABEL[label] for label in HEMORRHAGE_TYPES]
-    slips = wide.index[((wide[types] == 1).any(axis=1) & (wide["ICH"] == 0)).to_numpy()]
+    types = [finding for label, finding in FINDING_OF_LABEL.items() if label != ANY]
+    slips = wide.index[((wide[types] == 1).any(axis=1) & (wide[FINDING_OF_LABEL[ANY]] == 0)).to_numpy()]
     flags = []
     if len(slips):
         named = first_of([f"{name} ({reader})" for name, reader in slips])

@@ -9,14 +9,23 @@ import pandas as pd
 from ich_lstm.data.prepared.folder import SLICE_MARK
 from ich_lstm.data.tables.labelled import PATIENT, LabelTable, checked_table, parse_labels, stop_at
 from ich_lstm.data.tables.spreadsheet import read_sheet
-from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
+from ich_lstm.labels import ANY
 
 SCAN_FOLDER = "ct_scans"
 
 PATIENT_COLUMN, SLICE_COLUMN, NONE_COLUMN = "PatientNumber", "SliceNumber", "No_Hemorrhage"
 
-COLUMNS = (PATIENT_COLUMN, SLICE_COLUMN, NONE_COLUMN, *(label.capitalize() for label in HEMORRHAGE_TYPES))
-"""Those of the table that are read."""
+TYPE_COLUMNS = {
+    "Epidural": "epidural",
+    "Intraparenchymal": "intraparenchymal",
+    "Intraventricular": "intraventricular",
+    "Subarachnoid": "subarachnoid",
+    "Subdural": "subdural",
+}
+"""The label of each column that holds a type."""
+
+COLUMNS = (PATIENT_COLUMN, SLICE_COLUMN, NONE_COLUMN, *TYPE_COLUMNS)
+"""The columns that are read."""
 
 
 def is_ct_ich(header: Sequence[str]) -> bool:
@@ -48,10 +57,10 @@ def read_ct_ich(path: Path, *, repair_any: bool = False) -> LabelTable:
         got = f"patient {numbers[PATIENT_COLUMN][wrong].iloc[0]!r}, slice {numbers[SLICE_COLUMN][wrong].iloc[0]!r}"
         stop_at(path, lines[wrong], "bad_slice_number", got, "the numbers of a patient and of a slice, from 1")
     patient, slice_number = (numbers[column].astype(int).astype(str) for column in numbers)
-    columns = {label.capitalize(): label for label in HEMORRHAGE_TYPES} | {NONE_COLUMN: ANY}
+    columns = TYPE_COLUMNS | {NONE_COLUMN: ANY}
     labels = parse_labels(path, cells[list(columns)].rename(columns=columns), lines)
     labels[ANY] = 1 - labels[ANY]
     names = f"{SCAN_FOLDER}/" + patient.str.zfill(3) + ".nii" + SLICE_MARK + slice_number
-    rows = pd.DataFrame({"kind": "file", "name": names, PATIENT: patient, "line": np.asarray(lines)}).join(labels[list(LABELS)])
+    rows = pd.DataFrame({"kind": "file", "name": names, PATIENT: patient, "line": np.asarray(lines)}).join(labels)
     table = checked_table(rows, path, repair_any=repair_any)
     return LabelTable(table.rows, path, (*sheet.flags, *table.flags))

@@ -15,6 +15,9 @@ from ich_lstm.labels import LABELS
 LABEL_FILE = "stage_2_train.csv"
 HEADER = ["ID", "Label"]
 
+RSNA_LABELS = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural", "any")
+"""The labels that every image has. A file in this format may have rows of further labels."""
+
 IDENTIFIER = f"ID_<image>_<{'|'.join(LABELS)}>"
 
 
@@ -68,7 +71,7 @@ def first_rows(ids: RsnaIds) -> np.ndarray:
 
 
 def read_rsna_labels(path: Path, *, repair_any: bool = False) -> LabelTable:
-    """Read ``stage_2_train.csv``: six rows ``ID_<image>_<label>,<0 or 1>`` per image.
+    """Read ``stage_2_train.csv``: a row ``ID_<image>_<label>,<0 or 1>`` for each image and label.
 
     Four images stand twice in the original; equal duplicates are dropped and counted, contradicting ones stop.
 
@@ -97,8 +100,8 @@ def read_rsna_labels(path: Path, *, repair_any: bool = False) -> LabelTable:
     stop_at_incomplete(path, first, lines)
     surplus = first_of_row != np.arange(len(values))
     grid = first.reshape(-1, len(LABELS))  # (images, k)
-    columns: dict[str, object] = {"kind": "sop_uid", "name": ids.names, "line": lines[grid.min(axis=1)]}
-    labels = values[grid].astype(np.float32)
+    columns: dict[str, object] = {"kind": "sop_uid", "name": ids.names, "line": lines[_first_of_image(grid, len(lines))]}
+    labels = np.where(grid < 0, np.float32(np.nan), values[grid])
     rows = pd.DataFrame(columns | dict(zip(LABELS, labels.T, strict=True)))
     table = checked_table(rows, path, repair_any=repair_any)
     repeated = (repeated_flag(lines[surplus]),) if surplus.any() else ()
@@ -106,7 +109,7 @@ def read_rsna_labels(path: Path, *, repair_any: bool = False) -> LabelTable:
 
 
 def stop_at_incomplete(path: Path, first: np.ndarray, lines: np.ndarray) -> None:
-    """Stop if an image has not all six labels.
+    """Stop if an image lacks one of `RSNA_LABELS`.
 
     Args:
         path: The file.
@@ -114,7 +117,13 @@ def stop_at_incomplete(path: Path, first: np.ndarray, lines: np.ndarray) -> None
         lines: The number of each row's line in the file.
     """
     grid = first.reshape(-1, len(LABELS))
-    lacking = (grid < 0).any(axis=1)
+    lacking = (grid[:, [LABELS.index(label) for label in RSNA_LABELS]] < 0).any(axis=1)
     if lacking.any():
-        somewhere = np.where(grid < 0, len(lines), grid)[lacking].min(axis=1)
-        stop_at(path, lines[somewhere], "incomplete_image", "images without all six labels", "six rows per image")
+        somewhere = _first_of_image(grid[lacking], len(lines))
+        expected = f"rows of {', '.join(RSNA_LABELS)} for each image"
+        stop_at(path, lines[somewhere], "incomplete_image", "images without all their labels", expected)
+
+
+def _first_of_image(grid: np.ndarray, rows: int) -> np.ndarray:
+    """The first row of each image, whatever its label, ``(images,)``."""
+    return np.where(grid < 0, rows, grid).min(axis=1)

@@ -38,7 +38,7 @@ class SampleSubmission:
 
         Raises:
             TableError: If the file is missing or has another header, an identifier is malformed or stands twice, or an image
-                has not all six labels.
+                lacks one of RSNA's labels.
         """
         path = Path(path)
         if not path.is_file():
@@ -76,7 +76,7 @@ def write_submission(slices: pd.DataFrame, key: pd.DataFrame, sample: SampleSubm
     """Write one row per image and label, in the order of the sample file; private, for it holds the images' own identifiers.
 
     Args:
-        slices: Predictions, as in ``slices.csv``: ``scan_id``, ``slice``, and six probabilities.
+        slices: Predictions, as in ``slices.csv``: ``scan_id``, ``slice``, and a probability for each label.
         key: What they are called: ``scan_id``, ``slice`` and ``sop_uid``.
         sample: What is asked for.
         out: The CSV file to write.

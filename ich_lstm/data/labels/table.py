@@ -59,7 +59,7 @@ def read_label_table(path: Path | str, *, truth: Truth = "majority", repair_any:
 
     The header tells which it is. A table of one's own is a CSV with one row per slice (column ``sop_uid``, or ``file`` with
     the number of the slice in ``slice`` where the file holds many) or per scan (``series_uid``, ``study_uid``,
-    ``accession_number`` or ``folder``), any of the six label columns with cells 0, 1 or empty (unknown), ``patient_id`` where
+    ``accession_number`` or ``folder``), any of the labels as columns with cells 0, 1 or empty (unknown), ``patient_id`` where
     the images do not name the patient, and ``study_date`` if scans are to be split by it. Slice and scan rows may be mixed.
     Files and folders are paths relative to the images' root. How spreadsheets save such a table is read too, with one flag that
     says what was assumed (:func:`~ich_lstm.data.tables.spreadsheet.read_sheet`).

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ich_lstm.errors import TableError
 from ich_lstm.formatting import first_of
-from ich_lstm.labels import ANY, LABELS, UNIONS, unions_of
+from ich_lstm.labels import ANY, LABELS, complete_labels, unions_of
 
 SLICE_KEYS = ("sop_uid", "file")
 SCAN_KEYS = ("series_uid", "study_uid", "accession_number", "folder", "folder_name")
@@ -36,7 +36,7 @@ class LabelTable:
     Args:
         rows: One line per labelled slice or scan, with the columns ``kind`` (one of `SLICE_KEYS` and `SCAN_KEYS`), ``name``
             (what of that kind the line speaks of), ``patient_id`` and ``study_date`` (``YYYY-MM-DD``; both empty: as the
-            images say), ``line`` (its number in the file), and the six labels as float32: 1 present, 0 absent, NaN unknown.
+            images say), ``line`` (its number in the file), and the labels as float32: 1 present, 0 absent, NaN unknown.
             With corrections also ``corrects`` (bool: the row wins over the others) and ``unsure`` (the labels it makes unknown).
         source: The file.
         flags: What a reader should know, for example how many equal duplicates were dropped.
@@ -62,7 +62,8 @@ def checked_table(rows: pd.DataFrame, source: Path, *, repair_any: bool = False)
     """Drop equal duplicates, stop at contradictions, and complete what follows from the other labels.
 
     Args:
-        rows: As in `LabelTable`; without ``patient_id`` or ``study_date``, they are as the images say.
+        rows: As in `LabelTable`. Where ``patient_id`` or ``study_date`` is missing, the images tell it. A label that the data set
+            does not have may be missing too: it is unknown.
         source: The file they are from.
         repair_any: Where a type is 1 and any is 0, make any 1, and count it; otherwise stop.
 
@@ -70,6 +71,7 @@ def checked_table(rows: pd.DataFrame, source: Path, *, repair_any: bool = False)
         TableError: If two rows on one thing differ, or "any" contradicts the types.
     """
     rows = rows.assign(**{column: "" for column in (PATIENT, STUDY_DATE) if column not in rows})
+    rows = rows.assign(**{label: np.float32(np.nan) for label in LABELS if label not in rows})
     key = ["kind", "name"]
     flags = []
     repeated = rows.duplicated(key, keep=False)
@@ -113,25 +115,6 @@ def repeated_flag(lines: Iterable[int]) -> str:
     """What is said of rows that were dropped because they equal earlier ones."""
     lines = list(lines)
     return f"{len(lines)} repeated rows, equal to others, were dropped: {name_lines(lines)}"
-
-
-def complete_labels(labels: np.ndarray) -> np.ndarray:
-    """Fill in what follows: a type that is 1 makes any 1, types that are all 0 make it 0, and any = 0 makes them 0.
-
-    Any = 1 without a type stays: it is right where readers agree that there is blood and disagree on the type.
-
-    Args:
-        labels: ``(rows, k)``: 1 present, 0 absent, NaN unknown.
-
-    Example:
-        >>> complete_labels(np.array([[np.nan, 1, np.nan, np.nan, 0, np.nan]]))
-        array([[nan,  1., nan, nan,  0.,  1.]], dtype=float32)
-    """
-    complete = np.where(np.isnan(labels), unions_of(labels), labels).astype(np.float32)
-    for union, members in UNIONS.items():
-        types = complete[:, list(members)]
-        complete[:, list(members)] = np.where(np.isnan(types) & (complete[:, [union]] == 0), 0, types)
-    return complete
 
 
 def parse_labels(path: Path, cells: pd.DataFrame, lines: Iterable[int]) -> pd.DataFrame:

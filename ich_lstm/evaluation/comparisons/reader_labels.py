@@ -68,7 +68,7 @@ def marks_of_reads(marks: pd.DataFrame) -> pd.DataFrame:
     """
     own = marks[marks["finding"].isin(FINDING_OF_LABEL.values())]
     wide = own.pivot(index=["name", READER], columns="finding", values="mark")[list(FINDING_OF_LABEL.values())]
-    rows = wide.set_axis(list(FINDING_OF_LABEL), axis=1)[list(LABELS)].astype(np.float32).reset_index()
+    rows = wide.set_axis(list(FINDING_OF_LABEL), axis=1).reindex(columns=list(LABELS)).astype(np.float32).reset_index()
     folders = rows["name"].map(folder_name)
     return rows.assign(kind="folder_name", name=folders, line=np.arange(len(rows)) + 2)[["kind", "name", READER, *LABELS, "line"]]
 

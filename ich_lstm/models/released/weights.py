@@ -7,7 +7,7 @@ safetensors: a CNN, and a recurrent head whose logits are blended with the CNN's
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -133,7 +133,7 @@ program wrote the pictures with OpenCV too, brain first."""
 NGUYEN_PREPROCESSING: dict[str, Any] = {"size": 512, "crop": "none", "clip": None}
 
 NGUYEN_LABELS = ("any", "intraparenchymal", "intraventricular", "subarachnoid", "subdural", "epidural")
-"""The order of their output."""
+"""What their network's outputs stand for, in their order."""
 
 NGUYEN_SOURCE = (
     "Nguyen et al. 2020, github.com/vinbigdata-medical/midl2020-cnnlstm-ich, Apache-2.0; trained on the data of RSNA's 2019 "
@@ -175,10 +175,7 @@ def _read_nguyen(path: Path, state: dict[str, Any], channel_order: ChannelOrder)
 
     windows = NGUYEN["windows"] if channel_order == "bgr" else NGUYEN["windows"][::-1]
     settings = NGUYEN | {"backbone": backbone, "windows": windows}
-    weights = _renamed(state, settings, published, where=str(path))
-    rows = [NGUYEN_LABELS.index(label) for label in LABELS]
-    for name in ("sequence_classifier.weight", "sequence_classifier.bias"):
-        weights[name] = weights[name][rows]
+    weights = _renamed(state, settings, published, labels=NGUYEN_LABELS, where=str(path))
     name = f"nguyen2020-{'seresnext50' if is_se else 'resnet50'}"
     return ReleasedModel(name, settings, NGUYEN_PREPROCESSING, weights, NGUYEN_SOURCE)
 
@@ -209,9 +206,12 @@ PAN: dict[str, Any] = PLAIN | {
 
 PAN_PREPROCESSING: dict[str, Any] = {"size": 512, "crop": "center", "clip": None}
 
+PAN_LABELS = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural", "any")
+"""What their network's outputs stand for, in their order."""
+
 PAN_SLICE_SHARES = (0.75, 0.75, 0.75, 0.75, 0.75, 1.0)
 PAN_SCAN_SHARES = (0.5, 0.25, 0.5, 1.0, 0.5, 0.5)
-"""The recurrent head's share in the logits of slices and scans, label by label in our order; the rest is the CNN's."""
+"""The recurrent head's share in the logits of slices and scans, in the order of `PAN_LABELS`; the rest is the CNN's."""
 
 PAN_CONFIG: dict[str, Any] = {
     "architecture": {"slice_classifier": PAN["backbone"]},
@@ -224,7 +224,7 @@ PAN_CONFIG: dict[str, Any] = {
         "windows": [{"center": level, "width": width} for level, width in PAN["windows"]],
         "normalization": {"input_min": 0, "input_max": 1, "output_min": -1, "output_max": 1},
     },
-    "labels": list(LABELS),
+    "labels": list(PAN_LABELS),
     "pooled_feature_dimension": 512,
     "slice_blend_alphas": list(PAN_SLICE_SHARES),
     "series_blend_alphas": list(PAN_SCAN_SHARES),
@@ -262,18 +262,19 @@ def _read_pan(path: Path) -> ReleasedModel:
     def published(name: str) -> str | None:
         return next((name.replace(ours, theirs, 1) for ours, theirs in PAN_NAMES.items() if name.startswith(ours)), None)
 
-    weights = _renamed(classifier | used, PAN, published, where=str(path))
+    weights = _renamed(classifier | used, PAN, published, labels=PAN_LABELS, where=str(path))
     expected = {PAN_UNUSED + name.removeprefix("pooling.") for name in weights if name.startswith("pooling.")}
     if unused != expected:
         raise _do_not_fit(path, missing=sorted(expected - unused), unexpected=sorted(unused - expected))
     # (1 - a) e + a s, with e the CNN's logits: the gate is 1 - a, and the linear layer that gives s is scaled by a.
     for names, gate, shares in (
-        (("sequence_classifier.weight", "sequence_classifier.bias"), "gate", torch.tensor(PAN_SLICE_SHARES)),
-        (("pooling.classifier_weight", "pooling.classifier_bias"), "scan_gate", torch.tensor(PAN_SCAN_SHARES)),
+        (("sequence_classifier.weight", "sequence_classifier.bias"), "gate", PAN_SLICE_SHARES),
+        (("pooling.classifier_weight", "pooling.classifier_bias"), "scan_gate", PAN_SCAN_SHARES),
     ):
+        share = torch.tensor(shares)[_rows_by_name(PAN_LABELS, str(path))]
         for name in names:
-            weights[name] = weights[name] * shares.reshape(-1, *[1] * (weights[name].ndim - 1))
-        weights[gate] = 1 - shares
+            weights[name] = weights[name] * share.reshape(-1, *[1] * (weights[name].ndim - 1))
+        weights[gate] = 1 - share
     return ReleasedModel("ianpan-2026", PAN, PAN_PREPROCESSING, weights, PAN_SOURCE)
 
 
@@ -315,12 +316,34 @@ def _load_safetensors(path: Path, file: str) -> dict[str, Tensor]:
 
 # Both
 
+
+LABEL_TENSORS = ("encoder_classifier.", "sequence_classifier.", "pooling.attention.2.", "pooling.classifier_")
+"""With these begin the names of the tensors that have a row for each label."""
+
+
+def _rows_by_name(released: Sequence[str], where: str) -> list[int]:
+    """For each label in the order of `LABELS`, the number of the released network's output that stands for it."""
+    if set(released) != set(LABELS):
+        raise CheckpointError(
+            "other_labels",
+            where=where,
+            got=f"outputs for {', '.join(released)}",
+            expected=f"one output for each of {', '.join(LABELS)}",
+            todo="Train a model of your own for these labels: a released network has no output for a label that it was not "
+            "trained on.",
+        )
+    return [released.index(label) for label in LABELS]
+
+
 COUNTER = "num_batches_tracked"
 """Batch-norm layers count batches only since PyTorch 0.4.1, and nothing depends on it in evaluation."""
 
 
-def _renamed(state: dict[str, Any], settings: dict[str, Any], published: Names, *, where: str) -> dict[str, Tensor]:
-    """The weights under our names, all of them and no others, in our precision."""
+def _renamed(
+    state: dict[str, Any], settings: dict[str, Any], published: Names, *, labels: Sequence[str], where: str
+) -> dict[str, Tensor]:
+    """The weights under our names, all of them and no others, in our precision and in the order of our labels."""
+    rows = _rows_by_name(labels, where)
     with torch.device("meta"):
         wanted = ScanModel(**settings).state_dict()
     names = {ours: theirs for ours in wanted if (theirs := published(ours)) is not None}
@@ -335,7 +358,7 @@ def _renamed(state: dict[str, Any], settings: dict[str, Any], published: Names, 
         if not isinstance(tensor, Tensor) or tensor.shape != like.shape or tensor.is_floating_point() != like.is_floating_point():
             wrong.append(f"{theirs} {tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__}")
             continue
-        weights[ours] = tensor.to(like.dtype)
+        weights[ours] = (tensor[rows] if ours.startswith(LABEL_TENSORS) else tensor).to(like.dtype)
     if wrong:
         raise CheckpointError(
             "weights_do_not_fit",

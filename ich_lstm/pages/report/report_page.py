@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ich_lstm.labels import LABEL_NAMES, LABELS
+from ich_lstm.labels import ANY, LABEL_NAMES, LABELS
 from ich_lstm.pages.report.figures import (
     GROUPS,
     METRIC_NAMES,
@@ -128,7 +128,7 @@ def _headlines(views: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     own = [view for view in views if view["output"] == "sequence"]
     if not own:
         return []
-    found = figures_of(own[0], "any")
+    found = figures_of(own[0], ANY)
     shown = [(f"{METRIC_NAMES[metric]}, any", own[0]["level"], found[metric]) for metric in HEADLINES if metric in found]
     slices = [view for view in own if view["level"] == "slice"] or own[:1]
     together = figures_of(slices[0], "all")
@@ -260,7 +260,7 @@ def _errors(summary: Mapping[str, Any], pictures: Mapping[str, str]) -> dict[str
 
 
 def _error(row: Mapping[str, Any], pictures: Mapping[str, str]) -> dict[str, Any]:
-    there = [LABEL_NAMES[label].lower() for label in row["labels"].split() if label not in ("any", row["label"])]
+    there = [LABEL_NAMES[label].lower() for label in row["labels"].split() if label not in (ANY, row["label"])]
     return {
         "case": row["case"],
         "slice": row["slice"],
