@@ -1,7 +1,8 @@
-"""Formatting of values for people: probabilities, positions, sides."""
+"""Formatting of values for people: probabilities, positions, sides, long lists."""
 
 import math
 from collections.abc import Iterable
+from itertools import islice
 
 from ich_lstm.scan import Note
 
@@ -31,6 +32,27 @@ def millimetres(position: float) -> str:
         −33.7\xa0mm
     """
     return f"{position:.1f}\u00a0mm".replace("-", "\u2212")
+
+
+def first_of(names: Iterable[object], count: int = 10, *, separator: str = ", ", total: int | None = None) -> str:
+    """The first of many names, and how many more there are, for a message of bounded length.
+
+    Args:
+        names: Names, numbers or other values, shown as ``str`` makes them; they are read only once.
+        count: The most names that are shown.
+        separator: What stands between two names.
+        total: The length of the whole list, where ``names`` is only its beginning; None: ``names`` is the whole list.
+
+    Example:
+        >>> first_of(range(2, 14))
+        '2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 2 more'
+        >>> first_of(["a = 1", "b = 2"], separator="; ", total=5)
+        'a = 1; b = 2 and 3 more'
+    """
+    rest = iter(names)
+    shown = [str(name) for name in islice(rest, count)]
+    more = (len(shown) + sum(1 for _ in rest) if total is None else total) - len(shown)
+    return separator.join(shown) + (f" and {more:,} more" if more else "")
 
 
 def side_marks(flags: Iterable[Note]) -> tuple[str, str]:

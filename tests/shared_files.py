@@ -1,6 +1,5 @@
-"""Files that lie beside the project and not in it; what needs them is skipped where they are not."""
+"""Real CT files, which lie beside the project and not in it; tests that need them are skipped where they are missing."""
 
 from pathlib import Path
 
-SHARED = Path(__file__).parent.parent.parent / "shared"
-DATA = SHARED / "data"
+DATA = Path(__file__).parent.parent.parent / "shared" / "data"

@@ -4,14 +4,16 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ich_lstm.archive.folder.file_names import SCANS, SLICES
 from ich_lstm.data.split.assign import PARTS, Part
+from ich_lstm.data.tables.labelled import stop_at
 from ich_lstm.errors import ConfigError, TableError
+from ich_lstm.formatting import first_of
 from ich_lstm.labels import LABELS
 
 LABEL_PREFIX = "label_"
@@ -23,7 +25,8 @@ PREDICTIONS = Path("predictions")
 IDS = ("scan_id", "slice_id", "patient_id", "split", "flags", "status")
 """Columns that are read as text: a hash of digits alone is no number."""
 
-ROWS_SHOWN = 10
+FIRST_LINE = 2
+"""The line of row 0 in a CSV file, whose header is line 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +156,7 @@ def make_evidence(
     if nameless.any():
         got, expected = "scans without a patient", "the patient of each: cases of one patient are not independent"
         todo = "Give the patients in the column patient_id of the label table."
-        stop_at_rows(names["scans"], scans.index[nameless], "unknown_patients", got, expected, todo)
+        stop_at(names["scans"], scans.index[nameless] + FIRST_LINE, "unknown_patients", got, expected, todo=todo)
     _check_fit(names, slices, scans)
     order = scans.sort_values("scan_id", ignore_index=True)
     slices = slices.sort_values(["scan_id", "slice"], ignore_index=True)
@@ -209,23 +212,7 @@ def check_unique(where: str, frame: pd.DataFrame, key: list[str]) -> None:
     repeated = frame.duplicated(key)
     if repeated.any():
         got = f"rows that repeat the {' and '.join(key)} of an earlier one"
-        stop_at_rows(where, frame.index[repeated], "repeated_rows", got, "each once", "Predict each study once.")
-
-
-def stop_at_rows(where: str, rows: pd.Index, code: str, got: str, expected: str, todo: str) -> NoReturn:
-    """Raise a TableError that names the lines of the first ten rows and counts all.
-
-    Args:
-        where: The file.
-        rows: Index of the rows, from 0: the header is line 1.
-        code: Of the error.
-        got: What is wrong with them.
-        expected: What would be right.
-        todo: What to do.
-    """
-    shown = ", ".join(str(row + 2) for row in rows[:ROWS_SHOWN])
-    more = f" and {len(rows) - ROWS_SHOWN} more" if len(rows) > ROWS_SHOWN else ""
-    raise TableError(code, where=f"{where}, line {shown}{more}", got=f"{got} ({len(rows)} rows)", expected=expected, todo=todo)
+        stop_at(where, frame.index[repeated] + FIRST_LINE, "repeated_rows", got, "each once", todo="Predict each study once.")
 
 
 def _check_columns(where: str, frame: pd.DataFrame, ids: list[str]) -> None:
@@ -235,7 +222,7 @@ def _check_columns(where: str, frame: pd.DataFrame, ids: list[str]) -> None:
         raise TableError(
             "no_labels" if unlabelled else "missing_columns",
             where=where,
-            got=f"no column {', '.join(missing[:ROWS_SHOWN])}",
+            got=f"no column {first_of(missing)}",
             expected="probabilities beside labels" if unlabelled else "the columns that ich-train and ich-predict write",
             todo="Give the labels with --labels CSV." if unlabelled else "Name the folder that ich-train or ich-predict made.",
         )
@@ -249,13 +236,14 @@ def _check_values(where: str, frame: pd.DataFrame) -> None:
         if wrong.any():
             got = f"the probability {_first(frame[columns], wrong)}"
             todo = "Give probabilities, not logits, and one for every case."
-            stop_at_rows(where, frame[wrong.any(axis=1)].index, "bad_probability", got, "numbers from 0 to 1", todo)
+            stop_at(where, frame[wrong.any(axis=1)].index + FIRST_LINE, "bad_probability", got, "numbers from 0 to 1", todo=todo)
     columns = [LABEL_PREFIX + label for label in LABELS]
     y = _numbers(frame, columns)
     wrong = ~((y == 0) | (y == 1)) & frame[columns].notna().to_numpy()
     if wrong.any():
         got = f"the label {_first(frame[columns], wrong)}"
-        stop_at_rows(where, frame[wrong.any(axis=1)].index, "bad_label", got, "0, 1 or an empty cell", "Correct the labels.")
+        lines = frame[wrong.any(axis=1)].index + FIRST_LINE
+        stop_at(where, lines, "bad_label", got, "0, 1 or an empty cell", todo="Correct the labels.")
 
 
 def _check_fit(names: Mapping[str, str], slices: pd.DataFrame, scans: pd.DataFrame) -> None:
@@ -265,10 +253,11 @@ def _check_fit(names: Mapping[str, str], slices: pd.DataFrame, scans: pd.DataFra
     lonely = slices[places < 0]
     if len(lonely):
         got = "slices of scans that are not there"
-        stop_at_rows(names["slices"], lonely.index, "unknown_scans", got, f"their scans in {SCANS}", todo)
+        stop_at(names["slices"], lonely.index + FIRST_LINE, "unknown_scans", got, f"their scans in {SCANS}", todo=todo)
     empty = scans[np.bincount(places, minlength=len(scans)) == 0]
     if len(empty):
-        stop_at_rows(names["scans"], empty.index, "missing_slices", "scans without a slice", f"their slices in {SLICES}", todo)
+        got, expected = "scans without a slice", f"their slices in {SLICES}"
+        stop_at(names["scans"], empty.index + FIRST_LINE, "missing_slices", got, expected, todo=todo)
 
 
 def _numbers(frame: pd.DataFrame, columns: list[str]) -> np.ndarray:

@@ -15,13 +15,13 @@ from ich_lstm.data.prepared.images import NOWHERE, ImageTable
 from ich_lstm.data.tables.labelled import LabelTable, Unmatched, name_lines, stop_at
 from ich_lstm.errors import ConfigError, TableError
 from ich_lstm.evaluation.evidence import (
+    FIRST_LINE,
     LABEL_PREFIX,
     Evidence,
     check_unique,
     check_unseen,
     make_evidence,
     read_predictions,
-    stop_at_rows,
 )
 from ich_lstm.labels import LABELS
 from ich_lstm.privacy import PRIVATE, ProjectKey
@@ -187,7 +187,7 @@ def _stop_at_unmatched(table: LabelTable, missing: np.ndarray, scans: Path, unla
     no_label = len(unlabelled) > 0 and unmatched not in ("images", "both")
     got, expected = "predictions without a label", "labels of every scan that was predicted"
     if no_image:
-        also = f"; and {len(unlabelled)} {got}, {name_lines(unlabelled + 2)} of {scans.name}" if no_label else ""
+        also = f"; and {len(unlabelled)} {got}, {name_lines(unlabelled + FIRST_LINE)} of {scans.name}" if no_label else ""
         todo = f"Predict them too; or, if they are left out on purpose, say --unmatched {'both' if no_label else 'labels'}."
         code, what = NO_PREDICTION
         both = "a prediction of every labelled image" + (f", and {expected}" if no_label else "")
@@ -201,7 +201,7 @@ def _stop_at_unmatched(table: LabelTable, missing: np.ndarray, scans: Path, unla
         )
     if no_label:
         todo = "Add the labels; or leave these scans out on purpose: --unmatched images."
-        stop_at_rows(str(scans), unlabelled, "unlabelled_scans", got, expected, todo)
+        stop_at(scans, unlabelled + FIRST_LINE, "unlabelled_scans", got, expected, todo=todo)
 
 
 def _excluded_names(private: Path) -> pd.DataFrame:

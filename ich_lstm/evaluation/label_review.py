@@ -13,7 +13,8 @@ from ich_lstm.data.prepared.folder import PreparedFolder
 from ich_lstm.data.prepared.scan_cache import read_cached
 from ich_lstm.errors import ConfigError, TableError
 from ich_lstm.evaluation.aggregate import OWN, cases_at, in_words
-from ich_lstm.evaluation.evidence import LABEL_PREFIX, ROWS_SHOWN, Evidence, columns_of
+from ich_lstm.evaluation.evidence import LABEL_PREFIX, Evidence, columns_of
+from ich_lstm.formatting import first_of
 from ich_lstm.labels import LABELS
 from ich_lstm.pages.review_page import ReviewCase, ReviewPicture, review_page
 from ich_lstm.privacy import private_folder
@@ -230,11 +231,10 @@ class _Places:
 
 def _stop_at_missing(what: str, ids: Sequence[str], prepared: PreparedFolder) -> None:
     if ids:
-        more = f" and {len(ids) - ROWS_SHOWN} more" if len(ids) > ROWS_SHOWN else ""
         raise TableError(
             "not_in_prepared_folder",
             where=str(prepared.folder),
-            got=f"no {what} {', '.join(ids[:ROWS_SHOWN])}{more} ({len(ids)} {what})",
+            got=f"no {what} {first_of(ids)} ({len(ids)} {what})",
             expected="the scans that the predictions are of, prepared with the same project key",
             todo="Name the folder of ich-prepare that the model was trained from, with --review.",
         )

@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ich_lstm.errors import TableError
-
-ROWS_SHOWN = 10
+from ich_lstm.formatting import first_of
 
 
 class Cases(NamedTuple):
@@ -57,7 +56,7 @@ def check_labels(labels: np.ndarray) -> np.ndarray:
     y = np.asarray(labels, dtype=np.float64)
     wrong = ~(np.isnan(y) | (y == 0) | (y == 1))
     if wrong.any():
-        _stop_at_rows("bad_label", wrong, f"the label {y[wrong].flat[0]:g}", "0, 1 or NaN", "Correct the labels.")
+        _stop("bad_label", f"the label {y[wrong].flat[0]:g}", "0, 1 or NaN", "Correct the labels.", wrong)
     return y
 
 
@@ -71,7 +70,7 @@ def check_probabilities(probabilities: np.ndarray) -> np.ndarray:
     wrong = ~((p >= 0) & (p <= 1))  # NaN too
     if wrong.any():
         todo = "Give probabilities, not logits, and one for every case."
-        _stop_at_rows("bad_probability", wrong, f"the probability {p[wrong].flat[0]:g}", "a number from 0 to 1", todo)
+        _stop("bad_probability", f"the probability {p[wrong].flat[0]:g}", "a number from 0 to 1", todo, wrong)
     return p
 
 
@@ -91,18 +90,14 @@ def patient_index(patients: Iterable) -> tuple[np.ndarray, int]:
     wrong = (ids.isna() | (ids.astype(str) == "")).to_numpy()
     if wrong.any():
         todo = "Give the patient of every case: cases of a patient are not independent."
-        _stop_at_rows("patient_unknown", wrong, "no patient", "an id", todo)
+        _stop("patient_unknown", "no patient", "an id", todo, wrong)
     index, distinct = pd.factorize(ids, sort=True)
     return index, len(distinct)
 
 
-def _stop_at_rows(code: str, wrong: np.ndarray, got: str, expected: str, todo: str) -> None:
-    """Raise a TableError that names the first ten rows, counted from 0, and counts all."""
-    rows = np.flatnonzero(wrong.reshape(len(wrong), -1).any(axis=1)) if wrong.ndim else np.zeros(1, dtype=int)
-    shown = ", ".join(map(str, rows[:ROWS_SHOWN]))
-    more = f" and {len(rows) - ROWS_SHOWN} more" if len(rows) > ROWS_SHOWN else ""
-    _stop(code, f"{got} ({len(rows)} rows: {shown}{more}, counted from 0)", expected, todo)
-
-
-def _stop(code: str, got: str, expected: str, todo: str) -> None:
+def _stop(code: str, got: str, expected: str, todo: str, wrong: np.ndarray | None = None) -> None:
+    """Raise a TableError; it counts the rows where ``wrong`` holds anywhere, and names the first ten of them from 0."""
+    if wrong is not None:
+        rows = np.flatnonzero(wrong.reshape(len(wrong) if wrong.ndim else 1, -1).any(axis=1))
+        got = f"{got} ({len(rows)} rows: {first_of(rows)}, counted from 0)"
     raise TableError(code, where="cases to evaluate", got=got, expected=expected, todo=todo)

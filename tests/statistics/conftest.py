@@ -1,15 +1,12 @@
 """Vectors that all statistics are held against, and cases to try them on."""
 
-import json
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import sklearn
-from shared_files import SHARED
-
-VECTORS = SHARED / "metric_vectors.json"
+from metric_vectors import VECTORS
 
 
 class Study(NamedTuple):
@@ -20,9 +17,7 @@ class Study(NamedTuple):
 
 @pytest.fixture(scope="session")
 def vectors() -> dict:
-    if not VECTORS.is_file():
-        pytest.skip("the shared metric vectors are not beside this repository")
-    return json.loads(VECTORS.read_text())
+    return VECTORS
 
 
 @pytest.fixture(scope="session")

@@ -1,25 +1,20 @@
 """The training loss."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
-from shared_files import SHARED
+from metric_vectors import VECTORS
 
 from ich_lstm import LABELS
 from ich_lstm.training.losses import weighted_log_loss_with_logits, weighted_loss_sums
 
-VECTORS = SHARED / "metric_vectors.json"
 ANY_FIRST = ("any", "epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
 COLUMNS = [ANY_FIRST.index(label) for label in LABELS]
 
 
 def vector(name: str) -> dict:
     """A case of the shared vectors, its columns in the order of `LABELS`."""
-    if not VECTORS.is_file():
-        pytest.skip("the shared metric vectors are not beside this repository")
-    (case,) = [case for case in json.loads(VECTORS.read_text())["weighted_log_loss"] if case["name"] == name]
+    (case,) = [case for case in VECTORS["weighted_log_loss"] if case["name"] == name]
     return {
         **case,
         "y": torch.tensor(case["y"], dtype=torch.float64)[:, COLUMNS],

@@ -1,27 +1,22 @@
 """The metrics, against the shared vectors and scikit-learn."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
-from shared_files import SHARED
+from metric_vectors import VECTORS
 from sklearn.metrics import log_loss, roc_auc_score
 from torchmetrics import MetricCollection
 
 from ich_lstm import LABELS
 from ich_lstm.training.metrics import LabelAUROC, LabelLogLoss, WeightedLogLoss
 
-VECTORS = SHARED / "metric_vectors.json"
 ANY_FIRST = ("any", "epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
 COLUMNS = [ANY_FIRST.index(label) for label in LABELS]
 
 
 @pytest.fixture(scope="module")
 def vectors() -> dict:
-    if not VECTORS.is_file():
-        pytest.skip("the shared metric vectors are not beside this repository")
-    return json.loads(VECTORS.read_text())
+    return VECTORS
 
 
 def draw(rows: int = 300, unknown: float = 0.2) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,10 +6,12 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
-from ich_lstm.data.tables.labelled import ROWS_SHOWN
 from ich_lstm.errors import in_files, spell_settings
+from ich_lstm.formatting import first_of
 
 Action = Literal["STOP", "FLAG"]
+
+EXAMPLES_KEPT = 10
 
 
 class Check(NamedTuple):
@@ -210,8 +212,7 @@ class Finding:
     @property
     def list_text(self) -> str:
         """The first ten, and how many more there are."""
-        more = self.listed - len(self.examples)
-        return ", ".join(self.examples) + (f" and {more:,} more" if more else "")
+        return first_of(self.examples, EXAMPLES_KEPT, total=self.listed)
 
     @property
     def text(self) -> str:
@@ -249,4 +250,4 @@ def make_finding(
         return None
     action: Action = "FLAG" if allowed else CHECKS[code].action
     count = len(examples) if count is None else count
-    return Finding(code, action, count, tuple(examples[:ROWS_SHOWN]), len(examples), rows)
+    return Finding(code, action, count, tuple(examples[:EXAMPLES_KEPT]), len(examples), rows)

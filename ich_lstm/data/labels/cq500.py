@@ -1,7 +1,7 @@
 """CQ500: the readings of three radiologists for each of its 491 scans, and the ground truth derived from them."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from ich_lstm.data.tables.labelled import (
-    ROWS_SHOWN,
     LabelTable,
     checked_table,
     parse_labels,
@@ -20,6 +19,7 @@ from ich_lstm.data.tables.labelled import (
 )
 from ich_lstm.data.tables.spreadsheet import read_sheet
 from ich_lstm.errors import ConfigError, TableError
+from ich_lstm.formatting import first_of
 from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
 
 Truth = Literal["majority", "unanimous", "any", "R1", "R2", "R3"]
@@ -127,7 +127,7 @@ def read_reads(path: Path | str) -> Reads:
         raise TableError(
             "missing_columns",
             where=f"{path}, line 1",
-            got=f"no column {_list(missing)}",
+            got=f"no column {first_of(missing)}",
             expected="name, Category, and 14 findings of each of three readers",
             todo="Take reads.csv as it is published.",
         )
@@ -207,12 +207,12 @@ def check_reads(reads: Reads) -> tuple[str, ...]:
     slips = wide.index[((wide[types] == 1).any(axis=1) & (wide["ICH"] == 0)).to_numpy()]
     flags = []
     if len(slips):
-        named = _list([f"{name} ({reader})" for name, reader in slips])
+        named = first_of([f"{name} ({reader})" for name, reader in slips])
         flags.append(f"{len(slips)} times a reader marked a type of hemorrhage and no hemorrhage: {named}")
     present = set(reads.scans["name"])
     missing = [name for name in (f"CQ500-CT-{number}" for number in range(SCANS)) if name not in present]
     if missing:
-        return (*flags, f"{len(missing)} of the {SCANS} scans of CQ500 are not in the table: {_list(missing)}")
+        return (*flags, f"{len(missing)} of the {SCANS} scans of CQ500 are not in the table: {first_of(missing)}")
     positives = (reads.truth("majority") == 1).sum()
     flags += [
         f"{finding} in {positives[finding]} scans by the majority of readers, expected {expected} in the complete set"
@@ -220,9 +220,3 @@ def check_reads(reads: Reads) -> tuple[str, ...]:
         if positives[finding] != expected
     ]
     return tuple(flags)
-
-
-def _list(names: Sequence[str]) -> str:
-    """The first ten, and how many more."""
-    more = f" and {len(names) - ROWS_SHOWN} more" if len(names) > ROWS_SHOWN else ""
-    return f"{', '.join(names[:ROWS_SHOWN])}{more}"

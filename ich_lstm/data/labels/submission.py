@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from ich_lstm.data.labels.rsna import HEADER, IDENTIFIER, RsnaIds, first_rows, split_ids, stop_at_incomplete
-from ich_lstm.data.tables.labelled import ROWS_SHOWN, stop_at
+from ich_lstm.data.tables.labelled import stop_at
 from ich_lstm.data.tables.spreadsheet import read_sheet
 from ich_lstm.errors import TableError
+from ich_lstm.formatting import first_of
 from ich_lstm.labels import LABELS
 
 logger = logging.getLogger(__name__)
@@ -103,11 +104,10 @@ def write_submission(slices: pd.DataFrame, key: pd.DataFrame, sample: SampleSubm
 
 def _check_images(source: Path, code: str, fault: str, images: pd.Series | pd.Index) -> None:
     if len(images):
-        named = ", ".join(images[:ROWS_SHOWN]) + (f" and {len(images) - ROWS_SHOWN} more" if len(images) > ROWS_SHOWN else "")
         raise TableError(
             code,
             where=str(source),
-            got=f"{len(images)} images {fault}: {named}",
+            got=f"{len(images)} images {fault}: {first_of(images)}",
             expected="one scan for each",
             todo="No submission was written. private/ledger.csv tells what became of each file. Correct these and predict again.",
         )

@@ -24,10 +24,11 @@ from ich_lstm.data.prepared.folder import (
     PreparedFolder,
     unprepared_rows,
 )
-from ich_lstm.data.tables.labelled import NO_IMAGE, ROWS_SHOWN, LabelTable, stop_at
+from ich_lstm.data.tables.labelled import NO_IMAGE, LabelTable, stop_at
 from ich_lstm.errors import ConfigError, FileError, SourceError
 from ich_lstm.files.atomic_write import SUFFIX, remove_asides, written_aside
 from ich_lstm.files.folder_lock import claimed
+from ich_lstm.formatting import first_of
 from ich_lstm.parallel import count_cores, map_ahead
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.privacy import PRIVATE, ProjectKey, private_folder
@@ -232,9 +233,7 @@ def _run(
             damaged.append(result.facts["cache"])
         progress(1)
     if damaged:
-        more = f" and {len(damaged) - ROWS_SHOWN} more" if len(damaged) > ROWS_SHOWN else ""
-        shown = ", ".join(damaged[:ROWS_SHOWN])
-        logger.warning("%d cached scans were damaged, and are made anew: %s%s", len(damaged), shown, more)
+        logger.warning("%d cached scans were damaged, and are made anew: %s", len(damaged), first_of(damaged))
     return results
 
 

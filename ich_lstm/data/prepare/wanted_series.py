@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ich_lstm.data.prepared.file_names import SLICE_MARK, folders_of, relative_name
-from ich_lstm.data.tables.labelled import ROWS_SHOWN, LabelTable
+from ich_lstm.data.tables.labelled import LabelTable
 from ich_lstm.data.tables.paths import fold, tails, tidy
 from ich_lstm.data.tables.spreadsheet import find_lost_digits, show_lost_digits, stop_at_damage
 from ich_lstm.errors import IchLstmError, TableError
+from ich_lstm.formatting import first_of
 from ich_lstm.reading import Candidate, Ledger, Series, Study, rank_series
 from ich_lstm.reading.header.frames import FRAME_MARK
 from ich_lstm.reading.ledger.header_table import values_of
@@ -143,12 +144,11 @@ class SeriesChooser:
             if self._studies[name] != 1:
                 wrong[name] = f"{self._studies[name] or 'no'} studies of this name"
         if wrong:
-            shown = "; ".join(f"{name!r}: {what.rstrip('.')}" for name, what in list(wrong.items())[:ROWS_SHOWN])
-            more = f"; and {len(wrong) - ROWS_SHOWN} more" if len(wrong) > ROWS_SHOWN else ""
+            shown = first_of((f"{name!r}: {what.rstrip('.')}" for name, what in wrong.items()), separator="; ")
             raise TableError(
                 "choice_without_series",
                 where="choices of series",
-                got=f"{shown}{more} ({len(wrong)} choices)",
+                got=f"{shown} ({len(wrong)} choices)",
                 expected="the UID, accession number or folder of one study, and the UID or description of a series of it",
                 todo="Correct the choices, and run again.",
             )

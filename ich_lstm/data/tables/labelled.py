@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ich_lstm.errors import TableError
+from ich_lstm.formatting import first_of
 from ich_lstm.labels import ANY, LABELS, UNIONS, unions_of
 
 SLICE_KEYS = ("sop_uid", "file")
@@ -20,8 +21,6 @@ PATIENT = "patient_id"
 STUDY_DATE = "study_date"
 CORRECTS = "corrects"
 UNSURE = "unsure"
-
-ROWS_SHOWN = 10
 
 Unmatched = Literal["stop", "labels", "images", "both"]
 """What may be left out where labels and images do not fit: nothing, labels without an image, images without a label, or both."""
@@ -172,9 +171,18 @@ def parse_labels(path: Path, cells: pd.DataFrame, lines: Iterable[int]) -> pd.Da
 
 
 def stop_at(
-    path: Path, lines: Iterable[int], code: str, got: str, expected: str, *, todo: str = "Correct the table, and run again."
+    path: Path | str, lines: Iterable[int], code: str, got: str, expected: str, *, todo: str = "Correct the table, and run again."
 ) -> NoReturn:
-    """Raise a TableError that names the first ten lines and counts all."""
+    """Raise a TableError that names the first ten lines and counts all.
+
+    Args:
+        path: The file, as the message names it.
+        lines: Numbers of the lines at fault; the header is line 1.
+        code: Stable code of the error.
+        got: What is wrong with these lines.
+        expected: What would be right.
+        todo: What the user can do about it.
+    """
     lines = list(lines)
     raise TableError(
         code,
@@ -192,6 +200,4 @@ def name_lines(lines: Iterable[int]) -> str:
         >>> name_lines(range(2, 14))
         'line 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 2 more'
     """
-    lines = list(lines)
-    shown = ", ".join(map(str, lines[:ROWS_SHOWN]))
-    return f"line {shown}" + (f" and {len(lines) - ROWS_SHOWN} more" if len(lines) > ROWS_SHOWN else "")
+    return f"line {first_of(lines)}"

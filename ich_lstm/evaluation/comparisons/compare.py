@@ -9,7 +9,8 @@ import pandas as pd
 from ich_lstm.errors import TableError
 from ich_lstm.evaluation.aggregate import OWN, Level, LevelCases, cases_at
 from ich_lstm.evaluation.comparisons.position_baseline import predict_from_position
-from ich_lstm.evaluation.evidence import LABEL_PREFIX, ROWS_SHOWN, Evidence, columns_of
+from ich_lstm.evaluation.evidence import LABEL_PREFIX, Evidence, columns_of
+from ich_lstm.formatting import first_of
 from ich_lstm.keywords import keywords_of, takes_keywords
 from ich_lstm.labels import LABELS
 from ich_lstm.pages.report.sections import INTERVAL_ELSEWHERE
@@ -162,7 +163,8 @@ def check_same_cases(first: Evidence, second: Evidence, level: Level) -> None:
         raise TableError(
             "different_cases",
             where="two models",
-            got=f"{len(only[0])} {unit} that only the first has predicted, {len(only[1])} that only the second ({_few(ids)})",
+            got=f"{len(only[0])} {unit} that only the first has predicted, {len(only[1])} that only the second "
+            f"(scan {first_of(ids)})",
             expected="predictions of the same cases, with ids by one project key",
             todo="Predict the same scans with both; held-out patients of two runs are the same if their split is.",
         )
@@ -216,13 +218,7 @@ def _stop_where(differing: np.ndarray, frame: pd.DataFrame, code: str, got: str)
         raise TableError(
             code,
             where="two models",
-            got=f"{int(differing.sum())} cases that {got} ({_few(frame['scan_id'][differing].unique())})",
+            got=f"{int(differing.sum())} cases that {got} (scan {first_of(frame['scan_id'][differing].unique())})",
             expected="one truth for both",
             todo="Evaluate both with the same label table.",
         )
-
-
-def _few(ids: np.ndarray) -> str:
-    """The first ten scans, and how many more."""
-    more = f" and {len(ids) - ROWS_SHOWN} more" if len(ids) > ROWS_SHOWN else ""
-    return f"scan {', '.join(map(str, ids[:ROWS_SHOWN]))}{more}"

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from ich_lstm.data.tables.labelled import name_lines
 from ich_lstm.errors import TableError
 from ich_lstm.evaluation.aggregate import OWN, LevelCases, cases_at
 from ich_lstm.evaluation.comparisons.compare import comparison_row
 from ich_lstm.evaluation.comparisons.detection import evaluate_detection
 from ich_lstm.evaluation.comparisons.reader_labels import READER
-from ich_lstm.evaluation.evidence import ROWS_SHOWN, Evidence
+from ich_lstm.evaluation.evidence import Evidence
 from ich_lstm.labels import LABELS
 from ich_lstm.statistics import Estimate, cohen_kappa, fleiss_kappa, mcnemar
 
@@ -74,11 +75,9 @@ def align_marks(marks: pd.DataFrame, evidence: Evidence, *, allow_missing: bool 
     ids = evidence.scans["scan_id"]
     there = marks["scan_id"].isin(ids)
     if not there.any() or (not there.all() and not allow_missing):
-        lines = marks["line"][~there]
-        more = f" and {len(lines) - ROWS_SHOWN} more" if len(lines) > ROWS_SHOWN else ""
         raise TableError(
             "marks_without_prediction",
-            where=f"--readers, line {', '.join(map(str, lines[:ROWS_SHOWN]))}{more}",
+            where=f"--readers, {name_lines(marks['line'][~there])}",
             got=f"marks of {marks['name'][~there].nunique()} scans that are not judged",
             expected="predictions of every scan that was read",
             todo="Predict them too; or leave their marks out on purpose: --unmatched labels.",

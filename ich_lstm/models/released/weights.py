@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ich_lstm.errors import CheckpointError
+from ich_lstm.formatting import first_of
 from ich_lstm.labels import LABELS
 from ich_lstm.models.scan_model import ScanModel
 from ich_lstm.preprocessing.windows import WindowStack
@@ -286,8 +287,8 @@ def _check_pan_config(path: Path) -> None:
         raise CheckpointError(
             "other_release",
             where=f"{path / CONFIG_FILE}",
-            got="; ".join(f"{name} = {got!r}" for name, got, _ in differences[:FIRST_FEW]),
-            expected="; ".join(repr(expected) for *_, expected in differences[:FIRST_FEW]),
+            got=first_of((f"{name} = {got!r}" for name, got, _ in differences), FIRST_FEW, separator="; "),
+            expected=first_of((repr(expected) for *_, expected in differences), FIRST_FEW, separator="; "),
             todo="This is another model than the one that is known here (docs/released.md).",
         )
 
@@ -339,7 +340,7 @@ def _renamed(state: dict[str, Any], settings: dict[str, Any], published: Names, 
         raise CheckpointError(
             "weights_do_not_fit",
             where=where,
-            got=_first_few(wrong),
+            got=first_of(wrong, FIRST_FEW),
             expected=f"the shapes of {settings['backbone']} and its {settings['sequence'].upper()}",
             todo="This is another network than the one that is known here, or a damaged copy.",
         )
@@ -352,8 +353,8 @@ def _window_buffers(settings: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def _do_not_fit(where: Path | str, *, missing: list[str], unexpected: list[str]) -> CheckpointError:
-    parts = [f"without {_first_few(missing)}"] if missing else []
-    parts += [f"with {_first_few(unexpected)}"] if unexpected else []
+    parts = [f"without {first_of(missing, FIRST_FEW)}"] if missing else []
+    parts += [f"with {first_of(unexpected, FIRST_FEW)}"] if unexpected else []
     return CheckpointError(
         "weights_do_not_fit",
         where=str(where),
@@ -371,8 +372,3 @@ def _damaged(path: Path, got: str) -> CheckpointError:
         expected=f"{CONFIG_FILE}, {CLASSIFIER_FILE} and {SEQUENCE_FILE}, as released",
         todo="Take another copy of the model.",
     )
-
-
-def _first_few(names: list[str]) -> str:
-    rest = f" and {len(names) - FIRST_FEW} more" if len(names) > FIRST_FEW else ""
-    return ", ".join(names[:FIRST_FEW]) + rest

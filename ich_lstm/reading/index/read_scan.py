@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ich_lstm.errors import StudyError
+from ich_lstm.formatting import first_of
 from ich_lstm.reading.index.build import index_source
 from ich_lstm.reading.series.load import load_scan, short_uid
 from ich_lstm.reading.series.nifti import in_archive, is_nifti, read_nifti
@@ -45,7 +46,7 @@ def read_scan(path: Path | str, series_uid: str | None = None) -> Scan:
         raise StudyError(
             "many_studies",
             where=str(path),
-            got=f"{len(names)} studies ({', '.join(names[:8])}{', ...' if len(names) > 8 else ''})",
+            got=f"{len(names)} studies ({first_of(names)})",
             expected="one",
             todo="Name the folder of one, or its series.",
         )

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ich_lstm.errors import SeriesError
+from ich_lstm.formatting import first_of
 from ich_lstm.reading.header.geometry import is_position, positions_along
 from ich_lstm.reading.header.header import SliceHeader
 from ich_lstm.reading.series.notes import Account
@@ -161,5 +162,4 @@ def _describe(steps: np.ndarray) -> str:
         near = next((key for key in groups if abs(step - key) <= max(SAME_POSITION_MM, EVEN_SHARE * key)), step)
         groups[near].append(step)
     counts = Counter({f"{np.median(group):.2f} mm": len(group) for group in groups.values()})
-    shown = [f"{step} ({count})" for step, count in counts.most_common(4)]
-    return ", ".join(shown) + (", ..." if len(counts) > 4 else "")
+    return first_of((f"{step} ({count})" for step, count in counts.most_common()), 4)

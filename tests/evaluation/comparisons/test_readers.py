@@ -1,12 +1,11 @@
 """Readers: simulated ones are recovered, and agreement is that of the shared vectors."""
 
-import json
 from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 import pytest
-from shared_files import SHARED
+from metric_vectors import VECTORS
 from sklearn.metrics import cohen_kappa_score
 
 from ich_lstm.errors import IchLstmError
@@ -23,7 +22,6 @@ from ich_lstm.evaluation.evidence import LABEL_PREFIX, Evidence, columns_of
 from ich_lstm.labels import LABELS
 from ich_lstm.statistics import evaluate_labels, mcnemar, predictive_values
 
-VECTORS = SHARED / "metric_vectors.json"
 FEW = {"replicates": 200}
 
 SHARE = 0.4
@@ -120,9 +118,7 @@ class TestSimulated:
 
 
 def test_fleiss_is_that_of_the_shared_vectors(make_evidence: Callable[..., Evidence]) -> None:
-    if not VECTORS.is_file():
-        pytest.skip("the shared metric vectors are not beside this repository")
-    case = json.loads(VECTORS.read_text())["fleiss_kappa"]
+    case = VECTORS["fleiss_kappa"]
     seen = np.array(case["counts"])[:, 1]
     evidence = make_evidence(patients=len(seen))
     marks = np.repeat((np.arange(3)[:, None] < seen)[:, :, None], len(LABELS), axis=2).astype(float)
