@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 from ich_lstm.data.joining.join import join_labels
+from ich_lstm.data.joining.locate import locate_labels
 from ich_lstm.data.labels.table import read_label_table
-from ich_lstm.data.prepared.folder import PreparedFolder
+from ich_lstm.data.prepared.images import ImageTable
 from ich_lstm.labels import HEMORRHAGE_TYPES, LABELS
-from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 
 IMAGES, SCANS, PATIENTS = 752_803, 21_744, 18_938
 POSITIVES = {
@@ -87,9 +87,9 @@ def measure(folder: Path) -> dict[str, float]:
     begin = time.process_time()
     table = read_label_table(folder / "stage_2_train.csv")
     read = time.process_time()
-    prepared = PreparedFolder(folder, Preprocessing(), pd.read_parquet(folder / "key.parquet"), {})
+    images = ImageTable(pd.read_parquet(folder / "key.parquet"))
     loaded = time.process_time()
-    scans = join_labels(prepared, table)
+    scans = join_labels(locate_labels(table, images)).scans(folder)
     joined = time.process_time()
     positives = np.concatenate([scan.slice_labels for scan in scans]).sum(axis=0).tolist()
     assert (len(table), len(scans), positives) == (IMAGES, SCANS, list(POSITIVES.values()))

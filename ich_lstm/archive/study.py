@@ -14,7 +14,8 @@ from ich_lstm.archive.deface import ShownScan, shown_inside
 from ich_lstm.archive.explain import explain
 from ich_lstm.archive.folder.file_names import DICOM, KEY_TABLE, PAGES, PREDICTED, SCANS, SERIES_TABLE, SLICES
 from ich_lstm.archive.folder.study_record import StudyRecord, csv_of
-from ich_lstm.data.prepared.folder import KEY_COLUMNS, SLICE_MARK, key_rows, relative_name
+from ich_lstm.data.prepared.file_names import SLICE_MARK, relative_name
+from ich_lstm.data.prepared.folder import KEY_COLUMNS, key_rows
 from ich_lstm.errors import IchLstmError, StudyError
 from ich_lstm.files.atomic_write import written_aside
 from ich_lstm.labels import LABELS

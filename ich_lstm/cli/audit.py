@@ -85,6 +85,7 @@ def audit_prepared(
     from ich_lstm.data.audit.audit import audit_scans
     from ich_lstm.data.audit.checks import UNDIVIDED
     from ich_lstm.data.joining.join import join_labels
+    from ich_lstm.data.joining.locate import locate_labels
     from ich_lstm.data.labels.corrections import apply_corrections, read_corrections
     from ich_lstm.data.split.assign import tabulate_patients
     from ich_lstm.data.split.split_file import SplitFile
@@ -95,12 +96,14 @@ def audit_prepared(
     doubt = {"disagreement": given.disagreement} if "disagreement" in given else {}
     for flag in labels.flags:
         out.print(f"{labels.source.name}: {flag}", markup=False)
-    known = join_labels(prepared, labels, unmatched="both", **whose, **doubt)  # the audit lists both, and stops
+    located = locate_labels(labels, prepared.images)
+    located.check_unmatched("both")  # the audit stops at labels and at images without the other, and lists both
+    known = join_labels(located, **whose, **doubt).scans(prepared.cache)
     split = SplitFile.read(given.split_file).extended(tabulate_patients(known)) if given.split_file else None
     audit = audit_scans(
         {UNDIVIDED: known} if split is None else {str(part): mine for part, mine in split.divide(known).items()},
         prepared,
-        labels,
+        located,
         **whose,
         **({"unmatched": given.unmatched} if "unmatched" in given else {}),
         split=split,

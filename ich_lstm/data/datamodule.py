@@ -18,6 +18,7 @@ from ich_lstm.data.audit.audit import Audit, audit_scans
 from ich_lstm.data.audit.checks import UNDIVIDED
 from ich_lstm.data.describe import describe_scans
 from ich_lstm.data.joining.join import Disagreement, LabelledScan, PatientIds, join_labels
+from ich_lstm.data.joining.locate import LocatedLabels, locate_labels
 from ich_lstm.data.labels.choices import read_choices
 from ich_lstm.data.labels.corrections import apply_corrections, read_corrections
 from ich_lstm.data.labels.cq500 import Truth
@@ -182,6 +183,7 @@ class ScanDataModule(LightningDataModule):
         self.is_synthetic = False
         """Whether the scans are synthetic heads; known after `setup`."""
         self._is_prepared = False
+        self._prepared: PreparedFolder | None = None
         self._table: LabelTable | None = None
 
     @property
@@ -212,7 +214,7 @@ class ScanDataModule(LightningDataModule):
         root = self._checked_root()
         if self._is_prepared or PreparedFolder.is_one(root):
             return
-        prepare(
+        self._prepared = prepare(
             root,
             self._prepared_path(root),
             preprocessing=self.preprocessing,
@@ -237,29 +239,28 @@ class ScanDataModule(LightningDataModule):
         root = self._checked_root()
         if PreparedFolder.is_one(root):
             self.preprocessing = settle_preprocessing(root, **self._asked_preprocessing)
-        folder = PreparedFolder.open(root if PreparedFolder.is_one(root) else self._prepared_path(root))
+            folder = PreparedFolder.open(root)
+        else:  # it is read where another process has prepared the scans
+            folder = self._prepared or PreparedFolder.open(self._prepared_path(root))
+        self._prepared = None  # its tables are large, and training does not need them
         self.is_synthetic = bool(folder.manifest.get("synthetic"))
         table = self._corrected_table(root)
         for flag in table.flags:
             logger.warning("%s: %s", table.source.name, flag)
-        known = join_labels(
-            folder,
-            table,
-            unmatched="both",  # the audit stops at either, and lists both
-            patient_ids=self.patient_ids,
-            disagreement=self.disagreement,
-        )
+        located = locate_labels(table, folder.images)
+        located.check_unmatched("both")  # the audit stops at labels and at images without the other, and lists both
+        known = join_labels(located, patient_ids=self.patient_ids, disagreement=self.disagreement).scans(folder.cache)
         try:
             split = self._split(known)
             scans = split.divide(known, self.fold)
         except SplitError:
             # Ids that many patients share leave too few of them to divide: then the audit says what is wrong.
-            audit = self._audit({UNDIVIDED: known}, folder, table)
+            audit = self._audit({UNDIVIDED: known}, folder, located)
             if audit.stops:
                 self.audit = audit
                 audit.stop()
             raise
-        self.audit = self._audit({str(part): mine for part, mine in scans.items()}, folder, table, split)
+        self.audit = self._audit({str(part): mine for part, mine in scans.items()}, folder, located, split)
         self.audit.stop()
         if self.split_file and not self.split_file.lower().endswith(".csv") and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             split.write(Path(self.split_file))
@@ -280,13 +281,13 @@ class ScanDataModule(LightningDataModule):
         self,
         scans: Mapping[str, Sequence[LabelledScan]],
         folder: PreparedFolder,
-        table: LabelTable,
+        located: LocatedLabels,
         split: SplitFile | None = None,
     ) -> Audit:
         return audit_scans(
             scans,
             folder,
-            table,
+            located,
             patient_ids=self.patient_ids,
             unmatched=self.unmatched,
             split=split,

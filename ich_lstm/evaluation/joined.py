@@ -1,17 +1,17 @@
 """Joins the predictions of `ich-predict` to a label table by the private key of ids."""
 
 import json
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Collection
 from pathlib import Path, PurePath
 
 import numpy as np
 import pandas as pd
 
 from ich_lstm.archive.folder.file_names import KEY_TABLE, LEDGER_TABLE, MANIFEST, PREDICTED, SCANS, SERIES_TABLE, SLICES
-from ich_lstm.data.joining.join import Disagreement, LabelledScan, PatientIds, join_labels
-from ich_lstm.data.joining.locate import NOWHERE, locate_labels, stop_at_lost_digits
-from ich_lstm.data.prepared.folder import KEY_COLUMNS, PreparedFolder
+from ich_lstm.data.joining.join import Disagreement, JoinedLabels, PatientIds, join_labels
+from ich_lstm.data.joining.locate import LocatedLabels, locate_labels
+from ich_lstm.data.prepared.folder import KEY_COLUMNS
+from ich_lstm.data.prepared.images import NOWHERE, ImageTable
 from ich_lstm.data.tables.labelled import LabelTable, Unmatched, name_lines, stop_at
 from ich_lstm.errors import ConfigError, TableError
 from ich_lstm.evaluation.evidence import (
@@ -24,7 +24,6 @@ from ich_lstm.evaluation.evidence import (
     read_predictions,
 )
 from ich_lstm.labels import LABELS
-from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.privacy import PRIVATE, ProjectKey
 
 STATUS = "status"
@@ -82,19 +81,22 @@ def join_predictions(
     check_unique(str(folder / SCANS), scans, ["scan_id"])
     names = read_key(Path(key) if key else folder / PRIVATE / KEY_TABLE)
     _check_key(folder, slices, scans, names, project_key)
-    rows, left_out, missing = _labels_of_predictions(folder, table, names)
-    known = join_labels(
-        PreparedFolder(folder, Preprocessing(), names, {}), rows, patient_ids=patient_ids, disagreement=disagreement
-    )
-    check_unseen({scan.patient_id for scan in known}, trained_on, where=str(folder))
-    judged = [scan.scan_id for scan in known]
+    located = locate_labels(table, ImageTable(names, _excluded_names(folder / PRIVATE)))
+    missing = located.unmatched
+    if missing.any() and (located.scan == NOWHERE).all():
+        code, got = NO_PREDICTION
+        todo = "Name the labels of these images: none of them was predicted."
+        stop_at(table.source, table.rows["line"][missing], code, got, "a prediction of every labelled image", todo=todo)
+    joined = join_labels(located, patient_ids=patient_ids, disagreement=disagreement)
+    check_unseen(set(joined.patient_ids[joined.is_labelled]), trained_on, where=str(folder))
+    slice_labels, scan_labels = _label_frames(joined, project_key)
+    judged = scan_labels["scan_id"]
     unlabelled = ~scans["scan_id"].isin(judged)
     _stop_at_unmatched(table, missing, folder / SCANS, scans.index[unlabelled], unmatched)
-    slice_labels, scan_labels = _label_frames(known, names, project_key)
-    scan_labels = scan_labels.merge(_strata(rows, names), on="scan_id", how="left")
+    scan_labels = scan_labels.merge(_strata(located), on="scan_id", how="left")
     counts = {
         "labels": len(table),
-        "labels_of_images_left_out": left_out,
+        "labels_of_images_left_out": int(located.excluded.sum()),
         "labels_without_prediction": int(missing.sum()),
         "scans_refused": refused[STATUS].value_counts().sort_index().to_dict(),
         "scans_without_labels_not_judged": int(unlabelled.sum()),
@@ -171,24 +173,6 @@ def _check_key(folder: Path, slices: pd.DataFrame, scans: pd.DataFrame, key: pd.
         )
 
 
-def _labels_of_predictions(folder: Path, table: LabelTable, key: pd.DataFrame) -> tuple[LabelTable, int, np.ndarray]:
-    """The labels of predicted images, the number of labels of excluded images, and which labels name no known image, bool."""
-    places = locate_labels(table, key)
-    nowhere = places.scan == NOWHERE
-    left_out = nowhere & np.isin(places.name, list(_names_left_out(folder / PRIVATE)))
-    missing = nowhere & ~left_out
-    stop_at_lost_digits(table, missing, places, key)
-    if missing.any() and nowhere.all():
-        stop_at(
-            table.source,
-            table.rows["line"][missing],
-            *NO_PREDICTION,
-            "a prediction of every labelled image",
-            todo="Name the labels of these images: none of them was predicted.",
-        )
-    return replace(table, rows=table.rows[~nowhere].reset_index(drop=True)), int(left_out.sum()), missing
-
-
 def _stop_at_unmatched(table: LabelTable, missing: np.ndarray, scans: Path, unlabelled: pd.Index, unmatched: Unmatched) -> None:
     """Stop at labels without a prediction and at predictions without a label, and name both where both occur.
 
@@ -220,44 +204,38 @@ def _stop_at_unmatched(table: LabelTable, missing: np.ndarray, scans: Path, unla
         stop_at(scans, unlabelled + FIRST_LINE, "unlabelled_scans", got, expected, todo=todo)
 
 
-def _names_left_out(private: Path) -> set[str]:
-    """Identifiers that labels may reference although no scan was predicted; the ledger or the series table has the reason."""
-    left_out: set[str] = set()
+def _excluded_names(private: Path) -> pd.DataFrame:
+    """The studies, series, images and folders that labels may reference although they were not predicted; see `ImageTable`."""
+    names: set[str] = set()
     for name, column, predicted in ((LEDGER_TABLE, "action", "used"), (SERIES_TABLE, "read", "True")):
         if not (private / name).is_file():
             continue
         rows = pd.read_csv(private / name, dtype=str, keep_default_na=False)
         rows = rows[rows[column] != predicted]
         for ids in {"study_uid", "series_uid", "sop_uid"} & set(rows.columns):
-            left_out |= set(rows[ids])
+            names |= set(rows[ids])
         if "path" in rows:
-            left_out |= {part for path in rows["path"] for part in PurePath(path).parts[:-1]}
-    return left_out - {""}
+            names |= {folder for path in rows["path"] for folder in PurePath(path).parts[:-1]}
+    return pd.DataFrame({"name": sorted(names - {""}), "study_uid": ""}, dtype=object)
 
 
-def _label_frames(known: Sequence[LabelledScan], key: pd.DataFrame, project_key: ProjectKey) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Labels of slices by scan and number, and of scans with their patients."""
+def _label_frames(joined: JoinedLabels, project_key: ProjectKey) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The labels of labelled scans: of slices by scan and number, and of scans with their patients."""
     columns = [LABEL_PREFIX + label for label in LABELS]
-    judged = key["scan_id"].isin([scan.scan_id for scan in known])
-    # Scans and their slices are in the order of the key.
-    of_slices = pd.DataFrame(np.concatenate([scan.slice_labels for scan in known]), columns=columns)
-    places = key.loc[judged, ["scan_id", "slice"]].reset_index(drop=True)
-    of_scans = pd.DataFrame(np.stack([scan.scan_labels for scan in known]), columns=columns)
-    ids = {
-        "scan_id": [scan.scan_id for scan in known],
-        "patient_id": [project_key.hash_id(scan.patient_id) for scan in known],
-    }
-    return places.join(of_slices), pd.DataFrame(ids).join(of_scans)
+    images, judged = joined.images, joined.is_labelled
+    slices = images.key[["scan_id", "slice"]].join(pd.DataFrame(joined.slice_labels, columns=columns))
+    patients = [project_key.hash_id(patient) for patient in joined.patient_ids[judged]]
+    scans = pd.DataFrame({"scan_id": images.of_scans("scan_id")[judged], "patient_id": patients})
+    return slices[judged[images.scan]], scans.join(pd.DataFrame(joined.scan_labels[judged], columns=columns))
 
 
-def _strata(table: LabelTable, key: pd.DataFrame) -> pd.DataFrame:
+def _strata(located: LocatedLabels) -> pd.DataFrame:
     """The strata of each scan, as the label table gives them."""
-    if table.strata is None:
+    if located.table.strata is None:
         return pd.DataFrame({"scan_id": []}, dtype=object)
-    rows = table.rows[["name"]].assign(
-        scan_id=key.drop_duplicates("scan_id")["scan_id"].to_numpy()[locate_labels(table, key).scan]
-    )
-    return rows.merge(table.strata, on="name").drop(columns="name").drop_duplicates("scan_id")
+    here = located.scan != NOWHERE
+    rows = located.table.rows.loc[here, ["name"]].assign(scan_id=located.images.of_scans("scan_id")[located.scan[here]])
+    return rows.merge(located.table.strata, on="name").drop(columns="name").drop_duplicates("scan_id")
 
 
 def _beside(frame: pd.DataFrame, labels: pd.DataFrame, on: list[str]) -> pd.DataFrame:

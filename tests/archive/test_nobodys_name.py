@@ -19,7 +19,7 @@ from ich_lstm.archive import study as study_run
 from ich_lstm.archive.run import ArchiveRun, find_studies
 from ich_lstm.archive.study import PredictOptions
 from ich_lstm.data.labels.table import read_label_table
-from ich_lstm.data.prepared.folder import slice_name
+from ich_lstm.data.prepared.file_names import slice_name
 from ich_lstm.errors import TableError
 from ich_lstm.evaluation.joined import join_predictions
 from ich_lstm.labels import LABELS

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 from dicom_files import make_series
+from labelled_scans import label_scans
 
-from ich_lstm.data.joining.join import LabelledScan, join_labels
+from ich_lstm.data.joining.join import LabelledScan
 from ich_lstm.data.labels.table import read_label_table
 from ich_lstm.data.prepare.prepare import prepare
 from ich_lstm.data.prepared.folder import PreparedFolder
@@ -23,7 +24,7 @@ def label(folder: Path, source: Path, rows: list[str], key: ProjectKey) -> tuple
     table = read_label_table(folder / "labels.csv")
     settings = Preprocessing(size=16)
     prepared = prepare(source, folder / "out", preprocessing=settings, key=key, labels=table, workers=1)
-    return prepared, join_labels(prepared, table)
+    return prepared, label_scans(prepared, table)
 
 
 def by_scan(name: str) -> list[str]:

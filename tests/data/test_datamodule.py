@@ -4,6 +4,7 @@ import json
 import shutil
 from collections import Counter
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from ich_lstm.data.loading.balance import balanced_weights
 from ich_lstm.data.loading.batch import ScanBatch
 from ich_lstm.data.loading.loader import workers_for
 from ich_lstm.data.prepared.folder import PreparedFolder
+from ich_lstm.data.prepared.images import ImageTable
 from ich_lstm.errors import AuditError, ConfigError, SourceError, TableError
 
 
@@ -60,6 +62,22 @@ class TestScanDataModule:
         (batch,) = data.train_dataloader()
         assert batch.hu.shape == (24, 16, 16)
         assert (tmp_path / "project.key").is_file()
+
+    def test_what_was_prepared_is_not_read_back(self, phantom: Path, tmp_path: Path) -> None:
+        paths = {"cache_dir": str(tmp_path / "cache"), "project_key": str(tmp_path / "project.key")}
+        data = ScanDataModule(str(phantom), size=16, num_workers=0, split=(1, 1, 1), **paths)
+        data.prepare_data()
+        for file in (tmp_path / "cache/private").iterdir():
+            if file.is_file():
+                file.unlink()
+        data.setup()
+        assert sum(map(len, data.scans.values())) == 6
+
+    def test_labels_are_located_once(self, module, monkeypatch: pytest.MonkeyPatch) -> None:
+        count = Mock(wraps=ImageTable.names)
+        monkeypatch.setattr(ImageTable, "names", lambda images, kind: count(images, kind))
+        module()
+        assert [call.args[1] for call in count.call_args_list] == ["sop_uid"]
 
     def test_prepared_folder_brings_its_preprocessing(self, module) -> None:
         assert module().preprocessing.size == 32

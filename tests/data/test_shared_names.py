@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from labelled_scans import label_scans
 from persons import make_person, persons_in
 
-from ich_lstm.data.joining.join import join_labels
 from ich_lstm.data.labels.table import read_label_table
 from ich_lstm.data.prepare.prepare import prepare
 from ich_lstm.data.prepared.folder import PreparedFolder
@@ -64,20 +64,20 @@ class TestNamesOfTwoPatients:
         folder = prepared_of(**COLLISIONS[kind], **other)
         assert folder.key["scan_id"].nunique() == (1 if other else 2)
         with pytest.raises(TableError) as error:
-            join_labels(folder, read_of(tmp_path, f"{kind},any\n{NAMES[kind]},1\n"))
+            label_scans(folder, read_of(tmp_path, f"{kind},any\n{NAMES[kind]},1\n"))
         assert error.value.code == "several_scans"
         assert "line 2" in str(error.value)
 
     def test_they_stop_when_the_labels_choose_what_is_prepared(self, kind: str, prepared_of: Prepare, tmp_path: Path) -> None:
         labels = f"{kind},any\n{NAMES[kind]},1\n"
         with pytest.raises((TableError, SourceError)):
-            join_labels(prepared_of(labels=labels, **COLLISIONS[kind], **BONE), read_of(tmp_path, labels))
+            label_scans(prepared_of(labels=labels, **COLLISIONS[kind], **BONE), read_of(tmp_path, labels))
 
     def test_what_is_told_by_another_name_is_labelled(self, kind: str, prepared_of: Prepare, tmp_path: Path) -> None:
         folder = prepared_of(**COLLISIONS[kind])
         other = "folder" if kind != "accession_number" else "study_uid"
         names = ("0", "1") if other == "folder" else ("1.2.9.0", "1.2.9.1")
-        known = join_labels(folder, read_of(tmp_path, f"{other},any\n{names[0]},0\n{names[1]},1\n"))
+        known = label_scans(folder, read_of(tmp_path, f"{other},any\n{names[0]},0\n{names[1]},1\n"))
         found = {scan.patient_id: (float(scan.scan_labels[-1]), whose(scan.cache_path)) for scan in known}
         assert found == {"P0": (0.0, {0}), "P1": (1.0, {1})}
         assert len({scan.scan_id for scan in known}) == len({scan.cache_path for scan in known}) == 2
@@ -90,14 +90,14 @@ def whose(path: Path) -> set[int]:
 
 def test_the_table_s_patient_must_be_that_of_the_images(prepared_of: Prepare, tmp_path: Path) -> None:
     with pytest.raises(TableError) as error:
-        join_labels(prepared_of(), read_of(tmp_path, "accession_number,patient_id,any\nA0,P1,1\n"))
+        label_scans(prepared_of(), read_of(tmp_path, "accession_number,patient_id,any\nA0,P1,1\n"))
     assert error.value.code == "contradicting_patients"
 
 
 def test_one_patient_s_studies_may_share_a_number(prepared_of: Prepare, tmp_path: Path) -> None:
     """A head and a neck, ordered together: the neck is not read."""
     folder = prepared_of(PatientID="P0", PatientName="Name0^Of", AccessionNumber="A0", SeriesDescription="NECK")
-    (known,) = join_labels(folder, read_of(tmp_path, "accession_number,any\nA0,1\n"))
+    (known,) = label_scans(folder, read_of(tmp_path, "accession_number,any\nA0,1\n"))
     assert (known.patient_id, whose(known.cache_path)) == ("P0", {0})
 
 
@@ -118,4 +118,4 @@ def test_a_folder_of_an_earlier_version_is_still_labelled(prepared_of: Prepare, 
     folder = prepared_of()
     path = folder.folder / "private/key.parquet"
     folder.key.drop(columns="shared").to_parquet(path)
-    assert len(join_labels(PreparedFolder.open(folder.folder), read_of(tmp_path, "accession_number,any\nA0,1\n"))) == 1
+    assert len(label_scans(PreparedFolder.open(folder.folder), read_of(tmp_path, "accession_number,any\nA0,1\n"))) == 1

@@ -1,6 +1,7 @@
 """Where model and labels disagree: found, shown, and settled."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from prediction_files import make_tables, write_run
 from ich_lstm import LABELS
 from ich_lstm.cli import evaluate
 from ich_lstm.data.audit.montage import LOWEST_SHOWN
-from ich_lstm.data.prepared.folder import PreparedFolder
+from ich_lstm.data.prepared.folder import SCANS_TABLE, PreparedFolder
 from ich_lstm.data.prepared.scan_cache import read_cached
 from ich_lstm.errors import ConfigError, TableError
 from ich_lstm.evaluation.evidence import Evidence, make_evidence, read_run
@@ -178,9 +179,7 @@ class TestFiles:
     ) -> None:
         tables["slices"].loc[9, "subdural"] = 0.99
         evidence = evidence_of(tables)
-        facts = prepared.facts.assign(flags="burned_in")
-        folder = PreparedFolder(prepared.folder, prepared.preprocessing, prepared.key, prepared.manifest)
-        folder.__dict__["facts"] = facts
+        folder = replace(prepared, tables={SCANS_TABLE: prepared.facts.assign(flags="burned_in")})
         files = write_review(tmp_path, evidence, find_disagreements(evidence, "slice"), folder)
         assert "data:image/png" not in files.shareable.read_text()
         assert "data:image/png" in files.private.read_text()

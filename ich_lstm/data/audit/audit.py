@@ -28,9 +28,10 @@ from ich_lstm.data.audit.findings import CHECKS, Finding
 from ich_lstm.data.audit.montage import choose_tiles
 from ich_lstm.data.audit.summary import FACTS, summarize_audit
 from ich_lstm.data.joining.join import LabelledScan, PatientIds
+from ich_lstm.data.joining.locate import LocatedLabels
 from ich_lstm.data.prepared.folder import PreparedFolder, name_private
 from ich_lstm.data.split.split_file import SplitFile
-from ich_lstm.data.tables.labelled import LabelTable, Unmatched
+from ich_lstm.data.tables.labelled import Unmatched
 from ich_lstm.errors import AuditError
 from ich_lstm.pages.audit_page import audit_page
 from ich_lstm.privacy import ProjectKey, private_folder
@@ -105,7 +106,7 @@ class Audit:
 def audit_scans(
     scans: Mapping[str, Sequence[LabelledScan]],
     folder: PreparedFolder,
-    table: LabelTable,
+    located: LocatedLabels,
     *,
     patient_ids: PatientIds = "checked",
     unmatched: Unmatched = "stop",
@@ -118,7 +119,7 @@ def audit_scans(
     Args:
         scans: The scans of each part, or all of them as part ``all``.
         folder: The prepared folder they are from.
-        table: The labels they were given.
+        located: The labels, with the images that they reference.
         patient_ids: Whether ids that seem not to tell patients apart stop (``checked``), are flagged (``trusted``), or play no
             part, as every study counts as a patient's (``study``).
         unmatched: What may be left out: labels whose image is not there (``labels``), images of which the table does not speak
@@ -127,7 +128,7 @@ def audit_scans(
         fold: With folds, the one that is held out.
         key: The project's key, for an id of the split that may be shared.
     """
-    inputs = AuditInputs(scans, folder, table)
+    inputs = AuditInputs(scans, folder, located)
     found = (
         *find_patients_in_two_parts(inputs),
         *find_same_pixels(inputs),

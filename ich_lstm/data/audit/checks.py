@@ -1,21 +1,15 @@
 """The checks of the audit, each a function of the information about all scans."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
-from pyarrow import csv
 
 from ich_lstm.data.audit.findings import Finding, make_finding
 from ich_lstm.data.joining.join import LabelledScan, PatientIds
-from ich_lstm.data.joining.locate import NOWHERE, KeyRows, LabelPlaces, find_accounted, locate_labels
-from ich_lstm.data.prepared.folder import LEDGER_TABLE, PreparedFolder
-from ich_lstm.data.tables.labelled import LabelTable
+from ich_lstm.data.joining.locate import LocatedLabels
+from ich_lstm.data.prepared.folder import NO_LABEL, PreparedFolder
 from ich_lstm.labels import ANY, LABELS, unions_of
-from ich_lstm.privacy import PRIVATE
 from ich_lstm.reading.header.examinations import ANONYMOUS
 
 UNDIVIDED = "all"
@@ -44,13 +38,13 @@ class AuditInputs:
     Args:
         parts: The labelled scans of each part.
         folder: The prepared folder they are from.
-        table: The labels they were given.
+        located: The labels, with the images that they reference.
     """
 
-    def __init__(self, parts: Mapping[str, Sequence[LabelledScan]], folder: PreparedFolder, table: LabelTable) -> None:
+    def __init__(self, parts: Mapping[str, Sequence[LabelledScan]], folder: PreparedFolder, located: LocatedLabels) -> None:
         known = [scan for scans in parts.values() for scan in scans]
         self.folder = folder
-        self.table = table
+        self.located = located
         self.scans = pd.DataFrame(
             {
                 "part": [part for part, scans in parts.items() for _ in scans],
@@ -72,26 +66,6 @@ class AuditInputs:
         """``(n,)``: the row of each slice's scan."""
         self.slice_hashes = np.array([digest for scan in known for digest in scan.slice_hashes], dtype=object)
         """``(n,)``: of each slice's HU; empty for a constant slice."""
-
-    @cached_property
-    def places(self) -> LabelPlaces:
-        """Where the rows of the table belong."""
-        return locate_labels(self.table, self.folder.key)
-
-    @cached_property
-    def ledger(self) -> pd.DataFrame:
-        """The rows of the ledger that say of a series that it was refused, or that no label speaks of it."""
-        columns = ["path", "sop_uid", "series_uid", "action", "code"]
-        # Arrow's reader: of RSNA's 750,000 rows hardly any are wanted, and text in pandas is slow.
-        ledger = csv.read_csv(
-            self.folder.folder / PRIVATE / LEDGER_TABLE,
-            parse_options=csv.ParseOptions(newlines_in_values=True),
-            convert_options=csv.ConvertOptions(
-                include_columns=columns, column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=False
-            ),
-        )
-        wanted = pc.or_(pc.equal(ledger["action"], "refused"), pc.equal(ledger["code"], "no_label"))
-        return ledger.filter(wanted).to_pandas()
 
     def name_scans(self, rows: pd.DataFrame) -> list[str]:
         """Scans as a shareable list shows them."""
@@ -150,8 +124,8 @@ def find_images_without_label(inputs: AuditInputs, *, allowed: bool) -> Finding 
         inputs: The scans.
         allowed: Whether they may be left out.
     """
-    key, (at_slice, at_scan, _) = inputs.folder.key, inputs.places
-    scan_of = KeyRows(key).scan
+    images, at_slice, at_scan = inputs.located.images, inputs.located.slice, inputs.located.scan
+    key, scan_of = images.key, images.scan
     spoken_of = np.isin(np.arange(len(key)), at_slice) | np.isin(scan_of, at_scan[at_slice < 0])
     silent = key[~spoken_of]
     whole = np.bincount(scan_of)
@@ -160,7 +134,7 @@ def find_images_without_label(inputs: AuditInputs, *, allowed: bool) -> Finding 
         f"{scan_id} ({f'{count} of {of}' if count < of else f'all {of}'} slices)"
         for scan_id, count, of in zip(silent["scan_id"].iloc[firsts], counts, whole[scans], strict=True)
     ]
-    passed = inputs.ledger[inputs.ledger["code"] == "no_label"]
+    passed = inputs.folder.unprepared[inputs.folder.unprepared["code"] == NO_LABEL]
     if len(passed):
         texts = [f"{len(passed):,} files of {passed['series_uid'].nunique():,} series that were not prepared", *texts]
     columns = ["scan_id", "patient_id", "study_uid", "series_uid", "sop_uid"]
@@ -175,20 +149,17 @@ def find_labels_without_image(inputs: AuditInputs, *, allowed: bool) -> Iterable
         inputs: The scans.
         allowed: Whether labels may name what is not there.
     """
-    rows = inputs.table.rows
-    missing = inputs.places.scan == NOWHERE
-    left_out = find_accounted(inputs.table, inputs.places, inputs.folder)
-    for code, chosen in (("labels_without_image", missing & ~left_out), ("labels_left_out", left_out)):
-        found = rows[chosen]
+    located = inputs.located
+    for code, chosen in (("labels_without_image", located.unmatched), ("labels_left_out", located.excluded)):
+        found = located.table.rows[chosen]
         lines = [f"line {line}" for line in found["line"]]
         yield make_finding(code, found[["kind", "name", "line"]], lines, allowed=allowed)
 
 
 def find_unknown(inputs: AuditInputs) -> Finding | None:
     """Scans that the table speaks of without telling any label: they are in no part."""
-    slices = KeyRows(inputs.folder.key)
-    firsts = slices.rows.iloc[slices.first]
-    at_scan = inputs.places.scan
+    images, at_scan = inputs.located.images, inputs.located.scan
+    firsts = images.key.iloc[images.first]
     spoken_of = np.isin(np.arange(len(firsts)), at_scan[at_scan >= 0])
     rows = firsts[spoken_of & ~firsts["cache"].isin(inputs.scans["cache"]).to_numpy()]
     columns = [column for column in IDS if column != "part"]
@@ -263,7 +234,7 @@ def find_unusual(inputs: AuditInputs) -> Iterable[Finding | None]:
 
 def find_refused(inputs: AuditInputs) -> Finding | None:
     """Series that should have made a scan, and did not."""
-    refused = inputs.ledger[inputs.ledger["action"] == "refused"]
+    refused = inputs.folder.unprepared[inputs.folder.unprepared["action"] == "refused"]
     # A slice that cannot be read is left out of its scan, which is there.
     refused = refused[~refused["series_uid"].isin(inputs.folder.key["series_uid"])]
     series = refused[(refused["series_uid"] == "") | ~refused["series_uid"].duplicated()]
@@ -274,7 +245,7 @@ def find_refused(inputs: AuditInputs) -> Finding | None:
 
 def find_notes(inputs: AuditInputs) -> Iterable[Finding | None]:
     """What the reader of the table noted, and whether the heads are synthetic."""
-    flags = list(inputs.table.flags)
+    flags = list(inputs.located.table.flags)
     yield make_finding("table_note", pd.DataFrame({"detail": flags}), flags)
     if inputs.folder.manifest.get("synthetic"):
         yield make_finding("synthetic", pd.DataFrame(), ["all of them"], count=len(inputs.scans))

@@ -1,34 +1,16 @@
 """Joins labels to the prepared scans that they describe."""
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from ich_lstm.data.joining.locate import (
-    NOWHERE,
-    SEVERAL,
-    SEVERAL_SCANS,
-    KeyRows,
-    LabelPlaces,
-    find_accounted,
-    locate_labels,
-    stop_at_lost_digits,
-)
-from ich_lstm.data.labels.corrections import Correction, correct_scans, find_contradictions, unsure_labels
-from ich_lstm.data.prepared.folder import PreparedFolder
-from ich_lstm.data.tables.labelled import (
-    NO_IMAGE,
-    PATIENT,
-    STUDY_DATE,
-    LabelTable,
-    Unmatched,
-    name_lines,
-    stop_at,
-)
+from ich_lstm.data.joining.locate import LocatedLabels
+from ich_lstm.data.labels.corrections import Correction, correct_scans, unsure_labels
+from ich_lstm.data.prepared.images import ImageTable
+from ich_lstm.data.tables.labelled import PATIENT, STUDY_DATE, LabelTable, labels_of_scans, name_lines, stop_at
 from ich_lstm.data.tables.spreadsheet import find_lost_digits, show_lost_digits, stop_at_damage
 from ich_lstm.labels import LABELS, complete_labels
 
@@ -36,6 +18,9 @@ logger = logging.getLogger(__name__)
 
 PatientIds = Literal["checked", "trusted", "study"]
 Disagreement = Literal["stop", "unknown"]
+
+SCAN_OF_SLICES = "1 for a scan if it is 1 for any of its slices, 0 if all of them are 0"
+"""The expectation in errors about labels of scans that contradict labels of slices."""
 
 
 class LabelledScan(NamedTuple):
@@ -66,133 +51,122 @@ class LabelledScan(NamedTuple):
     scan_labels: np.ndarray
 
 
-def join_labels(
-    folder: PreparedFolder,
-    table: LabelTable,
-    *,
-    unmatched: Unmatched = "stop",
-    patient_ids: PatientIds = "checked",
-    disagreement: Disagreement = "stop",
-) -> list[LabelledScan]:
-    """Give each prepared scan its labels. A scan's label is 1 if any of its slices is 1, 0 if all are known to be 0.
-
-    Labels that name what the folder's ledger accounts for are passed over, and counted (`find_accounted`).
+class JoinedLabels(NamedTuple):
+    """The labels, patient and date of every scan, in the order of the key.
 
     Args:
-        folder: The prepared scans.
-        table: The labels.
-        unmatched: Whether labels may name images that are not there: ``labels`` or ``both``. (Images without a label are
-            counted in the audit, not here.)
-        patient_ids: Whose scan it is where the table does not say: the images' patient, or with ``study`` a patient per
-            study, whatever the images say. (``checked`` and ``trusted`` differ in the audit, not here.)
-        disagreement: Where what is said of a scan is not what is said of its slices, say by readers and by boxes: ``stop``, or
-            let this label be ``unknown`` for that scan and all its slices, and count it.
+        images: The images that were joined.
+        slice_labels: float32 ``(n, k)``: 1 present, 0 absent, NaN unknown.
+        scan_labels: float32 ``(scans, k)``: 1 present, 0 absent, NaN unknown.
+        patient_ids: Raw patient id of each scan, ``(scans,)``.
+        study_dates: Date of each scan's study as ``YYYY-MM-DD``, ``(scans,)``; empty if unknown.
+        is_labelled: Which scans have a known label of their own or of a slice, bool ``(scans,)``.
+    """
 
-    Returns:
-        The scans of which anything is known, in the order of the folder.
+    images: ImageTable
+    slice_labels: np.ndarray
+    scan_labels: np.ndarray
+    patient_ids: np.ndarray
+    study_dates: np.ndarray
+    is_labelled: np.ndarray
+
+    def scans(self, cache: Path) -> list[LabelledScan]:
+        """The labelled scans, in the order of the key.
+
+        Args:
+            cache: The folder of their cached HU.
+        """
+        images = self.images
+        of_scans = [images.of_scans(column) for column in ("scan_id", "series_uid", "study_uid", "cache")]
+        of_slices = [images.key[column].to_numpy(object) for column in ("slice_id", "hu_hash")]
+        ends = [*images.first[1:].tolist(), len(images.key)]
+        known = []
+        for i in np.flatnonzero(self.is_labelled).tolist():
+            rows = slice(int(images.first[i]), ends[i])
+            scan_id, series_uid, study_uid, file = (column[i] for column in of_scans)
+            slice_ids, slice_hashes = (tuple(column[rows]) for column in of_slices)
+            known.append(
+                LabelledScan(
+                    scan_id=scan_id,
+                    patient_id=self.patient_ids[i],
+                    series_uid=series_uid,
+                    study_uid=study_uid,
+                    study_date=self.study_dates[i],
+                    cache_path=cache / file,
+                    slice_ids=slice_ids,
+                    slice_hashes=slice_hashes,
+                    slice_labels=self.slice_labels[rows],
+                    scan_labels=self.scan_labels[i],
+                )
+            )
+        return known
+
+
+def join_labels(
+    located: LocatedLabels, *, patient_ids: PatientIds = "checked", disagreement: Disagreement = "stop"
+) -> JoinedLabels:
+    """Give each scan its labels. A scan's label is 1 if any of its slices is 1, and 0 if all are known to be 0.
+
+    Labels that reference no image have no effect; see `LocatedLabels.check_unmatched`. Scans without a label are counted in
+    the audit, not here.
+
+    Args:
+        located: The labels and the images that they reference.
+        patient_ids: The patient of a scan for which the table names none: the images' patient; or with ``study`` a patient of
+            its own for each study, whatever the images say. (``checked`` and ``trusted`` differ in the audit, not here.)
+        disagreement: What to do where the label of a scan contradicts those of its slices, for example because readers and boxes
+            disagree: ``stop``, or let this label be ``unknown`` for that scan and all its slices, and count it.
 
     Raises:
-        TableError: If labels name no image or several scans, or contradict one another, or patients are unknown or
-            contradict the images.
+        TableError: If labels contradict one another, or patients are unknown or contradict the images.
     """
-    slices = KeyRows(folder.key)
-    places = locate_labels(table, folder.key)
-    at_scan = places.scan
-    _check_places(table, places, folder, unmatched)
-    slice_labels, scan_labels = _labels(table, slices, places, disagreement)
-    is_known = ~np.isnan(scan_labels).all(axis=1) | np.logical_or.reduceat(~np.isnan(slice_labels).all(axis=1), slices.first)
-    patients = _patients(table, slices, at_scan, is_known, patient_ids)
-    dates = _study_dates(table, slices, at_scan)
-    columns = {name: slices.column(name) for name in ("scan_id", "series_uid", "study_uid", "cache")}
-    slice_ids, hashes = slices.rows["slice_id"].tolist(), slices.rows["hu_hash"].tolist()
-    ends = [*slices.first[1:].tolist(), len(slices.scan)]
-    known = []
-    for i in np.flatnonzero(is_known).tolist():
-        part = slice(int(slices.first[i]), ends[i])
-        known.append(
-            LabelledScan(
-                scan_id=columns["scan_id"][i],
-                patient_id=patients[i],
-                series_uid=columns["series_uid"][i],
-                study_uid=columns["study_uid"][i],
-                study_date=dates[i],
-                cache_path=folder.folder / "cache" / columns["cache"][i],
-                slice_ids=tuple(slice_ids[part]),
-                slice_hashes=tuple(hashes[part]),
-                slice_labels=slice_labels[part],
-                scan_labels=scan_labels[i],
-            )
-        )
-    return known
+    table, images, at_scan = located.table, located.images, located.scan
+    slice_labels, scan_labels = _labels(located, disagreement)
+    is_labelled = ~np.isnan(scan_labels).all(axis=1) | np.logical_or.reduceat(~np.isnan(slice_labels).all(axis=1), images.first)
+    patients = _patients(table, images, at_scan, is_labelled, patient_ids)
+    return JoinedLabels(images, slice_labels, scan_labels, patients, _study_dates(table, images, at_scan), is_labelled)
 
 
-def _check_places(table: LabelTable, places: LabelPlaces, folder: PreparedFolder, unmatched: Unmatched) -> None:
-    lines = table.rows["line"].to_numpy()
-    several = places.scan == SEVERAL
-    if several.any():
-        stop_at(table.source, lines[several], *SEVERAL_SCANS)
-    left_out = find_accounted(table, places, folder)
-    nowhere = (places.scan == NOWHERE) & ~left_out
-    stop_at_lost_digits(table, nowhere, places, folder.key)
-    if nowhere.any() and (unmatched not in ("labels", "both") or nowhere.all()):
-        todo = "Check the table and the folder."
-        if not nowhere.all():
-            todo = "Complete the images; or pass over these labels on purpose: [unmatched=labels]."
-        stop_at(table.source, lines[nowhere], *NO_IMAGE, todo=todo)
-    if nowhere.any():
-        logger.warning("%s: %d labels name no readable image", table.source.name, nowhere.sum())
-    if left_out.any():
-        logger.warning(
-            "%s: %d labels name images that are not used, each with its reason in the ledger", table.source.name, left_out.sum()
-        )
-
-
-def _labels(table: LabelTable, slices: KeyRows, places: LabelPlaces, disagreement: Disagreement) -> tuple[np.ndarray, np.ndarray]:
-    """What is known of each slice, ``(n, k)``, and of each scan, ``(scans, k)``, each told by the other."""
-    of_slice, of_scan = places.slice >= 0, (places.slice < 0) & (places.scan >= 0)
-    slice_labels = _labels_by_place(table, of_slice & ~table.corrects, places.slice, len(slices.scan))
-    scan_labels = _labels_by_place(table, of_scan & ~table.corrects, places.scan, len(slices.first))
+def _labels(located: LocatedLabels, disagreement: Disagreement) -> tuple[np.ndarray, np.ndarray]:
+    """The labels of slices, ``(n, k)``, and of scans, ``(scans, k)``, each completed by the other."""
+    table, images = located.table, located.images
+    of_slice, of_scan = located.slice >= 0, (located.slice < 0) & (located.scan >= 0)
+    slice_labels = _combine(table, of_slice & ~table.corrects, located.slice, len(images.scan))
+    scan_labels = _combine(table, of_scan & ~table.corrects, located.scan, len(images.first))
     if table.corrects.any():
-        slice_labels, scan_labels = _correct(table, slices, places, slice_labels, scan_labels)
-    positive = np.logical_or.reduceat(slice_labels == 1, slices.first)  # (scans, k)
-    negative = np.logical_and.reduceat(slice_labels == 0, slices.first)
-    wrong = positive & (scan_labels == 0) | negative & (scan_labels == 1)  # (scans, k)
+        corrections = (
+            _correction(table, of_slice & table.corrects, located.slice, len(slice_labels)),
+            _correction(table, of_scan & table.corrects, located.scan, len(scan_labels)),
+        )
+        slice_labels, scan_labels = _correct(located, slice_labels, scan_labels, *corrections)
+    from_slices = labels_of_scans(slice_labels, images.first)
+    wrong = np.abs(from_slices - scan_labels) == 1  # (scans, k)
     if wrong.any():
-        _say_disagreement(table, of_scan & wrong.any(axis=1)[places.scan], wrong, disagreement)
-    from_slices = np.where(positive, 1, np.where(negative, 0, np.nan))
+        _report_disagreement(table, of_scan & wrong.any(axis=1)[located.scan], wrong, disagreement)
     scan_labels = complete_labels(np.where(np.isnan(scan_labels), from_slices, scan_labels))
-    # After completing: what is doubtful must not follow from the other labels.
+    # After completing, because a doubtful label must not follow from the others.
     scan_labels = np.where(wrong, np.float32(np.nan), scan_labels)
-    slice_labels = np.where(wrong[slices.scan], np.float32(np.nan), slice_labels)
-    return _fill_absent(slice_labels, scan_labels, slices.scan), scan_labels
+    slice_labels = np.where(wrong[images.scan], np.float32(np.nan), slice_labels)
+    return _fill_absent(slice_labels, scan_labels, images.scan), scan_labels
 
 
 def _fill_absent(slice_labels: np.ndarray, scan_labels: np.ndarray, scan: np.ndarray) -> np.ndarray:
-    """A scan without any is a scan whose every slice is without."""
+    """Make unknown labels of slices 0 where the label of their scan is 0."""
     return np.where(np.isnan(slice_labels) & (scan_labels == 0)[scan], np.float32(0), slice_labels)
 
 
 def _correct(
-    table: LabelTable, slices: KeyRows, places: LabelPlaces, slice_labels: np.ndarray, scan_labels: np.ndarray
+    located: LocatedLabels, slice_labels: np.ndarray, scan_labels: np.ndarray, of_slices: Correction, of_scans: Correction
 ) -> tuple[np.ndarray, np.ndarray]:
     """Let the table's corrections win, and count what they change."""
-    of_slice = table.corrects & (places.slice >= 0)
-    of_scan = table.corrects & (places.slice < 0) & (places.scan >= 0)
-    corrections = (
-        _correction(table, of_slice, places.slice, len(slice_labels)),
-        _correction(table, of_scan, places.scan, len(scan_labels)),
-    )
-    wrong = find_contradictions(*corrections, slices.scan)
+    table, scan = located.table, located.images.scan
+    wrong = (np.abs(labels_of_scans(of_slices.labels, located.images.first) - of_scans.labels) == 1).any(axis=1)
     if wrong.any():
-        stop_at(
-            table.source,
-            table.rows["line"][table.corrects & (places.scan >= 0) & wrong[places.scan]],
-            "contradicting_rows",
-            "corrections of scans that differ from those of their slices",
-            "1 for a scan if it is 1 for any of its slices, 0 if all of them are 0",
-        )
-    slice_labels = _fill_absent(slice_labels, scan_labels, slices.scan)
-    corrected = correct_scans(slice_labels, scan_labels, *corrections, slices.scan)
+        rows = table.corrects & (located.scan >= 0) & wrong[located.scan]
+        got = "corrections of scans that differ from those of their slices"
+        stop_at(table.source, table.rows["line"][rows], "contradicting_rows", got, SCAN_OF_SLICES)
+    slice_labels = _fill_absent(slice_labels, scan_labels, scan)
+    corrected = correct_scans(slice_labels, scan_labels, of_slices, of_scans, scan)
     for level, before, after in zip(("slices", "scans"), (slice_labels, scan_labels), corrected, strict=True):
         other = (before != after) & ~(np.isnan(before) & np.isnan(after))
         logger.warning(
@@ -202,33 +176,22 @@ def _correct(
 
 
 def _correction(table: LabelTable, chosen: np.ndarray, places: np.ndarray, count: int) -> Correction:
-    """What rows correct together of each place."""
-    labels = _labels_by_place(table, chosen, places, count)
+    """The correction of each slice or scan, combined from the rows that reference it."""
+    labels = _combine(table, chosen, places, count)
     unsure = np.zeros(labels.shape, bool)
-    of_rows = unsure_labels(table.rows[chosen])
-    np.logical_or.at(unsure, places[chosen], of_rows)
+    np.logical_or.at(unsure, places[chosen], unsure_labels(table.rows[chosen]))
     both = (unsure & ~np.isnan(labels)).any(axis=1)
     if both.any():
-        stop_at(
-            table.source,
-            table.rows["line"][chosen & both[places]],
-            "contradicting_rows",
-            "corrections of which one gives what another is unsure of",
-            "corrections that agree",
-        )
+        got = "corrections of which one gives what another is unsure of"
+        stop_at(table.source, table.rows["line"][chosen & both[places]], "contradicting_rows", got, "corrections that agree")
     return Correction(labels, unsure)
 
 
-def _say_disagreement(table: LabelTable, rows: np.ndarray, wrong: np.ndarray, disagreement: Disagreement) -> None:
+def _report_disagreement(table: LabelTable, rows: np.ndarray, wrong: np.ndarray, disagreement: Disagreement) -> None:
     if disagreement == "stop":
-        stop_at(
-            table.source,
-            table.rows["line"][rows],
-            "contradicting_rows",
-            "labels of scans that differ from those of their slices",
-            "1 for a scan if it is 1 for any of its slices, 0 if all of them are 0",
-            todo="Correct the tables; or, to leave what is doubtful unknown, say [disagreement=unknown].",
-        )
+        todo = "Correct the tables; or, to leave what is doubtful unknown, say [disagreement=unknown]."
+        got = "labels of scans that differ from those of their slices"
+        stop_at(table.source, table.rows["line"][rows], "contradicting_rows", got, SCAN_OF_SLICES, todo=todo)
     logger.warning(
         "%s: %d labels of %d scans differ from those of their slices, and count as unknown: %s",
         table.source.name,
@@ -238,8 +201,15 @@ def _say_disagreement(table: LabelTable, rows: np.ndarray, wrong: np.ndarray, di
     )
 
 
-def _labels_by_place(table: LabelTable, chosen: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:
-    """What rows say together of each place, float32 ``(count, k)``; two rows may speak of one by different names."""
+def _combine(table: LabelTable, chosen: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:
+    """The labels of each slice or scan, float32 ``(count, k)``; several rows may reference one by different names.
+
+    Args:
+        table: The labels.
+        chosen: The rows to combine, bool ``(rows,)``.
+        places: The index of the slice or scan that each row references, ``(rows,)``.
+        count: The number of slices or scans.
+    """
     rows, places = table.rows[chosen], places[chosen]
     labels = rows[list(LABELS)].to_numpy(np.float32)
     known = np.full((count, len(LABELS)), np.nan, np.float32)
@@ -247,7 +217,7 @@ def _labels_by_place(table: LabelTable, chosen: np.ndarray, places: np.ndarray, 
         known[places] = labels
         return known
     together = pd.DataFrame(labels).groupby(places)
-    low, high = together.min(), together.max()  # NaN is passed over
+    low, high = together.min(), together.max()  # unknown labels are ignored
     differing = low.index[(low < high).any(axis=1)]
     if len(differing):
         stop_at(
@@ -262,11 +232,11 @@ def _labels_by_place(table: LabelTable, chosen: np.ndarray, places: np.ndarray, 
 
 
 def _patients(
-    table: LabelTable, slices: KeyRows, at_scan: np.ndarray, is_known: np.ndarray, patient_ids: PatientIds
-) -> Sequence[str]:
-    """The raw patient of each scan."""
+    table: LabelTable, images: ImageTable, at_scan: np.ndarray, is_labelled: np.ndarray, patient_ids: PatientIds
+) -> np.ndarray:
+    """The raw patient id of each scan, ``(scans,)``."""
     by_study = patient_ids == "study"
-    of_images = np.array([""] * len(slices.first) if by_study else slices.column(PATIENT), dtype=object)
+    of_images = np.full(len(images.first), "", dtype=object) if by_study else images.of_scans(PATIENT)
     patients, differing = _one_per_scan(table.rows[PATIENT], at_scan, of_images)
     if differing.any():
         named = table.rows[PATIENT][differing]
@@ -283,24 +253,23 @@ def _patients(
             "one patient per scan, named as in the images where they name one",
         )
     if by_study:
-        studies = np.array(slices.column("study_uid"), dtype=object)
-        patients = np.where(patients == "", studies, patients)
-    nameless = (patients == "") & is_known
+        patients = np.where(patients == "", images.of_scans("study_uid"), patients)
+    nameless = (patients == "") & is_labelled
     if nameless.any():
         stop_at(
             table.source,
             table.rows["line"][(at_scan >= 0) & nameless[at_scan]],
             "unknown_patients",
-            f"{nameless.sum()} of {is_known.sum()} scans without a patient, in the images and in the table",
+            f"{nameless.sum()} of {is_labelled.sum()} scans without a patient, in the images and in the table",
             "a patient for each, because scans of one patient must not be split",
             todo=f"Add a column {PATIENT} to the table; or, if every study is of another patient, say [patient_ids=study].",
         )
-    return patients.tolist()
+    return patients
 
 
-def _study_dates(table: LabelTable, slices: KeyRows, at_scan: np.ndarray) -> Sequence[str]:
-    """The date of each scan's study: the table's, for those in images are often shifted to hide the patient."""
-    dates, differing = _one_per_scan(table.rows[STUDY_DATE], at_scan, np.full(len(slices.first), "", dtype=object))
+def _study_dates(table: LabelTable, images: ImageTable, at_scan: np.ndarray) -> np.ndarray:
+    """The date of each scan's study, ``(scans,)``: the table's, because dates in images are often shifted to hide the patient."""
+    dates, differing = _one_per_scan(table.rows[STUDY_DATE], at_scan, np.full(len(images.first), "", dtype=object))
     if differing.any():
         stop_at(
             table.source,
@@ -309,20 +278,26 @@ def _study_dates(table: LabelTable, slices: KeyRows, at_scan: np.ndarray) -> Seq
             "rows whose study date is not the one of another row on the same scan",
             "one date per scan",
         )
-    of_images = np.array(slices.column(STUDY_DATE), dtype=object)
+    of_images = images.of_scans(STUDY_DATE)
     other = ((dates != "") & (of_images != "") & (dates != of_images)).sum()
     if other:
         logger.warning("%s: %d scans have another date in their images; the table's counts", table.source.name, other)
-    return np.where(dates == "", of_images, dates).tolist()
+    return np.where(dates == "", of_images, dates)
 
 
 def _one_per_scan(texts: pd.Series, at_scan: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What is known of each scan, or else what its first row says; and which rows say something else."""
-    says = (texts != "").to_numpy() & (at_scan >= 0)
-    first = pd.Series(texts.to_numpy(object)[says]).groupby(at_scan[says]).first()
+    """The text of each scan: the known one, or else that of its first row; and which rows give another text.
+
+    Args:
+        texts: A column of the label table; empty where a row gives nothing.
+        at_scan: The index of the scan that each row references, ``(rows,)``; negative where there is none.
+        known: What is known of each scan beforehand, ``(scans,)``; empty if nothing.
+    """
+    gives = (texts != "").to_numpy() & (at_scan >= 0)
+    first = pd.Series(texts.to_numpy(object)[gives]).groupby(at_scan[gives]).first()
     known = known.copy()
     fill = first.index[known[first.index] == ""]
     known[fill] = first[fill]
     differing = np.zeros(len(texts), bool)
-    differing[says] = texts.to_numpy(object)[says] != known[at_scan[says]]
+    differing[gives] = texts.to_numpy(object)[gives] != known[at_scan[gives]]
     return known, differing

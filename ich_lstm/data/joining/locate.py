@@ -1,224 +1,166 @@
-"""Finds the slices and scans to which the rows of a label table belong."""
+"""Finds the slice or scan that each row of a label table references."""
 
-from typing import NamedTuple
+import logging
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from ich_lstm.data.prepared.folder import SLICE_MARK, PreparedFolder, folders_of
-from ich_lstm.data.tables.labelled import SCAN_KEYS, SLICE_KEYS, LabelTable
+from ich_lstm.data.prepared.file_names import SLICE_MARK
+from ich_lstm.data.prepared.images import NOWHERE, SEVERAL, ImageTable
+from ich_lstm.data.tables.labelled import NO_IMAGE, PATH_KEYS, SCAN_KEYS, LabelTable, Unmatched, stop_at
 from ich_lstm.data.tables.paths import PathNames
 from ich_lstm.data.tables.spreadsheet import find_lost_digits, show_lost_digits, stop_at_damage
 
-NOWHERE, SEVERAL = -1, -2
-"""In place of a place."""
-
-SEVERAL_SCANS = (
-    "several_scans",
-    "rows that fit several scans, or images of several patients",
-    "one scan of one patient: name it by series_uid; where patients share that too, by file",
-)
-"""Code, finding and expectation where a row of a table names more than one scan."""
-
-SHARED = "shared"
-"""Column of the key: kinds of names that another patient's images have too."""
+logger = logging.getLogger(__name__)
 
 STUDY_KEYS = tuple(key for key in SCAN_KEYS if key != "series_uid")
-"""Names of a study as a whole, of which one series is read."""
+"""Kinds of names that stand for a whole study, of which one series is read."""
+
+NUMBER_KEYS = ("accession_number", "folder")
+"""Kinds of names that may be numbers, whose leading zeros a spreadsheet drops."""
 
 
-class LabelPlaces(NamedTuple):
-    """Where the rows of a label table belong, as indices into a key table whose scans are numbered as they come.
-
-    Args:
-        slice: The slice that each row speaks of; `NOWHERE` for rows on whole scans.
-        scan: The scan, or the slice's scan: `NOWHERE` where there is none, `SEVERAL` where the row fits more than one, or
-            images of more than one patient.
-        name: What each row names, as the images' root has it.
-    """
-
-    slice: np.ndarray
-    scan: np.ndarray
-    name: np.ndarray
-
-
-def locate_labels(table: LabelTable, key: pd.DataFrame) -> LabelPlaces:
-    """Find the slice or scan that each row of a table speaks of.
+@dataclass(frozen=True, eq=False)
+class LocatedLabels:
+    """The rows of a label table with the slices and scans that they reference.
 
     Args:
         table: The labels.
-        key: As in `PreparedFolder`, with the slices of each scan in a row.
+        images: The images that they may reference.
+        slice: The row in the key of the slice that each label references, ``(rows,)``; `NOWHERE` for labels of whole scans.
+        scan: The index of the scan, or of the slice's scan, ``(rows,)``; `NOWHERE` where there is none.
+        excluded: Which rows reference what has no scan for a reason that the ledger gives, bool ``(rows,)``.
     """
-    slices = KeyRows(key)
-    at_slice = np.full(len(table), NOWHERE)
-    at_scan = np.full(len(table), NOWHERE)
-    kinds = table.rows["kind"].to_numpy()
-    relative = table.rows["name"].to_numpy(object, copy=True)
-    for kind in (*SLICE_KEYS, *SCAN_KEYS):
-        here = kinds == kind
-        if not here.any():
-            continue
-        names = table.rows["name"][here]
-        at_slice[here], at_scan[here] = slices.find(kind, names)
-        if kind in ("file", "folder") and (at_scan[here] == NOWHERE).any():
-            at_slice[here], at_scan[here], relative[here] = _find_paths(slices, kind, names, at_slice[here], at_scan[here])
-    return LabelPlaces(at_slice, at_scan, relative)
+
+    table: LabelTable
+    images: ImageTable = field(repr=False)
+    slice: np.ndarray = field(repr=False)
+    scan: np.ndarray = field(repr=False)
+    excluded: np.ndarray = field(repr=False)
+
+    @property
+    def unmatched(self) -> np.ndarray:
+        """Which rows reference no image, although nothing says why, bool ``(rows,)``."""
+        return (self.scan == NOWHERE) & ~self.excluded
+
+    def check_unmatched(self, unmatched: Unmatched) -> None:
+        """Count labels that reference no image, or stop unless that is allowed and other labels do reference one.
+
+        Args:
+            unmatched: What may be left out where labels and images do not match.
+
+        Raises:
+            TableError: ``labels_without_image``.
+        """
+        missing, table = self.unmatched, self.table
+        if missing.any() and (unmatched not in ("labels", "both") or missing.all()):
+            todo = "Check the table and the folder."
+            if not missing.all():
+                todo = "Complete the images; or pass over these labels on purpose: [unmatched=labels]."
+            stop_at(table.source, table.rows["line"][missing], *NO_IMAGE, todo=todo)
+        for rows, what in ((missing, "no readable image"), (self.excluded, "images that the ledger excludes with a reason")):
+            if rows.any():
+                logger.warning("%s: %d labels reference %s", table.source.name, rows.sum(), what)
 
 
-def _find_paths(
-    slices: "KeyRows", kind: str, names: pd.Series, at_slice: np.ndarray, at_scan: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The slice, the scan, and the name as the images' root has it, of paths that may be written in other ways.
+def locate_labels(table: LabelTable, images: ImageTable) -> LocatedLabels:
+    """Join the rows of a label table to the images that they reference, by ``kind`` and ``name``.
 
     Args:
-        slices: The key table.
-        kind: ``file`` or ``folder``.
-        names: Paths.
-        at_slice: The slice of each as it is written.
-        at_scan: The scan of each as it is written; `NOWHERE` where there is none.
-    """
-    at_slice, at_scan, relative = at_slice.copy(), at_scan.copy(), names.to_numpy(object, copy=True)
-    lost = at_scan == NOWHERE
-    there = PathNames(slices.paths(kind))
-    found, doubtful = there.resolve(names[lost])
-    if lost.all() and (found == names.to_numpy(object)).all() and not doubtful.any():
-        # The table was written one folder above the root that the images were read from.
-        below = pd.Series(there.tidied(names), index=names.index).str.partition("/")[2]
-        found, doubtful = there.resolve(below)
-        if not doubtful.any() and (slices.find(kind, pd.Series(found, dtype=object))[1] == NOWHERE).all():
-            return at_slice, at_scan, relative
-    relative[lost] = found
-    at_slice[lost], at_scan[lost] = slices.find(kind, pd.Series(found, dtype=object))
-    at_slice[np.flatnonzero(lost)[doubtful]] = at_scan[np.flatnonzero(lost)[doubtful]] = SEVERAL
-    return at_slice, at_scan, relative
-
-
-def stop_at_lost_digits(table: LabelTable, nowhere: np.ndarray, places: LabelPlaces, key: pd.DataFrame) -> None:
-    """Stop if names that fit nothing would fit, had a spreadsheet not taken their leading zeros.
-
-    Args:
-        table: The labels, or marks.
-        nowhere: Rows that fit nothing, bool ``(rows,)``.
-        places: Where the others belong, as of `locate_labels`.
-        key: As in `PreparedFolder`.
+        table: The labels.
+        images: The images.
 
     Raises:
-        TableError: ``spreadsheet_damage``.
+        TableError: ``several_scans`` if a name fits several scans, or images of several patients; ``spreadsheet_damage`` if
+            names that fit nothing would fit, had a spreadsheet not taken their leading zeros.
     """
-    kinds = table.rows["kind"].to_numpy()
-    for kind in ("accession_number", "folder"):
-        here = nowhere & (kinds == kind)
-        if not here.any():
-            continue
-        slices = KeyRows(key)
-        named = set(places.name[(kinds == kind) & ~nowhere])
-        there = set(slices.column(kind) if kind != "folder" else slices.paths(kind)) - named
-        names = table.rows["name"][here]
-        damaged = find_lost_digits(names, there)
-        if damaged.any():
-            example = show_lost_digits(names[damaged].iloc[0], there)
-            stop_at_damage(table.source, table.rows["line"][here][damaged], kind, example)
+    kinds = table.rows["kind"].to_numpy(object)
+    located = pd.DataFrame({"name": table.rows["name"].to_numpy(object), "slice": NOWHERE, "scan": NOWHERE})
+    names = {kind: images.names(kind) for kind in pd.unique(kinds)}
+    for kind, known in names.items():
+        here = kinds == kind
+        found = _look_up(located["name"][here], known)
+        if kind in ("file", "folder") and (found["scan"] == NOWHERE).any():
+            found = _look_up_paths(found, known)
+        located[here] = found.set_axis(located.index[here])
+    several = (located["scan"] == SEVERAL).to_numpy()
+    if several.any():
+        stop_at(
+            table.source,
+            table.rows["line"][several],
+            "several_scans",
+            "rows that fit several scans, or images of several patients",
+            "one scan of one patient: name it by series_uid; where patients share that too, by file",
+        )
+    at_slice, at_scan = (located[column].to_numpy(int) for column in ("slice", "scan"))
+    excluded = _find_excluded(kinds, located, images)
+    result = LocatedLabels(table, images, at_slice, at_scan, excluded)
+    for kind in NUMBER_KEYS:
+        if kind in names:
+            here = kinds == kind
+            referenced = located["name"][here & ~result.unmatched]
+            _stop_at_lost_digits(result, here, kind, set(names[kind]["name"]) - set(referenced))
+    return result
 
 
-def find_accounted(table: LabelTable, places: LabelPlaces, folder: PreparedFolder) -> np.ndarray:
-    """Which rows name what is not there for a reason that the folder's ledger has, bool ``(rows,)``.
+def _look_up(names: pd.Series, known: pd.DataFrame) -> pd.DataFrame:
+    """The ``name``, ``slice`` and ``scan`` of each name; `NOWHERE` where it is not known."""
+    found = names.to_frame("name").merge(known, on="name", how="left")
+    return found.fillna({"slice": NOWHERE, "scan": NOWHERE}).astype({"slice": int, "scan": int})
 
-    That is what was left out; any slice of a file that was left out as a whole; and slices of a series that was passed over,
-    where other rows name its study as a whole and the study's scan is there.
+
+def _look_up_paths(found: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+    """Look up paths that are unknown as they are written by what they may mean; see `PathNames`.
 
     Args:
-        table: The labels.
-        places: Where they belong, as of `locate_labels`.
-        folder: The prepared scans.
+        found: The ``name``, ``slice`` and ``scan`` of paths as they are written.
+        known: All files or folders, as in `ImageTable.names`.
+
+    Returns:
+        The ``name`` as the images' root has it, ``slice`` and ``scan`` of each path.
     """
-    missing = np.flatnonzero(places.scan == NOWHERE)
-    accounted = np.zeros(len(table), bool)
-    if not len(missing):
-        return accounted
-    kinds = table.rows["kind"].to_numpy()
-    names = pd.Series(places.name[missing], dtype=object)
-    paths = np.isin(kinds[missing], ("file", "folder"))
+    lost = (found["scan"] == NOWHERE).to_numpy()
+    paths = PathNames(known["name"])
+    meant, doubtful = paths.resolve(found["name"][lost])
+    if lost.all() and (meant == found["name"].to_numpy(object)).all() and not doubtful.any():
+        # The table may have been written one folder above the root that the images were read from.
+        meant, doubtful = paths.resolve(pd.Series(paths.tidied(found["name"])).str.partition("/")[2])
+        if not doubtful.any() and set(known["name"]).isdisjoint(meant):
+            return found
+    again = _look_up(pd.Series(meant, dtype=object), known)
+    again.loc[doubtful, ["slice", "scan"]] = SEVERAL
+    found = found.copy()
+    found[lost] = again.set_axis(found.index[lost])
+    return found
+
+
+def _find_excluded(kinds: np.ndarray, located: pd.DataFrame, images: ImageTable) -> np.ndarray:
+    """Which rows reference what was excluded, bool ``(rows,)``.
+
+    A slice of a file that was excluded as a whole counts too, and so does a slice of a series that was not chosen, if other rows
+    reference its study as a whole and there is a scan of that study.
+    """
+    missing = (located["scan"] == NOWHERE).to_numpy()
+    excluded = np.zeros(len(located), bool)
+    if not missing.any() or images.excluded.empty:
+        return excluded
+    names = located["name"][missing].reset_index(drop=True)
+    paths = np.isin(kinds[missing], PATH_KEYS[:2])
     if paths.any():
-        names[paths], _ = PathNames({*folder.left_out, *folder.passed_over.index}).resolve(names[paths])
+        names[paths], _ = PathNames(images.excluded["name"]).resolve(names[paths])
     files = names.where(kinds[missing] == "file", "").str.rpartition(SLICE_MARK)[0]
-    slices = KeyRows(folder.key)
-    of_studies = places.scan[np.isin(kinds, STUDY_KEYS) & (places.scan >= 0)]
-    named = pd.Series(slices.column("study_uid"), dtype=object)[np.unique(of_studies)]
-    others = folder.passed_over[folder.passed_over.isin(named)].index
-    for there in (folder.left_out, others):
-        accounted[missing] |= (names.isin(there) | files.isin(there)).to_numpy()
-    return accounted
+    of_studies = located["scan"][np.isin(kinds, STUDY_KEYS) & ~missing].unique()
+    studies = ["", *images.of_scans("study_uid")[of_studies]]
+    there = images.excluded["name"][images.excluded["study_uid"].isin(studies)]
+    excluded[missing] = (names.isin(there) | files.isin(there)).to_numpy()
+    return excluded
 
 
-class KeyRows:
-    """The key table, by slice and by scan.
-
-    Args:
-        key: As in `PreparedFolder`, with the slices of each scan in a row.
-    """
-
-    def __init__(self, key: pd.DataFrame) -> None:
-        self.rows = key
-        # Not by scan_id: two kernels under one series UID are two scans.
-        self.scan, _ = pd.factorize(key["cache"])
-        """The number of each slice's scan, ``(n,)``, not decreasing."""
-        self.first = np.flatnonzero(np.diff(self.scan, prepend=-1))
-        """The row of each scan's first slice, ``(scans,)``."""
-
-    def column(self, name: str) -> list[str]:
-        """A value of each scan."""
-        return self.rows[name].iloc[self.first].tolist()
-
-    def paths(self, kind: str) -> set[str]:
-        """All files, or all folders above them, as the images' root has them; of files of many slices also the files alone."""
-        files = self.rows["file"].tolist()
-        if kind == "file":
-            return {*files, *(file.rpartition(SLICE_MARK)[0] for file in files if SLICE_MARK in file)}
-        return {folder for file in files for folder in folders_of(file)}
-
-    def find(self, kind: str, names: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-        """The slice, and its scan, that each name speaks of; of a file of many slices, and of a scan, the scan alone."""
-        if kind in SCAN_KEYS:
-            return np.full(len(names), NOWHERE), self._find_scans(kind, names)
-        own = self.rows[kind]
-        at_slice = _look_up(own, self._places(kind, np.arange(len(own)), slice(None)), names)
-        at_scan = np.where(at_slice >= 0, self.scan[at_slice], at_slice)
-        if (at_slice == NOWHERE).any():
-            is_part = own.str.contains(SLICE_MARK, regex=False).to_numpy(bool)
-            files = own[is_part].str.replace(rf"{SLICE_MARK}\d+$", "", regex=True)
-            at_scan = np.where(at_slice == NOWHERE, _look_up(files, self.scan[is_part], names), at_scan)
-        return at_slice, at_scan
-
-    def _find_scans(self, kind: str, names: pd.Series) -> np.ndarray:
-        """The scan that each name speaks of."""
-        if kind not in ("folder", "folder_name"):
-            # A scan may be joined from several series.
-            own = pd.DataFrame({"name": self.rows[kind].to_numpy(object), "scan": self.scan}).drop_duplicates()
-            return _look_up(own["name"], self._places(kind, own["scan"].to_numpy(int), own.index.to_numpy()), names)
-        places = pd.DataFrame({"folder": self.rows["file"].str.rpartition("/")[0].to_numpy(), "scan": self.scan})
-        places = places.drop_duplicates()
-        above = {folder: folders_of(f"{folder}/") for folder in places["folder"].unique()}
-        if kind == "folder_name":
-            above = {folder: folder.split("/") for folder in above}
-        places = places.assign(folder=places["folder"].map(above)).explode("folder")
-        return _look_up(places["folder"], places["scan"].to_numpy(int), names)
-
-    def _places(self, kind: str, places: np.ndarray, rows: slice | np.ndarray) -> np.ndarray:
-        """Replace a place by `SEVERAL` where the name of the row also occurs among images of another patient.
-
-        Those images need not be in the key: a study that was refused has a report as well.
-        """
-        if SHARED not in self.rows or not self.rows[SHARED].any():
-            return places
-        is_shared = self.rows[SHARED].str.split().map(lambda kinds: kind in kinds).to_numpy(bool)
-        return np.where(is_shared[rows], SEVERAL, places)
-
-
-def _look_up(names_there: pd.Series, places: np.ndarray, names: pd.Series) -> np.ndarray:
-    """The place of each name: `NOWHERE` if it has none, `SEVERAL` if it has more than one."""
-    there = pd.DataFrame({"name": names_there.to_numpy(object), "place": places})
-    there = there[there["name"] != ""].drop_duplicates()
-    several = there.duplicated("name", keep=False)
-    there = there.assign(place=there["place"].where(~several, SEVERAL)).drop_duplicates("name")
-    found = pd.Index(there["name"], dtype=object).get_indexer(pd.Index(names, dtype=object))
-    return np.where(found >= 0, there["place"].to_numpy()[found], NOWHERE) if len(there) else np.full(len(names), NOWHERE)
+def _stop_at_lost_digits(located: LocatedLabels, of_kind: np.ndarray, kind: str, unnamed: set[str]) -> None:
+    """Stop if labels would reference images that no label references, had a spreadsheet not taken their leading zeros."""
+    rows = located.table.rows[located.unmatched & of_kind]
+    damaged = find_lost_digits(rows["name"], unnamed)
+    if damaged.any():
+        example = show_lost_digits(rows["name"][damaged].iloc[0], unnamed)
+        stop_at_damage(located.table.source, rows["line"][damaged], kind, example)

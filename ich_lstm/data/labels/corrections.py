@@ -114,7 +114,7 @@ def correct_scans(
         slice_labels: float32 ``(n, k)``: what the tables say of slices; known where the scan is without.
         scan_labels: float32 ``(scans, k)``: what they say of scans.
         of_slices: Corrections of slices, ``(n, k)``.
-        of_scans: Corrections of scans, ``(scans, k)``; they do not contradict those of slices (`find_contradictions`).
+        of_scans: Corrections of scans, ``(scans, k)``; they do not contradict those of slices.
         scan: The number of each slice's scan, ``(n,)``, not decreasing.
 
     Returns:
@@ -134,14 +134,6 @@ def correct_scans(
     all_absent = np.logical_and.reduceat(slice_labels == 0, first) & np.logical_or.reduceat(touched, first)
     gives_way = (scan_labels == 0) & not_absent | (scan_labels == 1) & all_absent
     return slice_labels, np.where(gives_way & ~of_scans.said, np.float32(np.nan), scan_labels)
-
-
-def find_contradictions(of_slices: Correction, of_scans: Correction, scan: np.ndarray) -> np.ndarray:
-    """Scans of which a correction denies what corrections say of their slices, bool ``(scans,)``."""
-    first = np.flatnonzero(np.diff(scan, prepend=-1))
-    positive = np.logical_or.reduceat(of_slices.labels == 1, first)
-    negative = np.logical_and.reduceat(of_slices.labels == 0, first)
-    return (positive & (of_scans.labels == 0) | negative & (of_scans.labels == 1)).any(axis=1)
 
 
 def unsure_labels(rows: pd.DataFrame) -> np.ndarray:

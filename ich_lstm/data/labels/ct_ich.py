@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ich_lstm.data.prepared.folder import SLICE_MARK
+from ich_lstm.data.prepared.file_names import SLICE_MARK
 from ich_lstm.data.tables.labelled import PATIENT, LabelTable, checked_table, parse_labels, stop_at
 from ich_lstm.data.tables.spreadsheet import read_sheet
 from ich_lstm.labels import ANY

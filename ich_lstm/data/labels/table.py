@@ -16,7 +16,7 @@ from ich_lstm.data.labels.ct_ich import COLUMNS as CT_ICH_COLUMNS
 from ich_lstm.data.labels.ct_ich import is_ct_ich, read_ct_ich
 from ich_lstm.data.labels.rsna import HEADER as RSNA_HEADER
 from ich_lstm.data.labels.rsna import read_rsna_labels
-from ich_lstm.data.prepared.folder import SLICE_MARK
+from ich_lstm.data.prepared.file_names import SLICE_MARK
 from ich_lstm.data.tables.labelled import (
     PATH_KEYS,
     PATIENT,

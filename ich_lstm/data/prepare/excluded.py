@@ -6,7 +6,7 @@ import pandas as pd
 
 from ich_lstm.data.prepare.prepare_scan import ScanDone
 from ich_lstm.data.prepare.wanted_series import Choice, SeriesChooser, study_names
-from ich_lstm.data.prepared.folder import folders_of, path_name, relative_name, slice_name
+from ich_lstm.data.prepared.file_names import folders_of, path_name, relative_name, slice_name
 from ich_lstm.reading import Ledger, Series, Study
 from ich_lstm.reading.ledger.header_table import values_of
 
@@ -14,33 +14,34 @@ DAMAGED_FILES = frozenset({"empty_file", "truncated_header"})
 """Why a file is skipped that may have been an image once."""
 
 
-def left_out_table(
+def excluded_names(
     chosen: list[tuple[Study, Choice]], results: list[ScanDone], chooser: SeriesChooser, ledger: Ledger, root: Path
 ) -> pd.DataFrame:
-    """What labels may name although it was not prepared; see `PreparedFolder.left_out` and `PreparedFolder.passed_over`.
+    """Identifiers that labels may reference although no scan was prepared; see `PreparedFolder.images`.
 
     Args:
-        chosen: The series to prepare.
-        results: What came of each.
-        chooser: Knows the other studies.
-        ledger: Of the source.
-        root: What files are named relative to.
+        chosen: The series that were chosen, each with its study.
+        results: The result of preparing each of them.
+        chooser: The chooser, which knows the studies without a chosen series.
+        ledger: The ledger of the source.
+        root: The path that names of files are relative to.
 
     Returns:
-        The columns ``name``, and ``study_uid``: empty, or the study whose scan is made of another series.
+        A table as in `ImageTable`: ``name``; and ``study_uid``, which is empty, or the study whose scan was made of another
+        series.
     """
     studies = {study.identifier: study for study, _ in chosen}
     made = {study.identifier for (study, _), result in zip(chosen, results, strict=True) if result.key is not None}
     taken = {id(choice.series) for _, choice in chosen}
     names = _names_of_files(ledger, root)
     for (_, choice), result in zip(chosen, results, strict=True):
-        names |= _names_of_slices_left_out(choice.series, result, root)
+        names |= _names_of_lacking_slices(choice.series, result, root)
     for study in (*chooser.unusable, *(study for uid, study in studies.items() if uid not in made)):
         names |= study_names(study, root)
         names.update(*(_names_of_slices(series, root) for series in study.series))
     for study in chooser.unlabelled:
         names -= study_names(study, root)
-    passed_over = {
+    not_chosen = {
         name: study.study_uid
         for uid, study in studies.items()
         if uid in made
@@ -48,13 +49,13 @@ def left_out_table(
         if id(series) not in taken
         for name in _names_of_slices(series, root)
     }
-    rows = [*((name, "") for name in sorted(names)), *sorted(passed_over.items())]
+    rows = [*((name, "") for name in sorted(names)), *sorted(not_chosen.items())]
     table = pd.DataFrame(rows, columns=["name", "study_uid"], dtype=object)
     return table[table["name"] != ""]
 
 
 def _names_of_files(ledger: Ledger, root: Path) -> set[str]:
-    """Of what was refused; and of files without a readable header, with the folders above them."""
+    """The names of refused files; and of files without a readable header, with the folders above them."""
     names: set[str] = set()
     for row in ledger.rows():
         if row.action != "refused" and row.code not in DAMAGED_FILES:
@@ -66,8 +67,8 @@ def _names_of_files(ledger: Ledger, root: Path) -> set[str]:
     return names
 
 
-def _names_of_slices_left_out(series: Series, result: ScanDone, root: Path) -> set[str]:
-    """Of a series that was chosen, what its scan has not."""
+def _names_of_lacking_slices(series: Series, result: ScanDone, root: Path) -> set[str]:
+    """The names of the slices of a chosen series that its scan lacks."""
     if result.key is not None and len(result.key) == len(series.headers):
         return set()
     kept = set() if result.key is None else set(result.key["file"])
@@ -80,6 +81,6 @@ def _names_of_slices_left_out(series: Series, result: ScanDone, root: Path) -> s
 
 
 def _names_of_slices(series: Series, root: Path) -> set[str]:
-    """Of all slices of a series; a file of many stands for them."""
+    """The names of all slices of a series; a file that holds several stands for all of them."""
     files = {relative_name(source, root) for source in set(values_of(series.headers, "source"))}
     return files | set(values_of(series.headers, "sop_uid"))

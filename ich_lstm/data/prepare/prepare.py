@@ -11,17 +11,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from ich_lstm.data.prepare.excluded import left_out_table
+from ich_lstm.data.prepare.excluded import excluded_names
 from ich_lstm.data.prepare.prepare_scan import RECORDS_FOLDER, ScanDone, ScanJob, prepare_scan
 from ich_lstm.data.prepare.wanted_series import Choice, SeriesChooser
+from ich_lstm.data.prepared.file_names import relative_name
 from ich_lstm.data.prepared.folder import (
+    EXCLUDED_TABLE,
     KEY_TABLE,
     LEDGER_TABLE,
-    LEFT_OUT_TABLE,
     MANIFEST,
     SCANS_TABLE,
     PreparedFolder,
-    relative_name,
+    unprepared_rows,
 )
 from ich_lstm.data.tables.labelled import NO_IMAGE, LabelTable, stop_at
 from ich_lstm.errors import ConfigError, FileError, SourceError
@@ -43,7 +44,7 @@ PRIVATE_NAMES = (
     SCANS_TABLE,
     SERIES_TABLE,
     LEDGER_TABLE,
-    LEFT_OUT_TABLE,
+    EXCLUDED_TABLE,
     RECORDS_FOLDER,
     INDEX_FOLDER,
     LOCK,
@@ -145,7 +146,13 @@ def prepare(
                 todo=f"{private / LEDGER_TABLE} has the reason for each file.",
             )
         _forget_other(out, preprocessing)
-        table = _write_tables(private, chosen, results, left_out_table(chosen, results, chooser, ledger, root), root)
+        tables = {
+            KEY_TABLE: pd.concat([result.key for result in results if result.key is not None], ignore_index=True),
+            SCANS_TABLE: pd.DataFrame([result.facts for result in results if result.facts is not None]),
+            EXCLUDED_TABLE: excluded_names(chosen, results, chooser, ledger, root),
+        }
+        _write_tables(private, tables, chosen, root)
+        key_table = tables.pop(KEY_TABLE)
         # An audit of an earlier command may lie there too.
         further = sorted(path.name for path in private.iterdir() if not path.name.endswith(SUFFIX))
         manifest = {
@@ -153,8 +160,8 @@ def prepare(
             "preprocessing": preprocessing.to_dict(),
             "files": ledger.counts(),
             "scans": scans,
-            "slices": len(table),
-            "patients": int(table["patient_id"][table["patient_id"] != ""].nunique()),
+            "slices": len(key_table),
+            "patients": int(key_table["patient_id"][key_table["patient_id"] != ""].nunique()),
             "private": [f"{PRIVATE}/{name}" for name in dict.fromkeys((*PRIVATE_NAMES, *further))],
             "summary": ledger.summary(scans=scans),
             # The root may be one of the folders within: stage_2_train, ct_scans.
@@ -164,7 +171,7 @@ def prepare(
             aside.write_text(json.dumps(manifest, indent=2) + "\n")
         if is_alone:
             remove_asides(out)
-    return PreparedFolder.open(out)
+    return PreparedFolder(out, preprocessing, key_table, manifest, tables | {LEDGER_TABLE: unprepared_rows(ledger)})
 
 
 def _private_folder(root: Path, out: Path) -> Path:
@@ -237,22 +244,13 @@ def _forget_other(out: Path, preprocessing: Preprocessing) -> None:
             (out / MANIFEST).unlink()
 
 
-def _write_tables(
-    private: Path, chosen: list[tuple[Study, Choice]], results: list[ScanDone], left_out: pd.DataFrame, root: Path
-) -> pd.DataFrame:
-    """Write the private tables; returns the key."""
-    key = pd.concat([result.key for result in results if result.key is not None], ignore_index=True)
-    tables = {
-        KEY_TABLE: key,
-        SCANS_TABLE: pd.DataFrame([result.facts for result in results if result.facts is not None]),
-        LEFT_OUT_TABLE: left_out,
-    }
+def _write_tables(private: Path, tables: Mapping[str, pd.DataFrame], chosen: list[tuple[Study, Choice]], root: Path) -> None:
+    """Write the private tables, and the list of the series that were chosen."""
     for name, table in tables.items():
         with written_aside(private / name) as aside:
             table.to_parquet(aside)
     with written_aside(private / SERIES_TABLE) as aside:
         pd.DataFrame([_choice_row(study, choice, root) for study, choice in chosen]).to_csv(aside, index=False)
-    return key
 
 
 def _choice_row(study: Study, choice: Choice, root: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ich_lstm.data.prepared.folder import key_rows
+from ich_lstm.data.prepared.folder import CACHE_FOLDER, key_rows
 from ich_lstm.data.prepared.scan_cache import CachedScan, ScanCache, encode_scan, file_checksum
 from ich_lstm.errors import IchLstmError
 from ich_lstm.files.atomic_write import written_aside
@@ -22,8 +22,6 @@ from ich_lstm.reading.ledger.ledger import LedgerRow
 from ich_lstm.reading.series.load import thickness_of
 from ich_lstm.reading.series.nifti import NiftiSeries
 from ich_lstm.scan import HU_MAX, HU_MIN, Scan
-
-CACHE_FOLDER = "cache"
 
 RECORDS_FOLDER = "prepared"
 """In ``private/``: what is remembered of each cached scan."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ich_lstm.data.prepared.folder import SLICE_MARK, folders_of, relative_name
+from ich_lstm.data.prepared.file_names import SLICE_MARK, folders_of, relative_name
 from ich_lstm.data.tables.labelled import LabelTable
 from ich_lstm.data.tables.paths import fold, tails, tidy
 from ich_lstm.data.tables.spreadsheet import find_lost_digits, show_lost_digits, stop_at_damage

@@ -1,8 +1,7 @@
 """A prepared folder: cached scans, and the private table that maps their ids to identities."""
 
 import json
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,21 +9,32 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
 
+from ich_lstm.data.prepared.file_names import slice_name
+from ich_lstm.data.prepared.images import ImageTable
 from ich_lstm.errors import ConfigError, SourceError
 from ich_lstm.files.atomic_write import written_aside
 from ich_lstm.preprocessing.crop_and_resize import Crop, Preprocessing
 from ich_lstm.privacy import PRIVATE, ProjectKey
-from ich_lstm.reading import FileRef, SliceHeader
-from ich_lstm.reading.files.archives import NESTED, has_suffix
+from ich_lstm.reading import Ledger, SliceHeader
 from ich_lstm.reading.header.examinations import identity_of
 from ich_lstm.reading.ledger.ledger import printable
 
 MANIFEST = "manifest.json"
 KEY_TABLE = "key.parquet"
 SCANS_TABLE = "scans.parquet"
-LEFT_OUT_TABLE = "left_out.parquet"
+EXCLUDED_TABLE = "left_out.parquet"  # the name that folders on disk have
 LEDGER_TABLE = "ledger.csv"
+CACHE_FOLDER = "cache"
+
+NO_LABEL = "no_label"
+"""The reason in the ledger for series that no label references."""
+
+UNPREPARED_COLUMNS = ["path", "sop_uid", "series_uid", "action", "code"]
+"""The columns of `PreparedFolder.unprepared`."""
 
 KEY_COLUMNS = (
     "scan_id",
@@ -40,9 +50,6 @@ KEY_COLUMNS = (
     "shared",
 )
 """Of the key tables, here and in predictions."""
-
-SLICE_MARK = "#"
-"""Between a file that holds many slices and the number of one of them, from 1: ``ct_scans/049.nii#12``."""
 
 
 class PreparedScan(NamedTuple):
@@ -66,27 +73,30 @@ class PreparedScan(NamedTuple):
     slices: pd.DataFrame
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PreparedFolder:
     """What `prepare` made: ``cache/``, ``manifest.json`` and, in ``private/``, the ledger and the key to all ids.
 
     Args:
         folder: The folder.
         preprocessing: How its scans were prepared.
-        key: One row per slice: `KEY_COLUMNS`, ``cache`` (the name of its file) and ``hu_hash`` (32 hexadecimal digits that
+        key: One row per slice: `KEY_COLUMNS`, ``cache`` (the name of the scan's file) and ``hu_hash`` (32 hexadecimal digits that
             only slices of the same HU share; empty for a slice of one value).
         manifest: Counts and settings, without any identity.
+        tables: Tables of ``private/`` that are in memory already, by the name of their file; others are read when they are
+            asked for.
     """
 
     folder: Path
     preprocessing: Preprocessing
     key: pd.DataFrame = field(repr=False)
     manifest: dict[str, Any] = field(repr=False)
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict, repr=False)
 
     @classmethod
     def is_one(cls, folder: Path) -> bool:
         """Whether a folder was made by `prepare`."""
-        return (folder / MANIFEST).is_file() and (folder / "private" / KEY_TABLE).is_file()
+        return (folder / MANIFEST).is_file() and (folder / PRIVATE / KEY_TABLE).is_file()
 
     @classmethod
     def open(cls, folder: Path) -> "PreparedFolder":
@@ -102,40 +112,43 @@ class PreparedFolder:
             raise _not_prepared(folder, MANIFEST, error) from error
         return cls(folder, preprocessing, _read_private(folder, KEY_TABLE), manifest)
 
+    def _table(self, name: str) -> pd.DataFrame:
+        return self.tables[name] if name in self.tables else _read_private(self.folder, name)
+
+    @property
+    def cache(self) -> Path:
+        """The folder of the cached scans."""
+        return self.folder / CACHE_FOLDER
+
     @cached_property
     def facts(self) -> pd.DataFrame:
-        """What is known of each scan, in the order of `scans`; private.
+        """One row per scan, in the order of `scans`; private.
 
         Columns: ``scan_id, cache, patient_id, study_uid, series_uid``; ``series_in_study``; ``slices, rows, columns`` (of the
-        images as they were read); ``slice_mm`` (median distance of slices), ``thickness_mm`` (NaN if unknown), ``pixel_mm``;
+        images as they were read); ``slice_mm`` (median distance between slices), ``thickness_mm`` (NaN if unknown), ``pixel_mm``;
         ``tilt_degrees``; ``hu_p1, hu_p50, hu_p99`` (percentiles of the HU in the middle half of the slices); ``flags``
-        (codes with blanks between).
+        (codes separated by blanks).
         """
-        return _read_private(self.folder, SCANS_TABLE)
+        return self._table(SCANS_TABLE)
 
     @cached_property
-    def left_out(self) -> frozenset[str]:
-        """Identifiers that labels may name although no scan was prepared, whatever else they name.
+    def images(self) -> ImageTable:
+        """The images that labels may reference.
 
-        SOP and series UIDs and files of what was refused, and of slices left out of a scan; of studies none of whose series
-        can be used, also study UIDs, accession numbers and folders. Not those of studies without a label, for these could
-        have been prepared.
+        Excluded are, whatever else the labels reference: SOP and series UIDs and files of what was refused, and of slices that
+        their scan lacks; for studies without a usable series also study UIDs, accession numbers and folders. Excluded beside a
+        label of the whole study are the slices of series that were not chosen. Studies that no label references are not
+        excluded, because they could have been prepared.
         """
-        table = self._left_out
-        return frozenset(table["name"][table["study_uid"] == ""])
+        return ImageTable(self.key, self._table(EXCLUDED_TABLE))
 
     @cached_property
-    def passed_over(self) -> pd.Series:
-        """Slices of series that were passed over: the study UID by SOP UID, and by file.
+    def unprepared(self) -> pd.DataFrame:
+        """The rows of the ledger about files that were refused, or whose series no label references.
 
-        Labels may name them if they also name the study as a whole, for then its scan has a label.
+        Columns: ``path, sop_uid, series_uid, action, code``.
         """
-        table = self._left_out
-        return table[table["study_uid"] != ""].set_index("name")["study_uid"]
-
-    @cached_property
-    def _left_out(self) -> pd.DataFrame:
-        return _read_private(self.folder, LEFT_OUT_TABLE)
+        return self.tables[LEDGER_TABLE] if LEDGER_TABLE in self.tables else _read_unprepared(self.folder)
 
     @cached_property
     def scans(self) -> list[PreparedScan]:
@@ -146,7 +159,7 @@ class PreparedFolder:
                 patient_id=rows["patient_id"].iloc[0],
                 series_uid=rows["series_uid"].iloc[0],
                 study_uid=rows["study_uid"].iloc[0],
-                cache_path=self.folder / "cache" / str(cache),
+                cache_path=self.cache / str(cache),
                 slices=rows,
             )
             # Not by scan_id: two kernels under one series UID are two scans.
@@ -176,6 +189,31 @@ def _read_private(folder: Path, table: str) -> pd.DataFrame:
         raise _not_prepared(folder, f"{PRIVATE}/{table}", error) from error
 
 
+def _read_unprepared(folder: Path) -> pd.DataFrame:
+    # Arrow's reader: few of the 750,000 rows of RSNA are wanted, and pandas is slow at text.
+    ledger = csv.read_csv(
+        folder / PRIVATE / LEDGER_TABLE,
+        parse_options=csv.ParseOptions(newlines_in_values=True),
+        convert_options=csv.ConvertOptions(
+            include_columns=UNPREPARED_COLUMNS,
+            column_types=dict.fromkeys(UNPREPARED_COLUMNS, pa.string()),
+            strings_can_be_null=False,
+        ),
+    )
+    wanted = pc.or_(pc.equal(ledger["action"], "refused"), pc.equal(ledger["code"], NO_LABEL))
+    return ledger.filter(wanted).to_pandas()
+
+
+def unprepared_rows(ledger: Ledger) -> pd.DataFrame:
+    """The rows of a ledger that `PreparedFolder.unprepared` has, without a detour over the file."""
+    rows = [
+        (printable(row.path), row.sop_uid, row.series_uid, row.action, row.code)
+        for row in ledger.rows()
+        if row.action == "refused" or row.code == NO_LABEL
+    ]
+    return pd.DataFrame(rows, columns=UNPREPARED_COLUMNS, dtype=str)
+
+
 def _not_prepared(folder: Path, file: str, error: Exception) -> SourceError:
     return SourceError(
         "not_prepared",
@@ -184,34 +222,6 @@ def _not_prepared(folder: Path, file: str, error: Exception) -> SourceError:
         expected=f"a readable {file}",
         todo="Make the folder with ich-prepare.",
     )
-
-
-def slice_name(header: SliceHeader, root: Path) -> str:
-    """A slice as label tables name it by its file; one of many in a file with its number."""
-    name = relative_name(header.source, root)
-    return f"{name}{SLICE_MARK}{header.frame}" if header.frames > 1 else name
-
-
-def relative_name(source: FileRef, root: Path) -> str:
-    """A file as label tables name it: relative to the root, with ``/``; a zip counts as a folder."""
-    base = root if root.is_dir() else root.parent
-    name = Path(os.path.relpath(source.path, base)).as_posix()
-    name = name if source.member is None else f"{name}/{source.member}"
-    return printable(name)
-
-
-def path_name(path: str, root: Path) -> str:
-    """The name that label tables use for a path of the ledger (``archive.zip!member`` in an archive), see `relative_name`."""
-    archive, mark, member = path.partition(NESTED)
-    if mark and has_suffix(archive):
-        return relative_name(FileRef(Path(archive), member), root)
-    return relative_name(FileRef(Path(path)), root)
-
-
-def folders_of(name: str) -> list[str]:
-    """All folders above a file: ``a/b/c.dcm`` gives ``a`` and ``a/b``."""
-    parts = name.split("/")[:-1]
-    return ["/".join(parts[: depth + 1]) for depth in range(len(parts))]
 
 
 def key_rows(key: ProjectKey, scan_id: str, headers: Sequence[SliceHeader], root: Path, *, shared: str = "") -> pd.DataFrame:

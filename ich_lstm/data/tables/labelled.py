@@ -117,6 +117,26 @@ def repeated_flag(lines: Iterable[int]) -> str:
     return f"{len(lines)} repeated rows, equal to others, were dropped: {name_lines(lines)}"
 
 
+def labels_of_scans(slice_labels: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """The labels of scans that follow from those of their slices: 1 if any is 1, 0 if all are 0, otherwise unknown.
+
+    Args:
+        slice_labels: ``(n, k)``: 1 present, 0 absent, NaN unknown; the slices of each scan in consecutive rows.
+        first: The row of each scan's first slice, ``(scans,)``.
+
+    Returns:
+        Labels of shape ``(scans, k)``.
+
+    Example:
+        >>> labels_of_scans(np.array([[0, 0.0], [1, 0], [np.nan, 0]]), np.array([0, 2]))
+        array([[ 1.,  0.],
+               [nan,  0.]])
+    """
+    positive = np.logical_or.reduceat(slice_labels == 1, first)
+    negative = np.logical_and.reduceat(slice_labels == 0, first)
+    return np.where(positive, 1, np.where(negative, 0, np.nan))
+
+
 def parse_labels(path: Path, cells: pd.DataFrame, lines: Iterable[int]) -> pd.DataFrame:
     """Cells 0, 1 or empty to float32 with NaN for unknown; anything else stops."""
     known = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "": np.nan}

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ich_lstm.data.joining.locate import NOWHERE, SEVERAL, SEVERAL_SCANS, locate_labels, stop_at_lost_digits
+from ich_lstm.data.joining.locate import locate_labels
 from ich_lstm.data.labels.cq500 import COLUMNS as READS_COLUMNS
 from ich_lstm.data.labels.cq500 import FINDING_OF_LABEL, folder_name, is_reads, read_reads
+from ich_lstm.data.prepared.images import NOWHERE, ImageTable
 from ich_lstm.data.tables.labelled import PATH_KEYS, SCAN_KEYS, LabelTable, parse_labels, stop_at
 from ich_lstm.data.tables.spreadsheet import canonical, read_header, read_sheet
 from ich_lstm.errors import TableError
@@ -99,14 +100,9 @@ def place_marks(marks: pd.DataFrame, path: Path | str, key: pd.DataFrame | None 
             todo="Evaluate a folder of ich-predict, which has its key; of a run, name its folder of ich-prepare with --key.",
         )
     else:
-        located = locate_labels(LabelTable(marks, path), key)
-        places = located.scan
-        stop_at_lost_digits(LabelTable(marks, path), places == NOWHERE, located, key)
-        several = places == SEVERAL
-        if several.any():
-            stop_at(path, marks["line"][several], *SEVERAL_SCANS)
-        scans = key.drop_duplicates("cache")[SCAN_ID].to_numpy(object)
-        ids = np.where(places == NOWHERE, "", scans[places])
+        images = ImageTable(key)
+        places = locate_labels(LabelTable(marks, path), images).scan
+        ids = np.where(places == NOWHERE, "", images.of_scans(SCAN_ID)[places])
     placed = marks.assign(scan_id=ids)[[SCAN_ID, "name", READER, *LABELS, "line"]]
     repeated = placed[placed[SCAN_ID] != ""].duplicated([SCAN_ID, READER], keep="first")
     if repeated.any():

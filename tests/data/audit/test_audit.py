@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from labelled_scans import label_scans
 
 from ich_lstm.data.audit.audit import Audit, audit_scans
 from ich_lstm.data.audit.checks import AuditInputs, find_patients_in_two_parts, find_same_pixels
-from ich_lstm.data.joining.join import LabelledScan, join_labels
+from ich_lstm.data.joining.join import LabelledScan
+from ich_lstm.data.joining.locate import locate_labels
 from ich_lstm.data.labels.table import read_label_table
 from ich_lstm.data.prepared.folder import PreparedFolder
 from ich_lstm.data.split.assign import tabulate_patients
@@ -78,9 +80,8 @@ def deal(scans: list[LabelledScan]) -> dict[str, list[LabelledScan]]:
 
 def audit(data: Data, scans: dict[str, list[LabelledScan]] | None = None, **settings: Any) -> Audit:
     folder, table = data
-    return audit_scans(
-        deal(join_labels(folder, table, unmatched="labels")) if scans is None else scans, folder, table, **settings
-    )
+    scans = deal(label_scans(folder, table, unmatched="labels")) if scans is None else scans
+    return audit_scans(scans, folder, locate_labels(table, folder.images), **settings)
 
 
 def counts(found: Audit, action: str = "STOP") -> dict[str, int]:
@@ -147,7 +148,7 @@ class TestLeaks:
 
 class TestLabels:
     def test_any_against_types(self, data: Data) -> None:
-        scans = join_labels(*data)
+        scans = label_scans(*data)
         scans[3].slice_labels[1, LABELS.index("epidural")] = 1
         assert counts(audit(data, deal(scans))) == {"any_contradicts_types": 1}
 
@@ -283,9 +284,9 @@ class TestWrite:
         assert rows.query("code == 'patient_in_two_parts'")["patient_id"].tolist() == ["CANARYA"] * 2
 
     def test_a_split_has_an_id_that_only_the_key_explains(self, data: Data, project_key) -> None:
-        scans = join_labels(*data)
+        scans = label_scans(*data)
         split = SplitFile.make(tabulate_patients(scans), fractions=(1, 1, 1), seed=0)
-        found = audit_scans(dict(split.divide(scans)), *data, split=split, key=project_key)
+        found = audit(data, dict(split.divide(scans)), split=split, key=project_key)
         assert found.summary["split"]["id"] == project_key.hash_id(split.digest)
 
 
@@ -314,11 +315,11 @@ class TestHundredOfHundred:
     )
     def test_leaks_are_caught(self, data: Data, inject: Callable, check: Callable, code: str) -> None:
         random = np.random.default_rng(7)
-        known = join_labels(*data)
+        known = label_scans(*data)
         for _ in range(100):
             scans = list(known)
             inject(scans, random)
-            found = check(AuditInputs(deal(scans), *data))
+            found = check(AuditInputs(deal(scans), data[0], locate_labels(data[1], data[0].images)))
             assert [(finding.code, finding.action, finding.count) for finding in found if finding] == [(code, "STOP", 1)]
 
     @pytest.mark.parametrize("code", ["contradicting_rows", "any_contradicts_types"])

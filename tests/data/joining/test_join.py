@@ -7,16 +7,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from labelled_scans import label_scans
 
 from ich_lstm import LABELS
 from ich_lstm.data.joining.join import LabelledScan, join_labels
-from ich_lstm.data.joining.locate import NOWHERE, SEVERAL, locate_labels
+from ich_lstm.data.joining.locate import locate_labels
 from ich_lstm.data.labels.table import read_label_table
 from ich_lstm.data.prepared.folder import PreparedFolder
+from ich_lstm.data.prepared.images import NOWHERE, ImageTable
 from ich_lstm.data.prepared.scan_cache import read_cached
-from ich_lstm.data.tables.labelled import checked_table
+from ich_lstm.data.tables.labelled import Unmatched, checked_table
 from ich_lstm.errors import TableError
-from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 
 NAN = np.nan
 Labelled = list[LabelledScan]
@@ -30,17 +31,18 @@ def join(tmp_path: Path) -> Join:
     def _join(
         text: str,
         scans: Sequence[pd.DataFrame] | None = None,
-        left_out: Sequence[str] = (),
-        passed_over: Sequence[tuple[str, str]] = (),
+        excluded: Sequence[str] = (),
+        not_chosen: Sequence[tuple[str, str]] = (),
+        unmatched: Unmatched = "stop",
         **changes: Any,
     ) -> Labelled:
         (tmp_path / "labels.csv").write_text(text)
         key = pd.concat([make("1"), make("2")] if scans is None else scans, ignore_index=True)
-        folder = PreparedFolder(tmp_path, Preprocessing(), key, {})
-        table = pd.DataFrame([*((name, "") for name in left_out), *passed_over], columns=["name", "study_uid"], dtype=object)
-        (tmp_path / "private").mkdir(exist_ok=True)
-        table.to_parquet(tmp_path / "private/left_out.parquet")
-        return join_labels(folder, read_label_table(tmp_path / "labels.csv"), **changes)
+        names = [*((name, "") for name in excluded), *not_chosen]
+        images = ImageTable(key, pd.DataFrame(names, columns=["name", "study_uid"], dtype=object))
+        located = locate_labels(read_label_table(tmp_path / "labels.csv"), images)
+        located.check_unmatched(unmatched)
+        return join_labels(located, **changes).scans(tmp_path)
 
     return _join
 
@@ -175,11 +177,16 @@ def test_scans_are_found_by_the_name_of_a_folder_at_any_depth(tmp_path: Path) ->
         make("1", file=[f"qct1/CQ500-CT-12.zip/CQ500CT12 CQ500CT12/Unknown Study/CT 5mm/{i}.dcm" for i in range(3)]),
         make("2", file=[f"CQ500CT1 CQ500CT1/Unknown Study/CT 5mm/{i}.dcm" for i in range(3)]),
     ]
-    names = ["CQ500CT12 CQ500CT12", "CQ500CT1 CQ500CT1", "Unknown Study", "CQ500CT1"]
+    names = ["CQ500CT12 CQ500CT12", "CQ500CT1 CQ500CT1", "CQ500CT1", "Unknown Study"]
     rows = pd.DataFrame({"kind": "folder_name", "name": names, "line": range(4)} | dict.fromkeys(LABELS, np.float32(0)))
-    places = locate_labels(checked_table(rows, tmp_path), pd.concat(scans, ignore_index=True))
-    assert places.scan.tolist() == [0, 1, SEVERAL, NOWHERE]
-    assert (places.slice == NOWHERE).all()
+    images = ImageTable(pd.concat(scans, ignore_index=True))
+    located = locate_labels(checked_table(rows[:3], tmp_path), images)
+    assert located.scan.tolist() == [0, 1, NOWHERE]
+    assert (located.slice == NOWHERE).all()
+    with pytest.raises(TableError) as caught:
+        locate_labels(checked_table(rows, tmp_path), images)
+    assert caught.value.code == "several_scans"
+    assert caught.value.where.endswith("line 3")
 
 
 class TestStudyDates:
@@ -361,7 +368,7 @@ class TestPathsAsTablesWriteThem:
 
     def test_what_was_left_out_is_found_by_them_too(self, join: Join) -> None:
         text = "file,any\ncase 1\\series\\0.dcm,1\ncut\\7.DCM,1\n"
-        assert len(join(text, left_out=["cut/7.dcm"])) == 1
+        assert len(join(text, excluded=["cut/7.dcm"])) == 1
 
 
 class TestLabelsWithoutImage:
@@ -376,33 +383,33 @@ class TestLabelsWithoutImage:
         assert len(join("sop_uid,any\n1.0,1\n7.0,1\n", unmatched="labels")) == 1
 
     def test_those_that_the_ledger_accounts_for_are_passed_over(self, join: Join, caplog: pytest.LogCaptureFixture) -> None:
-        (scan,) = join("sop_uid,any\n1.0,1\n7.0,1\n7.1,0\n", left_out=["7.0", "7.1"])
+        (scan,) = join("sop_uid,any\n1.0,1\n7.0,1\n7.1,0\n", excluded=["7.0", "7.1"])
         assert scan.scan_id == "scan-1"
         assert "2 labels" in caplog.text
         with pytest.raises(TableError):
-            join("sop_uid,any\n1.0,1\n7.0,1\n7.2,0\n", left_out=["7.0", "7.1"])
+            join("sop_uid,any\n1.0,1\n7.0,1\n7.2,0\n", excluded=["7.0", "7.1"])
 
     @pytest.mark.parametrize("row", ["1.8,,", ",A1,", ",,case 1"])
     def test_slices_of_another_series_of_a_study_named_as_a_whole(
         self, join: Join, caplog: pytest.LogCaptureFixture, row: str
     ) -> None:
-        passed_over = [("1.5.0", "1.8"), ("case 1/thin.dcm", "1.8"), ("2.5.0", "2.8")]
+        not_chosen = [("1.5.0", "1.8"), ("case 1/thin.dcm", "1.8"), ("2.5.0", "2.8")]
         text = f"sop_uid,file,study_uid,accession_number,folder,any\n,,{row},1\n1.5.0,,,,,1\n,case 1/thin.dcm#3,,,,1\n"
-        assert len(join(text, passed_over=passed_over)) == 1
+        assert len(join(text, not_chosen=not_chosen)) == 1
         assert "2 labels" in caplog.text
         with pytest.raises(TableError) as caught:  # of this study only slices are named
-            join(f"{text}2.5.0,,,,,1\n", passed_over=passed_over)
+            join(f"{text}2.5.0,,,,,1\n", not_chosen=not_chosen)
         assert caught.value.where.endswith("line 5")
 
     def test_slices_of_a_file_that_was_left_out_as_a_whole(self, join: Join) -> None:
         text = "sop_uid,file,slice,any\n1.0,,,1\n,ct/7.nii,3,1\n"
-        assert len(join(text, left_out=["ct/7.nii"])) == 1
+        assert len(join(text, excluded=["ct/7.nii"])) == 1
         with pytest.raises(TableError):
-            join(text, left_out=["ct/7.nii#4"])
+            join(text, excluded=["ct/7.nii#4"])
 
     def test_what_was_left_out_by_a_table_written_one_folder_above(self, join: Join) -> None:
         text = "file,any\nroot/case 1/series/0.dcm,1\nroot/cut.dcm,1\n"
-        assert len(join(text, left_out=["cut.dcm"])) == 1
+        assert len(join(text, excluded=["cut.dcm"])) == 1
 
     def test_those_that_are_allowed_are_counted(self, join: Join, caplog: pytest.LogCaptureFixture) -> None:
         join("sop_uid,any\n1.0,1\n7.0,1\n7.1,1\n", unmatched="labels")
@@ -425,7 +432,7 @@ class TestLabelsWithoutImage:
 
 
 def test_labels_meet_their_slices_in_anatomical_order(prepared: PreparedFolder, phantom: Path, heads, project_key) -> None:
-    known = {scan.scan_id: scan for scan in join_labels(prepared, read_label_table(phantom / "stage_2_train.csv"))}
+    known = {scan.scan_id: scan for scan in label_scans(prepared, read_label_table(phantom / "stage_2_train.csv"))}
     assert len(known) == len(heads)
     for head in heads:
         scan = known[project_key.hash_id(head.series_uid)]

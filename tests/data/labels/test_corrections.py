@@ -11,11 +11,12 @@ import pytest
 from ich_lstm import LABELS, ScanDataModule
 from ich_lstm.cli import prepare
 from ich_lstm.data.joining.join import LabelledScan, join_labels
+from ich_lstm.data.joining.locate import locate_labels
 from ich_lstm.data.labels.corrections import Correction, apply_corrections, correct_labels, read_corrections
 from ich_lstm.data.labels.table import read_label_table
 from ich_lstm.data.prepared.folder import PreparedFolder
+from ich_lstm.data.prepared.images import ImageTable
 from ich_lstm.errors import TableError
-from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 
 NAN = np.nan
 ANY, SUBDURAL, EPIDURAL = (LABELS.index(name) for name in ("any", "subdural", "epidural"))
@@ -33,11 +34,10 @@ def join(tmp_path: Path) -> Join:
         paths = [tmp_path / f"corrections{i}.csv" for i in range(len(corrections))]
         for path, text in zip((tmp_path / "labels.csv", *paths), (labels, *corrections), strict=True):
             path.write_text(text)
-        folder = PreparedFolder(tmp_path, Preprocessing(), pd.concat(scans, ignore_index=True), {})
-        (tmp_path / "private").mkdir(exist_ok=True)
-        pd.DataFrame({"name": [], "study_uid": []}, dtype=object).to_parquet(tmp_path / "private/left_out.parquet")
-        table = read_label_table(tmp_path / "labels.csv")
-        return join_labels(folder, apply_corrections(table, read_corrections(paths)), **changes)
+        table = apply_corrections(read_label_table(tmp_path / "labels.csv"), read_corrections(paths))
+        located = locate_labels(table, ImageTable(pd.concat(scans, ignore_index=True)))
+        located.check_unmatched("stop")
+        return join_labels(located, **changes).scans(tmp_path)
 
     return _join
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dicom_files import make_series
+from labelled_scans import label_scans
 
 from ich_lstm import LABELS
-from ich_lstm.data.joining.join import join_labels
 from ich_lstm.data.labels.choices import read_choices
 from ich_lstm.data.labels.cq500 import EXPECTED_POSITIVES, FINDINGS, folder_name, is_reads, read_cq500, read_reads
 from ich_lstm.data.labels.table import read_label_table, read_label_tables
@@ -263,7 +263,7 @@ def prepared_tree(project_key, tmp_path_factory: pytest.TempPathFactory) -> Prep
 class TestTree:
     def test_scans_meet_their_reads(self, prepared_tree: PreparedFolder, write: Write) -> None:
         table = read_cq500(write([row(12, ICH="111", SDH="011"), row(0)]))
-        scans = {scan.patient_id: scan for scan in join_labels(prepared_tree, table)}
+        scans = {scan.patient_id: scan for scan in label_scans(prepared_tree, table)}
         assert {name: scan.series_uid for name, scan in scans.items()} == {"CQ500CT0": "1.2.3.100.1", "CQ500CT12": "1.2.3.200.1"}
         assert scans["CQ500CT12"].scan_labels.tolist() == [0, 0, 0, 0, 1, 1]
         assert scans["CQ500CT0"].scan_labels.tolist() == [0] * 6
@@ -271,7 +271,7 @@ class TestTree:
 
     def test_a_scan_without_images_stops_with_its_line(self, prepared_tree: PreparedFolder, write: Write) -> None:
         with pytest.raises(TableError) as caught:
-            join_labels(prepared_tree, read_cq500(write([row(12), row(13), row(0)])))
+            label_scans(prepared_tree, read_cq500(write([row(12), row(13), row(0)])))
         assert caught.value.code == "labels_without_image"
         assert "line 3" in caught.value.where
 
@@ -280,7 +280,7 @@ class TestTree:
         boxes.write_text("SOPInstanceUID,labelName\n1.2.3.200.1.3,Subdural\n1.2.3.200.1.4,Chronic\n")
         reads = write([row(12, ICH="111", SDH="011"), row(0)])
         with_bleeding, without = sorted(
-            join_labels(prepared_tree, read_label_tables([reads, boxes])), key=lambda scan: -scan.scan_labels[-1]
+            label_scans(prepared_tree, read_label_tables([reads, boxes])), key=lambda scan: -scan.scan_labels[-1]
         )
         assert (without.slice_labels == 0).all()
         labels = with_bleeding.slice_labels  # epidural, intraparenchymal, intraventricular, subarachnoid, subdural, any
@@ -306,6 +306,6 @@ class TestTree:
             choices=read_choices(tmp_path / "choices.csv"),
             workers=1,
         )
-        (scan,) = join_labels(prepared, labels, unmatched="labels")
+        (scan,) = label_scans(prepared, labels, unmatched="labels")
         assert scan.series_uid == "1.2.3.100.2"
         assert scan.slice_labels[2].tolist() == [0, 0, 0, 0, 1, 1]

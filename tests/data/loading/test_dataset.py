@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from labelled_scans import label_scans
 
-from ich_lstm.data.joining.join import LabelledScan, join_labels
+from ich_lstm.data.joining.join import LabelledScan
 from ich_lstm.data.labels.table import read_label_table
 from ich_lstm.data.loading.dataset import ScanDataset
 from ich_lstm.data.loading.slice_sampling import Parts, SampleRequest
@@ -18,7 +19,7 @@ from ich_lstm.preprocessing.augmentation import Geometry
 class TestScanDataset:
     @pytest.fixture
     def scans(self, prepared: PreparedFolder, phantom: Path) -> list[LabelledScan]:
-        return join_labels(prepared, read_label_table(phantom / "stage_2_train.csv"))
+        return label_scans(prepared, read_label_table(phantom / "stage_2_train.csv"))
 
     def test_a_batch_holds_what_was_asked_for(self, scans: list[LabelledScan]) -> None:
         dataset = ScanDataset(scans)

@@ -21,9 +21,9 @@ from body_parts import FIELD, START, neck, skull
 from dicom_files import make_series, make_slice, slice_hu
 from enhanced_files import make_enhanced
 from fabricated import make_scan
+from labelled_scans import label_scans
 from nifti_files import head_volume, make_nifti
 
-from ich_lstm.data.joining.join import join_labels
 from ich_lstm.data.labels.table import read_label_table
 from ich_lstm.data.prepare import prepare as prepare_module
 from ich_lstm.data.prepare.prepare import prepare
@@ -50,6 +50,12 @@ def make(project_key, tmp_path: Path):
         return prepare(root, tmp_path / out, **(settings | changes))
 
     return _make
+
+
+def names_of(folder: PreparedFolder) -> set[str]:
+    """What labels may reference whatever else they reference, although there is no scan of it."""
+    excluded = folder.images.excluded
+    return set(excluded["name"][excluded["study_uid"] == ""])
 
 
 def times_of(folder: PreparedFolder) -> dict[str, int]:
@@ -202,9 +208,9 @@ class TestTables:
         make_series(tmp_path / "dicom/mixed", 6, StudyInstanceUID="2", SeriesInstanceUID="2.1", PixelSpacing=None)
         make_series(tmp_path / "dicom/bone", 6, SeriesInstanceUID="1.2.3.100.2", ConvolutionKernel="H70h")
         (tmp_path / "dicom/empty.dcm").touch()
-        left_out = make(tmp_path / "dicom").left_out
-        assert {"1.2.3.100.1.3", "cut/2.dcm", "2.1", "2.1.4", "mixed/3.dcm", "empty.dcm"} <= left_out
-        assert not {"1.2.3.100.1.2", "1.2.3.100.2", "1.2.3.100.2.1", "bone/0.dcm"} & left_out
+        excluded = names_of(make(tmp_path / "dicom"))
+        assert {"1.2.3.100.1.3", "cut/2.dcm", "2.1", "2.1.4", "mixed/3.dcm", "empty.dcm"} <= excluded
+        assert not {"1.2.3.100.1.2", "1.2.3.100.2", "1.2.3.100.2.1", "bone/0.dcm"} & excluded
 
     def test_names_of_studies_without_a_usable_series(self, tmp_path: Path, make) -> None:
         root = tmp_path / "dicom"
@@ -220,19 +226,39 @@ class TestTables:
         labels = "accession_number,any\nA1,1\nA2,1\nA3,1\n"
         folder = make(root, labels)
         names = {"2", "A2", "qct1", "CQ500CT2 CQ500CT2", "qct1/CQ500CT2 CQ500CT2/Unknown Study", "3", "A3", "mixed/a", "lost"}
-        assert names <= folder.left_out
-        assert not {"", "1.2.3.100", "A1", "good", "4", "A4", "other"} & folder.left_out
-        assert len(join_labels(folder, read_label_table(tmp_path / "labels.csv"))) == 1
+        assert names <= names_of(folder)
+        assert not {"", "1.2.3.100", "A1", "good", "4", "A4", "other"} & names_of(folder)
+        assert len(label_scans(folder, read_label_table(tmp_path / "labels.csv"))) == 1
 
-    def test_names_of_series_that_were_passed_over(self, tmp_path: Path, make) -> None:
+    def test_what_is_returned_is_what_is_read_back(self, tmp_path: Path, make) -> None:
+        cut = make_series(tmp_path / "dicom/cut", 6, AccessionNumber="A1")[2]
+        cut.write_bytes(cut.read_bytes()[:-900])
+        mixed = {"StudyInstanceUID": "2", "SeriesInstanceUID": "2.1", "PixelSpacing": None, "AccessionNumber": "A2"}
+        make_series(tmp_path / "dicom/mixed", 6, **mixed)
+        make_series(tmp_path / "dicom/other", 6, StudyInstanceUID="3", SeriesInstanceUID="3.1")
+        made = make(tmp_path / "dicom", "accession_number,any\nA1,1\nA2,1\n")
+        read = PreparedFolder.open(made.folder)
+        assert (made.preprocessing, made.manifest) == (read.preprocessing, read.manifest)
+        assert set(made.unprepared["action"]) == {"refused", "skipped"}
+        for one, other in (
+            (made.key, read.key),
+            (made.facts, read.facts),
+            (made.images.excluded, read.images.excluded),
+            (made.unprepared, read.unprepared),
+        ):
+            assert len(one)
+            pd.testing.assert_frame_equal(one.reset_index(drop=True), other.reset_index(drop=True), check_dtype=False)
+
+    def test_names_of_series_that_were_not_chosen(self, tmp_path: Path, make) -> None:
         make_series(tmp_path / "dicom/thick", 6, SeriesDescription="PLAIN 5MM")
         make_series(tmp_path / "dicom/thin", 6, SeriesInstanceUID="1.2.3.100.2", SeriesDescription="THIN STND")
         enhanced = {"SeriesInstanceUID": "1.2.3.100.3", "SeriesDescription": "THIN STND", "SeriesNumber": 9}
         make_enhanced(tmp_path / "dicom/thin/a.dcm", StudyInstanceUID="1.2.3.100", **enhanced)
-        passed_over = make(tmp_path / "dicom").passed_over
-        assert {"1.2.3.100.2.1", "1.2.3.100.2.6", "thin/0.dcm", "thin/a.dcm"} <= set(passed_over.index)
-        assert set(passed_over) == {"1.2.3.100"}
-        assert not {"1.2.3.100.1.1", "thick/0.dcm"} & set(passed_over.index)
+        excluded = make(tmp_path / "dicom").images.excluded
+        not_chosen = excluded[excluded["study_uid"] != ""].set_index("name")["study_uid"]
+        assert {"1.2.3.100.2.1", "1.2.3.100.2.6", "thin/0.dcm", "thin/a.dcm"} <= set(not_chosen.index)
+        assert set(not_chosen) == {"1.2.3.100"}
+        assert not {"1.2.3.100.1.1", "thick/0.dcm"} & set(not_chosen.index)
 
     def test_the_root_may_lie_in_a_folder_of_synthetic_heads(self, phantom: Path, prepared: PreparedFolder, make) -> None:
         assert prepared.manifest["synthetic"]
@@ -257,8 +283,8 @@ class TestNifti:
         folder = make(tmp_path / "in")
         names = {f"1.nii#{number}" for number in range(1, 51)}
         assert len(folder.key) < 50
-        assert set(folder.key["file"]) | folder.left_out >= names
-        assert not set(folder.key["file"]) & folder.left_out
+        assert set(folder.key["file"]) | names_of(folder) >= names
+        assert not set(folder.key["file"]) & names_of(folder)
 
     def test_slices_are_named_by_their_number_in_the_file(self, tmp_path: Path, make) -> None:
         make_nifti(tmp_path / "in/ct_scans/049.nii")
@@ -304,7 +330,7 @@ class TestNifti:
             "note.txt": "not_dicom",
         }
         assert folder.manifest["files"] == {"used": 1, "skipped": 1, "refused": 4}
-        assert {"holes.nii", "holes.nii#1", "holes.nii#8", "text.nii", "a.zip/b.nii.gz"} <= folder.left_out
+        assert {"holes.nii", "holes.nii#1", "holes.nii#8", "text.nii", "a.zip/b.nii.gz"} <= names_of(folder)
 
     def test_without_any_ct(self, tmp_path: Path, make) -> None:
         (tmp_path / "in").mkdir()

@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from dicom_files import make_series
+from labelled_scans import label_scans
 
-from ich_lstm.data.joining.join import join_labels
 from ich_lstm.data.labels.table import read_label_table
 from ich_lstm.data.prepare.prepare import prepare
 from ich_lstm.data.tables.paths import PathNames, tidy
@@ -114,7 +114,7 @@ def test_scans_are_prepared_and_labelled_by_such_paths(
     labels = read_label_table(path)
     key = ProjectKey.open(tmp_path / "key")
     folder = prepare(tree, tmp_path / "out", preprocessing=Preprocessing(size=32), key=key, labels=labels, workers=1)
-    known = join_labels(folder, labels)
+    known = label_scans(folder, labels)
     assert [scan.patient_id for scan in known] == ["P1", "P2"]
     values = [scan.scan_labels[-1] if column == "folder" else scan.slice_labels[3, -1] for scan in known]
     assert values == [1, 0]
