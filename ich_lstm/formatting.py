@@ -34,6 +34,21 @@ def millimetres(position: float) -> str:
     return f"{position:.1f}\u00a0mm".replace("-", "\u2212")
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """A number with its noun.
+
+    Args:
+        count: The number, shown with commas between thousands.
+        one: The noun for one.
+        many: The noun for any other number; by default `one` with an s.
+
+    Example:
+        >>> counted(1, "slice"), counted(1200, "slice"), counted(0, "series", "series")
+        ('1 slice', '1,200 slices', '0 series')
+    """
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
 def first_of(names: Iterable[object], count: int = 10, *, separator: str = ", ", total: int | None = None) -> str:
     """The first of many names, and how many more there are, for a message of bounded length.
 

@@ -5,7 +5,7 @@ import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
@@ -104,7 +104,7 @@ class ArchiveRun:
     is ``ok`` or the reason code), ``worklist.csv`` (the most urgent first), ``manifest.json``; with ``share_pages`` also pages
     without the face and an index of them. In ``private/``: the key to the ids, the ledger of all files, the series of every
     study with the reason for which each is or is not read, a page per scan (a stack of slices shows the face) and an index of
-    them, DICOM output, the submission, the worklist if it names the studies, and a record of each study.
+    them, exports that name the patient, the submission, the worklist if it names the studies, and a record of each study.
 
     The folder accumulates: a further command adds its studies, and all tables are made from the records of all studies. A study
     that is read again, from wherever, replaces its row and its pages. Studies that are done, and whose files have not changed,
@@ -303,7 +303,7 @@ class ArchiveRun:
             "ich_lstm": version("ich_lstm"),
             "model": self.classifier.weights_hash(),
             "calibration": json.loads(json.dumps(describe_calibration(self.classifier.calibration))),
-            "options": asdict(self.options),
+            "options": self.options.to_dict(),
             "key": self.key.hash_id(""),
         }
         path = self.out / PRIVATE / BEGUN
@@ -315,7 +315,9 @@ class ArchiveRun:
             there = json.loads(path.read_text())
         except (OSError, ValueError) as error:
             raise not_ours(self.out) from error
-        other = [name for name in begun if there.get(name) != begun[name]]
+        other = [name for name in begun if name != "options" and there.get(name) != begun[name]]
+        if not self.options.is_same_as(there.get("options", {})):
+            other.append("options")
         if other:
             raise ConfigError(
                 "other_predictions",
@@ -387,7 +389,7 @@ class ArchiveRun:
         lock = self.out / PRIVATE / LOCK  # there while a command runs
         files_there = [lock, *(file for file in (self.out / PRIVATE).rglob("*") if file.is_file())]
         private = {file.relative_to(self.out).as_posix() for file in files_there}
-        options = asdict(self.options)
+        options = self.options.to_dict()
         options["series_uid"] = options["series_uid"] is not None  # whether; a UID is an identity
         manifest: dict[str, Any] = {
             "ich_lstm": version("ich_lstm"),

@@ -3,16 +3,18 @@
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
 from ich_lstm.archive.deface import ShownScan, shown_inside
 from ich_lstm.archive.explain import explain
-from ich_lstm.archive.folder.file_names import DICOM, KEY_TABLE, PAGES, PREDICTED, SCANS, SERIES_TABLE, SLICES
+from ich_lstm.archive.exports.export import PredictedStudy
+from ich_lstm.archive.exports.formats import EXPORTS, find_export, folder_of_export
+from ich_lstm.archive.folder.file_names import KEY_TABLE, PAGES, PREDICTED, SCANS, SERIES_TABLE, SLICES
 from ich_lstm.archive.folder.study_record import StudyRecord, csv_of
 from ich_lstm.data.prepared.file_names import SLICE_MARK, relative_name
 from ich_lstm.data.prepared.folder import KEY_COLUMNS, key_rows
@@ -62,7 +64,7 @@ class PredictOptions:
         heat_maps: On the pages: of the labels that are called ``positive`` (by the operating point; without one, from a
             probability of 0.5), of ``all`` labels, or ``none``.
         share_pages: Write pages without the face too, which may be shared.
-        dicom: Write a structured report and a picture for the archive, as DICOM.
+        exports: Names of the formats of `EXPORTS` in which each study is also written.
         coherent: A scan's probability is at least its most probable slice's, and that of "any" at least each type's; False: raw.
     """
 
@@ -72,13 +74,42 @@ class PredictOptions:
     vocabulary: str = ""
     heat_maps: HeatMaps = "positive"
     share_pages: bool = False
-    dicom: bool = False
+    exports: tuple[str, ...] = ()
     coherent: bool = True
+
+    def __post_init__(self) -> None:
+        """See that the exports are known.
+
+        Raises:
+            ConfigError: ``unknown_export``.
+        """
+        for name in self.exports:
+            find_export(name)
 
     @classmethod
     def names(cls) -> list[str]:
         """Of all options."""
         return [each.name for each in fields(cls)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as they are stored with a folder of predictions: for each export, whether it was asked for."""
+        options = asdict(self)
+        del options["exports"]
+        return options | {export.name: export.name in self.exports for export in EXPORTS}
+
+    def is_same_as(self, stored: Mapping[str, Any]) -> bool:
+        """Whether a folder of predictions was begun with these options.
+
+        Args:
+            stored: What `to_dict` gave then, perhaps in a version of the library with fewer options. An option that is missing
+                had its default: an option that was added since does not change what was done without it.
+        """
+        defaults = PredictOptions().to_dict()
+
+        def changed(options: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: value for name, value in options.items() if value != defaults.get(name, False)}
+
+        return changed(self.to_dict()) == changed(stored)
 
     @property
     def allowed(self) -> dict[str, bool]:
@@ -185,7 +216,7 @@ def _digest(lines: Sequence[str]) -> str:
 
 
 def predict_study(classifier: ScanClassifier, job: Job, out: Path, options: PredictOptions, key: ProjectKey) -> StudyRecord:
-    """Predict a study, and write its pages and DICOM.
+    """Predict a study, and write its pages and exports.
 
     Args:
         classifier: The model.
@@ -232,7 +263,7 @@ class _Work:
         used = [headers[uid] for uid in scan.file_sop_uids]
         prediction = self.predict(scan)
         written_on = [i for i, uids in enumerate(scan.slice_uids) if any(headers[uid].burned_in for uid in uids)]
-        files = self.write_pages(prediction, written_on) + self.write_dicom(prediction, scan, chosen)
+        files = self.write_pages(prediction, written_on) + self.write_exports(PredictedStudy(prediction, scan, chosen))
         rows, choices = self.describe_series(study, chosen)
         key = key_rows(self.key, prediction.scan_id, used, self.job.root, shared=self.job.shared_kinds(chosen))
         tables = self.tables(prediction) | {
@@ -246,7 +277,7 @@ class _Work:
         """A NIfTI file is a study of its own, without any identifier but its name."""
         scan = read_nifti(file.path, slab_mm=self.classifier.slab_mm, allow_other_part=self.options.allow_other_part)
         prediction = self.predict(scan)
-        files = self.write_pages(prediction, []) + self.write_dicom(prediction, scan, None)
+        files = self.write_pages(prediction, []) + self.write_exports(PredictedStudy(prediction, scan, None))
         uids = scan.file_sop_uids
         rows = pd.DataFrame({"scan_id": prediction.scan_id, "slice": range(1, len(uids) + 1), "sop_uid": uids})
         rows = rows.assign(
@@ -289,19 +320,17 @@ class _Work:
             written.append(path.as_posix())
         return written
 
-    def write_dicom(self, prediction: ScanPrediction, scan: Scan, chosen: Series | None) -> list[str]:
-        """Report and picture for the archive, if they are wanted and the files tell whose they are."""
-        if not self.options.dicom:
-            return []
-        from ich_lstm.archive.exports.dicom_out import write_dicom
-
-        folder = self.out / PRIVATE / DICOM
-        folder.mkdir(exist_ok=True)
-        try:
-            written = write_dicom(prediction, scan, chosen, folder)
-        except IchLstmError as error:
-            self.left_out["dicom"] = str(error)
-            return []
+    def write_exports(self, predicted: PredictedStudy) -> list[str]:
+        """The study in each format that was asked for; a format that cannot be written is in `left_out` with the reason."""
+        written: list[Path] = []
+        for name in self.options.exports:
+            export = find_export(name)
+            folder = self.out / folder_of_export(export)
+            folder.mkdir(exist_ok=True)
+            try:
+                written += export.write(predicted, folder)
+            except IchLstmError as error:
+                self.left_out[name] = str(error)
         return [path.relative_to(self.out).as_posix() for path in written]
 
     def tables(self, prediction: ScanPrediction) -> dict[str, str]:

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ich_lstm.archive.exports.formats import EXPORTS, describe_exports, find_export
 from ich_lstm.cli.console import DONE, FAILED, SOME_FAILED, OptionParser, choose_device, console, progress_bar, run_command
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ STUDIES_IN_FULL = 3
 
 WHOLE = "Studies that are done are whole, and so is every table and page that bears its name: none is cut short."
 
-HELP = """
+_EXPORT_OPTIONS = ", ".join(f"--{export.name}" for export in EXPORTS)
+
+HELP = f"""
 ich-predict PATH [PATH ...] --checkpoint FILE_OR_FOLDER --out DIR
 
 Predict every study below the paths (folders, zips, PACS exports): probabilities of the five hemorrhage types and "any",
@@ -37,7 +40,7 @@ for each slice and each scan. A study that cannot be read gets a row with the re
                        private/
   --share-pages        write pages without the face too, with hashed ids, and an index of them
   --heat-maps WHAT     on the pages: of the labels called positive (the default), of all, or none
-  --dicom              write a structured report and a picture of each study as DICOM (pip install ".[dicom-out]")
+{describe_exports(indent=23, width=125)}
   --devices N          predict on so many devices, each in a process of its own
   --series UID         read this series instead of the one that is chosen; the beginning of the UID is enough
   --allow-contrast     predict series with contrast too, where a study has nothing plainer (enhanced vessels look like
@@ -58,7 +61,7 @@ for each slice and each scan. A study that cannot be read gets a row with the re
 
 Research use only, not for diagnosis.
 Exit codes: 0 every study has its result, 1 failed (or no study has one), 2 wrong usage, 3 a study has no result (its row says
-why), a file that belongs to no study was refused, or what was asked for (--dicom, --heat-maps) could not be made.
+why), a file that belongs to no study was refused, or what was asked for ({_EXPORT_OPTIONS}, --heat-maps) could not be made.
 """
 
 
@@ -75,7 +78,8 @@ def _predict(arguments: list[str]) -> int:
     parser.add_argument("--identify", action="store_true")
     parser.add_argument("--share-pages", action="store_true", default=argparse.SUPPRESS)
     parser.add_argument("--heat-maps", choices=("positive", "all", "none"), default=argparse.SUPPRESS)
-    parser.add_argument("--dicom", action="store_true", default=argparse.SUPPRESS)
+    for export in EXPORTS:
+        parser.add_argument(f"--{export.name}", dest="exports", action="append_const", const=export.name, default=[])
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--series", dest="series_uid", default=argparse.SUPPRESS)
     parser.add_argument("--allow-contrast", action="store_true", default=argparse.SUPPRESS)
@@ -106,11 +110,11 @@ def _predict(arguments: list[str]) -> int:
     out = console()
     device = choose_device(given.device)
     given.vocabulary = use_vocabulary(given.vocabulary)
+    given.exports = tuple(export.name for export in EXPORTS if export.name in given.exports)
     options = PredictOptions(**{name: getattr(given, name) for name in PredictOptions.names() if name in given})
-    if options.dicom:
-        from ich_lstm.archive.exports.dicom_out import check_dicom_out
-
-        check_dicom_out()
+    for name in options.exports:
+        if (requirement := find_export(name).requirement) is not None:
+            requirement.check(f"--{name}")
     # The further processes of --devices work in the folder that the first one has claimed.
     claim = claim_predictions(given.out) if rank_zero_only.rank == 0 else nullcontext()  # type: ignore[attr-defined]
     with claim, progress_bar(out) as tell:
@@ -163,7 +167,7 @@ def _predict(arguments: list[str]) -> int:
     print_calibration(out, json.loads((given.out / MANIFEST).read_text(encoding="utf-8")))
     if not predicted:
         return FAILED
-    asked = {"dicom"} | ({"heat_maps"} if "heat_maps" in given else set())
+    asked = {*options.exports} | ({"heat_maps"} if "heat_maps" in given else set())
     return DONE if _is_whole(finished, asked) else SOME_FAILED
 
 

@@ -22,7 +22,7 @@ def check_new_or_empty(folder: Path) -> None:
     """Check that a command may fill a folder.
 
     Args:
-        folder: What was given as ``--out``.
+        folder: The output folder.
 
     Raises:
         ConfigError: ``out_not_empty``.
@@ -35,7 +35,7 @@ def out_not_empty(folder: Path, expected: str = "a new or empty folder") -> Conf
     """The error for a folder that holds something else.
 
     Args:
-        folder: What was given as ``--out``.
+        folder: The output folder.
         expected: What the command can work in.
     """
-    return ConfigError("out_not_empty", where="--out", got=f"{folder}, which is not empty", expected=expected)
+    return ConfigError("out_not_empty", where=str(folder), got="it is not empty", expected=expected)

@@ -19,7 +19,7 @@ from ich_lstm.errors import ConfigError
 from ich_lstm.evaluation.evidence import read_run
 from ich_lstm.evaluation.figures import compute_figures
 from ich_lstm.evaluation.protocols import all_figures
-from ich_lstm.evaluation.report.contents import Beside, take_account
+from ich_lstm.evaluation.report.contents import Supplements, gather_contents
 from ich_lstm.evaluation.report.descriptions import training_rows
 from ich_lstm.evaluation.report.model_card import model_card
 from ich_lstm.evaluation.run_facts import read_study
@@ -109,7 +109,7 @@ def check_that_the_card_says_what_ran(run: Path, stages: list[str]) -> None:
     """The model card's table of the training is the run's configuration, stage by stage."""
     evidence, facts = read_run(run), read_study(run)
     figures = compute_figures(evidence, all_figures(levels=("scan",)), replicates=100)
-    card = model_card(take_account(evidence, figures, facts, Beside()))
+    card = model_card(gather_contents(evidence, figures, facts, Supplements()))
     assert "All weights at random." in card
     config = yaml.safe_load((run / "config.yaml").read_text())
     rows = training_rows(facts)

@@ -1,1 +1,1 @@
-"""Export of predictions to standard formats (DICOM)."""
+"""Export of predictions to formats of other systems."""

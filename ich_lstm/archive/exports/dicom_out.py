@@ -12,7 +12,9 @@ import numpy as np
 
 from ich_lstm.archive.exports import dicom_codes as codes
 from ich_lstm.archive.exports.dicom_picture import draw_summary, shown_slices
-from ich_lstm.errors import ConfigError, SeriesError
+from ich_lstm.archive.exports.requirement import HIGHDICOM
+from ich_lstm.errors import SeriesError
+from ich_lstm.files.atomic_write import written_aside
 from ich_lstm.formatting import RESEARCH_USE
 from ich_lstm.labels import LABELS, PRIVATE_SCHEME
 from ich_lstm.pages.style import library_version
@@ -108,32 +110,16 @@ def write_dicom(prediction: ScanPrediction, scan: Scan, series: Series | None, f
         >>> write_dicom(prediction, scan, choose_series(study).series, Path("dicom"))  # doctest: +SKIP
         [PosixPath('dicom/7f3a19c04be2d851-sr.dcm'), PosixPath('dicom/7f3a19c04be2d851-sc.dcm')]
     """
-    check_dicom_out()
+    HIGHDICOM.check("write_dicom")
     source = _describe_source(prediction, scan, series)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for end, data_set in ((REPORT_END, _make_report(prediction, source)), (PICTURE_END, _make_picture(prediction, source))):
         path = folder / f"{prediction.scan_id}{end}"
-        path.write_bytes(_encode(_by_its_content(data_set)))
+        with written_aside(path) as aside:
+            aside.write_bytes(_encode(_by_its_content(data_set)))
         paths.append(path)
     return paths
-
-
-def check_dicom_out() -> None:
-    """Refuse, before any work is done, where the extra is not installed.
-
-    Raises:
-        ConfigError: ``extra_missing``.
-    """
-    try:
-        import highdicom  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            "extra_missing",
-            where="--dicom",
-            got="highdicom is not installed",
-            todo='Install it with: pip install "ich_lstm[dicom-out]"',
-        ) from error
 
 
 def _describe_source(prediction: ScanPrediction, scan: Scan, series: Series | None) -> _Source:

@@ -4,8 +4,8 @@ SLICES, SCANS, WORKLIST, MANIFEST = "slices.csv", "scans.csv", "worklist.csv", "
 PAGES, INDEX_PAGE = "pages", "index.html"
 
 KEY_TABLE, LEDGER_TABLE, SERIES_TABLE, SUBMISSION = "key.csv", "ledger.csv", "series.csv", "submission.csv"
-DICOM, RECORDS, BEGUN, ARRIVALS, LOCK = "dicom", "studies", "begun.json", "arrivals.json", "lock"
-"""These are private."""
+RECORDS, BEGUN, ARRIVALS, LOCK = "studies", "begun.json", "arrivals.json", "lock"
+"""These are private. The folder of each export, private or not, bears the export's name."""
 
 PREDICTED = "ok"
 """Status of a study that has probabilities; of others it is the reason's code."""

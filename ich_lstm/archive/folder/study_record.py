@@ -34,8 +34,8 @@ class StudyRecord:
         seconds: From the first file that was read to the last that was written.
         tables: Rows of each table, as CSV with its header, by the table's path in the folder of predictions.
         ledger: What became of the study's files, where that is more than "used".
-        left_out: What was asked for and could not be made, by its name (``heat_maps``, ``dicom``), and why.
-        files: What was written for this study alone: pages and DICOM, as paths in the folder of predictions.
+        left_out: What was asked for and could not be made, by its name (``heat_maps``, or the name of an export), and why.
+        files: What was written for this study alone: pages and exports, as paths in the folder of predictions.
         thumbnails: Of the scan for an index, by the path of the page it leads to; base64 of a PNG, or empty.
     """
 

@@ -19,7 +19,7 @@ from ich_lstm.preprocessing.crop_and_resize import Preprocessing, preprocess_sca
 from ich_lstm.privacy import PRIVATE, ProjectKey
 from ich_lstm.reading import FileRef, Ledger, Series, SliceHeader, load_scan, read_nifti
 from ich_lstm.reading.ledger.ledger import LedgerRow
-from ich_lstm.reading.series.load import thickness_of
+from ich_lstm.reading.series.members import thickness_of
 from ich_lstm.reading.series.nifti import NiftiSeries
 from ich_lstm.scan import HU_MAX, HU_MIN, Scan
 

@@ -17,6 +17,10 @@ MAX_TILT_DEGREES = 40.0
 """Between the slice normal and the body axis. Gantries tilt up to 30; reformats to the orbitomeatal line 10 to 25."""
 
 
+SAME_POSITION_MM = 0.01
+"""Slices closer than this lie at one position; the thinnest CT slices are 0.2 mm apart."""
+
+
 class Display(NamedTuple):
     """How stored slices are turned into the radiological display convention.
 

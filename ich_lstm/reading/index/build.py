@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ich_lstm.errors import FileError, SourceError
+from ich_lstm.formatting import counted
 from ich_lstm.parallel import count_cores, map_ahead
 from ich_lstm.reading.files.sources import FileRef, Found, find_files
 from ich_lstm.reading.header.header import SliceHeader, read_header
@@ -198,7 +199,7 @@ def no_ct(source: Path, files: Rows) -> SourceError:
     return SourceError(
         "no_ct",
         where=str(source),
-        got=f"{len(files):,} {'file' if len(files) == 1 else 'files'}: {kinds}",
+        got=f"{counted(len(files), 'file')}: {kinds}",
         expected="CT slices as DICOM",
         todo="Name the folder of a head CT.",
     )

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ich_lstm.errors import IchLstmError
+from ich_lstm.formatting import counted
 from ich_lstm.reading.files.sources import FileRef
 from ich_lstm.reading.header.header import SliceHeader
 from ich_lstm.reading.ledger.header_table import FILES_SCHEMA, HeaderRows, Rows, to_batch
@@ -244,9 +245,9 @@ class Ledger:
             series = len(self._series_of(action)) if action != "skipped" else 0
             if action == "used" and scans is not None:
                 series = scans
-            within = f" in {_count(series, *(('scan', 'scans') if action == 'used' else ('series', 'series')))}" if series else ""
+            within = f" in {counted(series, *(['scan'] if action == 'used' else ['series', 'series']))}" if series else ""
             parts.append(f"{total:,} {action}{within}{_words(reasons)}")
-        return f"{_count(len(self), 'file', 'files')}: {', '.join(parts)}."
+        return f"{counted(len(self), 'file')}: {', '.join(parts)}."
 
     def _series_of(self, action: Action) -> set[object]:
         wanted = [number for number, fate in enumerate(self._fates) if fate.action == action]
@@ -269,10 +270,6 @@ def _words(reasons: dict[_Fate, int]) -> str:
 def printable(path: str) -> str:
     """A path as text that any table can hold: bytes that are no UTF-8 become ``\\xff``."""
     return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
-
-
-def _count(count: int, one: str, many: str) -> str:
-    return f"{count:,} {one if count == 1 else many}"
 
 
 def _full_path(path: bytes, member: bytes | None) -> str:

@@ -112,12 +112,16 @@ class Codec(NamedTuple):
     module: str
 
 
-_J = "1.2.840.10008.1.2.4."
+RLE = "1.2.840.10008.1.2.5"
+JPEG_LOSSLESS, JPEG_LS, JPEG_2000 = (
+    frozenset(f"1.2.840.10008.1.2.4.{end}" for end in ends)
+    for ends in ((57, 70), (80, 81), (90, 91, 201, 202, 203))  # the last three are HTJ2K
+)
 CODECS: dict[str, Codec] = {
-    "1.2.840.10008.1.2.5": Codec(_rle, "pydicom"),
-    **dict.fromkeys((_J + "57", _J + "70"), Codec(_jpeg_lossless, "gdcm")),
-    **dict.fromkeys((_J + "80", _J + "81"), Codec(_jpeg_ls, "jpeg_ls")),
-    **dict.fromkeys((_J + "90", _J + "91", _J + "201", _J + "202", _J + "203"), Codec(_jpeg_2000, "openjpeg")),
+    RLE: Codec(_rle, "pydicom"),
+    **dict.fromkeys(JPEG_LOSSLESS, Codec(_jpeg_lossless, "gdcm")),
+    **dict.fromkeys(JPEG_LS, Codec(_jpeg_ls, "jpeg_ls")),
+    **dict.fromkeys(JPEG_2000, Codec(_jpeg_2000, "openjpeg")),
 }
 """Transfer syntaxes that can be decoded, if the module is installed."""
 

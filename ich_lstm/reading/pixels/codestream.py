@@ -3,12 +3,7 @@
 import struct
 from typing import NamedTuple
 
-from ich_lstm.reading.pixels.codec_worker import CodecError
-
-_J = "1.2.840.10008.1.2.4."
-RLE = "1.2.840.10008.1.2.5"
-JPEG_LS = frozenset({_J + "80", _J + "81"})
-JPEG_2000 = frozenset({_J + "90", _J + "91", _J + "201", _J + "202", _J + "203"})
+from ich_lstm.reading.pixels.codec_worker import JPEG_2000, JPEG_LS, RLE, CodecError
 
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 _JPEG_FRAME, _JPEG_LS_FRAME = 0xC3, 0xF7

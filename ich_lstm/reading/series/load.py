@@ -1,6 +1,5 @@
 """Loads the slices of one series as an ordered, checked Scan."""
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ich_lstm.errors import FileError, IchLstmError, SeriesError
+from ich_lstm.formatting import counted
 from ich_lstm.reading.body.head import (
     BRAIN_SHARE,
     METAL_MM2,
@@ -28,23 +28,22 @@ from ich_lstm.reading.ledger.ledger import Ledger
 from ich_lstm.reading.pixels.dicom_file import SliceHeader, assume_rescale, has_rescale, read_hu
 from ich_lstm.reading.pixels.plausibility import check_hu
 from ich_lstm.reading.pixels.rescale import NO_RESCALE
-from ich_lstm.reading.series.derived_maps import check_units, has_unspecified_unit, map_reason
 from ich_lstm.reading.series.members import (
     MIN_SLICES,
     SAME_MM,
     check_count,
     check_same_grid,
     parallel_slices,
+    thickness_of,
     without_doubles,
     without_scouts,
     without_strays,
 )
 from ich_lstm.reading.series.notes import ScanNotes
 from ich_lstm.reading.series.ordering import place_slices, spacing_flags
+from ich_lstm.reading.series.plain import bone_reason, check_units, contrast_reason, has_unspecified_unit, map_reason
 from ich_lstm.reading.series.slabs import SLAB_MM, mean_slabs
-from ich_lstm.reading.terms import vocabulary
 from ich_lstm.reading.terms.charset import UNDECODED
-from ich_lstm.reading.terms.contrast import contrast_by_header
 from ich_lstm.scan import Note, Scan
 
 FEW_SLICES = 12
@@ -125,7 +124,7 @@ def short_uid(uid: str) -> str:
 
 def name_series(series: Series) -> str:
     """How messages call a series: ``series 1.2.840.…123456 (28 slices)``."""
-    return f"series {short_uid(series.series_uid)} ({len(series)} {'slice' if len(series) == 1 else 'slices'})"
+    return f"series {short_uid(series.series_uid)} ({counted(len(series), 'slice')})"
 
 
 def load_scan(
@@ -254,8 +253,9 @@ def without_neck(scan: Scan, name: str, notes: ScanNotes, *, allow_other_part: b
         notes.flag("incomplete", reason)
     if below == 0:
         return scan, 0
-    count = f"{below} {'slice' if below == 1 else 'slices'}"
-    note = Note("neck", f"{count} more than {NECK_MARGIN_MM:.0f} mm below the skull, of the neck or the trunk, left out")
+    note = Note(
+        "neck", f"{counted(below, 'slice')} more than {NECK_MARGIN_MM:.0f} mm below the skull, of the neck or the trunk, left out"
+    )
     above = replace(
         scan,
         hu=scan.hu[below:],
@@ -287,12 +287,6 @@ def finish_scan(
         scan = mean_slabs(scan, slab_mm=slab_mm, thickness_mm=thickness_mm, origins_mm=origins_mm)
     flag_scan(scan, notes)
     return replace(scan, flags=notes.flags())
-
-
-def thickness_of(headers: Sequence[SliceHeader]) -> float | None:
-    """Slice Thickness (0018,0050) in mm, the median; None if no slice tells it."""
-    known = [header.thickness for header in headers if header.thickness is not None and 0 < header.thickness < math.inf]
-    return float(np.median(known)) if known else None
 
 
 def _read_volume(
@@ -359,13 +353,12 @@ def flag_scan(scan: Scan, notes: ScanNotes) -> None:
         notes.flag("thick_slices", f"one slice per {scan.spacing_mm[0]:.1f} mm")
     constant = sum(bool(image.min() == image.max()) for image in scan.hu)
     if constant:
-        notes.flag("constant_slice", f"{constant} {'slice' if constant == 1 else 'slices'} of one value")
+        notes.flag("constant_slice", f"{counted(constant, 'slice')} of one value")
 
 
 def _flag_header(headers: Sequence[SliceHeader], notes: ScanNotes, tilt: float) -> None:
     first = headers[0]
-    told = contrast_by_header((header.contrast_agent for header in headers), (header.contrast_given for header in headers))
-    if told or vocabulary.names_contrast(first.series_description):
+    if contrast_reason(headers, first.series_description):
         notes.flag("contrast", "contrast given")
     if reason := map_reason(headers):
         notes.flag("derived_map", reason)
@@ -376,9 +369,8 @@ def _flag_header(headers: Sequence[SliceHeader], notes: ScanNotes, tilt: float) 
     if tilt < TILT_FLAG_DEGREES and first.tilt is not None and TILT_FLAG_DEGREES < abs(first.tilt) <= MAX_TILT_DEGREES:
         told_tilt = f"Gantry/Detector Tilt (0018,1120) of {first.tilt:.1f} degrees"
         notes.flag("tilt", f"{told_tilt}, by the orientation none: slices may be sheared against each other")
-    bone = sorted({vocabulary.kernel_name(header.kernel) for header in headers if vocabulary.is_bone_kernel(header.kernel)})
-    if bone or vocabulary.names_bone(first.series_description):
-        notes.flag("kernel", f"bone kernel {', '.join(bone)}".strip())
+    if reason := bone_reason(headers, first.series_description):
+        notes.flag("kernel", reason)
     if any(header.lossy or header.transfer_syntax in LOSSY_SYNTAXES for header in headers):
         notes.flag("lossy", "lossy compressed")
     if any(header.burned_in for header in headers):

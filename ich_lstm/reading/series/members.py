@@ -1,5 +1,6 @@
 """Decides which slices of a series belong to its scan, and whether they fit together."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
@@ -30,6 +31,12 @@ _FLIPS_BY_PATIENT_POSITION = {"HFP": (-1.0, -1.0), "FFS": (-1.0, 1.0), "FFP": (1
 def is_localizer(header: SliceHeader) -> bool:
     """Whether Image Type says that this is a scout view."""
     return any(vocabulary.names_localizer(value) for value in header.image_type)
+
+
+def thickness_of(headers: Sequence[SliceHeader]) -> float | None:
+    """Slice Thickness (0018,0050) in mm, the median; None if no slice tells it."""
+    known = [header.thickness for header in headers if header.thickness is not None and 0 < header.thickness < math.inf]
+    return float(np.median(known)) if known else None
 
 
 def check_count(name: str, headers: Sequence[SliceHeader]) -> None:

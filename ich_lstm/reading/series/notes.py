@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import NamedTuple
 
+from ich_lstm.formatting import counted
 from ich_lstm.reading.header.header import SliceHeader
 from ich_lstm.reading.ledger.ledger import Ledger
 from ich_lstm.scan import Note
@@ -69,4 +70,4 @@ class ScanNotes:
 
     def _with_count(self, code: str, detail: str) -> str:
         count = self._slices[code]
-        return f"{detail} (in {count} {'slice' if count == 1 else 'slices'})" if count else detail
+        return f"{detail} (in {counted(count, 'slice')})" if count else detail

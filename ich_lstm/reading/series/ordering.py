@@ -7,15 +7,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ich_lstm.errors import SeriesError
-from ich_lstm.formatting import first_of
-from ich_lstm.reading.header.geometry import is_position, positions_along
+from ich_lstm.formatting import counted, first_of
+from ich_lstm.reading.header.geometry import SAME_POSITION_MM, is_position, positions_along
 from ich_lstm.reading.header.header import SliceHeader
 from ich_lstm.reading.series.notes import ScanNotes
 from ich_lstm.reading.series.rounding import undo_rounding
 from ich_lstm.scan import Note
-
-SAME_POSITION_MM = 0.01
-"""Slices closer than this lie at one position; the thinnest CT slices are 0.2 mm apart."""
 
 EVEN_SHARE = 0.05
 """Steps that differ by less than 5 % from their median are even: positions are rounded in many files."""
@@ -138,7 +135,7 @@ def spacing_flags(positions: np.ndarray) -> Iterator[Note]:
         yield Note("uneven_spacing", f"steps of {_describe(steps)}")
     gaps = gap_steps(steps)
     if gaps:
-        yield Note("gap", f"slices missing in {len(gaps)} {'place' if len(gaps) == 1 else 'places'}")
+        yield Note("gap", f"slices missing in {counted(len(gaps), 'place')}")
         yield Note("incomplete", "slices are missing")
 
 

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from ich_lstm.errors import FileError
+from ich_lstm.reading.header.geometry import SAME_POSITION_MM
 from ich_lstm.reading.header.header import SliceHeader
 from ich_lstm.reading.pixels.dicom_file import read_hu
+from ich_lstm.reading.series.members import thickness_of
 from ich_lstm.reading.series.notes import ScanNotes
 
 GRIDS_MM = (1.0, 0.1)
@@ -15,9 +17,6 @@ GRIDS_MM = (1.0, 0.1)
 
 ON_GRID_MM = 1e-6
 """Decimal fractions are not exact in binary."""
-
-SAME_PLACE_MM = 0.01
-"""As :data:`ich_lstm.reading.series.ordering.SAME_POSITION_MM`."""
 
 UNEVEN_SHARE = 0.05
 """Steps that differ by less from their median are left as they are."""
@@ -90,7 +89,7 @@ def undo_rounding(
 def _is_even(places: np.ndarray) -> bool:
     steps = np.diff(np.sort(places))
     middle = float(np.median(steps))
-    return middle >= SAME_PLACE_MM and bool((abs(steps - middle) <= max(SAME_PLACE_MM, UNEVEN_SHARE * middle)).all())
+    return middle >= SAME_POSITION_MM and bool((abs(steps - middle) <= max(SAME_POSITION_MM, UNEVEN_SHARE * middle)).all())
 
 
 def _lie_on(values: np.ndarray, grid: float) -> bool:
@@ -100,7 +99,7 @@ def _lie_on(values: np.ndarray, grid: float) -> bool:
 def _by_location(headers: Sequence[SliceHeader], places: np.ndarray, grid: float, error: float) -> np.ndarray | None:
     """Places by Slice Location, if it is finer than the positions and agrees with them."""
     locations = np.array([np.nan if header.slice_location is None else header.slice_location for header in headers])
-    if not np.isfinite(locations).all() or _lie_on(locations, grid) or np.ptp(locations) < SAME_PLACE_MM:
+    if not np.isfinite(locations).all() or _lie_on(locations, grid) or np.ptp(locations) < SAME_POSITION_MM:
         return None
     slope = float(np.polyfit(locations, places, 1)[0])
     low, high = TABLE_SLOPES
@@ -125,7 +124,9 @@ def _evenly(headers: Sequence[SliceHeader], places: np.ndarray, error: float) ->
     ranks[order] = np.arange(len(order))
     fitted = _line(ranks, places, error)
     counts = {len(group) for group in _groups(places)}
-    if fitted is None or (counts != {1} and len(counts) == 1 and not fitted[1] >= THICKNESS_SHARE * _thickness(headers)):
+    if fitted is None or (
+        counts != {1} and len(counts) == 1 and not fitted[1] >= THICKNESS_SHARE * (thickness_of(headers) or np.inf)
+    ):
         return None
     return *fitted, False
 
@@ -136,21 +137,16 @@ def _line(numbers: np.ndarray, places: np.ndarray, error: float) -> tuple[np.nda
         return None
     slope = float(np.polyfit(numbers, places, 1)[0])
     offsets = places - slope * numbers
-    if abs(slope) < SAME_PLACE_MM or np.ptp(offsets) / 2 > FIT_SHARE * error:
+    if abs(slope) < SAME_POSITION_MM or np.ptp(offsets) / 2 > FIT_SHARE * error:
         return None
     return slope * numbers + (offsets.min() + offsets.max()) / 2, abs(slope)
-
-
-def _thickness(headers: Sequence[SliceHeader]) -> float:
-    known = [header.thickness for header in headers if header.thickness is not None and header.thickness > 0]
-    return float(np.median(known)) if known else np.inf
 
 
 def _groups(places: np.ndarray) -> list[list[int]]:
     """Slices of each position."""
     groups: dict[int, list[int]] = defaultdict(list)
     for i, place in enumerate(places):
-        groups[round(float(place) / SAME_PLACE_MM)].append(i)
+        groups[round(float(place) / SAME_POSITION_MM)].append(i)
     return list(groups.values())
 
 

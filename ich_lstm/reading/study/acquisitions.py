@@ -14,12 +14,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ich_lstm.reading.header.geometry import AXIAL, MAX_POSITION_MM, display_of, is_orientation, origins_in_plane
+from ich_lstm.reading.header.geometry import (
+    AXIAL,
+    MAX_POSITION_MM,
+    SAME_POSITION_MM,
+    display_of,
+    is_orientation,
+    origins_in_plane,
+)
 from ich_lstm.reading.header.header import SliceHeader
 from ich_lstm.reading.ledger.header_table import HeaderRows, Rows, take_headers, to_batch
 from ich_lstm.reading.series.load import Series
 from ich_lstm.reading.series.members import MIN_SLICES, SAME_MM, is_localizer
-from ich_lstm.reading.series.ordering import MAX_REPEATS, SAME_POSITION_MM
+from ich_lstm.reading.series.ordering import MAX_REPEATS
 from ich_lstm.reading.terms import vocabulary
 
 SAME_TISSUE = 0.75

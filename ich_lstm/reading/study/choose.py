@@ -19,12 +19,11 @@ from ich_lstm.reading.header.examinations import (
     split_examinations,
     split_patients,
 )
-from ich_lstm.reading.header.geometry import is_position
+from ich_lstm.reading.header.geometry import SAME_POSITION_MM, is_position
 from ich_lstm.reading.header.header import SliceHeader, read_frames
 from ich_lstm.reading.ledger.header_table import HeaderRows, Rows, take_headers, values_of
 from ich_lstm.reading.ledger.ledger import Ledger
 from ich_lstm.reading.series.load import Series, name_series, short_uid
-from ich_lstm.reading.series.ordering import SAME_POSITION_MM
 from ich_lstm.reading.study.acquisitions import Acquisitions
 from ich_lstm.reading.study.rules import Facts, describe, facts_of, first_objection, preference
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ich_lstm.formatting import counted
 from ich_lstm.reading.header.examinations import find_mixture
 from ich_lstm.reading.header.geometry import (
     AXIAL,
@@ -17,12 +18,11 @@ from ich_lstm.reading.header.geometry import (
     tilt_degrees,
 )
 from ich_lstm.reading.header.header import SliceHeader
-from ich_lstm.reading.series.derived_maps import has_unspecified_unit, map_reason, text_of
 from ich_lstm.reading.series.load import Series
 from ich_lstm.reading.series.members import MIN_SLICES, is_localizer
+from ich_lstm.reading.series.plain import bone_reason, contrast_reason, has_unspecified_unit, map_reason, text_of
 from ich_lstm.reading.series.strays import find_strays
 from ich_lstm.reading.terms import vocabulary
-from ich_lstm.reading.terms.contrast import contrast_by_header
 
 SECONDARY_CAPTURE_CLASSES = "1.2.840.10008.5.1.4.1.1.7"
 """Prefix of the Secondary Capture Image Storage classes."""
@@ -107,7 +107,7 @@ def _not_axial(facts: Facts) -> str:
 
 def _few_slices(facts: Facts) -> str:
     count = len(facts.headers)
-    return f"{count} {'slice' if count == 1 else 'slices'}, fewer than {MIN_SLICES}" if count < MIN_SLICES else ""
+    return f"{counted(count, 'slice')}, fewer than {MIN_SLICES}" if count < MIN_SLICES else ""
 
 
 def _derived_map(facts: Facts) -> str:
@@ -120,21 +120,11 @@ def _not_head(facts: Facts) -> str:
 
 
 def _bone_kernel(facts: Facts) -> str:
-    kernels = sorted(
-        {vocabulary.kernel_name(header.kernel) for header in facts.headers if vocabulary.is_bone_kernel(header.kernel)}
-    )
-    if kernels or vocabulary.names_bone(facts.first.series_description):
-        return f"bone kernel {', '.join(kernels)}".strip()
-    return ""
+    return bone_reason(facts.headers, facts.first.series_description)
 
 
 def _contrast(facts: Facts) -> str:
-    told = contrast_by_header(
-        (header.contrast_agent for header in facts.headers), (header.contrast_given for header in facts.headers)
-    )
-    if told:
-        return f"contrast given, by {told}"
-    return "contrast given, by its name" if vocabulary.names_contrast(facts.first.series_description) else ""
+    return contrast_reason(facts.headers, facts.first.series_description)
 
 
 RULES: tuple[tuple[str, Callable[[Facts], str]], ...] = (

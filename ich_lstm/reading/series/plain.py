@@ -1,10 +1,11 @@
-"""Recognizes series whose values are not plain HU: maps, renderings, and images computed from several energies."""
+"""Recognizes by their headers series that are not plain: maps, renderings, other units, contrast, bone kernels."""
 
 from collections.abc import Sequence
 
 from ich_lstm.errors import SeriesError
 from ich_lstm.reading.header.header import SliceHeader
 from ich_lstm.reading.terms import vocabulary
+from ich_lstm.reading.terms.contrast import contrast_by_header
 
 HU_TYPES = frozenset({"", "HU", "H.U.", "HOUNSFIELD", "HOUNSFIELD UNIT", "HOUNSFIELD UNITS"})
 """Rescale Type (0028,1054) of plain HU; PS3.3 C.11.1.1.2 lets it be left out."""
@@ -40,6 +41,30 @@ def map_reason(headers: Sequence[SliceHeader]) -> str:
         if vocabulary.names_map(text):
             return "a map, a rendering or an extreme energy by its name"
     return ""
+
+
+def contrast_reason(headers: Sequence[SliceHeader], description: str) -> str:
+    """Why a series counts as one with contrast, for a person; empty if nothing says so.
+
+    Args:
+        headers: Slices of one series.
+        description: Series Description (0008,103E).
+    """
+    told = contrast_by_header((header.contrast_agent for header in headers), (header.contrast_given for header in headers))
+    if told:
+        return f"contrast given, by {told}"
+    return "contrast given, by its name" if vocabulary.names_contrast(description) else ""
+
+
+def bone_reason(headers: Sequence[SliceHeader], description: str) -> str:
+    """Why a series counts as a reconstruction for bone, for a person; empty if nothing says so.
+
+    Args:
+        headers: Slices of one series.
+        description: Series Description (0008,103E).
+    """
+    kernels = sorted({vocabulary.kernel_name(header.kernel) for header in headers if vocabulary.is_bone_kernel(header.kernel)})
+    return f"bone kernel {', '.join(kernels)}".strip() if kernels or vocabulary.names_bone(description) else ""
 
 
 def has_unspecified_unit(headers: Sequence[SliceHeader]) -> bool:
