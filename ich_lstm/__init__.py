@@ -4,10 +4,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ich_lstm.archive.explain import explain as explain
     from ich_lstm.data.datamodule import ScanDataModule as ScanDataModule
     from ich_lstm.errors import IchLstmError as IchLstmError
     from ich_lstm.explanation import Explanation as Explanation
+    from ich_lstm.inference.explain import explain as explain
     from ich_lstm.labels import HEMORRHAGE_TYPES as HEMORRHAGE_TYPES
     from ich_lstm.labels import LABELS as LABELS
     from ich_lstm.models.scan_model import ScanModel as ScanModel
@@ -29,7 +29,7 @@ _HOMES = {
     "ScanModel": "ich_lstm.models.scan_model",
     "ScanPrediction": "ich_lstm.prediction",
     "Window": "ich_lstm.window",
-    "explain": "ich_lstm.archive.explain",
+    "explain": "ich_lstm.inference.explain",
     "read_scan": "ich_lstm.reading",
 }
 __all__ = ["__version__", *_HOMES]

@@ -11,7 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer, seed_everythin
 
 from ich_lstm import ScanClassifier, ScanDataModule
 from ich_lstm.data.prepared.folder import PreparedFolder
-from ich_lstm.inference.checkpoint import PathlessCheckpoint
+from ich_lstm.training.callbacks import PathlessCheckpoint
 
 EPOCHS = 4
 

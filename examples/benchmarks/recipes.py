@@ -45,12 +45,12 @@ from ich_lstm.evaluation.comparisons.compare import check_same_cases
 from ich_lstm.evaluation.evaluate import predict_part, write_labelled
 from ich_lstm.evaluation.evidence import PREDICTIONS, read_run
 from ich_lstm.files.atomic_write import write_text
-from ich_lstm.inference.checkpoint import PathlessCheckpoint
 from ich_lstm.labels import ANY
 from ich_lstm.phantom import PhantomSettings, RsnaLayout, write_phantom
 from ich_lstm.phantom.identifiers import patient_identifier
 from ich_lstm.privacy import PRIVATE, ProjectKey
 from ich_lstm.statistics import auroc, compare_labels, weighted_log_loss
+from ich_lstm.training.callbacks import PathlessCheckpoint
 from ich_lstm.training.stages import Stage, fit_stages
 
 RUN = "run.json"

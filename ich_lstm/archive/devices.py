@@ -15,7 +15,7 @@ class _Studies(LightningModule):
 
     def __init__(self, run: ArchiveRun) -> None:
         super().__init__()
-        self.classifier = run.classifier  # a part, so that Lightning brings it to the process's device
+        self.model = run.predictor.model  # a part, so that Lightning brings it to the process's device
         self.run = run
 
     def predict_step(self, number: int, batch_index: int) -> Progressed:

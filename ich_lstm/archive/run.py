@@ -38,6 +38,7 @@ from ich_lstm.archive.study import REPEATED, Job, PredictOptions, predict_study
 from ich_lstm.data.labels.submission import SampleSubmission, write_submission
 from ich_lstm.errors import ConfigError, IchLstmError
 from ich_lstm.files.atomic_write import remove_asides, written_aside
+from ich_lstm.inference.predictor import Predictor
 from ich_lstm.labels import LABELS
 from ich_lstm.pages.index_page import index_page
 from ich_lstm.privacy import PRIVATE, ProjectKey, private_folder
@@ -47,7 +48,6 @@ from ich_lstm.reading.series.nifti import in_archive
 from ich_lstm.reading.study.choose import tell_apart, with_qualifier
 from ich_lstm.reading.study.shared_names import find_shared_names
 from ich_lstm.statistics import Estimate
-from ich_lstm.training.classifier import ScanClassifier
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -112,7 +112,7 @@ class ArchiveRun:
     command out; it should be held from before `find_studies` to after `finish`.
 
     Args:
-        classifier: The model.
+        predictor: The model.
         archive: The studies that `find_studies` found.
         out: Folder to make or to add to; if it holds predictions, they must be of the same model with the same key and options.
         key: The project's key.
@@ -129,7 +129,7 @@ class ArchiveRun:
 
     def __init__(
         self,
-        classifier: ScanClassifier,
+        predictor: Predictor,
         archive: Archive,
         out: Path,
         *,
@@ -139,7 +139,7 @@ class ArchiveRun:
         estimate_share: bool = False,
         submission: Path | None = None,
     ) -> None:
-        self.classifier = classifier
+        self.predictor = predictor
         self.archive = archive
         self.out = out
         self.key = key
@@ -148,7 +148,7 @@ class ArchiveRun:
         self.estimate_share = estimate_share
         self.sample = SampleSubmission.read(submission) if submission else None
         if estimate_share:
-            check_estimable(classifier.calibration)
+            check_estimable(predictor.calibration)
         self._loose = Ledger()
         self._begin()
         self._records = StudyRecords(out / PRIVATE / RECORDS)
@@ -174,7 +174,7 @@ class ArchiveRun:
         if record is not None and record.is_predicted:
             return Progressed(record, False)
         former = self._records.remembered(identifier)
-        record = predict_study(self.classifier, job, self.out, self.options, self.key)
+        record = predict_study(self.predictor, job, self.out, self.options, self.key)
         self._records.write(identifier, files, record, job.digest)
         if former is not None:  # its pages, where they have other names than the new ones
             self._remove_files(set(former.files) - set(record.files))
@@ -193,7 +193,7 @@ class ArchiveRun:
         refused_alone = sum(ledger.counts()["refused"] for ledger in self.archive.ledgers.values())
         listed, mine = self._write_tables()
         counts = self._write_ledger()
-        calibration = self.classifier.calibration
+        calibration = self.predictor.calibration
         estimated = None
         try:
             if self.estimate_share:
@@ -301,8 +301,8 @@ class ArchiveRun:
         begun = {
             "layout": LAYOUT,
             "ich_lstm": version("ich_lstm"),
-            "model": self.classifier.weights_hash(),
-            "calibration": json.loads(json.dumps(describe_calibration(self.classifier.calibration))),
+            "model": self.predictor.weights_hash(),
+            "calibration": json.loads(json.dumps(describe_calibration(self.predictor.calibration))),
             "options": self.options.to_dict(),
             "key": self.key.hash_id(""),
         }
@@ -344,19 +344,19 @@ class ArchiveRun:
         scans = pd.read_csv(self.out / SCANS, dtype=str, keep_default_na=False)
         rows = (dict(zip(scans.columns, row, strict=True)) for row in scans.itertuples(index=False))
         listed = by_urgency([Listed(record, row) for record, row in zip(records, rows, strict=True)])
-        calibration = self.classifier.calibration
+        calibration = self.predictor.calibration
         points = calibration.operating_points if calibration else None
         frame = worklist_frame(
             listed,
             self.key,
             identify=self.identify,
             operating_point=points.rule if points else "",
-            model_hash=self.classifier.weights_hash(),
+            model_hash=self.predictor.weights_hash(),
         )
         for folder in ("", f"{PRIVATE}/"):
             (self.out / f"{folder}{WORKLIST}").unlink(missing_ok=True)
         self._write(f"{PRIVATE}/{WORKLIST}" if self.identify else WORKLIST, [csv_of(frame)])
-        facts = {"Model": f"{self.classifier.name} {self.classifier.weights_hash()}"}
+        facts = {"Model": f"{self.predictor.name} {self.predictor.weights_hash()}"}
         if points is not None and calibration is not None:
             facts["Operating point"] = f"{points.rule}, chosen on {calibration.chosen_on.part} patients"
         for folder, is_written in ((PRIVATE.as_posix(), True), ("", self.options.share_pages)):
@@ -394,9 +394,9 @@ class ArchiveRun:
         manifest: dict[str, Any] = {
             "ich_lstm": version("ich_lstm"),
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-            "model": {"name": self.classifier.name, "hash": self.classifier.weights_hash()},
+            "model": {"name": self.predictor.name, "hash": self.predictor.weights_hash()},
             "labels": list(LABELS),
-            "calibration": describe_calibration(self.classifier.calibration, estimated),
+            "calibration": describe_calibration(self.predictor.calibration, estimated),
             "options": {**options, "identify": self.identify},
             "counts": {**counts, "files": {action: files[action] for action in ACTIONS}},
             "private": sorted(private),

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import pandas as pd
 
 from ich_lstm.archive.deface import ShownScan, shown_inside
-from ich_lstm.archive.explain import explain
 from ich_lstm.archive.exports.export import PredictedStudy
 from ich_lstm.archive.exports.formats import EXPORTS, find_export, folder_of_export
 from ich_lstm.archive.folder.file_names import KEY_TABLE, PAGES, PREDICTED, SCANS, SERIES_TABLE, SLICES
@@ -20,6 +19,8 @@ from ich_lstm.data.prepared.file_names import SLICE_MARK, relative_name
 from ich_lstm.data.prepared.folder import KEY_COLUMNS, key_rows
 from ich_lstm.errors import IchLstmError, StudyError
 from ich_lstm.files.atomic_write import written_aside
+from ich_lstm.inference.explain import explain
+from ich_lstm.inference.predictor import Predictor
 from ich_lstm.labels import LABELS
 from ich_lstm.pages.index_page import encode_thumbnail
 from ich_lstm.pages.scan_page import prediction_page
@@ -43,7 +44,6 @@ from ich_lstm.reading.ledger.reasons import phrase_of
 from ich_lstm.reading.study.choose import choose_among
 from ich_lstm.reading.study.shared_names import Name, shared_kinds
 from ich_lstm.scan import Scan
-from ich_lstm.training.classifier import ScanClassifier
 
 REPEATED = "repeated_study"
 """Status of a study whose files lie below an earlier path of the command too: its result stands in that path's row."""
@@ -215,11 +215,11 @@ def _digest(lines: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
-def predict_study(classifier: ScanClassifier, job: Job, out: Path, options: PredictOptions, key: ProjectKey) -> StudyRecord:
+def predict_study(predictor: Predictor, job: Job, out: Path, options: PredictOptions, key: ProjectKey) -> StudyRecord:
     """Predict a study, and write its pages and exports.
 
     Args:
-        classifier: The model.
+        predictor: The model.
         job: The study.
         out: The folder of predictions.
         options: What is read and written.
@@ -229,7 +229,7 @@ def predict_study(classifier: ScanClassifier, job: Job, out: Path, options: Pred
         What became of it; a study that cannot be read has a record with the reason, and no probability.
     """
     began = time.monotonic()
-    work = _Work(classifier, job, out, options, key)
+    work = _Work(predictor, job, out, options, key)
     try:
         if job.error is not None:
             raise job.error
@@ -241,7 +241,7 @@ def predict_study(classifier: ScanClassifier, job: Job, out: Path, options: Pred
 
 @dataclass
 class _Work:
-    classifier: ScanClassifier
+    predictor: Predictor
     job: Job
     out: Path
     options: PredictOptions
@@ -257,7 +257,7 @@ class _Work:
         candidate = choose_among(study, self.candidates, self.options.series_uid, ledger=self.ledger)
         chosen = candidate.series
         scan = load_scan(
-            chosen, ledger=self.ledger, slab_mm=self.classifier.slab_mm, allow_other_part=self.options.allow_other_part
+            chosen, ledger=self.ledger, slab_mm=self.predictor.slab_mm, allow_other_part=self.options.allow_other_part
         )
         headers = {header.sop_uid: header for header in chosen.headers}
         used = [headers[uid] for uid in scan.file_sop_uids]
@@ -275,7 +275,7 @@ class _Work:
 
     def predict_nifti(self, file: FileRef) -> StudyRecord:
         """A NIfTI file is a study of its own, without any identifier but its name."""
-        scan = read_nifti(file.path, slab_mm=self.classifier.slab_mm, allow_other_part=self.options.allow_other_part)
+        scan = read_nifti(file.path, slab_mm=self.predictor.slab_mm, allow_other_part=self.options.allow_other_part)
         prediction = self.predict(scan)
         files = self.write_pages(prediction, []) + self.write_exports(PredictedStudy(prediction, scan, None))
         uids = scan.file_sop_uids
@@ -294,12 +294,13 @@ class _Work:
 
     def predict(self, scan: Scan) -> ScanPrediction:
         """Probabilities, and heat maps of what is wanted."""
-        prediction = self.classifier.predict_scan(scan, self.key, coherent=self.options.coherent)
+        encoded = self.predictor.encode(scan)
+        prediction = self.predictor.predict_scan(encoded, self.key, coherent=self.options.coherent)
         labels = list(LABELS) if self.options.heat_maps == "all" else list(prediction.positive_labels)
         if self.options.heat_maps == "none" or not labels:
             return prediction
         try:
-            return replace(prediction, explanation=explain(self.classifier, scan, labels=labels))
+            return replace(prediction, explanation=explain(self.predictor, encoded, labels=labels))
         except IchLstmError as error:  # an encoder without a map; the probabilities stand
             self.left_out["heat_maps"] = str(error)
             return prediction
@@ -372,7 +373,7 @@ class _Work:
         patient = identity.patient_id
         identifier = self.job.study_identifier or str(self.job.files()[0])
         ids = {"scan_id": self.key.hash_id(identifier), "patient_id": self.key.hash_id(patient) if patient else ""}
-        calibration = self.classifier.calibration
+        calibration = self.predictor.calibration
         columns = (*LABELS, *(calibration.columns if calibration else ()))
         row = ids | dict.fromkeys(columns, "") | {"flags": "", "status": error.code}
         tables[SCANS] = csv_of(pd.DataFrame([row]))

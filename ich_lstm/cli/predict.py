@@ -95,17 +95,15 @@ def _predict(arguments: list[str]) -> int:
     given = parser.parse(arguments)
     if given.devices < 1:
         parser.error(f"--devices {given.devices}: expected at least 1")
-    from pytorch_lightning.utilities import rank_zero_only
 
-    from ich_lstm.archive.devices import predict_on_devices
     from ich_lstm.archive.folder.file_names import LEDGER_TABLE, MANIFEST, SUBMISSION, WORKLIST
     from ich_lstm.archive.folder.folder import claim_predictions
     from ich_lstm.archive.run import ArchiveRun, find_studies
     from ich_lstm.archive.study import REPEATED, PredictOptions
     from ich_lstm.cli.evaluating.thresholds import ESTIMATE, choose_calibration, print_calibration
+    from ich_lstm.inference.predictor import Predictor
     from ich_lstm.privacy import PRIVATE, ProjectKey
     from ich_lstm.reading.terms.word_table import use_vocabulary
-    from ich_lstm.training.classifier import ScanClassifier
 
     out = console()
     device = choose_device(given.device)
@@ -115,15 +113,20 @@ def _predict(arguments: list[str]) -> int:
     for name in options.exports:
         if (requirement := find_export(name).requirement) is not None:
             requirement.check(f"--{name}")
+    is_first = True
+    if given.devices > 1:
+        from pytorch_lightning.utilities import rank_zero_only
+
+        is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     # The further processes of --devices work in the folder that the first one has claimed.
-    claim = claim_predictions(given.out) if rank_zero_only.rank == 0 else nullcontext()  # type: ignore[attr-defined]
-    with claim, progress_bar(out) as tell:
-        classifier = ScanClassifier.load(given.checkpoint, channel_order=given.channel_order).to(device)
-        classifier.calibration = choose_calibration(classifier.calibration, given.operating_point, given.prevalence)
-        if classifier.calibration is not None:
-            classifier.calibration.check_fits(options.coherent)
+    with claim_predictions(given.out) if is_first else nullcontext(), progress_bar(out) as tell:
+        predictor = Predictor.load(given.checkpoint, channel_order=given.channel_order)
+        predictor.model.to(device)
+        predictor.calibration = choose_calibration(predictor.calibration, given.operating_point, given.prevalence)
+        if predictor.calibration is not None:
+            predictor.calibration.check_fits(options.coherent)
         run = ArchiveRun(
-            classifier,
+            predictor,
             find_studies(given.paths, out=given.out, progress=tell),
             given.out,
             key=ProjectKey.open(given.project_key),
@@ -139,6 +142,8 @@ def _predict(arguments: list[str]) -> int:
             _print_study(out, progressed, given.out, is_long=len(run) <= STUDIES_IN_FULL)
 
         if given.devices > 1:
+            from ich_lstm.archive.devices import predict_on_devices
+
             accelerator = "gpu" if device == "cuda" else "cpu"
             if not predict_on_devices(run, accelerator=accelerator, devices=given.devices, tell=done):
                 return DONE  # the first process tells how it went

@@ -3,23 +3,23 @@
 import hashlib
 import json
 import logging
-import os
 import pickle
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from ich_lstm.errors import CheckpointError, ConfigError
+from ich_lstm.errors import CheckpointError, ConfigError, IchLstmError
 from ich_lstm.inference.pickles import pickle_in
 from ich_lstm.labels import LABELS
-from ich_lstm.models.compiled import plain_names
+from ich_lstm.models.compiled import plain_names, unwrapped
 from ich_lstm.models.released.weights import RSNA_SLICE_MM, ChannelOrder, ReleasedModel, is_released_folder, read_released
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,8 @@ class SavedModel(NamedTuple):
     """A model at rest.
 
     Args:
-        about: What it takes to build it and to feed it: ``settings`` of `ScanClassifier`, ``preprocessing``, ``name``.
+        about: What it takes to build it and to feed it: ``settings`` of `ScanClassifier`, of which those named in
+            ``of_training`` are no part of the network, ``preprocessing``, ``name``.
         weights: State of the `ScanModel`.
     """
 
@@ -50,6 +51,50 @@ class SavedModel(NamedTuple):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:12]
+
+
+class WeightsHash:
+    """Remembers the hash of a network's weights until they change."""
+
+    def __init__(self) -> None:
+        self._known: tuple[tuple[tuple[int, int], ...], str] | None = None
+
+    def of(self, model: nn.Module) -> str:
+        """What the weights are known by, 12 hexadecimal digits, as `SavedModel.hash`.
+
+        Args:
+            model: The network, always the same one.
+        """
+        weights = unwrapped(model).state_dict()
+        if any(tensor.is_inference() for tensor in weights.values()):  # made under inference_mode; they count no versions
+            return SavedModel({}, weights).hash
+        # In-place updates count up a tensor's version: hashing 100 MB again for each scan would cost as much as reading it.
+        now = tuple((tensor.data_ptr(), tensor._version) for tensor in weights.values())
+        if self._known is None or self._known[0] != now:
+            self._known = now, SavedModel({}, weights).hash
+        return self._known[1]
+
+
+@contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """Turn what goes wrong when a stored model is built into an error that names its file.
+
+    Args:
+        path: File or folder of the model.
+
+    Raises:
+        CheckpointError: ``weights_do_not_fit``.
+    """
+    try:
+        yield
+    except (AttributeError, TypeError, ValueError, RuntimeError, IchLstmError) as error:
+        raise CheckpointError(
+            "weights_do_not_fit",
+            where=str(path),
+            got=str(error).splitlines()[0],
+            expected="weights of the model that its settings describe",
+            todo="Take another copy of the model, or the version of ich_lstm that made it.",
+        ) from error
 
 
 def write_model(folder: Path, model: SavedModel) -> None:
@@ -109,8 +154,9 @@ def _no_order(path: Path, channel_order: ChannelOrder) -> ConfigError:
 
 def _as_saved(released: ReleasedModel) -> SavedModel:
     logger.info("%s: %s", released.name, released.source)
-    about = {
+    about: dict[str, Any] = {
         "settings": released.settings,
+        "of_training": None,
         "preprocessing": released.preprocessing,
         "slice_mm": RSNA_SLICE_MM,
         "is_synthetic": False,
@@ -202,6 +248,7 @@ def _checked(path: Path, about: Any, weights: dict[str, Tensor]) -> SavedModel:
         raise CheckpointError("other_labels", where=str(path), got=str(about["labels"]), expected=", ".join(LABELS))
     names = (
         "settings",
+        "of_training",
         "preprocessing",
         "slice_mm",
         "is_synthetic",
@@ -222,37 +269,3 @@ def _no_model(path: Path, got: str) -> CheckpointError:
         expected=f"a run's folder, a folder with {ABOUT_FILE} and {WEIGHTS_FILE}, a .ckpt of this library, or released weights",
         todo="Name the folder that ich-train made.",
     )
-
-
-def without_folders(value: Any) -> Any:
-    """Copy values, with every absolute path reduced to the name of its file or folder."""
-    if isinstance(value, str):
-        return Path(value).name if os.path.isabs(value) else value
-    if isinstance(value, dict):
-        return {without_folders(key): without_folders(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [without_folders(item) for item in value]
-    return value
-
-
-class PathlessCheckpoint(ModelCheckpoint):
-    """A ModelCheckpoint that writes no path of this machine into the files it saves."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """As Lightning's, with file names in place of paths."""
-        state = super().state_dict()
-        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
-            state[name] = Path(state[name]).name
-        state["best_k_models"] = {Path(path).name: score for path, score in state["best_k_models"].items()}
-        state["dirpath"] = ""
-        return state
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As Lightning's, the names taken as files of this run's folder."""
-        folder = Path(self.dirpath or "")
-        state = dict(state_dict)
-        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
-            state[name] = str(folder / state[name]) if state[name] else ""
-        state["best_k_models"] = {str(folder / name): score for name, score in state["best_k_models"].items()}
-        state["dirpath"] = self.dirpath
-        super().load_state_dict(state)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ich_lstm.models.scan_model import ScanLogits, ScanModel, mean_logits, raise_unions
-from ich_lstm.preprocessing.crop_and_resize import Preprocessing, preprocess_scan
+from ich_lstm.preprocessing.crop_and_resize import Box, Preprocessing, network_box, preprocess_scan
 from ich_lstm.scan import Scan
 
 TestTime = Literal["none", "flip", "flip-reverse"]
@@ -34,7 +34,13 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
 
 
 def infer(
-    model: ScanModel, hu: Tensor, lengths: Tensor, positions_mm: Tensor | None, *, test_time: TestTime = "none"
+    model: ScanModel,
+    hu: Tensor,
+    lengths: Tensor,
+    positions_mm: Tensor | None,
+    *,
+    test_time: TestTime = "none",
+    features: Tensor | None = None,
 ) -> ScanLogits:
     """Logits of packed scans, as the mean over what is shown at test time.
 
@@ -45,20 +51,57 @@ def infer(
         positions_mm: ``(n,)``.
         test_time: ``flip``: the scans and their mirror images, left and right exchanged; ``flip-reverse``: both, each read
             upwards and downwards; ``none``.
+        features: The encoder's features of the slices as they are, ``(n, d)``; None: they are computed.
     """
     both_ways = test_time == "flip-reverse"
-    logits = model(hu, lengths, positions_mm, both_ways=both_ways)
+    features = model.encode(hu, lengths) if features is None else features
+    logits = model.logits_of(features, lengths, positions_mm, both_ways=both_ways)
     if test_time == "none":
         return logits
     return mean_logits([logits, model(hu.flip(-1), lengths, positions_mm, both_ways=both_ways)])
 
 
-def infer_scan(model: ScanModel, scan: Scan, preprocessing: Preprocessing, *, test_time: TestTime) -> ScanLogits:
-    """Logits of one scan, as it comes from `ich_lstm.read_scan`."""
+class EncodedScan(NamedTuple):
+    """A scan that went through the encoder: its probabilities and its explanation both start from here.
+
+    Args:
+        scan: The scan.
+        box: Which part of every slice the network gets.
+        hu: That part at the network's size, int16 ``(n, size, size)``, on the model's device.
+        positions_mm: Position of each slice, float32 ``(n,)``, on the model's device.
+        features: The encoder's features of each slice, ``(n, d)``.
+    """
+
+    scan: Scan
+    box: Box
+    hu: Tensor
+    positions_mm: Tensor
+    features: Tensor
+
+    @property
+    def lengths(self) -> Tensor:
+        """Number of slices, as a batch of one scan has it: ``(1,)``, on the CPU."""
+        return torch.tensor([len(self.scan)])
+
+
+def encode_scan(model: ScanModel, scan: Scan, preprocessing: Preprocessing) -> EncodedScan:
+    """Preprocess a scan and run the encoder on every slice, once.
+
+    Args:
+        model: In evaluation mode, on any device.
+        scan: The scan, as it comes from `ich_lstm.read_scan`.
+        preprocessing: How scans are prepared for the model.
+
+    Returns:
+        Tensors that autograd may keep, even where the caller is in torch's inference mode.
+    """
     device = next(model.parameters()).device
-    hu = torch.from_numpy(preprocess_scan(scan, preprocessing)).to(device)
-    positions = torch.tensor(scan.positions_mm, dtype=torch.float32, device=device)
-    return infer(model, hu, torch.tensor([len(scan)]), positions, test_time=test_time)
+    with torch.inference_mode(False), torch.no_grad():
+        box = network_box(scan, preprocessing)
+        hu = torch.from_numpy(preprocess_scan(scan, preprocessing, box)).to(device)
+        positions = torch.tensor(scan.positions_mm, dtype=torch.float32, device=device)
+        features = model.encode(hu, torch.tensor([len(scan)]))
+    return EncodedScan(scan, box, hu, positions, features)
 
 
 class ScanProbabilities(NamedTuple):

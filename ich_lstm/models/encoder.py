@@ -3,21 +3,41 @@
 import difflib
 import os
 import pickle
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import timm
 import torch
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.layers import convert_sync_batchnorm
-from timm.models import group_parameters
 from torch import Tensor, nn
 
 from ich_lstm.errors import ConfigError
 from ich_lstm.models.recompute import batch_norms, hold_in_backward
+
+
+@contextmanager
+def _without(module: str) -> Iterator[None]:
+    """Let an import of a module fail as if it were not installed, unless it was imported before."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]  # Python's own way to say so
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+# timm imports wandb if there is one, for a function that is not used here; a prediction would wait for it.
+with _without("wandb"):
+    import timm
+    from timm.layers import convert_sync_batchnorm
+    from timm.models import group_parameters
 
 BatchNorm = Literal["batch", "synchronized", "frozen"]
 HUB_SECONDS = 10

@@ -263,7 +263,18 @@ class ScanModel(nn.Module):
         Returns:
             Float32 (or wider) logits.
         """
-        features = self.encode(hu, lengths, draws)
+        return self.logits_of(self.encode(hu, lengths, draws), lengths, positions_mm, draws, both_ways=both_ways)
+
+    def logits_of(
+        self,
+        features: Tensor,
+        lengths: Tensor,
+        positions_mm: Tensor | None = None,
+        draws: Tensor | None = None,
+        *,
+        both_ways: bool = False,
+    ) -> ScanLogits:
+        """From the features that `encode` gives ``(n, d)`` to logits; all other arguments as in `forward`."""
         # The head is a thousandth of the work; in full precision its sums over many slices cost nothing and stay exact.
         with torch.autocast(features.device.type, enabled=False):
             if self.training:

@@ -95,7 +95,7 @@ class Box(NamedTuple):
     width: float
 
 
-def preprocess_scan(scan: Scan, preprocessing: Preprocessing) -> np.ndarray:
+def preprocess_scan(scan: Scan, preprocessing: Preprocessing, box: Box | None = None) -> np.ndarray:
     """Crop the HU of a scan, resize them to the network's size, and clip them.
 
     Pixels become square. Shrinking averages (``INTER_AREA``), so that small hemorrhages fade but do not fall between samples;
@@ -104,11 +104,12 @@ def preprocess_scan(scan: Scan, preprocessing: Preprocessing) -> np.ndarray:
     Args:
         scan: Scan in HU.
         preprocessing: Size, crop and clipping.
+        box: Part of every slice that the network gets, as `network_box` gives it; None: it is computed.
 
     Returns:
         HU, int16 ``(n, size, size)``.
     """
-    box = network_box(scan, preprocessing)
+    box = network_box(scan, preprocessing) if box is None else box
     hu = np.stack([_cut_and_resize(image, box, preprocessing.size) for image in scan.hu])  # (n, size, size)
     return hu if preprocessing.clip is None else hu.clip(*preprocessing.clip, out=hu)
 

@@ -5,33 +5,31 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, Literal, get_args
+from typing import IO, TYPE_CHECKING, Any, Literal, get_args
 
 import torch
-from pytorch_lightning import Callback, LightningModule
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import BatchSizeFinder
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from ich_lstm.data.datamodule import ScanDataModule
-from ich_lstm.data.loading.batch import ScanBatch
-from ich_lstm.errors import CheckpointError, ConfigError, IchLstmError, StudyError
+from ich_lstm.errors import ConfigError
 from ich_lstm.inference.calibration import ModelCalibration
 from ich_lstm.inference.calibration_file import read_calibration, write_calibration
-from ich_lstm.inference.checkpoint import ABOUT_KEY, SavedModel, find_model_folder, read_model, without_folders, write_model
-from ich_lstm.inference.forward import (
-    PredictedScan,
-    TestTime,
-    evaluating,
-    infer,
-    infer_scan,
-    predicted,
-    probabilities_of,
-    split_scans,
+from ich_lstm.inference.checkpoint import (
+    ABOUT_KEY,
+    SavedModel,
+    WeightsHash,
+    find_model_folder,
+    fitting,
+    read_model,
+    write_model,
 )
+from ich_lstm.inference.forward import PredictedScan, TestTime, infer, predicted, probabilities_of, split_scans
 from ich_lstm.inference.hub import model_folder
+from ich_lstm.inference.predictor import Predictor
 from ich_lstm.keywords import changes_of, documents_keywords_of, keywords_of, takes_keywords
 from ich_lstm.labels import ANY, LABELS
 from ich_lstm.models.compiled import keep_plain_names, unwrapped
@@ -41,20 +39,19 @@ from ich_lstm.models.scan_model import CHANGEABLE, RUNNING, ScanLogits, ScanMode
 from ich_lstm.prediction import ScanPrediction
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.privacy import ProjectKey
-from ich_lstm.reading import FileRef, Study, choose_series, index_source, is_nifti, load_scan, read_nifti
-from ich_lstm.reading.series.nifti import in_archive
-from ich_lstm.reading.series.slabs import SLAB_MM, THIN_MM
-from ich_lstm.scan import Note, Scan, Slab
+from ich_lstm.scan import Scan
+from ich_lstm.training.callbacks import MovingAverage, without_folders
 from ich_lstm.training.fit_record import FitRecord, begun, record_fit
 from ich_lstm.training.fit_reduction import fit_reducer
 from ich_lstm.training.losses import LossMean, weighted_loss_sums
 from ich_lstm.training.metrics import LabelAUROC, WeightedLogLoss
-from ich_lstm.training.moving_average import MovingAverage
 from ich_lstm.training.optimizer import OptimizerKind, Schedule, make_optimizer, make_schedule
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from ich_lstm.data.datamodule import ScanDataModule
+    from ich_lstm.data.loading.batch import ScanBatch
 
-SYNTHETIC = Note("synthetic_model", "the model was trained on synthetic heads only")
+logger = logging.getLogger(__name__)
 
 TRAINING = (
     "learning_rate",
@@ -191,7 +188,7 @@ class ScanClassifier(LightningModule):
         """What `ich-evaluate --calibrate` has chosen on validation patients; predictions show it. Void after more training."""
         self.name = self.model.settings["backbone"]
         """What predictions call the model."""
-        self._hash: tuple[tuple, str] | None = None
+        self._hash = WeightsHash()
         self.slice_metrics, self.encoder_metrics, self.scan_metrics = _metrics(), _metrics(), _metrics()
 
     @property
@@ -199,11 +196,11 @@ class ScanClassifier(LightningModule):
         """Every argument of the constructor that makes the model what it is: all it takes to build it again."""
         return self.training_settings | self.model.settings
 
-    def forward(self, batch: ScanBatch) -> ScanLogits:
+    def forward(self, batch: "ScanBatch") -> ScanLogits:
         """Logits of a batch of scans."""
         return self.model(batch.hu, batch.lengths, batch.positions_mm, batch.draws)
 
-    def infer(self, batch: ScanBatch) -> ScanLogits:
+    def infer(self, batch: "ScanBatch") -> ScanLogits:
         """Logits of a batch of scans in evaluation, as the mean over what is shown at test time."""
         return infer(self.model, batch.hu, batch.lengths, batch.positions_mm, test_time=self.training_settings["test_time"])
 
@@ -304,8 +301,8 @@ class ScanClassifier(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Take over how the data are prepared, and fit the reduction of features if that is to be done."""
-        data = getattr(self.trainer, "datamodule", None)
-        if isinstance(data, ScanDataModule):
+        data = _scan_data(self.trainer)
+        if data is not None:
             self._check_preprocessing(data)
         if self.trainer.precision == "bf16-true" and self.model.settings["positions"] == "mm":
             # Lightning rounds the batch as well as the weights.
@@ -315,7 +312,7 @@ class ScanClassifier(LightningModule):
             )
         if stage != "fit":
             return
-        if isinstance(data, ScanDataModule):
+        if data is not None:
             if self.model.neighbours and data.batching["slices_per_sample"] and data.batching["sample"] != "adjacent":
                 raise ConfigError(
                     "no_neighbours",
@@ -332,7 +329,7 @@ class ScanClassifier(LightningModule):
             self.calibration = None
         running = record_fit(
             self.trainer,
-            data if isinstance(data, ScanDataModule) else None,
+            data,
             stage=self.stage_name,
             encoder_groups=self._encoder_groups,
             head=self.head_mode,
@@ -345,7 +342,7 @@ class ScanClassifier(LightningModule):
         if self.head_mode != "skip" and reducer is not None and not reducer.is_fitted:
             fit_reducer(self.model, self.trainer, data, self.training_settings["reducer_slices"])
 
-    def _check_preprocessing(self, data: ScanDataModule) -> None:
+    def _check_preprocessing(self, data: "ScanDataModule") -> None:
         """See that the scans are prepared as the model needs them."""
         data.preprocessing.check_windows(self.model.settings["windows"])
         if self.preprocessing not in (None, data.preprocessing):
@@ -384,12 +381,12 @@ class ScanClassifier(LightningModule):
         decay = self.training_settings["ema"]
         return [] if decay is None else [MovingAverage(decay)]
 
-    def on_train_batch_end(self, outputs: Any, batch: ScanBatch, batch_index: int) -> None:
+    def on_train_batch_end(self, outputs: Any, batch: "ScanBatch", batch_index: int) -> None:
         """Count epochs and steps in the record of the running fit."""
         epochs, steps = self.trainer.current_epoch + 1, self.trainer.global_step
         self.fits = (*self.fits[:-1], replace(self.fits[-1], epochs=epochs, steps=steps))
 
-    def training_step(self, batch: ScanBatch, batch_index: int) -> Tensor:
+    def training_step(self, batch: "ScanBatch", batch_index: int) -> Tensor:
         """The loss of a batch: slices, the encoder's own view of them, and scans, each with its weight."""
         chosen = self.training_settings
         logits = self._logits(batch)
@@ -418,7 +415,7 @@ class ScanClassifier(LightningModule):
         )
         return loss
 
-    def _logits(self, batch: ScanBatch) -> ScanLogits:
+    def _logits(self, batch: "ScanBatch") -> ScanLogits:
         if self.head_mode == "skip":
             return self.model.encoder_view(batch.hu, batch.lengths, batch.draws)
         return self(batch)
@@ -430,7 +427,7 @@ class ScanClassifier(LightningModule):
                 if name.endswith(("running_mean", "running_var")):
                     buffer.copy_(self._world_sum(buffer) / self.trainer.world_size)
 
-    def validation_step(self, batch: ScanBatch, batch_index: int) -> None:
+    def validation_step(self, batch: "ScanBatch", batch_index: int) -> None:
         """Collect probabilities; a process without work gets an empty batch."""
         # Without work, collect nothing, but do collect: the metrics gather from all processes.
         empty = ScanLogits(batch.slice_labels, batch.scan_labels, batch.slice_labels)
@@ -446,7 +443,7 @@ class ScanClassifier(LightningModule):
         # The name that callbacks guess, and which can stand in a file's name; for loggers it would be the same curve again.
         self.log("val_loss", monitored, sync_dist=True, logger=False)
 
-    def test_step(self, batch: ScanBatch, batch_index: int) -> None:
+    def test_step(self, batch: "ScanBatch", batch_index: int) -> None:
         """Collect probabilities of held-out scans, as `validation_step` does."""
         self.validation_step(batch, batch_index)
 
@@ -473,7 +470,7 @@ class ScanClassifier(LightningModule):
         has_both = self.head_mode != "skip" and self.model.sequence is not None and self.model.has_encoder_view
         return {**metrics, "encoder_": self.encoder_metrics} if has_both else metrics
 
-    def predict_step(self, batch: ScanBatch, batch_index: int) -> list[PredictedScan]:
+    def predict_step(self, batch: "ScanBatch", batch_index: int) -> list[PredictedScan]:
         """Probabilities of the scans of a batch, for ``Trainer.predict``: of a `ScanDataModule` these are the held-out scans.
 
         They are those of `predict` before calibration: coherent, and the mean over what ``test_time`` asks for.
@@ -485,7 +482,7 @@ class ScanClassifier(LightningModule):
             return []
         return split_scans(predicted(self.infer(batch), batch.lengths), batch.lengths, batch.scan_ids)
 
-    def _collect(self, logits: ScanLogits, batch: ScanBatch) -> None:
+    def _collect(self, logits: ScanLogits, batch: "ScanBatch") -> None:
         self.slice_metrics.update(probabilities_of(logits.slice_logits), batch.slice_labels)
         self.scan_metrics.update(probabilities_of(logits.scan_logits), batch.scan_labels)
         if "encoder_" in self._metrics_by_view() and logits.encoder_logits is not None:
@@ -525,7 +522,7 @@ class ScanClassifier(LightningModule):
         batches = self.trainer.num_training_batches
         return math.ceil(batches / self.trainer.accumulate_grad_batches) if batches < math.inf else 0
 
-    # Models at rest
+    # Saving and loading
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what it takes to build the model again, and take out paths of this machine."""
@@ -641,20 +638,12 @@ class ScanClassifier(LightningModule):
         """Read a model, with other values of settings that its weights do not depend on."""
         saved = read_model(path, channel_order)
         _check_changes(changes, saved.about["settings"], path)
-        try:
+        with fitting(path):
             classifier = cls(**{**saved.about["settings"], **changes, "pretrained": False})
             classifier.model.load_state_dict(saved.weights)
             if saved.about["preprocessing"] is not None:
                 classifier.preprocessing = Preprocessing(**saved.about["preprocessing"])
             classifier.fits = tuple(FitRecord(**fit) for fit in saved.about["fits"] or ())
-        except (AttributeError, TypeError, ValueError, RuntimeError, IchLstmError) as error:
-            raise CheckpointError(
-                "weights_do_not_fit",
-                where=str(path),
-                got=str(error).splitlines()[0],
-                expected="weights of the model that its settings describe",
-                todo="Take another copy of the model, or the version of ich_lstm that made it.",
-            ) from error
         classifier.slice_mm = saved.about["slice_mm"]
         classifier.is_synthetic = bool(saved.about["is_synthetic"])
         classifier.positive_share = saved.about["positive_share"]
@@ -670,6 +659,7 @@ class ScanClassifier(LightningModule):
         about = {
             "name": self.name,
             "settings": self.settings,
+            "of_training": sorted(self.training_settings),
             "preprocessing": self.preprocessing.to_dict() if self.preprocessing else None,
             "slice_mm": self.slice_mm,
             "is_synthetic": self.is_synthetic,
@@ -682,21 +672,28 @@ class ScanClassifier(LightningModule):
 
     def weights_hash(self) -> str:
         """What the weights are known by, 12 hexadecimal digits."""
-        weights = unwrapped(self.model).state_dict().values()
-        if any(tensor.is_inference() for tensor in weights):  # made under inference_mode; they count no versions
-            return self._saved().hash
-        # In-place updates count up a tensor's version: hashing 100 MB again for each scan would cost as much as reading it.
-        now = tuple((tensor.data_ptr(), tensor._version) for tensor in weights)
-        if self._hash is None or self._hash[0] != now:
-            self._hash = now, self._saved().hash
-        return self._hash[1]
+        return self._hash.of(self.model)
 
     # Prediction
 
     @property
+    def predictor(self) -> Predictor:
+        """What this model is to a prediction, as it is now; the network is the same object."""
+        return Predictor(
+            model=self.model,
+            preprocessing=self.preprocessing,
+            name=self.name,
+            calibration=self.calibration,
+            is_synthetic=self.is_synthetic,
+            slice_mm=self.slice_mm,
+            test_time=self.training_settings["test_time"],
+            hash=self._hash,
+        )
+
+    @property
     def slab_mm(self) -> float | None:
         """How thick the slabs are to which thin slices are averaged for this model; None if it was trained on thin ones."""
-        return SLAB_MM if self.slice_mm is None or self.slice_mm > THIN_MM else None
+        return self.predictor.slab_mm
 
     def known_preprocessing(self) -> Preprocessing:
         """How scans are prepared for this model.
@@ -704,14 +701,7 @@ class ScanClassifier(LightningModule):
         Raises:
             CheckpointError: If it does not know.
         """
-        if self.preprocessing is None:
-            raise CheckpointError(
-                "no_preprocessing",
-                where="this model",
-                got="no size and crop, for it was not trained with a ScanDataModule",
-                todo="Set model.preprocessing = Preprocessing(size=..., crop=...).",
-            )
-        return self.preprocessing
+        return self.predictor.known_preprocessing()
 
     def predict(
         self, source: Path | str | Scan, *, project_key: ProjectKey | None = None, coherent: bool = True
@@ -734,36 +724,7 @@ class ScanClassifier(LightningModule):
             SourceError: If nothing can be read.
             StudyError: At the end, if studies were refused.
         """
-        key = project_key or ProjectKey.open()
-        if isinstance(source, Scan):
-            yield self.predict_scan(source, key, coherent=coherent)
-            return
-        if is_nifti(source):
-            yield self.predict_scan(read_nifti(source, slab_mm=self.slab_mm), key, coherent=coherent)
-            return
-        index = index_source(Path(source), must_have_ct=False)
-        index.refuse_empty(Path(source))
-        refused = []
-        everything: list[Study | FileRef] = [*index.studies(), *index.nifti_files]
-        for found in everything:
-            try:
-                if isinstance(found, Study):
-                    scan = load_scan(choose_series(found).series, slab_mm=self.slab_mm)
-                elif found.member is not None:
-                    raise in_archive(found)
-                else:
-                    scan = read_nifti(found.path, slab_mm=self.slab_mm)
-            except IchLstmError as error:
-                refused.append(str(error))
-                continue
-            yield self.predict_scan(scan, key, coherent=coherent)
-        if refused:
-            raise StudyError(
-                "refused",
-                where=str(source),
-                got=f"{len(refused)} studies without a prediction: " + " | ".join(refused),
-                todo="Correct or remove them; all others have been predicted.",
-            )
+        return self.predictor.predict(source, project_key=project_key, coherent=coherent)
 
     def predict_scan(self, scan: Scan, project_key: ProjectKey, *, coherent: bool = True) -> ScanPrediction:
         """Predict one scan, on the device the model is on; the model's mode is left as it was.
@@ -777,29 +738,7 @@ class ScanClassifier(LightningModule):
             CheckpointError: If the model does not know how scans are prepared for it.
             ConfigError: If its calibration was fitted to the other kind of probabilities.
         """
-        if self.calibration is not None:
-            self.calibration.check_fits(coherent)
-        preprocessing = self.known_preprocessing()
-        with evaluating(self):
-            logits = infer_scan(self.model, scan, preprocessing, test_time=self.training_settings["test_time"])
-            found = predicted(logits, torch.tensor([len(scan)]), coherent=coherent)
-        prediction = ScanPrediction(
-            slice_probabilities=found.slices.cpu().numpy(),
-            scan_probabilities=found.scans[0].cpu().numpy(),
-            scan_id=project_key.hash_id(scan.identifier),
-            slice_ids=tuple(project_key.hash_id(uid) for uid in scan.sop_uids),
-            patient_id=project_key.hash_id(scan.patient_id) if scan.patient_id else "",
-            positions_mm=scan.positions_mm,
-            spacing_mm=scan.spacing_mm,
-            tilt_degrees=scan.tilt_degrees,
-            hu=scan.hu,
-            flags=scan.flags + ((SYNTHETIC,) if self.is_synthetic else ()),
-            repairs=scan.repairs,
-            model_name=self.name,
-            model_hash=self.weights_hash(),
-            slabs=tuple(Slab(tuple(project_key.hash_id(uid) for uid in slab.ids), slab.positions_mm) for slab in scan.slabs),
-        )
-        return prediction if self.calibration is None else self.calibration.apply(prediction)
+        return self.predictor.predict_scan(scan, project_key, coherent=coherent)
 
 
 def _check_changes(changes: dict[str, Any], stored: dict[str, Any], path: Path) -> None:
@@ -835,7 +774,16 @@ def _as_lists(value: Any) -> Any:
     return [_as_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _positive_share(data: ScanDataModule) -> float | None:
+def _scan_data(trainer: Trainer) -> "ScanDataModule | None":
+    """The data of a fit, if they are a `ScanDataModule`."""
+    # Imported where there are data: a model that only predicts needs none of it, and it takes long.
+    from ich_lstm.data.datamodule import ScanDataModule
+
+    data = getattr(trainer, "datamodule", None)
+    return data if isinstance(data, ScanDataModule) else None
+
+
+def _positive_share(data: "ScanDataModule") -> float | None:
     """Among the training scans of which it is known whether they are positive; None where balance draws them otherwise."""
     if data.balance:
         return None

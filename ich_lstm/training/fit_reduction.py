@@ -1,17 +1,19 @@
 """Fits the feature reduction once, on training slices."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from pytorch_lightning import LightningDataModule, Trainer
+from pytorch_lightning import Trainer
 
-from ich_lstm.data.datamodule import ScanDataModule
 from ich_lstm.errors import ConfigError
 from ich_lstm.inference.forward import evaluating
 from ich_lstm.models.scan_model import ScanModel
 
+if TYPE_CHECKING:
+    from ich_lstm.data.datamodule import ScanDataModule
 
-def fit_reducer(model: ScanModel, trainer: Trainer, data: LightningDataModule | None, slices: int) -> None:
+
+def fit_reducer(model: ScanModel, trainer: Trainer, data: "ScanDataModule | None", slices: int) -> None:
     """Fit a model's reducer to the encoder's features of training slices, in one process, and give it to all.
 
     Args:
@@ -26,7 +28,7 @@ def fit_reducer(model: ScanModel, trainer: Trainer, data: LightningDataModule | 
     reducer = model.reducer
     if reducer is None:
         return
-    if not isinstance(data, ScanDataModule):
+    if data is None:
         raise ConfigError(
             "reducer_not_fitted",
             where="reduction",

@@ -22,34 +22,41 @@ from ich_lstm.data.labels.table import read_label_table
 from ich_lstm.data.prepared.file_names import slice_name
 from ich_lstm.errors import TableError
 from ich_lstm.evaluation.joined import join_predictions
+from ich_lstm.inference import predictor as predictor_module
+from ich_lstm.inference.forward import EncodedScan
 from ich_lstm.labels import LABELS
 from ich_lstm.models.scan_model import ScanLogits
+from ich_lstm.preprocessing.crop_and_resize import Box
 from ich_lstm.privacy import ProjectKey
 from ich_lstm.reading import Index, SliceHeader, index_source
 from ich_lstm.reading.ledger.header_table import to_files
 from ich_lstm.scan import Scan
-from ich_lstm.training import classifier as classifier_module
 
 PERSONS, PER_SHUFFLE, SLICES = 60, 10, 4
 
 
 @pytest.fixture
 def by_pixels(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A classifier whose probability of "any" is that of the person in the pixels: person / 100; pages name the persons."""
+    """A predictor whose probability of "any" is that of the person in the pixels: person / 100; pages name the persons."""
 
-    def infer(model: object, scan: Scan, preprocessing: object, **options: object) -> ScanLogits:
-        middle = scan.hu.shape[1] // 2
-        p = torch.from_numpy((scan.hu[:, middle, middle].astype(np.float32) - BRAIN_HU) / 100)
+    def encode(model: object, scan: Scan, preprocessing: object) -> EncodedScan:
+        nothing = torch.zeros(0)
+        return EncodedScan(scan, Box(0, 0, 1, 1), torch.from_numpy(scan.hu.copy()), nothing, nothing)
+
+    def infer(model: object, hu: torch.Tensor, *arguments: object, **options: object) -> ScanLogits:
+        middle = hu.shape[1] // 2
+        p = (hu[:, middle, middle].float() - BRAIN_HU) / 100
         logits = torch.logit(p.clamp(1e-6, 1 - 1e-6))[:, None].expand(-1, len(LABELS))
         return ScanLogits(logits, logits.max(dim=0).values[None])
 
     def page(prediction: Any, **options: object) -> str:
         return " ".join(map(str, sorted(persons_in(prediction))))
 
-    monkeypatch.setattr(classifier_module, "infer_scan", infer)
+    monkeypatch.setattr(predictor_module, "encode_scan", encode)
+    monkeypatch.setattr(predictor_module, "infer", infer)
     monkeypatch.setattr(study_run, "prediction_page", page)
     monkeypatch.setattr(study_run, "encode_thumbnail", lambda prediction: "")
-    return make_classifier()
+    return make_classifier().predictor
 
 
 @pytest.fixture(scope="module")

@@ -131,13 +131,13 @@ class TestStopped:
     def test_what_is_done_is_not_done_again(
         self, archive: Path, model_folder: Path, predicted: Path, monkeypatch: pytest.MonkeyPatch
     ):
-        from ich_lstm import ScanClassifier
+        from ich_lstm.inference.predictor import Predictor
 
         def refuse(*_: object) -> None:
             raise AssertionError("predicted again")
 
         before = tables(predicted)
-        monkeypatch.setattr(ScanClassifier, "predict_scan", refuse)
+        monkeypatch.setattr(Predictor, "encode", refuse)
         assert predict.main(arguments(archive, model_folder, predicted)) == 3
         assert tables(predicted) == before
 

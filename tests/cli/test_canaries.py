@@ -278,18 +278,18 @@ class TestCrash:
     def test_of_a_prediction(
         self, export: Path, trained: Path, canaries: Canaries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ):
-        from ich_lstm import ScanClassifier
+        from ich_lstm.inference.predictor import Predictor
 
         calls = []
-        whole = ScanClassifier.predict_scan
+        whole = Predictor.encode
 
-        def crash(self: ScanClassifier, scan: Any, key: Any, **how: Any) -> Any:
+        def crash(self: Predictor, scan: Any) -> Any:
             calls.append(scan)
             if len(calls) == 3:
                 raise RuntimeError(f"in {scan.series_uid} of {scan.patient_id}")
-            return whole(self, scan, key, **how)
+            return whole(self, scan)
 
-        monkeypatch.setattr(ScanClassifier, "predict_scan", crash)
+        monkeypatch.setattr(Predictor, "encode", crash)
         out = tmp_path / "out"
         options = ["--checkpoint", str(trained), "--out", str(out), "--share-pages", "--allow-other-body-part"]
         assert predict.main([str(export), *options]) == 1

@@ -9,9 +9,9 @@ from fabricated import make_classifier, make_sample, make_scan
 from safetensors.torch import load_file, save_file
 
 from ich_lstm import ScanClassifier
-from ich_lstm.archive.explain import explain
 from ich_lstm.data.loading.batch import pack_scans
 from ich_lstm.inference.checkpoint import SavedModel, read_model, write_model
+from ich_lstm.inference.explain import explain
 from ich_lstm.training.optimizer import make_optimizer
 
 BATCH = pack_scans([make_sample(4), make_sample(7)])

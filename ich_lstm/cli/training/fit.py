@@ -33,12 +33,12 @@ from ich_lstm.data.datamodule import ScanDataModule
 from ich_lstm.data.prepared.folder import settle_preprocessing
 from ich_lstm.data.split.split_file import SPLIT_FILE
 from ich_lstm.errors import ConfigError
-from ich_lstm.inference.checkpoint import PathlessCheckpoint
 from ich_lstm.labels import ANY, LABELS
 from ich_lstm.models.encoder import check_pretrained
 from ich_lstm.phantom import PhantomSettings, write_phantom
 from ich_lstm.privacy import PRIVATE, private_folder
 from ich_lstm.reading import walk_source
+from ich_lstm.training.callbacks import PathlessCheckpoint
 from ich_lstm.training.classifier import ScanClassifier
 from ich_lstm.training.stages import Stage, StageSettings, fit_stages
 

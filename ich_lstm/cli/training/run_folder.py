@@ -9,8 +9,8 @@ import yaml
 
 from ich_lstm.errors import ConfigError
 from ich_lstm.files.output_folder import check_new_or_empty
-from ich_lstm.inference.checkpoint import without_folders
 from ich_lstm.privacy import private_folder
+from ich_lstm.training.callbacks import without_folders
 
 PATH_KEYS = (
     "out",

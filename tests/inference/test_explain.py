@@ -11,8 +11,8 @@ from fabricated import make_classifier, make_scan
 
 import ich_lstm
 from ich_lstm import ScanClassifier, explain
-from ich_lstm.archive import explain as explain_module
 from ich_lstm.errors import CheckpointError, ConfigError
+from ich_lstm.inference import explain as explain_module
 from ich_lstm.labels import LABELS
 from ich_lstm.models.heads.recurrent import SequenceHead
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing, network_box, preprocess_scan

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,13 +11,15 @@ from torch import Tensor
 
 from ich_lstm.errors import ConfigError
 from ich_lstm.explanation import Explanation
-from ich_lstm.inference.forward import evaluation_mode
+from ich_lstm.inference.forward import EncodedScan, evaluation_mode
+from ich_lstm.inference.predictor import Predictor
 from ich_lstm.labels import ANY, LABELS
 from ich_lstm.models.feature_maps import MapPoint, map_point, recording_from
 from ich_lstm.models.scan_model import INFERENCE_SLICES_PER_CHUNK, ScanLogits, ScanModel
-from ich_lstm.preprocessing.crop_and_resize import network_box, preprocess_scan
 from ich_lstm.scan import Scan
-from ich_lstm.training.classifier import ScanClassifier
+
+if TYPE_CHECKING:
+    from ich_lstm.training.classifier import ScanClassifier
 
 TARGET_DISTANCE = 64
 """Gradients of slices so far apart are computed together, as if they did not influence one another; usual scans have fewer."""
@@ -29,8 +32,8 @@ INTEGRATION_STEPS = 16
 
 
 def explain(
-    classifier: ScanClassifier,
-    scan: Scan,
+    model: "ScanClassifier | Predictor",
+    scan: Scan | EncodedScan,
     *,
     labels: Sequence[str] | None = None,
     stride: int | None = None,
@@ -55,8 +58,9 @@ def explain(
     Memory does not grow with the scan but by the maps and the features. The model is left as it was.
 
     Args:
-        classifier: The model.
-        scan: The scan.
+        model: The model.
+        scan: The scan; or, where it has just been predicted, what `Predictor.encode` made of it, so that the encoder does not
+            compute its features again.
         labels: Which of `LABELS`; by default all.
         stride: Pixels of the network's input per cell of the map; by default that of the encoder's last map, for most 32.
             The map before has twice the cells, and less of the meaning.
@@ -70,32 +74,30 @@ def explain(
         CheckpointError: If the model does not know how scans are prepared for it.
 
     Example:
-        >>> explanation = explain(classifier, scan, labels=["subdural"])  # doctest: +SKIP
+        >>> explanation = explain(model, scan, labels=["subdural"])  # doctest: +SKIP
         >>> explanation.on_slice(12, "subdural", scan.hu.shape[1:])  # doctest: +SKIP
     """
     wanted = _wanted(labels)
     if neighbours < 0:
         raise ConfigError("neighbours_out_of_range", where="neighbours", got=str(neighbours), expected="at least 0")
-    preprocessing = classifier.known_preprocessing()
-    model = classifier.model
-    point = map_point(model.encoder, stride)
+    predictor = model if isinstance(model, Predictor) else model.predictor
+    predictor.known_preprocessing()
+    network = predictor.model
+    point = map_point(network.encoder, stride)
+    encoded = predictor.encode(scan) if isinstance(scan, Scan) else scan
     # Autograd may keep nothing that was made under a caller's inference_mode, be it what is computed here or the weights.
     with torch.inference_mode(False), torch.no_grad():
-        if any(tensor.is_inference() for tensor in model.state_dict().values()):
-            model = copy.deepcopy(model)
-        with evaluation_mode(model):
-            device = next(model.parameters()).device
-            hu = torch.from_numpy(preprocess_scan(scan, preprocessing)).to(device)
-            positions = torch.tensor(scan.positions_mm, dtype=torch.float32, device=device)
-            features = model.encode(hu, torch.tensor([len(scan)]))
-            gradients = _feature_gradients(model, features, positions, wanted, neighbours)
-            maps = _maps(model, hu, gradients, point)
-            contributions = _contributions(model, features, positions, wanted)
+        if any(tensor.is_inference() for tensor in network.state_dict().values()):
+            network = copy.deepcopy(network)
+        with evaluation_mode(network):
+            gradients = _feature_gradients(network, encoded.features, encoded.positions_mm, wanted, neighbours)
+            maps = _maps(network, encoded.hu, gradients, point)
+            contributions = _contributions(network, encoded.features, encoded.positions_mm, wanted)
     return Explanation(
         maps=_with_all_labels(maps, wanted),
-        box=network_box(scan, preprocessing),
+        box=encoded.box,
         contributions=_with_all_labels(contributions, wanted),
-        method=_describe(point, neighbours, len(scan)),
+        method=_describe(point, neighbours, len(encoded.scan)),
     )
 
 

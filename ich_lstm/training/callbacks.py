@@ -1,0 +1,63 @@
+"""Callbacks of a training: the moving average of the weights, and checkpoints that name no path of this machine."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
+
+
+class MovingAverage(EMAWeightAveraging):
+    """Lightning's exponential moving average, of the module alone.
+
+    Lightning's own copies the module as it is, and with it the Trainer that it refers to, and the lists of all scans.
+
+    Args:
+        decay: Share of the average that stays at each step.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(decay=decay)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Copy the module when a fit begins."""
+        pl_module.trainer = None
+        try:
+            super().setup(trainer, pl_module, stage)
+        finally:
+            pl_module.trainer = trainer
+
+
+def without_folders(value: Any) -> Any:
+    """Copy values, with every absolute path reduced to the name of its file or folder."""
+    if isinstance(value, str):
+        return Path(value).name if os.path.isabs(value) else value
+    if isinstance(value, dict):
+        return {without_folders(key): without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_folders(item) for item in value]
+    return value
+
+
+class PathlessCheckpoint(ModelCheckpoint):
+    """A ModelCheckpoint that writes no path of this machine into the files it saves."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """As Lightning's, with file names in place of paths."""
+        state = super().state_dict()
+        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            state[name] = Path(state[name]).name
+        state["best_k_models"] = {Path(path).name: score for path, score in state["best_k_models"].items()}
+        state["dirpath"] = ""
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As Lightning's, the names taken as files of this run's folder."""
+        folder = Path(self.dirpath or "")
+        state = dict(state_dict)
+        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            state[name] = str(folder / state[name]) if state[name] else ""
+        state["best_k_models"] = {str(folder / name): score for name, score in state["best_k_models"].items()}
+        state["dirpath"] = self.dirpath
+        super().load_state_dict(state)
