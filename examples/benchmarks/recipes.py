@@ -38,7 +38,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer, seed_everythin
 
 from ich_lstm import HEMORRHAGE_TYPES, LABELS, ScanClassifier, ScanDataModule
 from ich_lstm.data.loading.batch import ScanBatch
-from ich_lstm.data.loading.slice_sampling import Parts
+from ich_lstm.data.loading.slice_sampling import SliceSampling
 from ich_lstm.data.prepared.folder import PreparedFolder
 from ich_lstm.evaluation.aggregate import LevelCases, cases_at
 from ich_lstm.evaluation.comparisons.compare import check_same_cases
@@ -252,9 +252,9 @@ def make_heads(given: argparse.Namespace) -> Heads:
     heads = Heads(given.out / "prepared", written / RsnaLayout.labels, private / "split.csv", private / "project.key")
     private.mkdir(mode=0o700, exist_ok=True)
     if not heads.split.is_file():
-        parts = ["test"] * HELD_OUT + ["validation"] * VALIDATION + ["train"] * given.patients
-        patients = [patient_identifier(PHANTOM_SEED, number) for number in range(len(parts))]
-        pd.DataFrame({"patient_id": patients, "part": parts}).to_csv(heads.split, index=False)
+        subsets = ["test"] * HELD_OUT + ["validation"] * VALIDATION + ["train"] * given.patients
+        patients = [patient_identifier(PHANTOM_SEED, number) for number in range(len(subsets))]
+        pd.DataFrame({"patient_id": patients, "subset": subsets}).to_csv(heads.split, index=False)
     if not PreparedFolder.is_one(heads.prepared):
         data = ScanDataModule(
             str(written), str(heads.labels), size=SIZE, cache_dir=str(heads.prepared), project_key=str(heads.key)
@@ -281,9 +281,9 @@ def steps_for(data: ScanDataModule, slices: int) -> int:
     """In how many steps the training loader deals so many slices, the last batch being the one that reaches the number."""
     loader = data.train_dataloader()
     batching = data.batching
-    parts = Parts(batching["slices_per_sample"], batching["sample"])
+    sampling = SliceSampling(batching["slices_per_sample"], batching["sample"])
     lengths = [len(scan.slice_labels) for scan in data.scans["train"]]
-    sizes, groups = parts.sizes_of(lengths), parts.samples_of(lengths)
+    sizes, groups = sampling.sizes_of(lengths), sampling.samples_of(lengths)
     first = np.cumsum(groups) - groups
     seen, steps, epoch = 0, 0, 0
     while True:
@@ -353,7 +353,7 @@ def train(given: argparse.Namespace, arm: Arm, data: ScanDataModule, folder: Pat
             devices=1,
             max_epochs=now.max_epochs,
             max_steps=steps,
-            check_val_every_n_epoch=None,  # by steps: an epoch of parts of scans is shorter than one of whole scans
+            check_val_every_n_epoch=None,  # by steps: an epoch of samples of scans is shorter than one of whole scans
             val_check_interval=math.ceil(steps / max(1, round(CHECKS * share))),
             num_sanity_val_steps=0,
             gradient_clip_val=1.0,

@@ -37,7 +37,7 @@ DIR/private/ledger.csv: used, skipped or refused, with the reason.
   --corrections CSV    corrections that override the labels in the audit; several tables are read as one
   --truth majority     which of CQ500's readers must have marked a finding; or unanimous, any, R1, R2, R3
   --repair-any         set "any" to 1 where a type is 1 and "any" is 0
-  --split-file FILE    split to audit: split.json of a run, or a CSV with patient_id and part
+  --split-file FILE    split to audit: split.json of a run, or a CSV with patient_id and subset
   --patient-ids WORD   checked: doubtful ids stop the command; trusted: they are flagged; study: every study counts as a
                        patient of its own
   --disagreement WORD  where the label of a scan contradicts those of its slices: stop, or unknown (both become unknown)

@@ -39,7 +39,7 @@ Train a CNN-LSTM end to end on whole scans of head CT, and report on held-out pa
   --data.size 256           side of the network's input in pixels; left out with a prepared folder: as it was prepared
   --data.slices_per_batch 256    most slices in a batch; whole scans, never cut; auto: as many as fit
   --data.split [0.7,0.15,0.15]   shares of patients: training, validation, held out
-  --data.split_file FILE    where the split is kept, so that no patient changes sides; or a CSV with patient_id and part
+  --data.split_file FILE    where the split is kept, so that no patient changes sides; or a CSV with patient_id and subset
   --model.backbone NAME     any model of timm, for example resnext50_32x4d
   --model.pretrained true   start from timm's weights (downloaded on first use); --model.pretrained_file FILE without internet
   --model.sequence lstm     or gru, or none for the 2D baseline

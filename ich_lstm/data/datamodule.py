@@ -29,11 +29,11 @@ from ich_lstm.data.loading.batching import Batching
 from ich_lstm.data.loading.dataset import ScanDataset
 from ich_lstm.data.loading.loader import ScanLoader, worker_context, workers_for
 from ich_lstm.data.loading.sampler import FixedSliceBudgetSampler, SliceBudgetSampler
-from ich_lstm.data.loading.slice_sampling import Parts, SliceChoice
+from ich_lstm.data.loading.slice_sampling import SliceChoice, SliceSampling
 from ich_lstm.data.prepare.prepare import Progress, prepare
 from ich_lstm.data.prepared.folder import PreparedFolder, settle_preprocessing
 from ich_lstm.data.prepared.scan_cache import read_cached
-from ich_lstm.data.split.assign import Part, SplitBy, tabulate_patients
+from ich_lstm.data.split.assign import SplitBy, Subset, tabulate_patients
 from ich_lstm.data.split.split_file import SplitFile
 from ich_lstm.data.tables.labelled import LabelTable, Unmatched
 from ich_lstm.errors import ConfigError, SourceError, SplitError
@@ -81,7 +81,7 @@ class ScanDataModule(LightningDataModule):
             latest are held out.
         split_seed: Seed of the split. It is not the run's, so that all runs hold out the same patients.
         split_file: Where the split is kept: made if missing, otherwise read, and only new patients are placed. Or a table of
-            one's own: a CSV with ``patient_id`` and ``part`` (train, validation, test).
+            one's own: a CSV with ``patient_id`` and ``subset`` (train, validation, test).
         folds: Number of folds, in place of the shares.
         fold: The fold that is held out, from 0; the next one validates, the others train.
         patient_ids: What to do with ids that seem not to tell patients apart: ``checked``: stop; ``trusted``: take them;
@@ -175,11 +175,11 @@ class ScanDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.cache_dir = cache_dir
         self.project_key = project_key
-        self.scans: dict[Part, list[LabelledScan]] = {}
+        self.scans: dict[Subset, list[LabelledScan]] = {}
         self.audit: Audit | None = None
         """What was found in the scans; known after `setup`, also if that stopped."""
         self.patients: SplitFile | None = None
-        """Who is in which part; known after `setup`."""
+        """Who is in which subset; known after `setup`."""
         self.is_synthetic = False
         """Whether the scans are synthetic heads; known after `setup`."""
         self._is_prepared = False
@@ -260,14 +260,14 @@ class ScanDataModule(LightningDataModule):
                 self.audit = audit
                 audit.stop()
             raise
-        self.audit = self._audit({str(part): mine for part, mine in scans.items()}, folder, located, split)
+        self.audit = self._audit({str(subset): mine for subset, mine in scans.items()}, folder, located, split)
         self.audit.stop()
         if self.split_file and not self.split_file.lower().endswith(".csv") and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             split.write(Path(self.split_file))
         self.scans, self.patients = scans, split
 
     def _split(self, known: Sequence[LabelledScan]) -> SplitFile:
-        """Who is in which part: as the file says, and new patients as the settings say."""
+        """Who is in which subset: as the file says, and new patients as the settings say."""
         return SplitFile.open(
             Path(self.split_file) if self.split_file else None,
             tabulate_patients(known),
@@ -327,29 +327,29 @@ class ScanDataModule(LightningDataModule):
         """Every held-out scan once, for ``Trainer.predict``."""
         return self._loader("test")
 
-    def evaluation_loader(self, part: Part) -> ScanLoader:
-        """Every scan of a part once, in this process alone, not augmented."""
-        return self._loader(part, alone=True)
+    def evaluation_loader(self, subset: Subset) -> ScanLoader:
+        """Every scan of a subset once, in this process alone, not augmented."""
+        return self._loader(subset, alone=True)
 
-    def sample_loader(self, part: Part, slices: int) -> ScanLoader:
-        """Whole scans of a part, drawn at random until they have so many slices, in this process alone, not augmented.
+    def sample_loader(self, subset: Subset, slices: int) -> ScanLoader:
+        """Whole scans of a subset, drawn at random until they have so many slices, in this process alone, not augmented.
 
         The draw is a pure function of the seed and the raw identifiers.
         """
-        drawn = sorted(self._scans_of(part), key=lambda scan: sample_seed(self.seed, 0, scan.series_uid, purpose="sample"))
+        drawn = sorted(self._scans_of(subset), key=lambda scan: sample_seed(self.seed, 0, scan.series_uid, purpose="sample"))
         before = np.cumsum([0, *(len(scan.slice_labels) for scan in drawn)])[:-1]
-        return self._loader(part, alone=True, scans=[scan for scan, count in zip(drawn, before, strict=True) if count < slices])
+        return self._loader(subset, alone=True, scans=[scan for scan, count in zip(drawn, before, strict=True) if count < slices])
 
     def _loader(
-        self, part: Part, *, training: bool = False, alone: bool = False, scans: list[LabelledScan] | None = None
+        self, subset: Subset, *, training: bool = False, alone: bool = False, scans: list[LabelledScan] | None = None
     ) -> ScanLoader:
-        scans = self._scans_of(part) if scans is None else scans
+        scans = self._scans_of(subset) if scans is None else scans
         batching = self._batching
-        parts = batching.parts if training else Parts()
+        sampling = batching.sampling if training else SliceSampling()
         dataset = ScanDataset(
             scans,
             self.augment if training else None,
-            parts=parts,
+            sampling=sampling,
             cutmix=batching.cutmix if training else 0.0,
             seed=self.seed,
         )
@@ -362,7 +362,7 @@ class ScanDataModule(LightningDataModule):
         sampler = (SliceBudgetSampler if shuffle else FixedSliceBudgetSampler)(
             dataset.lengths,
             identifiers=[scan.series_uid for scan in scans],
-            parts=parts,
+            sampling=sampling,
             weights=weights,
             slices_per_batch=batching.slices_per_batch,
             scans_per_batch=batching.scans_per_batch,
@@ -388,16 +388,16 @@ class ScanDataModule(LightningDataModule):
             generator=torch.Generator().manual_seed(self.seed),
         )
 
-    def _scans_of(self, part: Part) -> list[LabelledScan]:
-        if part not in self.scans:
+    def _scans_of(self, subset: Subset) -> list[LabelledScan]:
+        if subset not in self.scans:
             raise ConfigError(
                 "not_set_up",
                 where="ScanDataModule",
                 got="no scans yet: they have not been read and divided",
-                expected=f"the scans of the part {part}",
+                expected=f"the scans of the subset {subset}",
                 todo="Call prepare_data() and setup() first; a Trainer does so when it gets datamodule=data.",
             )
-        return self.scans[part]
+        return self.scans[subset]
 
     def _checked_root(self) -> Path:
         if not self.root:

@@ -10,7 +10,7 @@ import torch
 
 from ich_lstm.archive.folder.file_names import SCANS, SLICES
 from ich_lstm.data.datamodule import ScanDataModule
-from ich_lstm.data.split.assign import Part
+from ich_lstm.data.split.assign import Subset
 from ich_lstm.evaluation.evidence import ENCODER_PREFIX, LABEL_PREFIX, columns_of
 from ich_lstm.files.atomic_write import written_aside
 from ich_lstm.inference.forward import predicted, probabilities_of
@@ -36,7 +36,7 @@ class LabelledPredictions(NamedTuple):
 def predict_part(
     classifier: ScanClassifier,
     data: ScanDataModule,
-    part: Part,
+    part: Subset,
     *,
     hash_patient: Callable[[str], str],
     progress: Callable[[int], None] | None = None,

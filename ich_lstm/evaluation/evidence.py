@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ich_lstm.archive.folder.file_names import SCANS, SLICES
-from ich_lstm.data.split.assign import PARTS, Part
+from ich_lstm.data.split.assign import SUBSETS, Subset
 from ich_lstm.data.tables.labelled import stop_at
 from ich_lstm.errors import ConfigError, TableError
 from ich_lstm.formatting import first_of
@@ -60,7 +60,7 @@ class Evidence:
         return pd.Index(self.scans["scan_id"]).get_indexer(pd.Index(self.slices["scan_id"]))
 
 
-def read_run(folder: Path | str, part: Part = "test") -> Evidence:
+def read_run(folder: Path | str, part: Subset = "test") -> Evidence:
     """Read the predictions of a run that ``ich-train`` made.
 
     Args:
@@ -82,10 +82,10 @@ def read_run(folder: Path | str, part: Part = "test") -> Evidence:
                 where=str(place / name),
                 got=f"parts {', '.join(sorted(there)) or 'without a name'}",
                 expected=f"rows whose split is {part}",
-                todo=f"Take another part with --part ({', '.join(PARTS[1:])}); too few patients leave none to hold out.",
+                todo=f"Take another part with --part ({', '.join(SUBSETS[1:])}); too few patients leave none to hold out.",
             )
     slices, scans = (frame[frame["split"] == part].drop(columns="split") for frame in tables.values())
-    other = {name: int((tables[SCANS]["split"] == name).sum()) for name in PARTS if name != part}
+    other = {name: int((tables[SCANS]["split"] == name).sum()) for name in SUBSETS if name != part}
     source = {
         "kind": "run",
         "model": _model_of(folder if place != folder else folder.parent),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from ich_lstm.data.datamodule import ScanDataModule
-from ich_lstm.data.split.assign import PARTS
+from ich_lstm.data.split.assign import SUBSETS
 from ich_lstm.data.split.split_file import SPLIT_FILE, SplitFile
 from ich_lstm.errors import ConfigError
 from ich_lstm.evaluation.evaluate import predict_part
@@ -46,12 +46,12 @@ def predict_evidence(
             expected=f"{classifier.preprocessing}, as the model was trained",
             todo="Name the DICOM files themselves, or prepare them again with ich-prepare and these settings.",
         )
-    scans = [scan for part in PARTS for scan in data.scans[part]]
+    scans = [scan for subset in SUBSETS for scan in data.scans[subset]]
     check_unseen({scan.patient_id for scan in scans}, trained_on, where="--data.root")
-    parts = [part for part in PARTS if data.scans[part]]
+    subsets = [subset for subset in SUBSETS if data.scans[subset]]
     step = None if progress is None else lambda done: progress(done, len(scans))
-    predictions = [predict_part(classifier, data, part, hash_patient=key.hash_id, progress=step) for part in parts]
-    slices = pd.concat([part.slices for part in predictions], ignore_index=True).drop(columns="split")
+    predictions = [predict_part(classifier, data, subset, hash_patient=key.hash_id, progress=step) for subset in subsets]
+    slices = pd.concat([subset.slices for subset in predictions], ignore_index=True).drop(columns="split")
     notes = []
     steps = slices.groupby("scan_id")["position_mm"].agg(lambda positions: positions.diff().abs().median())
     thin = int((steps <= THIN_MM).sum())
@@ -65,12 +65,12 @@ def predict_evidence(
         "kind": "checkpoint",
         "is_unseen": bool(trained_on),
         "model": {"name": classifier.name, "hash": classifier.weights_hash()},
-        "part": "",
+        "subset": "",
         "truth": truth,
         "counts": {},
         "notes": notes,
     }
-    scan_rows = pd.concat([part.scans for part in predictions], ignore_index=True).drop(columns="split")
+    scan_rows = pd.concat([subset.scans for subset in predictions], ignore_index=True).drop(columns="split")
     return make_evidence(slices, scan_rows, source, is_test=True)
 
 
@@ -85,5 +85,5 @@ def patients_of_run(checkpoint: Path) -> set[str]:
         if path.is_file():
             patients = SplitFile.read(path).patients
             # A split into folds does not say which fold was held out, so that all of its patients count as seen.
-            return {patient for patient, part in patients.items() if part != "test"}
+            return {patient for patient, subset in patients.items() if subset != "test"}
     return set()

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ich_lstm.data.datamodule import ScanDataModule
-from ich_lstm.data.split.assign import Part
+from ich_lstm.data.split.assign import Subset
 from ich_lstm.errors import TableError
 from ich_lstm.evaluation.comparisons.compare import compare_encoder
 from ich_lstm.evaluation.evaluate import predict_part, summarize, write_labelled
@@ -68,7 +68,7 @@ def evaluate_run(
         The contents of ``results.json``, apart from the duration and the recipe.
     """
     key = ProjectKey.open(Path(data.project_key) if data.project_key else None)
-    parts: list[Part] = [part for part in ("validation", "test") if data.scans[part]]
+    parts: list[Subset] = [part for part in ("validation", "test") if data.scans[part]]
     total = sum(len(data.scans[part]) for part in parts)
     predictions = [
         predict_part(

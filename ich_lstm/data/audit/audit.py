@@ -46,7 +46,7 @@ class Audit:
     Args:
         findings: What stops a training, and what a reader should know, in the order of `CHECKS`.
         summary: The audit as plain values without any identity, with counts and histograms.
-        scans: The scans of each part.
+        scans: The scans of each subset.
         flags: Of each scan, by the name of its cached file.
     """
 
@@ -117,11 +117,11 @@ def audit_scans(
     """Check labelled scans; tables, so that all of RSNA's take seconds.
 
     Args:
-        scans: The scans of each part, or all of them as part ``all``.
+        scans: The scans of each subset, or all of them as subset ``all``.
         folder: The prepared folder they are from.
         located: The labels, with the images that they reference.
-        patient_ids: Whether ids that seem not to tell patients apart stop (``checked``), are flagged (``trusted``), or play no
-            part, as every study counts as a patient's (``study``).
+        patient_ids: Whether ids that seem not to tell patients apart stop (``checked``), are flagged (``trusted``), or are not
+            checked, because every study counts as a patient of its own (``study``).
         unmatched: What may be left out: labels whose image is not there (``labels``), images of which the table does not speak
             (``images``), or ``both``.
         split: How patients were divided.

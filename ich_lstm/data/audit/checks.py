@@ -13,9 +13,9 @@ from ich_lstm.labels import ANY, LABELS, unions_of
 from ich_lstm.reading.header.examinations import ANONYMOUS
 
 UNDIVIDED = "all"
-"""The part of all scans where there is no split."""
+"""The subset of all scans where there is no split."""
 
-IDS = ["part", "scan_id", "patient_id", "study_uid", "series_uid"]
+IDS = ["subset", "scan_id", "patient_id", "study_uid", "series_uid"]
 """What a private row says of a scan."""
 
 SHARED_STUDIES, SHARED_SHARE, MOST_STUDIES = 5, 0.2, 100
@@ -36,18 +36,18 @@ class AuditInputs:
     """What is known of all scans, in tables.
 
     Args:
-        parts: The labelled scans of each part.
+        subsets: The labelled scans of each subset.
         folder: The prepared folder they are from.
         located: The labels, with the images that they reference.
     """
 
-    def __init__(self, parts: Mapping[str, Sequence[LabelledScan]], folder: PreparedFolder, located: LocatedLabels) -> None:
-        known = [scan for scans in parts.values() for scan in scans]
+    def __init__(self, subsets: Mapping[str, Sequence[LabelledScan]], folder: PreparedFolder, located: LocatedLabels) -> None:
+        known = [scan for scans in subsets.values() for scan in scans]
         self.folder = folder
         self.located = located
         self.scans = pd.DataFrame(
             {
-                "part": [part for part, scans in parts.items() for _ in scans],
+                "subset": [subset for subset, scans in subsets.items() for _ in scans],
                 "scan_id": [scan.scan_id for scan in known],
                 "patient_id": [scan.patient_id for scan in known],
                 "study_uid": [scan.study_uid for scan in known],
@@ -69,21 +69,21 @@ class AuditInputs:
 
     def name_scans(self, rows: pd.DataFrame) -> list[str]:
         """Scans as a shareable list shows them."""
-        parts = rows["part"].map(lambda part: "" if part == UNDIVIDED else f" ({part})")
-        return (rows["scan_id"] + parts).tolist()
+        subsets = rows["subset"].map(lambda subset: "" if subset == UNDIVIDED else f" ({subset})")
+        return (rows["scan_id"] + subsets).tolist()
 
 
 def find_patients_in_two_parts(inputs: AuditInputs) -> Iterable[Finding | None]:
-    """Patients, and studies, whose scans are in more than one part."""
+    """Patients, and studies, whose scans are in more than one subset."""
     for code, column in (("patient_in_two_parts", "patient_id"), ("study_in_two_parts", "study_uid")):
         scans = inputs.scans[inputs.scans[column] != ""]
-        rows = scans[scans.groupby(column)["part"].transform("nunique") > 1].sort_values(column)
+        rows = scans[scans.groupby(column)["subset"].transform("nunique") > 1].sort_values(column)
         names = pd.Series(inputs.name_scans(rows), index=rows.index, dtype=object)
         yield make_finding(code, rows[IDS], [" and ".join(of_one) for _, of_one in names.groupby(rows[column])])
 
 
 def find_same_pixels(inputs: AuditInputs) -> Iterable[Finding | None]:
-    """Pairs of scans that share slices, within a part and across parts; constant slices do not count."""
+    """Pairs of scans that share slices, within a subset and across subsets; constant slices do not count."""
     slices = pd.DataFrame({"digest": inputs.slice_hashes, "scan": inputs.scan_of})
     slices = slices[slices["digest"] != ""]
     slices = slices[slices["digest"].duplicated(keep=False)]
@@ -99,7 +99,7 @@ def find_same_pixels(inputs: AuditInputs) -> Iterable[Finding | None]:
         ],
         dtype=object,
     )
-    crosses = (one["part"] != other["part"]).to_numpy()
+    crosses = (one["subset"] != other["subset"]).to_numpy()
     yield make_finding("pixels_in_two_parts", rows[crosses], texts[crosses].tolist())
     yield make_finding("same_pixels", rows[~crosses], texts[~crosses].tolist())
 
@@ -157,12 +157,12 @@ def find_labels_without_image(inputs: AuditInputs, *, allowed: bool) -> Iterable
 
 
 def find_unknown(inputs: AuditInputs) -> Finding | None:
-    """Scans that the table speaks of without telling any label: they are in no part."""
+    """Scans that the table speaks of without telling any label: they are in no subset."""
     images, at_scan = inputs.located.images, inputs.located.scan
     firsts = images.key.iloc[images.first]
     spoken_of = np.isin(np.arange(len(firsts)), at_scan[at_scan >= 0])
     rows = firsts[spoken_of & ~firsts["cache"].isin(inputs.scans["cache"]).to_numpy()]
-    columns = [column for column in IDS if column != "part"]
+    columns = [column for column in IDS if column != "subset"]
     return make_finding("scan_unknown", rows[columns], rows["scan_id"].tolist())
 
 
@@ -200,12 +200,14 @@ def find_doubtful_patients(inputs: AuditInputs, patient_ids: PatientIds) -> Iter
 
 
 def find_absent_labels(inputs: AuditInputs) -> Finding | None:
-    """Labels of which a part has no positive patient."""
+    """Labels of which a subset has no positive patient."""
     present = (
-        pd.DataFrame(inputs.scan_labels == 1, columns=list(LABELS)).groupby(inputs.scans["part"].to_numpy(), sort=False).any()
+        pd.DataFrame(inputs.scan_labels == 1, columns=list(LABELS)).groupby(inputs.scans["subset"].to_numpy(), sort=False).any()
     )
     absent = {label: present.index[~present[label]].tolist() for label in LABELS}
-    texts = [label + ("" if parts == [UNDIVIDED] else f" in {', '.join(parts)}") for label, parts in absent.items() if parts]
+    texts = [
+        label + ("" if subsets == [UNDIVIDED] else f" in {', '.join(subsets)}") for label, subsets in absent.items() if subsets
+    ]
     return make_finding("label_absent", pd.DataFrame({"detail": texts}), texts)
 
 

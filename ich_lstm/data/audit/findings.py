@@ -19,7 +19,7 @@ class Check(NamedTuple):
 
     Args:
         action: ``STOP``: nothing is trained. ``FLAG``: it is said, and counted.
-        one: What was found, after a 1: "`patient in two parts`".
+        one: What was found, after a 1: "`patient in two subsets`".
         many: The text after any other number.
         meaning: Why that matters.
         todo: What to do about it; empty where nothing needs to be done.
@@ -44,24 +44,24 @@ _GIVE_PATIENTS = (
 CHECKS: dict[str, Check] = {
     "patient_in_two_parts": Check(
         "STOP",
-        "patient in two parts",
-        "patients in two parts",
+        "patient in two subsets",
+        "patients in two subsets",
         "What is measured on a patient who was trained on says nothing about others.",
-        "Put all scans of a patient into one part.",
+        "Put all scans of a patient into one subset.",
     ),
     "study_in_two_parts": Check(
         "STOP",
-        "study in two parts",
-        "studies in two parts",
+        "study in two subsets",
+        "studies in two subsets",
         "A study is of one patient, but its scans go by different patient ids, which the split has separated.",
         "Correct the patient ids.",
     ),
     "pixels_in_two_parts": Check(
         "STOP",
-        "pair of scans with the same pixels in two parts",
-        "pairs of scans with the same pixels in two parts",
+        "pair of scans with the same pixels in two subsets",
+        "pairs of scans with the same pixels in two subsets",
         "The same images, under other UIDs, would be trained on and tested on.",
-        "Put both patients into one part of a split file, or leave one of the scans out.",
+        "Put both patients into one subset of a split file, or leave one of the scans out.",
     ),
     "any_contradicts_types": Check(
         "STOP",
@@ -88,7 +88,7 @@ CHECKS: dict[str, Check] = {
         "STOP",
         "scan whose patient id identifies no patient",
         "scans whose patient id identifies no patient",
-        "Different patients seem to share a word like ANONYMOUS or a zero, so they cannot be kept in one part each.",
+        "Different patients seem to share a word like ANONYMOUS or a zero, so they cannot be kept in one subset each.",
         _GIVE_PATIENTS,
     ),
     "patient_id_shared": Check(
@@ -138,15 +138,15 @@ CHECKS: dict[str, Check] = {
     ),
     "label_absent": Check(
         "FLAG",
-        "label without a positive patient in some part",
-        "labels without a positive patient in some part",
+        "label without a positive patient in some subset",
+        "labels without a positive patient in some subset",
         "Nothing can be learned of it there, or measured.",
     ),
     "several_series": Check(
         "FLAG",
         "study with several labelled scans",
         "studies with several labelled scans",
-        "They count as several scans; all are in the part of their patient.",
+        "They count as several scans; all are in the subset of their patient.",
     ),
     "unusual_slices": Check(
         "FLAG",

@@ -37,7 +37,7 @@ def summarize_audit(
         findings: What the checks found.
         split: How patients were divided, if they were.
         fold: With folds, the one that is held out.
-        split_id: A keyed hash of the assignment: two runs with the same one have the same patients in the same parts.
+        split_id: A keyed hash of the assignment: two runs with the same one have the same patients in the same subsets.
 
     Returns:
         Plain values for JSON.
@@ -103,30 +103,33 @@ def _limits(column: str) -> tuple[float, float]:
 
 def _count_parts(inputs: AuditInputs) -> dict[str, dict[str, int]]:
     scans = inputs.scans.assign(length=np.bincount(inputs.scan_of, minlength=len(inputs.scans)))
-    parts = scans.groupby("part", sort=False).agg(
+    subsets = scans.groupby("subset", sort=False).agg(
         patients=("patient_id", "nunique"), scans=("scan_id", "size"), slices=("length", "sum")
     )
-    names = parts.columns.tolist()
+    names = subsets.columns.tolist()
     return {
-        part: dict(zip(names, row, strict=True))
-        for part, row in zip(parts.index.tolist(), parts.to_numpy(int).tolist(), strict=True)
+        subset: dict(zip(names, row, strict=True))
+        for subset, row in zip(subsets.index.tolist(), subsets.to_numpy(int).tolist(), strict=True)
     }
 
 
 def _count_labels(inputs: AuditInputs) -> dict[str, dict[str, dict[str, int]]]:
-    """Per label and part: positive patients, scans and slices, and slices of which it is unknown."""
-    parts = inputs.scans["part"].to_numpy()
+    """Per label and subset: positive patients, scans and slices, and slices of which it is unknown."""
+    subsets = inputs.scans["subset"].to_numpy()
     positive = inputs.scan_labels == 1  # (scans, k)
-    patients = pd.DataFrame(positive, columns=list(LABELS)).groupby([parts, inputs.scans["patient_id"].to_numpy()]).any()
+    patients = pd.DataFrame(positive, columns=list(LABELS)).groupby([subsets, inputs.scans["patient_id"].to_numpy()]).any()
     tables = {
         "patients": patients.groupby(level=0).sum(),
-        "scans": pd.DataFrame(positive, columns=list(LABELS)).groupby(parts).sum(),
-        "slices": pd.DataFrame(inputs.slice_labels == 1, columns=list(LABELS)).groupby(parts[inputs.scan_of]).sum(),
-        "unknown_slices": pd.DataFrame(np.isnan(inputs.slice_labels), columns=list(LABELS)).groupby(parts[inputs.scan_of]).sum(),
+        "scans": pd.DataFrame(positive, columns=list(LABELS)).groupby(subsets).sum(),
+        "slices": pd.DataFrame(inputs.slice_labels == 1, columns=list(LABELS)).groupby(subsets[inputs.scan_of]).sum(),
+        "unknown_slices": pd.DataFrame(np.isnan(inputs.slice_labels), columns=list(LABELS))
+        .groupby(subsets[inputs.scan_of])
+        .sum(),
     }
-    counts = {name: table.astype(int).to_dict() for name, table in tables.items()}  # by label, by part
+    counts = {name: table.astype(int).to_dict() for name, table in tables.items()}  # by label, by subset
     return {
-        label: {part: {name: counts[name][label][part] for name in tables} for part in dict.fromkeys(parts)} for label in LABELS
+        label: {subset: {name: counts[name][label][subset] for name in tables} for subset in dict.fromkeys(subsets)}
+        for label in LABELS
     }
 
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, fields
 
-from ich_lstm.data.loading.slice_sampling import Parts, SliceChoice
+from ich_lstm.data.loading.slice_sampling import SliceChoice, SliceSampling
 from ich_lstm.errors import ConfigError
 
 
@@ -32,12 +32,12 @@ class Batching:
             )
         if not 0 <= self.cutmix < math.inf:
             raise ConfigError("cutmix_out_of_range", where="cutmix", got=str(self.cutmix), expected="0 for none, or above 0")
-        Parts(self.slices_per_sample, self.sample)
+        SliceSampling(self.slices_per_sample, self.sample)
 
     @property
-    def parts(self) -> Parts:
+    def sampling(self) -> SliceSampling:
         """How a scan is made into samples."""
-        return Parts(self.slices_per_sample, self.sample)
+        return SliceSampling(self.slices_per_sample, self.sample)
 
 
 BATCHING = tuple(field.name for field in fields(Batching))

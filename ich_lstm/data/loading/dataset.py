@@ -8,18 +8,18 @@ from torch.utils.data import Dataset
 from ich_lstm.data.joining.join import LabelledScan
 from ich_lstm.data.loading.batch import ScanBatch, ScanSample, pack_scans
 from ich_lstm.data.loading.cutmix import mix_slices
-from ich_lstm.data.loading.slice_sampling import Parts, SampleRequest, scan_labels_of_part
+from ich_lstm.data.loading.slice_sampling import SampleRequest, SliceSampling, scan_labels_of_sample
 from ich_lstm.data.prepared.scan_cache import read_cached
 from ich_lstm.preprocessing.augmentation import SLICE_STRIDE, Geometry, sample_seed
 
 
 class ScanDataset(Dataset):
-    """Batches of cached scans, or of parts of them; a pure function of what is requested.
+    """Batches of cached scans, or of samples of them; a pure function of what is requested.
 
     Args:
         scans: The scans.
         geometry: Augmentation, or None.
-        parts: How a scan is made into samples; whole scans by default.
+        sampling: How a scan is made into samples; whole scans by default.
         cutmix: Alpha of CutMix over the slices of a batch (see :func:`~ich_lstm.data.loading.cutmix.mix_slices`); 0 for none.
         seed: Seed of all draws.
     """
@@ -29,13 +29,13 @@ class ScanDataset(Dataset):
         scans: Sequence[LabelledScan],
         geometry: Geometry | None = None,
         *,
-        parts: Parts | None = None,
+        sampling: SliceSampling | None = None,
         cutmix: float = 0.0,
         seed: int = 0,
     ) -> None:
         self.scans = list(scans)
         self.geometry = geometry
-        self.parts = parts or Parts()
+        self.sampling = sampling or SliceSampling()
         self.cutmix = cutmix
         self.seed = seed
 
@@ -56,10 +56,10 @@ class ScanDataset(Dataset):
     def _sample(self, request: SampleRequest) -> ScanSample:
         scan = self.scans[request.scan]
         slice_labels, scan_labels = scan.slice_labels, scan.scan_labels
-        chosen = self.parts.choose(len(slice_labels), request, seed=self.seed, identifier=scan.series_uid)
+        chosen = self.sampling.choose(len(slice_labels), request, seed=self.seed, identifier=scan.series_uid)
         if chosen is not None:
             slice_labels = slice_labels[chosen]
-            scan_labels = scan_labels_of_part(slice_labels, scan_labels)
+            scan_labels = scan_labels_of_sample(slice_labels, scan_labels)
         cached = read_cached(scan.cache_path, None if chosen is None else chosen.tolist())
         hu = cached.hu
         if self.geometry is not None:

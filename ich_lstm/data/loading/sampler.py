@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils.data import DistributedSampler, SequentialSampler
 
 from ich_lstm.data.loading.packing import pack, spread_to
-from ich_lstm.data.loading.slice_sampling import Parts, SampleRequest
+from ich_lstm.data.loading.slice_sampling import SampleRequest, SliceSampling
 from ich_lstm.errors import ConfigError
 
 SPARE = 0.005
@@ -28,7 +28,7 @@ class _Samples(NamedTuple):
 
 
 class SliceBudgetSampler(DistributedSampler):
-    """Deals scans, or parts of them, into batches of at most a number of slices, equally many to every process.
+    """Deals scans, or samples of them, into batches of at most a number of slices, equally many to every process.
 
     It is a sampler *of batches*, for a loader with ``batch_size=None``. It derives from torch's DistributedSampler because
     Lightning leaves such a sampler alone, and tells it the epoch, where it would replace any other.
@@ -41,7 +41,7 @@ class SliceBudgetSampler(DistributedSampler):
     Args:
         lengths: Slices of each scan.
         identifiers: Of each scan, what random draws are made for: the raw series UID. By default its place in the list.
-        parts: How a scan is made into samples.
+        sampling: How a scan is made into samples.
         weights: How often each scan is drawn, beside the others; equally often by default. An epoch keeps its number of samples,
             and what does not fit into its number of batches is left for another.
         slices_per_batch: Budget of slices; a longer sample travels alone.
@@ -57,7 +57,7 @@ class SliceBudgetSampler(DistributedSampler):
         lengths: Sequence[int],
         *,
         identifiers: Sequence[str] | None = None,
-        parts: Parts | None = None,
+        sampling: SliceSampling | None = None,
         weights: Sequence[float] | np.ndarray | None = None,
         slices_per_batch: int,
         scans_per_batch: int | None = None,
@@ -68,20 +68,22 @@ class SliceBudgetSampler(DistributedSampler):
     ) -> None:
         seed = seed if shuffle else 0
         super().__init__(range(len(lengths)), num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]  # only its length is asked for
-        parts = parts or Parts()
+        sampling = sampling or SliceSampling()
         names = [str(i) for i in range(len(lengths))] if identifiers is None else identifiers
         self._digests = np.array([_digest(name) for name in names], dtype=np.uint64)
-        self._samples = parts.samples_of(lengths)  # of each scan
+        self._samples = sampling.samples_of(lengths)  # of each scan
         self._scan = np.repeat(np.arange(len(lengths)), self._samples)  # of each sample
         self._number = np.arange(len(self._scan)) - np.repeat(np.cumsum(self._samples) - self._samples, self._samples)
-        self._sizes = parts.sizes_of(lengths)
+        self._sizes = sampling.sizes_of(lengths)
         self._weights = None
         if weights is not None:
             of_samples = np.asarray(weights, dtype=np.float64)[self._scan]
             self._weights = of_samples / of_samples.mean()
         self._budget = slices_per_batch
         self._most = scans_per_batch or max(1, len(self._scan))
-        self._settings = f"{self.seed}/{shuffle}/{world_size}/{slices_per_batch}/{scans_per_batch}/{parts}"
+        self._settings = f"{self.seed}/{shuffle}/{world_size}/{slices_per_batch}/{scans_per_batch}/"
+        # As checkpoints have it, so that an older one can go on.
+        self._settings += f"Parts(slices={sampling.slices}, choice={sampling.choice!r})"
         # Orders that no epoch has: a constant number of steps, which Lightning asks for once.
         fillings = [self._filling(-1, attempt) for attempt in range(3)]
         needed = [len(self._packed(filling)) for filling in fillings]

@@ -27,7 +27,7 @@ class SampleRequest(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Parts:
+class SliceSampling:
     """How a scan is made into samples.
 
     Args:
@@ -95,15 +95,15 @@ class Parts:
         return np.sort(shuffled[group * self.slices : (group + 1) * self.slices])
 
 
-def scan_labels_of_part(slice_labels: np.ndarray, scan_labels: np.ndarray) -> np.ndarray:
-    """What is known of a part of a scan as a whole: what its own slices show, and not what the rest of the scan does.
+def scan_labels_of_sample(slice_labels: np.ndarray, scan_labels: np.ndarray) -> np.ndarray:
+    """The scan label of a sample: what its own slices show, and not what the rest of the scan does.
 
-    A hemorrhage of the scan may lie outside the part, so a positive scan says nothing of a part whose slices are unknown;
-    a negative scan is negative in every part.
+    A hemorrhage of the scan may lie outside the sample, so a positive scan says nothing about a sample whose slices are unknown;
+    every sample of a negative scan is negative.
 
     Args:
-        slice_labels: Those of the part, float32 ``(n, k)``: 1 present, 0 absent, NaN unknown.
-        scan_labels: Those of the whole scan, float32 ``(k,)``: 1 present, 0 absent, NaN unknown.
+        slice_labels: Labels of the slices of the sample, float32 ``(n, k)``: 1 present, 0 absent, NaN unknown.
+        scan_labels: Labels of the whole scan, float32 ``(k,)``: 1 present, 0 absent, NaN unknown.
 
     Returns:
         float32 ``(k,)``: 1 present, 0 absent, NaN unknown.

@@ -14,8 +14,8 @@ from ich_lstm.labels import LABELS
 if TYPE_CHECKING:
     from ich_lstm.data.joining.join import LabelledScan
 
-Part = Literal["train", "validation", "test"]
-PARTS: tuple[Part, ...] = get_args(Part)
+Subset = Literal["train", "validation", "test"]
+SUBSETS: tuple[Subset, ...] = get_args(Subset)
 
 SplitBy = Literal["random", "date"]
 
@@ -45,7 +45,7 @@ def tabulate_patients(scans: Sequence["LabelledScan"]) -> pd.DataFrame:
 
 def split_patients(
     patients: pd.DataFrame, fractions: Sequence[float], *, seed: int = 0, by: SplitBy = "random"
-) -> dict[str, Part]:
+) -> dict[str, Subset]:
     """Divide patients, each label's positive ones in nearly the same shares; or by the date of their oldest study.
 
     Args:
@@ -56,7 +56,7 @@ def split_patients(
             whose oldest study is of one day stay together.
 
     Returns:
-        The part of each patient. Training and validation each get at least one.
+        The subset of each patient. Training and validation each get at least one.
 
     Raises:
         SplitError: If there are fewer than two patients, a date is missing, or the fractions make no sense.
@@ -64,13 +64,13 @@ def split_patients(
     shares = checked_fractions(fractions)
     _check_number(patients, 2, "one to train on, one to validate on")
     if by == "date":
-        return parts_by_date(patients, first_dates(patients, shares))
+        return subsets_by_date(patients, first_dates(patients, shares))
     places = place_patients(patients, shares, seed=seed)
     for needed in (0, 1):
         if not (places == needed).any():  # only with a handful of patients
-            donors = np.flatnonzero(places == np.bincount(places, minlength=len(PARTS)).argmax())
+            donors = np.flatnonzero(places == np.bincount(places, minlength=len(SUBSETS)).argmax())
             places[_by_hash(patients, donors, seed)[0]] = needed
-    return {patient: PARTS[place] for patient, place in zip(patients.index, places, strict=True)}
+    return {patient: SUBSETS[place] for patient, place in zip(patients.index, places, strict=True)}
 
 
 def fold_patients(patients: pd.DataFrame, folds: int, *, seed: int = 0) -> dict[str, int]:
@@ -142,7 +142,7 @@ def first_dates(patients: pd.DataFrame, shares: np.ndarray) -> tuple[str, str]:
     dates = np.sort(checked_dates(patients))
     first_validation, first_test = (round(float(share) * len(dates)) for share in np.cumsum(shares)[:2])
     days = (str(dates[min(first_validation, len(dates) - 1)]), str(dates[first_test]) if first_test < len(dates) else "")
-    if not {"train", "validation"} <= set(parts_by_date(patients, days).values()):
+    if not {"train", "validation"} <= set(subsets_by_date(patients, days).values()):
         raise SplitError(
             "too_few_dates",
             where="split by date",
@@ -153,8 +153,8 @@ def first_dates(patients: pd.DataFrame, shares: np.ndarray) -> tuple[str, str]:
     return days
 
 
-def parts_by_date(patients: pd.DataFrame, days: tuple[str, str]) -> dict[str, Part]:
-    """The part of each patient by the date of the oldest study.
+def subsets_by_date(patients: pd.DataFrame, days: tuple[str, str]) -> dict[str, Subset]:
+    """The subset of each patient by the date of the oldest study.
 
     Args:
         patients: Table made by `tabulate_patients`.
@@ -163,16 +163,16 @@ def parts_by_date(patients: pd.DataFrame, days: tuple[str, str]) -> dict[str, Pa
     dates = checked_dates(patients)
     validation, test = days
     later = (dates >= validation).astype(int) + ((dates >= test) if test else 0)
-    return {patient: PARTS[place] for patient, place in zip(patients.index, later, strict=True)}
+    return {patient: SUBSETS[place] for patient, place in zip(patients.index, later, strict=True)}
 
 
 def checked_fractions(fractions: Sequence[float]) -> np.ndarray:
-    """Shares of the three parts with a sum of 1.
+    """Shares of the three subsets with a sum of 1.
 
     Raises:
         SplitError: If they are not three, or one is negative, or nobody would be trained or validated on.
     """
-    if len(fractions) != len(PARTS) or min(fractions) < 0 or fractions[0] <= 0 or fractions[1] <= 0:
+    if len(fractions) != len(SUBSETS) or min(fractions) < 0 or fractions[0] <= 0 or fractions[1] <= 0:
         raise SplitError(
             "fractions_out_of_range",
             where="split",

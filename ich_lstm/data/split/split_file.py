@@ -14,15 +14,15 @@ import pandas as pd
 
 from ich_lstm.data.joining.join import LabelledScan
 from ich_lstm.data.split.assign import (
-    PARTS,
-    Part,
+    SUBSETS,
     SplitBy,
+    Subset,
     checked_fractions,
     first_dates,
     fold_patients,
-    parts_by_date,
     place_patients,
     split_patients,
+    subsets_by_date,
 )
 from ich_lstm.data.tables.labelled import PATIENT, name_lines, stop_at
 from ich_lstm.data.tables.spreadsheet import EXPORT_AGAIN, find_lost_digits, read_sheet
@@ -36,11 +36,11 @@ SPLIT_FILE = "split.json"
 
 FORMAT = 1
 
-PART_COLUMNS = ("part", "split")
+SUBSET_COLUMNS = ("subset", "part", "split")
 """What the column of a table may be called that says where a patient belongs."""
 
-PART_WORDS: dict[str, Part] = {
-    **{part: part for part in PARTS},
+SUBSET_WORDS: dict[str, Subset] = {
+    **{subset: subset for subset in SUBSETS},
     "training": "train",
     "val": "validation",
     "valid": "validation",
@@ -50,10 +50,10 @@ PART_WORDS: dict[str, Part] = {
 
 @dataclass(frozen=True)
 class SplitFile:
-    """Who is in which part or fold, and how that was decided. Private: it holds raw patient ids.
+    """Who is in which subset or fold, and how that was decided. Private: it holds raw patient ids.
 
     Args:
-        patients: The part of each patient, or with folds the fold.
+        patients: The subset of each patient, or with folds the fold.
         seed: Of the split.
         by: How patients were split: ``random`` or ``date``.
         fractions: Shares of train, validation and test; empty with folds.
@@ -61,7 +61,7 @@ class SplitFile:
         days: With a split by date, the first day of validation and of test.
     """
 
-    patients: Mapping[str, Part | int] = field(repr=False)
+    patients: Mapping[str, Subset | int] = field(repr=False)
     seed: int = 0
     by: SplitBy = "random"
     fractions: tuple[float, ...] = ()
@@ -79,7 +79,7 @@ class SplitFile:
             fractions: Shares of train, validation and test; with folds they do not count.
             seed: Of the split.
             by: How to split patients: ``random`` or ``date``.
-            folds: How many, in place of three parts.
+            folds: How many, in place of three subsets.
 
         Raises:
             SplitError: If that cannot be done.
@@ -92,7 +92,7 @@ class SplitFile:
                 "folds_by_date",
                 where="folds, split_by",
                 got=f"{folds} folds by date",
-                expected="folds at random, or three parts by date",
+                expected="folds at random, or three subsets by date",
                 todo="Leave one of the two out.",
             )
         return cls(fold_patients(patients, folds, seed=seed), seed, by, (), folds)
@@ -129,7 +129,7 @@ class SplitFile:
             raise SplitError(
                 "split_file_differs",
                 where=str(path),
-                got=f"{split.folds} folds" if split.folds else "three parts",
+                got=f"{split.folds} folds" if split.folds else "three subsets",
                 expected=f"{folds} folds",
                 todo="Name another file, in which the new split is then kept.",
             )
@@ -167,9 +167,9 @@ class SplitFile:
             )
         logger.warning("%d of %d patients are not in the split file, and are placed anew", len(new), len(patients))
         if self.days is not None:
-            placed: Mapping[str, Part | int] = parts_by_date(new, self.days)
+            placed: Mapping[str, Subset | int] = subsets_by_date(new, self.days)
         else:
-            names: Sequence[Part | int] = PARTS if self.folds is None else range(self.folds)
+            names: Sequence[Subset | int] = SUBSETS if self.folds is None else range(self.folds)
             shares = checked_fractions(self.fractions) if self.folds is None else np.full(self.folds, 1 / self.folds)
             ids = patients.index.tolist()
             before = np.array([names.index(self.patients[patient]) if patient in self.patients else -1 for patient in ids])
@@ -177,8 +177,8 @@ class SplitFile:
             placed = {ids[row]: names[places[row]] for row in np.flatnonzero(before < 0).tolist()}
         return SplitFile({**self.patients, **placed}, self.seed, self.by, self.fractions, self.folds, self.days)
 
-    def parts(self, fold: int = 0) -> dict[str, Part]:
-        """The part of each patient.
+    def subsets(self, fold: int = 0) -> dict[str, Subset]:
+        """The subset of each patient.
 
         Args:
             fold: With folds, the one that is held out; the next validates, the others train.
@@ -187,16 +187,16 @@ class SplitFile:
             SplitError: If there is no such fold.
         """
         if self.folds is None:
-            return {patient: PART_WORDS[str(part)] for patient, part in self.patients.items()}
+            return {patient: SUBSET_WORDS[str(subset)] for patient, subset in self.patients.items()}
         if not 0 <= fold < self.folds:
             raise SplitError(
                 "fold_out_of_range", where="fold", got=str(fold), expected=f"0 to {self.folds - 1}, as there are {self.folds}"
             )
-        roles: dict[object, Part] = {fold: "test", (fold + 1) % self.folds: "validation"}
+        roles: dict[object, Subset] = {fold: "test", (fold + 1) % self.folds: "validation"}
         return {patient: roles.get(place, "train") for patient, place in self.patients.items()}
 
-    def divide(self, scans: Sequence[LabelledScan], fold: int = 0) -> dict[Part, list[LabelledScan]]:
-        """The scans of each part.
+    def divide(self, scans: Sequence[LabelledScan], fold: int = 0) -> dict[Subset, list[LabelledScan]]:
+        """The scans of each subset.
 
         Args:
             scans: Of patients who are in the split.
@@ -205,11 +205,11 @@ class SplitFile:
         Raises:
             SplitError: If none would be trained on, or validated on.
         """
-        parts = self.parts(fold)
-        divided: dict[Part, list[LabelledScan]] = {part: [] for part in PARTS}
+        subsets = self.subsets(fold)
+        divided: dict[Subset, list[LabelledScan]] = {subset: [] for subset in SUBSETS}
         for scan in scans:
-            divided[parts[scan.patient_id]].append(scan)
-        empty = [part for part in PARTS[:2] if not divided[part]]
+            divided[subsets[scan.patient_id]].append(scan)
+        empty = [subset for subset in SUBSETS[:2] if not divided[subset]]
         if empty:
             raise SplitError(
                 "empty_part",
@@ -233,10 +233,10 @@ class SplitFile:
 
     @classmethod
     def read(cls, path: Path) -> "SplitFile":
-        """Read a split back; or a table of one's own, a CSV with ``patient_id`` and ``part`` (train, validation or test).
+        """Read a split back; or a table of one's own, a CSV with ``patient_id`` and ``subset`` (train, validation or test).
 
         Raises:
-            SplitError: If it cannot be read, was changed by hand, or has a patient in two parts.
+            SplitError: If it cannot be read, was changed by hand, or has a patient in two subsets.
             TableError: If it is a CSV, and malformed.
         """
         if path.suffix.lower() == ".csv":
@@ -248,13 +248,13 @@ class SplitFile:
                 raise ValueError(f"expected format {FORMAT}")
             days = content.pop("days")
             split = cls(**content | {"fractions": tuple(content["fractions"]), "days": days and tuple(days)})
-            split.parts()
+            split.subsets()
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise SplitError(
                 "split_file_unreadable",
                 where=str(path),
                 got=f"{type(error).__name__}: {error}",
-                expected="private/split.json of a run, or a CSV with patient_id and part",
+                expected="private/split.json of a run, or a CSV with patient_id and subset",
             ) from error
         if split.digest != digest:
             raise SplitError(
@@ -262,7 +262,7 @@ class SplitFile:
                 where=str(path),
                 got="patients or settings that do not fit the file's own hash",
                 expected="the file as it was written",
-                todo=f"Take an unchanged copy, or give a CSV with the columns {PATIENT} and part.",
+                todo=f"Take an unchanged copy, or give a CSV with the columns {PATIENT} and subset.",
             )
         return split
 
@@ -282,39 +282,39 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _read_table(path: Path) -> SplitFile:
     """A CSV of one's own. New patients are placed in the shares that it has."""
     try:
-        sheet = read_sheet(path).named((PATIENT, *PART_COLUMNS)).identifiers([PATIENT])
+        sheet = read_sheet(path).named((PATIENT, *SUBSET_COLUMNS)).identifiers([PATIENT])
     except OSError as error:
         raise SplitError(
             "split_file_unreadable",
             where=str(path),
             got=f"{type(error).__name__}: {error}",
-            expected=f"a CSV with {PATIENT} and part (train, validation or test)",
+            expected=f"a CSV with {PATIENT} and subset (train, validation or test)",
         ) from error
     sheet.log()
     cells, lines = sheet.cells, sheet.lines
-    column = next((name for name in PART_COLUMNS if name in cells), None)
+    column = next((name for name in SUBSET_COLUMNS if name in cells), None)
     if PATIENT not in cells or column is None:
         raise SplitError(
             "split_file_unreadable",
             where=str(path),
             got=f"columns {', '.join(cells.columns[:12])}",
-            expected=f"{PATIENT} and part (train, validation or test)",
+            expected=f"{PATIENT} and subset (train, validation or test)",
         )
-    parts = cells[column].str.lower().map(PART_WORDS)
-    wrong = (parts.isna() | (cells[PATIENT] == "")).to_numpy()
+    subsets = cells[column].str.lower().map(SUBSET_WORDS)
+    wrong = (subsets.isna() | (cells[PATIENT] == "")).to_numpy()
     if wrong.any():
-        stop_at(path, lines[wrong], "bad_part", "rows without a patient or a part", f"a {PATIENT}, and {', '.join(PARTS)}")
-    rows = pd.DataFrame({"patient": cells[PATIENT], "part": parts, "line": lines}).drop_duplicates(["patient", "part"])
+        stop_at(path, lines[wrong], "bad_part", "rows without a patient or a subset", f"a {PATIENT}, and {', '.join(SUBSETS)}")
+    rows = pd.DataFrame({"patient": cells[PATIENT], "subset": subsets, "line": lines}).drop_duplicates(["patient", "subset"])
     twice = rows["line"][rows["patient"].duplicated(keep=False)].tolist()
     if twice:
         raise SplitError(
             "patient_in_two_parts",
             where=f"{path}, {name_lines(twice)}",
-            got=f"{rows['patient'].duplicated().sum()} patients who are in more than one part ({len(twice)} rows)",
-            expected="each patient in one part, or what is measured on held-out patients is worth nothing",
+            got=f"{rows['patient'].duplicated().sum()} patients who are in more than one subset ({len(twice)} rows)",
+            expected="each patient in one subset, or what is measured on held-out patients is worth nothing",
             todo="Correct the table, and run again.",
         )
-    counts = rows["part"].value_counts()
-    shares = tuple(float(counts.get(part, 0)) for part in PARTS)
+    counts = rows["subset"].value_counts()
+    shares = tuple(float(counts.get(subset, 0)) for subset in SUBSETS)
     checked_fractions(shares)
-    return SplitFile(dict(zip(rows["patient"], rows["part"], strict=True)), fractions=shares)
+    return SplitFile(dict(zip(rows["patient"], rows["subset"], strict=True)), fractions=shares)

@@ -25,7 +25,7 @@ from ich_lstm.labels import LABELS
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 
 SCANS, SLICES = 24, 5
-PARTS = ("train", "validation", "test")
+SUBSETS = ("train", "validation", "test")
 Data = tuple[PreparedFolder, LabelTable]
 
 

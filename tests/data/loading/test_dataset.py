@@ -10,7 +10,7 @@ from labelled_scans import label_scans
 from ich_lstm.data.joining.join import LabelledScan
 from ich_lstm.data.labels.table import read_label_table
 from ich_lstm.data.loading.dataset import ScanDataset
-from ich_lstm.data.loading.slice_sampling import Parts, SampleRequest
+from ich_lstm.data.loading.slice_sampling import SampleRequest, SliceSampling
 from ich_lstm.data.prepared.folder import PreparedFolder
 from ich_lstm.data.prepared.scan_cache import read_cached
 from ich_lstm.preprocessing.augmentation import Geometry
@@ -68,8 +68,8 @@ class TestScanDataset:
 
     def test_a_slice_keeps_its_seed_in_a_part(self, scans: list[LabelledScan]) -> None:
         request = SampleRequest(1, 3)
-        places = Parts(5).choose(12, request, seed=4, identifier=scans[1].series_uid)
-        part = ScanDataset(scans, parts=Parts(5), seed=4)[[request]].draws
+        places = SliceSampling(5).choose(12, request, seed=4, identifier=scans[1].series_uid)
+        part = ScanDataset(scans, sampling=SliceSampling(5), seed=4)[[request]].draws
         assert torch.equal(part, ScanDataset(scans, seed=4)[[request]].draws[places])
 
     def test_cutmix_depends_on_seed_epoch_and_company(self, scans: list[LabelledScan]) -> None:
@@ -88,11 +88,11 @@ class TestScanDataset:
 
     @pytest.mark.parametrize("choice", ["adjacent", "random", "every"])
     def test_a_part_is_a_part_of_the_scan(self, choice, scans: list[LabelledScan]) -> None:
-        parts = Parts(5, choice)
+        sampling = SliceSampling(5, choice)
         for request in (SampleRequest(1, 0), SampleRequest(3, 2, 1)):
             scan = scans[request.scan]
-            places = parts.choose(12, request, seed=4, identifier=scan.series_uid)
-            batch = ScanDataset(scans, parts=parts, seed=4)[[request]]
+            places = sampling.choose(12, request, seed=4, identifier=scan.series_uid)
+            batch = ScanDataset(scans, sampling=sampling, seed=4)[[request]]
             whole = ScanDataset(scans)[[request]]
             assert places is not None
             for part, all_slices in zip(batch[0:1] + batch[2:4], whole[0:1] + whole[2:4], strict=True):
@@ -103,7 +103,7 @@ class TestScanDataset:
     def test_a_hemorrhage_outside_the_part_is_not_claimed(self, scans: list[LabelledScan]) -> None:
         positive = next(scan for scan in scans if scan.scan_labels[-1] == 1)
         by_report = positive._replace(slice_labels=np.full_like(positive.slice_labels, np.nan))
-        dataset = ScanDataset([by_report], parts=Parts(5))
+        dataset = ScanDataset([by_report], sampling=SliceSampling(5))
         labels = dataset[[SampleRequest(0, 0)]].scan_labels[0]
         assert not (labels == 1).any()
         assert labels[-1].isnan()

@@ -17,7 +17,7 @@ from ich_lstm.data.loading.batch import ScanBatch
 from ich_lstm.data.loading.dataset import ScanDataset
 from ich_lstm.data.loading.loader import ScanLoader, worker_context
 from ich_lstm.data.loading.sampler import SliceBudgetSampler
-from ich_lstm.data.loading.slice_sampling import Parts
+from ich_lstm.data.loading.slice_sampling import SliceSampling
 from ich_lstm.preprocessing.augmentation import Geometry
 
 STEPS, EPOCHS, KILLED = 7, 3, 10
@@ -31,15 +31,15 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> list[LabelledScan]:
     return [make_labelled(folder, f"1.2.{i}", slices=8 + i % 5, seed=i, size=16) for i in range(2 * STEPS)]
 
 
-def make_loader(scans: list[LabelledScan], workers: int = 0, parts: Parts | None = None, **changes: Any) -> ScanLoader:
+def make_loader(scans: list[LabelledScan], workers: int = 0, sampling: SliceSampling | None = None, **changes: Any) -> ScanLoader:
     sampler = SliceBudgetSampler(
         [len(scan.slice_labels) for scan in scans],
         identifiers=[scan.series_uid for scan in scans],
-        parts=parts,
+        sampling=sampling,
         **({"slices_per_batch": 30, "scans_per_batch": 2, "shuffle": True, "seed": 1} | changes),
     )
     return ScanLoader(
-        ScanDataset(scans, Geometry(), parts=parts, seed=1),
+        ScanDataset(scans, Geometry(), sampling=sampling, seed=1),
         batch_size=None,
         sampler=sampler,
         num_workers=workers,
@@ -139,15 +139,19 @@ def test_a_fit_killed_between_epochs_goes_on_with_the_next(
     assert fit(Recorder(), make_loader(scans, workers), tmp_path, resume=True).seen == whole[STEPS:]
 
 
-@pytest.mark.parametrize("parts", [Parts(5), *(pytest.param(each, marks=pytest.mark.slow) for each in (None, Parts(5, "every")))])
+@pytest.mark.parametrize(
+    "sampling", [SliceSampling(5), *(pytest.param(each, marks=pytest.mark.slow) for each in (None, SliceSampling(5, "every")))]
+)
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
-def test_any_number_of_processes_and_workers_gives_the_same_samples(parts: Parts | None, scans: list[LabelledScan]) -> None:
+def test_any_number_of_processes_and_workers_gives_the_same_samples(
+    sampling: SliceSampling | None, scans: list[LabelledScan]
+) -> None:
     """In an epoch: the same HU, positions and labels."""
     given = []
     for world, workers in [(1, 0), (2, 0), (1, 1), (1, 2), (1, 4), (2, 1)]:
         samples: Counter = Counter()
         for rank in range(world):
-            loader = make_loader(scans, workers, parts, rank=rank, world_size=world)
+            loader = make_loader(scans, workers, sampling, rank=rank, world_size=world)
             loader.sampler.set_epoch(2)
             for batch in loader:
                 samples.update(content_of(batch))

@@ -9,7 +9,7 @@ import pytest
 from torch.utils.data import DistributedSampler
 
 from ich_lstm.data.loading.sampler import SliceBudgetSampler
-from ich_lstm.data.loading.slice_sampling import Parts
+from ich_lstm.data.loading.slice_sampling import SliceSampling
 from ich_lstm.errors import ConfigError
 
 LENGTHS = np.random.default_rng(5).integers(20, 46, 83).tolist()
@@ -166,22 +166,22 @@ class TestWaste:
 
 class TestParts:
     def test_slices_are_counted_as_they_travel(self) -> None:
-        for batches in deal([35, 40, 7, 30, 33] * 20, budget=60, parts=Parts(10)):
+        for batches in deal([35, 40, 7, 30, 33] * 20, budget=60, sampling=SliceSampling(10)):
             assert all(sum(min(10, [35, 40, 7, 30, 33][scan % 5]) for scan in batch) <= 60 for batch in batches)
             assert max(map(len, batches)) >= 6
 
     def test_one_scan_and_five_parts(self) -> None:
         assert {len(batch) for batch in deal(LENGTHS, scans_per_batch=1)[0]} == {1}
-        assert Counter(len(batch) for batch in deal(LENGTHS[:80], scans_per_batch=5, parts=Parts(10))[0]) == {5: 16}
+        assert Counter(len(batch) for batch in deal(LENGTHS[:80], scans_per_batch=5, sampling=SliceSampling(10))[0]) == {5: 16}
 
     def test_every_slice_once(self) -> None:
-        parts = Parts(8, "every")
-        sampler = SliceBudgetSampler(LENGTHS, slices_per_batch=32, shuffle=True, parts=parts)
+        sampling = SliceSampling(8, "every")
+        sampler = SliceBudgetSampler(LENGTHS, slices_per_batch=32, shuffle=True, sampling=sampling)
         sampler.set_epoch(2)
         seen: Counter = Counter()
         for batch in sampler:
             for request in batch:
-                places = parts.choose(LENGTHS[request.scan], request, seed=0, identifier="x")
+                places = sampling.choose(LENGTHS[request.scan], request, seed=0, identifier="x")
                 assert places is not None
                 seen.update((request.scan, int(place)) for place in places)
         assert seen == Counter((scan, place) for scan, length in enumerate(LENGTHS) for place in range(length))
@@ -209,7 +209,7 @@ class TestWeights:
         assert len({len(deal(LENGTHS, 3, epoch, weights=self.WEIGHTS)[0]) for epoch in range(6)}) == 1
 
 
-@pytest.mark.parametrize("changes", [{}, {"weights": np.linspace(0.1, 3, len(LENGTHS))}, {"parts": Parts(8, "every")}])
+@pytest.mark.parametrize("changes", [{}, {"weights": np.linspace(0.1, 3, len(LENGTHS))}, {"sampling": SliceSampling(8, "every")}])
 def test_any_number_of_processes_gives_the_same_samples(changes: dict[str, Any]) -> None:
     for epoch in (0, 3):
         samples = []
@@ -245,7 +245,9 @@ class TestState:
         first.set_epoch(5)
         assert list(second) == list(first)
 
-    @pytest.mark.parametrize("changes", [{"seed": 2}, {"slices_per_batch": 120}, {"world_size": 2}, {"parts": Parts(9)}])
+    @pytest.mark.parametrize(
+        "changes", [{"seed": 2}, {"slices_per_batch": 120}, {"world_size": 2}, {"sampling": SliceSampling(9)}]
+    )
     def test_inside_an_epoch_of_other_batches_stops(self, changes: dict[str, Any]) -> None:
         state = self.of().state_dict() | {"epoch": 4}
         with pytest.raises(ConfigError) as caught:

@@ -1,4 +1,4 @@
-"""Patients into three parts, and into folds."""
+"""Patients into three subsets, and into folds."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ich_lstm.data.split.assign import PARTS, fold_patients, split_patients
+from ich_lstm.data.split.assign import SUBSETS, fold_patients, split_patients
 from ich_lstm.errors import SplitError
 from ich_lstm.labels import LABELS
 
@@ -55,32 +55,32 @@ def spread(frame: pd.DataFrame, places: Mapping[str, object]) -> pd.Series:
 class TestSplitPatients:
     @pytest.mark.parametrize("count", [2, 3, 5, 10, 100, 1003])
     def test_every_patient_is_in_one_part(self, count: int) -> None:
-        parts = split_patients(patients(count), SHARES)
-        assert set(parts) == set(patients(count).index)
-        assert set(parts.values()) <= set(PARTS)
-        assert {"train", "validation"} <= set(parts.values())
+        subsets = split_patients(patients(count), SHARES)
+        assert set(subsets) == set(patients(count).index)
+        assert set(subsets.values()) <= set(SUBSETS)
+        assert {"train", "validation"} <= set(subsets.values())
 
     @pytest.mark.parametrize("shares", [SHARES, (0.8, 0.2, 0), (1, 1, 1), (70, 15, 15)])
     def test_shares_are_kept_and_positive_patients_spread(self, shares: tuple[float, ...]) -> None:
         known = patients(400)
-        parts = split_patients(known, shares)
-        sizes, positive = Counter(parts.values()), Counter(parts[name] for name in known.index[known["any"]])
-        for part, share in zip(PARTS, shares, strict=True):
+        subsets = split_patients(known, shares)
+        sizes, positive = Counter(subsets.values()), Counter(subsets[name] for name in known.index[known["any"]])
+        for subset, share in zip(SUBSETS, shares, strict=True):
             share /= sum(shares)
-            assert abs(sizes[part] - share * len(known)) <= 2
-            assert abs(positive[part] - share * known["any"].sum()) <= 2
+            assert abs(sizes[subset] - share * len(known)) <= 2
+            assert abs(positive[subset] - share * known["any"].sum()) <= 2
 
     def test_every_label_comes_in_the_shares_wanted(self) -> None:
         known = rsna_patients()
-        counts = known[list(LABELS)].groupby(pd.Series(split_patients(known, SHARES))).sum().loc[list(PARTS)]
+        counts = known[list(LABELS)].groupby(pd.Series(split_patients(known, SHARES))).sum().loc[list(SUBSETS)]
         wanted = np.outer(SHARES, known[list(LABELS)].sum())
         assert (abs(counts.to_numpy() - wanted) <= 0.05 * wanted).all()
 
     def test_rare_labels_reach_every_part(self) -> None:
         known = patients(60)
         known.loc[known.index[:3], "epidural"] = True
-        parts = split_patients(known, (1, 1, 1))
-        assert {parts[name] for name in known.index[:3]} == set(PARTS)
+        subsets = split_patients(known, (1, 1, 1))
+        assert {subsets[name] for name in known.index[:3]} == set(SUBSETS)
 
     def test_order_does_not_matter(self) -> None:
         known = patients(50)
@@ -91,8 +91,8 @@ class TestSplitPatients:
         assert splits[0] == splits[1] != splits[2]
 
     def test_names_do_not_sort_patients_into_parts(self) -> None:
-        parts = split_patients(patients(300, 0), (1, 1, 1))
-        first = Counter(parts[name] for name in sorted(parts)[:100])
+        subsets = split_patients(patients(300, 0), (1, 1, 1))
+        first = Counter(subsets[name] for name in sorted(subsets)[:100])
         assert min(first.values()) > 15
 
     @pytest.mark.parametrize("positive", [0, 1])
@@ -101,8 +101,8 @@ class TestSplitPatients:
 
     def test_two_patients_train_and_validate(self) -> None:
         for seed in range(20):
-            parts = split_patients(patients(2), SHARES, seed=seed)
-            assert sorted(parts.values()) == ["train", "validation"]
+            subsets = split_patients(patients(2), SHARES, seed=seed)
+            assert sorted(subsets.values()) == ["train", "validation"]
 
     @pytest.mark.parametrize("count", [0, 1])
     def test_fewer_are_refused(self, count: int) -> None:
@@ -120,9 +120,9 @@ class TestSplitPatients:
 class TestByDate:
     def test_the_earliest_train_and_the_latest_are_held_out(self) -> None:
         known = patients(100, dates=True)
-        parts = pd.Series(split_patients(known, SHARES, by="date"))
-        assert Counter(parts) == {"train": 70, "validation": 15, "test": 15}
-        days = known["study_date"].groupby(parts)
+        subsets = pd.Series(split_patients(known, SHARES, by="date"))
+        assert Counter(subsets) == {"train": 70, "validation": 15, "test": 15}
+        days = known["study_date"].groupby(subsets)
         assert days.max()["train"] < days.min()["validation"]
         assert days.max()["validation"] < days.min()["test"]
 
@@ -135,8 +135,8 @@ class TestByDate:
     def test_one_day_stays_together(self) -> None:
         known = patients(100, dates=True)
         known["study_date"] = known["study_date"].str[:-1] + "0"  # ten days as one
-        parts = pd.Series(split_patients(known, SHARES, by="date"))
-        assert (parts.groupby(known["study_date"]).nunique() == 1).all()
+        subsets = pd.Series(split_patients(known, SHARES, by="date"))
+        assert (subsets.groupby(known["study_date"]).nunique() == 1).all()
 
     def test_patients_without_a_date_are_counted(self) -> None:
         known = patients(20, dates=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ich_lstm.data.split.assign import PARTS
+from ich_lstm.data.split.assign import SUBSETS
 from ich_lstm.data.split.split_file import SplitFile
 from ich_lstm.errors import IchLstmError, SplitError
 from ich_lstm.labels import LABELS
@@ -51,12 +51,12 @@ class TestSplitFile:
         split = make(patients(0, 200)).extended(patients(0, 400))
         known = patients(0, 400)
         for wanted in (known.index, known.index[known["any"]], known.index[known["epidural"]]):
-            counts = Counter(split.parts()[patient] for patient in wanted)
-            assert all(abs(counts[part] - share * len(wanted)) <= 2 for part, share in zip(PARTS, SHARES, strict=True))
+            counts = Counter(split.subsets()[patient] for patient in wanted)
+            assert all(abs(counts[subset] - share * len(wanted)) <= 2 for subset, share in zip(SUBSETS, SHARES, strict=True))
 
     def test_new_patients_go_by_their_date(self) -> None:
         split = make(patients(0, 100), by="date")
-        assert {split.extended(patients(300, 310)).parts()[f"P{i}"] for i in range(300, 310)} == {"test"}
+        assert {split.extended(patients(300, 310)).subsets()[f"P{i}"] for i in range(300, 310)} == {"test"}
 
     def test_patients_who_are_gone_keep_their_part(self) -> None:
         split = make(patients(0, 100))
@@ -65,14 +65,14 @@ class TestSplitFile:
     def test_a_fold_is_held_out_and_the_next_validates(self) -> None:
         split = make(patients(0, 100), folds=4)
         for fold in range(4):
-            parts = split.parts(fold)
-            assert {split.patients[patient] for patient in parts if parts[patient] == "test"} == {fold}
-            assert {split.patients[patient] for patient in parts if parts[patient] == "validation"} == {(fold + 1) % 4}
-            assert Counter(parts.values())["train"] == 50
+            subsets = split.subsets(fold)
+            assert {split.patients[patient] for patient in subsets if subsets[patient] == "test"} == {fold}
+            assert {split.patients[patient] for patient in subsets if subsets[patient] == "validation"} == {(fold + 1) % 4}
+            assert Counter(subsets.values())["train"] == 50
 
     def test_no_such_fold(self) -> None:
         with pytest.raises(SplitError) as caught:
-            make(patients(0, 20), folds=4).parts(4)
+            make(patients(0, 20), folds=4).subsets(4)
         assert caught.value.code == "fold_out_of_range"
 
     def test_folds_by_date_are_refused(self) -> None:
@@ -148,23 +148,23 @@ class TestOwnTable:
     def test_is_read_and_extended(self, tmp_path: Path) -> None:
         rows = "".join(f"P{i},{('train', 'train', 'val', 'test')[i % 4]}\n" for i in range(40))
         split = self.read(tmp_path, "patient_id,split\n" + rows + "P0,train\n")
-        assert Counter(split.parts().values()) == {"train": 20, "validation": 10, "test": 10}
-        counts = Counter(split.extended(patients(0, 80)).parts().values())
+        assert Counter(split.subsets().values()) == {"train": 20, "validation": 10, "test": 10}
+        counts = Counter(split.extended(patients(0, 80)).subsets().values())
         assert counts == {"train": 40, "validation": 20, "test": 20}
 
     def test_a_patient_in_two_parts_stops_with_the_lines(self, tmp_path: Path) -> None:
         rows = "".join(f"P{i},train\nP{i},test\n" for i in range(8))
         with pytest.raises(SplitError, match=r"line 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 6 more: 8 patients") as caught:
-            self.read(tmp_path, "patient_id,part\n" + rows + "Q,validation\n")
+            self.read(tmp_path, "patient_id,subset\n" + rows + "Q,validation\n")
         assert caught.value.code == "patient_in_two_parts"
 
     @pytest.mark.parametrize(
         ("text", "code"),
         [
             ("patient_id,fold\nP1,2\n", "split_file_unreadable"),
-            ("patient_id,part\nP1,trian\n", "bad_part"),
-            ("patient_id,part\n,train\n", "bad_part"),
-            ("patient_id,part\nP1,train\nP2,test\n", "fractions_out_of_range"),
+            ("patient_id,subset\nP1,trian\n", "bad_part"),
+            ("patient_id,subset\n,train\n", "bad_part"),
+            ("patient_id,subset\nP1,train\nP2,test\n", "fractions_out_of_range"),
         ],
     )
     def test_malformed(self, text: str, code: str, tmp_path: Path) -> None:
