@@ -13,13 +13,13 @@ def describe_scans(scans: Sequence[LabelledScan], *, is_synthetic: bool) -> dict
     """Count patients, scans, slices and their labels.
 
     Args:
-        scans: At least one.
-        is_synthetic: Whether they are synthetic heads.
+        scans: Labelled training scans; at least one.
+        is_synthetic: Whether the scans are synthetic heads.
 
     Returns:
-        Plain values for JSON: ``patients``, ``scans``, ``slices``; ``positive_slices`` and ``positive_scans``, known positives
-        of each label; ``known_slice_labels`` and ``known_scan_labels``, the shares of labels that are known, in [0, 1], all six
-        labels together; ``synthetic``.
+        Plain values for JSON: ``patients``, ``scans`` and ``slices`` as counts; ``positive_slices`` and ``positive_scans``, the
+        number of known positives of each label; ``known_slice_labels`` and ``known_scan_labels``, the share of labels that are
+        known, in [0, 1], over all six labels; and ``synthetic``.
     """
     of_slices = np.concatenate([scan.slice_labels for scan in scans])  # (n, k)
     of_scans = np.stack([scan.scan_labels for scan in scans])  # (scans, k)

@@ -50,16 +50,16 @@ def test_a_table_saved_by_a_german_excel_trains(heads: Path, tmp_path: Path, cap
     (note,) = [found for found in audit["findings"] if found["code"] == "table_note"]
     (example,) = note["examples"]
     for assumed in (
-        "semicolons between cells, as its first line says",
+        "semicolons between cells, as the first line says",
         "text in Windows-1252",
         "columns File as file, Study Date as study_date, ANY as any",
         "the label WAHR as 1",
         "commas in numbers as decimal points",
         "dates as day, month, year",
-        "left out, which adds up the others",
+        "left out, which holds totals",
     ):
         assert assumed in example
-    assert caplog.text.count("read as a spreadsheet saved it") == 1
+    assert caplog.text.count("read as saved by a spreadsheet") == 1
     # The labels are those of the table that the heads came with, whatever the detour.
     mine = pd.read_csv(out / "predictions/slices.csv")
     truth = pd.read_csv(heads / "stage_2_train.csv")
@@ -77,7 +77,7 @@ def test_ich_prepare_reads_it_like_the_original_and_says_so_once(
         == 0
     )
     printed = capsys.readouterr()
-    assert (printed.out + printed.err).count("read as a spreadsheet saved it") == 1
+    assert (printed.out + printed.err).count("read as saved by a spreadsheet") == 1
     counts = []
     for table in (tmp_path / "befunde.csv", heads / "stage_2_train.csv"):
         out = tmp_path / table.stem

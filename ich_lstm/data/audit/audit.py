@@ -17,7 +17,7 @@ from ich_lstm.data.audit.checks import (
     find_images_without_label,
     find_labels_without_image,
     find_notes,
-    find_patients_in_two_parts,
+    find_patients_in_two_subsets,
     find_refused,
     find_same_pixels,
     find_several_series,
@@ -41,13 +41,13 @@ AUDIT_PAGE, AUDIT_JSON, AUDIT_ROWS = "audit.html", "audit.json", "audit_rows.csv
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """What was found in labelled scans.
+    """The findings of an audit of labelled scans.
 
     Args:
-        findings: What stops a training, and what a reader should know, in the order of `CHECKS`.
-        summary: The audit as plain values without any identity, with counts and histograms.
+        findings: Findings that stop a training or that a reader should know, in the order of `CHECKS`.
+        summary: Counts and histograms as plain values without any identity.
         scans: The scans of each subset.
-        flags: Of each scan, by the name of its cached file.
+        flags: The flags of each scan, by the name of its cached file.
     """
 
     findings: tuple[Finding, ...]
@@ -57,26 +57,26 @@ class Audit:
 
     @property
     def stops(self) -> tuple[Finding, ...]:
-        """The findings for which nothing may be trained."""
+        """The findings that forbid training."""
         return tuple(finding for finding in self.findings if finding.action == "STOP")
 
     def stop(self) -> None:
-        """Go on only if nothing speaks against it.
+        """Raise an error if any finding forbids training.
 
         Raises:
-            AuditError: If there is a STOP; it has the code of the first.
+            AuditError: If there is a finding with the action STOP; the error has the code of the first one.
         """
         if not self.stops:
             return
         todo = {finding.code: CHECKS[finding.code].todo for finding in self.stops}
         if todo.keys() >= {"images_without_label", "labels_without_image"}:
-            todo["images_without_label"] = "Complete the labels and the images; or leave both out on purpose: [unmatched=both]."
+            todo["images_without_label"] = "Complete the labels and the images, or exclude both on purpose: [unmatched=both]."
             del todo["labels_without_image"]
         raise AuditError(
             self.stops[0].code,
             where="audit",
             got="; ".join(finding.text for finding in self.stops),
-            expected="none of it",
+            expected="no such finding",
             todo=" ".join(dict.fromkeys(todo.values())),
         )
 
@@ -84,10 +84,10 @@ class Audit:
         """Write ``audit.html`` and ``audit.json``, which may be shared, and ``private/audit_rows.csv`` with the raw ids.
 
         Args:
-            folder: Of a run, or a prepared one.
+            folder: The folder of a run, or a prepared folder.
 
         Returns:
-            The page.
+            The path of ``audit.html``.
         """
         rows = [finding.rows.assign(code=finding.code, action=finding.action) for finding in self.findings]
         table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=["action", "code"])
@@ -96,7 +96,7 @@ class Audit:
         if PreparedFolder.is_one(folder):
             name_private(folder, AUDIT_ROWS)
         (folder / AUDIT_JSON).write_text(json.dumps(self.summary, indent=1) + "\n")
-        # Of the held-out patients nobody should see more than numbers.
+        # Only the numbers of held-out patients should be seen, never their images.
         tiles = choose_tiles(self.scans.get("train") or self.scans.get(UNDIVIDED) or [], dict(self.flags))
         page = folder / AUDIT_PAGE
         page.write_text(audit_page(self.summary, FACTS, tiles), encoding="utf-8")
@@ -114,23 +114,23 @@ def audit_scans(
     fold: int = 0,
     key: ProjectKey | None = None,
 ) -> Audit:
-    """Check labelled scans; tables, so that all of RSNA's take seconds.
+    """Check labelled scans. The checks work on tables, so that auditing all of RSNA takes seconds.
 
     Args:
         scans: The scans of each subset, or all of them as subset ``all``.
-        folder: The prepared folder they are from.
+        folder: The prepared folder that holds the scans.
         located: The labels, with the images that they reference.
-        patient_ids: Whether ids that seem not to tell patients apart stop (``checked``), are flagged (``trusted``), or are not
-            checked, because every study counts as a patient of its own (``study``).
-        unmatched: What may be left out: labels whose image is not there (``labels``), images of which the table does not speak
+        patient_ids: What happens if ids seem not to tell patients apart: ``checked`` stops, ``trusted`` flags them, and ``study``
+            skips the check, because every study counts as a patient of its own.
+        unmatched: What may be excluded: labels whose image is missing (``labels``), images that the table does not mention
             (``images``), or ``both``.
-        split: How patients were divided.
-        fold: With folds, the one that is held out.
-        key: The project's key, for an id of the split that may be shared.
+        split: How patients were divided into subsets or folds.
+        fold: The held-out fold, if the split has folds.
+        key: The project's key, from which a shareable id of the split is made.
     """
     inputs = AuditInputs(scans, folder, located)
     found = (
-        *find_patients_in_two_parts(inputs),
+        *find_patients_in_two_subsets(inputs),
         *find_same_pixels(inputs),
         *find_contradictions(inputs),
         find_images_without_label(inputs, allowed=unmatched in ("images", "both")),

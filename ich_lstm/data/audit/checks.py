@@ -13,31 +13,31 @@ from ich_lstm.labels import ANY, LABELS, unions_of
 from ich_lstm.reading.header.examinations import ANONYMOUS
 
 UNDIVIDED = "all"
-"""The subset of all scans where there is no split."""
+"""The name of the one subset that holds all scans where there is no split."""
 
 IDS = ["subset", "scan_id", "patient_id", "study_uid", "series_uid"]
-"""What a private row says of a scan."""
+"""The columns of a private row that identify a scan."""
 
 SHARED_STUDIES, SHARED_SHARE, MOST_STUDIES = 5, 0.2, 100
-"""One patient may have a dozen head CTs, but not a fifth of all there are, and not a hundred."""
+"""One patient may have a dozen head CTs, but neither a fifth of all studies nor a hundred of them."""
 
 UNUSUAL: dict[str, dict[str, tuple[float, float]]] = {
     "unusual_slices": {"slices": (12, 120)},
     "unusual_spacing": {"slice_mm": (0.4, 7.6)},
     "unusual_thickness": {"thickness_mm": (0.4, 7.6)},
     "unusual_pixels": {"pixel_mm": (0.3, 1.0)},
-    # A hundredth of the picture is air, half of it is no denser than blood, and a hundredth is bone.
+    # At least 1 % of the picture is air, half of it is no denser than blood, and at least 1 % is bone.
     "unusual_hu": {"hu_p1": (-1024, -200), "hu_p50": (-1024, 100), "hu_p99": (200, 3071)},
 }
-"""Codes, and the ranges outside which a fact of a scan is unusual: far from what head CT has, not just rare."""
+"""Codes, and the ranges outside which a property of a scan is flagged: values implausible for head CT, not merely rare ones."""
 
 
 class AuditInputs:
-    """What is known of all scans, in tables.
+    """The information about all scans, in tables.
 
     Args:
         subsets: The labelled scans of each subset.
-        folder: The prepared folder they are from.
+        folder: The prepared folder that holds the scans.
         located: The labels, with the images that they reference.
     """
 
@@ -59,22 +59,22 @@ class AuditInputs:
         new = [column for column in folder.facts if column not in self.scans]
         self.scans = self.scans.merge(folder.facts[["cache", *new]], on="cache", how="left")
         self.scan_labels = np.array([scan.scan_labels for scan in known], np.float32).reshape(-1, len(LABELS))
-        """``(scans, k)``."""
+        """Labels of the scans, ``(scans, k)``."""
         self.slice_labels = np.concatenate([scan.slice_labels for scan in known] or [self.scan_labels])
-        """``(n, k)``, the slices of all labelled scans in a row."""
+        """Labels of the slices of all labelled scans in a row, ``(n, k)``."""
         self.scan_of = np.repeat(np.arange(len(known)), [len(scan.slice_labels) for scan in known])
-        """``(n,)``: the row of each slice's scan."""
+        """The row of each slice's scan, ``(n,)``."""
         self.slice_hashes = np.array([digest for scan in known for digest in scan.slice_hashes], dtype=object)
-        """``(n,)``: of each slice's HU; empty for a constant slice."""
+        """The hash of each slice's HU, ``(n,)``; empty for a constant slice."""
 
     def name_scans(self, rows: pd.DataFrame) -> list[str]:
-        """Scans as a shareable list shows them."""
+        """Name scans as a shareable list shows them."""
         subsets = rows["subset"].map(lambda subset: "" if subset == UNDIVIDED else f" ({subset})")
         return (rows["scan_id"] + subsets).tolist()
 
 
-def find_patients_in_two_parts(inputs: AuditInputs) -> Iterable[Finding | None]:
-    """Patients, and studies, whose scans are in more than one subset."""
+def find_patients_in_two_subsets(inputs: AuditInputs) -> Iterable[Finding | None]:
+    """Find patients, and studies, whose scans are in more than one subset."""
     for code, column in (("patient_in_two_parts", "patient_id"), ("study_in_two_parts", "study_uid")):
         scans = inputs.scans[inputs.scans[column] != ""]
         rows = scans[scans.groupby(column)["subset"].transform("nunique") > 1].sort_values(column)
@@ -83,7 +83,7 @@ def find_patients_in_two_parts(inputs: AuditInputs) -> Iterable[Finding | None]:
 
 
 def find_same_pixels(inputs: AuditInputs) -> Iterable[Finding | None]:
-    """Pairs of scans that share slices, within a subset and across subsets; constant slices do not count."""
+    """Find pairs of scans that share slices, within a subset and across subsets; constant slices do not count."""
     slices = pd.DataFrame({"digest": inputs.slice_hashes, "scan": inputs.scan_of})
     slices = slices[slices["digest"] != ""]
     slices = slices[slices["digest"].duplicated(keep=False)]
@@ -105,7 +105,7 @@ def find_same_pixels(inputs: AuditInputs) -> Iterable[Finding | None]:
 
 
 def find_contradictions(inputs: AuditInputs) -> Iterable[Finding | None]:
-    """Scans in which "any" and the types do not fit."""
+    """Find scans in which "any" and the types contradict each other."""
     of_any = LABELS.index(ANY)
     wrong, bare = (np.zeros(len(inputs.scans), bool) for _ in range(2))
     for labels, scan_of in ((inputs.scan_labels, slice(None)), (inputs.slice_labels, inputs.scan_of)):
@@ -118,11 +118,11 @@ def find_contradictions(inputs: AuditInputs) -> Iterable[Finding | None]:
 
 
 def find_images_without_label(inputs: AuditInputs, *, allowed: bool) -> Finding | None:
-    """Slices of which no row of the table speaks, by themselves or with their scan; those of series not even prepared too.
+    """Find slices that no row of the table labels, by themselves or with their scan, including those of series not prepared.
 
     Args:
-        inputs: The scans.
-        allowed: Whether they may be left out.
+        inputs: The information about all scans.
+        allowed: Whether an option allows these slices to be excluded.
     """
     images, at_slice, at_scan = inputs.located.images, inputs.located.slice, inputs.located.scan
     key, scan_of = images.key, images.scan
@@ -143,11 +143,11 @@ def find_images_without_label(inputs: AuditInputs, *, allowed: bool) -> Finding 
 
 
 def find_labels_without_image(inputs: AuditInputs, *, allowed: bool) -> Iterable[Finding | None]:
-    """Labels that name what is not there, or what was left out.
+    """Find labels whose image is missing, and labels whose image was excluded.
 
     Args:
-        inputs: The scans.
-        allowed: Whether labels may name what is not there.
+        inputs: The information about all scans.
+        allowed: Whether labels may reference missing images.
     """
     located = inputs.located
     for code, chosen in (("labels_without_image", located.unmatched), ("labels_left_out", located.excluded)):
@@ -157,7 +157,7 @@ def find_labels_without_image(inputs: AuditInputs, *, allowed: bool) -> Iterable
 
 
 def find_unknown(inputs: AuditInputs) -> Finding | None:
-    """Scans that the table speaks of without telling any label: they are in no subset."""
+    """Find scans that the table mentions without giving any label; they are in no subset."""
     images, at_scan = inputs.located.images, inputs.located.scan
     firsts = images.key.iloc[images.first]
     spoken_of = np.isin(np.arange(len(firsts)), at_scan[at_scan >= 0])
@@ -167,11 +167,12 @@ def find_unknown(inputs: AuditInputs) -> Finding | None:
 
 
 def find_doubtful_patients(inputs: AuditInputs, patient_ids: PatientIds) -> Iterable[Finding | None]:
-    """Ids that name nobody, that too many studies share, or that are spelt nearly alike.
+    """Find patient ids that identify nobody, that too many studies share, or that are spelt nearly alike.
 
     Args:
-        inputs: The scans.
-        patient_ids: ``checked``: such ids stop. ``trusted``: they are flagged. ``study``: nobody's id was used.
+        inputs: The information about all scans.
+        patient_ids: What happens to such ids: ``checked`` stops, ``trusted`` flags them, and ``study`` skips the check, because
+            the ids were not used.
     """
     if patient_ids == "study":
         return
@@ -200,7 +201,7 @@ def find_doubtful_patients(inputs: AuditInputs, patient_ids: PatientIds) -> Iter
 
 
 def find_absent_labels(inputs: AuditInputs) -> Finding | None:
-    """Labels of which a subset has no positive patient."""
+    """Find labels for which a subset has no positive patient."""
     present = (
         pd.DataFrame(inputs.scan_labels == 1, columns=list(LABELS)).groupby(inputs.scans["subset"].to_numpy(), sort=False).any()
     )
@@ -212,20 +213,20 @@ def find_absent_labels(inputs: AuditInputs) -> Finding | None:
 
 
 def find_several_series(inputs: AuditInputs) -> Finding | None:
-    """Studies with more than one labelled scan."""
+    """Find studies with more than one labelled scan."""
     rows = inputs.scans[inputs.scans.duplicated("study_uid", keep=False)].sort_values("study_uid")
     texts = [" and ".join(of_one) for _, of_one in rows["scan_id"].groupby(rows["study_uid"])]
     return make_finding("several_series", rows[IDS], texts)
 
 
 def find_unusual(inputs: AuditInputs) -> Iterable[Finding | None]:
-    """Scans whose facts are far from what head CT has."""
+    """Find scans with properties that head CT does not have."""
     scans = inputs.scans
     for code, ranges in UNUSUAL.items():
         outside = {column: (scans[column] < low) | (scans[column] > high) for column, (low, high) in ranges.items()}
         chosen = np.logical_or.reduce(list(outside.values()))
         rows = scans[chosen]
-        # (scans,) of lists: what is unusual of each, "3000" or "3000, -1024"
+        # (scans,) of lists: the unusual values of each scan, "3000" or "3000, -1024"
         values = rows[list(ranges)].where(pd.DataFrame(outside)[chosen]).to_numpy(float).tolist()
         texts = [
             f"{scan_id} ({', '.join(f'{value:.4g}' for value in row if value == value)})"
@@ -235,9 +236,9 @@ def find_unusual(inputs: AuditInputs) -> Iterable[Finding | None]:
 
 
 def find_refused(inputs: AuditInputs) -> Finding | None:
-    """Series that should have made a scan, and did not."""
+    """Find series that were expected to give a scan and did not."""
     refused = inputs.folder.unprepared[inputs.folder.unprepared["action"] == "refused"]
-    # A slice that cannot be read is left out of its scan, which is there.
+    # Series with a prepared scan do not count, even if single slices of them could not be read.
     refused = refused[~refused["series_uid"].isin(inputs.folder.key["series_uid"])]
     series = refused[(refused["series_uid"] == "") | ~refused["series_uid"].duplicated()]
     counts = series["code"].value_counts()
@@ -246,7 +247,7 @@ def find_refused(inputs: AuditInputs) -> Finding | None:
 
 
 def find_notes(inputs: AuditInputs) -> Iterable[Finding | None]:
-    """What the reader of the table noted, and whether the heads are synthetic."""
+    """Report the notes made while reading the table, and whether the heads are synthetic."""
     flags = list(inputs.located.table.flags)
     yield make_finding("table_note", pd.DataFrame({"detail": flags}), flags)
     if inputs.folder.manifest.get("synthetic"):

@@ -14,32 +14,32 @@ from ich_lstm.preprocessing.inside_skull import cavity_hull, slice_cavity
 from ich_lstm.scan import HU_MIN
 
 TILES = 6
-"""Pictures of each label."""
+"""Number of pictures per label."""
 
 TRIES = 24
-"""Scans looked at for them; some have no slice that can be shown."""
+"""Number of scans searched for these pictures; some scans have no slice that can be shown."""
 
 FIELD_MM = 250.0
-"""Prepared scans hold no pixel size: a picture counts as so wide, which is the usual field of view of a head."""
+"""Assumed width of a picture, because prepared scans hold no pixel size: the usual field of view of a head."""
 
 MIN_CAVITY = 0.12
-"""Share of the picture below which a closed cavity is none of the brain, or too little of it to judge by."""
+"""Smallest share of the picture that a closed cavity must fill to be taken for the brain."""
 
 LOWEST_SHOWN = 0.35
-"""Part of the scan, from below, that holds face and skull base, and of which nothing is shown."""
+"""Lowest part of the scan, which holds the face and skull base and is never shown."""
 
 NOT_SHOWN = {"burned_in"}
-"""Flags of scans of which nothing is shown: text in the pixels can name the patient."""
+"""Flags of scans that are never shown, because text in the pixels can name the patient."""
 
 
 class Tile(NamedTuple):
-    """One picture.
+    """One picture of the montage.
 
     Args:
-        hu: int16 ``(h, w)``, air outside the cranial cavity.
+        hu: HU of the slice, int16 ``(h, w)``, with air outside the cranial cavity.
         scan_id: Keyed hash of the series.
         slice: Number of the slice, from 1, inferior to superior.
-        labels: What is present in it (or in its scan, where single slices are unknown).
+        labels: Labels present in the slice, or in its scan where labels of slices are unknown.
     """
 
     hu: np.ndarray
@@ -49,11 +49,11 @@ class Tile(NamedTuple):
 
 
 def choose_tiles(scans: Sequence[LabelledScan], flags: dict[str, str]) -> dict[str, list[Tile]]:
-    """Positive slices of each label, at most one of a patient, in an order that is a hash of the scans.
+    """Choose positive slices of each label, at most one per patient, in an order given by a hash of the scans.
 
     Args:
-        scans: Scans to choose from; best the training ones, so that nobody looks at what is held out.
-        flags: The flags of each scan (codes with blanks between) by the name of its cached file.
+        scans: Scans to choose from; preferably training scans, so that nobody looks at held-out ones.
+        flags: The flags of each scan (codes separated by blanks) by the name of its cached file.
 
     Returns:
         The pictures of each label that has any.
@@ -77,13 +77,13 @@ def choose_tiles(scans: Sequence[LabelledScan], flags: dict[str, str]) -> dict[s
 
 
 def cut_out_brain(hu: np.ndarray) -> np.ndarray | None:
-    """A slice with air in place of everything outside the cranial cavity and the bone around it.
+    """Replace everything outside the cranial cavity and the bone around it with air.
 
-    A slice in which no bone closes off a large cavity shows the skull base or the face, or is open after surgery, and is not
-    for showing.
+    A slice in which no bone encloses a large cavity is not shown: it shows the skull base or the face, or the skull is open after
+    surgery.
 
     Args:
-        hu: int16 ``(h, w)``.
+        hu: HU of one slice, int16 ``(h, w)``.
 
     Returns:
         int16 ``(h, w)``, or None if there is no such cavity.
@@ -96,7 +96,7 @@ def cut_out_brain(hu: np.ndarray) -> np.ndarray | None:
 
 
 def _tiles_of(scan: LabelledScan, k: int) -> Iterator[Tile]:
-    """Slices of a scan that can be shown for a label: the positive ones, or all where single ones are unknown."""
+    """Slices of a scan that can be shown for a label: the positive slices, or all slices where labels of slices are unknown."""
     positive = np.flatnonzero(scan.slice_labels[:, k] == 1)
     if not len(positive):
         positive = np.flatnonzero(np.isnan(scan.slice_labels[:, k]))
@@ -107,8 +107,8 @@ def _tiles_of(scan: LabelledScan, k: int) -> Iterator[Tile]:
     try:
         hu = read_cached(scan.cache_path).hu
     except CacheError:
-        return  # the training will say so, and how to mend it
-    # From the middle of what is positive outwards: there a bleed is largest.
+        return  # training will report the damaged cache, and how to repair it
+    # Outwards from the middle of the positive slices, where a bleed is largest.
     for n in positive[np.argsort(np.abs(positive - np.median(positive)), kind="stable")].tolist():
         picture = cut_out_brain(hu[n])
         if picture is not None:

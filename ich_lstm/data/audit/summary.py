@@ -17,27 +17,27 @@ BINS = 24
 
 FACTS: dict[str, tuple[str, str]] = {
     "slices": ("Slices per scan", ""),
-    "slice_mm": ("Distance of slices", "mm"),
+    "slice_mm": ("Distance between slices", "mm"),
     "thickness_mm": ("Slice thickness", "mm"),
     "pixel_mm": ("Pixel size", "mm"),
     "hu_p1": ("1st percentile", "HU"),
     "hu_p50": ("Median", "HU"),
     "hu_p99": ("99th percentile", "HU"),
 }
-"""Columns of the facts that have a histogram, their names and units."""
+"""The columns of `PreparedFolder.facts` that have a histogram, with their titles and units."""
 
 
 def summarize_audit(
     inputs: AuditInputs, findings: Sequence[Finding], *, split: SplitFile | None, fold: int, split_id: str
 ) -> dict[str, Any]:
-    """Everything the page and ``audit.json`` show, but the pictures.
+    """Summarize everything that the page and ``audit.json`` show except the pictures.
 
     Args:
-        inputs: All scans.
-        findings: What the checks found.
-        split: How patients were divided, if they were.
-        fold: With folds, the one that is held out.
-        split_id: A keyed hash of the assignment: two runs with the same one have the same patients in the same subsets.
+        inputs: The information about all scans.
+        findings: The findings of the checks.
+        split: How patients were divided, or None.
+        fold: The held-out fold, if the split has folds.
+        split_id: A keyed hash of the assignment. Two runs with equal ids have the same patients in the same subsets.
 
     Returns:
         Plain values for JSON.
@@ -50,7 +50,7 @@ def summarize_audit(
         "flags": sum(finding.action == "FLAG" for finding in findings),
         "findings": [finding.to_dict() for finding in sorted(findings, key=lambda finding: finding.action != "STOP")],
         "passed": [{"code": code, "title": check.many} for code, check in CHECKS.items() if code not in found],
-        "parts": _count_parts(inputs),
+        "parts": _count_subsets(inputs),
         "labels": _count_labels(inputs),
         "histograms": {column: histogram(facts[column].to_numpy(float), *_limits(column)) for column in FACTS},
         "scans_per_study": _count_of_counts(facts.groupby("study_uid").size()),
@@ -63,16 +63,16 @@ def summarize_audit(
 
 
 def histogram(values: np.ndarray, low: float, high: float) -> dict[str, Any]:
-    """Counts in equal bins, and where the values lie.
+    """Count values in equal bins, and describe where they lie.
 
     Args:
-        values: ``(n,)``, NaN where unknown.
-        low: Below this a value is unusual.
-        high: Above this a value is unusual.
+        values: Values of one property, ``(n,)``; NaN where unknown.
+        low: Values below this limit are unusual.
+        high: Values above this limit are unusual.
 
     Returns:
-        ``edges`` (one more than ``counts``), ``counts``, ``unusual`` (per bin, how many of the counts), ``unknown``, ``median``,
-        ``smallest``, ``largest``; without known values, empty lists and None.
+        ``edges`` (one more than ``counts``), ``counts``, ``unusual`` (how many of each bin's counts are unusual), ``unknown``,
+        ``median``, ``smallest`` and ``largest``. Without known values the lists are empty and the figures None.
     """
     known = values[~np.isnan(values)]
     about: dict[str, Any] = {"edges": [], "counts": [], "unusual": [], "unknown": int(len(values) - len(known))}
@@ -80,7 +80,7 @@ def histogram(values: np.ndarray, low: float, high: float) -> dict[str, Any]:
         return about | {"median": None, "smallest": None, "largest": None}
     smallest, largest = float(known.min()), float(known.max())
     whole = bool((known == np.rint(known)).all())
-    if whole and largest - smallest < BINS:  # a bar per whole number, not empty ones between
+    if whole and largest - smallest < BINS:  # one bar per whole number, so that no bar between them is empty
         edges = np.arange(smallest - 0.5, largest + 1)
     elif largest > smallest:
         edges = np.histogram_bin_edges(known, BINS)
@@ -101,7 +101,7 @@ def _limits(column: str) -> tuple[float, float]:
     return next(ranges[column] for ranges in UNUSUAL.values() if column in ranges)
 
 
-def _count_parts(inputs: AuditInputs) -> dict[str, dict[str, int]]:
+def _count_subsets(inputs: AuditInputs) -> dict[str, dict[str, int]]:
     scans = inputs.scans.assign(length=np.bincount(inputs.scan_of, minlength=len(inputs.scans)))
     subsets = scans.groupby("subset", sort=False).agg(
         patients=("patient_id", "nunique"), scans=("scan_id", "size"), slices=("length", "sum")
@@ -114,7 +114,7 @@ def _count_parts(inputs: AuditInputs) -> dict[str, dict[str, int]]:
 
 
 def _count_labels(inputs: AuditInputs) -> dict[str, dict[str, dict[str, int]]]:
-    """Per label and subset: positive patients, scans and slices, and slices of which it is unknown."""
+    """Count positive patients, scans and slices, and slices with unknown labels, per label and subset."""
     subsets = inputs.scans["subset"].to_numpy()
     positive = inputs.scan_labels == 1  # (scans, k)
     patients = pd.DataFrame(positive, columns=list(LABELS)).groupby([subsets, inputs.scans["patient_id"].to_numpy()]).any()
@@ -143,5 +143,5 @@ def _describe_split(split: SplitFile, fold: int, split_id: str) -> dict[str, Any
     if split.folds is not None:
         return about | {"folds": split.folds, "fold": fold}
     fractions = [round(share / sum(split.fractions), 4) for share in split.fractions]
-    # Years alone: the boundary is the exact date of somebody's study, and the audit is to be shared.
+    # Years alone, because the boundary is the exact date of somebody's study, and the audit is shared.
     return about | {"fractions": fractions, "first_years": [day[:4] for day in split.days or ()]}

@@ -20,19 +20,19 @@ PatientIds = Literal["checked", "trusted", "study"]
 Disagreement = Literal["stop", "unknown"]
 
 SCAN_OF_SLICES = "1 for a scan if it is 1 for any of its slices, 0 if all of them are 0"
-"""The expectation in errors about labels of scans that contradict labels of slices."""
+"""The expected value in errors about labels of scans that contradict labels of slices."""
 
 
 class LabelledScan(NamedTuple):
-    """A cached scan and what is known of it.
+    """A cached scan and its labels.
 
     Args:
         scan_id: Keyed hash of the series.
         patient_id: Raw patient id; stays in memory.
-        series_uid: Raw series UID, what random draws are made for; stays in memory.
+        series_uid: Raw series UID, to which random draws are tied; stays in memory.
         study_uid: Raw study UID; stays in memory.
-        study_date: ``YYYY-MM-DD``, of the table or else of the images; empty if unknown.
-        cache_path: Its cached HU.
+        study_date: ``YYYY-MM-DD``, from the table, or else from the images; empty if unknown.
+        cache_path: The path of the scan's cached HU.
         slice_ids: Keyed hash of each slice.
         slice_hashes: Hash of each slice's HU before any preprocessing; empty for a constant slice.
         slice_labels: float32 ``(n, k)``: 1 present, 0 absent, NaN unknown.
@@ -74,7 +74,7 @@ class JoinedLabels(NamedTuple):
         """The labelled scans, in the order of the key.
 
         Args:
-            cache: The folder of their cached HU.
+            cache: The folder of the scans' cached HU.
         """
         images = self.images
         of_scans = [images.of_scans(column) for column in ("scan_id", "series_uid", "study_uid", "cache")]
@@ -111,11 +111,12 @@ def join_labels(
     the audit, not here.
 
     Args:
-        located: The labels and the images that they reference.
-        patient_ids: The patient of a scan for which the table names none: the images' patient; or with ``study`` a patient of
-            its own for each study, whatever the images say. (``checked`` and ``trusted`` differ in the audit, not here.)
+        located: The labels, with the images that they reference.
+        patient_ids: How a scan gets a patient if the table names none: with ``study`` each study is a patient of its own,
+            whatever the images say; otherwise the patient is the one named by the images. (``checked`` and ``trusted`` differ
+            only in the audit.)
         disagreement: What to do where the label of a scan contradicts those of its slices, for example because readers and boxes
-            disagree: ``stop``, or let this label be ``unknown`` for that scan and all its slices, and count it.
+            disagree: ``stop``, or make this label ``unknown`` for that scan and all its slices, and count it.
 
     Raises:
         TableError: If labels contradict one another, or patients are unknown or contradict the images.
@@ -144,7 +145,7 @@ def _labels(located: LocatedLabels, disagreement: Disagreement) -> tuple[np.ndar
     if wrong.any():
         _report_disagreement(table, of_scan & wrong.any(axis=1)[located.scan], wrong, disagreement)
     scan_labels = complete_labels(np.where(np.isnan(scan_labels), from_slices, scan_labels))
-    # After completing, because a doubtful label must not follow from the others.
+    # This comes after completing, because an uncertain label must not be derived from the others again.
     scan_labels = np.where(wrong, np.float32(np.nan), scan_labels)
     slice_labels = np.where(wrong[images.scan], np.float32(np.nan), slice_labels)
     return _fill_absent(slice_labels, scan_labels, images.scan), scan_labels
@@ -158,7 +159,7 @@ def _fill_absent(slice_labels: np.ndarray, scan_labels: np.ndarray, scan: np.nda
 def _correct(
     located: LocatedLabels, slice_labels: np.ndarray, scan_labels: np.ndarray, of_slices: Correction, of_scans: Correction
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Let the table's corrections win, and count what they change."""
+    """Apply the table's corrections, and count the labels that they change."""
     table, scan = located.table, located.images.scan
     wrong = (np.abs(labels_of_scans(of_slices.labels, located.images.first) - of_scans.labels) == 1).any(axis=1)
     if wrong.any():
@@ -182,18 +183,18 @@ def _correction(table: LabelTable, chosen: np.ndarray, places: np.ndarray, count
     np.logical_or.at(unsure, places[chosen], unsure_labels(table.rows[chosen]))
     both = (unsure & ~np.isnan(labels)).any(axis=1)
     if both.any():
-        got = "corrections of which one gives what another is unsure of"
+        got = "corrections where one gives a label that another is unsure of"
         stop_at(table.source, table.rows["line"][chosen & both[places]], "contradicting_rows", got, "corrections that agree")
     return Correction(labels, unsure)
 
 
 def _report_disagreement(table: LabelTable, rows: np.ndarray, wrong: np.ndarray, disagreement: Disagreement) -> None:
     if disagreement == "stop":
-        todo = "Correct the tables; or, to leave what is doubtful unknown, say [disagreement=unknown]."
+        todo = "Correct the tables; or, to make uncertain labels unknown, say [disagreement=unknown]."
         got = "labels of scans that differ from those of their slices"
         stop_at(table.source, table.rows["line"][rows], "contradicting_rows", got, SCAN_OF_SLICES, todo=todo)
     logger.warning(
-        "%s: %d labels of %d scans differ from those of their slices, and count as unknown: %s",
+        "%s: %d labels of %d scans differ from those of their slices and count as unknown: %s",
         table.source.name,
         wrong.sum(),
         wrong.any(axis=1).sum(),
@@ -202,10 +203,10 @@ def _report_disagreement(table: LabelTable, rows: np.ndarray, wrong: np.ndarray,
 
 
 def _combine(table: LabelTable, chosen: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:
-    """The labels of each slice or scan, float32 ``(count, k)``; several rows may reference one by different names.
+    """The labels of each slice or scan, float32 ``(count, k)``; several rows may reference the same one by different names.
 
     Args:
-        table: The labels.
+        table: The label table.
         chosen: The rows to combine, bool ``(rows,)``.
         places: The index of the slice or scan that each row references, ``(rows,)``.
         count: The number of slices or scans.
@@ -224,8 +225,8 @@ def _combine(table: LabelTable, chosen: np.ndarray, places: np.ndarray, count: i
             table.source,
             rows["line"][np.isin(places, differing)],
             "contradicting_rows",
-            "rows that name the same slice or scan in different ways, and contradict each other",
-            "labels that agree, by whatever name",
+            "rows that name the same slice or scan in different ways and contradict each other",
+            "labels that agree, whichever names are used",
         )
     known[high.index] = high.to_numpy(np.float32)
     return complete_labels(known)
@@ -260,15 +261,15 @@ def _patients(
             table.source,
             table.rows["line"][(at_scan >= 0) & nameless[at_scan]],
             "unknown_patients",
-            f"{nameless.sum()} of {is_labelled.sum()} scans without a patient, in the images and in the table",
-            "a patient for each, because scans of one patient must not be split",
-            todo=f"Add a column {PATIENT} to the table; or, if every study is of another patient, say [patient_ids=study].",
+            f"{nameless.sum()} of {is_labelled.sum()} scans have no patient, neither in the images nor in the table",
+            "a patient for each scan, because scans of one patient must be in one subset",
+            todo=f"Add a column {PATIENT} to the table; or, if each study has a patient of its own, say [patient_ids=study].",
         )
     return patients
 
 
 def _study_dates(table: LabelTable, images: ImageTable, at_scan: np.ndarray) -> np.ndarray:
-    """The date of each scan's study, ``(scans,)``: the table's, because dates in images are often shifted to hide the patient."""
+    """The date of each scan's study, ``(scans,)``, preferably from the table: dates in images are often shifted for privacy."""
     dates, differing = _one_per_scan(table.rows[STUDY_DATE], at_scan, np.full(len(images.first), "", dtype=object))
     if differing.any():
         stop_at(
@@ -286,12 +287,12 @@ def _study_dates(table: LabelTable, images: ImageTable, at_scan: np.ndarray) -> 
 
 
 def _one_per_scan(texts: pd.Series, at_scan: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The text of each scan: the known one, or else that of its first row; and which rows give another text.
+    """The text of each scan, which is the known one or else that of its first row; and which rows give another text.
 
     Args:
         texts: A column of the label table; empty where a row gives nothing.
         at_scan: The index of the scan that each row references, ``(rows,)``; negative where there is none.
-        known: What is known of each scan beforehand, ``(scans,)``; empty if nothing.
+        known: The text that is known for each scan beforehand, ``(scans,)``; empty where there is none.
     """
     gives = (texts != "").to_numpy() & (at_scan >= 0)
     first = pd.Series(texts.to_numpy(object)[gives]).groupby(at_scan[gives]).first()

@@ -15,10 +15,10 @@ from ich_lstm.data.tables.spreadsheet import find_lost_digits, show_lost_digits,
 logger = logging.getLogger(__name__)
 
 STUDY_KEYS = tuple(key for key in SCAN_KEYS if key != "series_uid")
-"""Kinds of names that stand for a whole study, of which one series is read."""
+"""Kinds of names that denote a whole study, of which one series is read."""
 
 NUMBER_KEYS = ("accession_number", "folder")
-"""Kinds of names that may be numbers, whose leading zeros a spreadsheet drops."""
+"""Kinds of names that may be numbers, so that a spreadsheet drops their leading zeros."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,11 +26,12 @@ class LocatedLabels:
     """The rows of a label table with the slices and scans that they reference.
 
     Args:
-        table: The labels.
-        images: The images that they may reference.
+        table: The label table.
+        images: The images that labels may reference.
         slice: The row in the key of the slice that each label references, ``(rows,)``; `NOWHERE` for labels of whole scans.
-        scan: The index of the scan, or of the slice's scan, ``(rows,)``; `NOWHERE` where there is none.
-        excluded: Which rows reference what has no scan for a reason that the ledger gives, bool ``(rows,)``.
+        scan: The index of the scan that each label references directly or by one of its slices, ``(rows,)``; `NOWHERE` where
+            there is none.
+        excluded: Which rows reference images that have no scan for a reason given in the ledger, bool ``(rows,)``.
     """
 
     table: LabelTable
@@ -41,23 +42,23 @@ class LocatedLabels:
 
     @property
     def unmatched(self) -> np.ndarray:
-        """Which rows reference no image, although nothing says why, bool ``(rows,)``."""
+        """Which rows reference no image without a reason for it in the ledger, bool ``(rows,)``."""
         return (self.scan == NOWHERE) & ~self.excluded
 
     def check_unmatched(self, unmatched: Unmatched) -> None:
         """Count labels that reference no image, or stop unless that is allowed and other labels do reference one.
 
         Args:
-            unmatched: What may be left out where labels and images do not match.
+            unmatched: What may be excluded where labels and images do not match.
 
         Raises:
-            TableError: ``labels_without_image``.
+            TableError: If such labels are not allowed, with the code ``labels_without_image``.
         """
         missing, table = self.unmatched, self.table
         if missing.any() and (unmatched not in ("labels", "both") or missing.all()):
             todo = "Check the table and the folder."
             if not missing.all():
-                todo = "Complete the images; or pass over these labels on purpose: [unmatched=labels]."
+                todo = "Complete the images, or ignore these labels on purpose: [unmatched=labels]."
             stop_at(table.source, table.rows["line"][missing], *NO_IMAGE, todo=todo)
         for rows, what in ((missing, "no readable image"), (self.excluded, "images that the ledger excludes with a reason")):
             if rows.any():
@@ -68,12 +69,12 @@ def locate_labels(table: LabelTable, images: ImageTable) -> LocatedLabels:
     """Join the rows of a label table to the images that they reference, by ``kind`` and ``name``.
 
     Args:
-        table: The labels.
-        images: The images.
+        table: The label table.
+        images: The images that labels may reference.
 
     Raises:
-        TableError: ``several_scans`` if a name fits several scans, or images of several patients; ``spreadsheet_damage`` if
-            names that fit nothing would fit, had a spreadsheet not taken their leading zeros.
+        TableError: ``several_scans`` if a name fits several scans or images of several patients; ``spreadsheet_damage`` if
+            names without a match would match, had a spreadsheet not dropped their leading zeros.
     """
     kinds = table.rows["kind"].to_numpy(object)
     located = pd.DataFrame({"name": table.rows["name"].to_numpy(object), "slice": NOWHERE, "scan": NOWHERE})
@@ -90,8 +91,8 @@ def locate_labels(table: LabelTable, images: ImageTable) -> LocatedLabels:
             table.source,
             table.rows["line"][several],
             "several_scans",
-            "rows that fit several scans, or images of several patients",
-            "one scan of one patient: name it by series_uid; where patients share that too, by file",
+            "rows that fit several scans or images of several patients",
+            "one scan of one patient. Name the scan by series_uid or, where patients share that too, by file",
         )
     at_slice, at_scan = (located[column].to_numpy(int) for column in ("slice", "scan"))
     excluded = _find_excluded(kinds, located, images)
@@ -105,13 +106,13 @@ def locate_labels(table: LabelTable, images: ImageTable) -> LocatedLabels:
 
 
 def _look_up(names: pd.Series, known: pd.DataFrame) -> pd.DataFrame:
-    """The ``name``, ``slice`` and ``scan`` of each name; `NOWHERE` where it is not known."""
+    """Look up each name: ``name``, ``slice`` and ``scan``, which are `NOWHERE` where the name is unknown."""
     found = names.to_frame("name").merge(known, on="name", how="left")
     return found.fillna({"slice": NOWHERE, "scan": NOWHERE}).astype({"slice": int, "scan": int})
 
 
 def _look_up_paths(found: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
-    """Look up paths that are unknown as they are written by what they may mean; see `PathNames`.
+    """Look up the paths that are not found as they are written by the files or folders they probably mean; see `PathNames`.
 
     Args:
         found: The ``name``, ``slice`` and ``scan`` of paths as they are written.
@@ -138,8 +139,8 @@ def _look_up_paths(found: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
 def _find_excluded(kinds: np.ndarray, located: pd.DataFrame, images: ImageTable) -> np.ndarray:
     """Which rows reference what was excluded, bool ``(rows,)``.
 
-    A slice of a file that was excluded as a whole counts too, and so does a slice of a series that was not chosen, if other rows
-    reference its study as a whole and there is a scan of that study.
+    Slices of a file that was excluded as a whole count too. So do slices of a series that was not chosen, if other rows reference
+    its study as a whole and there is a scan of that study.
     """
     missing = (located["scan"] == NOWHERE).to_numpy()
     excluded = np.zeros(len(located), bool)
@@ -158,7 +159,7 @@ def _find_excluded(kinds: np.ndarray, located: pd.DataFrame, images: ImageTable)
 
 
 def _stop_at_lost_digits(located: LocatedLabels, of_kind: np.ndarray, kind: str, unnamed: set[str]) -> None:
-    """Stop if labels would reference images that no label references, had a spreadsheet not taken their leading zeros."""
+    """Stop if labels would reference images without a label, had a spreadsheet not dropped leading zeros."""
     rows = located.table.rows[located.unmatched & of_kind]
     damaged = find_lost_digits(rows["name"], unnamed)
     if damaged.any():

@@ -13,17 +13,18 @@ from ich_lstm.errors import TableError
 from ich_lstm.labels import ANY
 
 TYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
-"""The labels that have boxes, as BHX writes them but for the capital letter."""
+"""The labels for which BHX has boxes; its files capitalize their names."""
 
 CHRONIC = "chronic"
-"""An old hemorrhage. BHX does not give its type. It is mostly subdural, but no slice gets a type that nobody wrote down."""
+"""BHX's name for an old hemorrhage. Its type is not given; it is mostly subdural, but no slice gets a type that nobody
+annotated."""
 
 COLUMNS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "data", "labelName")
-"""Those of the tables that are read."""
+"""The columns that are read from BHX's tables."""
 
 SIDES = ("x", "y", "width", "height")
 MAX_BOX_CHARACTERS = 1000
-"""Four numbers take a tenth of that; what is longer is not even parsed."""
+"""Longest text of a box that is parsed; four numbers need a tenth of it."""
 
 
 def is_bhx(header: Collection[str]) -> bool:
@@ -32,10 +33,10 @@ def is_bhx(header: Collection[str]) -> bool:
 
 
 def read_bhx(path: Path | str) -> LabelTable:
-    """Read boxes as labels of slices: what a box shows is present, and the rest is unknown.
+    """Read boxes as labels of slices: the label of a box is present in its slice, and all other labels are unknown.
 
-    A box of chronic bleeding makes any 1 and tells no type. No slice is without hemorrhage by these tables alone: that a whole
-    scan is, say the readers of CQ500 (`read_cq500`).
+    A box of chronic bleeding sets any to 1 and gives no type. These tables alone make no slice negative; that a whole scan is
+    negative follows from the readings of CQ500 (`read_cq500`).
 
     Args:
         path: ``1_Initial_Manual_Labeling.csv``, ``2_Extrapolation_to_All_Series.csv`` or
@@ -61,10 +62,10 @@ def read_bhx(path: Path | str) -> LabelTable:
 
 
 def read_boxes(path: Path | str) -> pd.DataFrame:
-    """Read the boxes themselves.
+    """Read the bounding boxes themselves.
 
     Args:
-        path: As for `read_bhx`.
+        path: One of the three tables that `read_bhx` reads.
 
     Returns:
         One row per row of the file: ``sop_uid``, ``series_uid``, ``study_uid``, ``label`` (a hemorrhage type, or
@@ -72,7 +73,7 @@ def read_boxes(path: Path | str) -> pd.DataFrame:
         NaN where the row has no box), and ``line``.
 
     Raises:
-        TableError: As `read_bhx`, or if a box is none.
+        TableError: If a column is missing, a row has no slice or an unknown label, or a box is malformed.
     """
     path = Path(path)
     sheet, marked = _read_rows(path)
@@ -87,7 +88,7 @@ def read_boxes(path: Path | str) -> pd.DataFrame:
 
 
 def _read_rows(path: Path) -> tuple[Sheet, pd.DataFrame]:
-    """The table, and of each row what it speaks of."""
+    """Read a table, and the slice and label of each of its rows."""
     sheet = read_sheet(path).named(COLUMNS).identifiers(COLUMNS[:3])
     cells, lines = sheet.cells, sheet.lines
     missing = [column for column in ("SOPInstanceUID", "labelName") if column not in cells]
@@ -103,20 +104,20 @@ def _read_rows(path: Path) -> tuple[Sheet, pd.DataFrame]:
         stop_at(path, lines[unknown], "bad_bhx_label", got, expected)
     nameless = (cells["SOPInstanceUID"] == "").to_numpy()
     if nameless.any():
-        stop_at(path, lines[nameless], "no_name", "rows without a slice", "a SOPInstanceUID in each")
+        stop_at(path, lines[nameless], "no_name", "rows without a slice", "a SOPInstanceUID in each row")
     uids = cells.reindex(columns=["SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"], fill_value="")
     uids.columns = ["sop_uid", "series_uid", "study_uid"]
     return sheet, uids.assign(label=labels, line=lines)
 
 
 def _parse_box(text: str) -> list[float] | None:
-    """The four sides of a Python dictionary as text; NaN if empty, None if it is something else."""
+    """Parse the four sides from a Python dictionary as text; NaN if the text is empty, None if it is something else."""
     if not text:
         return [np.nan] * len(SIDES)
     if len(text) > MAX_BOX_CHARACTERS:
         return None
     try:
-        box = ast.literal_eval(text)  # runs nothing
+        box = ast.literal_eval(text)  # executes no code
         sides = [float(box[side]) for side in SIDES]
     except (ValueError, SyntaxError, TypeError, KeyError, MemoryError, RecursionError, OverflowError):
         return None

@@ -11,24 +11,24 @@ COLUMNS = ("study", "series")
 
 
 def read_choices(path: Path | str) -> dict[str, str]:
-    """Read which series of which study to take.
+    """Read which series to use in each study.
 
     Args:
         path: A CSV with the columns ``study`` (its UID, accession number or folder's name, or the name of a scan of CQ500)
             and ``series`` (a UID, or a description).
 
     Returns:
-        The series of each study; scans of CQ500 by the name of their folder.
+        The series of each study. Scans of CQ500 are listed by the name of their folder.
 
     Raises:
-        TableError: If the file is missing, a column is, a cell is empty, or one study is given two series.
+        TableError: If the file or a column is missing, a cell is empty, or two rows give one study different series.
     """
     path = Path(path)
     try:
         sheet = read_sheet(path).named(COLUMNS).identifiers(COLUMNS)
     except OSError as error:
         raise TableError(
-            "missing_table", where=str(path), got=error.strerror or str(error), expected="a CSV with study and series"
+            "missing_table", where=str(path), got=error.strerror or str(error), expected="a CSV with the columns study and series"
         ) from error
     sheet.log()
     cells, lines = sheet.cells, sheet.lines
@@ -44,7 +44,7 @@ def read_choices(path: Path | str) -> dict[str, str]:
     cells = cells[list(COLUMNS)].assign(study=[folder_name(name) or name for name in cells["study"]])
     empty = (cells == "").any(axis=1).to_numpy()
     if empty.any():
-        stop_at(path, lines[empty], "incomplete_choice", "rows without a study or a series", "both in each row")
+        stop_at(path, lines[empty], "incomplete_choice", "rows without a study or a series", "a study and a series in each row")
     several = cells.groupby("study")["series"].transform("nunique").gt(1).to_numpy()
     if several.any():
         stop_at(path, lines[several], "contradicting_choices", "rows that give one study two series", "one series per study")

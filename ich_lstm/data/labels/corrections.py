@@ -15,20 +15,21 @@ from ich_lstm.labels import ANY, LABELS, UNIONS, unions_of
 
 
 def read_corrections(paths: Sequence[Path | str], *, repair_any: bool = False) -> LabelTable:
-    """Read corrections of labels: tables of one's own, of which an empty cell means "not corrected".
+    """Read corrections of labels: tables in the library's own format, in which an empty cell means "not corrected".
 
-    A column ``unsure`` may name labels (with blanks between) that cannot be told from the images: they become unknown. A column
-    ``comment`` is for people.
+    A column ``unsure`` may list labels, separated by blanks, that cannot be told from the images: they become unknown. A column
+    ``comment`` is not read; it is for people.
 
     Args:
-        paths: CSV files. Two of them may speak of one slice, if they do not contradict each other.
+        paths: CSV files. Several may correct the same slice if they do not contradict one another.
         repair_any: Where a type is 1 and any is 0, make any 1, and count it; otherwise stop.
 
     Returns:
         A table for :func:`apply_corrections`, whose lines are named ``file:number``.
 
     Raises:
-        TableError: If :func:`read_label_table` refuses the file, or a row is unsure of what is no label or of what it also says.
+        TableError: If :func:`read_label_table` refuses the file, a row is unsure of something that is no label, or a row is
+            unsure of a label that it also gives.
     """
     tables = [_read(path, repair_any) for path in dict.fromkeys(map(Path, paths))]
     return LabelTable(
@@ -39,12 +40,12 @@ def read_corrections(paths: Sequence[Path | str], *, repair_any: bool = False) -
 
 
 def apply_corrections(table: LabelTable, corrections: LabelTable) -> LabelTable:
-    """Put corrections beside the labels that they win over, by whatever names the two call a slice or a scan.
+    """Add corrections to a label table; they override its labels, by whichever names the two reference a slice or a scan.
 
-    Names can be compared only where the images are known: the labels change in `join_labels`, which says how many.
+    Names can be compared only once the images are known, so the labels change in `join_labels`, which logs how many.
 
     Args:
-        table: The labels.
+        table: The labels to correct.
         corrections: Table made by :func:`read_corrections`.
     """
     rows = table.rows.assign(line=table.rows["line"].astype(str))
@@ -54,11 +55,11 @@ def apply_corrections(table: LabelTable, corrections: LabelTable) -> LabelTable:
 
 
 class Correction(NamedTuple):
-    """What is corrected of slices, or of scans.
+    """The corrections of slices, or of scans.
 
     Args:
         labels: float32 ``(m, k)``: 1 present, 0 absent, NaN not corrected.
-        unsure: bool ``(m, k)``: what is to count as unknown.
+        unsure: bool ``(m, k)``: labels that count as unknown.
     """
 
     labels: np.ndarray
@@ -66,20 +67,20 @@ class Correction(NamedTuple):
 
     @property
     def said(self) -> np.ndarray:
-        """Of which labels anything is said, bool ``(m, k)``."""
+        """Which labels the correction gives or makes unknown, bool ``(m, k)``."""
         return ~np.isnan(self.labels) | self.unsure
 
 
 def correct_labels(labels: np.ndarray, correction: Correction) -> np.ndarray:
-    """Let a correction win, and what followed from the labels that it changes follow anew.
+    """Override labels with a correction, and derive again what followed from the labels that it changes.
 
-    "Any" becomes 1 with a type that is made 1; where the last type is taken away, it becomes 0, or unknown if another type is.
-    Where any is made 1 and all types are 0, those of which nothing is said become unknown: one of them must be there. Where
-    any is unsure, so do the types that were 1.
+    "Any" becomes 1 with a type that is corrected to 1. Where the last type is removed, "any" becomes 0, or unknown if another
+    type is unknown. Where "any" is corrected to 1 and all types are 0, the types that are not corrected become unknown, because
+    one of them must be present. Where "any" is unsure, the types that were 1 become unknown too.
 
     Args:
         labels: ``(m, k)``: 1 present, 0 absent, NaN unknown; consistent.
-        correction: What a reviewer says of the ``m`` slices or scans; consistent.
+        correction: The corrections of the ``m`` slices or scans; consistent.
 
     Example:
         >>> absent = Correction(np.array([[np.nan] * 4 + [0, np.nan]]), np.zeros((1, 6), bool))
@@ -93,7 +94,7 @@ def correct_labels(labels: np.ndarray, correction: Correction) -> np.ndarray:
         types, before, old_union = new[:, of_types], labels[:, of_types], labels[:, union]
         lost = ((before == 1) & (types != 1)).any(axis=1)
         is_unsure = correction.unsure[:, union]
-        # A union without a type stays as it was, as long as no type was there that it may have followed from.
+        # A union without a present type stays as it was, unless it may have followed from a type that was present before.
         one_may_be = (is_unsure | (correction.labels[:, union] == 1) & ((old_union != 1) | lost)) & (types == 0).all(axis=1)
         doubtful = one_may_be[:, None] | is_unsure[:, None] & (types == 1)
         new[:, of_types] = np.where(doubtful & ~said[:, of_types], np.nan, types)
@@ -105,20 +106,20 @@ def correct_labels(labels: np.ndarray, correction: Correction) -> np.ndarray:
 def correct_scans(
     slice_labels: np.ndarray, scan_labels: np.ndarray, of_slices: Correction, of_scans: Correction, scan: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Correct slices and scans, each also by what is corrected of the other.
+    """Correct slices and scans, each also by the corrections of the other.
 
-    A scan that is corrected to 0 has only slices that are 0; one that is corrected to 1 of slices that were all 0, or of which
-    one is unsure, has slices that are unknown. A label of a whole scan that corrected slices contradict gives way.
+    All slices of a scan that is corrected to 0 become 0. The slices of a scan that is corrected to 1 become unknown if all of
+    them were 0, and so do those of a scan that is unsure. A label of a whole scan that contradicts corrected slices is discarded.
 
     Args:
-        slice_labels: float32 ``(n, k)``: what the tables say of slices; known where the scan is without.
-        scan_labels: float32 ``(scans, k)``: what they say of scans.
+        slice_labels: Labels of slices from the tables, float32 ``(n, k)``; known wherever the label of their scan is 0.
+        scan_labels: Labels of scans from the tables, float32 ``(scans, k)``.
         of_slices: Corrections of slices, ``(n, k)``.
-        of_scans: Corrections of scans, ``(scans, k)``; they do not contradict those of slices.
-        scan: The number of each slice's scan, ``(n,)``, not decreasing.
+        of_scans: Corrections of scans, ``(scans, k)``; they must not contradict those of slices.
+        scan: The index of each slice's scan, ``(n,)``, in ascending order.
 
     Returns:
-        Both, corrected.
+        The corrected labels of slices and of scans.
     """
     first = np.flatnonzero(np.diff(scan, prepend=-1))
     slice_labels = correct_labels(slice_labels, of_slices)
@@ -151,8 +152,8 @@ def _read(path: Path, repair_any: bool) -> LabelTable:
     named = pd.Series(texts.to_numpy(object), index=lines)
     dropped = named[~named.index.isin(table.rows["line"]) & (named != "")]
     if len(dropped):
-        got = "rows that repeat another one, and are unsure of something"
-        stop_at(path, dropped.index, "contradicting_rows", got, "one row each")
+        got = "rows that repeat another row and are unsure of a label"
+        stop_at(path, dropped.index, "contradicting_rows", got, "one row for each slice or scan")
     rows = table.rows.copy()
     rows[CORRECTS], rows[UNSURE] = True, named.reindex(rows["line"], fill_value="").to_numpy()
     given = (unsure_labels(rows) & rows[list(LABELS)].notna().to_numpy()).any(axis=1)
@@ -165,8 +166,8 @@ def _read(path: Path, repair_any: bool) -> LabelTable:
             f"each label either given or unsure; {ANY} = 1 follows from a type that is 1, and all types 0 from {ANY} = 0",
         )
     told = rows[list(LABELS)].notna().to_numpy().any(axis=1) | (rows[UNSURE] != "").to_numpy()
-    empty = f", of which {(~told).sum()} correct nothing" if not told.all() else ""
-    flag = f"{len(rows)} rows of corrections, which win over the labels{empty}"
+    empty = f", {(~told).sum()} of which correct nothing" if not told.all() else ""
+    flag = f"{len(rows)} rows of corrections, which override the labels{empty}"
     rows = rows.assign(line=f"{path.name}:" + rows["line"].astype(str))
     return LabelTable(rows, path, (flag, *table.flags))
 
@@ -175,4 +176,4 @@ def _check_words(path: Path, texts: pd.Series, lines: np.ndarray) -> None:
     wrong = np.array([not set(text.split()) <= set(LABELS) for text in texts])
     if wrong.any():
         got = f"unsure of {texts[wrong].iloc[0]!r}"
-        stop_at(path, lines[wrong], "bad_label", got, f"{', '.join(LABELS)}, with blanks between, or an empty cell")
+        stop_at(path, lines[wrong], "bad_label", got, f"{', '.join(LABELS)}, separated by blanks, or an empty cell")

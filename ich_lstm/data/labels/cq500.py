@@ -23,7 +23,7 @@ from ich_lstm.formatting import first_of
 from ich_lstm.labels import ANY
 
 Truth = Literal["majority", "unanimous", "any", "R1", "R2", "R3"]
-"""Who must have seen a finding: two of three readers, all three, one of them at least, or the one who is named."""
+"""Whose reading counts: two of the three readers, all three, at least one of them, or one named reader."""
 
 READERS = ("R1", "R2", "R3")
 VOTES = {"any": 1, "majority": 2, "unanimous": 3}
@@ -51,26 +51,26 @@ FINDING_OF_STRATUM = {
 CATEGORIES = ("B1", "B2")
 
 COLUMNS = ("name", "Category", *(f"{reader}:{finding}" for reader in READERS for finding in FINDINGS))
-"""Of ``reads.csv``."""
+"""The columns of ``reads.csv``."""
 
 SCANS = 491
 EXPECTED_POSITIVES = {"ICH": 205, "IPH": 134, "IVH": 28, "SDH": 53, "EDH": 13, "SAH": 60}
-"""Scans of the complete set by the majority of readers (Chilamkurthy et al., arXiv 1803.05854)."""
+"""Expected numbers of positive scans in the complete set by the majority of readers (Chilamkurthy et al., arXiv 1803.05854)."""
 
 _NAME = re.compile(r"CQ500-?CT-?(\d+)")
 
 
 @dataclass(frozen=True, eq=False)
 class Reads:
-    """What each reader saw in each scan.
+    """The findings of each reader in each scan.
 
     Args:
-        scans: One line per scan: ``name`` (``CQ500-CT-12``), ``category`` (the batch it was collected in, ``B1`` or ``B2``),
-            and ``line``, its number in the file.
-        marks: One line per scan, reader and finding: ``name``, ``reader`` (one of `READERS`), ``finding`` (one of `FINDINGS`),
+        scans: One row per scan: ``name`` (``CQ500-CT-12``), ``category`` (the batch it was collected in, ``B1`` or ``B2``),
+            and ``line``, the number of its line in the file.
+        marks: One row per scan, reader and finding: ``name``, ``reader`` (one of `READERS`), ``finding`` (one of `FINDINGS`),
             and ``mark`` as float32: 1 seen, 0 not seen, NaN where the cell is empty.
-        source: The file.
-        flags: What a reader of the table should know.
+        source: The file that was read.
+        flags: Remarks that a user of the table should know.
     """
 
     scans: pd.DataFrame = field(repr=False)
@@ -79,12 +79,12 @@ class Reads:
     flags: tuple[str, ...] = ()
 
     def truth(self, truth: Truth) -> pd.DataFrame:
-        """What is true of each scan.
+        """Derive one truth for each scan from the readings.
 
         An empty cell leaves a finding unknown unless the other readers decide it.
 
         Args:
-            truth: Who must have seen a finding.
+            truth: Whose reading counts, one of `Truth`.
 
         Returns:
             float32, one row per scan by its ``name``, one column per finding: 1 present, 0 absent, NaN unknown.
@@ -109,7 +109,7 @@ def is_reads(header: Collection[str]) -> bool:
 
 
 def folder_name(name: str) -> str | None:
-    """The folder that holds a scan, whose name in tables is given; None if it is no name of CQ500.
+    """Derive the folder that holds a scan from the scan's name; None if it is not a name of CQ500.
 
     Example:
         >>> folder_name("CQ500-CT-12")
@@ -123,7 +123,7 @@ def read_reads(path: Path | str) -> Reads:
     """Read ``reads.csv``: ``name``, ``Category``, and 14 findings of each of three readers as ``R1:ICH`` and so on.
 
     Args:
-        path: The CSV file.
+        path: CQ500's ``reads.csv``.
 
     Raises:
         TableError: If a column is missing, a row is malformed, or rows contradict one another.
@@ -138,7 +138,7 @@ def read_reads(path: Path | str) -> Reads:
             where=f"{path}, line 1",
             got=f"no column {first_of(missing)}",
             expected="name, Category, and 14 findings of each of three readers",
-            todo="Take reads.csv as it is published.",
+            todo="Use reads.csv as it was published.",
         )
     sheet = sheet.truths(columns)
     cells, lines = sheet.cells, sheet.lines
@@ -171,17 +171,17 @@ def read_reads(path: Path | str) -> Reads:
 def read_cq500(path: Path | str, truth: Truth = "majority", *, repair_any: bool = False) -> LabelTable:
     """Read ``reads.csv`` as labels of scans.
 
-    By the majority, a scan may rightly have any = 1 and no type, where the readers disagree on the type; it is flagged. A type
-    without any comes about only if readers marked a type and no hemorrhage; it stops.
+    By the majority, a scan may correctly have any = 1 without a type where the readers disagree on the type; such scans are
+    flagged. A type without "any" occurs only if readers marked a type and no hemorrhage; reading then stops.
 
     Args:
-        path: The CSV file.
-        truth: Who must have seen a finding.
+        path: CQ500's ``reads.csv``.
+        truth: Whose reading counts, one of `Truth`.
         repair_any: Where a type is 1 and any is 0, make any 1, and count it; otherwise stop.
 
     Returns:
         One row per scan, named by its folder, with the strata ``category`` (``B1``, ``B2``), and ``chronic``, ``fracture``,
-        ``mass_effect`` and ``midline_shift`` (1, 0 or NaN, by the same truth). The patients are those of the images.
+        ``mass_effect`` and ``midline_shift`` (1, 0 or NaN, by the same truth). The images name the patients.
 
     Raises:
         TableError: If the table is malformed or contradicts itself.
@@ -192,7 +192,7 @@ def read_cq500(path: Path | str, truth: Truth = "majority", *, repair_any: bool 
     folders = reads.scans["name"].map(folder_name)
     labels = findings[list(FINDING_OF_LABEL.values())].set_axis(list(FINDING_OF_LABEL), axis=1)
     rows = pd.DataFrame({"kind": "folder_name", "name": folders, "line": reads.scans["line"]})
-    # Votes are not findings: no majority for any one type does not mean that there is none for "any", where that is unknown.
+    # Votes are not findings: where "any" is unknown, a type without a majority is not absent, but unknown.
     labels = labels.mask(labels[ANY].isna().to_numpy()[:, None] & (labels == 0))
     table = checked_table(rows.join(labels), reads.source, repair_any=repair_any)
     strata = findings[list(FINDING_OF_STRATUM.values())].set_axis(list(FINDING_OF_STRATUM), axis=1)
@@ -202,13 +202,13 @@ def read_cq500(path: Path | str, truth: Truth = "majority", *, repair_any: bool 
 
 
 def check_reads(reads: Reads) -> tuple[str, ...]:
-    """What is not as in the published data set, in words.
+    """Describe how the table differs from the published data set.
 
     Args:
-        reads: What was read.
+        reads: The readings of the table.
 
     Returns:
-        Scans that are missing; of the complete set, numbers of positives by the majority that are not the published ones; and
+        Texts about missing scans; about numbers of positives in the complete set that differ from the published ones; and about
         readers who marked a type of hemorrhage and no hemorrhage.
     """
     wide = reads.marks.pivot(index=["name", "reader"], columns="finding", values="mark")

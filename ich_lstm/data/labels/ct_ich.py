@@ -22,10 +22,10 @@ TYPE_COLUMNS = {
     "Subarachnoid": "subarachnoid",
     "Subdural": "subdural",
 }
-"""The label of each column that holds a type."""
+"""The label that each column of a type holds."""
 
 COLUMNS = (PATIENT_COLUMN, SLICE_COLUMN, NONE_COLUMN, *TYPE_COLUMNS)
-"""The columns that are read."""
+"""The columns that are read from the table."""
 
 
 def is_ct_ich(header: Sequence[str]) -> bool:
@@ -36,14 +36,14 @@ def is_ct_ich(header: Sequence[str]) -> bool:
 def read_ct_ich(path: Path, *, repair_any: bool = False) -> LabelTable:
     """Read ``hemorrhage_diagnosis_raw_ct.csv``: a row per slice, numbered from 1, of the patients' NIfTI files.
 
-    Any is 1 - No_Hemorrhage. The fracture column is not read.
+    "Any" is 1 - No_Hemorrhage. The fracture column is not read.
 
     Args:
-        path: The CSV file.
-        repair_any: Where a type is 1 and No_Hemorrhage too, make any 1, and count it; otherwise stop.
+        path: PhysioNet's CSV file.
+        repair_any: If a type and No_Hemorrhage are both 1, set any to 1 and count the row; otherwise stop.
 
     Returns:
-        Rows of slices named like ``ct_scans/049.nii#12``.
+        One row per slice, named like ``ct_scans/049.nii#12``.
 
     Raises:
         TableError: If a row is malformed or contradicts itself or another.

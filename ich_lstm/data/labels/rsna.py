@@ -16,18 +16,18 @@ LABEL_FILE = "stage_2_train.csv"
 HEADER = ["ID", "Label"]
 
 RSNA_LABELS = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural", "any")
-"""The labels that every image has. A file in this format may have rows of further labels."""
+"""The labels that every image of RSNA has. A file in this format may have rows for further labels."""
 
 IDENTIFIER = f"ID_<image>_<{'|'.join(LABELS)}>"
 
 
 class RsnaIds(NamedTuple):
-    """What identifiers like ``ID_12cadc6af_subdural`` speak of.
+    """The images and labels that identifiers such as ``ID_12cadc6af_subdural`` reference.
 
     Args:
-        names: Each image once, as its SOP Instance UID: ``ID_12cadc6af``.
-        image: Of each row the index of its image, ``(rows,)``.
-        label: Of each row the index of its label in ``LABELS``, ``(rows,)``; -1 where the identifier is malformed.
+        names: The SOP Instance UID of each image, once: ``ID_12cadc6af``.
+        image: The index of each row's image, ``(rows,)``.
+        label: The index of each row's label in ``LABELS``, ``(rows,)``; -1 where the identifier is malformed.
     """
 
     names: np.ndarray
@@ -36,18 +36,18 @@ class RsnaIds(NamedTuple):
 
     @property
     def cell(self) -> np.ndarray:
-        """Of each row the place of its image and label in a flattened table ``(images, k)``."""
+        """The place of each row's image and label in a flattened table ``(images, k)``."""
         return self.image * len(LABELS) + self.label
 
 
 def split_ids(identifiers: pd.Series) -> RsnaIds:
-    """Take identifiers apart at their last underscore.
+    """Split identifiers at their last underscore.
 
     Example:
         >>> split_ids(pd.Series(["ID_a_any", "ID_b_any", "ID_a_epidural", "any"]))
         RsnaIds(names=array(['ID_a', 'ID_b', 'any'], dtype=object), image=array([0, 1, 0, 2]), label=array([ 5,  5,  0, -1]))
     """
-    # In Arrow: at 4.5 million rows, strings of Python would take ten times as long, and all of the memory.
+    # Arrow, because Python strings would take ten times as long for 4.5 million rows, and fill the memory.
     text = pa.Table.from_pandas(identifiers.to_frame("ID"), preserve_index=False)["ID"].combine_chunks()
     parts = pc.split_pattern(text, "_", max_splits=1, reverse=True)
     ends = np.cumsum(pc.list_value_length(parts).to_numpy())
@@ -64,20 +64,21 @@ def split_ids(identifiers: pd.Series) -> RsnaIds:
 
 
 def first_rows(ids: RsnaIds) -> np.ndarray:
-    """The first row of each image and label, ``(images * k,)``; -1 where there is none."""
+    """Find the first row of each image and label, ``(images * k,)``; -1 where there is none."""
     first = np.full(len(ids.names) * len(LABELS), -1)
-    first[ids.cell[::-1]] = np.arange(len(ids.image) - 1, -1, -1)  # of several, the last that is written stays
+    # Backwards, so that the first of several rows is written last.
+    first[ids.cell[::-1]] = np.arange(len(ids.image) - 1, -1, -1)
     return first
 
 
 def read_rsna_labels(path: Path, *, repair_any: bool = False) -> LabelTable:
     """Read ``stage_2_train.csv``: a row ``ID_<image>_<label>,<0 or 1>`` for each image and label.
 
-    Four images stand twice in the original; equal duplicates are dropped and counted, contradicting ones stop.
+    Four images occur twice in the original. Equal duplicates are dropped and counted; contradicting ones stop.
 
     Args:
-        path: The CSV file.
-        repair_any: Where a type is 1 and any is 0, make any 1, and count it; otherwise stop.
+        path: RSNA's CSV file.
+        repair_any: If a type is 1 and any is 0, set any to 1 and count the row; otherwise stop.
 
     Returns:
         One row per image, named by its SOP Instance UID.
@@ -112,8 +113,8 @@ def stop_at_incomplete(path: Path, first: np.ndarray, lines: np.ndarray) -> None
     """Stop if an image lacks one of `RSNA_LABELS`.
 
     Args:
-        path: The file.
-        first: As :func:`first_rows` gives it.
+        path: The label file, for the message.
+        first: The result of :func:`first_rows`.
         lines: The number of each row's line in the file.
     """
     grid = first.reshape(-1, len(LABELS))

@@ -20,10 +20,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class SampleSubmission:
-    """What a submission has to answer, as ``stage_2_sample_submission.csv`` asks it.
+    """The rows that a submission must answer, as ``stage_2_sample_submission.csv`` lists them.
 
     Args:
-        source: The file.
+        source: The sample submission that was read.
         identifiers: ``ID_<image>_<label>`` of each row.
         ids: The identifiers, split into image and label.
     """
@@ -34,10 +34,10 @@ class SampleSubmission:
 
     @classmethod
     def read(cls, path: Path | str) -> "SampleSubmission":
-        """Read and check a sample submission; what stands in its column Label does not matter.
+        """Read and check a sample submission; the values of its column Label do not matter.
 
         Raises:
-            TableError: If the file is missing or has another header, an identifier is malformed or stands twice, or an image
+            TableError: If the file is missing or has another header, an identifier is malformed or occurs twice, or an image
                 lacks one of RSNA's labels.
         """
         path = Path(path)
@@ -47,7 +47,7 @@ class SampleSubmission:
                 where=str(path),
                 got="no such file",
                 expected="the sample submission",
-                todo="Give stage_2_sample_submission.csv: --submission of ich-predict.",
+                todo="Give stage_2_sample_submission.csv to --submission of ich-predict.",
             )
         sheet = read_sheet(path).named(HEADER)
         sheet.log()
@@ -58,7 +58,7 @@ class SampleSubmission:
                 where=f"{path}, line 1",
                 got=f"columns {first_of(cells.columns)}",
                 expected=",".join(HEADER),
-                todo="Give stage_2_sample_submission.csv: --submission of ich-predict.",
+                todo="Give stage_2_sample_submission.csv to --submission of ich-predict.",
             )
         ids = split_ids(cells["ID"])
         wrong = ids.label < 0
@@ -67,39 +67,39 @@ class SampleSubmission:
         first = first_rows(ids)
         repeated = first[ids.cell] != np.arange(len(ids.cell))
         if repeated.any():
-            stop_at(path, lines[repeated], "repeated_rows", "rows whose ID has stood before", "each ID once")
+            stop_at(path, lines[repeated], "repeated_rows", "rows whose ID occurs in an earlier row", "each ID once")
         stop_at_incomplete(path, first, lines)
         return cls(path, cells["ID"], ids)
 
 
 def write_submission(slices: pd.DataFrame, key: pd.DataFrame, sample: SampleSubmission, out: Path) -> Path:
-    """Write one row per image and label, in the order of the sample file; private, for it holds the images' own identifiers.
+    """Write one row per image and label, in the order of the sample file; private, because it holds the images' own identifiers.
 
     Args:
-        slices: Predictions, as in ``slices.csv``: ``scan_id``, ``slice``, and a probability for each label.
-        key: What they are called: ``scan_id``, ``slice`` and ``sop_uid``.
-        sample: What is asked for.
+        slices: Predictions with the columns of ``slices.csv``: ``scan_id``, ``slice``, and a probability for each label.
+        key: The SOP Instance UID of each predicted slice, with the columns ``scan_id``, ``slice`` and ``sop_uid``.
+        sample: The rows that the submission must have.
         out: The CSV file to write.
 
     Returns:
-        The file.
+        The path of the written file.
 
     Raises:
-        TableError: If an image has no probability, or several; then nothing is written.
+        TableError: If an image has no probability or several. Nothing is written then.
     """
     named = slices.merge(key[["scan_id", "slice", "sop_uid"]], on=["scan_id", "slice"], validate="one_to_one")
     asked = pd.Index(sample.ids.names)
     wanted = named[named["sop_uid"].isin(asked)]
     _check_images(
-        sample.source, "several_probabilities", "stand in several scans", wanted["sop_uid"][wanted["sop_uid"].duplicated()]
+        sample.source, "several_probabilities", "occur in several scans", wanted["sop_uid"][wanted["sop_uid"].duplicated()]
     )
     _check_images(sample.source, "no_probability", "have no probability", asked[~asked.isin(wanted["sop_uid"])])
     if len(wanted) < len(named):
-        logger.warning("%s: %d predicted images are not asked for", sample.source.name, len(named) - len(wanted))
+        logger.warning("%s: %d predicted images are not in the sample submission", sample.source.name, len(named) - len(wanted))
     probabilities = wanted.set_index("sop_uid")[list(LABELS)].loc[asked].to_numpy(np.float64)  # (images, k)
     answers = pd.DataFrame(dict(zip(HEADER, (sample.identifiers, probabilities.ravel()[sample.ids.cell]), strict=True)))
     with written_aside(out) as aside:
-        answers.to_csv(aside, index=False, lineterminator="\n")  # as many digits as tell a float64 from its neighbours
+        answers.to_csv(aside, index=False, lineterminator="\n")  # with enough digits to restore each float64 exactly
     return out
 
 
@@ -109,6 +109,6 @@ def _check_images(source: Path, code: str, fault: str, images: pd.Series | pd.In
             code,
             where=str(source),
             got=f"{len(images)} images {fault}: {first_of(images)}",
-            expected="one scan for each",
-            todo="No submission was written. private/ledger.csv tells what became of each file. Correct these and predict again.",
+            expected="one scan for each image",
+            todo="No submission was written. private/ledger.csv explains each file. Correct these and predict again.",
         )

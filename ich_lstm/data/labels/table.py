@@ -1,4 +1,4 @@
-"""Reader of label tables of any kind: RSNA's, CT-ICH's, or a hospital's own."""
+"""Reader of label tables of any kind: RSNA's, CT-ICH's, or one in the library's own format."""
 
 import difflib
 import os
@@ -33,10 +33,10 @@ from ich_lstm.errors import TableError
 from ich_lstm.labels import LABEL_SET, LABELS
 
 KEYS = tuple(key for key in (*SLICE_KEYS, *SCAN_KEYS) if key != "folder_name")
-"""Columns by which a table of one's own may name slices and scans, the finest first."""
+"""Columns by which a table in the library's own format may name slices and scans, the finest first."""
 
 SLICE = "slice"
-"""Column with the number of a slice within its ``file``, from 1."""
+"""The column with the number of a slice within its ``file``, from 1."""
 
 COLUMNS = (*KEYS, *LABELS, PATIENT, SLICE, STUDY_DATE)
 
@@ -51,26 +51,27 @@ SYNONYMS = {
     "mrn": PATIENT,
     "date": STUDY_DATE,
 }
-"""What others call our columns. They are not read under these names, for they may mean something else; they are asked about."""
+"""Other names of our columns. They are not read, because they may mean something else; the error or a flag asks about them."""
 
 
 def read_label_table(path: Path | str, *, truth: Truth = "majority", repair_any: bool = False) -> LabelTable:
-    """Read RSNA's ``stage_2_train.csv``, CQ500's ``reads.csv``, BHX's boxes, CT-ICH's table, or a table of one's own.
+    """Read RSNA's ``stage_2_train.csv``, CQ500's ``reads.csv``, BHX's boxes, CT-ICH's table, or a table in the library's own
+    format.
 
-    The header tells which it is. A table of one's own is a CSV with one row per slice (column ``sop_uid``, or ``file`` with
-    the number of the slice in ``slice`` where the file holds many) or per scan (``series_uid``, ``study_uid``,
-    ``accession_number`` or ``folder``), any of the labels as columns with cells 0, 1 or empty (unknown), ``patient_id`` where
-    the images do not name the patient, and ``study_date`` if scans are to be split by it. Slice and scan rows may be mixed.
-    Files and folders are paths relative to the images' root. How spreadsheets save such a table is read too, with one flag that
-    says what was assumed (:func:`~ich_lstm.data.tables.spreadsheet.read_sheet`).
+    The header decides which reader is used. The library's own format is a CSV with one row per slice (column ``sop_uid``, or
+    ``file`` with the number of the slice in ``slice`` where the file holds many) or per scan (``series_uid``, ``study_uid``,
+    ``accession_number`` or ``folder``), any of the labels as columns with cells 0, 1 or empty (unknown), ``patient_id`` where the
+    images do not name the patient, and ``study_date`` if scans are to be split by it. Slice and scan rows may be mixed. Files and
+    folders are paths relative to the images' root. Tables that a spreadsheet saved are read too; one flag then says what was
+    assumed (:func:`~ich_lstm.data.tables.spreadsheet.read_sheet`).
 
     Args:
-        path: The CSV file.
-        truth: How the three readers of CQ500 make one truth.
-        repair_any: Where a type is 1 and any is 0, make any 1, and count it; otherwise stop.
+        path: A CSV file of labels.
+        truth: Whose reading counts in CQ500, one of :data:`~ich_lstm.data.labels.cq500.Truth`.
+        repair_any: If a type is 1 and any is 0, set any to 1 and count the row; otherwise stop.
 
     Returns:
-        The checked table.
+        The checked label table.
 
     Raises:
         TableError: If the file is missing, empty, has no header, or a row is malformed or contradicts another.
@@ -89,17 +90,17 @@ def read_label_table(path: Path | str, *, truth: Truth = "majority", repair_any:
 
 
 def read_label_tables(paths: Sequence[Path | str], *, truth: Truth = "majority", repair_any: bool = False) -> LabelTable:
-    """Read several label tables as one, say slice rows in one and scan rows in another.
+    """Read several label tables as one, for example slice rows in one and scan rows in another.
 
-    Whether they contradict one another shows when they are joined to the scans: two rows may name one slice differently.
+    Contradictions between the files show only when labels are joined to scans, because rows may name one slice differently.
 
     Args:
-        paths: CSV files.
-        truth: How the three readers of CQ500 make one truth.
-        repair_any: Where a type is 1 and any is 0, make any 1, and count it; otherwise stop.
+        paths: CSV files of labels.
+        truth: Whose reading counts in CQ500, one of :data:`~ich_lstm.data.labels.cq500.Truth`.
+        repair_any: If a type is 1 and any is 0, set any to 1 and count the row; otherwise stop.
 
     Returns:
-        One table, whose lines are named ``file:number``; of two files of one name the second is ``name (2)``.
+        One table, whose lines are named ``file:number``; if two files have the same name, the second is called ``name (2)``.
     """
     tables = [read_label_table(path, truth=truth, repair_any=repair_any) for path in dict.fromkeys(map(Path, paths))]
     if len(tables) == 1:
@@ -119,7 +120,7 @@ def read_label_tables(paths: Sequence[Path | str], *, truth: Truth = "majority",
 
 
 def _short_names(paths: Sequence[Path]) -> list[str]:
-    """Files without their folders, for these names stand in the audit, which is shared."""
+    """Name files without their folders, because these names appear in the audit, which is shared."""
     names = [path.name for path in paths]
     before = [names[:i].count(name) for i, name in enumerate(names)]
     return [f"{name} ({count + 1})" if count else name for name, count in zip(names, before, strict=True)]
@@ -172,12 +173,12 @@ def _check_columns(path: Path, header: list[str]) -> None:
             where=f"{path}, line 1",
             got=f"columns {', '.join(header[:12])}",
             expected=f"one of {', '.join(KEYS)}, and one or more of {', '.join(LABELS)}",
-            todo=todo or "Give the table a header.",
+            todo=todo or "Add a header to the table.",
         )
 
 
 def _near_misses(header: Sequence[str]) -> list[tuple[str, str]]:
-    """Columns that are not read, but are spelt nearly like one that would be, or are another word for it."""
+    """Find columns that are not read, but are spelt nearly like one that is, or are another word for it."""
     found = []
     for column in header:
         plain = column.lower().replace("_", "").replace(" ", "")
@@ -188,7 +189,7 @@ def _near_misses(header: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _kinds_and_names(path: Path, cells: pd.DataFrame, lines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What each row speaks of: the first key column that is filled in it, slices before scans."""
+    """Find the slice or scan that each row names: the first key column with a value in it, slices before scans."""
     kinds = np.full(len(cells), "", dtype=object)
     names = np.full(len(cells), "", dtype=object)
     for key in KEYS:
@@ -205,8 +206,8 @@ def _kinds_and_names(path: Path, cells: pd.DataFrame, lines: np.ndarray) -> tupl
 
 
 def _number_slices(path: Path, numbers: pd.Series, kinds: np.ndarray, names: np.ndarray, lines: np.ndarray) -> None:
-    """Put the numbers of slices behind the names of their files."""
-    numbers = numbers.str.replace(r"[.,]0$", "", regex=True)  # what spreadsheets make of a column with empty cells
+    """Append the numbers of slices to the names of their files."""
+    numbers = numbers.str.replace(r"[.,]0$", "", regex=True)  # spreadsheets write 3.0 where the column has empty cells
     given = (numbers != "").to_numpy(bool)
     wrong = given & ~numbers.str.fullmatch(r"0*[1-9]\d{0,5}").to_numpy(bool)
     if wrong.any():
@@ -214,6 +215,7 @@ def _number_slices(path: Path, numbers: pd.Series, kinds: np.ndarray, names: np.
         stop_at(path, lines[wrong], "bad_slice_number", got, "a number from 1, or an empty cell")
     alone = given & np.isin(kinds, SCAN_KEYS)
     if alone.any():
-        stop_at(path, lines[alone], "slice_without_file", "rows with the number of a slice and no file", "a file beside it")
+        got, expected = "rows with the number of a slice and no file", "a file in each of these rows"
+        stop_at(path, lines[alone], "slice_without_file", got, expected)
     numbered = given & (kinds == "file")
     names[numbered] = names[numbered] + SLICE_MARK + numbers[numbered].str.lstrip("0").to_numpy(object)

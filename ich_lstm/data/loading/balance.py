@@ -10,34 +10,34 @@ from ich_lstm.labels import HEMORRHAGE_TYPES, LABELS
 logger = logging.getLogger(__name__)
 
 MOST_DRAWS = 32.0
-"""Times by which a scan may be drawn more or less often than one without any hemorrhage: augmentation makes no new patient."""
+"""Largest factor for drawing a scan more or less often than one without hemorrhage; augmentation adds no new patients."""
 
 ROUNDS = 200
-"""Of adjusting one type after the other; a handful is enough unless two types cannot be told apart."""
+"""Rounds of adjusting one type after the other; a handful is enough unless two types cannot be separated."""
 
 CLOSE = 0.01
 """Relative difference below which types count as equally frequent."""
 
 
 def balanced_weights(slice_labels: Sequence[np.ndarray], scan_labels: np.ndarray) -> np.ndarray:
-    """How often each scan is drawn in an epoch, on the average, so that the positive slices of all types are equally many.
+    """Compute how often each scan is drawn per epoch, on average, so that all types have equally many positive slices.
 
-    A scan's weight is the product of a factor for each type that it shows; a scan without any has the weight 1. The factors
-    are those for which the weighted number of positive slices is, for every type, that of the most frequent one before::
+    A scan's weight is the product of one factor for each type that it shows; a scan without any has the weight 1. The factors are
+    chosen so that the weighted number of positive slices of every type equals that of the originally most frequent type::
 
         w_i = prod over types t of scan i of f_t,      sum_i w_i n_it = max_t sum_i n_it
 
     where n_it is the number of slices of scan i that show t, or 1 where only the scan is labelled. They are found by adjusting
-    one factor after the other (iterative proportional fitting, Deming and Stephan 1940); where no factors fit, because one
-    type never comes without another, it stops nearest to it, and says so. In the end the weights are scaled to a mean of 1, so
-    that an epoch has as many samples as without balance.
+    They are found by adjusting one factor after the other (iterative proportional fitting, Deming and Stephan 1940). Where no
+    factors fit, because one type never occurs without another, the result is as close as possible, with a warning. Finally the
+    weights are scaled to a mean of 1, so that an epoch has as many samples as without balancing.
 
     Args:
-        slice_labels: Of each scan, float32 ``(n, k)``: 1 present, 0 absent, NaN unknown.
-        scan_labels: float32 ``(scans, k)``: 1 present, 0 absent, NaN unknown.
+        slice_labels: Labels of the slices of each scan, float32 ``(n, k)``: 1 present, 0 absent, NaN unknown.
+        scan_labels: Labels of each scan, float32 ``(scans, k)``: 1 present, 0 absent, NaN unknown.
 
     Returns:
-        float64 ``(scans,)``, mean 1.
+        Weight of each scan with a mean of 1, float64 ``(scans,)``.
     """
     types = [LABELS.index(name) for name in HEMORRHAGE_TYPES]
     shown = np.array([(labels[:, types] == 1).sum(axis=0) for labels in slice_labels], dtype=np.float64).reshape(-1, len(types))
@@ -57,5 +57,5 @@ def balanced_weights(slice_labels: Sequence[np.ndarray], scan_labels: np.ndarray
             break
     else:
         figures = ", ".join(f"{HEMORRHAGE_TYPES[t]} {share:.0%}" for t, share in zip(present, reached / target, strict=True))
-        logger.warning("types cannot be balanced exactly; reached, of the same frequency for all: %s", figures)
+        logger.warning("types cannot be balanced exactly; share of the common frequency that each type reaches: %s", figures)
     return weights / weights.mean()

@@ -12,14 +12,14 @@ from ich_lstm.labels import LABELS
 
 
 class ScanSample(NamedTuple):
-    """One scan as the network gets it.
+    """One scan as input of the network.
 
     Args:
-        hu: int16 ``(n, h, w)``.
-        positions_mm: float32 ``(n,)``.
-        slice_labels: float32 ``(n, k)``: 1 present, 0 absent, NaN unknown.
-        scan_labels: float32 ``(k,)``: 1 present, 0 absent, NaN unknown.
-        draws: A seed for each slice, int64 ``(n,)`` in [0, 2**32), for what is drawn later on the device.
+        hu: Preprocessed HU, int16 ``(n, h, w)``.
+        positions_mm: Position of each slice along the scan, float32 ``(n,)``.
+        slice_labels: Labels of slices, float32 ``(n, k)``: 1 present, 0 absent, NaN unknown.
+        scan_labels: Labels of the scan, float32 ``(k,)``: 1 present, 0 absent, NaN unknown.
+        draws: A seed for each slice, int64 ``(n,)`` in [0, 2**32), for random draws on the device.
         scan_id: Keyed hash of the series.
     """
 
@@ -32,15 +32,15 @@ class ScanSample(NamedTuple):
 
 
 class ScanBatch(NamedTuple):
-    """Scans in a row; n counts the slices of all of them, b the scans.
+    """A batch of packed scans: n counts the slices of all scans, b the scans.
 
     Args:
-        hu: int16 ``(n, h, w)``.
-        lengths: Slices of each scan, int64 ``(b,)``.
-        positions_mm: float32 ``(n,)``.
-        slice_labels: float32 ``(n, k)``: 1 present, 0 absent, NaN unknown.
-        scan_labels: float32 ``(b, k)``: 1 present, 0 absent, NaN unknown.
-        draws: A seed for each slice, int64 ``(n,)`` in [0, 2**32), for what is drawn later on the device.
+        hu: Preprocessed HU, int16 ``(n, h, w)``.
+        lengths: Number of slices of each scan, int64 ``(b,)``.
+        positions_mm: Position of each slice along its scan, float32 ``(n,)``.
+        slice_labels: Labels of slices, float32 ``(n, k)``: 1 present, 0 absent, NaN unknown.
+        scan_labels: Labels of scans, float32 ``(b, k)``: 1 present, 0 absent, NaN unknown.
+        draws: A seed for each slice, int64 ``(n,)`` in [0, 2**32), for random draws on the device.
         scan_ids: Keyed hash of each series, b of them.
     """
 
@@ -54,7 +54,7 @@ class ScanBatch(NamedTuple):
 
 
 def pack_scans(samples: Sequence[ScanSample]) -> ScanBatch:
-    """Put samples of one size in a row; no sample gives an empty batch, which a rank without work needs."""
+    """Pack samples of one image size in a row. Without samples the batch is empty, as a rank without work needs it."""
     if not samples:
         k = len(LABELS)
         return ScanBatch(
@@ -78,7 +78,7 @@ def pack_scans(samples: Sequence[ScanSample]) -> ScanBatch:
 
 
 def _in_a_row(images: Sequence[np.ndarray]) -> Tensor:
-    """Join int16 ``(n, h, w)``; in a loader's worker in memory that is shared with training, so that it is copied only once."""
+    """Join int16 ``(n, h, w)``; a loader's worker joins in shared memory, so that the batch is copied only once."""
     shape = (sum(map(len, images)), *images[0].shape[1:])
     if get_worker_info() is None:
         joined = torch.empty(shape, dtype=torch.int16)

@@ -14,13 +14,13 @@ from ich_lstm.preprocessing.augmentation import SLICE_STRIDE, Geometry, sample_s
 
 
 class ScanDataset(Dataset):
-    """Batches of cached scans, or of samples of them; a pure function of what is requested.
+    """Batches of cached scans, or of samples from them, as a pure function of the request.
 
     Args:
-        scans: The scans.
-        geometry: Augmentation, or None.
-        sampling: How a scan is made into samples; whole scans by default.
-        cutmix: Alpha of CutMix over the slices of a batch (see :func:`~ich_lstm.data.loading.cutmix.mix_slices`); 0 for none.
+        scans: The labelled scans to load.
+        geometry: Random geometric augmentation, or None.
+        sampling: How a scan is divided into samples; by default one sample is a whole scan.
+        cutmix: Alpha of CutMix over the slices of a batch (see :func:`~ich_lstm.data.loading.cutmix.mix_slices`); 0 disables it.
         seed: Seed of all draws.
     """
 
@@ -41,15 +41,15 @@ class ScanDataset(Dataset):
 
     @property
     def lengths(self) -> list[int]:
-        """Slices of each scan."""
+        """Number of slices of each scan."""
         return [len(scan.slice_labels) for scan in self.scans]
 
     def __getitem__(self, requests: Sequence[SampleRequest]) -> ScanBatch:
-        """A batch: the sampler asks for scans, not for one scan."""
+        """Load a batch; the sampler requests several scans at once."""
         batch = pack_scans([self._sample(request) for request in requests])
         if not self.cutmix or not requests:
             return batch
-        # All samples and their order: the same slices in other company are mixed otherwise.
+            # The seed covers all samples and their order, because a slice is mixed differently in another batch.
         company = "\n".join(f"{self.scans[request.scan].series_uid}/{request.draw}" for request in requests)
         return mix_slices(batch, self.cutmix, sample_seed(self.seed, requests[0].epoch, company, purpose="cutmix"))
 
@@ -64,7 +64,7 @@ class ScanDataset(Dataset):
         hu = cached.hu
         if self.geometry is not None:
             hu = self.geometry(hu, sample_seed(self.seed, request.epoch, scan.series_uid, draw=request.draw))
-        # In evaluation too, where nothing is drawn with them: a slice has a seed wherever it goes.
+            # Evaluation sets the seeds too, although it draws nothing, so that every batch has them.
         first = sample_seed(self.seed, request.epoch, scan.series_uid, draw=request.draw, purpose="intensity")
         places = np.arange(len(hu)) if chosen is None else chosen
         draws = (first + places * SLICE_STRIDE) % 2**32

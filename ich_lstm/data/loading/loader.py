@@ -11,13 +11,13 @@ from ich_lstm.data.loading.batch import ScanBatch
 from ich_lstm.data.loading.sampler import SliceBudgetSampler
 
 MOST_WORKERS = 8
-"""Of a training process. A bound that was chosen, not measured: each holds batches of its own in memory."""
+"""Upper bound of loader processes per training process. It was chosen, not measured: each process holds batches in memory."""
 
 
 def worker_context() -> BaseContext:
-    """How workers are started: forked from a process that has imported what they need, and nothing else.
+    """Choose how workers are started: forked from a server process that has imported what they need, and nothing else.
 
-    A forked training process could deadlock in its own threads; a spawned worker imports torch for seconds, each of them anew.
+    A forked training process could deadlock in its own threads; each spawned worker would import torch, which takes seconds.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -27,12 +27,12 @@ def worker_context() -> BaseContext:
 
 
 class ScanLoader(DataLoader):
-    """A DataLoader whose place in an epoch is saved in Lightning's checkpoints, and found again.
+    """A DataLoader that saves its place in an epoch in Lightning's checkpoints and resumes from there.
 
     Its arguments are those of torch's DataLoader; the sampler is a `SliceBudgetSampler`.
 
-    Nothing is drawn before the first batch is asked for: when a fit resumes, Lightning makes the iterator first and tells the
-    sampler the epoch afterwards, and workers that drew at once would draw another epoch's samples.
+    No worker draws samples before the first batch is requested. When a fit resumes, Lightning makes the iterator before it tells
+    the sampler the epoch, so workers that drew at once would draw the samples of another epoch.
     """
 
     sampler: SliceBudgetSampler
@@ -43,24 +43,24 @@ class ScanLoader(DataLoader):
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """The place in the epoch, counted in batches that were given away, not in those that workers have drawn ahead."""
+        """The place in the epoch, counted in batches that were returned, not in those that workers have drawn ahead."""
         return self.sampler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from that place when next iterated."""
+        """Continue from the saved place in the next iteration."""
         self.sampler.load_state_dict(state)
 
 
 def workers_for(cores: int, processes: int = 1) -> int:
-    """How many loader processes help a training process.
+    """Choose the number of loader processes for a training process.
 
     Args:
-        cores: Cores that may be used on this machine: fewer than it has under a batch system or in a container.
+        cores: Cores that may be used, which can be fewer than the machine has under a batch system or in a container.
         processes: Training processes that share them, each with loader processes of its own.
 
     Returns:
-        One core less than each has; none where it has two or less, for a loader process would take a core from the network
-        that it feeds; at most `MOST_WORKERS`.
+        One less than the cores of each training process, but at most `MOST_WORKERS`; none for two cores or fewer, because a
+        loader process would take a core from the network.
 
     Example:
         >>> workers_for(2), workers_for(8), workers_for(64), workers_for(64, processes=16)

@@ -7,22 +7,22 @@ from collections.abc import Sequence
 import numpy as np
 
 CANDIDATES = 16
-"""Of the next in line, how many are tried for a pair that leaves no room."""
+"""Number of waiting items of each length that are tried to find a pair that fills a batch."""
 
 SPREAD = 4
-"""Batches that are dealt out again, at least, and for each one that is missing: they are then four fifths full."""
+"""Batches that are redistributed, at least, and for each missing batch; they are four fifths full afterwards."""
 
 
 def pack(lengths: Sequence[int] | np.ndarray, budget: int, most: int) -> list[list[int]]:
-    """Fill batches in the order given, except that the last ones of a batch are chosen to fill it up.
+    """Fill batches in the given order, except that the last items of a batch are chosen to fill it completely.
 
-    In a random order this gives random company: a batch takes what is next in line until two more will fill it, and then the
-    pair, or the one, that leaves the least room.
+    In a random order, a batch gets random items: it takes the next in line until two more will fill it, and then the pair, or the
+    single item, that leaves the least room.
 
     Args:
-        lengths: Slices of each item, in the order in which they stand in line.
-        budget: Most slices in a batch; an item beyond it makes a batch alone.
-        most: Most items in a batch.
+        lengths: Slices of each item, in the order of the line.
+        budget: Maximum number of slices in a batch; a longer item is a batch of its own.
+        most: Maximum number of items in a batch.
 
     Returns:
         The places in line of each batch's items; every item is in exactly one batch.
@@ -45,7 +45,7 @@ def pack(lengths: Sequence[int] | np.ndarray, budget: int, most: int) -> list[li
 
 
 class _Line:
-    """Items that wait to be packed."""
+    """Items that are waiting to be packed."""
 
     def __init__(self, lengths: np.ndarray, budget: int) -> None:
         self.lengths: list[int] = lengths.tolist()
@@ -58,21 +58,21 @@ class _Line:
             self._of_length[self.lengths[place]].append(place)
         self._count = np.bincount(lengths[within], minlength=budget + 1)
         self._is_gone = [False] * len(self.lengths)
-        # Room below which a batch is not filled at random any more, so that two can be chosen for what is left.
+        # Room below which a batch is no longer filled in order, so that the best pair can be chosen for the rest.
         self._reserve = float(lengths[within].mean()) if len(within) else 0.0
         self._find_longest()
 
     def _find_longest(self) -> None:
-        """For each room, the longest waiting item that fits, or 0."""
+        """Find, for each room, the longest waiting item that fits, or 0."""
         kinds = np.where(self._count > 0, np.arange(len(self._count)), 0)
         self._longest: list[int] = np.maximum.accumulate(kinds).tolist()
 
     def fits(self, room: int) -> bool:
-        """Whether anything that waits fits."""
+        """Whether any waiting item fits."""
         return self._longest[room] > 0
 
     def take(self, room: int, *, last: bool) -> int:
-        """Take one out of the line: the next, or the one that fills the room best, alone or with another."""
+        """Take an item out of the line: the next one, or the one that fills the room best, alone or with another."""
         while self._is_gone[self._in_order[0]]:
             self._in_order.popleft()
         place = self._in_order[0]
@@ -119,13 +119,13 @@ class _Line:
 
 
 def spread_to(batches: Sequence[list[int]], lengths: Sequence[int], count: int, group: int) -> list[list[int]]:
-    """Make more batches, and no nearly empty one: the items of the smallest are dealt out again, equally, to more of them.
+    """Make more batches, none of them nearly empty, by redistributing the items of the smallest batches.
 
     Args:
-        batches: Places of each batch's items.
-        lengths: Slices of the item at each place.
-        count: Batches wanted, at least as many as there are; fewer come back if there are fewer items.
-        group: Batches that are trained on at the same time: those dealt out again fill whole groups, if that can be.
+        batches: The places of each batch's items.
+        lengths: Number of slices of the item at each place.
+        count: Number of batches wanted, at least the present number; fewer are returned if there are fewer items.
+        group: Number of batches that are processed at the same time; redistributed batches fill whole groups if possible.
 
     Returns:
         The items in batches that have neither more slices nor more items than before.
@@ -150,7 +150,7 @@ def spread_to(batches: Sequence[list[int]], lengths: Sequence[int], count: int, 
 
 
 def _dealt_out(pool: Sequence[int], lengths: Sequence[int], count: int) -> list[list[int]]:
-    """Each item, the longest first, to the batch that has least."""
+    """Deal each item, the longest first, to the batch with the fewest slices."""
     batches: list[list[int]] = [[] for _ in range(count)]
     loads = [(0, i) for i in range(count)]
     for place in pool:
@@ -161,7 +161,7 @@ def _dealt_out(pool: Sequence[int], lengths: Sequence[int], count: int) -> list[
 
 
 def _halved(batches: Sequence[list[int]], count: int) -> list[list[int]]:
-    """Halve the batches of most items until there are ``count``, or only single items are left."""
+    """Halve the batches with most items until there are ``count`` batches, or all have a single item."""
     batches = sorted(batches, key=len)
     while len(batches) < count and len(batches[-1]) > 1:
         largest = batches.pop()

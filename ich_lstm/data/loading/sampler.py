@@ -13,14 +13,14 @@ from ich_lstm.data.loading.slice_sampling import SampleRequest, SliceSampling
 from ich_lstm.errors import ConfigError
 
 SPARE = 0.005
-"""Share of batches beyond the fewest: random fillings differ by a few, and every epoch must have equally many."""
+"""Spare batches as a share of the fewest needed: random packings differ by a few, and every epoch must have equally many."""
 
 TRIES = 8
-"""Shufflings of an epoch before the filling is taken that is known to need few enough batches; most epochs need one."""
+"""Number of shufflings that are tried for an epoch before a packing known to need few enough batches is used; most need one."""
 
 
 class _Samples(NamedTuple):
-    """An epoch's samples in the order in which they stand in line, each int64 ``(m,)``."""
+    """The samples of an epoch in the order in which they are packed, each array int64 ``(m,)``."""
 
     scans: np.ndarray
     draws: np.ndarray
@@ -28,27 +28,28 @@ class _Samples(NamedTuple):
 
 
 class SliceBudgetSampler(DistributedSampler):
-    """Deals scans, or samples of them, into batches of at most a number of slices, equally many to every process.
+    """Deals scans, or samples of them, into batches with a maximum number of slices, equally many for every process.
 
-    It is a sampler *of batches*, for a loader with ``batch_size=None``. It derives from torch's DistributedSampler because
-    Lightning leaves such a sampler alone, and tells it the epoch, where it would replace any other.
+    It samples *batches*, for a loader with ``batch_size=None``. It derives from torch's DistributedSampler because Lightning
+    keeps such a sampler and tells it the epoch, whereas it would replace any other.
 
-    The order is a pure function of the seed, the epoch and the scans' identifiers; the order in which the scans are listed
-    does not matter. In evaluation every scan comes exactly once, whatever the number of processes; a process with too few
-    scans gets empty batches, because all must make the same number of steps. In training a batch is dealt twice only where
-    there are fewer samples than batches of all processes, as with one scan in each: then less than one batch for each process.
+    The order is a pure function of the seed, the epoch and the scans' identifiers; the order in which the scans are listed does
+    not matter. In evaluation every scan comes exactly once, whatever the number of processes; a process with too few scans gets
+    empty batches, because all processes must make the same number of steps. In training a batch is repeated only where there are
+    fewer samples than batches of all processes, for example with one scan in each; then less than one batch per process is
+    repeated.
 
     Args:
-        lengths: Slices of each scan.
-        identifiers: Of each scan, what random draws are made for: the raw series UID. By default its place in the list.
-        sampling: How a scan is made into samples.
-        weights: How often each scan is drawn, beside the others; equally often by default. An epoch keeps its number of samples,
-            and what does not fit into its number of batches is left for another.
-        slices_per_batch: Budget of slices; a longer sample travels alone.
-        scans_per_batch: At most so many samples in a batch, if given.
-        shuffle: Deal anew in every epoch (training); otherwise always alike (evaluation).
+        lengths: Number of slices of each scan.
+        identifiers: The raw series UID of each scan, to which random draws are tied; by default the scan's place in the list.
+        sampling: How a scan is divided into samples.
+        weights: Relative frequency with which each scan is drawn; equal by default. An epoch keeps its number of samples, and
+            samples that exceed its number of batches are left for another epoch.
+        slices_per_batch: Maximum number of slices; a longer sample is a batch of its own.
+        scans_per_batch: Maximum number of samples in a batch, if given.
+        shuffle: Whether to deal differently in every epoch (training) or always alike (evaluation).
         seed: Seed of the shuffling.
-        rank: This process.
+        rank: Index of this process.
         world_size: Number of processes.
     """
 
@@ -82,27 +83,27 @@ class SliceBudgetSampler(DistributedSampler):
         self._budget = slices_per_batch
         self._most = scans_per_batch or max(1, len(self._scan))
         self._settings = f"{self.seed}/{shuffle}/{world_size}/{slices_per_batch}/{scans_per_batch}/"
-        # As checkpoints have it, so that an older one can go on.
+        # In the notation of existing checkpoints, so that they can be resumed.
         self._settings += f"Parts(slices={sampling.slices}, choice={sampling.choice!r})"
-        # Orders that no epoch has: a constant number of steps, which Lightning asks for once.
+        # Orders of no real epoch determine the constant number of steps, which Lightning asks for once.
         fillings = [self._filling(-1, attempt) for attempt in range(3)]
         needed = [len(self._packed(filling)) for filling in fillings]
-        # Weighted, an epoch has now more slices and now fewer.
+        # With weights, the number of slices differs between epochs.
         most_needed = min(needed) if weights is None else max(needed)
         self._reference = fillings[needed.index(min(needed))]
-        # No more than samples: where each travels alone, none is to be dealt again to fill a spare batch.
+        # No more batches than samples, so that no sample is repeated to fill a spare batch.
         self._enough = min(most_needed + int(SPARE * most_needed), max(most_needed, len(self._scan)))
         self._steps = -(-self._enough // world_size)
         self.consumed = 0
-        """Batches of this epoch that training has been given; the loader counts, for its workers draw ahead."""
+        """Batches of this epoch that training has received; the loader counts them, because its workers draw ahead."""
         self._start = 0
 
     def __len__(self) -> int:
-        """Batches of this process in an epoch, the same in every epoch."""
+        """Number of batches of this process, equal in every epoch."""
         return self._steps
 
     def __iter__(self) -> Iterator[list[SampleRequest]]:
-        # A generator, for a loader with workers makes two iterators and uses one: only that one may take up the start.
+        # A generator, because a loader with workers makes two iterators and uses one; only that one may use up the start.
         start, self._start = self._start, 0
         self.consumed = start
         samples, steps = self._steps_of_all_ranks()
@@ -111,29 +112,29 @@ class SliceBudgetSampler(DistributedSampler):
             yield [SampleRequest(scans[place], self.epoch, draws[place]) for place in batches[self.rank]]
 
     def set_epoch(self, epoch: int) -> None:
-        """Deal for this epoch when next iterated."""
+        """Set the epoch of the next iteration."""
         if epoch != self.epoch:
             self._start = 0
         super().set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where training stands: the epoch, the batches it has been given, and a digest of what they are dealt from."""
+        """The progress of training: the epoch, the number of batches received, and a digest of the inputs of the dealing."""
         return {"epoch": self.epoch, "batches": self.consumed, "dealt_from": self._dealt_from}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where another left off: the next iteration of that epoch gives the batches that remain.
+        """Resume from a saved state: the next iteration of that epoch gives the remaining batches.
 
         Raises:
-            ConfigError: If it left off inside an epoch that this sampler would deal otherwise.
+            ConfigError: If the state lies inside an epoch that this sampler would deal differently.
         """
         inside = 0 < state["batches"] < self._steps
         if inside and state["dealt_from"] != self._dealt_from:
             raise ConfigError(
                 "other_batches",
                 where="resuming",
-                got=f"a checkpoint after {state['batches']} batches of an epoch that was dealt otherwise",
+                got=f"a checkpoint after {state['batches']} batches of an epoch that was dealt differently",
                 expected="the same scans, seed, batch settings and number of processes as in the run that wrote it",
-                todo="Resume with the settings of that run, or from a checkpoint of an epoch's end.",
+                todo="Resume with the settings of that run, or from a checkpoint at the end of an epoch.",
             )
         self.epoch = state["epoch"]
         self._start = self.consumed = state["batches"]
@@ -146,7 +147,7 @@ class SliceBudgetSampler(DistributedSampler):
         return hashlib.sha256(self._settings.encode() + np.ascontiguousarray(rows).tobytes()).hexdigest()[:12]
 
     def _steps_of_all_ranks(self) -> tuple[_Samples, list[list[list[int]]]]:
-        """An epoch's samples; and for each step, which of them each rank gets, nearly the same number of slices."""
+        """The samples of an epoch; and for each step, which of them each rank gets, with nearly equal numbers of slices."""
         count = self._steps * self.num_replicas
         samples, batches = self._batches()
         sizes = samples.sizes.tolist()
@@ -163,12 +164,12 @@ class SliceBudgetSampler(DistributedSampler):
         return samples, [[batches[i] for i in step] for step in order.tolist()]
 
     def _batches(self) -> tuple[_Samples, list[list[int]]]:
-        """An epoch's samples, packed; the same for any number of processes."""
+        """Pack the samples of an epoch; the result is the same for any number of processes."""
         samples, batches = self._reference, self._packed(self._reference)
         for attempt in range(TRIES if self.shuffle else 0):
             drawn = self._filling(self.epoch, attempt)
             packed = self._packed(drawn)
-            # Weighted, the reference would be an epoch of other scans: the last try is taken, whatever it needs.
+            # With weights, the reference epoch would have other scans, so the last attempt is used in any case.
             if len(packed) <= self._enough or (self._weights is not None and attempt == TRIES - 1):
                 samples, batches = drawn, packed
                 break
@@ -180,21 +181,21 @@ class SliceBudgetSampler(DistributedSampler):
         return pack(samples.sizes, self._budget, self._most)
 
     def _filling(self, epoch: int, attempt: int) -> _Samples:
-        """All samples of an epoch, shuffled."""
+        """Shuffle all samples of an epoch."""
         samples, turns = self._drawn(f"{epoch}/{attempt}")
-        # Scans may share an identifier: two kernels in one series.
+        # Two kernels in one series share an identifier.
         order = np.lexsort((self._sizes[samples], self._keys(f"{epoch}/{attempt}", samples, turns)))
         samples, turns = samples[order], turns[order]
         scans = self._scan[samples]
         return _Samples(scans, self._number[samples] + turns * self._samples[scans], self._sizes[samples])
 
     def _drawn(self, what: str) -> tuple[np.ndarray, np.ndarray]:
-        """The samples of an epoch, and for each how often it was drawn before in this epoch."""
+        """Draw the samples of an epoch, and count for each how often it was drawn before in this epoch."""
         samples = np.arange(len(self._scan))
         if self._weights is None:
             return samples, np.zeros_like(samples)
-        # Systematic sampling: each sample as often as its weight says, rounded up or down by the draw, and always as many.
-        # Scans that share an identifier are told apart by what else is known, not by their place in the list.
+        # Systematic sampling: each sample as often as its weight, rounded up or down at random; the total is constant.
+        # Scans that share an identifier are ordered by weight and size, not by their place in the list.
         order = np.lexsort((self._weights, self._sizes, self._keys(f"{what}/drawn", samples, np.zeros_like(samples))))
         start = _digest(f"{self.seed}/{what}") / 2**64
         upper = np.floor(np.cumsum(self._weights[order]) + start)
@@ -203,27 +204,27 @@ class SliceBudgetSampler(DistributedSampler):
         return drawn, np.arange(len(drawn)) - np.repeat(np.cumsum(times) - times, times)
 
     def _keys(self, what: str, samples: np.ndarray, turns: np.ndarray) -> np.ndarray:
-        """What samples are sorted by, uint64: pure functions of the seed, the epoch in ``what``, and the scans' identifiers."""
+        """Sort keys of samples, uint64: pure functions of the seed, the epoch in ``what``, and the scans' identifiers."""
         draws = (self._number[samples] + turns * self._samples[self._scan[samples]]).astype(np.uint64)
         salt = np.uint64(_digest(f"{self.seed}/{what}"))
         return _mixed(_mixed(self._digests[self._scan[samples]] ^ salt) + draws)
 
 
 class FixedSliceBudgetSampler(SliceBudgetSampler, SequentialSampler):  # type: ignore[misc]  # it yields batches, not scans
-    """A `SliceBudgetSampler` that deals alike in every epoch, to be made with ``shuffle=False``.
+    """A `SliceBudgetSampler` that deals alike in every epoch; to be created with ``shuffle=False``.
 
-    It is a SequentialSampler by name, because with ``overfit_batches`` Lightning replaces every other one by a sampler of single
-    scans.
+    It derives from SequentialSampler only because, with ``overfit_batches``, Lightning replaces any other sampler by a sampler of
+    single scans.
     """
 
 
 def _digest(text: str) -> int:
-    """The first 64 bits of its SHA-256."""
+    """The first 64 bits of the text's SHA-256."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 def _mixed(numbers: np.ndarray) -> np.ndarray:
-    """SplitMix64 (Steele, Lea and Flood 2014) of uint64: hashing a million numbers, where SHA-256 would take seconds."""
+    """Hash uint64 by SplitMix64 (Steele, Lea and Flood 2014); SHA-256 of a million numbers would take seconds."""
     numbers = numbers + np.uint64(0x9E3779B97F4A7C15)
     numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -13,12 +13,12 @@ SliceChoice = Literal["adjacent", "random", "every"]
 
 
 class SampleRequest(NamedTuple):
-    """Which scan, and for which random draws: workers keep no count of epochs, so the request brings it along.
+    """A request for one sample. It carries the epoch, because workers do not know it.
 
     Args:
-        scan: Number of the scan in the dataset.
+        scan: Index of the scan in the dataset.
         epoch: The epoch, from 0.
-        draw: Counts the samples of one scan in one epoch, from 0.
+        draw: Number of the sample among those of its scan in this epoch, from 0.
     """
 
     scan: int
@@ -28,12 +28,13 @@ class SampleRequest(NamedTuple):
 
 @dataclass(frozen=True)
 class SliceSampling:
-    """How a scan is made into samples.
+    """How a scan is divided into samples.
 
     Args:
-        slices: Most slices of a sample; a shorter scan gives all it has. None for whole scans.
-        choice: ``adjacent``: neighbours around a centre drawn anew, clamped to the ends. ``random``: drawn from the whole scan.
-            ``every``: the scan's slices in random groups, so that each slice comes once in an epoch.
+        slices: Maximum number of slices in a sample; a shorter scan gives all its slices. None: one sample is the whole scan.
+        choice: Which slices a sample has. ``adjacent``: neighbours around a newly drawn centre, clamped to the ends of the scan.
+            ``random``: slices drawn from the whole scan. ``every``: random groups of the scan's slices, so that each slice comes
+            once per epoch.
     """
 
     slices: int | None = None
@@ -50,14 +51,14 @@ class SliceSampling:
             )
 
     def samples_of(self, lengths: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Samples that a scan of each length gives in an epoch, int64 like ``lengths``."""
+        """Number of samples that a scan of each length gives in an epoch, int64 like ``lengths``."""
         lengths = np.asarray(lengths, dtype=np.int64)
         if self.slices is None or self.choice != "every":
             return np.ones_like(lengths)
         return -(-lengths // self.slices)
 
     def sizes_of(self, lengths: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Slices of each sample, int64, the samples of all scans in a row."""
+        """Number of slices of each sample, int64, with the samples of all scans in a row."""
         lengths = np.asarray(lengths, dtype=np.int64)
         if self.slices is None:
             return lengths
@@ -70,21 +71,21 @@ class SliceSampling:
         return sizes
 
     def choose(self, length: int, request: SampleRequest, *, seed: int, identifier: str) -> np.ndarray | None:
-        """The slices of a sample, a pure function of the arguments.
+        """Choose the slices of a sample, as a pure function of the arguments.
 
         Args:
-            length: Slices of the scan.
-            request: Which sample of it.
-            seed: The run's seed.
-            identifier: What is drawn for: the raw series UID.
+            length: Number of slices of the scan.
+            request: The sample that is requested.
+            seed: Seed of the run.
+            identifier: The raw series UID, to which random draws are tied.
 
         Returns:
-            Places of the slices, from 0, in rising order; None for all.
+            Indices of the slices in ascending order; None for all slices.
         """
         if self.slices is None or length <= self.slices:
             return None
         groups = int(self.samples_of([length])[0])
-        # The groups of one turn through the scan come out of one shuffling.
+        # All groups of one pass through the scan come from one shuffling.
         turn, group = divmod(request.draw, groups)
         random = np.random.default_rng(sample_seed(seed, request.epoch, identifier, draw=turn, purpose="slices"))
         if self.choice == "adjacent":
@@ -96,9 +97,9 @@ class SliceSampling:
 
 
 def scan_labels_of_sample(slice_labels: np.ndarray, scan_labels: np.ndarray) -> np.ndarray:
-    """The scan label of a sample: what its own slices show, and not what the rest of the scan does.
+    """Derive the scan label of a sample from its own slices, not from the rest of the scan.
 
-    A hemorrhage of the scan may lie outside the sample, so a positive scan says nothing about a sample whose slices are unknown;
+    A hemorrhage of the scan may lie outside the sample, so a sample of a positive scan is unknown if its slices are unknown;
     every sample of a negative scan is negative.
 
     Args:
@@ -106,7 +107,7 @@ def scan_labels_of_sample(slice_labels: np.ndarray, scan_labels: np.ndarray) -> 
         scan_labels: Labels of the whole scan, float32 ``(k,)``: 1 present, 0 absent, NaN unknown.
 
     Returns:
-        float32 ``(k,)``: 1 present, 0 absent, NaN unknown.
+        Scan label of the sample, float32 ``(k,)``: 1 present, 0 absent, NaN unknown.
     """
     shown = (slice_labels == 1).any(axis=0)
     absent = (slice_labels == 0).all(axis=0) | (scan_labels == 0)

@@ -11,7 +11,7 @@ from ich_lstm.reading import Ledger, Series, Study
 from ich_lstm.reading.ledger.header_table import values_of
 
 DAMAGED_FILES = frozenset({"empty_file", "truncated_header"})
-"""Why a file is skipped that may have been an image once."""
+"""Reasons for skipping a file that may once have been an image."""
 
 
 def excluded_names(
@@ -24,11 +24,11 @@ def excluded_names(
         results: The result of preparing each of them.
         chooser: The chooser, which knows the studies without a chosen series.
         ledger: The ledger of the source.
-        root: The path that names of files are relative to.
+        root: The folder to which names of files are relative.
 
     Returns:
-        A table as in `ImageTable`: ``name``; and ``study_uid``, which is empty, or the study whose scan was made of another
-        series.
+        A table with the columns of `ImageTable.excluded`: ``name``; and ``study_uid``, which is empty, or the study whose scan
+        was made from another series.
     """
     studies = {study.identifier: study for study, _ in chosen}
     made = {study.identifier for (study, _), result in zip(chosen, results, strict=True) if result.key is not None}
@@ -55,7 +55,7 @@ def excluded_names(
 
 
 def _names_of_files(ledger: Ledger, root: Path) -> set[str]:
-    """The names of refused files; and of files without a readable header, with the folders above them."""
+    """The names of refused files, and of files without a readable header together with the folders above them."""
     names: set[str] = set()
     for row in ledger.rows():
         if row.action != "refused" and row.code not in DAMAGED_FILES:
@@ -68,7 +68,7 @@ def _names_of_files(ledger: Ledger, root: Path) -> set[str]:
 
 
 def _names_of_lacking_slices(series: Series, result: ScanDone, root: Path) -> set[str]:
-    """The names of the slices of a chosen series that its scan lacks."""
+    """The names of the slices of a chosen series that its scan does not contain."""
     if result.key is not None and len(result.key) == len(series.headers):
         return set()
     kept = set() if result.key is None else set(result.key["file"])
@@ -81,6 +81,6 @@ def _names_of_lacking_slices(series: Series, result: ScanDone, root: Path) -> se
 
 
 def _names_of_slices(series: Series, root: Path) -> set[str]:
-    """The names of all slices of a series; a file that holds several stands for all of them."""
+    """The names of all slices of a series; a file that holds several slices is one name for all of them."""
     files = {relative_name(source, root) for source in set(values_of(series.headers, "source"))}
     return files | set(values_of(series.headers, "sop_uid"))

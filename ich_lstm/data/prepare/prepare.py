@@ -49,19 +49,19 @@ PRIVATE_NAMES = (
     INDEX_FOLDER,
     LOCK,
 )
-"""What lies in ``private/``."""
+"""The files in ``private/``."""
 
 PHANTOM_MARKER = "phantom.json"
-"""What the library's own synthetic heads have beside them."""
+"""The file that marks the library's own synthetic heads."""
 
 JOBS_WORTH_A_PROCESS = 8
-"""Starting a process takes as long as preparing a few scans."""
+"""Fewest scans per process; starting a process takes as long as preparing a few scans."""
 
 CHECKS_PER_JOB = 20
-"""So many cached scans are checked in the time in which one is made."""
+"""Number of cached scans that are checked in the time in which one is prepared."""
 
 Progress = Callable[[str, int, int | None], None]
-"""Called with what is being done, how much has been done since, and the total if known."""
+"""Called with the current step, how much of it has been done, and the total if known."""
 
 
 def prepare(
@@ -77,39 +77,40 @@ def prepare(
     progress: Progress | None = None,
     exclude: Path | None = None,
 ) -> PreparedFolder:
-    """Read a tree of head CT, and cache the scans to train on or to predict.
+    """Read a tree of head CT and cache the scans to train on or to predict.
 
-    Of a study, the series that was wished for is taken; or those that the labels name by slice or by series, whatever they
-    are; otherwise the plain axial brain series. A NIfTI file is a study of its own. A slice that cannot be read is left out
-    and its scan flagged; a series that makes no scan is refused. Every file has a row in the ledger. What is cached already
-    is checked, and not made again unless it is damaged.
+    Of each study, the series requested in ``choices`` is used; otherwise the series that the labels name by slice or by series,
+    of whatever kind; otherwise the plain axial brain series. A NIfTI file is a study of its own. A slice that cannot be read is
+    left out and its scan flagged; a series that gives no scan is refused. Every file has a row in the ledger. Scans that are
+    cached already are checked, and prepared again only if damaged.
 
     Args:
-        root: A folder, a zip, or a file.
-        out: Folder to make.
-        preprocessing: Size, crop and clipping.
-        key: The project's key, for the ids.
-        labels: Which slices and scans are labelled; studies without any label are then left out. None: every study.
-        choices: Series to take instead: a study's UID, its accession number or the name of any folder above its files, to
-            the UID or the description of one of its series.
-        workers: Processes; by default one per processor. With an executor: how many calls it can run at a time.
-        executor: What runs the calls instead of processes of this machine, for example that of a dask.distributed client;
-            ``root`` and ``out`` must have the same paths there, and the project's key travels to it.
-        progress: Told how far it is.
-        exclude: Folder whose files do not count as source, should it lie in ``root``; by default ``out``.
+        root: A folder, a zip archive, or a file.
+        out: The folder to create.
+        preprocessing: Size, crop and clipping of the scans.
+        key: The project's key, from which ids are made.
+        labels: Which slices and scans are labelled; studies without any label are then excluded. None: every study.
+        choices: Series that override the automatic choice. It maps a study's UID, its accession number or the name of any folder
+            above its files to the UID or the description of one of its series.
+        workers: Number of processes; by default one per processor. With an executor, the number of calls that it can run at a
+            time.
+        executor: Runs the calls instead of processes of this machine, for example that of a dask.distributed client; ``root`` and
+            ``out`` must have the same paths there, and the project's key is sent to it.
+        progress: Called with each step's progress.
+        exclude: A folder whose files do not count as source if it lies in ``root``; by default ``out``.
 
     Returns:
-        The prepared folder.
+        The folder that was prepared.
 
     Raises:
         SourceError: If nothing can be read, or no scan is left.
-        TableError: If the labels name no image, or a choice fits nothing.
-        ConfigError: If ``out`` cannot be written into, or is the source itself.
+        TableError: If the labels reference no image, or a choice fits no series.
+        ConfigError: If ``out`` is not writable, or is the source itself.
     """
     tell = progress or (lambda what, done, total: None)
     root, out = root.absolute(), out.absolute()
     exclude = exclude or out
-    next(walk_source(root, exclude=exclude))  # a missing path or an empty folder should leave nothing behind
+    next(walk_source(root, exclude=exclude))  # so that a missing path or an empty folder leaves nothing behind
     private = _private_folder(root, out)
     with claimed(private / LOCK, when_taken=_tell_waiting) as is_alone:
         index = index_source(
@@ -143,7 +144,7 @@ def prepare(
                 where=str(root),
                 got=ledger.summary().rstrip("."),
                 expected="at least one readable scan of the head",
-                todo=f"{private / LEDGER_TABLE} has the reason for each file.",
+                todo=f"{private / LEDGER_TABLE} gives the reason for each file.",
             )
         _forget_other(out, preprocessing)
         tables = {
@@ -153,7 +154,7 @@ def prepare(
         }
         _write_tables(private, tables, chosen, root)
         key_table = tables.pop(KEY_TABLE)
-        # An audit of an earlier command may lie there too.
+        # The folder may also hold the audit of an earlier command.
         further = sorted(path.name for path in private.iterdir() if not path.name.endswith(SUFFIX))
         manifest = {
             "ich_lstm": version("ich_lstm"),
@@ -164,7 +165,7 @@ def prepare(
             "patients": int(key_table["patient_id"][key_table["patient_id"] != ""].nunique()),
             "private": [f"{PRIVATE}/{name}" for name in dict.fromkeys((*PRIVATE_NAMES, *further))],
             "summary": ledger.summary(scans=scans),
-            # The root may be one of the folders within: stage_2_train, ct_scans.
+            # The root may be a subfolder of a data set: stage_2_train, ct_scans.
             "synthetic": any((folder / PHANTOM_MARKER).is_file() for folder in (root, root.parent)),
         }
         with written_aside(out / MANIFEST) as aside:
@@ -179,9 +180,9 @@ def _private_folder(root: Path, out: Path) -> Path:
         raise ConfigError(
             "out_is_source",
             where=str(out),
-            got="the folder that is read",
-            expected="another one, which may lie in it",
-            todo=f"Name another, for example {out / 'prepared'}.",
+            got="the folder that is the source",
+            expected="another folder, which may lie in the source",
+            todo=f"Name another folder, for example {out / 'prepared'}.",
         )
     try:
         return private_folder(out)
@@ -190,8 +191,8 @@ def _private_folder(root: Path, out: Path) -> Path:
             "folder_unwritable",
             where=str(out),
             got=str(error),
-            expected="a folder that can be written into",
-            todo="Name another: --out of ich-prepare, --data.cache_dir of ich-train and of ich-evaluate.",
+            expected="a writable folder",
+            todo="Name another folder: --out of ich-prepare, --data.cache_dir of ich-train and of ich-evaluate.",
         ) from error
 
 
@@ -200,10 +201,10 @@ def _tell_waiting(process: str) -> None:
 
 
 def _studies(index: Index, root: Path) -> Iterator[Study]:
-    """The studies of a source, each NIfTI file as one of its own.
+    """Iterate over the studies of a source, each NIfTI file as a study of its own.
 
     Raises:
-        SourceError: If there is neither.
+        SourceError: If the source holds neither.
     """
     yield from index.studies()
     index.refuse_empty(root)
@@ -218,7 +219,7 @@ def _studies(index: Index, root: Path) -> Iterator[Study]:
 def _run(
     jobs: list[ScanJob], workers: int | None, executor: Executor | None, ledger: Ledger, progress: Callable[[int], None]
 ) -> list[ScanDone]:
-    """Prepare scans, or see that they are whole; in the order of the jobs, which decides how scans are dealt into batches."""
+    """Prepare scans, or check that cached ones are intact; in the order of the jobs, on which the batches depend."""
     workers = workers or count_cores()
     if executor is None and jobs:
         known = min(len(jobs), sum(1 for _ in (jobs[0].out / PRIVATE / RECORDS_FOLDER).glob("*.json")))
@@ -233,19 +234,19 @@ def _run(
             damaged.append(result.facts["cache"])
         progress(1)
     if damaged:
-        logger.warning("%d cached scans were damaged, and are made anew: %s", len(damaged), first_of(damaged))
+        logger.warning("%d cached scans were damaged and are prepared again: %s", len(damaged), first_of(damaged))
     return results
 
 
 def _forget_other(out: Path, preprocessing: Preprocessing) -> None:
-    """Drop a manifest of another preprocessing: a kill between new tables and it would have scans of one size called another."""
+    """Remove a manifest of other preprocessing, which would be wrong for the new tables if this process is killed in between."""
     with suppress(SourceError):
         if PreparedFolder.open(out).preprocessing != preprocessing:
             (out / MANIFEST).unlink()
 
 
 def _write_tables(private: Path, tables: Mapping[str, pd.DataFrame], chosen: list[tuple[Study, Choice]], root: Path) -> None:
-    """Write the private tables, and the list of the series that were chosen."""
+    """Write the private tables and the list of chosen series."""
     for name, table in tables.items():
         with written_aside(private / name) as aside:
             table.to_parquet(aside)

@@ -24,26 +24,26 @@ from ich_lstm.reading.series.nifti import NiftiSeries
 from ich_lstm.scan import HU_MAX, HU_MIN, Scan
 
 RECORDS_FOLDER = "prepared"
-"""In ``private/``: what is remembered of each cached scan."""
+"""The folder in ``private/`` with one record for each cached scan."""
 
 HASH_DIGITS = 32
-"""128 bits of SHA-256, which processors compute; the HU of two slices share them by chance never."""
+"""128 bits of SHA-256, which processors compute in hardware; different slices practically never share them."""
 
 SAMPLING_STEP = 4
-"""Percentiles of HU are those of every fourth row and column: the same to 1 HU, for a sixteenth of the time."""
+"""Step between the rows and columns that percentiles of HU are taken from: equal to 1 HU, for a sixteenth of the time."""
 
 
 class ScanJob(NamedTuple):
     """A scan to prepare.
 
     Args:
-        series: Its slices.
-        series_in_study: How many series its study has.
-        root: What files are named relative to; absolute, as ``out``.
-        out: The folder to prepare.
-        key: The project's key.
-        preprocessing: How the scan is prepared.
-        shared: Kinds of its names that another patient's images have too, as of `shared_kinds`.
+        series: The series to read.
+        series_in_study: The number of series in its study.
+        root: The folder to which names of files are relative; an absolute path.
+        out: The prepared folder; an absolute path.
+        key: The project's key, from which ids are made.
+        preprocessing: Size, crop and clipping of the scan.
+        shared: Kinds of its names that images of other patients have too, in the format of `shared_kinds`.
     """
 
     series: Series
@@ -56,11 +56,12 @@ class ScanJob(NamedTuple):
 
 
 class ScanDone(NamedTuple):
-    """What came of it.
+    """The result of preparing one scan.
 
     Args:
-        state: ``made``; ``whole``, which was made before; ``damaged``, which was made anew for that; or ``refused``.
-        ledger: Rows on its files that are left out.
+        state: ``made``; ``whole`` if the scan was cached before; ``damaged`` if it was made again because its file was damaged;
+            or ``refused``.
+        ledger: Rows of the ledger on files that are not in the scan.
         key: Rows of the key table, inferior to superior; None if refused.
         facts: A row of the table of scans; None if refused.
     """
@@ -72,7 +73,7 @@ class ScanDone(NamedTuple):
 
 
 def prepare_scan(job: ScanJob) -> ScanDone:
-    """Prepare a scan, unless it is cached, undamaged, and its files are as they were then."""
+    """Prepare a scan unless it is cached, undamaged, and its files have not changed."""
     series = job.series.decoded()
     headers = series.headers
     scan_id = job.key.hash_id(job.series.identifier)
@@ -95,15 +96,15 @@ def prepare_scan(job: ScanJob) -> ScanDone:
 
 
 class _Record(NamedTuple):
-    """What is remembered of a cached scan; private, and without paths, for the source may be moved.
+    """The record of a cached scan; private, and without paths, because the source may be moved.
 
     Args:
-        files: Size and time of change of each file, in the order of their paths.
+        files: Size and time of change of each file, in the order of the paths.
         crc32: Checksum of the cached file.
-        sop_uids: Identifier of each of its slices, inferior to superior.
-        hu_hashes: Hash of the HU of each of its slices, in the same order, as in the key table.
-        left_out: Which of the files have a row in the ledger, and its UID, action, code and detail.
-        facts: What is known of the scan alone.
+        sop_uids: SOP Instance UID of each slice, inferior to superior.
+        hu_hashes: Hash of each slice's HU, inferior to superior, with the digits of the key table.
+        left_out: Rows of the ledger on files that are not in the scan: the index of the file, its UID, action, code and detail.
+        facts: Columns of the table of scans that depend on this scan alone.
     """
 
     files: list[list[int]]
@@ -118,7 +119,7 @@ class _Record(NamedTuple):
         try:
             return cls(**json.loads(path.read_text()))
         except (OSError, ValueError, TypeError):
-            return None  # there is none, or one of another version of the library
+            return None  # there is no record, or another version of the library wrote it
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
@@ -131,7 +132,7 @@ def _record_path(job: ScanJob, path: Path) -> Path:
 
 
 def _load(series: Series, ledger: Ledger) -> Scan:
-    """A scan with all its slices, for labels speak of single ones."""
+    """Load a scan with all its slices, because labels reference single slices."""
     if not isinstance(series, NiftiSeries):
         return load_scan(series, training=True, ledger=ledger, slab_mm=None)
     try:
@@ -142,7 +143,7 @@ def _load(series: Series, ledger: Ledger) -> Scan:
 
 
 def _make(job: ScanJob, headers: Sequence[SliceHeader], path: Path, scan: Scan, left_out: list[LedgerRow]) -> _Record:
-    """Remember a scan, and cache it."""
+    """Record a scan and cache it."""
     cached = CachedScan(
         hu=preprocess_scan(scan, job.preprocessing),
         positions_mm=scan.positions_mm.astype(np.float32),
@@ -160,10 +161,10 @@ def _make(job: ScanJob, headers: Sequence[SliceHeader], path: Path, scan: Scan, 
         left_out=[[places[row.path], row.sop_uid, row.action, row.code, row.detail] for row in left_out],
         facts=_facts_of(scan, headers),
     )
-    # In this order: what is killed between is remembered and not there, and never there and forgotten.
+    # In this order, because a record without a cached scan does no harm, but a cached scan without a record would.
     if all(row.action != "refused" for row in left_out):
         record.write(_record_path(job, path))
-    else:  # what was refused is tried again the next time: a codec may be installed by then
+    else:  # refused files are tried again the next time, when a codec may be installed
         _record_path(job, path).unlink(missing_ok=True)
     with written_aside(path) as aside:
         aside.write_bytes(content)
@@ -190,7 +191,7 @@ def _done(
 
 
 def _hash_hu(image: np.ndarray) -> str:
-    """What only slices of the same HU share; nothing for one without content, of which there are many."""
+    """Hash the HU of a slice; empty for a constant slice, of which there are many."""
     if image.min() == image.max():
         return ""
     return hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()[:HASH_DIGITS]
@@ -220,10 +221,10 @@ def _sources(headers: Sequence[SliceHeader]) -> list[FileRef]:
 
 
 def _states(headers: Sequence[SliceHeader]) -> list[list[int]]:
-    """Size and time of change of each file of a scan; of archives, of the archive."""
+    """List the size and time of change of each file of a scan; for a member of an archive, those of the archive."""
     states = []
     for source in _sources(headers):
-        with contextlib.suppress(OSError):  # vanished: then it differs from what was noted, and reading will say so
+        with contextlib.suppress(OSError):  # a missing file differs from its record, and reading reports it
             state = source.path.stat()
             states.append([state.st_size, state.st_mtime_ns])
     return states

@@ -22,9 +22,9 @@ class Choice(NamedTuple):
     """A series to prepare.
 
     Args:
-        series: The series.
-        reason: For a person, why this one.
-        others: For a person, the other series of the study, and why not these.
+        series: The series to prepare.
+        reason: Why this series was chosen, as text for people.
+        others: The other series of the study and why they were not chosen, as text for people.
     """
 
     series: Series
@@ -33,13 +33,13 @@ class Choice(NamedTuple):
 
 
 class SeriesChooser:
-    """Chooses the series to prepare, and notes the fate of all others in the ledger.
+    """Chooses the series to prepare, and records in the ledger why the others are not.
 
     Args:
-        labels: Which slices and scans are labelled; studies without any label are left out. None: every study.
-        choices: Series that are wished for, as of `prepare`.
-        root: What paths in the labels are relative to.
-        ledger: Of the source.
+        labels: Which slices and scans are labelled; studies without any label are excluded. None: every study.
+        choices: Series that override the automatic choice, in the format of `prepare`.
+        root: The folder to which paths in the labels are relative.
+        ledger: The ledger of the source.
     """
 
     def __init__(self, labels: LabelTable | None, choices: Mapping[str, str] | None, root: Path, ledger: Ledger) -> None:
@@ -51,12 +51,12 @@ class SeriesChooser:
         self._names = {kind: (set[str](), set[str]()) for kind in ("accession_number", "folder")}
         self._ungranted: dict[str, str] = {}
         self.unlabelled: list[Study] = []
-        """Studies that no label names."""
+        """Studies that no label references."""
         self.unusable: list[Study] = []
-        """Studies of which no series can be used, each with its reason in the ledger."""
+        """Studies without a usable series, each with its reason in the ledger."""
 
     def choose(self, study: Study) -> list[Choice]:
-        """The series of a study to prepare; of NIfTI files too."""
+        """Choose the series of a study to prepare; a NIfTI file counts as a study."""
         wish = self._wish(study)
         labels = self._labels
         named = [] if labels is None else self._named(study, labels)
@@ -68,7 +68,7 @@ class SeriesChooser:
             for series in study.series:
                 self._ledger.mark(series.headers, "no_label", "no label names it")
             return []
-        # One scan alone can be meant by a label of the whole study, whatever series its slices are labelled in.
+        # A label of the whole study can refer to only one scan, whichever series its slices are labelled in.
         is_one = is_named and len(named) > 1 and labels is not None and not any(map(labels.name_uid, named))
         if named and wish is None and not is_one:
             passed_over = [series for series in study.series if series not in named]
@@ -85,13 +85,13 @@ class SeriesChooser:
             else:
                 uid = next((one.series.series_uid for one in ranked if is_one and one.eligible and one.series in named), None)
             chosen = choose_among(study, ranked, uid, ledger=self._ledger)
-            # A NIfTI file is none of the slices that count as used unless something else is said.
+            # A NIfTI file has no DICOM slices, which count as used by default.
             self._ledger.mark_used(chosen.series.headers)
         except IchLstmError as error:
             if wish is not None:
                 self._ungranted[wish] = error.detail
             self.unusable.append(study)
-            return []  # the ledger has every series' reason
+            return []  # the ledger gives the reason for every series
         reason = chosen.reason
         if wish is not None:
             reason = f"selected by the table of choices ({reason})"
@@ -100,10 +100,10 @@ class SeriesChooser:
         return [Choice(chosen.series, reason, _list([(one.series, one.reason) for one in ranked if one is not chosen]))]
 
     def check_labels(self) -> None:
-        """See that no label would name a study, had a spreadsheet not taken digits; to be called after all studies.
+        """Check that no label would name a study, had a spreadsheet not dropped digits; to be called after all studies.
 
         Raises:
-            TableError: ``spreadsheet_damage``.
+            TableError: If one would, with the code ``spreadsheet_damage``.
         """
         if self._labels is None:
             return
@@ -116,7 +116,7 @@ class SeriesChooser:
                 stop_at_damage(table.source, rows["line"][damaged], kind, example)
 
     def _remember(self, study: Study, is_labelled: bool) -> None:
-        """Keep the numbers by which labels may mean a study."""
+        """Keep the identifiers by which labels may reference a study."""
         accession_numbers = {series.headers[0].accession_number for series in study.series}
         folders = {folder for name in _first_files(study, self._root) for folder in folders_of(name)}
         for kind, names in (("accession_number", accession_numbers), ("folder", folders)):
@@ -124,7 +124,7 @@ class SeriesChooser:
 
     @staticmethod
     def _named(study: Study, labels: "_LabelNames") -> list[Series]:
-        """The series that labels name; of several acquisitions under one series UID, the best, unless they name its slices."""
+        """The series that labels name; the best of several acquisitions under one series UID, unless labels name its slices."""
         named = [series for series in study.series if labels.name_series(series)]
         for uid in {series.series_uid for series in named if series.acquisition}:
             several = [series for series in named if series.series_uid == uid]
@@ -134,10 +134,11 @@ class SeriesChooser:
         return named
 
     def check_choices(self) -> None:
-        """See that every wish was granted; to be called after all studies.
+        """Check that every choice was followed; to be called after all studies.
 
         Raises:
-            TableError: ``choice_without_series``, with the first ten that fit nothing, or no series that can be used.
+            TableError: If a choice fits no study or no usable series, with the code ``choice_without_series`` and the first ten
+                choices.
         """
         wrong = dict(self._ungranted)
         for name in self._choices:
@@ -154,7 +155,7 @@ class SeriesChooser:
             )
 
     def _wish(self, study: Study) -> str | None:
-        """The name by which the choices speak of a study, if they do."""
+        """The name by which the choices reference a study; None if they do not."""
         if not self._choices:
             return None
         names = {study.study_uid} | {series.headers[0].accession_number for series in study.series}
@@ -165,7 +166,7 @@ class SeriesChooser:
         return min(names, default=None)
 
     def _uid_of(self, wish: str, ranked: list[Candidate]) -> str:
-        """The series that a choice means; of several of one description, the best."""
+        """The UID of the series that a choice requests; the best one if several have the same description."""
         wanted = self._choices[wish]
         for candidate in ranked:
             if wanted in candidate.series.series_uids:
@@ -177,7 +178,7 @@ class SeriesChooser:
 
 
 class _LabelNames:
-    """Whether labels name a series or a study."""
+    """The names in a label table, to look up whether labels reference a series or a study."""
 
     def __init__(self, table: LabelTable, root: Path) -> None:
         self._root = root
@@ -186,7 +187,7 @@ class _LabelNames:
         names: dict[str, set[str]] = {str(kind): set(names) for kind, names in rows.items()}
         self._series = names.get("series_uid", set())
         self._slices = names.get("sop_uid", set())
-        # A table may have been written one folder above the root.
+        # The paths in a table may be relative to the folder above the root.
         above = f"{root.resolve().name}/"
         files = names.get("file", set())
         files = files | {file.removeprefix(above) for file in files}
@@ -202,14 +203,14 @@ class _LabelNames:
         return not self._series.isdisjoint(series.series_uids)
 
     def name_series(self, series: Series) -> bool:
-        """Whether they name it, or any of its slices."""
+        """Whether labels name a series or any of its slices."""
         return self.name_uid(series) or self.name_slices(series)
 
     def name_slices(self, series: Series) -> bool:
-        """Whether they name any of its slices."""
+        """Whether labels name any slice of a series."""
         if self._slices:
             uids = values_of(series.headers, "sop_uid")
-            # The frames of one file may be named by its own UID.
+            # The UID of a multi-frame file names all of its frames.
             if not self._slices.isdisjoint(uids) or not self._slices.isdisjoint({uid.partition(FRAME_MARK)[0] for uid in uids}):
                 return True
         sources = values_of(series.headers, "source") if self._files else []
@@ -231,9 +232,9 @@ class _LabelNames:
 
 
 def _folds(paths: set[str], above: str) -> set[str]:
-    """Paths however they are written, and what may be meant by them: also what lies below a folder above the root.
+    """Normalize paths, and add what they mean if they are relative to the folder above the root.
 
-    More may be meant here than in the end: which of several tails a path has, shows where all files are known.
+    The result may match too much: which of several tails of a path is meant shows only where all files are known.
     """
     tidied = {tidy(path) for path in paths}
     tidied |= {tail for path in tidied for tail in tails(path)}
@@ -241,7 +242,7 @@ def _folds(paths: set[str], above: str) -> set[str]:
 
 
 def study_names(study: Study, root: Path) -> set[str]:
-    """All that a label may call a study."""
+    """All names by which a label may reference a study."""
     names = {study.study_uid, *(series.headers[0].accession_number for series in study.series)}
     return names.union(_folder_names(study, root), *map(folders_of, _first_files(study, root)))
 

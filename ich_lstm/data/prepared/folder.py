@@ -31,7 +31,7 @@ LEDGER_TABLE = "ledger.csv"
 CACHE_FOLDER = "cache"
 
 NO_LABEL = "no_label"
-"""The reason in the ledger for series that no label references."""
+"""The code in the ledger of series that no label references."""
 
 UNPREPARED_COLUMNS = ["path", "sop_uid", "series_uid", "action", "code"]
 """The columns of `PreparedFolder.unprepared`."""
@@ -49,7 +49,7 @@ KEY_COLUMNS = (
     "file",
     "shared",
 )
-"""Of the key tables, here and in predictions."""
+"""The columns of the key tables, here and in predictions."""
 
 
 class PreparedScan(NamedTuple):
@@ -57,12 +57,12 @@ class PreparedScan(NamedTuple):
 
     Args:
         scan_id: Keyed hash of the series.
-        patient_id: Raw; stays in memory and in ``private/``.
-        series_uid: Raw; of a scan that was joined from several series, that of its lowest slice.
-        study_uid: Raw.
-        cache_path: Its cached HU.
+        patient_id: Raw patient id; it stays in memory and in ``private/``.
+        series_uid: Raw series UID; for a scan joined from several series, that of its lowest slice.
+        study_uid: Raw study UID; it stays in memory and in ``private/``.
+        cache_path: The path of the scan's cached HU.
         slices: Rows of the key table, inferior to superior: ``slice_id``, ``sop_uid``, ``file``, ``hu_hash``,
-            ``accession_number``, ``study_date`` and the others.
+            ``accession_number``, ``study_date`` and the other `KEY_COLUMNS`.
     """
 
     scan_id: str
@@ -75,16 +75,15 @@ class PreparedScan(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class PreparedFolder:
-    """What `prepare` made: ``cache/``, ``manifest.json`` and, in ``private/``, the ledger and the key to all ids.
+    """The output of `prepare`: ``cache/``, ``manifest.json`` and, in ``private/``, the ledger and the key to all ids.
 
     Args:
-        folder: The folder.
+        folder: The path of the folder.
         preprocessing: How its scans were prepared.
         key: One row per slice: `KEY_COLUMNS`, ``cache`` (the name of the scan's file) and ``hu_hash`` (32 hexadecimal digits that
-            only slices of the same HU share; empty for a slice of one value).
+            only slices with equal HU share; empty for a slice of one value).
         manifest: Counts and settings, without any identity.
-        tables: Tables of ``private/`` that are in memory already, by the name of their file; others are read when they are
-            asked for.
+        tables: Tables of ``private/`` that are in memory already, by the name of their file; other tables are read on demand.
     """
 
     folder: Path
@@ -135,10 +134,10 @@ class PreparedFolder:
     def images(self) -> ImageTable:
         """The images that labels may reference.
 
-        Excluded are, whatever else the labels reference: SOP and series UIDs and files of what was refused, and of slices that
-        their scan lacks; for studies without a usable series also study UIDs, accession numbers and folders. Excluded beside a
-        label of the whole study are the slices of series that were not chosen. Studies that no label references are not
-        excluded, because they could have been prepared.
+        Always excluded are SOP UIDs, series UIDs and files that were refused or that belong to slices missing from their scan;
+        and for studies without a usable series also study UIDs, accession numbers and folders. Slices of series that were not
+        chosen are excluded only if a label references their whole study. Studies that no label references are not excluded,
+        because they could have been prepared.
         """
         return ImageTable(self.key, self._table(EXCLUDED_TABLE))
 
@@ -162,17 +161,17 @@ class PreparedFolder:
                 cache_path=self.cache / str(cache),
                 slices=rows,
             )
-            # Not by scan_id: two kernels under one series UID are two scans.
+            # Not by scan_id, because two kernels under one series UID are two scans.
             for cache, rows in self.key.groupby("cache", sort=False)
         ]
 
 
 def name_private(folder: Path, name: str) -> None:
-    """Name one more file of ``private/`` in the manifest of a prepared folder.
+    """Add a file of ``private/`` to the manifest of a prepared folder.
 
     Args:
         folder: The prepared folder.
-        name: Of the file.
+        name: The name of the file.
     """
     manifest = json.loads((folder / MANIFEST).read_text())
     named = f"{PRIVATE}/{name}"
@@ -190,7 +189,7 @@ def _read_private(folder: Path, table: str) -> pd.DataFrame:
 
 
 def _read_unprepared(folder: Path) -> pd.DataFrame:
-    # Arrow's reader: few of the 750,000 rows of RSNA are wanted, and pandas is slow at text.
+    # Arrow's reader, because only few of RSNA's 750,000 rows are needed and pandas reads text slowly.
     ledger = csv.read_csv(
         folder / PRIVATE / LEDGER_TABLE,
         parse_options=csv.ParseOptions(newlines_in_values=True),
@@ -205,7 +204,7 @@ def _read_unprepared(folder: Path) -> pd.DataFrame:
 
 
 def unprepared_rows(ledger: Ledger) -> pd.DataFrame:
-    """The rows of a ledger that `PreparedFolder.unprepared` has, without a detour over the file."""
+    """The rows of `PreparedFolder.unprepared`, taken from a ledger in memory."""
     rows = [
         (printable(row.path), row.sop_uid, row.series_uid, row.action, row.code)
         for row in ledger.rows()
@@ -220,19 +219,19 @@ def _not_prepared(folder: Path, file: str, error: Exception) -> SourceError:
         where=str(folder),
         got=f"{type(error).__name__}: {error}",
         expected=f"a readable {file}",
-        todo="Make the folder with ich-prepare.",
+        todo="Prepare the folder with ich-prepare.",
     )
 
 
 def key_rows(key: ProjectKey, scan_id: str, headers: Sequence[SliceHeader], root: Path, *, shared: str = "") -> pd.DataFrame:
-    """The key to the ids of one scan, a row per slice, inferior to superior. Private.
+    """Tabulate the identifiers of one scan, a row per slice, inferior to superior. Private.
 
     Args:
-        key: The project's key.
-        scan_id: The scan's id.
-        headers: The scan's slices in order.
-        root: What the files are named relative to.
-        shared: Kinds of names that another patient's images have too, as of `shared_kinds`: labels must not use them.
+        key: The project's key, from which ids are made.
+        scan_id: Keyed hash of the scan's series.
+        headers: The headers of the scan's slices, inferior to superior.
+        root: The folder to which names of files are relative.
+        shared: Kinds of names that another patient's images have too, in the format of `shared_kinds`; labels must not use them.
 
     Raises:
         SeriesError: If the slices are not those of one examination of one patient.
@@ -247,7 +246,7 @@ def key_rows(key: ProjectKey, scan_id: str, headers: Sequence[SliceHeader], root
             "study_uid": identity.study_uid,
             "accession_number": identity.accession_number,
             "study_date": identity.study_date,
-            "series_uid": [header.series_uid for header in headers],  # of a joined scan, more than one
+            "series_uid": [header.series_uid for header in headers],  # a joined scan has more than one
             "sop_uid": [header.sop_uid for header in headers],
             "file": [slice_name(header, root) for header in headers],
             "shared": shared,
@@ -258,16 +257,16 @@ def key_rows(key: ProjectKey, scan_id: str, headers: Sequence[SliceHeader], root
 def settle_preprocessing(
     root: Path | None, *, size: int | None = None, crop: Crop | None = None, clip: tuple[int, int] | None = None
 ) -> Preprocessing:
-    """How scans are prepared: as a prepared folder's were, otherwise as asked for.
+    """Determine how scans are prepared: as in the prepared folder if there is one, otherwise as requested.
 
     Args:
-        root: The data; None: unknown yet.
-        size: Side of the output in pixels; None: nothing is asked for.
-        crop: Kind of the crop; None: nothing is asked for.
-        clip: Lowest and highest HU to keep; None: nothing is asked for.
+        root: The path of the data; None if it is not known yet.
+        size: Side of the output in pixels; None if nothing is requested.
+        crop: Kind of the crop; None if nothing is requested.
+        clip: Lowest and highest HU to keep; None if nothing is requested.
 
     Raises:
-        ConfigError: ``other_preprocessing``, if something else is asked for than a prepared folder has.
+        ConfigError: If something else is requested than the prepared folder has, with the code ``other_preprocessing``.
     """
     asked: dict[str, Any] = {"size": size, "crop": crop, "clip": clip}
     asked = {name: value for name, value in asked.items() if value is not None}
@@ -282,6 +281,6 @@ def settle_preprocessing(
                 where=f"data.{name}",
                 got=str(list(want) if isinstance(want, tuple) else want),
                 expected=f"{list(has) if isinstance(has, tuple) else has}, as {root.name} was prepared",
-                todo=f"Leave data.{name} out (null), or prepare the scans again with it: ich-prepare.",
+                todo=f"Leave data.{name} out (null), or prepare the scans again with this setting: ich-prepare.",
             )
     return prepared

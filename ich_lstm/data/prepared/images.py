@@ -10,10 +10,10 @@ from ich_lstm.data.prepared.file_names import SLICE_MARK, folders_of
 from ich_lstm.data.tables.labelled import SLICE_KEYS
 
 NOWHERE, SEVERAL = -1, -2
-"""In place of the index of a slice or scan: a name that fits none, and a name that fits more than one."""
+"""Values in place of the index of a slice or scan: the name fits none, or it fits more than one."""
 
 SHARED = "shared"
-"""Column of the key table: the kinds of names that images of another patient have too."""
+"""Column of the key table with the kinds of names that images of other patients have too."""
 
 
 def no_exclusions() -> pd.DataFrame:
@@ -27,9 +27,9 @@ class ImageTable:
 
     Args:
         key: One row per slice, the slices of each scan in consecutive rows: the identifiers of the slice and of its scan (see
-            `PreparedFolder`), and ``cache``, which tells scans apart: two kernels under one series UID are two scans.
+            `PreparedFolder`), and ``cache``, which identifies the scan, because two kernels under one series UID are two scans.
         excluded: Identifiers that labels may reference although there is no scan, each with its reason in the ledger: ``name``;
-            and ``study_uid``, which is empty, or the study whose scan was made of another series. A name of the second kind
+            and ``study_uid``, which is empty, or the study whose scan was made from another series. In the latter case the name
             may be referenced only if other labels reference that study as a whole.
     """
 
@@ -51,15 +51,15 @@ class ImageTable:
         return self.key[column].iloc[self.first].to_numpy(object)
 
     def names(self, kind: str) -> pd.DataFrame:
-        """Every name of one kind.
+        """List every name of one kind.
 
         Args:
-            kind: One of `SLICE_KEYS` or `SCAN_KEYS`.
+            kind: The kind of name, one of `SLICE_KEYS` or `SCAN_KEYS`.
 
         Returns:
             One row per name: ``name``; ``slice``, the row of the slice in the key, or `NOWHERE` for a name of a whole scan; and
-            ``scan``, the index of the scan. Both are `SEVERAL` for a name that fits several slices or scans, or that images of
-            another patient have too: those need not be in the key, because a study that was refused has labels as well.
+            ``scan``, the index of the scan. Both are `SEVERAL` for a name that fits several slices or scans, and for a name that
+            images of another patient have too, even if those are not in the key.
         """
         if kind in ("folder", "folder_name"):
             rows = pd.DataFrame({"name": self.key["file"].str.rpartition("/")[0], "slice": NOWHERE, "scan": self.scan})
@@ -80,7 +80,7 @@ class ImageTable:
 
 
 def _whole_files(rows: pd.DataFrame) -> pd.DataFrame:
-    """The files that hold several slices, each as a name of its whole scan."""
+    """List the files that hold several slices, each as a name of its whole scan."""
     files = rows[rows["name"].str.contains(SLICE_MARK, regex=False)]
     files = files.assign(name=files["name"].str.replace(rf"{SLICE_MARK}\d+$", "", regex=True), slice=NOWHERE)
     files = files.drop_duplicates()

@@ -20,31 +20,31 @@ from ich_lstm.reading.header.examinations import TELLING_FIELDS
 from ich_lstm.scan import Note
 
 FORMAT = 3
-"""Written into each file, and part of its name's digest: a change of the format leaves old files unread."""
+"""The format is written into each file and is part of the digest in its name, so that files of another format are not read."""
 
 CHUNK_BYTES = 1 << 20
 
 UNREADABLE = (
     *(OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError),
-    *(ArithmeticError, MemoryError, SyntaxError),  # what blosc2 makes of a damaged header
+    *(ArithmeticError, MemoryError, SyntaxError),  # errors of blosc2 for a damaged header
 )
 
 _row_of = attrgetter(*(field.name for field in fields(SliceHeader) if field.name not in ("source", *TELLING_FIELDS)))
-"""A slice's row of the index, without the place of its file, for a source may be moved, and without what tells two patients of
-one id apart: that is in the scan's id where it counts."""
+"""The columns of the index that identify a slice for the digest. The place of its file is not among them, because a source may be
+moved, nor what distinguishes patients with equal ids, because the scan's id includes that where it matters."""
 
-blosc2.set_nthreads(1)  # the loader's workers and the preparing processes are the parallel ones
+blosc2.set_nthreads(1)  # loader workers and preparing processes run in parallel already
 
 
 class CachedScan(NamedTuple):
     """A preprocessed scan.
 
     Args:
-        hu: int16 ``(n, size, size)``.
-        positions_mm: float32 ``(n,)``.
+        hu: Preprocessed HU, int16 ``(n, size, size)``.
+        positions_mm: Position of each slice along the scan, float32 ``(n,)``.
         slice_ids: Keyed hash of each slice, inferior to superior.
-        flags: What a reader should know of the scan.
-        repairs: What was put right when it was read.
+        flags: Flags that a reader of the result should know.
+        repairs: Repairs that were made when the scan was read.
     """
 
     hu: np.ndarray
@@ -58,8 +58,8 @@ class ScanCache:
     """A folder of preprocessed scans.
 
     Args:
-        folder: Where the files lie; made if missing.
-        preprocessing: How the scans in it were prepared; part of each file's name, so two sizes can share a folder.
+        folder: The folder of the files; created if missing.
+        preprocessing: How the scans in it were prepared; part of each file's name, so that scans of two sizes can share a folder.
     """
 
     def __init__(self, folder: Path, preprocessing: Preprocessing) -> None:
@@ -68,11 +68,11 @@ class ScanCache:
         folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, scan_id: str, headers: Sequence[SliceHeader]) -> Path:
-        """The file of a scan: its id, and a digest of its slices' rows of the index and of the preprocessing.
+        """Name the file of a scan by its id and a digest of its slices' index rows and of the preprocessing.
 
         Args:
             scan_id: Keyed hash of the series.
-            headers: Its slices, in any order.
+            headers: The headers of the scan's slices, in any order.
         """
         digest = hashlib.sha256(json.dumps([FORMAT, self.preprocessing.to_dict()], sort_keys=True).encode())
         for row in sorted(map(repr, map(_row_of, headers))):
@@ -81,16 +81,16 @@ class ScanCache:
 
 
 def write_cached(path: Path, scan: CachedScan) -> None:
-    """Write a scan aside and rename it, so that no half of one is ever read."""
+    """Write a scan to a temporary file and rename it, so that no partial file is ever read."""
     with written_aside(path) as aside:
         aside.write_bytes(encode_scan(scan))
 
 
 def encode_scan(scan: CachedScan) -> bytes:
-    """The content of a scan's file."""
+    """Encode a scan as the content of its file."""
     array = blosc2.asarray(
         np.ascontiguousarray(scan.hu),
-        chunks=(1, *scan.hu.shape[1:]),  # one slice can be read alone
+        chunks=(1, *scan.hu.shape[1:]),  # so that one slice can be read alone
         cparams=blosc2.CParams(codec=blosc2.Codec.ZSTD, clevel=1, filters=[blosc2.Filter.BITSHUFFLE]),
     )
     about = {
@@ -105,31 +105,31 @@ def encode_scan(scan: CachedScan) -> bytes:
 
 
 def read_cached(path: Path, slices: slice | Sequence[int] | None = None) -> CachedScan:
-    """Read a scan back, or some of its slices.
+    """Read a cached scan, or some of its slices.
 
     Args:
-        path: The file.
-        slices: Which slices, and in which order; all by default. Only these are read and decompressed.
+        path: The path of the cached file.
+        slices: The slices to read, in this order; all by default. Only these are read and decompressed.
 
     Raises:
         CacheError: If the file is missing or damaged.
-        IndexError: If there is no such slice.
+        IndexError: If a slice does not exist.
     """
     try:
         array = blosc2.open(str(path), mode="r")
         scan = array.schunk.vlmeta["scan"]
         about = scan["about"]
-        # the compression itself does not notice a flipped bit
+        # blosc2 does not notice a flipped bit
         if scan["format"] != FORMAT or scan["about_crc32"] != _checksum(about):
-            raise ValueError("another format, or not what was written")
-        # nor one in the shape, which could lose slices, or fill the memory
+            raise ValueError("another format, or metadata with a wrong checksum")
+        # Neither does it notice a wrong shape, which could lose slices or fill the memory.
         if array.shape != (len(about["slices_crc32"]), *array.chunks[1:]) or array.dtype != np.int16:
-            raise ValueError("another shape or type than was written")
+            raise ValueError("a shape or type other than the one written")
         chosen = list(range(len(array)) if slices is None else _chosen(slices, len(array)))
         hu = _read_slices(array, chosen)
         for image, place in zip(hu, chosen, strict=True):
             if zlib.crc32(image.data) != about["slices_crc32"][place]:
-                raise ValueError("the pixels are not those that were written")
+                raise ValueError("pixels with a wrong checksum")
         return CachedScan(
             hu=hu,
             positions_mm=np.array([about["positions_mm"][place] for place in chosen], dtype=np.float32),
@@ -143,12 +143,12 @@ def read_cached(path: Path, slices: slice | Sequence[int] | None = None) -> Cach
             where=path.name,
             got=f"{type(error).__name__}: {error}",
             expected="a cached scan",
-            todo="Run ich-prepare (or ich-train on the DICOM files) again as before: it makes this scan anew, and no other.",
+            todo="Run ich-prepare (or ich-train on the DICOM files) again as before; only this scan is prepared again.",
         ) from error
 
 
 def file_checksum(path: Path) -> int | None:
-    """CRC-32 of a file's bytes, whatever they are; None if it cannot be read."""
+    """Compute the CRC-32 of a file's bytes; None if it cannot be read."""
     checksum = 0
     try:
         with path.open("rb") as file:
@@ -166,7 +166,7 @@ def _chosen(slices: slice | Sequence[int], count: int) -> Sequence[int]:
 
 
 def _read_slices(array: Any, chosen: list[int]) -> np.ndarray:
-    """Some slices of a cached array, int16 ``(n, h, w)``; those in a row are read at once."""
+    """Read some slices of a cached array, int16 ``(n, h, w)``; consecutive slices are read at once."""
     first = chosen[0] if chosen else 0
     if chosen == list(range(first, first + len(chosen))):
         return array[first : first + len(chosen)]

@@ -20,21 +20,21 @@ SUBSETS: tuple[Subset, ...] = get_args(Subset)
 SplitBy = Literal["random", "date"]
 
 MIN_FOLDS = 3
-"""One to test on, one to validate on, and at least one to train on."""
+"""One fold for testing, one for validation, and at least one for training."""
 
 _NO_DATE = "9999"
-"""Later than any date, so that a known one is older."""
+"""A date later than any other, so that any known date is older."""
 
 
 def tabulate_patients(scans: Sequence["LabelledScan"]) -> pd.DataFrame:
-    """What a split must know of each patient.
+    """Tabulate the information about each patient that a split needs.
 
     Args:
         scans: Labelled scans of any number of patients.
 
     Returns:
-        One row per raw patient id: each label as bool (present in any of the patient's scans), and ``study_date``, the oldest
-        one as ``YYYY-MM-DD``, empty if unknown.
+        One row per raw patient id: each label as bool (present in any of the patient's scans), and ``study_date``, the date of
+        the oldest study as ``YYYY-MM-DD``, empty if unknown.
     """
     labels = np.array([scan.scan_labels for scan in scans], np.float32).reshape(-1, len(LABELS)) == 1
     frame = pd.DataFrame(labels, columns=list(LABELS), index=pd.Index([scan.patient_id for scan in scans], dtype=object))
@@ -46,40 +46,40 @@ def tabulate_patients(scans: Sequence["LabelledScan"]) -> pd.DataFrame:
 def split_patients(
     patients: pd.DataFrame, fractions: Sequence[float], *, seed: int = 0, by: SplitBy = "random"
 ) -> dict[str, Subset]:
-    """Divide patients, each label's positive ones in nearly the same shares; or by the date of their oldest study.
+    """Divide patients so that each label's positive patients are in nearly the same shares, or by the date of their oldest study.
 
     Args:
         patients: Table made by `tabulate_patients`.
-        fractions: Shares of train, validation and test; they are scaled to a sum of 1. Test may be 0.
-        seed: Another seed, another random split.
-        by: ``random``: stratified, see `place_patients`. ``date``: the earliest patients train, the latest are held out; all
-            whose oldest study is of one day stay together.
+        fractions: Shares of train, validation and test, which are scaled to a sum of 1. The share of test may be 0.
+        seed: Seed of a random split.
+        by: How to split. ``random``: stratified, see `place_patients`. ``date``: the earliest patients train and the latest are
+            held out; patients whose oldest studies have the same date stay together.
 
     Returns:
-        The subset of each patient. Training and validation each get at least one.
+        The subset of each patient. Training and validation each get at least one patient.
 
     Raises:
-        SplitError: If there are fewer than two patients, a date is missing, or the fractions make no sense.
+        SplitError: If there are fewer than two patients, a date is missing, or the fractions are invalid.
     """
     shares = checked_fractions(fractions)
-    _check_number(patients, 2, "one to train on, one to validate on")
+    _check_number(patients, 2, "one for training, one for validation")
     if by == "date":
         return subsets_by_date(patients, first_dates(patients, shares))
     places = place_patients(patients, shares, seed=seed)
     for needed in (0, 1):
-        if not (places == needed).any():  # only with a handful of patients
+        if not (places == needed).any():  # happens only with a handful of patients
             donors = np.flatnonzero(places == np.bincount(places, minlength=len(SUBSETS)).argmax())
             places[_by_hash(patients, donors, seed)[0]] = needed
     return {patient: SUBSETS[place] for patient, place in zip(patients.index, places, strict=True)}
 
 
 def fold_patients(patients: pd.DataFrame, folds: int, *, seed: int = 0) -> dict[str, int]:
-    """Divide patients into folds of equal size, each label's positive ones equally too.
+    """Divide patients into folds of equal size, with equally many positive patients of each label.
 
     Args:
         patients: Table made by `tabulate_patients`.
-        folds: How many, at least 3.
-        seed: Another seed, other folds.
+        folds: The number of folds, at least 3.
+        seed: Seed of the random assignment.
 
     Returns:
         The fold of each patient, from 0.
@@ -92,7 +92,7 @@ def fold_patients(patients: pd.DataFrame, folds: int, *, seed: int = 0) -> dict[
             "folds_out_of_range",
             where="folds",
             got=str(folds),
-            expected=f"at least {MIN_FOLDS}: one to test on, one to validate on, the others to train on",
+            expected=f"at least {MIN_FOLDS}: one for testing, one for validation, the others for training",
         )
     _check_number(patients, folds, "one in each fold")
     places = place_patients(patients, np.full(folds, 1 / folds), seed=seed)
@@ -100,24 +100,25 @@ def fold_patients(patients: pd.DataFrame, folds: int, *, seed: int = 0) -> dict[
 
 
 def place_patients(patients: pd.DataFrame, shares: np.ndarray, *, seed: int, placed: np.ndarray | None = None) -> np.ndarray:
-    """Deal patients to places so that every label's positive ones, and all of them, come in the shares wanted.
+    """Assign patients to places so that all patients, and the positive patients of each label, are divided in the given shares.
 
-    Greedy, the rarest label first: each patient goes to the place that lags most behind its share of that label, then of the
-    patient's next rarest label, at last of all patients. (Iterative stratification: Sechidis, Tsoumakas and Vlahavas, "On the
-    stratification of multi-label data", ECML PKDD 2011; here for unequal shares and for patients who have a place already.)
-    Within a label the order is that of a hash of seed and raw patient id, so the order of the files plays no part.
+    The assignment is greedy, the rarest label first: each patient goes to the place that is furthest below its share of that
+    label, then of the patient's next rarest label, and finally of all patients. (Iterative stratification: Sechidis, Tsoumakas
+    and Vlahavas, "On the stratification of multi-label data", ECML PKDD 2011; here for unequal shares and for patients who have a
+    place already.) Within a label the order is given by a hash of the seed and the raw patient id, so the order of the files does
+    not matter.
 
     Args:
         patients: Table made by `tabulate_patients`, ``n`` rows.
-        shares: float ``(p,)``, one per place, of sum 1.
-        seed: Of the order.
-        placed: int ``(n,)``: the place of those who have one, who stay there; -1 for the others.
+        shares: float ``(p,)``, one per place, with a sum of 1.
+        seed: Seed of the order of patients.
+        placed: int ``(n,)``: the place of each patient who has one already and keeps it; -1 for the others.
 
     Returns:
-        int ``(n,)``: places from 0.
+        The place of each patient from 0, int ``(n,)``.
     """
     marks = np.column_stack([patients[list(LABELS)].to_numpy(bool), np.ones(len(patients), bool)]).astype(np.int64)  # (n, k + 1)
-    # Rarest first; the column of all patients comes last, also behind a label that everybody has.
+    # Rarest first. The column of all patients comes last, also after a label that everybody has.
     columns = np.argsort(marks.sum(axis=0), kind="stable")
     marks = marks[:, columns]
     places = np.full(len(patients), -1) if placed is None else placed.copy()
@@ -134,10 +135,10 @@ def place_patients(patients: pd.DataFrame, shares: np.ndarray, *, seed: int, pla
 
 
 def first_dates(patients: pd.DataFrame, shares: np.ndarray) -> tuple[str, str]:
-    """The first day of validation and of test for a split by date; the test's is empty if nobody is held out.
+    """Find the first day of validation and of test for a split by date; that of test is empty if nobody is held out.
 
     Raises:
-        SplitError: If a patient has no date, or all dates are too much the same.
+        SplitError: If a patient has no date, or there are too few different dates.
     """
     dates = np.sort(checked_dates(patients))
     first_validation, first_test = (round(float(share) * len(dates)) for share in np.cumsum(shares)[:2])
@@ -146,15 +147,15 @@ def first_dates(patients: pd.DataFrame, shares: np.ndarray) -> tuple[str, str]:
         raise SplitError(
             "too_few_dates",
             where="split by date",
-            got=f"{len(np.unique(dates))} different days for {len(dates)} patients",
-            expected="earlier patients to train on, and later ones to validate on",
+            got=f"{len(np.unique(dates))} different dates for {len(dates)} patients",
+            expected="earlier patients for training and later ones for validation",
             todo="Split at random instead: --data.split_by of ich-train.",
         )
     return days
 
 
 def subsets_by_date(patients: pd.DataFrame, days: tuple[str, str]) -> dict[str, Subset]:
-    """The subset of each patient by the date of the oldest study.
+    """Assign each patient to a subset by the date of the oldest study.
 
     Args:
         patients: Table made by `tabulate_patients`.
@@ -167,10 +168,10 @@ def subsets_by_date(patients: pd.DataFrame, days: tuple[str, str]) -> dict[str, 
 
 
 def checked_fractions(fractions: Sequence[float]) -> np.ndarray:
-    """Shares of the three subsets with a sum of 1.
+    """Scale the shares of the three subsets to a sum of 1.
 
     Raises:
-        SplitError: If they are not three, or one is negative, or nobody would be trained or validated on.
+        SplitError: If there are not three fractions, one is negative, or that of training or validation is 0.
     """
     if len(fractions) != len(SUBSETS) or min(fractions) < 0 or fractions[0] <= 0 or fractions[1] <= 0:
         raise SplitError(
@@ -183,10 +184,10 @@ def checked_fractions(fractions: Sequence[float]) -> np.ndarray:
 
 
 def checked_dates(patients: pd.DataFrame) -> np.ndarray:
-    """The date of each patient's oldest study.
+    """List the date of each patient's oldest study.
 
     Raises:
-        SplitError: If some have none.
+        SplitError: If some patients have no dated study.
     """
     dates = patients[STUDY_DATE].to_numpy(str)
     missing = int((dates == "").sum())
@@ -194,15 +195,15 @@ def checked_dates(patients: pd.DataFrame) -> np.ndarray:
         raise SplitError(
             "no_study_date",
             where="split by date",
-            got=f"{missing} of {len(dates)} patients without the date of any study",
-            expected="a date for each, in the images or in the table",
+            got=f"{missing} of {len(dates)} patients without a dated study",
+            expected="a date for each patient, in the images or in the table",
             todo=f"Add a column {STUDY_DATE} (YYYY-MM-DD) to the table, or split at random: --data.split_by of ich-train.",
         )
     return dates
 
 
 def _by_hash(patients: pd.DataFrame, rows: np.ndarray, seed: int) -> np.ndarray:
-    """Rows in an order that depends on the seed and the raw ids alone."""
+    """Order rows by a hash of the seed and the raw ids."""
     ids = patients.index.tolist()
     hashes = [hashlib.sha256(f"{seed}/{ids[row]}".encode(errors="surrogatepass")).hexdigest() for row in rows.tolist()]
     return rows[np.argsort(np.array(hashes, dtype=str), kind="stable")]

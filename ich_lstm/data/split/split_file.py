@@ -32,12 +32,12 @@ from ich_lstm.files.atomic_write import written_aside
 logger = logging.getLogger(__name__)
 
 SPLIT_FILE = "split.json"
-"""In the private folder of every run."""
+"""The name of the split file in the private folder of every run."""
 
 FORMAT = 1
 
 SUBSET_COLUMNS = ("subset", "part", "split")
-"""What the column of a table may be called that says where a patient belongs."""
+"""Possible names of the column that holds the subset of a patient."""
 
 SUBSET_WORDS: dict[str, Subset] = {
     **{subset: subset for subset in SUBSETS},
@@ -50,15 +50,15 @@ SUBSET_WORDS: dict[str, Subset] = {
 
 @dataclass(frozen=True)
 class SplitFile:
-    """Who is in which subset or fold, and how that was decided. Private: it holds raw patient ids.
+    """The assignment of patients to subsets or folds, and the settings that it was made with. Private: it holds raw patient ids.
 
     Args:
-        patients: The subset of each patient, or with folds the fold.
-        seed: Of the split.
+        patients: The subset of each patient, or the fold if the split has folds.
+        seed: Seed of the random assignment.
         by: How patients were split: ``random`` or ``date``.
-        fractions: Shares of train, validation and test; empty with folds.
-        folds: How many, or None.
-        days: With a split by date, the first day of validation and of test.
+        fractions: Shares of train, validation and test; empty if the split has folds.
+        folds: The number of folds, or None.
+        days: The first day of validation and of test in a split by date; otherwise None.
     """
 
     patients: Mapping[str, Subset | int] = field(repr=False)
@@ -76,13 +76,13 @@ class SplitFile:
 
         Args:
             patients: Table made by `tabulate_patients`.
-            fractions: Shares of train, validation and test; with folds they do not count.
-            seed: Of the split.
+            fractions: Shares of train, validation and test; ignored if ``folds`` is given.
+            seed: Seed of the random assignment.
             by: How to split patients: ``random`` or ``date``.
-            folds: How many, in place of three subsets.
+            folds: The number of folds, in place of three subsets.
 
         Raises:
-            SplitError: If that cannot be done.
+            SplitError: If the patients cannot be divided in this way.
         """
         if folds is None:
             days = first_dates(patients, checked_fractions(fractions)) if by == "date" and len(patients) > 1 else None
@@ -108,19 +108,19 @@ class SplitFile:
         by: SplitBy = "random",
         folds: int | None = None,
     ) -> "SplitFile":
-        """The split that a file holds, with new patients placed; or a new one where there is no file yet.
+        """Read a split from a file and place new patients in it; or make a new split where there is no file yet.
 
         Args:
-            path: ``.json``, which may not be there yet, or a table of one's own (``.csv``); None: always a new split. What the
-                file says of fractions, seed and date counts for the patients in it and for new ones.
+            path: A ``.json`` file, which may not exist yet, or a ``.csv`` table provided by the user; None always makes a new
+                split. The fractions, seed and dates in an existing file override those given here.
             patients: Table made by `tabulate_patients`.
-            fractions: Of a new split: shares of patients to train on, to validate on, and to hold out.
-            seed: Of a new split.
-            by: Of a new split.
-            folds: Of a new split; if given, the file must have as many.
+            fractions: Shares of patients for training, validation and test in a new split.
+            seed: Seed of a new split.
+            by: How a new split divides patients: ``random`` or ``date``.
+            folds: The number of folds of a new split; if given, an existing file must have as many.
 
         Raises:
-            SplitError: If the file cannot be read, or was not made with these folds.
+            SplitError: If the file cannot be read, or has another number of folds.
         """
         if path is None or (not path.exists() and path.suffix.lower() != ".csv"):
             return cls.make(patients, fractions=fractions, seed=seed, by=by, folds=folds)
@@ -131,18 +131,18 @@ class SplitFile:
                 where=str(path),
                 got=f"{split.folds} folds" if split.folds else "three subsets",
                 expected=f"{folds} folds",
-                todo="Name another file, in which the new split is then kept.",
+                todo="Name another file, in which the new split will be kept.",
             )
         return split.extended(patients)
 
     def extended(self, patients: pd.DataFrame) -> "SplitFile":
-        """Add new patients to the split, each where patients are most needed; nobody already in the split moves.
+        """Add new patients to the split, each where patients are most needed; patients already in the split keep their place.
 
         Args:
-            patients: Table made by `tabulate_patients`, of new and old patients.
+            patients: Table made by `tabulate_patients`, with new and old patients.
 
         Raises:
-            SplitError: If none of them is in a split that is not by date: it would decide nothing.
+            SplitError: If none of the patients is in the split, unless it is a split by date: the file would have no effect.
         """
         new = patients[~patients.index.isin(list(self.patients))]
         if new.empty:
@@ -151,9 +151,9 @@ class SplitFile:
             raise SplitError(
                 "split_of_others",
                 where="split file",
-                got=f"{len(self.patients):,} patients, and none of the {len(patients):,} whose scans are labelled",
-                expected="patient ids as the images or the tables have them, with leading zeros",
-                todo="Correct the ids; or name another file, in which a new split is then kept.",
+                got=f"{len(self.patients):,} patients, but none of the {len(patients):,} whose scans are labelled",
+                expected="patient ids as in the images or the tables, with leading zeros",
+                todo="Correct the ids, or name another file, in which a new split will be kept.",
             )
         gone = pd.Series([patient for patient in self.patients if patient not in patients.index], dtype=object)
         damaged = find_lost_digits(gone.astype(str), map(str, new.index))
@@ -162,10 +162,10 @@ class SplitFile:
                 "spreadsheet_damage",
                 where=f"split file, {PATIENT}",
                 got=f"patient ids that lack the leading zeros of these scans' ids, as a spreadsheet leaves them: {damaged.sum()}",
-                expected="patient ids as the images or the tables have them, digit by digit",
+                expected="patient ids exactly as in the images or the tables",
                 todo=EXPORT_AGAIN,
             )
-        logger.warning("%d of %d patients are not in the split file, and are placed anew", len(new), len(patients))
+        logger.warning("%d of %d patients were not in the split file and have been added", len(new), len(patients))
         if self.days is not None:
             placed: Mapping[str, Subset | int] = subsets_by_date(new, self.days)
         else:
@@ -178,13 +178,13 @@ class SplitFile:
         return SplitFile({**self.patients, **placed}, self.seed, self.by, self.fractions, self.folds, self.days)
 
     def subsets(self, fold: int = 0) -> dict[str, Subset]:
-        """The subset of each patient.
+        """List the subset of each patient.
 
         Args:
-            fold: With folds, the one that is held out; the next validates, the others train.
+            fold: The held-out fold, if the split has folds; the next fold is for validation, the others for training.
 
         Raises:
-            SplitError: If there is no such fold.
+            SplitError: If the fold does not exist.
         """
         if self.folds is None:
             return {patient: SUBSET_WORDS[str(subset)] for patient, subset in self.patients.items()}
@@ -196,14 +196,14 @@ class SplitFile:
         return {patient: roles.get(place, "train") for patient, place in self.patients.items()}
 
     def divide(self, scans: Sequence[LabelledScan], fold: int = 0) -> dict[Subset, list[LabelledScan]]:
-        """The scans of each subset.
+        """Divide scans into subsets.
 
         Args:
-            scans: Of patients who are in the split.
-            fold: With folds, the one that is held out; the next is for validation, the others for training.
+            scans: Scans of patients who are in the split.
+            fold: The held-out fold, if the split has folds; the next fold is for validation, the others for training.
 
         Raises:
-            SplitError: If none would be trained on, or validated on.
+            SplitError: If there would be no scan for training, or none for validation.
         """
         subsets = self.subsets(fold)
         divided: dict[Subset, list[LabelledScan]] = {subset: [] for subset in SUBSETS}
@@ -215,29 +215,29 @@ class SplitFile:
                 "empty_part",
                 where="split",
                 got=f"no labelled scan in {' and '.join(empty)}",
-                expected="scans to train on and scans to validate on",
+                expected="scans for training and scans for validation",
                 todo="Name another split file, or give labels to scans of its patients.",
             )
         return divided
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the whole assignment and of how it was made, in hexadecimal digits."""
+        """SHA-256 of the whole assignment and its settings, in hexadecimal digits."""
         return hashlib.sha256(json.dumps(self._content(), sort_keys=True).encode()).hexdigest()
 
     def write(self, path: Path) -> None:
-        """Write it as JSON, complete or not at all, readable by its owner only."""
+        """Write the split as JSON, atomically, readable by its owner only."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_aside(path, mode=0o600) as aside:
             aside.write_text(json.dumps({**self._content(), "sha256": self.digest}, indent=1) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> "SplitFile":
-        """Read a split back; or a table of one's own, a CSV with ``patient_id`` and ``subset`` (train, validation or test).
+        """Read a split file, or a user's CSV with the columns ``patient_id`` and ``subset`` (train, validation or test).
 
         Raises:
-            SplitError: If it cannot be read, was changed by hand, or has a patient in two subsets.
-            TableError: If it is a CSV, and malformed.
+            SplitError: If the file cannot be read, was changed by hand, or has a patient in two subsets.
+            TableError: If the file is a malformed CSV.
         """
         if path.suffix.lower() == ".csv":
             return _read_table(path)
@@ -260,9 +260,9 @@ class SplitFile:
             raise SplitError(
                 "split_file_changed",
                 where=str(path),
-                got="patients or settings that do not fit the file's own hash",
-                expected="the file as it was written",
-                todo=f"Take an unchanged copy, or give a CSV with the columns {PATIENT} and subset.",
+                got="patients or settings that do not match the hash in the file",
+                expected="an unchanged file",
+                todo=f"Use an unchanged copy, or give a CSV with the columns {PATIENT} and subset.",
             )
         return split
 
@@ -272,15 +272,15 @@ class SplitFile:
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; a patient who stands twice is an error, where Python would take the last."""
+    """Make a JSON object, but refuse a key that occurs twice, of which Python would keep the last."""
     repeated = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
     if repeated:
-        raise ValueError(f"{len(repeated)} names that stand twice")
+        raise ValueError(f"{len(repeated)} repeated names")
     return dict(pairs)
 
 
 def _read_table(path: Path) -> SplitFile:
-    """A CSV of one's own. New patients are placed in the shares that it has."""
+    """Read a user's CSV. New patients are placed in the shares that the CSV has."""
     try:
         sheet = read_sheet(path).named((PATIENT, *SUBSET_COLUMNS)).identifiers([PATIENT])
     except OSError as error:
@@ -311,7 +311,7 @@ def _read_table(path: Path) -> SplitFile:
             "patient_in_two_parts",
             where=f"{path}, {name_lines(twice)}",
             got=f"{rows['patient'].duplicated().sum()} patients who are in more than one subset ({len(twice)} rows)",
-            expected="each patient in one subset, or what is measured on held-out patients is worth nothing",
+            expected="each patient in one subset; otherwise results on held-out patients are invalid",
             todo="Correct the table, and run again.",
         )
     counts = rows["subset"].value_counts()

@@ -17,27 +17,27 @@ _SERIAL = re.compile(r"[1-5]\d{4}([.,]\d+)?")
 
 
 def read_dates(path: Path, texts: pd.Series, lines: np.ndarray) -> tuple[pd.Series, tuple[str, ...]]:
-    """Dates as ``YYYY-MM-DD``, empty where unknown.
+    """Read dates as ``YYYY-MM-DD``, empty where unknown.
 
-    ``YYYY-MM-DD`` and ``YYYYMMDD`` are the format. ``YYYY/MM/DD`` is read too, and so are ``DD.MM.YYYY`` and ``MM/DD/YYYY``,
-    with dots, slashes or hyphens, where the column itself settles whether the day comes first: some row has a number above 12
-    in one place, and no row in the other. A time of day behind a date is left out.
+    The documented formats are ``YYYY-MM-DD`` and ``YYYYMMDD``. ``YYYY/MM/DD`` is read too, and so are ``DD.MM.YYYY`` and
+    ``MM/DD/YYYY``, with dots, slashes or hyphens, where the column itself settles whether the day comes first: some row has a
+    number above 12 in one place, and no row in the other. A time of day after a date is dropped.
 
     Args:
-        path: The table, for messages.
-        texts: The cells.
-        lines: The line of each, ``(rows,)``.
+        path: The path of the table, for messages.
+        texts: The text of each cell.
+        lines: The line of each cell in the table, ``(rows,)``.
 
     Returns:
-        The dates; and what was assumed, in words.
+        The dates, and the assumptions that were made, as texts.
 
     Raises:
-        TableError: ``bad_date``; ``ambiguous_dates`` if no row settles the order; ``contradicting_date_orders`` if two rows
-            settle it differently.
+        TableError: ``bad_date`` for a cell that is no date; ``ambiguous_dates`` if no row settles the order;
+            ``contradicting_date_orders`` if two rows settle it differently.
     """
     bare = texts.str.replace(_TIME, "", regex=True)
     bare = bare.where(texts.str.contains(":", regex=False), texts)
-    assumed = [] if (bare == texts).all() else ["the time of day behind dates left out"]
+    assumed = [] if (bare == texts).all() else ["dropped the time of day after dates"]
     plain = bare.str.fullmatch(r"\d{4}-\d{2}-\d{2}|\d{8}")
     digits = bare.where(plain, "").str.replace("-", "", regex=False)
     first = bare.where(~plain, "").str.extract(f"^{_YEAR_FIRST.pattern}$")
@@ -56,7 +56,7 @@ def read_dates(path: Path, texts: pd.Series, lines: np.ndarray) -> tuple[pd.Seri
         text = texts[wrong].iloc[0]
         todo = "Correct the table, and run again."
         if _SERIAL.fullmatch(text):
-            todo = "A spreadsheet has written its number of the day: format the column as a date (YYYY-MM-DD), and save it again."
+            todo = "A spreadsheet wrote its serial number of the day: format the column as dates (YYYY-MM-DD) and save again."
         stop_at(path, lines[wrong], "bad_date", f"the date {text!r}", EXPECTED, todo=todo)
     return dates.dt.strftime("%Y-%m-%d").fillna(""), tuple(assumed)
 
@@ -65,9 +65,9 @@ def _is_day_first(path: Path, parts: pd.DataFrame, lines: np.ndarray) -> bool:
     """Whether days stand before months in dates whose year comes last.
 
     Args:
-        path: The table.
-        parts: First number, separator, second number and year of each date; NaN where it is none of these.
-        lines: The line of each.
+        path: The path of the table.
+        parts: First number, separator, second number and year of each date; NaN where the text is not of this form.
+        lines: The line of each date in the table.
     """
     one, two = parts[0].astype(float), parts[2].astype(float)
     day_first, month_first = (one > 12).to_numpy(), (two > 12).to_numpy()
@@ -77,8 +77,8 @@ def _is_day_first(path: Path, parts: pd.DataFrame, lines: np.ndarray) -> bool:
             path,
             lines[fewer],
             "contradicting_date_orders",
-            f"dates of which {day_first.sum()} have the day first and {month_first.sum()} the month",
-            "one order in a column",
+            f"dates, {day_first.sum()} with the day first and {month_first.sum()} with the month first",
+            "one order in the whole column",
             todo="Write the dates as YYYY-MM-DD.",
         )
     unsettled = (one != two).to_numpy() & parts[0].notna().to_numpy()

@@ -15,7 +15,7 @@ from ich_lstm.labels import ANY, LABELS, complete_labels, unions_of
 SLICE_KEYS = ("sop_uid", "file")
 SCAN_KEYS = ("series_uid", "study_uid", "accession_number", "folder", "folder_name")
 PATH_KEYS = ("file", "folder", "folder_name")
-"""Those of both whose values are paths, or parts of them."""
+"""The keys of slices and of scans whose values are paths, or parts of paths."""
 
 PATIENT = "patient_id"
 STUDY_DATE = "study_date"
@@ -23,24 +23,26 @@ CORRECTS = "corrects"
 UNSURE = "unsure"
 
 Unmatched = Literal["stop", "labels", "images", "both"]
-"""What may be left out where labels and images do not fit: nothing, labels without an image, images without a label, or both."""
+"""What may be excluded if labels and images do not match: nothing, labels without an image, images without a label, or both."""
 
-NO_IMAGE = ("labels_without_image", "labels that name no readable image", "an image for each")
-"""Code, finding and expectation where labels name images that are not there."""
+NO_IMAGE = ("labels_without_image", "labels that name no readable image", "an image for each label")
+"""Code, finding and expected value of the error about labels whose image is missing."""
 
 
 @dataclass(frozen=True, eq=False)
 class LabelTable:
-    """What is known of slices and scans.
+    """The labels of slices and scans.
 
     Args:
-        rows: One line per labelled slice or scan, with the columns ``kind`` (one of `SLICE_KEYS` and `SCAN_KEYS`), ``name``
-            (what of that kind the line speaks of), ``patient_id`` and ``study_date`` (``YYYY-MM-DD``; both empty: as the
-            images say), ``line`` (its number in the file), and the labels as float32: 1 present, 0 absent, NaN unknown.
-            With corrections also ``corrects`` (bool: the row wins over the others) and ``unsure`` (the labels it makes unknown).
-        source: The file.
-        flags: What a reader should know, for example how many equal duplicates were dropped.
-        strata: Groups that results are also told by, or None: the column ``name`` as in ``rows``, and one per grouping.
+        rows: One row per labelled slice or scan, with the columns ``kind`` (one of `SLICE_KEYS` and `SCAN_KEYS`), ``name`` (the
+            slice or scan, named by this kind of key), ``patient_id`` and ``study_date`` (``YYYY-MM-DD``; empty where the images
+            decide), ``line`` (its number in the file), and the labels as float32: 1 present, 0 absent, NaN unknown. With
+            corrections there are also ``corrects`` (bool: the row overrides the others) and ``unsure`` (the labels that it makes
+            unknown).
+        source: The file that was read.
+        flags: Remarks that a user of the table should know, for example how many equal duplicates were dropped.
+        strata: Groups for which results are also reported, or None: the column ``name`` as in ``rows``, and one column per
+            grouping.
     """
 
     rows: pd.DataFrame = field(repr=False)
@@ -49,26 +51,26 @@ class LabelTable:
     strata: pd.DataFrame | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
-        """Labelled slices and scans."""
+        """The number of labelled slices and scans."""
         return len(self.rows)
 
     @property
     def corrects(self) -> np.ndarray:
-        """Which rows win over the others, bool ``(rows,)``."""
+        """Which rows override the others, bool ``(rows,)``."""
         return self.rows[CORRECTS].to_numpy(bool) if CORRECTS in self.rows else np.zeros(len(self.rows), bool)
 
 
 def checked_table(rows: pd.DataFrame, source: Path, *, repair_any: bool = False) -> LabelTable:
-    """Drop equal duplicates, stop at contradictions, and complete what follows from the other labels.
+    """Drop equal duplicates, stop at contradictions, and complete labels that follow from others.
 
     Args:
-        rows: As in `LabelTable`. Where ``patient_id`` or ``study_date`` is missing, the images tell it. A label that the data set
-            does not have may be missing too: it is unknown.
-        source: The file they are from.
-        repair_any: Where a type is 1 and any is 0, make any 1, and count it; otherwise stop.
+        rows: A table with the columns of `LabelTable.rows`. ``patient_id`` and ``study_date`` may be missing; the images then
+            decide. Columns of labels may be missing too; these labels are unknown.
+        source: The file that the rows are from.
+        repair_any: If a type is 1 and any is 0, set any to 1 and count the row; otherwise stop.
 
     Raises:
-        TableError: If two rows on one thing differ, or "any" contradicts the types.
+        TableError: If two rows about one slice or scan differ, or "any" contradicts the types.
     """
     rows = rows.assign(**{column: "" for column in (PATIENT, STUDY_DATE) if column not in rows})
     rows = rows.assign(**{label: np.float32(np.nan) for label in LABELS if label not in rows})
@@ -91,41 +93,41 @@ def checked_table(rows: pd.DataFrame, source: Path, *, repair_any: bool = False)
             "any_contradicts_types",
             "a type that is 1 while any is 0",
             "any = 1 where a type is present",
-            todo="Correct the table; or, if the types are right, say [repair_any=true].",
+            todo="Correct the table; or, if the types are correct, say [repair_any=true].",
         )
     if wrong.any():
         labels[wrong, LABELS.index(ANY)] = 1
-        flags.append(f"any was 0 and is made 1 in {wrong.sum()} rows where a type is 1: {name_lines(rows['line'][wrong])}")
+        flags.append(f"any was changed from 0 to 1 in {wrong.sum()} rows where a type is 1: {name_lines(rows['line'][wrong])}")
     bare = (follows == 0) & (any_label == 1)
     if bare.any():
-        flags.append(f"{bare.sum()} rows say any = 1 and no type: {name_lines(rows['line'][bare])}")
+        flags.append(f"{bare.sum()} rows have any = 1 and no type: {name_lines(rows['line'][bare])}")
     labels = complete_labels(labels)
     return LabelTable(rows.assign(**dict(zip(LABELS, labels.T, strict=True))), source, tuple(flags))
 
 
 def stop_at_differing(source: Path, lines: Iterable[int]) -> None:
-    """Stop if there are rows on one slice or scan that differ."""
+    """Stop if there are different rows about one slice or scan."""
     lines = list(lines)
     if lines:
-        got = "rows on the same slice or scan that contradict each other"
-        stop_at(source, lines, "contradicting_rows", got, "one row each, or equal ones")
+        got = "rows about the same slice or scan that contradict each other"
+        stop_at(source, lines, "contradicting_rows", got, "one row per slice or scan, or equal ones")
 
 
 def repeated_flag(lines: Iterable[int]) -> str:
-    """What is said of rows that were dropped because they equal earlier ones."""
+    """Describe rows that were dropped because they equal earlier ones."""
     lines = list(lines)
     return f"{len(lines)} repeated rows, equal to others, were dropped: {name_lines(lines)}"
 
 
 def labels_of_scans(slice_labels: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """The labels of scans that follow from those of their slices: 1 if any is 1, 0 if all are 0, otherwise unknown.
+    """Derive the labels of scans from those of their slices: 1 if any is 1, 0 if all are 0, otherwise unknown.
 
     Args:
         slice_labels: ``(n, k)``: 1 present, 0 absent, NaN unknown; the slices of each scan in consecutive rows.
         first: The row of each scan's first slice, ``(scans,)``.
 
     Returns:
-        Labels of shape ``(scans, k)``.
+        The labels of the scans, ``(scans, k)``.
 
     Example:
         >>> labels_of_scans(np.array([[0, 0.0], [1, 0], [np.nan, 0]]), np.array([0, 2]))
@@ -138,7 +140,7 @@ def labels_of_scans(slice_labels: np.ndarray, first: np.ndarray) -> np.ndarray:
 
 
 def parse_labels(path: Path, cells: pd.DataFrame, lines: Iterable[int]) -> pd.DataFrame:
-    """Cells 0, 1 or empty to float32 with NaN for unknown; anything else stops."""
+    """Convert cells 0, 1 or empty to float32 with NaN for unknown; any other cell stops."""
     known = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "": np.nan}
     wrong = ~cells.isin(list(known)).all(axis=1).to_numpy()
     if wrong.any():
@@ -156,14 +158,14 @@ def parse_labels(path: Path, cells: pd.DataFrame, lines: Iterable[int]) -> pd.Da
 def stop_at(
     path: Path | str, lines: Iterable[int], code: str, got: str, expected: str, *, todo: str = "Correct the table, and run again."
 ) -> NoReturn:
-    """Raise a TableError that names the first ten lines and counts all.
+    """Raise a TableError that names the first ten lines and the number of all.
 
     Args:
-        path: The file, as the message names it.
+        path: The file as it is named in the message.
         lines: Numbers of the lines at fault; the header is line 1.
         code: Stable code of the error.
-        got: What is wrong with these lines.
-        expected: What would be right.
+        got: The fault of these lines.
+        expected: The correct content.
         todo: What the user can do about it.
     """
     lines = list(lines)
@@ -177,7 +179,7 @@ def stop_at(
 
 
 def name_lines(lines: Iterable[int]) -> str:
-    """The first ten lines by number, and how many more there are.
+    """List the first ten lines by number, and how many more there are.
 
     Example:
         >>> name_lines(range(2, 14))

@@ -13,7 +13,7 @@ _DRIVE = re.compile(r"[A-Za-z]:(?=/)")
 
 
 def tidy(path: str) -> str:
-    """A path with slashes alone, composed letters (NFC), and without what says nothing: ``./``, ``//``, a slash at the end.
+    """Normalize a path: forward slashes, composed letters (NFC), and no ``./``, ``//`` or slash at the end.
 
     Example:
         >>> tidy(".\\\\case 1\\\\series\\\\")
@@ -24,15 +24,15 @@ def tidy(path: str) -> str:
 
 
 def fold(path: str) -> str:
-    """A path for comparisons that pass over how it is written, upper and lower case included."""
+    """Normalize a path for comparisons that ignore its notation and its case."""
     return tidy(path).casefold()
 
 
 def tails(path: str) -> Iterator[str]:
-    """What is below each folder of an absolute path, the longest first; nothing of a relative one.
+    """Iterate over the tails of an absolute path, the longest first; a relative path has none.
 
     Args:
-        path: Tidied.
+        path: A path normalized by `tidy`.
 
     Example:
         >>> list(tails("D:/export/case 1"))
@@ -48,13 +48,13 @@ def tails(path: str) -> Iterator[str]:
 
 
 class PathNames:
-    """Names of files or folders, to be found by paths that may be written differently.
+    """Names of files or folders that are found by paths in other notations.
 
-    A path is taken as it is; or else by all that are the same with other slashes and in another Unicode normal form; or else
-    in another case; and an absolute one, which may be of another machine, by the longest of its tails that is there.
+    A path matches the name that equals it; or else every name that differs only in slashes and Unicode normal form; or else in
+    case too. An absolute path, which may be from another machine, otherwise matches by the longest of its tails that exists.
 
     Args:
-        there: Names relative to the images' root.
+        there: The names, relative to the images' root.
     """
 
     def __init__(self, there: Iterable[str]) -> None:
@@ -67,18 +67,18 @@ class PathNames:
             self._folded[tidied.casefold()].append(name)
 
     def tidied(self, names: Iterable[str]) -> list[str]:
-        """Paths with slashes alone."""
+        """Normalize paths by `tidy`."""
         return [tidy(name) for name in names]
 
     def resolve(self, names: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-        """What each path is called here.
+        """Find the name that each path means.
 
         Args:
-            names: Paths in a table.
+            names: Paths as a table has them.
 
         Returns:
-            The names, as they are given where there is no such path; and which paths are doubtful, bool: several names fit one,
-            or two absolute paths of different places end in the same name.
+            The names, which are the paths themselves where nothing matches; and which paths are ambiguous, bool: several names
+            match one path, or two absolute paths in different places match the same name.
         """
         found = {name: self._find(name) for name in names.unique()}
         meant: defaultdict[str, set[str]] = defaultdict(set)

@@ -21,7 +21,7 @@ from ich_lstm.errors import TableError
 logger = logging.getLogger(__name__)
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-"""What may part cells. Commas are the format; the others are what spreadsheets of other countries write."""
+"""Delimiters and their names. Commas are the documented format; spreadsheets of other countries write the others."""
 
 BYTE_ORDER_MARKS = (
     (b"\xef\xbb\xbf", "utf-8-sig", ""),
@@ -29,7 +29,7 @@ BYTE_ORDER_MARKS = (
     (b"\xff\xfe", "utf-16", "UTF-16"),
     (b"\xfe\xff", "utf-16", "UTF-16"),
 )
-"""First bytes, the encoding that they tell, and its name where it is worth a word. UTF-32's begins like one of UTF-16."""
+"""First bytes, the encoding that they indicate, and its name if it should be reported. UTF-32's mark begins like UTF-16's."""
 
 NO_TEXT = {
     b"PK\x03\x04": "a workbook of a spreadsheet (.xlsx, .ods), or another zip",
@@ -39,38 +39,38 @@ NO_TEXT = {
     b"{\\rtf": "a text with formatting (.rtf)",
     b"PAR1": "a Parquet file",
 }
-"""First bytes of files that are given by mistake, and what they are."""
+"""First bytes of files that are often given by mistake, and their formats."""
 
 SAMPLE_BYTES = 1 << 16
 ROWS_SNIFFED = 100
-"""So much is looked at to tell how cells are parted."""
+"""Number of bytes that are examined to find the delimiter."""
 
 LARGE_BYTES = 16 << 20
-"""Files in plain UTF-8 with commas are read by pandas from this size on: seven times as fast, at a third of the memory."""
+"""Size from which pandas reads files in plain UTF-8 with commas: seven times as fast, at a third of the memory."""
 
 SHEET_LINES = (65_536, 1_048_576)
-"""How many rows the sheets of old and of new spreadsheets have."""
+"""Maximum number of rows in old and in new spreadsheets."""
 
 TICKS = frozenset(("x", "×", "✓", "✔"))
 PRESENT = TICKS | {"true", "wahr", "vrai", "vero", "verdadero", "waar", "yes", "ja", "oui", "si", "sí", "y", "j"}
 ABSENT = frozenset(("false", "falsch", "faux", "falso", "onwaar", "no", "nein", "non", "nee", "n"))
-"""Words for 1 and 0 in any case, as spreadsheets of several languages show their logical values, and as people tick boxes."""
+"""Words for 1 and 0 in any case: logical values of spreadsheets in several languages, and marks in ticked boxes."""
 
 TOTALS = frozenset(
     ("total", "totals", "grand total", "sum", "sums", "summe", "gesamt", "gesamtsumme", "somme", "totale", "totaal", "suma")
 )
-"""What a row below the table is called that adds it up."""
+"""Names of a row of totals below the table."""
 
 EXPORT_AGAIN = (
-    "Export the table anew from where it came, and do not save it with the spreadsheet; or import it there with this column as "
+    "Export the table again from its source without saving it in a spreadsheet, or import it there with this column as "
     "text (Excel: Data, From Text/CSV, Transform Data, column type Text)."
 )
 
 UIDS = frozenset(("sop_uid", "series_uid", "study_uid", "series", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"))
-"""Columns of identifiers with dots within, or of descriptions: ``1.0`` is a whole one."""
+"""Columns of identifiers that contain dots, or of descriptions, where ``1.0`` may be a complete value."""
 
 SIGNIFICANT_DIGITS = 15
-"""So many digits of a number are kept by spreadsheets; the rest become zeros."""
+"""Number of digits that spreadsheets keep; further digits become zeros."""
 
 _EXPONENT = re.compile(r"\d+([.,]\d+)*[eE]\+\d+")
 _FLOAT = re.compile(r"\d+[.,]0+")
@@ -84,14 +84,14 @@ _SEP_LINE = re.compile(r'"?sep=(.)"?[;,\t]*(?:\n|$)', re.IGNORECASE)
 
 @dataclass(frozen=True, eq=False)
 class Sheet:
-    """A table of text cells, and what had to be assumed to read it.
+    """A table of text cells, and the assumptions made in reading it.
 
     Args:
-        path: The file.
-        cells: Text without blanks around it, one row per row of the table that has any; columns by their names.
-        lines: The number of each row's first line in the file, ``(rows,)``.
-        header: The names of all columns as they stand in the file, without blanks around them.
-        assumed: What was assumed, in words; nothing for a CSV in UTF-8 with commas.
+        path: The file that was read.
+        cells: Text without surrounding blanks, one row per non-empty row of the table; columns by their names.
+        lines: The line in the file at which each row begins, ``(rows,)``.
+        header: The names of all columns as in the file, without surrounding blanks.
+        assumed: Assumptions as texts; none for a CSV in UTF-8 with commas.
     """
 
     path: Path
@@ -102,11 +102,11 @@ class Sheet:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """All that was assumed as one flag; empty if nothing was."""
-        return (f"read as a spreadsheet saved it: {'; '.join(self.assumed)}",) if self.assumed else ()
+        """All assumptions as one flag; empty if there are none."""
+        return (f"read as saved by a spreadsheet: {'; '.join(self.assumed)}",) if self.assumed else ()
 
     def log(self) -> None:
-        """Say what was assumed, for tables whose flags no audit shows."""
+        """Log the assumptions, for tables whose flags appear in no audit."""
         for flag in self.flags:
             logger.warning("%s: %s", self.path.name, flag)
 
@@ -118,10 +118,10 @@ class Sheet:
         """Rename columns that differ from a known name only in case, blanks and punctuation.
 
         Args:
-            known: Names of columns that are read.
+            known: The names of the columns that are read.
 
         Raises:
-            TableError: If two columns would have one known name.
+            TableError: If two columns would get the same known name.
         """
         names = canonical(self.header, known)
         repeated = sorted({name for name in names if names.count(name) > 1} & set(known))
@@ -130,7 +130,7 @@ class Sheet:
                 "repeated_columns",
                 where=f"{self.path}, line 1",
                 got=f"{', '.join(repeated)} more than once",
-                expected="once each",
+                expected="each once",
                 todo="Remove or rename one of them.",
             )
         renamed = {old: new for old, new in zip(self.header, names, strict=True) if old != new}
@@ -144,7 +144,7 @@ class Sheet:
         """Convert words and decimals in label columns to 0 and 1; any other cell stays unchanged.
 
         Args:
-            columns: Columns of 0, 1 and empty cells.
+            columns: Names of columns with the cells 0, 1 or empty.
         """
         changed, words, decimals = {}, set(), set()
         for column in columns:
@@ -170,17 +170,17 @@ class Sheet:
         return replace(self, cells=cells).assuming(*assumed)
 
     def identifiers(self, columns: Iterable[str]) -> "Sheet":
-        """Restore identifiers that a spreadsheet had protected as text.
+        """Restore identifiers that a spreadsheet kept as text.
 
-        ``="00123"`` and ``'00123`` hold every digit: they are read as 00123, and that is said. What a spreadsheet has made a
-        number of has lost digits, and stops.
+        ``="00123"`` and ``'00123`` contain every digit: they are read as 00123 with an assumption that says so. Identifiers that
+        a spreadsheet turned into numbers have lost digits, so reading stops.
 
         Args:
-            columns: Columns of identifiers; those that are not there are passed over.
+            columns: Names of columns of identifiers; missing columns are ignored.
 
         Raises:
-            TableError: ``spreadsheet_damage``, if there is ``1.23E+04``, ``12340.0`` (UIDs aside), a number of which only 15
-                digits are left, or an error of a spreadsheet in place of an identifier.
+            TableError: ``spreadsheet_damage`` if a cell is ``1.23E+04``, ``12340.0`` (except in columns of UIDs), a number of
+                which only 15 digits are left, or a spreadsheet's error value.
         """
         sheet = self
         for column in columns:
@@ -193,10 +193,11 @@ class Sheet:
         """Convert a column of dates to ``YYYY-MM-DD``.
 
         Args:
-            column: Its name.
+            column: The name of the column.
 
         Raises:
-            TableError: ``bad_date``, ``ambiguous_dates`` or ``contradicting_date_orders``.
+            TableError: If the dates cannot be read, with the code ``bad_date``, ``ambiguous_dates`` or
+                ``contradicting_date_orders``.
         """
         dates, assumed = read_dates(self.path, self.cells[column], self.lines)
         return replace(self, cells=self.cells.assign(**{column: dates})).assuming(*assumed)
@@ -205,7 +206,7 @@ class Sheet:
         """Convert decimal commas to points in columns whose every cell is a number.
 
         Args:
-            columns: Columns that may hold numbers.
+            columns: Names of columns that may hold numbers.
         """
         changed = {}
         for column in columns:
@@ -218,7 +219,7 @@ class Sheet:
         return replace(self, cells=self.cells.assign(**changed)).assuming("commas in numbers as decimal points")
 
     def _unprotected(self, column: str) -> "Sheet":
-        """Identifiers that a spreadsheet keeps as text, as the text alone."""
+        """Remove the notation by which a spreadsheet keeps identifiers as text."""
         texts = self.cells[column]
         found = {}
         for start, pattern, shown in (("=", _FORMULA_TEXT, '="…"'), ("'", _APOSTROPHE, "'…")):
@@ -242,7 +243,7 @@ class Sheet:
             checks.append((texts.str.fullmatch(_FLOAT), _masked))
         long = texts.str.fullmatch(rf"\d{{{SIGNIFICANT_DIGITS + 1},}}")
         rounded = long & texts.str.slice(SIGNIFICANT_DIGITS).str.fullmatch("0+")
-        # One number in ten ends in a zero: a few of them may be as they were.
+        # One number in ten ends in a zero, so a few such numbers may be unchanged.
         if rounded.sum() >= 3 and (rounded == long).all():
             checks.append((rounded, _masked))
         for wrong, shown in checks:
@@ -252,34 +253,34 @@ class Sheet:
 
 
 def stop_at_damage(path: Path, lines: Iterable[int], column: str, examples: str) -> NoReturn:
-    """Stop at identifiers that a spreadsheet has changed.
+    """Stop because a spreadsheet has changed identifiers.
 
     Args:
-        path: The table.
-        lines: The line of each row.
-        column: The column they are in.
-        examples: What they look like, fit to be printed.
+        path: The path of the table.
+        lines: The line of each damaged row in the table.
+        column: The column that holds the identifiers.
+        examples: Examples of changed identifiers, safe to be printed.
 
     Raises:
-        TableError: ``spreadsheet_damage``, always.
+        TableError: Always, with the code ``spreadsheet_damage``.
     """
     stop_at(
         path,
         lines,
         "spreadsheet_damage",
         f"a spreadsheet has changed the column {column}, for example into {examples}",
-        "identifiers as the images have them, digit by digit",
+        "identifiers exactly as in the images",
         todo=EXPORT_AGAIN,
     )
 
 
 def find_lost_digits(names: pd.Series, there: Iterable[str]) -> np.ndarray:
-    """Which names are others' without their leading zeros, or without the digits behind the fifteenth, bool ``(rows,)``.
+    """Find names that are identifiers without their leading zeros, or without the digits after the fifteenth, bool ``(rows,)``.
 
-    Only identifiers that nothing names as they are count: 123 may stand beside 00123.
+    Only identifiers that no row names in full are considered, because 123 may be another patient than 00123.
 
     Args:
-        names: Names in a table, of which none is among the others.
+        names: Names in a table; none of them is among ``there``.
         there: Identifiers that no row of the table names.
 
     Example:
@@ -295,11 +296,11 @@ def find_lost_digits(names: pd.Series, there: Iterable[str]) -> np.ndarray:
 
 
 def show_lost_digits(name: str, there: Iterable[str]) -> str:
-    """What became of an identifier, with other digits: it may be somebody's.
+    """Show how an identifier was changed, with its digits masked, because it may identify a person.
 
     Args:
-        name: One of those that :func:`find_lost_digits` has found.
-        there: Identifiers as they were.
+        name: A name found by :func:`find_lost_digits`.
+        there: The identifiers before the change.
 
     Example:
         >>> show_lost_digits("123", ["00123", "00124"])
@@ -311,11 +312,11 @@ def show_lost_digits(name: str, there: Iterable[str]) -> str:
 
 
 def canonical(header: Sequence[str], known: Collection[str]) -> list[str]:
-    """Names of columns, known ones as they are known, whatever their case, blanks and punctuation.
+    """Replace names of columns by the known names that differ only in case, blanks and punctuation.
 
     Args:
-        header: Names as they stand in a file.
-        known: Names of columns that are read.
+        header: Names as in a file.
+        known: The names of the columns that are read.
 
     Example:
         >>> canonical(["SOP UID", "Any", "age"], ("sop_uid", "any"))
@@ -326,21 +327,21 @@ def canonical(header: Sequence[str], known: Collection[str]) -> list[str]:
 
 
 def read_sheet(path: Path | str) -> Sheet:
-    """Read a CSV of a user's, whichever spreadsheet has saved it.
+    """Read a user's CSV as any spreadsheet saves it.
 
-    Cells may be parted by commas, semicolons, tabs or bars, or as a first line ``sep=;`` says; the text may be UTF-8, UTF-16
-    (with or without byte-order mark) or Windows-1252; lines may end as on any system, also within quotes. Empty rows and
-    columns, and a last row that only adds up the others, are left out.
+    The delimiter may be a comma, semicolon, tab or bar, or be given by a first line such as ``sep=;``. The text may be UTF-8,
+    UTF-16 (with or without a byte-order mark) or Windows-1252. Lines may end as on any system, also within quotes. Empty rows and
+    columns, and a last row with nothing but totals, are left out.
 
     Args:
-        path: The file.
+        path: The path of the CSV file.
 
     Returns:
-        The table; for what its cells mean, see the methods of `Sheet`.
+        The table of text cells, which the methods of `Sheet` convert.
 
     Raises:
-        TableError: If the file is no text, or empty, has a header alone, or a row has more cells than the header.
-        OSError: If it cannot be read.
+        TableError: If the file is not text, is empty or has only a header, or a row has more cells than the header.
+        OSError: If the file cannot be read.
     """
     path = Path(path)
     start, size = _read_start(path)
@@ -360,7 +361,7 @@ def read_sheet(path: Path | str) -> Sheet:
             "unreadable_table",
             f"rows with more cells than the header, which has {len(header)}",
             "as many cells in each row as in the header",
-            todo=f"Put cells in quotes that hold {DELIMITERS[delimiter]}.",
+            todo=f"Put cells that contain {DELIMITERS[delimiter]} in quotes.",
         )
     width = len(header)
     columns = zip(*([*row[:width], *[""] * (width - len(row))] for row in rows[1:]), strict=True)
@@ -369,14 +370,14 @@ def read_sheet(path: Path | str) -> Sheet:
 
 
 def read_header(path: Path | str) -> list[str]:
-    """The names of the columns of a CSV, without blanks around them.
+    """Read the names of the columns of a CSV, without surrounding blanks.
 
     Args:
-        path: The file; only its beginning is read.
+        path: The path of the CSV file; only its beginning is read.
 
     Raises:
-        TableError: On the same conditions as :func:`read_sheet`.
-        OSError: If it cannot be read.
+        TableError: If the beginning of the file is not a CSV; see :func:`read_sheet`.
+        OSError: If the file cannot be read.
     """
     path = Path(path)
     start, size = _read_start(path)
@@ -390,7 +391,7 @@ def _fold(name: str) -> str:
 
 
 def _masked(identifier: str) -> str:
-    """What an identifier looks like, without telling it."""
+    """Mask the digits of an identifier."""
     return re.sub(r"\d", "9", identifier)
 
 
@@ -405,22 +406,22 @@ def _read_start(path: Path) -> tuple[bytes, int]:
                 where=str(path),
                 got=what,
                 expected="a CSV: text with commas, semicolons or tabs",
-                todo="Open it in the spreadsheet, and save it as CSV UTF-8, with the columns of identifiers formatted as text.",
+                todo="Open it in a spreadsheet and save it as CSV UTF-8, with the columns of identifiers formatted as text.",
             )
     return start, path.stat().st_size
 
 
 def _decode(path: Path, data: bytes, *, complete: bool = True) -> tuple[str, list[str]]:
-    """The text of a file, and what was assumed of its encoding.
+    """Decode the text of a file, and report the assumption about its encoding.
 
     Args:
-        path: The file.
-        data: Its bytes, or the first of them.
-        complete: Whether these are all.
+        path: The file, for messages.
+        data: The bytes of the file, or the first of them.
+        complete: Whether ``data`` holds all bytes.
     """
     encoding, name = next(((code, name) for mark, code, name in BYTE_ORDER_MARKS if data.startswith(mark)), ("", ""))
     if not encoding:
-        # Of UTF-16 without a mark every other byte is 0, as long as the text is of a Western language.
+        # In UTF-16 without a mark, every other byte of a text in a Western language is 0.
         even, odd = data[:SAMPLE_BYTES:2].count(0), data[1:SAMPLE_BYTES:2].count(0)
         half = max(1, min(len(data), SAMPLE_BYTES) // 2)
         for mine, other, code in ((odd, even, "utf-16-le"), (even, odd, "utf-16-be")):
@@ -433,7 +434,7 @@ def _decode(path: Path, data: bytes, *, complete: bool = True) -> tuple[str, lis
         try:
             text = data.decode(encoding)
         except UnicodeDecodeError as error:
-            # The last character of a beginning may be cut.
+            # The last character may be cut off.
             if complete or len(data) - error.start > 4:
                 continue
             text = data[: error.start].decode(encoding)
@@ -442,20 +443,20 @@ def _decode(path: Path, data: bytes, *, complete: bool = True) -> tuple[str, lis
     raise TableError(
         "unreadable_table",
         where=str(path),
-        got="bytes that are no text in UTF-8, UTF-16 or Windows-1252",
+        got="bytes that are not text in UTF-8, UTF-16 or Windows-1252",
         expected="a CSV in UTF-8",
-        todo="Save it as CSV UTF-8.",
+        todo="Save the file as CSV UTF-8.",
     )
 
 
 def _dialect(path: Path, text: str, assumed: list[str], *, complete: bool) -> tuple[str, str, int, list[str]]:
-    """The text from the header on, what parts its cells, how many lines stand before it, and what was assumed.
+    """Find the text from the header on, the delimiter, the number of lines before the text, and the assumptions.
 
     Args:
-        path: The file.
-        text: Its text, or the beginning of it.
-        assumed: What was assumed before.
-        complete: Whether it is all of the text.
+        path: The file, for messages.
+        text: The text of the file, or the beginning of it.
+        assumed: Assumptions that were made before.
+        complete: Whether ``text`` is the whole text.
     """
     if not text.strip():
         raise TableError("empty_table", where=str(path), got="an empty file", expected="a header and rows")
@@ -471,23 +472,23 @@ def _dialect(path: Path, text: str, assumed: list[str], *, complete: bool) -> tu
         delimiter = _delimiter(text, complete)
     if not text.strip():
         raise TableError("empty_table", where=str(path), got="no header", expected="a header and rows")
-    words = [] if delimiter == "," else [f"{DELIMITERS[delimiter]} between cells" + (", as its first line says" if said else "")]
+    words = [] if delimiter == "," else [f"{DELIMITERS[delimiter]} between cells" + (", as the first line says" if said else "")]
     return text, delimiter, int(said is not None), [*words, *assumed]
 
 
 def _delimiter(text: str, complete: bool) -> str:
-    """What parts the cells: of what parts the header, that which makes all rows equally long, and most cells."""
+    """Choose, among the delimiters in the header, the one that makes all rows equally long, and then the one with most cells."""
     fits: list[tuple[bool, int, str]] = []
     for delimiter in DELIMITERS:
         rows = list(islice(_reader(text[:SAMPLE_BYTES], delimiter), ROWS_SNIFFED))
         if not (complete and len(text) <= SAMPLE_BYTES) and len(rows) < ROWS_SNIFFED:
-            rows = rows[:-1] or rows  # the last may be cut
+            rows = rows[:-1] or rows  # the last row may be cut off
         widths = [len(row) for row in rows if any(cell.strip() for cell in row)]
         if widths and len(rows[0]) > 1:
             fits.append((all(width == len(rows[0]) for width in widths), len(rows[0]), delimiter))
     if not fits:
         return ","
-    return max(fits, key=lambda fit: fit[:2])[2]  # of equals the first: a comma
+    return max(fits, key=lambda fit: fit[:2])[2]  # the first of equals, which is a comma
 
 
 def _reader(text: str, delimiter: str, *, strict: bool = False) -> "csv._reader":  # type: ignore[name-defined]
@@ -495,7 +496,7 @@ def _reader(text: str, delimiter: str, *, strict: bool = False) -> "csv._reader"
 
 
 def _split(path: Path, text: str, delimiter: str, skipped: int) -> tuple[list[list[str]], list[int]]:
-    """The rows, and the number of each one's first line."""
+    """Split a text into rows, each with the number of its first line."""
     try:
         return _numbered_rows(_reader(text, delimiter, strict=True), skipped)
     except csv.Error as error:
@@ -506,7 +507,7 @@ def _split(path: Path, text: str, delimiter: str, skipped: int) -> tuple[list[li
                 got="a quote that is not closed" if "unexpected end" in str(error) else str(error),
                 expected="a quote at the end of every cell that begins with one",
             ) from error
-    return _numbered_rows(_reader(text, delimiter), skipped)  # something behind a closing quote, which others read too
+    return _numbered_rows(_reader(text, delimiter), skipped)  # text after a closing quote, which other readers accept too
 
 
 def _numbered_rows(reader: "csv._reader", skipped: int) -> tuple[list[list[str]], list[int]]:  # type: ignore[name-defined]
@@ -519,7 +520,7 @@ def _numbered_rows(reader: "csv._reader", skipped: int) -> tuple[list[list[str]]
 
 
 def _read_large(path: Path, start: bytes) -> Sheet | None:
-    """A table in plain UTF-8 with commas, by pandas; None if it is something else, or malformed."""
+    """Read a table in plain UTF-8 with commas by pandas; None if the file is something else or malformed."""
     try:
         text, assumed = _decode(path, start, complete=False)
         _, delimiter, skipped, assumed = _dialect(path, text, assumed, complete=False)
@@ -533,8 +534,8 @@ def _read_large(path: Path, start: bytes) -> Sheet | None:
                 keep_default_na=False,
                 encoding="utf-8-sig",  # with or without a byte-order mark
                 skipinitialspace=True,
-                skip_blank_lines=False,  # or the lines in messages would be wrong
-                index_col=False,  # or rows with one cell too many would be shifted by one column
+                skip_blank_lines=False,  # otherwise the line numbers in messages would be wrong
+                index_col=False,  # otherwise rows with one cell too many would be shifted by one column
             )
     except (ValueError, pd.errors.ParserWarning):
         return None
@@ -544,14 +545,14 @@ def _read_large(path: Path, start: bytes) -> Sheet | None:
     lines = np.arange(len(cells)) + 2
     with path.open("rb") as file:
         newlines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
-    if newlines > len(cells) + 1:  # some stand within quotes
+    if newlines > len(cells) + 1:  # some are within quotes
         within = sum(cells[column].str.count("\n").to_numpy() for column in cells)
         lines = lines + np.concatenate([[0], np.cumsum(within)[:-1]])
     return _finished(path, header, cells.apply(lambda column: column.str.strip()), lines, [])
 
 
 def _finished(path: Path, header: list[str], cells: pd.DataFrame, lines: np.ndarray, assumed: list[str]) -> Sheet:
-    """The table without empty rows and columns and without a row of totals; its columns, so far numbered, by their names."""
+    """Remove empty rows and columns and a row of totals, and give the numbered columns their names."""
     last_line = int(lines[-1]) if len(lines) else 1
     filled = (cells != "").any(axis=1).to_numpy() if len(cells) else np.zeros(0, bool)
     if not filled.any():
@@ -559,9 +560,9 @@ def _finished(path: Path, header: list[str], cells: pd.DataFrame, lines: np.ndar
     if not filled.all():
         cells, lines = cells[filled].reset_index(drop=True), lines[filled]
     if last_line in SHEET_LINES:
-        assumed = [*assumed, f"rows may be missing: it ends at line {last_line:,}, the last that a spreadsheet can hold"]
+        assumed = [*assumed, f"rows may be missing: the table ends at line {last_line:,}, the last that a spreadsheet can hold"]
     if _is_total(cells):
-        assumed = [*assumed, f"line {lines[-1]} left out, which adds up the others"]
+        assumed = [*assumed, f"line {lines[-1]} left out, which holds totals"]
         cells, lines = cells.iloc[:-1], lines[:-1]
     empty = [i for i, name in enumerate(header) if not name and cells[i].eq("").all()]
     cells = cells.drop(columns=empty)
@@ -572,9 +573,9 @@ def _finished(path: Path, header: list[str], cells: pd.DataFrame, lines: np.ndar
 
 
 def _is_total(cells: pd.DataFrame) -> bool:
-    """Whether the last row adds up the others: each of its numbers is the sum of its column, or counts its cells.
+    """Whether the last row holds totals: each of its numbers is the sum of its column, or counts its cells.
 
-    Beside the numbers there is nothing in it, or a word for a total.
+    All other cells of such a row are empty or a word for a total.
     """
     if len(cells) < 3:
         return False
@@ -588,7 +589,7 @@ def _is_total(cells: pd.DataFrame) -> bool:
 
 
 def _sums(texts: pd.Series) -> set[float]:
-    """What may stand below a column: its sum, how many of its cells are filled, or how many say yes."""
+    """Possible totals of a column: its sum, the number of filled cells, and the number of cells that mean yes."""
     numbers = pd.to_numeric(texts.str.replace(",", ".", regex=False), errors="coerce")
     sums = {float((texts != "").sum()), float(texts.str.casefold().isin(PRESENT).sum())}
     return sums | ({float(numbers.sum())} if numbers.notna().any() else set())

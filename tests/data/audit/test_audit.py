@@ -12,7 +12,7 @@ import pytest
 from labelled_scans import label_scans
 
 from ich_lstm.data.audit.audit import Audit, audit_scans
-from ich_lstm.data.audit.checks import AuditInputs, find_patients_in_two_parts, find_same_pixels
+from ich_lstm.data.audit.checks import AuditInputs, find_patients_in_two_subsets, find_same_pixels
 from ich_lstm.data.joining.join import LabelledScan
 from ich_lstm.data.joining.locate import locate_labels
 from ich_lstm.data.labels.table import read_label_table
@@ -309,7 +309,7 @@ class TestHundredOfHundred:
     @pytest.mark.parametrize(
         ("inject", "check", "code"),
         [
-            (overlap, find_patients_in_two_parts, "patient_in_two_parts"),
+            (overlap, find_patients_in_two_subsets, "patient_in_two_parts"),
             (duplicate, find_same_pixels, "pixels_in_two_parts"),
         ],
     )

@@ -154,7 +154,7 @@ class TestTruth:
     def test_readers_who_disagree_on_the_type_leave_any_alone(self, write: Write) -> None:
         path = write([row(1, ICH="110", SDH="100", SAH="010"), row(2, ICH="110", SDH="110")])
         assert labels_of(path) == [[0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 1, 1]]
-        assert any(flag.startswith("1 rows say any = 1 and no type") for flag in read_cq500(path).flags)
+        assert any(flag.startswith("1 rows have any = 1 and no type") for flag in read_cq500(path).flags)
 
     def test_no_truth_of_consistent_readers_contradicts_itself(self, write: Write) -> None:
         """A reader who marks a type marks a hemorrhage: then each truth does, whoever disagrees."""

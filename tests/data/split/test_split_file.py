@@ -137,7 +137,7 @@ class TestOpen:
 
     def test_new_patients_are_counted(self, caplog: pytest.LogCaptureFixture) -> None:
         make(patients(0, 30)).extended(patients(0, 34))
-        assert "4 of 34 patients are not in the split file" in caplog.text
+        assert "4 of 34 patients were not in the split file" in caplog.text
 
 
 class TestOwnTable:

@@ -60,9 +60,9 @@ class TestHowItIsSaved:
             (ENGLISH.replace(",", ";").encode(), "semicolons"),
             (ENGLISH.replace(",", "\t").encode("utf-16"), "tabs"),
             (ENGLISH.replace(",", "|").encode(), "bars"),
-            (("sep=;\r\n" + ENGLISH.replace(",", ";").replace("\n", "\r\n")).encode("cp1252"), "as its first line says"),
-            (("sep=;\r" + ENGLISH.replace(",", ";").replace("\n", "\r")).encode("utf-8-sig"), "as its first line says"),
-            (("sep=\t\n" + ENGLISH.replace(",", "\t")).encode(), "as its first line says"),
+            (("sep=;\r\n" + ENGLISH.replace(",", ";").replace("\n", "\r\n")).encode("cp1252"), "as the first line says"),
+            (("sep=;\r" + ENGLISH.replace(",", ";").replace("\n", "\r")).encode("utf-8-sig"), "as the first line says"),
+            (("sep=\t\n" + ENGLISH.replace(",", "\t")).encode(), "as the first line says"),
             (ENGLISH.replace("\n", ",,\n").encode(), None),
             ((ENGLISH.replace(",", ";") + ";;\r\n;;\r\n").encode(), "semicolons"),
             (ENGLISH.replace("A1", " A1\xa0").replace("any", " any ").encode(), None),
@@ -227,7 +227,7 @@ class TestDates:
         with pytest.raises(TableError) as caught:
             read_label_table(write("accession_number,study_date,any\nA1,43934,1\n"))
         assert caught.value.code == "bad_date"
-        assert "format the column as a date" in caught.value.todo
+        assert "format the column as dates" in caught.value.todo
 
 
 class TestIdentifiers:
@@ -253,7 +253,7 @@ class TestIdentifiers:
         assert column in error.got
         assert "spreadsheet" in error.got
         assert "(1 rows)" in error.got
-        assert "Export the table anew" in error.todo
+        assert "Export the table again" in error.todo
         assert "12340" not in str(error)  # it may be somebody's
 
     def test_patients_too(self, write: Write) -> None:
@@ -298,17 +298,17 @@ class TestEveryReader:
 
     def test_choices(self, write: Write, caplog: pytest.LogCaptureFixture) -> None:
         assert read_choices(write(self.german("Study;Series", "A1;Schädel nativ"))) == {"A1": "Schädel nativ"}
-        assert caplog.text.count("read as a spreadsheet saved it") == 1
+        assert caplog.text.count("read as saved by a spreadsheet") == 1
 
     def test_split_files(self, write: Write, caplog: pytest.LogCaptureFixture) -> None:
         split = SplitFile.read(write(self.german("Patient ID;Part", '="007";train', "Müller;Test", "P3;validation")))
         assert split.patients == {"007": "train", "Müller": "test", "P3": "validation"}
-        assert caplog.text.count("read as a spreadsheet saved it") == 1
+        assert caplog.text.count("read as saved by a spreadsheet") == 1
 
     def test_marks(self, write: Write, caplog: pytest.LogCaptureFixture) -> None:
         marks = read_marks(write(self.german("Accession Number;Reader;Any", "A1;Dr. Groß;WAHR", "A2;Dr. Groß;FALSCH")))
         assert marks[["name", "reader", "any"]].to_numpy().tolist() == [["A1", "Dr. Groß", 1], ["A2", "Dr. Groß", 0]]
-        assert caplog.text.count("read as a spreadsheet saved it") == 1
+        assert caplog.text.count("read as saved by a spreadsheet") == 1
 
     def test_strata(self, write: Write, caplog: pytest.LogCaptureFixture) -> None:
         frame = read_strata(write(self.german("scan_id;Gerät;kV;mm;Ort", "0a1;Müller;120;1.234,5;", "0b2;Große;110;2,25;Nord")))
@@ -317,7 +317,7 @@ class TestEveryReader:
         assert frame["kV"].tolist() == [120, 110]
         assert frame["Gerät"].tolist() == ["Müller", "Große"]
         assert frame["Ort"].isna().tolist() == [True, False]
-        assert caplog.text.count("read as a spreadsheet saved it") == 1
+        assert caplog.text.count("read as saved by a spreadsheet") == 1
 
     def test_tables_of_data_sets(self, write: Write) -> None:
         rows = [f"ID_a_{label};{int(label == 'any')}" for label in LABELS]
