@@ -40,8 +40,8 @@ class LevelCases(NamedTuple):
         aggregation: Method by which slices were aggregated to these cases, in words.
         ids: Shareable id of each case, ``(n,)``; for slices, the id of their scan.
         patients: Shareable id of each case's patient, ``(n,)``.
-        labels: ``(n, k)``: 1 present, 0 absent, NaN unknown.
-        probabilities: Float64 ``(n, k)``, in [0, 1].
+        labels: Labels of the cases, ``(n, k)``: 1 present, 0 absent, NaN unknown.
+        probabilities: Probabilities of the cases in [0, 1], float64 ``(n, k)``.
     """
 
     level: Level
@@ -54,20 +54,20 @@ class LevelCases(NamedTuple):
 
 
 def cases_at(evidence: Evidence, level: Level, *, aggregation: str = OWN, output: Output = "sequence") -> LevelCases:
-    """The cases of a level, each with its labels and probabilities.
+    """Collect the cases of one level with their labels and probabilities.
 
     A patient's probability is the highest of the patient's scans. A patient's label is 1 if any scan has the label, and 0 if all
     scans are known not to have it.
 
     Args:
-        evidence: Predictions beside labels, which are judged.
+        evidence: The predictions and labels to evaluate.
         level: ``slice``, ``scan`` or ``patient``.
         aggregation: One of `AGGREGATIONS`; the encoder has no scan output of its own.
-        output: Output of the model that is judged: ``sequence`` or ``encoder``.
+        output: The output of the model to evaluate: ``sequence`` or ``encoder``.
 
     Raises:
-        ConfigError: If the aggregation is unknown, or this output cannot be aggregated by it.
-        TableError: If the encoder's own probabilities are not there.
+        ConfigError: If the aggregation is unknown, or it cannot be applied to this output.
+        TableError: If the encoder's own probabilities are missing.
     """
     check_aggregation(aggregation)
     prefix = "" if output == "sequence" else ENCODER_PREFIX
@@ -75,9 +75,9 @@ def cases_at(evidence: Evidence, level: Level, *, aggregation: str = OWN, output
         raise TableError(
             "no_encoder",
             where="predictions",
-            got="none of the encoder alone",
+            got="no probabilities of the encoder alone",
             expected=f"columns {ENCODER_PREFIX}epidural and so on",
-            todo="Take a run of a model with a recurrent head, or --checkpoint and --data.root; ich-predict does not write them.",
+            todo="Use a run of a model with a recurrent head, or --checkpoint and --data.root; ich-predict writes none.",
         )
     frame = evidence.slices if level == "slice" else evidence.scans
     ids, patients = frame["scan_id"].to_numpy(object), frame["patient_id"].to_numpy(object)
@@ -90,8 +90,8 @@ def cases_at(evidence: Evidence, level: Level, *, aggregation: str = OWN, output
             raise ConfigError(
                 "no_scan_output",
                 where="--aggregation",
-                got=f"{OWN}, of the encoder alone",
-                expected=f"one of {', '.join(AGGREGATIONS[1:])}, for the encoder sees no scan",
+                got=f"{OWN}, for the encoder alone",
+                expected=f"one of {', '.join(AGGREGATIONS[1:])}, because the encoder has no scan output",
             )
         probabilities = columns_of(frame, "")
     else:
@@ -114,7 +114,7 @@ def aggregate(probabilities: np.ndarray, scan: np.ndarray, aggregation: str) -> 
 
     Args:
         probabilities: Probabilities of slices, ``(n, k)``.
-        scan: Index of each slice's scan from 0, not decreasing, ``(n,)``; no scan is without slices.
+        scan: Index of each slice's scan, ``(n,)``, from 0 and in ascending order; every scan has slices.
         aggregation: ``max``, ``mean``, ``top-K``, or ``noisy-or``: 1 - prod(1 - p), as if slices were independent.
 
     Returns:
@@ -133,7 +133,7 @@ def aggregate(probabilities: np.ndarray, scan: np.ndarray, aggregation: str) -> 
     if aggregation == "mean":
         return np.add.reduceat(probabilities, first) / lengths
     if aggregation == "noisy-or":
-        with np.errstate(divide="ignore"):  # a slice that is certain makes its scan certain
+        with np.errstate(divide="ignore"):  # a slice with probability 1 gives its scan probability 1
             return -np.expm1(np.add.reduceat(np.log1p(-probabilities), first))
     top = int(aggregation.removeprefix("top-"))
     place = np.arange(len(scan)) - first[scan]

@@ -1,4 +1,4 @@
-"""Figures of a model on labelled scans."""
+"""Predicts labelled scans with a model, and summarizes the results."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,13 +20,13 @@ from ich_lstm.training.classifier import ScanClassifier
 
 
 class LabelledPredictions(NamedTuple):
-    """Probabilities beside labels, a row per slice and a row per scan.
+    """Probabilities with labels, one row per slice and one row per scan.
 
     Args:
-        slices: ``scan_id, slice`` (from 1), ``slice_id, position_mm``, six probabilities, with ``encoder_`` before them those
-            of the encoder alone if the model has a recurrent head, with ``label_`` before them the labels (empty: unknown),
-            and ``split``.
-        scans: ``scan_id, patient_id`` (hashed), six probabilities, six labels, ``split``.
+        slices: The columns ``scan_id``, ``slice`` (from 1), ``slice_id`` and ``position_mm``; six probabilities; with the prefix
+            ``encoder_`` those of the encoder alone if the model has a recurrent head; with the prefix ``label_`` the labels
+            (empty if unknown); and ``split``.
+        scans: The columns ``scan_id`` and ``patient_id`` (hashed), six probabilities, six labels, and ``split``.
     """
 
     slices: pd.DataFrame
@@ -45,9 +45,9 @@ def predict_part(
     """Predict every scan of a subset on the model's device, in the same way as ``ich-predict``.
 
     Args:
-        classifier: Model to be evaluated; it is left in evaluation mode.
-        data: Data of the run, after ``setup``.
-        part: Subset of the data that is predicted.
+        classifier: The model to evaluate; it is left in evaluation mode.
+        data: The data of the run, after ``setup``.
+        part: The subset to predict.
         hash_patient: Function from a raw patient id to a shareable one.
         progress: Called with the number of scans done since the last call.
         coherent: Whether a scan's probability is raised to that of its most probable slice, and "any" to that of the most
@@ -92,10 +92,10 @@ def predict_part(
 
 
 def summarize(predictions: LabelledPredictions) -> dict[str, Any]:
-    """Weighted log loss, and AUROC and log loss of each label, of the sequence model and of the encoder alone.
+    """Compute the weighted log loss, and AUROC and log loss of each label, of the sequence model and of the encoder alone.
 
     Returns:
-        ``{"slices": {"sequence": {...}, "encoder": {...}}, "scans": {"sequence": {...}}}``; None stands where a figure is
+        ``{"slices": {"sequence": {...}, "encoder": {...}}, "scans": {"sequence": {...}}}``; a value is None where it is
         undefined, for example the AUROC of a label that is never present.
     """
     summary: dict[str, Any] = {"slices": {"sequence": _figures(predictions.slices, "")}}
@@ -106,7 +106,7 @@ def summarize(predictions: LabelledPredictions) -> dict[str, Any]:
 
 
 def write_labelled(folder: Path, predictions: list[LabelledPredictions]) -> None:
-    """Write ``slices.csv`` and ``scans.csv``; every probability with all its digits."""
+    """Write ``slices.csv`` and ``scans.csv`` with all digits of every probability."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, tables in ((SLICES, [part.slices for part in predictions]), (SCANS, [part.scans for part in predictions])):
         with written_aside(folder / name) as aside:

@@ -20,27 +20,27 @@ LABEL_PREFIX = "label_"
 ENCODER_PREFIX = "encoder_"
 
 PREDICTIONS = Path("predictions")
-"""Folder of a run that holds both tables."""
+"""The folder of a run that holds both tables."""
 
 IDS = ("scan_id", "slice_id", "patient_id", "split", "flags", "status")
-"""Columns that are read as text: a hash may consist of digits alone, and is still no number."""
+"""Columns that are read as text, because a hash may consist of digits alone."""
 
 FIRST_LINE = 2
-"""The line of row 0 in a CSV file, whose header is line 1."""
+"""The line of row 0 in a CSV file; the header is line 1."""
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Probabilities beside labels; the patient of every scan is known, and all of its slices are there.
+    """Probabilities with labels. The patient of every scan is known, and all of its slices are present.
 
     Args:
-        slices: A row per slice; the slices of a scan follow one another in order. ``scan_id, slice`` (from 1), ``slice_id``,
+        slices: One row per slice; the slices of a scan are consecutive and in order. ``scan_id, slice`` (from 1), ``slice_id``,
             ``position_mm, patient_id`` (hashed), the probabilities, the labels (``label_``; NaN: unknown), and the encoder's own
             probabilities (``encoder_``) if the model has an encoder of its own.
-        scans: A row per scan, in the order of the slices: ``scan_id, patient_id``, the probabilities, the labels; further
+        scans: One row per scan, in the order of the slices: ``scan_id, patient_id``, the probabilities, the labels; further
             columns are strata.
-        source: Origin of the predictions, without anything private: ``kind, model, part, truth``, ``counts`` (what was read, and
-            what was excluded and why) and ``notes``.
+        source: Origin of the predictions, without private information: ``kind``, ``model``, ``part``, ``truth``, ``counts`` (what
+            was read, and what was excluded and why) and ``notes``.
         is_test: Whether these are held-out patients or another data set, on which nothing may be chosen.
     """
 
@@ -56,7 +56,7 @@ class Evidence:
 
     @property
     def scan_index(self) -> np.ndarray:
-        """The row of each slice's scan, ``(n,)``, not decreasing."""
+        """The row of each slice's scan, ``(n,)``, in ascending order."""
         return pd.Index(self.scans["scan_id"]).get_indexer(pd.Index(self.slices["scan_id"]))
 
 
@@ -65,7 +65,8 @@ def read_run(folder: Path | str, part: Subset = "test") -> Evidence:
 
     Args:
         folder: The run's folder, or its folder of predictions.
-        part: ``test``: held-out patients; ``validation``: the validation set (used for model selection).
+        part: The subset to evaluate: ``test`` for held-out patients, ``validation`` for the validation set (used for model
+            selection).
 
     Raises:
         TableError: If files or columns are missing, or a row is malformed.
@@ -80,9 +81,9 @@ def read_run(folder: Path | str, part: Subset = "test") -> Evidence:
             raise TableError(
                 "no_such_part",
                 where=str(place / name),
-                got=f"parts {', '.join(sorted(there)) or 'without a name'}",
+                got=f"subsets {', '.join(sorted(there)) or 'without a name'}",
                 expected=f"rows whose split is {part}",
-                todo=f"Take another part with --part ({', '.join(SUBSETS[1:])}); too few patients leave none to hold out.",
+                todo=f"Name another subset with --part ({', '.join(SUBSETS[1:])}). A split of too few patients holds none out.",
             )
     slices, scans = (frame[frame["split"] == part].drop(columns="split") for frame in tables.values())
     other = {name: int((tables[SCANS]["split"] == name).sum()) for name in SUBSETS if name != part}
@@ -98,7 +99,7 @@ def read_run(folder: Path | str, part: Subset = "test") -> Evidence:
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
-    """A table of predictions; its index plus `FIRST_LINE` is the line of each row in the file.
+    """Read a table of predictions; its index plus `FIRST_LINE` is the line of each row in the file.
 
     Raises:
         TableError: If the file is missing, is not a CSV, or has no rows.
@@ -107,7 +108,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
         frame = pd.read_csv(
             path,
             dtype=dict.fromkeys(IDS, str),
-            low_memory=False,  # otherwise pandas guesses a column's type anew in every chunk
+            low_memory=False,  # otherwise pandas infers a column's type separately in every chunk
             encoding="utf-8-sig",
         )
     except FileNotFoundError as error:
@@ -135,15 +136,17 @@ def make_evidence(
     """Check predictions with their labels, and sort them.
 
     Args:
-        slices: Rows of slices as in `Evidence`, in any order, without patients; the index plus 2 is the row's line in messages.
-        scans: Rows of scans as in `Evidence`, in any order; the index plus 2 is the row's line in messages.
-        source: Source of the evidence; the numbers of scans, slices and patients, and of unknown labels, are added to its counts.
-        is_test: Whether nothing may be chosen on it: held-out patients, or another data set.
-        where: Folder of the predictions, as messages name it.
+        slices: Rows of slices with the columns of `Evidence`, in any order, without patients; the index plus 2 is the row's line
+            in messages.
+        scans: Rows of scans with the columns of `Evidence`, in any order; the index plus 2 is the row's line in messages.
+        source: Origin of the predictions; the numbers of scans, slices and patients, and of unknown labels, are added to its
+            counts.
+        is_test: Whether these are held-out patients or another data set, on which nothing may be chosen.
+        where: The folder of the predictions as it is named in messages.
 
     Raises:
-        TableError: If columns are missing, rows are repeated, slices and scans do not fit each other, a probability is NaN or
-            outside [0, 1], a label is none of 0, 1 and unknown, or the patient of a scan is unknown.
+        TableError: If columns are missing, rows are repeated, slices and scans do not match, a probability is NaN or
+            outside [0, 1], a label is not 0, 1 or unknown, or the patient of a scan is unknown.
     """
     names = {"slices": f"{where}/{SLICES}", "scans": f"{where}/{SCANS}"}
     _check_columns(names["slices"], slices, ["scan_id", "slice"])
@@ -154,7 +157,7 @@ def make_evidence(
     _check_values(names["scans"], scans)
     nameless = scans["patient_id"].isin(["", np.nan]).to_numpy()
     if nameless.any():
-        got, expected = "scans without a patient", "the patient of each: cases of one patient are not independent"
+        got, expected = "scans without a patient", "the patient of each scan, because cases of one patient are not independent"
         todo = "Give the patients in the column patient_id of the label table."
         stop_at(names["scans"], scans.index[nameless] + FIRST_LINE, "unknown_patients", got, expected, todo=todo)
     _check_fit(names, slices, scans)
@@ -172,29 +175,29 @@ def make_evidence(
 
 
 def check_unseen(patients: Collection[str], trained_on: Collection[str], *, where: str) -> None:
-    """Check that a model is not judged on patients of its own training or validation set.
+    """Check that a model is not evaluated on patients of its own training or validation set.
 
     Args:
-        patients: Raw ids of the patients who are to be judged.
+        patients: Raw ids of the patients to evaluate.
         trained_on: Raw ids of the patients of the training and validation sets.
-        where: The predictions or the data, as the message names them.
+        where: The predictions or the data as they are named in the message.
 
     Raises:
-        ConfigError: ``trained_on``.
+        ConfigError: If patients are in both, with the code ``trained_on``.
     """
     seen = set(patients) & set(trained_on) - {""}
     if seen:
         raise ConfigError(
             "trained_on",
             where=where,
-            got=f"{len(seen)} of {len(set(patients))} patients on whom the model was trained or chosen",
-            expected="patients it has never seen",
-            todo="Judge the run's own held-out patients: ich-evaluate RUN.",
+            got=f"{len(seen)} of {len(set(patients))} patients of the model's training or validation set",
+            expected="patients whom the model has never seen",
+            todo="Evaluate the run's own held-out patients: ich-evaluate RUN.",
         )
 
 
 def columns_of(frame: pd.DataFrame, prefix: str) -> np.ndarray:
-    """The columns of all labels with one prefix as an array ``(m, k)``; the prefix is empty, ``encoder_`` or ``label_``."""
+    """Take the columns of all labels with one prefix as an array ``(m, k)``; the prefix is empty, ``encoder_`` or ``label_``."""
     return frame[[prefix + label for label in LABELS]].to_numpy(dtype=np.float64)
 
 
@@ -202,16 +205,16 @@ def check_unique(where: str, frame: pd.DataFrame, key: list[str]) -> None:
     """Check that no row is repeated.
 
     Args:
-        where: File, as the message names it.
-        frame: Rows of the file.
-        key: Columns that identify a row.
+        where: The file as it is named in the message.
+        frame: The rows of the file.
+        key: The columns that identify a row.
 
     Raises:
         TableError: If a row is repeated.
     """
     repeated = frame.duplicated(key)
     if repeated.any():
-        got = f"rows that repeat the {' and '.join(key)} of an earlier one"
+        got = f"rows that repeat the {' and '.join(key)} of an earlier row"
         stop_at(where, frame.index[repeated] + FIRST_LINE, "repeated_rows", got, "each once", todo="Predict each study once.")
 
 
@@ -223,7 +226,7 @@ def _check_columns(where: str, frame: pd.DataFrame, ids: list[str]) -> None:
             "no_labels" if unlabelled else "missing_columns",
             where=where,
             got=f"no column {first_of(missing)}",
-            expected="probabilities beside labels" if unlabelled else "the columns that ich-train and ich-predict write",
+            expected="probabilities and labels" if unlabelled else "the columns that ich-train and ich-predict write",
             todo="Give the labels with --labels CSV." if unlabelled else "Name the folder that ich-train or ich-predict made.",
         )
 
@@ -247,12 +250,12 @@ def _check_values(where: str, frame: pd.DataFrame) -> None:
 
 
 def _check_fit(names: Mapping[str, str], slices: pd.DataFrame, scans: pd.DataFrame) -> None:
-    """Slices without their scan, and scans without slices."""
+    """Stop at slices without their scan and at scans without slices."""
     places = pd.Index(scans["scan_id"]).get_indexer(pd.Index(slices["scan_id"]))
-    todo = f"Take {SLICES} and {SCANS} of one folder, as they were written."
+    todo = f"Use {SLICES} and {SCANS} of one folder, unchanged."
     lonely = slices[places < 0]
     if len(lonely):
-        got = "slices of scans that are not there"
+        got = "slices of scans that are missing"
         stop_at(names["slices"], lonely.index + FIRST_LINE, "unknown_scans", got, f"their scans in {SCANS}", todo=todo)
     empty = scans[np.bincount(places, minlength=len(scans)) == 0]
     if len(empty):
@@ -266,7 +269,7 @@ def _numbers(frame: pd.DataFrame, columns: list[str]) -> np.ndarray:
 
 
 def _first(cells: pd.DataFrame, wrong: np.ndarray) -> str:
-    """The first wrong cell, as it stands in the file."""
+    """The first wrong cell, as in the file."""
     return str(cells.to_numpy(dtype=object)[wrong][0])
 
 
@@ -275,7 +278,7 @@ def _labels(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _model_of(folder: Path) -> dict[str, str]:
-    """Name and hash of a run's model; empty if the run has no model any more."""
+    """Name and hash of a run's model; empty if the run no longer has a model."""
     try:
         about = json.loads((folder / "model" / "model.json").read_text())
         return {name: str(about[name]) for name in ("name", "hash")}

@@ -25,14 +25,14 @@ def predict_evidence(
     truth: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> Evidence:
-    """Predict all scans of a data set that the model has not seen, in whichever subset its split would put them.
+    """Predict all scans of a data set that the model was not trained on; the subset of its own split does not matter.
 
     Args:
         classifier: The model, on the device to predict on.
-        data: The data, set up, prepared as the model's training data were.
-        key: Key by which patient ids are hashed.
+        data: The data after ``setup``, prepared like the model's training data.
+        key: The key that hashes patient ids.
         trained_on: Raw ids of the patients of the training and validation sets.
-        truth: Rule by which several readers made the labels, for the record.
+        truth: The rule by which several readers made the labels; it is only recorded.
         progress: Called with the number of scans done since the last call, and the number of all scans.
 
     Raises:
@@ -43,7 +43,7 @@ def predict_evidence(
             "other_preprocessing",
             where="--data.root",
             got=f"scans prepared as {data.preprocessing}",
-            expected=f"{classifier.preprocessing}, as the model was trained",
+            expected=f"{classifier.preprocessing}, the settings of the model's training",
             todo="Name the DICOM files themselves, or prepare them again with ich-prepare and these settings.",
         )
     scans = [scan for subset in SUBSETS for scan in data.scans[subset]]
@@ -57,10 +57,11 @@ def predict_evidence(
     thin = int((steps <= THIN_MM).sum())
     if thin and classifier.slab_mm is not None:
         notes.append(
-            f"{thin} scans of thin slices were predicted slice by slice by a model of thick ones; ich-predict would average them"
+            f"{thin} scans of thin slices were predicted without averaging, although the model was trained on averaged slices; "
+            "ich-predict averages them"
         )
     if not trained_on:
-        notes.append("whether the model was trained on these patients is not known: private/split.json of its run was not found")
+        notes.append("not known whether the model was trained on these patients: private/split.json of its run was not found")
     source = {
         "kind": "checkpoint",
         "is_unseen": bool(trained_on),
@@ -84,6 +85,6 @@ def patients_of_run(checkpoint: Path) -> set[str]:
         path = folder / PRIVATE / SPLIT_FILE
         if path.is_file():
             patients = SplitFile.read(path).patients
-            # A split into folds does not say which fold was held out, so that all of its patients count as seen.
+            # A split into folds does not say which fold was held out, so all of its patients count as seen.
             return {patient for patient, subset in patients.items() if subset != "test"}
     return set()

@@ -1,4 +1,4 @@
-"""All figures of an evaluation, by protocol, as one table."""
+"""All figures of an evaluation protocol as one table."""
 
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
@@ -18,18 +18,18 @@ VIEW = ["level", "output", "aggregation"]
 """Columns that identify the view to which a figure belongs."""
 
 Thresholds = float | Mapping[str, Sequence[float]]
-"""One operating point for everything, or one for each label, by level."""
+"""One operating point for all levels and labels, or one for each label, by level."""
 
 
 class Figures(NamedTuple):
     """Figures of one evaluation.
 
     Args:
-        table: A row per figure: `VIEW`, then the columns of `evaluate_labels`.
-        confusion: A row per view and label: `VIEW`, ``label, threshold``, and the four counts.
-        protocol: Protocol by which they were computed.
-        settings: ``thresholds``, and all settings of `evaluate_labels` that change the numbers, given or not.
-        left_out: A line for each view that could not be evaluated, with the reason.
+        table: One row per figure: `VIEW`, then the columns of `evaluate_labels`.
+        confusion: One row per view and label: `VIEW`, ``label``, ``threshold``, and the four counts.
+        protocol: The protocol by which the figures were computed.
+        settings: ``thresholds``, and all settings of `evaluate_labels` that affect the numbers, including defaults.
+        left_out: One line for each view that could not be evaluated, with the reason.
     """
 
     table: pd.DataFrame
@@ -47,18 +47,18 @@ def compute_figures(
     progress: Callable[[int], None] | None = None,
     **settings: Any,
 ) -> Figures:
-    """Compute every figure that a protocol asks for.
+    """Compute every figure of a protocol.
 
     Args:
-        evidence: Predictions beside labels, which are judged.
-        protocol: Levels, aggregation and figures that are asked for.
-        thresholds: Operating points in place of the protocol's, chosen on other patients: never on these cases.
+        evidence: The predictions and labels to evaluate.
+        protocol: The levels, aggregation and figures to compute.
+        thresholds: Operating points that replace the protocol's; chosen on other patients, never on these cases.
         progress: Called with the number of views done since the last call.
-        settings: Keywords of `evaluate_labels`: ``prevalences, bins, replicates, seed, workers``.
+        settings: Keyword arguments of `evaluate_labels`: ``prevalences, bins, replicates, seed, workers``.
 
     Raises:
         TableError: If no view has a known label, or a view needs predictions that are missing.
-        ConfigError: If a setting is out of its range.
+        ConfigError: If a setting is out of range.
     """
     tables, counts, left_out = [], [], []
     thresholds = protocol.threshold if thresholds is None else thresholds
@@ -67,7 +67,7 @@ def compute_figures(
         if np.isnan(cases.labels).all():
             left_out.append(f"{view.level}, {view.output}: no {view.level} has a known label")
         elif view.level == "slice" and labels_name_scans(evidence):
-            left_out.append(f"{view.level}, {view.output}: no slice is known to be positive, for the labels name whole scans")
+            left_out.append(f"{view.level}, {view.output}: no slice is known to be positive, because the labels name whole scans")
         else:
             points = thresholds[view.level] if isinstance(thresholds, Mapping) else thresholds
             given = (cases.labels, cases.probabilities, cases.patients)
@@ -80,8 +80,8 @@ def compute_figures(
             "no_known_label",
             where="cases to evaluate",
             got="; ".join(left_out),
-            expected="labels at the levels that are asked for",
-            todo="Take another --level, or give labels of that level.",
+            expected="labels at the requested levels",
+            todo="Choose another --level, or give labels of that level.",
         )
     table = pd.concat(tables, ignore_index=True)
     asked = table[table["metric"].isin(protocol.figures)].reset_index(drop=True)
@@ -90,18 +90,18 @@ def compute_figures(
 
 
 def labels_name_scans(evidence: Evidence) -> bool:
-    """Whether scans are known to be positive and no slice is; figures of slices would then rest on negative slices alone."""
+    """Whether scans are known to be positive and no slice is, so that figures of slices would rest on negative slices alone."""
     slices, scans = (columns_of(frame, LABEL_PREFIX) for frame in (evidence.slices, evidence.scans))
     return bool((scans == 1).any() and not (slices == 1).any())
 
 
 def main_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per figure, with the interval over patients; rows with intervals for independent cases are dropped."""
+    """Keep the row of each figure with the interval over patients, and drop those with intervals for independent cases."""
     return table.drop_duplicates([*VIEW, "label", "metric", "prevalence"])
 
 
 def figure_notes(table: pd.DataFrame) -> list[str]:
-    """A line for each view, label and note: which figures or intervals are missing or need care, and why."""
+    """Describe, for each view, label and note, which figures or intervals are missing or need care, and why."""
     rows = main_rows(table)
     rows = rows[rows["note"] != ""]
     groups = rows.groupby([*VIEW, "label", "note"], sort=False)["metric"]

@@ -29,7 +29,7 @@ from ich_lstm.privacy import PRIVATE, ProjectKey
 STATUS = "status"
 
 NO_PREDICTION = ("labels_without_prediction", "labels of images that were neither predicted nor refused")
-"""Code of the error, and what it says was found, where labels name images that have no prediction."""
+"""Code and finding of the error about labels whose image has no prediction."""
 
 
 def join_predictions(
@@ -46,23 +46,23 @@ def join_predictions(
 ) -> Evidence:
     """Join labels to the predictions of `ich-predict`.
 
-    Scans that were refused have no probability and are not judged; the figures state their number, by reason.
+    Refused scans have no probability and are not evaluated; the figures state their number by reason.
 
     Args:
-        folder: Folder with ``slices.csv`` and ``scans.csv``.
-        table: Label table.
+        folder: The folder with ``slices.csv`` and ``scans.csv``.
+        table: The labels to join.
         key: The private key to the ids; by default ``private/key.csv`` in the folder.
-        project_key: Project key with which the predictions were made; it hashes the ids of patients that the table names.
-        truth: Rule by which several readers made the labels, for the record.
-        unmatched: What may be left out: ``labels`` of images that were neither predicted nor refused, predictions of
-            ``images`` that have no label, or ``both``.
-        patient_ids: How patients are found where the table does not name them, as in `join_labels`.
-        disagreement: What to do where labels of a scan contradict those of its slices, as in `join_labels`.
-        trained_on: Raw ids of the patients of the training and validation sets. Empty: they are unknown, and the evidence says
-            that this was not checked.
+        project_key: The project key with which the predictions were made; it hashes the ids of patients that the table names.
+        truth: The rule by which several readers made the labels; it is only recorded.
+        unmatched: What may be excluded: ``labels`` of images that were neither predicted nor refused, predictions of ``images``
+            that have no label, or ``both``.
+        patient_ids: How patients are found where the table does not name them, see `join_labels`.
+        disagreement: What to do where labels of a scan contradict those of its slices, see `join_labels`.
+        trained_on: Raw ids of the patients of the training and validation sets. If empty, they are unknown, and the evidence
+            notes that this was not checked.
 
     Raises:
-        TableError: If labels and predictions do not fit each other.
+        TableError: If labels and predictions do not match.
         ConfigError: If the predictions were made with another project key, or the model was trained on some of the patients.
     """
     folder = Path(folder)
@@ -73,7 +73,7 @@ def join_predictions(
             where=str(folder / SCANS),
             got=f"no column {STATUS}",
             expected="predictions of ich-predict",
-            todo="The predictions of a run have their labels already: name the run's folder, without --labels.",
+            todo="The predictions of a run include their labels. Name the run's folder without --labels.",
         )
     refused = scans[scans[STATUS] != PREDICTED]
     scans = scans[scans[STATUS] == PREDICTED].drop(columns=STATUS)
@@ -85,7 +85,7 @@ def join_predictions(
     missing = located.unmatched
     if missing.any() and (located.scan == NOWHERE).all():
         code, got = NO_PREDICTION
-        todo = "Name the labels of these images: none of them was predicted."
+        todo = "Name the labels of these images, because none of the labelled ones was predicted."
         stop_at(table.source, table.rows["line"][missing], code, got, "a prediction of every labelled image", todo=todo)
     joined = join_labels(located, patient_ids=patient_ids, disagreement=disagreement)
     check_unseen(set(joined.patient_ids[joined.is_labelled]), trained_on, where=str(folder))
@@ -120,10 +120,10 @@ def join_predictions(
 
 
 def read_key(path: Path) -> pd.DataFrame:
-    """The key to the ids of predictions, with the columns of a prepared folder's.
+    """Read the key to the ids of predictions, with the columns of a prepared folder's key.
 
     Raises:
-        TableError: If it is missing or malformed.
+        TableError: If the key is missing or malformed.
     """
     try:
         key = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -133,7 +133,7 @@ def read_key(path: Path) -> pd.DataFrame:
             where=str(path),
             got="no such file",
             expected="the key to the ids, which ich-predict wrote",
-            todo=f"Name it with --key; it stands in {PRIVATE}/{KEY_TABLE} of the folder of predictions.",
+            todo=f"Name it with --key. ich-predict writes it to {PRIVATE}/{KEY_TABLE} in the folder of predictions.",
         ) from error
     except (OSError, ValueError) as error:
         raise TableError(
@@ -141,15 +141,15 @@ def read_key(path: Path) -> pd.DataFrame:
         ) from error
     missing = {"scan_id", "slice", "sop_uid"} - set(key.columns)
     if missing or not key.get("slice", pd.Series(dtype=str)).str.fullmatch(r"\d+").all():
-        got = f"no column {', '.join(sorted(missing))}" if missing else "slices that are no numbers"
+        got = f"no column {', '.join(sorted(missing))}" if missing else "slices that are not numbers"
         raise TableError("bad_key", where=str(path), got=got, expected="a key that ich-predict wrote")
     key = key.assign(slice=key["slice"].astype(int)).sort_values(["scan_id", "slice"], ignore_index=True)
-    # Predictions have no cached file of a scan: its id takes the place of the file's name.
+    # Predictions have no cached scan, so the scan's id replaces the name of its file.
     return key.reindex(columns=[*KEY_COLUMNS, "hu_hash"], fill_value="").assign(cache=key["scan_id"])
 
 
 def _check_key(folder: Path, slices: pd.DataFrame, scans: pd.DataFrame, key: pd.DataFrame, project_key: ProjectKey) -> None:
-    """Check that the key names the slices that were predicted, and that the project key gives their patients' ids."""
+    """Check that the key names the slices that were predicted, and that the project key gives the ids of their patients."""
     rows = slices[["scan_id", "slice"]].merge(key[["scan_id", "slice"]], how="outer", indicator=True)
     alone = rows["_merge"].value_counts()
     if alone["left_only"] or alone["right_only"]:
@@ -158,7 +158,7 @@ def _check_key(folder: Path, slices: pd.DataFrame, scans: pd.DataFrame, key: pd.
             where=str(folder),
             got=f"{alone['left_only']} slices that the key does not name, {alone['right_only']} that only the key names",
             expected="the key that was written with these predictions",
-            todo="Name the right one with --key.",
+            todo="Name the correct key with --key.",
         )
     patients = key.drop_duplicates("scan_id").set_index("scan_id")["patient_id"]
     hashed = scans.set_index("scan_id")["patient_id"]
@@ -168,7 +168,7 @@ def _check_key(folder: Path, slices: pd.DataFrame, scans: pd.DataFrame, key: pd.
             "other_project_key",
             where="--project-key",
             got="a key that gives other ids than the predictions have",
-            expected="the key that ich-predict was given",
+            expected="the project key that ich-predict used",
             todo="Name its file with --project-key.",
         )
 
@@ -177,18 +177,18 @@ def _stop_at_unmatched(table: LabelTable, missing: np.ndarray, scans: Path, unla
     """Stop at labels without a prediction and at predictions without a label, and name both where both occur.
 
     Args:
-        table: Label table.
+        table: The labels that were joined.
         missing: Whether each row of labels names an image that was neither predicted nor refused, bool ``(rows,)``.
         scans: Path of the table of predictions.
         unlabelled: Index of the predictions that have no label.
-        unmatched: What may be left out, as in `join_predictions`.
+        unmatched: What may be excluded, see `join_predictions`.
     """
     no_image = bool(missing.any()) and unmatched not in ("labels", "both")
     no_label = len(unlabelled) > 0 and unmatched not in ("images", "both")
     got, expected = "predictions without a label", "labels of every scan that was predicted"
     if no_image:
         also = f"; and {len(unlabelled)} {got}, {name_lines(unlabelled + FIRST_LINE)} of {scans.name}" if no_label else ""
-        todo = f"Predict them too; or, if they are left out on purpose, say --unmatched {'both' if no_label else 'labels'}."
+        todo = f"Predict these images too; or, to exclude them on purpose, say --unmatched {'both' if no_label else 'labels'}."
         code, what = NO_PREDICTION
         both = "a prediction of every labelled image" + (f", and {expected}" if no_label else "")
         lines = table.rows["line"][missing]
@@ -200,7 +200,7 @@ def _stop_at_unmatched(table: LabelTable, missing: np.ndarray, scans: Path, unla
             todo=todo,
         )
     if no_label:
-        todo = "Add the labels; or leave these scans out on purpose: --unmatched images."
+        todo = "Add the labels, or exclude these scans on purpose: --unmatched images."
         stop_at(scans, unlabelled + FIRST_LINE, "unlabelled_scans", got, expected, todo=todo)
 
 
@@ -220,7 +220,7 @@ def _excluded_names(private: Path) -> pd.DataFrame:
 
 
 def _label_frames(joined: JoinedLabels, project_key: ProjectKey) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The labels of labelled scans: of slices by scan and number, and of scans with their patients."""
+    """Tabulate the labels of labelled scans: those of slices by scan and number, and those of scans with their patients."""
     columns = [LABEL_PREFIX + label for label in LABELS]
     images, judged = joined.images, joined.is_labelled
     slices = images.key[["scan_id", "slice"]].join(pd.DataFrame(joined.slice_labels, columns=columns))
@@ -230,7 +230,7 @@ def _label_frames(joined: JoinedLabels, project_key: ProjectKey) -> tuple[pd.Dat
 
 
 def _strata(located: LocatedLabels) -> pd.DataFrame:
-    """The strata of each scan, as the label table gives them."""
+    """Tabulate the strata of each scan from the label table."""
     if located.table.strata is None:
         return pd.DataFrame({"scan_id": []}, dtype=object)
     here = located.scan != NOWHERE
@@ -239,7 +239,7 @@ def _strata(located: LocatedLabels) -> pd.DataFrame:
 
 
 def _beside(frame: pd.DataFrame, labels: pd.DataFrame, on: list[str]) -> pd.DataFrame:
-    """Predictions with their labels; the index still gives the line of each prediction."""
+    """Add labels to predictions; the index still gives the line of each prediction."""
     return frame.reset_index().merge(labels, on=on).set_index("index").rename_axis(None)
 
 

@@ -25,7 +25,7 @@ ReviewLevel = Literal["slice", "scan"]
 REVIEW_PAGE, REVIEW_TABLE = "review.html", "review.csv"
 
 DISAGREES = math.log(2)
-"""A larger log loss means that the probability lies on the wrong side of one half."""
+"""Log loss above which the probability lies on the wrong side of one half."""
 
 COLUMNS = (
     "rank",
@@ -43,12 +43,12 @@ COLUMNS = (
 
 
 class ReviewFiles(NamedTuple):
-    """Files that `write_review` wrote.
+    """The files that `write_review` wrote.
 
     Args:
-        private: Page with raw ids and whole pictures, on which corrections are made.
-        shareable: Page with hashed ids and pictures that are cut to the inside of the skull.
-        table: Table of the disagreements without pictures; shareable.
+        private: The page with raw ids and whole pictures, on which corrections are made.
+        shareable: The page with hashed ids and pictures that show only the inside of the skull.
+        table: The table of the disagreements without pictures; shareable.
     """
 
     private: Path
@@ -59,32 +59,32 @@ class ReviewFiles(NamedTuple):
 def find_disagreements(
     evidence: Evidence, level: ReviewLevel, *, most: int = 50, most_per_scan: int = 3, aggregation: str = OWN
 ) -> pd.DataFrame:
-    """The slices or scans on which model and label disagree most, measured by the log loss of a single label.
+    """Find the slices or scans on which model and label disagree most, measured by the log loss of a single label.
 
     Args:
-        evidence: Predictions on patients on whom the model was not trained: held-out ones, or those of a fold that was left out.
-        level: What is looked at: ``slice`` or ``scan``.
-        most: The most slices or scans that are listed.
-        most_per_scan: The most slices of one scan, so that a scan with one wrong label does not fill the page.
+        evidence: Predictions on patients on whom the model was not trained: held-out ones, or those of a held-out fold.
+        level: The cases to examine: ``slice`` or ``scan``.
+        most: Maximum number of slices or scans in the list.
+        most_per_scan: Maximum number of slices of one scan, so that a scan with one wrong label does not fill the page.
         aggregation: Method by which `cases_at` aggregates slices to scans.
 
     Returns:
-        A row per slice (or scan) and label with a probability on the wrong side of one half, worst slices first: ``rank`` (of
+        One row per slice (or scan) and label with a probability on the wrong side of one half, worst slices first: ``rank`` (of
         the slice, from 1), ``level``, ``scan_id, slice`` (its number; 0 of scans), ``slice_id, patient_id`` (hashes),
         ``label``, ``labelled`` (1 or 0), ``probability``, ``log_loss``, ``disagreeing`` (number of all slices or scans with
         a disagreement).
 
     Raises:
-        ConfigError: If the model was trained on these patients, or fewer than one case is asked for.
+        ConfigError: If the model was trained on these patients, or fewer than one case is requested.
     """
     if evidence.source["part"] == "train":
         raise ConfigError(
             "trained_on_these",
             where="label audit",
-            got="the training part",
+            got="the training set",
             expected="patients on whom the model was not trained",
-            todo="A model learns the wrong labels it is trained on. "
-            "Train with --data.folds of ich-train, and review what each run held out.",
+            todo="A model learns the wrong labels that it is trained on. "
+            "Train with --data.folds of ich-train, and review the held-out patients of each run.",
         )
     if most < 1 or most_per_scan < 1:
         raise ConfigError("nothing_to_review", where="--most", got=f"{most}, {most_per_scan} of a scan", expected="at least 1")
@@ -125,9 +125,9 @@ def write_review(
     """Write the pages and the table of disagreements.
 
     Args:
-        folder: Folder of the figures; made if missing.
-        evidence: Predictions beside labels in which the disagreements were found.
-        found: Tables made by `find_disagreements`, for one level or for several, one below the other.
+        folder: The folder of the figures; created if missing.
+        evidence: The predictions and labels in which the disagreements were found.
+        found: One or several tables made by `find_disagreements`, concatenated.
         prepared: The folder of ``ich-prepare`` that holds the scans, made with the same project key.
         aggregation: Method by which scans were aggregated in `find_disagreements`.
 
@@ -150,12 +150,11 @@ def collect_cases(
 ) -> list[ReviewCase]:
     """Collect the cases of the page, with raw ids and whole pictures; private.
 
-    A slice stands between its neighbours. Of a scan the slice is shown that the model finds most suspicious of the label in
-    question.
+    A slice is shown between its neighbours. For a scan, the slice with the highest probability of the label is shown.
 
     Args:
-        evidence: The evidence that was searched for disagreements.
-        found: Tables made by `find_disagreements`, for one level or for several, one below the other.
+        evidence: The predictions and labels in which the disagreements were found.
+        found: One or several tables made by `find_disagreements`, concatenated.
         prepared: The folder of ``ich-prepare`` that holds the scans, made with the same project key.
         aggregation: Method by which scans were aggregated in `find_disagreements`.
     """
@@ -198,7 +197,7 @@ def collect_cases(
 
 
 class _Places:
-    """Where the slices of evidence lie in a prepared folder."""
+    """The places of predicted slices in a prepared folder."""
 
     def __init__(self, evidence: Evidence, prepared: PreparedFolder, scan_ids: Sequence[str]) -> None:
         self._prepared = prepared
@@ -213,13 +212,13 @@ class _Places:
         _stop_at_missing("slices", [one for one in evidence.slices["slice_id"][of_these] if one not in there], prepared)
 
     def slices(self, scan_id: str) -> pd.DataFrame:
-        """Probabilities and labels of a scan's slices, inferior to superior."""
+        """The probabilities and labels of a scan's slices, inferior to superior."""
         return self._slices[scan_id]
 
     def read(self, scan_id: str, slice_ids: pd.Series) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
-        """HU of the prepared scan that has these slices; which of its slices they are; their rows of the key."""
+        """Read the HU of the scan with these slices, their indices in it, and their rows of the key."""
         key = self._keys[scan_id]
-        # Two kernels under one series UID are two scans of one id: the slices tell which.
+        # Two kernels under one series UID are two scans with the same id, which only their slices distinguish.
         key = key[key["cache"] == key.loc[key["slice_id"] == slice_ids.iloc[0], "cache"].iloc[0]]
         at = pd.Index(key["slice_id"]).get_indexer(pd.Index(slice_ids))
         return read_cached(self._prepared.folder / "cache" / str(key["cache"].iloc[0])).hu, at, key.iloc[at]
@@ -235,13 +234,13 @@ def _stop_at_missing(what: str, ids: Sequence[str], prepared: PreparedFolder) ->
             "not_in_prepared_folder",
             where=str(prepared.folder),
             got=f"no {what} {first_of(ids)} ({len(ids)} {what})",
-            expected="the scans that the predictions are of, prepared with the same project key",
-            todo="Name the folder of ich-prepare that the model was trained from, with --review.",
+            expected="the predicted scans, prepared with the same project key",
+            todo="Give --review the folder of ich-prepare on which the model was trained.",
         )
 
 
 def _shareable(case: ReviewCase) -> ReviewCase:
-    """The case without raw ids, and without pictures or parts of them that may show a face."""
+    """Remove raw ids, and all pictures or parts of pictures that may show a face."""
     named = bool(NOT_SHOWN & set(case.flags.split()))
     pictures = []
     for picture in case.pictures:
@@ -251,14 +250,14 @@ def _shareable(case: ReviewCase) -> ReviewCase:
 
 
 def _present(labels: np.ndarray) -> tuple[str, ...] | None:
-    """The labels that are present; None if no label is known."""
+    """List the labels that are present; None if no label is known."""
     if np.isnan(labels).all():
         return None
     return tuple(label for label, value in zip(LABELS, labels, strict=True) if value == 1)
 
 
 def _about(evidence: Evidence, found: pd.DataFrame, aggregation: str) -> dict[str, Any]:
-    """Facts and notes at the head of the page."""
+    """Collect facts and notes for the head of the page."""
     source = evidence.source
     facts = {"Model": str(source["model"].get("name", "")), "Part": str(source["part"]), "Truth": str(source["truth"])}
     facts |= {name.capitalize(): f"{source['counts'][name]:,}" for name in ("patients", "scans", "slices")}
@@ -267,9 +266,9 @@ def _about(evidence: Evidence, found: pd.DataFrame, aggregation: str) -> dict[st
     notes = []
     if source["kind"] != "run" and not source.get("is_unseen"):
         notes.append(
-            "Whether the model was trained on these patients was not checked. If it was, it has learned their wrong labels."
+            "Whether the model was trained on these patients was not checked. If it was, it may have learned their wrong labels."
         )
     if source["part"] == "validation":
-        notes.append("The best epoch was chosen on these patients.")
+        notes.append("These patients are the validation set (used for model selection).")
     disagreeing = {str(level): int(rows["disagreeing"].iloc[0]) for level, rows in found.groupby("level")}
     return {"facts": {name: text for name, text in facts.items() if text}, "notes": notes, "disagreeing": disagreeing}

@@ -1,4 +1,4 @@
-"""Evaluation protocols of published studies, by name, so that their tables can be compared with ours."""
+"""Evaluation protocols of published studies, by name, so that results can be compared with their tables."""
 
 import difflib
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ class View(NamedTuple):
     Args:
         level: ``slice``, ``scan`` or ``patient``.
         aggregation: Method by which `cases_at` aggregates slices to scans; unused at the level of slices.
-        output: Output of the model that is judged: ``sequence`` or ``encoder``.
+        output: The output of the model to evaluate: ``sequence`` or ``encoder``.
     """
 
     level: Level
@@ -32,13 +32,13 @@ class Protocol:
     """Levels, figures and labels by which a study evaluated its model.
 
     Args:
-        name: Name, as ``--protocol`` takes it.
-        views: Views, in the order of the tables.
-        figures: Figures of the published tables, in their order: keys of `KINDS`, and the weighted log loss.
-        truth: Rule by which several readers decide on a finding; empty: the data have one set of labels.
-        threshold: Operating point of the proportions, for all labels.
-        source: Publication that evaluated in this way.
-        notes: What a reader must know to compare the numbers.
+        name: The value of ``--protocol``.
+        views: The views in the order of the tables.
+        figures: The figures of the published tables in their order: keys of `KINDS`, and the weighted log loss.
+        truth: The rule by which several readers decide on a finding; empty if the data have one set of labels.
+        threshold: The operating point of the proportions, for all labels.
+        source: The publication that evaluated in this way.
+        notes: Remarks that a reader must know to compare the numbers.
     """
 
     name: str
@@ -54,14 +54,14 @@ HELD_OUT_IS_NOT_PRIVATE = (
     "Held-out patients of the training set are not the private test set: one system had 0.0574 held out and "
     "0.046 on the private set, another 0.0629 and 0.0522."
 )
-"""Stated wherever a log loss on held-out patients of RSNA's data is shown."""
+"""A remark wherever a log loss on held-out patients of RSNA's data is shown."""
 
 _BURDUJA = "Burduja, Ionescu & Verga, Sensors 2020;20(19):5611"
 _BURDUJA_VIEWS = tuple(View(level, "max", output) for level in ("slice", "scan") for output in ("encoder", "sequence"))
 _BURDUJA_FIGURES = ("accuracy", "auroc", "sensitivity", "specificity")
 _BURDUJA_NOTES = (
-    "How slices become scans, and the threshold, are unknown to us: here the maximum over slices, and 0.5.",
-    "Their split was by series, so that a patient could be trained on and validated on; ours is by patient.",
+    "The publication does not state the aggregation to scans and the threshold; here they are the maximum over slices and 0.5.",
+    "Their split was by series, so a patient could be in training and validation; the split here is by patient.",
 )
 
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
@@ -75,7 +75,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
                 source="RSNA Intracranial Hemorrhage Detection, Kaggle 2019",
                 notes=(
                     HELD_OUT_IS_NOT_PRIVATE,
-                    "The truth of the test set is not public: ich-predict --submission writes the answer in the sample's order.",
+                    "The test set's labels are not public; ich-predict --submission writes predictions in the sample's order.",
                 ),
             ),
             Protocol(
@@ -84,7 +84,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
                 figures=(WEIGHTED_LOG_LOSS, "auroc"),
                 truth="majority",
                 source="Nguyen et al., MIDL 2020, on CQ500 (Chilamkurthy et al., Lancet 2018;392:2388-2396)",
-                notes=("A maximum over many slices is not calibrated: its log loss says little about a single slice.",),
+                notes=("A maximum over many slices is not calibrated, so its log loss says little about single slices.",),
             ),
             Protocol(
                 name="burduja-table3",
@@ -98,7 +98,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
                 views=_BURDUJA_VIEWS,
                 figures=_BURDUJA_FIGURES,
                 source=f"{_BURDUJA}, on the 100 scans that three radiologists read too",
-                notes=(*_BURDUJA_NOTES, "Give the predictions of the scans that were read, and no others."),
+                notes=(*_BURDUJA_NOTES, "Evaluate predictions of the scans that were read, and no others."),
             ),
         )
     }
@@ -124,10 +124,10 @@ def find_protocol(name: str) -> Protocol:
 
 
 def all_figures(levels: tuple[Level, ...] = LEVELS, aggregation: str = OWN) -> Protocol:
-    """The protocol where none is named: every figure of the sequence model at every level.
+    """The default protocol: every figure of the sequence model at every level.
 
     Args:
-        levels: Levels at which figures are computed.
+        levels: The levels at which figures are computed.
         aggregation: Method by which `cases_at` aggregates slices to scans.
     """
     views = tuple(View(level, aggregation) for level in levels)

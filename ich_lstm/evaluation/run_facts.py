@@ -17,20 +17,20 @@ PARTS_COUNTED = ("patients", "scans", "slices")
 
 @dataclass(frozen=True, kw_only=True)
 class StudyFacts:
-    """Facts about a study that its files hold; all are shareable, and any may be missing.
+    """Facts about a study as its files record them; all are shareable, and any may be missing.
 
     Args:
-        model: Contents of ``model.json``: ``name, hash, settings, preprocessing, positive_share`` and so on.
+        model: The contents of ``model.json``, for example ``name``, ``hash``, ``settings`` and ``positive_share``.
         config: Contents of the run's shareable ``config.yaml``, which has no paths.
         parts: Numbers of ``patients, scans, slices`` in each subset of the run.
         positives: Numbers of ``patients, scans, slices`` with each label in each subset, and ``unknown_slices``.
-        split: Rule by which patients were divided, as in ``audit.json``.
-        findings: ``code, action, title, count`` of each finding of the audit.
-        files: Number of files by outcome: ``used``, or the reason why they were not.
+        split: How patients were divided, from ``audit.json``.
+        findings: The ``code``, ``action``, ``title`` and ``count`` of each finding of the audit.
+        files: Number of files by outcome: ``used``, or the reason why not.
         prepared: Numbers of ``patients, scans, slices`` that were prepared, labelled or not.
         recipe: Name of the recipe; empty if unknown.
         seconds: Duration of the training.
-        history: PNG file of the losses by epoch; empty if there is none.
+        history: A PNG file of the losses by epoch; empty if there is none.
         patients_are_studies: Whether every study was counted as a patient of its own; None if unknown.
         is_synthetic: Whether model or data are of synthetic heads.
     """
@@ -55,7 +55,7 @@ def read_study(run: Path | str | None = None, data: Path | str | None = None) ->
 
     Args:
         run: A run's folder, its model folder, or a ``.ckpt`` in it.
-        data: Data that were judged: a folder made by `prepare`, or predictions; None: the prepared folder that the run names.
+        data: The evaluated data: a folder made by `prepare`, or predictions. None: the prepared folder named by the run.
     """
     run = None if run is None else _run_folder(Path(run))
     config, model, results, audit = ({}, {}, {}, {})
@@ -84,7 +84,7 @@ def read_study(run: Path | str | None = None, data: Path | str | None = None) ->
 
 
 def _run_folder(path: Path) -> Path:
-    """The run's folder that holds a file or folder."""
+    """Find the run's folder that contains a file or folder."""
     for folder in (path, *path.resolve().parents[:2]):
         if (folder / "config.yaml").is_file():
             return folder
@@ -92,7 +92,7 @@ def _run_folder(path: Path) -> Path:
 
 
 def _data_of(run: Path | None) -> Path | None:
-    """The prepared folder of a run: its own, or the one that its configuration names."""
+    """Find the prepared folder of a run: its own, or the one named by its configuration."""
     if run is None:
         return None
     data = _read_yaml(run / PRIVATE / "config.yaml").get("data") or {}
@@ -102,7 +102,7 @@ def _data_of(run: Path | None) -> Path | None:
 
 
 def _files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, int]:
-    """Number of files by outcome, with reasons if the ledger is at hand; no path of it is read."""
+    """Count files by outcome, with reasons if the ledger is available; the paths in it are not read."""
     ledger = folder / PRIVATE / "ledger.csv"
     if ledger.is_file():
         rows = pd.read_csv(ledger, usecols=["action", "code"], dtype="category", keep_default_na=False)

@@ -22,10 +22,10 @@ from ich_lstm.statistics.proportions import PROPORTIONS
 SLICE_KEY, SCAN_KEY = ["scan_id", "slice"], ["scan_id"]
 
 Points = float | Sequence[float]
-"""One operating point for all labels, or one for each."""
+"""One operating point for all labels, or one for each label."""
 
 SETTINGS = [each for each in keywords_of(compare_labels) if each.name not in ("thresholds", "names", "weights")]
-"""Keywords that are passed to `compare_labels`."""
+"""Keyword arguments that are passed to `compare_labels`."""
 
 
 @takes_keywords(SETTINGS)
@@ -47,8 +47,8 @@ def compare_models(
         level: ``slice``, ``scan`` or ``patient``.
         aggregation: Method by which `cases_at` aggregates slices to scans, applied to both models.
         names: Names of the two models.
-        thresholds: Operating points of the first and of the second, chosen elsewhere.
-        settings: Keywords of `compare_labels`: ``prevalences, bins, replicates, seed, workers``.
+        thresholds: Operating points of the two models, chosen on other patients.
+        settings: Keyword arguments of `compare_labels`: ``prevalences, bins, replicates, seed, workers``.
 
     Returns:
         A table as described in `compare_cases`.
@@ -67,17 +67,17 @@ def compare_encoder(
 ) -> pd.DataFrame:
     """Compare the whole model with its encoder alone, which sees one slice at a time.
 
-    The encoder has no scan output: where the model's own scan output is asked for, both are judged by the maximum over slices.
+    The encoder has no scan output. Where the model's own is requested, both are evaluated by the maximum over slices.
 
     Args:
         evidence: Predictions that include the encoder's own probabilities.
         level: ``slice``, ``scan`` or ``patient``.
         aggregation: Method by which `cases_at` aggregates slices to scans.
-        thresholds: Operating point of both; None: figures that need one are left out.
-        settings: Keywords of `compare_labels`.
+        thresholds: Operating point of both; None omits figures that need one.
+        settings: Keyword arguments of `compare_labels`: ``prevalences, bins, replicates, seed, workers``.
 
     Raises:
-        TableError: If the encoder's probabilities are not there.
+        TableError: If the encoder's probabilities are missing.
     """
     alike = "max" if aggregation == OWN else aggregation
     first = cases_at(evidence, level, aggregation=alike)
@@ -88,18 +88,18 @@ def compare_encoder(
 
 @takes_keywords(SETTINGS)
 def compare_position(evidence: Evidence, fitted_on: Evidence | None = None, **settings: Any) -> pd.DataFrame:
-    """Compare a model with a null model that knows only the position of a slice in its scan; figures at a threshold are left out.
+    """Compare a model with a null model that knows only the position of a slice in its scan; figures at a threshold are omitted.
 
     Args:
         evidence: Predictions of the model.
-        fitted_on: Other patients, on whom the null model is fitted; None: it is cross-fitted by patient.
-        settings: Keywords of `compare_labels`.
+        fitted_on: Predictions on other patients, on whom the null model is fitted; None cross-fits it by patient.
+        settings: Keyword arguments of `compare_labels`: ``prevalences, bins, replicates, seed, workers``.
 
     Returns:
         A table as described in `compare_cases`; the second model's name says on which patients it was fitted.
 
     Raises:
-        TableError: If the null model would be fitted on patients who are judged, or there is only one patient.
+        TableError: If the null model would be fitted on patients who are evaluated, or there is only one patient.
     """
     cases = cases_at(evidence, "slice")
     null = predict_from_position(evidence, fitted_on)
@@ -116,7 +116,7 @@ def compare_cases(
     thresholds: tuple[Points, Points] | None = (0.5, 0.5),
     **settings: Any,
 ) -> pd.DataFrame:
-    """The difference of every figure by a paired bootstrap of patients, and the tests for single figures.
+    """Compute the difference of every figure by a paired bootstrap of patients, and the tests for single figures.
 
     AUROC is also tested by DeLong's method, or by Obuchowski's where patients have several cases; accuracy, sensitivity and
     specificity by McNemar's exact test, or by Durkalski's test for clustered pairs.
@@ -125,12 +125,12 @@ def compare_cases(
         first: Cases of the first model.
         second: Cases of the second model, in the order of the first.
         names: Names of the two models.
-        thresholds: Operating points of the first and of the second model; None: figures that need one are left out.
-        settings: Keywords of `compare_labels`: ``prevalences, bins, replicates, seed, workers``.
+        thresholds: Operating points of the first and of the second model; None omits figures that need one.
+        settings: Keyword arguments of `compare_labels`: ``prevalences, bins, replicates, seed, workers``.
 
     Returns:
-        ``model, other`` (names), ``level, aggregation``, then the columns of `compare_labels`. A figure with several tests has
-        several rows, told apart by ``method``; the row of the bootstrap comes first.
+        The columns ``model``, ``other``, ``level`` and ``aggregation``, then those of `compare_labels`. A figure with several
+        tests has one row per ``method``; the row of the bootstrap comes first.
     """
     points = (0.5, 0.5) if thresholds is None else thresholds
     given = (first.labels, first.probabilities, second.probabilities, first.patients)
@@ -146,9 +146,9 @@ def compare_cases(
 
 
 def check_same_cases(first: Evidence, second: Evidence, level: Level) -> None:
-    """Check that two models have predicted the same cases, with the same patients and the same labels.
+    """Check that two models predicted the same cases, with the same patients and the same labels.
 
-    Slices are compared at the level of slices alone, because models may average thin slices in different ways.
+    Slices are compared only at the level of slices, because models may average thin slices in different ways.
 
     Raises:
         TableError: If the cases, their patients or their labels differ.
@@ -163,12 +163,12 @@ def check_same_cases(first: Evidence, second: Evidence, level: Level) -> None:
         raise TableError(
             "different_cases",
             where="two models",
-            got=f"{len(only[0])} {unit} that only the first has predicted, {len(only[1])} that only the second "
+            got=f"{len(only[0])} {unit} that only the first predicted, {len(only[1])} that only the second predicted "
             f"(scan {first_of(ids)})",
             expected="predictions of the same cases, with ids by one project key",
-            todo="Predict the same scans with both; held-out patients of two runs are the same if their split is.",
+            todo="Predict the same scans with both; two runs with the same split have the same held-out patients.",
         )
-    # Both are in the order of their ids.
+    # Both are sorted by id.
     patients = [frame["patient_id"].to_numpy(object) for frame in frames]
     _stop_where(patients[0] != patients[1], frames[0], "different_patients", "belong to other patients in the second")
     labels = [columns_of(frame, LABEL_PREFIX) for frame in frames]
@@ -197,7 +197,7 @@ def _tests(first: LevelCases, second: LevelCases, thresholds: tuple[Points, Poin
 
 
 def comparison_row(metric: str, test: Comparison) -> dict[str, Any]:
-    """A test as a row: ``metric, prevalence, first, second, difference, low, high, p_value, method, note``; NaN is undefined."""
+    """Tabulate a test: ``metric, prevalence, first, second, difference, low, high, p_value, method, note``; undefined is NaN."""
     numbers = {
         "first": test.first.value,
         "second": test.second.value,
@@ -219,6 +219,6 @@ def _stop_where(differing: np.ndarray, frame: pd.DataFrame, code: str, got: str)
             code,
             where="two models",
             got=f"{int(differing.sum())} cases that {got} (scan {first_of(frame['scan_id'][differing].unique())})",
-            expected="one truth for both",
+            expected="the same labels for both",
             todo="Evaluate both with the same label table.",
         )

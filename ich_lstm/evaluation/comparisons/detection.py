@@ -1,6 +1,6 @@
 """Detection performance for one finding: AUROC, and the proportions at an operating point.
 
-The numbers are those of `evaluate_labels`. The calibration is left out, because its fits take most of a bootstrap's time, which
+The numbers are those of `evaluate_labels`. Calibration is omitted, because its fits take most of a bootstrap's time, which
 would add up over the many small tables of readers and strata.
 """
 
@@ -19,7 +19,7 @@ from ich_lstm.statistics.measures.figures import KINDS, LabelFigures
 from ich_lstm.statistics.proportions import PROPORTIONS, Confusion, proportion
 
 DETECTION = ("auroc", "accuracy", "sensitivity", "specificity", "ppv", "npv")
-"""Figures in the order of the tables."""
+"""The figures in the order of the tables."""
 
 
 def evaluate_detection(
@@ -33,25 +33,26 @@ def evaluate_detection(
     seed: int = 0,
     workers: int = 2,
 ) -> pd.DataFrame:
-    """AUROC, accuracy, sensitivity, specificity, PPV and NPV of every label with 95 % intervals over patients.
+    """Compute AUROC, accuracy, sensitivity, specificity, PPV and NPV of every label with 95 % intervals over patients.
 
     Args:
-        labels: ``(n, k)``: 1 present, 0 absent, NaN unknown; unknown ones are left out and counted.
-        probabilities: ``(n, k)``, in [0, 1]; a reader's are 0 and 1.
+        labels: Labels of the cases, ``(n, k)``: 1 present, 0 absent, NaN unknown; unknown labels are excluded and counted.
+        probabilities: Probabilities of the cases in [0, 1], ``(n, k)``; those of a reader are 0 and 1.
         patients: The patient of each case, ``(n,)``.
-        thresholds: Operating point of all labels, or of each.
-        names: Names of the k labels.
+        thresholds: One operating point for all labels, or one for each.
+        names: The names of the k labels.
         replicates: Number of bootstrap resamples.
         seed: Seed of the bootstrap.
-        workers: Number of threads.
+        workers: Number of threads of the bootstrap.
 
     Returns:
-        A row per figure: ``label, metric, threshold, value, low, high, method, cases, positives, unknown, patients, note`` as in
-        `evaluate_labels`, and ``positive_patients`` and ``negative_patients``, those with such a case.
+        One row per figure: the columns ``label, metric, threshold, value, low, high, method, cases, positives, unknown, patients,
+        note`` of `evaluate_labels`, and ``positive_patients`` and ``negative_patients``, the numbers of patients with a positive
+        and with a negative case.
 
     Raises:
-        TableError: If a probability is no number in [0, 1], a label none of 0, 1 and NaN, a patient unknown.
-        ConfigError: If a setting does not fit.
+        TableError: If a probability is not a number in [0, 1], a label is not 0, 1 or NaN, or a patient is unknown.
+        ConfigError: If a setting is out of range.
     """
     y, p = check_labels(labels), check_probabilities(probabilities)
     points = check_settings(y, p, thresholds, (), names, (1.0,) * len(names))

@@ -1,6 +1,6 @@
-"""The null model: how well a slice's position in its scan alone predicts its labels.
+"""A null model that shows how well a slice's position in its scan alone predicts its labels.
 
-Blood is rare at the vertex and at the base of the skull. A model that sees no image is therefore better than chance on slices.
+Hemorrhage is rare at the vertex and at the skull base, so even a model that sees no image is better than chance on slices.
 """
 
 import hashlib
@@ -19,22 +19,22 @@ class PositionModel:
     """The share of positive slices at each place in a scan.
 
     Args:
-        shares: ``(bins, k)``, from the inferior end to the superior one; between 0 and 1.
+        shares: Shares in (0, 1), ``(bins, k)``, from the inferior end to the superior end.
     """
 
     shares: np.ndarray
 
     @classmethod
     def fit(cls, places: np.ndarray, labels: np.ndarray, *, bins: int = 20) -> "PositionModel":
-        """Count slices in equal stretches of the scan.
+        """Fit the shares by counting slices in equal sections of the scan.
 
-        The shares are smoothed, so that what was never seen is improbable and not impossible: half a slice of each class is added
-        to the whole, and one slice with the whole's share to each stretch.
+        The shares are smoothed, so that unobserved cases are improbable rather than impossible. Half a positive and half a
+        negative slice are added to the overall counts, and one slice with the resulting overall share to each section.
 
         Args:
             places: Relative places of slices in their scans, ``(n,)``, see `places_in_scans`.
-            labels: ``(n, k)``: 1 present, 0 absent, NaN unknown.
-            bins: Number of equal stretches of the scan.
+            labels: Labels of the slices, ``(n, k)``: 1 present, 0 absent, NaN unknown.
+            bins: Number of equal sections of the scan.
         """
         stretch = _stretch(places, bins)
         known = ~np.isnan(labels)
@@ -46,7 +46,7 @@ class PositionModel:
         return cls((positive + share) / (total + 1))
 
     def predict(self, places: np.ndarray) -> np.ndarray:
-        """Probabilities of slices at these places, ``(n, k)``."""
+        """Predict slices at these places; probabilities ``(n, k)``."""
         return self.shares[_stretch(places, len(self.shares))]
 
 
@@ -55,7 +55,7 @@ class PositionPredictions(NamedTuple):
 
     Args:
         probabilities: Probabilities of slices, ``(n, k)``.
-        fitted_on: Patients on whom it was fitted, in words.
+        fitted_on: A text that says on which patients the model was fitted.
     """
 
     probabilities: np.ndarray
@@ -65,16 +65,17 @@ class PositionPredictions(NamedTuple):
 def predict_from_position(
     evidence: Evidence, fitted_on: Evidence | None = None, *, bins: int = 20, folds: int = 5
 ) -> PositionPredictions:
-    """Predict every slice from its place in its scan alone, with shares counted on other patients.
+    """Predict every slice from its place in the scan alone, with shares of other patients.
 
     Args:
-        evidence: Predictions beside labels, which are judged.
-        fitted_on: Other patients; None: cross-fitted on the evidence itself, each fold from the patients of the other folds.
-        bins: Number of equal stretches of the scan.
+        evidence: The predictions and labels to evaluate.
+        fitted_on: Predictions on other patients; None cross-fits the model on the evidence itself, each fold from the patients of
+            the other folds.
+        bins: Number of equal sections of the scan.
         folds: Number of folds into which patients are divided by the hashes of their ids.
 
     Raises:
-        TableError: If patients of ``fitted_on`` are judged, or there is only one patient.
+        TableError: If patients of ``fitted_on`` are evaluated, or there is only one patient.
     """
     places, labels = places_in_scans(evidence), columns_of(evidence.slices, LABEL_PREFIX)
     patients = evidence.slices["patient_id"]
@@ -92,21 +93,21 @@ def predict_from_position(
             "few_patients",
             where="null model of position",
             got="one patient",
-            expected="other patients to fit it on",
-            todo="Give the run, whose validation patients serve; or more patients.",
+            expected="other patients to fit the null model on",
+            todo="Evaluate a run, whose validation patients are used for fitting, or add patients.",
         )
     fold = patients.map({patient: i % folds for i, patient in enumerate(names)}).to_numpy()
     probabilities = np.empty((len(places), len(LABELS)))
     for i in range(folds):
         own = fold == i
         probabilities[own] = PositionModel.fit(places[~own], labels[~own], bins=bins).predict(places[own])
-    # A patient's own labels are held out, so that a position that tells nothing gives an AUROC below 0.5.
+    # A patient's own labels are held out, which biases the AUROC of an uninformative position below 0.5.
     words = f"cross-fitted by patient in {folds} folds, which makes its AUROC a little too low"
     return PositionPredictions(probabilities, words)
 
 
 def places_in_scans(evidence: Evidence) -> np.ndarray:
-    """Relative place of the middle of each slice in its scan, ``(n,)``: 0 is the inferior end, 1 the superior end."""
+    """Compute the relative place of the middle of each slice in its scan, ``(n,)``: 0 is the inferior end, 1 the superior end."""
     scan = evidence.scan_index
     first = np.flatnonzero(np.diff(scan, prepend=-1))
     lengths = np.diff(first, append=len(scan))
@@ -122,7 +123,7 @@ def _check_apart(both: set[str]) -> None:
         raise TableError(
             "same_patients",
             where="null model of position",
-            got=f"{len(both)} patients on whom it would be both fitted and judged",
+            got=f"{len(both)} patients on whom it would be both fitted and evaluated",
             expected="other patients",
-            todo="Fit it on another part of the split.",
+            todo="Fit it on another subset of the split.",
         )

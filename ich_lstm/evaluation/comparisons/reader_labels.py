@@ -16,7 +16,7 @@ from ich_lstm.labels import LABELS
 
 SCAN_ID = "scan_id"
 KEYS = (SCAN_ID, *(key for key in SCAN_KEYS if key != "folder_name"))
-"""Columns by which a CSV of marks may name scans."""
+"""The columns by which a CSV of marks may name scans."""
 
 READER = "reader"
 
@@ -28,10 +28,11 @@ def read_marks(path: Path | str) -> pd.DataFrame:
     empty (not marked).
 
     Args:
-        path: CSV file to read.
+        path: The CSV file to read.
 
     Returns:
-        ``kind`` (one of `KEYS`, or ``folder_name``), ``name``, ``reader``, six labels as float32 (NaN: not marked), ``line``.
+        The columns ``kind`` (one of `KEYS`, or ``folder_name``), ``name``, ``reader``, six labels as float32 (NaN: not marked),
+        and ``line``.
 
     Raises:
         TableError: If the file is malformed.
@@ -52,7 +53,7 @@ def read_marks(path: Path | str) -> pd.DataFrame:
             where=f"{path}, line 1",
             got=f"the columns {', '.join(cells.columns)}",
             expected=f"{READER}, one of {', '.join(KEYS)}, and any of {', '.join(LABELS)}",
-            todo="Rename the columns; or give CQ500's reads.csv as it is published.",
+            todo="Rename the columns, or give CQ500's reads.csv as it was published.",
         )
     nameless = ((cells[kinds[0]] == "") | (cells[READER] == "")).to_numpy()
     if nameless.any():
@@ -62,10 +63,10 @@ def read_marks(path: Path | str) -> pd.DataFrame:
 
 
 def marks_of_reads(marks: pd.DataFrame) -> pd.DataFrame:
-    """CQ500's marks in the form of `read_marks`; scans are named by their folders.
+    """Convert CQ500's marks to the form of `read_marks`; scans are named by their folders.
 
     Args:
-        marks: Table of `Reads`: ``name, reader, finding, mark``.
+        marks: The table `Reads.marks`: ``name, reader, finding, mark``.
     """
     own = marks[marks["finding"].isin(FINDING_OF_LABEL.values())]
     wide = own.pivot(index=["name", READER], columns="finding", values="mark")[list(FINDING_OF_LABEL.values())]
@@ -79,14 +80,14 @@ def place_marks(marks: pd.DataFrame, path: Path | str, key: pd.DataFrame | None 
 
     Args:
         marks: Table made by `read_marks`.
-        path: File of the marks, as messages name it.
-        key: Private key to the ids, as in `PreparedFolder`; needed unless scans are named by their ids.
+        path: The file of the marks as it is named in messages.
+        key: The private key to the ids, with the columns of `PreparedFolder.key`; needed unless scans are named by their ids.
 
     Returns:
-        ``scan_id`` (empty where the key has no such scan), ``name, reader``, the labels, ``line``.
+        The columns ``scan_id`` (empty where the key has no such scan), ``name``, ``reader``, the labels, and ``line``.
 
     Raises:
-        TableError: If a name fits several scans, a reader has marked a scan twice, or the key is needed but was not given.
+        TableError: If a name fits several scans, a reader marked a scan twice, or the key is needed but was not given.
     """
     path = Path(path)
     if (marks["kind"] == SCAN_ID).all():
@@ -97,7 +98,7 @@ def place_marks(marks: pd.DataFrame, path: Path | str, key: pd.DataFrame | None 
             where=str(path),
             got=f"scans named by {marks['kind'].iloc[0]}",
             expected=f"the private key to the ids, or a column {SCAN_ID}",
-            todo="Evaluate a folder of ich-predict, which has its key; of a run, name its folder of ich-prepare with --key.",
+            todo="Evaluate a folder of ich-predict, which has its key. For a run, name its folder of ich-prepare with --key.",
         )
     else:
         images = ImageTable(key)
@@ -106,6 +107,6 @@ def place_marks(marks: pd.DataFrame, path: Path | str, key: pd.DataFrame | None 
     placed = marks.assign(scan_id=ids)[[SCAN_ID, "name", READER, *LABELS, "line"]]
     repeated = placed[placed[SCAN_ID] != ""].duplicated([SCAN_ID, READER], keep="first")
     if repeated.any():
-        got, expected = "rows of a reader on a scan that the reader has marked already", "one row per scan and reader"
+        got, expected = "rows of a reader on a scan that the reader marked already", "one row per scan and reader"
         stop_at(path, placed["line"][repeated.index[repeated]], "repeated_rows", got, expected)
     return placed

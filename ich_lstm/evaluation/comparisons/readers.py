@@ -20,20 +20,20 @@ from ich_lstm.statistics import Estimate, cohen_kappa, fleiss_kappa, mcnemar
 
 MODEL = "model"
 GIVEN = "labels"
-"""Name of the evidence's own labels in the column ``truth``."""
+"""The name of the evidence's own labels in the column ``truth``."""
 
 READ_BY = 0.5
-"""Threshold for marks, which are 0 or 1: any value between them serves."""
+"""Threshold for marks, which are 0 or 1; any value between them would do."""
 
 
 @dataclass(frozen=True, eq=False)
 class ReaderMarks:
-    """Findings that readers marked in the scans that are judged.
+    """The findings that readers marked in the evaluated scans.
 
     Args:
-        readers: Names of the readers, sorted.
-        marks: ``(readers, b, k)``, in the order of the evidence's scans: 1 seen, 0 not seen, NaN not marked.
-        notes: Marks that were left out, in words.
+        readers: The names of the readers, sorted.
+        marks: Marks ``(readers, b, k)`` in the order of the evidence's scans: 1 seen, 0 not seen, NaN not marked.
+        notes: Texts about marks that were excluded.
     """
 
     readers: tuple[str, ...]
@@ -45,13 +45,13 @@ class ReaderFigures(NamedTuple):
     """Figures of a reader study.
 
     Args:
-        table: A row per truth, rater, label and metric: ``truth, rater``, then the columns of `evaluate_detection`; a reader's
-            AUROC is left out.
-        differences: Model against each reader by McNemar, on the cases that the reader has marked: ``truth, reader, label,
+        table: One row per truth, rater, label and metric: ``truth, rater``, then the columns of `evaluate_detection`; a reader's
+            AUROC is omitted.
+        differences: The model against each reader by McNemar's test, on the cases that the reader marked: ``truth, reader, label,
             metric, model, reader_value, difference, p_value, method, cases, note``.
-        kappas: ``raters, label, kappa`` (Fleiss or Cohen), ``value, low, high, method, cases, note``.
-        aggregation: Method by which slices were aggregated to scans, in words.
-        notes: Marks that were left out, in words.
+        kappas: The columns ``raters, label, kappa`` (Fleiss or Cohen), ``value, low, high, method, cases, note``.
+        aggregation: The name of the method that aggregated slices to scans.
+        notes: Texts about marks that were excluded.
     """
 
     table: pd.DataFrame
@@ -62,12 +62,12 @@ class ReaderFigures(NamedTuple):
 
 
 def align_marks(marks: pd.DataFrame, evidence: Evidence, *, allow_missing: bool = False) -> ReaderMarks:
-    """Align marks with the scans that are judged.
+    """Align marks with the evaluated scans.
 
     Args:
         marks: Table made by `place_marks`: ``scan_id, name, reader``, six labels, ``line``.
-        evidence: Predictions beside labels, which are judged.
-        allow_missing: Whether there may be marks of scans that are not judged; they are left out and counted.
+        evidence: The predictions and labels to evaluate.
+        allow_missing: Whether marks of scans that are not evaluated are allowed; they are excluded and counted.
 
     Raises:
         TableError: If there are such marks and they are not allowed, if there are no others, or if a reader has the model's name.
@@ -78,9 +78,9 @@ def align_marks(marks: pd.DataFrame, evidence: Evidence, *, allow_missing: bool 
         raise TableError(
             "marks_without_prediction",
             where=f"--readers, {name_lines(marks['line'][~there])}",
-            got=f"marks of {marks['name'][~there].nunique()} scans that are not judged",
+            got=f"marks of {marks['name'][~there].nunique()} scans that are not evaluated",
             expected="predictions of every scan that was read",
-            todo="Predict them too; or leave their marks out on purpose: --unmatched labels.",
+            todo="Predict these scans too, or exclude their marks on purpose: --unmatched labels.",
         )
     readers = tuple(sorted(marks.loc[there, READER].unique()))
     if MODEL in readers:
@@ -91,10 +91,10 @@ def align_marks(marks: pd.DataFrame, evidence: Evidence, *, allow_missing: bool 
     values[at] = own[list(LABELS)].to_numpy(np.float64)
     notes = []
     if not there.all():
-        notes.append(f"{int((~there).sum())} rows of marks left out, of scans that are not judged")
+        notes.append(f"{int((~there).sum())} rows of marks excluded, because their scans are not evaluated")
     for reader, read in zip(readers, ~np.isnan(values).all(axis=2), strict=True):
         if not read.all():
-            notes.append(f"{reader} has not marked {int((~read).sum())} of {len(ids)} scans")
+            notes.append(f"{reader} did not mark {int((~read).sum())} of {len(ids)} scans")
     return ReaderMarks(readers, values, tuple(notes))
 
 
@@ -108,20 +108,20 @@ def evaluate_readers(
     seed: int = 0,
     workers: int = 2,
 ) -> ReaderFigures:
-    """Judge each reader and the model against the given labels, and against the other readers where these agree.
+    """Evaluate each reader and the model against the given labels, and against the other readers where these agree.
 
-    Cases on which readers agree are easier than others. Figures against such a consensus are therefore higher than figures
-    against independent labels, and must only be compared with one another. The model is judged on the same cases as each reader
-    who is left out, and also on the cases on which all readers agree.
+    Each reader is compared with the consensus of the other readers. Cases on which readers agree are easier than others, so
+    figures against a consensus are higher than figures against independent labels, and must only be compared with one another.
+    The model is evaluated on the same cases as each reader, and also on the cases on which all readers agree.
 
     Args:
-        marks: What the readers saw.
-        evidence: Predictions of the model beside the given labels.
+        marks: The marks of the readers.
+        evidence: The predictions of the model, and the given labels.
         aggregation: Method by which `cases_at` aggregates slices to scans.
-        thresholds: Operating point of the model, chosen on other patients: never on these cases.
+        thresholds: Operating point of the model, chosen on other patients, never on these cases.
         replicates: Number of bootstrap resamples of patients.
         seed: Seed of the bootstrap.
-        workers: Number of threads.
+        workers: Number of threads of the bootstrap.
     """
     cases = cases_at(evidence, "scan", aggregation=aggregation)
     settings: dict[str, Any] = {"replicates": replicates, "seed": seed, "workers": workers}
@@ -151,19 +151,19 @@ def evaluate_readers(
 
 
 def agreed_truth(marks: np.ndarray) -> np.ndarray:
-    """The consensus of several readers; NaN where they differ or one of them has not marked the case.
+    """The consensus of several readers; NaN where they differ or one of them did not mark the case.
 
     Args:
         marks: Marks of several readers, ``(readers, b, k)``: 1 seen, 0 not seen, NaN not marked.
 
     Returns:
-        Labels ``(b, k)``: 1 present, 0 absent, NaN no consensus.
+        Labels ``(b, k)``: 1 present, 0 absent, NaN without a consensus.
     """
     return np.where((marks == marks[0]).all(axis=0), marks[0], np.nan)
 
 
 def _truths(marks: ReaderMarks, cases: LevelCases) -> list[tuple[str, np.ndarray, list[int]]]:
-    """Name, labels ``(b, k)``, and the readers who are judged by them."""
+    """List each truth: its name, its labels ``(b, k)``, and the readers who are evaluated by it."""
     readers = range(len(marks.readers))
     truths = [(GIVEN, cases.labels, list(readers))]
     if len(readers) < 2:
@@ -184,12 +184,12 @@ def _rated(truth: str, rater: str, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _marked(marks: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of the cases that a reader has marked, and the marks as probabilities."""
+    """Select the labels of the cases that a reader marked, and convert the marks to probabilities."""
     return np.where(np.isnan(marks), np.nan, labels), np.nan_to_num(marks)
 
 
 def _differences(labels: np.ndarray, called: np.ndarray, marks: np.ndarray, patients: np.ndarray) -> list[dict[str, Any]]:
-    """Compare the model with one reader on the cases that the reader has marked."""
+    """Compare the model with one reader on the cases that the reader marked."""
     rows = []
     for k, label in enumerate(LABELS):
         known = ~np.isnan(labels[:, k]) & ~np.isnan(marks[:, k])
@@ -207,7 +207,7 @@ def _differences(labels: np.ndarray, called: np.ndarray, marks: np.ndarray, pati
 
 
 def _kappas(marks: ReaderMarks, called: np.ndarray, patients: np.ndarray, settings: dict[str, int]) -> list[dict[str, Any]]:
-    """Kappa of all readers, of each pair of readers, and of each reader with the model at its operating point."""
+    """Compute kappa of all readers, of each pair of readers, and of each reader with the model at its operating point."""
     rows = []
     raters = [*zip(marks.readers, marks.marks, strict=True), (MODEL, called)]
     for k, label in enumerate(LABELS):
@@ -216,7 +216,7 @@ def _kappas(marks: ReaderMarks, called: np.ndarray, patients: np.ndarray, settin
             whole = ~np.isnan(of_label).any(axis=0)
             seen = (of_label[:, whole] == 1).sum(axis=0)
             kappa = fleiss_kappa(np.stack([len(of_label) - seen, seen], axis=1), patients[whole], **settings)
-            left_out = f"{int((~whole).sum())} cases left out, not marked by all" if not whole.all() else ""
+            left_out = f"{int((~whole).sum())} cases excluded, not marked by all readers" if not whole.all() else ""
             kappa = kappa._replace(note="; ".join(filter(None, [left_out, kappa.note])))
             rows.append(_kappa_row(", ".join(marks.readers), label, "Fleiss", kappa, int(whole.sum())))
         for (first, one), (second, other) in itertools.combinations(raters, 2):

@@ -30,24 +30,24 @@ EDGES: Mapping[str, tuple[float, ...]] = MappingProxyType(
         "tilt_degrees": (1, 15),
     }
 )
-"""Upper ends of bands, fixed before any result was seen; the first of the distances bounds the slices that are averaged."""
+"""Upper ends of bands, fixed before any result was seen. The first distance is the limit below which slices are averaged."""
 
 MOST_VALUES = 6
-"""A column with more distinct numbers than this is cut into thirds."""
+"""A column with more distinct numbers than this is divided into thirds."""
 
 FACTS = ("scan_id", "slices", "slice_mm", "thickness_mm", "pixel_mm", "tilt_degrees", "flags")
-"""Columns that are taken from a prepared folder."""
+"""The columns that are taken from a prepared folder."""
 
 FLAGS = "flags"
 
 
 class Stratum(NamedTuple):
-    """A kind of scan.
+    """A group of scans that have a property in common.
 
     Args:
-        grouping: Property by which scans are divided.
-        value: Value of that property in this stratum.
-        scans: Whether each scan belongs to it, bool ``(b,)``, in the order of the evidence's scans.
+        grouping: The property by which scans are divided.
+        value: The value of that property in this stratum.
+        scans: Whether each scan belongs to the stratum, bool ``(b,)``, in the order of the evidence's scans.
     """
 
     grouping: str
@@ -56,10 +56,10 @@ class Stratum(NamedTuple):
 
 
 def read_strata(path: Path | str) -> pd.DataFrame:
-    """Facts about scans: ``scan_id``, and a column per grouping.
+    """Read facts about scans: ``scan_id``, and one column per grouping.
 
     Args:
-        path: A CSV with the column ``scan_id``, or a folder made by `prepare`.
+        path: A CSV file with the column ``scan_id``, or a folder made by `prepare`.
 
     Raises:
         TableError: If the CSV is unreadable, has no ``scan_id`` or nothing else, or names a scan twice.
@@ -90,7 +90,7 @@ def read_strata(path: Path | str) -> pd.DataFrame:
         raise TableError(
             "repeated_rows",
             where=str(path),
-            got=f"{int(repeated.sum())} rows on scans that have one already, first {frame['scan_id'][repeated].iloc[0]}",
+            got=f"{int(repeated.sum())} rows about scans that have one already, first {frame['scan_id'][repeated].iloc[0]}",
             expected="one row per scan",
         )
     return frame
@@ -99,16 +99,16 @@ def read_strata(path: Path | str) -> pd.DataFrame:
 def find_strata(evidence: Evidence, further: Sequence[pd.DataFrame] = ()) -> list[Stratum]:
     """Divide scans by every property that is known.
 
-    The properties are the number of slices, their distance, one or several types of hemorrhage (each beside all scans without
-    any), the flags of the predictions, and every further column of the evidence, such as CQ500's batches. Numbers are cut into
-    bands.
+    The properties are the number of slices, their distance, one or several types of hemorrhage (each together with all scans
+    without hemorrhage), the flags of the predictions, and every further column of the evidence, such as CQ500's batches. Numbers
+    are divided into bands.
 
     Args:
-        evidence: Predictions beside labels, which are judged.
-        further: Tables made by `read_strata`; where several have the same grouping, the last one counts.
+        evidence: The predictions and labels to evaluate.
+        further: Tables made by `read_strata`; if several have the same grouping, the last one is used.
 
     Returns:
-        The strata, those of one grouping together; a scan whose property is unknown is in the stratum `UNKNOWN`.
+        The strata, grouped by property; a scan whose property is unknown is in the stratum `UNKNOWN`.
 
     Raises:
         TableError: If a table names none of the scans.
@@ -127,7 +127,7 @@ def find_strata(evidence: Evidence, further: Sequence[pd.DataFrame] = ()) -> lis
             raise TableError(
                 "unknown_scans",
                 where="--strata",
-                got="a table without any scan that is judged",
+                got="a table without any evaluated scan",
                 expected="ids of the same project key",
                 todo="Prepare, predict and evaluate with one project key.",
             )
@@ -151,19 +151,19 @@ def evaluate_strata(
     thresholds: float | Sequence[float] = 0.5,
     **settings: Any,
 ) -> pd.DataFrame:
-    """Figures of every stratum.
+    """Compute the figures of every stratum.
 
     Args:
-        evidence: Predictions beside labels, which are judged.
-        strata: Table made by `find_strata`.
+        evidence: The predictions and labels to evaluate.
+        strata: The strata found by `find_strata`.
         level: ``scan``, or ``slice`` for the slices of these scans. A patient may have scans in several strata.
         aggregation: Method by which `cases_at` aggregates slices to scans.
-        thresholds: Operating point, chosen on other patients: never on these cases.
-        settings: Keywords of `evaluate_detection`: ``replicates, seed, workers``.
+        thresholds: Operating point, chosen on other patients, never on these cases.
+        settings: Keyword arguments of `evaluate_detection`: ``replicates, seed, workers``.
 
     Returns:
-        ``grouping, stratum, level, aggregation, scans`` (their number), then the columns of `evaluate_detection`, and ``small``:
-        whether fewer than `FEW_PATIENTS` patients have a positive case, or a negative one.
+        The columns ``grouping``, ``stratum``, ``level``, ``aggregation`` and ``scans`` (their number), then those of
+        `evaluate_detection`, and ``small``: whether fewer than `FEW_PATIENTS` patients have a positive case, or a negative case.
 
     Raises:
         ConfigError: If the level is ``patient``.
@@ -190,7 +190,7 @@ def evaluate_strata(
 
 
 def strata_notes(table: pd.DataFrame) -> list[str]:
-    """A warning for each small stratum: the number of patients it rests on, by label."""
+    """Warn of each small stratum, with the number of its patients by label."""
     small = table[table["small"]].drop_duplicates(["grouping", "stratum", "label"])
     lines = []
     for (grouping, stratum), rows in small.groupby(["grouping", "stratum"], sort=False):
@@ -203,7 +203,7 @@ def strata_notes(table: pd.DataFrame) -> list[str]:
 
 
 def _types(evidence: Evidence) -> list[Stratum]:
-    """One type of hemorrhage and several, each with the scans that have none."""
+    """Divide positive scans into one and several types of hemorrhage, each with all negative scans."""
     labels = columns_of(evidence.scans, LABEL_PREFIX)
     number = (labels[:, : len(HEMORRHAGE_TYPES)] == 1).sum(axis=1)
     positive, negative = (labels[:, LABELS.index(ANY)] == value for value in (1, 0))
@@ -218,7 +218,7 @@ def _types(evidence: Evidence) -> list[Stratum]:
 
 
 def _flags(column: pd.Series) -> dict[str, pd.Series]:
-    """With and without each flag; codes are separated by semicolons in predictions and by blanks in prepared folders."""
+    """Divide scans by each flag; codes are separated by semicolons in predictions and by blanks in prepared folders."""
     codes = column.fillna("").astype(str).str.replace(";", " ").str.split()
     found = sorted({code for row in codes for code in row})
     return {
@@ -228,7 +228,7 @@ def _flags(column: pd.Series) -> dict[str, pd.Series]:
 
 
 def _bands(name: str, column: pd.Series) -> pd.Series:
-    """The band of each scan, in words, as a categorical in their order."""
+    """Name the band of each scan, as a categorical in ascending order."""
     unknown = column.isna() | (column.astype(str) == "")
     numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
     if not numeric or (name not in EDGES and column.nunique() <= MOST_VALUES):

@@ -11,18 +11,18 @@ from ich_lstm.evaluation.run_facts import PARTS_COUNTED, StudyFacts
 from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
 
 JUDGED = "judged"
-"""Value of the column ``part`` for the cases that are judged."""
+"""The value of the column ``part`` for the evaluated cases."""
 
 USED = "used"
 
 
 class FlowStep(NamedTuple):
-    """A box of the flow diagram.
+    """One box of the flow diagram.
 
     Args:
-        title: Name of this step.
-        counts: Numbers of files, patients, scans and slices, by unit.
-        left_out: Cases that do not reach the next box: reason, and counts by unit.
+        title: The name of this step.
+        counts: The numbers of files, patients, scans and slices, by unit.
+        left_out: The cases that do not reach the next box, as reason and counts by unit.
     """
 
     title: str
@@ -31,10 +31,10 @@ class FlowStep(NamedTuple):
 
 
 def data_flow(evidence: Evidence, facts: StudyFacts) -> list[FlowStep]:
-    """The flow from the files to the cases that are judged, as CONSORT and STARD ask for it, as far back as it is known.
+    """Trace the flow from the files to the evaluated cases, as CONSORT and STARD require, as far back as it is known.
 
     Args:
-        evidence: Predictions beside labels, which are judged.
+        evidence: The evaluated predictions and labels.
         facts: Facts about the study, gathered by `read_study`.
     """
     counts = evidence.source["counts"]
@@ -55,11 +55,11 @@ def data_flow(evidence: Evidence, facts: StudyFacts) -> list[FlowStep]:
 
 
 def positive_counts(evidence: Evidence, facts: StudyFacts) -> pd.DataFrame:
-    """Numbers of patients, scans and slices with each label, in the subset that is judged and in the others of the run.
+    """Count patients, scans and slices with each label, in the evaluated subset and in the others of the run.
 
     Returns:
-        ``part, label`` (one of `LABELS`; empty for the whole subset), ``patients, scans, slices``, and ``unknown_slices``, the
-        slices whose label is unknown.
+        The columns ``part``, ``label`` (one of `LABELS`; empty for the whole subset), ``patients``, ``scans``, ``slices``, and
+        ``unknown_slices``, the number of slices whose label is unknown.
     """
     y = {"scans": columns_of(evidence.scans, LABEL_PREFIX), "slices": columns_of(evidence.slices, LABEL_PREFIX)}
     patients = evidence.scans["patient_id"].to_numpy()
@@ -84,11 +84,11 @@ def positive_counts(evidence: Evidence, facts: StudyFacts) -> pd.DataFrame:
 
 
 def characteristics(evidence: Evidence) -> pd.DataFrame:
-    """Characteristics of the scans that are judged.
+    """Tabulate the characteristics of the evaluated scans.
 
     Returns:
-        ``characteristic, value`` (empty for numbers), ``scans`` (for which it is known), and either ``median, low, high``
-        (quartiles) or ``count``.
+        The columns ``characteristic``, ``value`` (empty for numbers), ``scans`` (number of scans for which it is known), and
+        either ``median``, ``low`` and ``high`` (quartiles) or ``count``.
     """
     scans, slices = evidence.scans, evidence.slices
     steps = slices["position_mm"].diff().abs().where(slices["scan_id"].eq(slices["scan_id"].shift()))
@@ -127,7 +127,7 @@ def _of_files(facts: StudyFacts) -> list[FlowStep]:
 
 
 def _with_unlabelled(steps: list[FlowStep], facts: StudyFacts) -> list[FlowStep]:
-    """Add to the last step what was prepared and then left out because it has no label."""
+    """Add to the last step the scans that were prepared and then excluded because they have no label."""
     if not facts.prepared or not facts.parts or not steps:
         return steps
     lost = {unit: facts.prepared[unit] - sum(part[unit] for part in facts.parts.values()) for unit in facts.prepared}
@@ -136,7 +136,7 @@ def _with_unlabelled(steps: list[FlowStep], facts: StudyFacts) -> list[FlowStep]
 
 
 def _of_parts(evidence: Evidence, facts: StudyFacts) -> list[FlowStep]:
-    """Labelled scans, and the subsets that are not judged."""
+    """Count labelled scans, and the subsets that are not evaluated."""
     counts, part = evidence.source["counts"], evidence.source["part"]
     words = {"train": "trained on", "validation": "validation: chose the epoch", "test": "held out"}
     if not facts.parts:

@@ -14,39 +14,39 @@ from ich_lstm.labels import ANY, LABELS
 from ich_lstm.statistics import Estimate
 
 COMPARED = ("weighted_log_loss", "log_loss", "auroc", "average_precision", "sensitivity", "specificity")
-"""Figures of a comparison that are shown; the CSV holds all of them."""
+"""The figures of a comparison that are shown; the CSV contains all of them."""
 
 DIGITS = 3
 SMALLEST_P = 0.001
 
 
 def write_comparisons(folder: Path, table: pd.DataFrame) -> list[ReadableTable]:
-    """Write ``comparisons.csv`` and ``.md``, and return the tables of the latter.
+    """Write ``comparisons.csv`` and ``.md``, and return the readable tables.
 
     Args:
-        folder: Folder to write into; made if missing.
-        table: Tables made by `compare_cases`, for one comparison or for several.
+        folder: The folder to write into; created if missing.
+        table: One or several tables made by `compare_cases`, concatenated.
     """
     readable = readable_comparisons(table)
     return _write(folder, "comparisons", {"comparisons": table}, readable, _notes_of(table, ["model", "other", "level"]))
 
 
 def write_strata(folder: Path, table: pd.DataFrame) -> list[ReadableTable]:
-    """Write ``strata.csv`` and ``.md``, and return the tables of the latter.
+    """Write ``strata.csv`` and ``.md``, and return the readable tables.
 
     Args:
-        folder: Folder to write into; made if missing.
-        table: Table made by `evaluate_strata`.
+        folder: The folder to write into; created if missing.
+        table: The table made by `evaluate_strata`.
     """
     return _write(folder, "strata", {"strata": table}, readable_strata(table), strata_notes(table))
 
 
 def write_readers(folder: Path, figures: ReaderFigures) -> list[ReadableTable]:
-    """Write ``readers.csv``, ``readers_differences.csv``, ``kappas.csv`` and ``readers.md``, and return the tables of the latter.
+    """Write ``readers.csv``, ``readers_differences.csv``, ``kappas.csv`` and ``readers.md``, and return the readable tables.
 
     Args:
-        folder: Folder to write into; made if missing.
-        figures: Figures made by `evaluate_readers`.
+        folder: The folder to write into; created if missing.
+        figures: The figures made by `evaluate_readers`.
     """
     tables = {"readers": figures.table, "readers_differences": figures.differences, "kappas": figures.kappas}
     notes = [f"The model's scans: {figures.aggregation}.", *figures.notes, *_notes_of(figures.table, ["truth", "rater"])]
@@ -54,7 +54,7 @@ def write_readers(folder: Path, figures: ReaderFigures) -> list[ReadableTable]:
 
 
 def readable_comparisons(table: pd.DataFrame) -> list[ReadableTable]:
-    """A table for each pair of models and each level: a row per label and figure, with the p value of every test."""
+    """Make a table for each pair of models and each level, with a row per label and figure and the p value of every test."""
     shown = table[table["metric"].isin(COMPARED) & table["prevalence"].isna()]
     tables = []
     for (model, other, level, aggregation), rows in shown.groupby(["model", "other", "level", "aggregation"], sort=False):
@@ -80,7 +80,7 @@ def readable_comparisons(table: pd.DataFrame) -> list[ReadableTable]:
 
 
 def readable_strata(table: pd.DataFrame) -> list[ReadableTable]:
-    """A table for each level with all strata, for any hemorrhage; the CSV holds every type."""
+    """Make a table for each level with all strata, for any hemorrhage; the CSV contains every type."""
     tables = []
     for (level, aggregation), rows in table[table["label"] == ANY].groupby(["level", "aggregation"], sort=False):
         lines = []
@@ -101,14 +101,14 @@ def readable_strata(table: pd.DataFrame) -> list[ReadableTable]:
 
 
 def readable_readers(figures: ReaderFigures) -> list[ReadableTable]:
-    """A table for each truth with a row per label and rater, and one table of the kappas."""
+    """Make a table for each truth with a row per label and rater, and one table of the kappas."""
     tables = []
     for truth, rows in figures.table.groupby("truth", sort=False):
         lines = [
             {"label": label, "rater": rater, "cases": own["cases"].iloc[0], "positive": own["positives"].iloc[0], **_cells(own)}
             for (label, rater), own in rows.groupby(["label", "rater"], sort=False)
         ]
-        title = "Held against the labels" if truth == figures.table["truth"].iloc[0] else f"Where {truth}"
+        title = "Compared with the labels" if truth == figures.table["truth"].iloc[0] else f"Where {truth}"
         frame = pd.DataFrame(lines).fillna("").sort_values("label", key=lambda labels: labels.map(LABELS.index), kind="stable")
         tables.append(ReadableTable(title, frame.set_index("label"), ""))
     kappas = figures.kappas.assign(
@@ -135,14 +135,14 @@ def _write(
 
 
 def _cells(rows: pd.DataFrame) -> dict[str, str]:
-    """The figures of one label, in the order of `DETECTION`."""
+    """Format the figures of one label, in the order of `DETECTION`."""
     by_metric = rows.set_index("metric")
     there = [metric for metric in DETECTION if metric in by_metric.index]
     return {metric: _estimate(*by_metric.loc[metric, ["value", "low", "high"]]) for metric in there}
 
 
 def _notes_of(table: pd.DataFrame, keys: list[str]) -> list[str]:
-    """A line for each note, with the figures that it concerns."""
+    """Write a line for each note, with the figures that it concerns."""
     noted = table[table["note"] != ""]
     return [
         f"{', '.join(map(str, names[:-2]))}, {names[-2]}: {', '.join(dict.fromkeys(metrics)).replace('_', ' ')}: {names[-1]}"

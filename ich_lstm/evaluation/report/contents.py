@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class Supplements(NamedTuple):
-    """Results that were computed in addition to the figures; None where they were not asked for.
+    """Results that were computed in addition to the figures; None where they were not requested.
 
     Args:
-        comparisons: Tables of `compare_models`, `compare_encoder` and `compare_position`, one below the other.
-        strata: Tables of `evaluate_strata`, one below the other.
+        comparisons: Tables of `compare_models`, `compare_encoder` and `compare_position`, concatenated.
+        strata: Tables of `evaluate_strata`, concatenated.
         readers: Figures of readers, made by `evaluate_readers`.
     """
 
@@ -33,18 +33,18 @@ class Supplements(NamedTuple):
 
 
 class ReportContents(NamedTuple):
-    """Contents of report, model card and checklist.
+    """The contents of report, model card and checklist.
 
     Args:
-        evidence: Predictions beside labels, which were judged.
-        figures: Figures of this evidence.
+        evidence: The evaluated predictions and labels.
+        figures: The figures of this evidence.
         facts: Facts about the study, gathered by `read_study`.
         supplements: Results of comparisons, strata and readers.
-        cases: Cases of every view that has known labels.
-        flow: Steps from the files to the analysis.
-        positives: Table made by `positive_counts`.
-        features: Table made by `characteristics`.
-        errors: Tables made by `worst_errors`, for all views of the whole model.
+        cases: The cases of every view that has known labels.
+        flow: The steps from the files to the analysis.
+        positives: The table made by `positive_counts`.
+        features: The table made by `characteristics`.
+        errors: The tables made by `worst_errors` for all views of the whole model, concatenated.
         remarks: Sentences that a reader must know to interpret the numbers.
     """
 
@@ -61,7 +61,7 @@ class ReportContents(NamedTuple):
 
     @property
     def groupings(self) -> list[str]:
-        """Properties by which the strata divide the scans."""
+        """The properties by which the strata divide the scans."""
         return [] if self.supplements.strata is None else list(dict.fromkeys(self.supplements.strata["grouping"].astype(str)))
 
 
@@ -69,14 +69,14 @@ def gather_contents(evidence: Evidence, figures: Figures, facts: StudyFacts, sup
     """Gather the contents; nothing but counts is computed.
 
     Args:
-        evidence: Predictions beside labels, which were judged.
-        figures: Figures of this evidence.
+        evidence: The evaluated predictions and labels.
+        figures: The figures of this evidence.
         facts: Facts about the study, gathered by `read_study`.
         supplements: Results of comparisons, strata and readers.
     """
     views = figures.protocol.views
     cases = [cases_at(evidence, view.level, aggregation=view.aggregation, output=view.output) for view in views]
-    cases = [each for each in cases if not np.isnan(each.labels).all()]  # figures.left_out tells of the others
+    cases = [each for each in cases if not np.isnan(each.labels).all()]  # figures.left_out names the others
     own = [each for each in cases if each.output == "sequence"] or cases
     errors = [worst_errors(each, evidence, thresholds=thresholds_of(figures, each)) for each in own]
     return ReportContents(
@@ -94,7 +94,7 @@ def gather_contents(evidence: Evidence, figures: Figures, facts: StudyFacts, sup
 
 
 def thresholds_of(figures: Figures, cases: LevelCases) -> float | Sequence[float]:
-    """The operating point for the level of some cases."""
+    """Find the operating point for the level of some cases."""
     thresholds = figures.settings["thresholds"]
     return thresholds[cases.level] if isinstance(thresholds, Mapping) else thresholds
 
@@ -104,5 +104,5 @@ def _remarks(evidence: Evidence, figures: Figures, facts: StudyFacts) -> list[st
     if facts.is_synthetic:
         lines.insert(0, "Synthetic heads: the figures show that the software works, and nothing about real hemorrhage.")
     if not evidence.is_test:
-        lines.append("The best epoch was chosen on these patients: figures are better here than on others.")
+        lines.append("These patients are the validation set (used for model selection), so these figures are optimistic.")
     return [f"{line[0].upper()}{line[1:]}" for line in lines]

@@ -11,11 +11,11 @@ from ich_lstm.evaluation.run_facts import PARTS_COUNTED, StudyFacts
 from ich_lstm.statistics.proportions import PROPORTIONS
 
 DEFAULT_THRESHOLD = 0.5
-"""This default was chosen on no data at all; for any other number, nothing records on which data it was chosen."""
+"""This default was not chosen on any data. For any other number, there is no record of the data on which it was chosen."""
 
 
 def describe_initialization(facts: StudyFacts) -> str:
-    """The initial weights, as the model's own record states them; empty if it has no record."""
+    """Describe the initial weights from the model's own record; empty if it has no record."""
     return _start_in_words(facts.model.get("starting_weights"))
 
 
@@ -39,10 +39,10 @@ def _start_in_words(start: Mapping[str, Any] | None) -> str:
 
 
 def training_rows(facts: StudyFacts) -> list[tuple[str, dict[str, str]]]:
-    """The recorded settings of every fit, oldest first, including the fits of the model that training started from.
+    """List the recorded settings of every fit, oldest first, including the fits of the model from which training started.
 
     Returns:
-        The name of each fit, and its settings by name; nothing is listed that the record does not hold.
+        The name of each fit, and its recorded settings by name.
     """
     return _rows_of_fits(facts.model.get("starting_weights"), facts.model.get("fits") or ())
 
@@ -72,19 +72,19 @@ def _rows_of_fits(start: Mapping[str, Any] | None, fits: Sequence[Mapping[str, A
 
 
 def network_rows(facts: StudyFacts) -> dict[str, str]:
-    """The settings of the network by name, as they are stored with the weights."""
-    # The record of each fit holds what it was trained with; `describe_initialization` says which weights were loaded first.
+    """List the settings of the network by name, as stored with the weights."""
+    # The record of each fit contains the settings of training; `describe_initialization` says which weights were loaded first.
     elsewhere = {"pretrained", *(name for fit in facts.model.get("fits") or () for name in fit["settings"])}
     return _rows({name: value for name, value in (facts.model.get("settings") or {}).items() if name not in elsewhere})
 
 
 def preprocessing_rows(facts: StudyFacts) -> dict[str, str]:
-    """The settings of the preprocessing by name, as they are stored with the weights."""
+    """List the settings of the preprocessing by name, as stored with the weights."""
     return _rows(facts.model.get("preprocessing") or {})
 
 
 def split_rows(facts: StudyFacts) -> dict[str, str]:
-    """How patients were divided, the size of each subset, and the share of positive scans in training."""
+    """Describe how patients were divided, the size of each subset, and the share of positive scans in training."""
     split = facts.split
     how = ""
     if split.get("folds"):
@@ -104,7 +104,7 @@ def split_rows(facts: StudyFacts) -> dict[str, str]:
 
 
 def rows_in_words(rows: Mapping[str, str]) -> str:
-    """Settings in one line, for the checklist; empty without any.
+    """Write settings in one line for the checklist; empty without settings.
 
     Example:
         >>> rows_in_words({"size": "256", "crop": "head"})
@@ -114,7 +114,7 @@ def rows_in_words(rows: Mapping[str, str]) -> str:
 
 
 def _rows(settings: Mapping[str, Any], within: str = "") -> dict[str, str]:
-    """Settings by name, those of a nested mapping below its own name."""
+    """List settings by name; nested settings follow the name of their mapping."""
     rows: dict[str, str] = {}
     for name, value in settings.items():
         words = f"{within} {name}".strip().replace("_", " ")
@@ -136,7 +136,7 @@ def _setting(value: Any) -> str:
 
 
 def describe_truth(evidence: Evidence) -> str:
-    """The rule by which readers decide on a finding."""
+    """Describe the rule by which readers decide on a finding."""
     truth = evidence.source["truth"]
     readers = {
         "majority": "at least two of three readers",
@@ -147,43 +147,47 @@ def describe_truth(evidence: Evidence) -> str:
 
 
 def describe_uncertainty(figures: Figures) -> str:
-    """The method of the intervals."""
+    """Describe the method of the intervals."""
     settings = figures.settings
     text = (
         f"95 % intervals by the bootstrap over patients ({settings['replicates']:,} resamples, seed {settings['seed']}), "
-        "each patient with all slices and scans; AUROC with patients with and without the finding drawn apart"
+        "each patient with all slices and scans; for AUROC, patients with and without the finding are resampled separately"
     )
     return f"{text}. ECE in {settings['bins']} bins of equal width." if "ece" in figures.protocol.figures else f"{text}."
 
 
 def describe_thresholds(figures: Figures) -> str:
-    """The threshold at which a case is called positive."""
+    """Describe the threshold at which a case is called positive."""
     if not set(figures.protocol.figures) & set(PROPORTIONS):
         return ""
     points = figures.settings["thresholds"]
     if isinstance(points, Mapping):
-        return "Called positive at or above the operating point of its label; not chosen on these cases."
-    whence = "; not chosen on these cases" if points == DEFAULT_THRESHOLD else ", as given; where it was chosen is not known"
-    return f"Called positive at or above a probability of {points:g}{whence}."
+        return "A case is called positive at or above the operating point of its label, which was not chosen on these cases."
+    origin = (
+        ", which was not chosen on these cases"
+        if points == DEFAULT_THRESHOLD
+        else "; it is not known on which cases this was chosen"
+    )
+    return f"A case is called positive at or above a probability of {points:g}{origin}."
 
 
 def describe_flow(flow: Sequence[FlowStep]) -> str:
-    """The flow diagram in one line."""
+    """Describe the flow diagram in one line."""
     lines = []
     for step in flow:
         lost = "; ".join(f"{reason}: {amounts(counts)}" for reason, counts in step.left_out)
-        lines.append(f"{step.title}: {amounts(step.counts)}" + (f" (left out: {lost})" if lost else ""))
+        lines.append(f"{step.title}: {amounts(step.counts)}" + (f" (excluded: {lost})" if lost else ""))
     return ". ".join(lines) + "."
 
 
 def describe_software() -> str:
-    """The versions of the software that computed the figures."""
+    """List the versions of the software that computed the figures."""
     names = ("ich_lstm", "numpy", "scipy", "pandas", "torch")
     return "Figures: " + ", ".join(f"{name} {version(name)}" for name in names) + "."
 
 
 def amounts(counts: Mapping[str, Any]) -> str:
-    """Numbers of files, patients, scans and slices in words, as far as they are counted.
+    """Write numbers of files, patients, scans and slices, as far as they are counted.
 
     Example:
         >>> amounts({"slices": 2700, "patients": 1})

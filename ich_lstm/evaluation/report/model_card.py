@@ -1,4 +1,4 @@
-"""MODEL_CARD.md: the fields of Hugging Face's template and the sections of Mitchell et al., as far as a run knows them.
+"""MODEL_CARD.md: the fields of Hugging Face's template and the sections of Mitchell et al., as far as a run records them.
 
 Sources: the template of huggingface_hub; Mitchell et al., Model Cards for Model Reporting, FAT* 2019:220-229.
 """
@@ -34,15 +34,15 @@ from ich_lstm.labels import ANY, LABELS
 OPEN = "*Open: for the authors.*"
 
 LEADING = ("auroc", "average precision", "sensitivity", "specificity", "calibration slope", "calibration intercept", "ece")
-"""Columns of the table of results, as far as they were computed; the report has all of them."""
+"""Columns of the table of results, if they were computed; the report contains all figures."""
 
 OUT_OF_SCOPE = (
     "Diagnosis, triage or any decision on a patient. Other modalities, other parts of the body, CT with contrast, CT of children "
     "if there were none in the training data. Findings other than the labels of this model."
 )
 RISKS = (
-    "A probability holds for the population on which it was calibrated: where hemorrhage is rarer, it is too high. A scan that "
-    "is not called positive may still show hemorrhage. Labels contain errors, which the figures inherit."
+    "A probability is valid for the population on which it was calibrated; where hemorrhage is rarer, it is too high. A scan "
+    "that is not called positive may still show hemorrhage. Labels contain errors, which affect the figures."
 )
 RECOMMENDATIONS = (
     "Choose thresholds on validation patients of the site of use (`ich-evaluate --calibrate`), check the calibration there, "
@@ -51,10 +51,10 @@ RECOMMENDATIONS = (
 
 
 def model_card(contents: ReportContents) -> str:
-    """The card as Markdown, with the metadata of Hugging Face's hub at its head.
+    """Write the model card in Markdown, with the metadata of the Hugging Face Hub at its head.
 
     Args:
-        contents: Contents of the report.
+        contents: The contents of the report.
     """
     evidence, figures, facts = contents[:3]
     name = str(evidence.source["model"].get("name") or facts.model.get("name") or "model")
@@ -76,11 +76,11 @@ def model_card(contents: ReportContents) -> str:
 
 
 Section = tuple[int, str, str]
-"""Depth of a heading, its text, and the body below it."""
+"""The level of a heading, its text, and the body below it."""
 
 
 def _metadata(name: str, figures: Figures) -> dict[str, Any]:
-    """The metadata that are known; the licence is for the authors to name."""
+    """Collect the known metadata; the licence is left to the authors."""
     about: dict[str, Any] = {
         "library_name": "ich_lstm",
         "pipeline_tag": "image-classification",
@@ -92,7 +92,7 @@ def _metadata(name: str, figures: Figures) -> dict[str, Any]:
     results = [
         {
             "task": {"type": "image-classification"},
-            "dataset": {"type": "head-ct", "name": f"{level}s that were judged"},
+            "dataset": {"type": "head-ct", "name": f"{level}s of the evaluation"},
             "metrics": [{"type": "auroc", "name": f"AUROC of {ANY}", "value": round(value, 4)}],
         }
         for level, value in zip(rows["level"], rows["value"].tolist(), strict=True)
@@ -109,7 +109,7 @@ def _details(name: str, evidence: Evidence, facts: StudyFacts) -> list[Section]:
         f"- **Funded by:** {OPEN}",
         "- **Model type:** CNN on each slice of a head CT, with or without a recurrent network along the slices",
         "- **Language(s):** none; images only",
-        f"- **License:** {OPEN} The data's terms may bind the weights.",
+        f"- **License:** {OPEN} The terms of the data may apply to the weights.",
         f"- **Finetuned from:** {describe_initialization(facts) or OPEN}",
     ]
     return [
@@ -121,7 +121,7 @@ def _details(name: str, evidence: Evidence, facts: StudyFacts) -> list[Section]:
 
 
 def _uses(facts: StudyFacts) -> list[Section]:
-    synthetic = "\n\nThis model was trained or judged on **synthetic heads**: its figures say nothing about patients."
+    synthetic = "\n\nThis model was trained or evaluated on **synthetic heads**; its figures say nothing about patients."
     return [
         (2, "Uses (intended use)", ""),
         (
@@ -133,7 +133,11 @@ def _uses(facts: StudyFacts) -> list[Section]:
         (3, "Out-of-scope use", OUT_OF_SCOPE),
         (2, "Bias, risks and limitations (caveats)", RISKS + (synthetic if facts.is_synthetic else "") + f"\n\n{OPEN}"),
         (3, "Recommendations", RECOMMENDATIONS),
-        (3, "Ethical considerations", f"Made from images of patients; nothing here identifies one. Approval and consent: {OPEN}"),
+        (
+            3,
+            "Ethical considerations",
+            f"The data are images of patients; nothing in this card identifies a patient. Approval and consent: {OPEN}",
+        ),
         (
             2,
             "How to get started with the model",
@@ -155,9 +159,9 @@ def _training(facts: StudyFacts) -> list[Section]:
 
 
 def _procedure(facts: StudyFacts) -> str:
-    """The recorded fits as a table, with a column for each."""
+    """Tabulate the recorded fits, with a column for each."""
     table = _settings_table(dict(training_rows(facts)))
-    return f"Recorded with the weights; one column for each fit, in their order.\n\n{table}" if table else OPEN
+    return f"These settings were recorded with the weights. Each column is one fit, in order.\n\n{table}" if table else OPEN
 
 
 def _settings_table(columns: dict[str, dict[str, str]]) -> str:
@@ -166,16 +170,16 @@ def _settings_table(columns: dict[str, dict[str, str]]) -> str:
 
 
 def _flow_table(flow: Sequence[FlowStep]) -> str:
-    """A row for each box of the data flow."""
+    """Tabulate the data flow, with a row for each box."""
     left_out = ["; ".join(f"{reason}: {amounts(counts)}" for reason, counts in step.left_out) for step in flow]
-    rows = {"step": [step.title for step in flow], "count": [amounts(step.counts) for step in flow], "left out": left_out}
+    rows = {"step": [step.title for step in flow], "count": [amounts(step.counts) for step in flow], "excluded": left_out}
     return markdown_table(pd.DataFrame(rows))
 
 
 def _evaluation(contents: ReportContents) -> list[Section]:
     evidence, figures = contents[:2]
     groups = ", ".join(name.replace("_", " ") for name in contents.groupings)
-    factors = f"Figures are given by {groups}." if groups else "None were told apart."
+    factors = f"Figures are given by {groups}." if groups else "Results are not given by subgroup."
     metrics = ", ".join(name.replace("_", " ") for name in figures.protocol.figures)
     how = " ".join(filter(None, [f"{metrics.capitalize()}.", describe_uncertainty(figures), describe_thresholds(figures)]))
     results: list[str] = []
@@ -202,8 +206,8 @@ def _remainder(name: str) -> list[Section]:
         f"- **{field}:** {OPEN}" for field in ("Hardware", "Hours used", "Provider and region", "Carbon emitted")
     )
     glossary = (
-        "Study, series, slice: as in DICOM. Scan: one series as a volume. Any: at least one of the types. AUROC: area under "
-        "the receiver operating characteristic curve. ECE: expected calibration error."
+        "Study, series and slice: as defined by DICOM. Scan: one series as a volume. Any: at least one of the types. AUROC: area "
+        "under the receiver operating characteristic curve. ECE: expected calibration error."
     )
     return [
         (2, "Model examination", OPEN),
@@ -214,7 +218,7 @@ def _remainder(name: str) -> list[Section]:
         (
             2,
             "More information",
-            f"`report.html`, `claim.md` and `tables/` lie beside this card of {name} (ich_lstm {version('ich_lstm')}).",
+            f"`report.html`, `claim.md` and `tables/` are in the folder of this card of {name} (ich_lstm {version('ich_lstm')}).",
         ),
         (2, "Model card authors", OPEN),
         (2, "Model card contact", OPEN),

@@ -19,15 +19,15 @@ FORMAT = 1
 
 CURVES = ("roc", "precision_recall", "smoothed", "reliability")
 DIGITS = 6
-"""Decimals of the points of curves: a thousandth of what a screen can show."""
+"""Decimals of the points of curves, far finer than a screen can show."""
 
 
 def summarize_report(contents: ReportContents, curves: Sequence[Mapping[str, CurveBands]], claim: pd.DataFrame) -> dict[str, Any]:
-    """The report as numbers, texts, lists and mappings; None where a number is undefined.
+    """Convert the report to numbers, texts, lists and mappings; None where a number is undefined.
 
     Args:
-        contents: Contents of the report.
-        curves: Curves of each label, for every view that has known labels.
+        contents: The contents of the report.
+        curves: The curves of each label, for every view that has known labels.
         claim: The answers to the CLAIM checklist, made by `fill_claim`.
     """
     evidence, figures, facts, supplements = contents[:4]

@@ -21,12 +21,12 @@ FIGURES_CSV, FIGURES_MD, FIGURES_JSON = "figures.csv", "figures.md", "figures.js
 
 
 class ReadableTable(NamedTuple):
-    """A table for people.
+    """A table for reading.
 
     Args:
-        title: Level, output and aggregation of the figures, and number of cases.
-        cells: A row per label, a column per figure; intervals in brackets. May have no columns.
-        over_all: Figures over all labels together, in words.
+        title: The level, output and aggregation of the figures, and the number of cases.
+        cells: One row per label, one column per figure, with intervals in brackets. There may be no columns.
+        over_all: A text with the figures over all labels together.
     """
 
     title: str
@@ -35,7 +35,7 @@ class ReadableTable(NamedTuple):
 
 
 def readable_tables(figures: Figures) -> list[ReadableTable]:
-    """A table for each view."""
+    """Make a readable table for each view."""
     tables = []
     order = {name: place for place, name in enumerate(figures.protocol.figures)}
     for (level, output, aggregation), rows in main_rows(figures.table).groupby(VIEW, sort=False):
@@ -62,10 +62,12 @@ def remarks(evidence: Evidence, figures: Figures) -> list[str]:
     if set(figures.protocol.figures) & set(PROPORTIONS):
         points = settings["thresholds"]
         if isinstance(points, Mapping):
-            lines.append("called positive at or above the operating point of its label; not chosen on these cases")
+            lines.append(
+                "a case is called positive at or above the operating point of its label, which was not chosen on these cases"
+            )
         else:
-            given = "not chosen on these cases" if points == 0.5 else "as given: nothing here tells on which cases it was chosen"
-            lines.append(f"called positive at or above {points:g}; {given}")
+            given = "not chosen on these cases" if points == 0.5 else "it is not known on which cases this was chosen"
+            lines.append(f"a case is called positive at or above {points:g}; {given}")
     if "ece" in figures.protocol.figures:
         lines.append(f"ECE in {settings['bins']} bins of equal width")
     if evidence.source["kind"] == "run" and WEIGHTED_LOG_LOSS in figures.protocol.figures:
@@ -74,7 +76,7 @@ def remarks(evidence: Evidence, figures: Figures) -> list[str]:
 
 
 def flat_counts(evidence: Evidence) -> dict[str, int]:
-    """Counts of what was read and what was left out by name, such as ``scans refused, truncated pixels``."""
+    """Flatten the counts of included and excluded cases to one level of names, such as ``scans refused, truncated pixels``."""
     counts: dict[str, int] = {}
     for name, count in evidence.source["counts"].items():
         within = count if isinstance(count, Mapping) else {"": count}
@@ -83,12 +85,12 @@ def flat_counts(evidence: Evidence) -> dict[str, int]:
 
 
 def write_figures(folder: Path, evidence: Evidence, figures: Figures) -> None:
-    """Write ``figures.csv``, ``figures.md`` and ``figures.json``: shareable, without any id.
+    """Write ``figures.csv``, ``figures.md`` and ``figures.json``, which are shareable and contain no ids.
 
     Args:
-        folder: Folder to write into; made if missing.
-        evidence: Predictions beside labels, whose source is stated.
-        figures: Figures computed from the evidence.
+        folder: The folder to write into; created if missing.
+        evidence: The evaluated predictions and labels, whose source is stated.
+        figures: The figures computed from the evidence.
     """
     folder.mkdir(parents=True, exist_ok=True)
     figures.table.to_csv(folder / FIGURES_CSV, index=False)
@@ -108,7 +110,7 @@ def write_figures(folder: Path, evidence: Evidence, figures: Figures) -> None:
 
 
 def markdown_table(frame: pd.DataFrame) -> str:
-    """A table as Markdown, without its index.
+    """Write a table in Markdown, without its index.
 
     Example:
         >>> print(markdown_table(pd.DataFrame({"label": ["any"], "cases": [3]})))
@@ -140,7 +142,7 @@ def _name(metric: str, prevalence: float) -> str:
 
 
 def figure_in_words(metric: str, value: float, low: float, high: float) -> str:
-    """The number with its interval; a log loss has four digits, as on leaderboards."""
+    """Write a number with its interval; a log loss has four digits, as on leaderboards."""
     digits = 4 if metric.endswith("log_loss") else 3
     if np.isnan(value):
         return "undefined"
@@ -148,5 +150,5 @@ def figure_in_words(metric: str, value: float, low: float, high: float) -> str:
 
 
 def _records(frame: pd.DataFrame) -> list[dict[Any, Any]]:
-    """Rows for JSON, which has no NaN."""
+    """Convert rows for JSON, which has no NaN."""
     return frame.astype(object).where(frame.notna(), None).to_dict("records")

@@ -16,18 +16,19 @@ MISSED, FALSE_ALARM = "missed", "false alarm"
 def worst_errors(
     cases: LevelCases, evidence: Evidence, *, thresholds: float | Sequence[float] = 0.5, most: int = 10
 ) -> pd.DataFrame:
-    """The errors of each label with the largest log loss: those furthest on the wrong side of the operating point.
+    """List the errors of each label with the largest log loss, those furthest on the wrong side of the operating point.
 
     Args:
-        cases: Cases of one level.
-        evidence: Predictions beside labels from which the cases come.
+        cases: The cases of one level.
+        evidence: The predictions and labels from which the cases come.
         thresholds: One operating point for all labels, or one for each; chosen on other patients.
-        most: The most errors of each kind that are listed.
+        most: Maximum number of listed errors of each kind.
 
     Returns:
-        ``level, label, error`` (`MISSED` or `FALSE_ALARM`), ``rank`` (from 1), ``case`` (hashed id of the scan or patient),
-        ``slice`` (its number; 0 unless cases are slices), ``probability, threshold, log_loss, labels`` (all labels that are
-        present), ``errors`` (number of all errors of this kind) and ``cases`` (number of cases in which it could occur).
+        The columns ``level``, ``label``, ``error`` (`MISSED` or `FALSE_ALARM`), ``rank`` (from 1), ``case`` (hashed id of the
+        scan or patient), ``slice`` (its number; 0 unless cases are slices), ``probability``, ``threshold``, ``log_loss``,
+        ``labels`` (all labels that are present), ``errors`` (number of all errors of this kind) and ``cases`` (number of cases
+        in which it could occur).
     """
     points = np.broadcast_to(np.asarray(thresholds, dtype=np.float64), len(LABELS))
     ids = cases.patients if cases.level == "patient" else cases.ids
@@ -39,7 +40,7 @@ def worst_errors(
         for error, truth, wrong in ((MISSED, 1, p < point), (FALSE_ALARM, 0, p >= point)):
             among = cases.labels[:, k] == truth
             found = np.flatnonzero(among & wrong)
-            # Equal losses are sorted by id, so that files do not depend on the order of the rows.
+            # Equal losses are sorted by id, so that files do not depend on the order of rows.
             order = found[np.argsort(-losses[found, k], kind="stable")][:most]
             for rank, i in enumerate(order.tolist(), start=1):
                 there = [name for name, value in zip(LABELS, cases.labels[i], strict=True) if value == 1]

@@ -29,20 +29,20 @@ from ich_lstm.statistics.measures.bands import CurveBands
 REPORT_PAGE, REPORT_JSON, MODEL_CARD, CLAIM, TABLES = "report.html", "report.json", "MODEL_CARD.md", "claim", "tables"
 
 POINTS = "curves"
-"""Name of the table with the points of curves, which is not written as Markdown."""
+"""The name of the table with the points of curves, which is not written as Markdown."""
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """Everything that is reported about a model; nothing in it identifies a patient.
+    """The report on a model; nothing in it identifies a patient.
 
     Args:
-        summary: Contents of ``report.json``, from which the page is made.
-        tables: Tables by the names of their files; figures, comparisons, strata and readers have files of their own.
+        summary: The contents of ``report.json``, from which the page is made.
+        tables: The tables by the names of their files; figures, comparisons, strata and readers have files of their own.
         claim: The answers to the CLAIM checklist, made by `fill_claim`.
-        card: The model card, Markdown.
-        pictures: PNG files of slices by the hashed id of their scan, fit to be shared.
-        history: PNG file of the losses by epoch; empty if there is none.
+        card: The model card in Markdown.
+        pictures: Shareable PNG files of slices, by the hashed id of their scan.
+        history: A PNG file of the losses by epoch; empty if there is none.
     """
 
     summary: Mapping[str, Any] = field(repr=False)
@@ -53,7 +53,7 @@ class Report:
     history: bytes = field(default=b"", repr=False)
 
     def to_html(self) -> str:
-        """The page: self-contained, readable without JavaScript, printable."""
+        """Make the page, which is self-contained, printable and readable without JavaScript."""
         pictures = {name: base64.b64encode(png).decode("ascii") for name, png in self.pictures.items()}
         return report_page(self.summary, pictures, base64.b64encode(self.history).decode("ascii"))
 
@@ -70,11 +70,11 @@ def build_report(
     """Gather the contents of the report, and compute the curves with their bands.
 
     Args:
-        evidence: Predictions beside labels, which were judged.
-        figures: Figures of this evidence.
+        evidence: The evaluated predictions and labels.
+        figures: The figures of this evidence.
         facts: Facts about the study, gathered by `read_study`.
         supplements: Results of comparisons, strata and readers, if there are any.
-        pictures: PNG files of slices by the hashed id of their scan: without faces, fit to be shared.
+        pictures: Shareable PNG files of slices without faces, by the hashed id of their scan.
         progress: Called with the number of curves done since the last call, and the number of all curves.
     """
     facts = facts or StudyFacts()
@@ -103,11 +103,11 @@ def write_report(folder: Path | str, report: Report) -> Path:
     """Write ``report.html``, ``report.json``, ``MODEL_CARD.md``, ``claim.csv``, ``claim.md`` and ``tables/``; all may be shared.
 
     Args:
-        folder: Folder to write into; made if missing.
-        report: Report to be written.
+        folder: The folder to write into; created if missing.
+        report: The report to write.
 
     Returns:
-        Path of the page.
+        The path of the page.
     """
     folder = Path(folder)
     (folder / TABLES).mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,7 @@ def _curves(cases: LevelCases, k: int, settings: Mapping[str, Any]) -> CurveBand
 
 
 def _long_curves(cases: Sequence[LevelCases], curves: Sequence[Mapping[str, CurveBands]]) -> pd.DataFrame:
-    """A row per point."""
+    """Tabulate the curves, with a row per point."""
     columns = [*VIEW, "label", "curve", "x", "value", "low", "high", "cases"]
     frames = []
     for each, of_view in zip(cases, curves, strict=True):
@@ -142,7 +142,7 @@ def _long_curves(cases: Sequence[LevelCases], curves: Sequence[Mapping[str, Curv
 
 
 def _long_flow(contents: ReportContents) -> pd.DataFrame:
-    """A row per box or reason, and unit."""
+    """Tabulate the flow, with a row per box or reason, and unit."""
     rows = []
     for step in contents.flow:
         for reason, counts in [("", step.counts), *step.left_out]:
@@ -151,7 +151,7 @@ def _long_flow(contents: ReportContents) -> pd.DataFrame:
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    """Numbers to four digits, empty cells for what is undefined."""
+    """Write a table with numbers to four digits, and empty cells for undefined ones."""
     return markdown_table(table.map(lambda cell: _cell(cell).replace("|", "\\|").replace("\n", " ")))
 
 

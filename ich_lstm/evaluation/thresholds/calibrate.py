@@ -29,7 +29,7 @@ from ich_lstm.statistics.proportions import ratio
 FITS = {"platt": fit_platt, "temperature": fit_temperature}
 
 NO_THRESHOLD = 0.5
-"""Stands in for a threshold that could not be chosen, so that every cell of a table has one; the notes name the labels."""
+"""Replaces a threshold that could not be chosen, so that every cell of a table has one; the notes name the labels."""
 
 
 def fit_calibration(
@@ -44,8 +44,8 @@ def fit_calibration(
     """Choose operating points and fit corrections for each label, separately for slices and for the scan output.
 
     Args:
-        evidence: Predictions beside labels of validation patients.
-        rules: A rule for each operating point; the first is applied where none is named.
+        evidence: Predictions and labels of validation patients.
+        rules: The rule of each operating point; the first is the default.
         method: ``platt`` fits slope and intercept; ``temperature`` fits the slope alone, which leaves 0.5 unchanged.
         training_share: Share of positive scans in training. Temperature scaling is assumed to calibrate probabilities for this
             share, whereas Platt's intercept calibrates them for the share of the validation scans.
@@ -61,9 +61,9 @@ def fit_calibration(
         raise ConfigError(
             "chosen_on_test",
             where="--calibrate",
-            got="cases that are reported",
+            got="cases of a reported subset",
             expected="the validation patients of a run",
-            todo="What is chosen on the cases that it is judged on looks better than it is: ich-evaluate RUN --calibrate RULE.",
+            todo="Results on cases used for choosing are too optimistic. Run ich-evaluate RUN --calibrate RULE.",
         )
     weights = str(evidence.source.get("model", {}).get("hash", ""))
     if not weights:
@@ -72,7 +72,7 @@ def fit_calibration(
             where="--calibrate",
             got="predictions without the model that made them",
             expected="a run's folder with its model",
-            todo="Name the folder that ich-train made, with model/model.json.",
+            todo="Name the folder written by ich-train, which contains model/model.json.",
         )
     names = [str(rule) for rule in rules]
     if len(set(names)) < len(names):
@@ -101,7 +101,7 @@ def is_coherent(evidence: Evidence) -> bool:
     """Whether every scan is at least as probable as each of its slices, and "any" at least as probable as each type.
 
     Args:
-        evidence: Predictions of slices and scans.
+        evidence: The predictions of slices and scans.
     """
     slices, scans = columns_of(evidence.slices, ""), columns_of(evidence.scans, "")
     of_any = LABELS.index(ANY)
@@ -112,11 +112,11 @@ def is_coherent(evidence: Evidence) -> bool:
 def choose_points(evidence: Evidence, rule: Rule, *, replicates: int = 2000, seed: int = 0) -> OperatingPoints:
     """Choose a threshold for each label, separately for slices and for the scan output.
 
-    Alarms are counted in scans: with a threshold of slices, a scan is an alarm if any of its slices is called positive.
+    Alarms are counted in scans. With a threshold for slices, a scan is an alarm if any of its slices is called positive.
 
     Args:
-        evidence: Predictions beside labels of validation patients.
-        rule: Rule by which the operating point is chosen.
+        evidence: Predictions and labels of validation patients.
+        rule: The rule that chooses the operating point.
         replicates: Number of bootstrap resamples of patients.
         seed: Seed of the bootstrap.
     """
@@ -138,7 +138,7 @@ def choose_points(evidence: Evidence, rule: Rule, *, replicates: int = 2000, see
 
 
 def check_unseen(calibration: ModelCalibration, evidence: Evidence) -> None:
-    """Check that a calibration is not judged on the cases on which it was chosen.
+    """Check that a calibration is not evaluated on the cases on which it was chosen.
 
     Raises:
         ConfigError: If scans or patients are among these cases, or the predictions were made by another model.
@@ -149,8 +149,8 @@ def check_unseen(calibration: ModelCalibration, evidence: Evidence) -> None:
             "calibration_of_another_model",
             where="--operating-point, --calibrated",
             got=f"predictions of the weights {hash_now or '(unknown)'}",
-            expected=f"of {calibration.weights}, for which operating points were chosen",
-            todo="Judge the predictions of the model that was calibrated.",
+            expected=f"predictions of {calibration.weights}, for which operating points were chosen",
+            todo="Evaluate the predictions of the calibrated model.",
         )
     scans = fingerprints(evidence.scans["scan_id"]) & calibration.chosen_on.scans
     patients = fingerprints(evidence.scans["patient_id"]) & calibration.chosen_on.patients
@@ -160,16 +160,16 @@ def check_unseen(calibration: ModelCalibration, evidence: Evidence) -> None:
             where="--operating-point, --calibrated",
             got=f"{len(scans)} scans and {len(patients)} patients on whom operating points and calibration were chosen",
             expected="other patients",
-            todo="Judge held-out patients (--part test), or another data set.",
+            todo="Evaluate held-out patients (--part test) or another data set.",
         )
 
 
 def operating_thresholds(evidence: Evidence, calibration: ModelCalibration) -> tuple[dict[Level, list[float]], list[str]]:
-    """The thresholds of the operating point, for `compute_figures`; patients are called by the threshold of the scan output.
+    """Collect the thresholds of the operating point for `compute_figures`; patients have the threshold of the scan output.
 
     Args:
         evidence: Uncorrected predictions of cases on which nothing was chosen.
-        calibration: Calibration that holds the operating point.
+        calibration: The calibration that contains the operating point.
 
     Returns:
         Thresholds for each level, and notes for the report.
@@ -183,8 +183,8 @@ def operating_thresholds(evidence: Evidence, calibration: ModelCalibration) -> t
         raise ConfigError(
             "no_operating_point",
             where="--operating-point",
-            got="a model without one",
-            todo="Choose it on validation patients: ich-evaluate RUN --calibrate RULE --out DIR.",
+            got="a model without an operating point",
+            todo="Choose one on validation patients: ich-evaluate RUN --calibrate RULE --out DIR.",
         )
     values: dict[Level, list[float]] = {}
     notes = [f"operating point {points.rule}, chosen on {calibration.chosen_on.part} patients"]
@@ -207,10 +207,10 @@ def calibrate_evidence(evidence: Evidence, calibration: ModelCalibration) -> Evi
 
     Args:
         evidence: Predictions of cases on which nothing was chosen.
-        calibration: Calibration that is applied.
+        calibration: The calibration to apply.
 
     Raises:
-        ConfigError: If it was fitted on these cases or for another model.
+        ConfigError: If the calibration was fitted on these cases or for another model.
     """
     check_unseen(calibration, evidence)
     raw = columns_of(evidence.slices, ""), columns_of(evidence.scans, "")
@@ -218,7 +218,7 @@ def calibrate_evidence(evidence: Evidence, calibration: ModelCalibration) -> Evi
     notes = [f"probabilities are calibrated: {calibration.in_words}"]
     for level in CALIBRATED_LEVELS:
         notes += [
-            f"{level}: {label} is not calibrated ({correction.note}): the model's own probability stands"
+            f"{level}: {label} is not calibrated ({correction.note}): the model's own probability is used"
             for label, correction in calibration.corrections[level].items()
             if correction.recalibration is None
         ]
@@ -247,7 +247,7 @@ def _corrections(cases: LevelCases, method: Method) -> Mapping[str, Correction]:
 def _threshold(
     value: float | None, note: str, cases: LevelCases, k: int, patient: np.ndarray, bootstrap: PatientBootstrap
 ) -> Threshold:
-    """A threshold with its sensitivity and specificity on the cases on which it was chosen."""
+    """Make a threshold with its sensitivity and specificity on the cases on which it was chosen."""
     known = ~np.isnan(cases.labels[:, k])
     y, p, _ = known_cases(cases.labels[:, k], cases.probabilities[:, k])
     counts = int(y.sum()), int((~y).sum())
@@ -279,6 +279,6 @@ def _check_not_empty(calibration: ModelCalibration) -> None:
             "nothing_to_choose",
             where="validation cases",
             got=f"for scans: {calibration.corrections['scan'][ANY].note}",
-            expected="a label that some cases have and some have not, and probabilities that go with it",
-            todo="Validate on more patients.",
+            expected="a label with positive and negative cases, and probabilities that correlate with it",
+            todo="Use more validation patients.",
         )

@@ -13,7 +13,7 @@ from ich_lstm.statistics.cases import check_labels, check_probabilities, known_c
 
 SENSITIVITY, SPECIFICITY, YOUDEN, ALARMS = "sensitivity", "specificity", "youden", "alarms"
 RULES = ("sensitivity=0.95", "specificity=0.9", YOUDEN, "alarms=10", "alarms=10@0.08")
-"""Rules as they are written on the command line, with example numbers."""
+"""The rules in the notation of the command line, with example numbers."""
 
 MOST_ALARMS = 100
 ROUNDING = 1e-9
@@ -24,13 +24,13 @@ _WRITTEN = re.compile(r"([a-z]+)(?:=(\d*\.?\d+)(?:@(\d*\.?\d+))?)?")
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule by which a threshold is chosen.
+    """A rule that chooses a threshold.
 
     Args:
         kind: ``sensitivity`` or ``specificity``: at least this value is reached, with the other one as high as possible;
             ``youden``: the sum of both is highest; ``alarms``: at most this number of 100 scans is called positive.
         value: Sensitivity or specificity to reach, or number of alarms; 0 for ``youden``.
-        share: Share of positive scans at which ``alarms`` are counted; None: the share in the validation data.
+        share: The share of positive scans at which ``alarms`` are counted; None uses that of the validation data.
 
     Example:
         >>> print(parse_rule("alarms=10@0.08"))
@@ -63,8 +63,8 @@ def parse_rule(text: str) -> Rule:
             where="--calibrate",
             got=repr(text),
             expected=f"rules like {', '.join(RULES)}",
-            todo="Shares lie between 0 and 1; alarms are counted per 100 scans, at the validation data's share of positive scans "
-            "or at one that follows an @.",
+            todo="Shares lie between 0 and 1. Alarms are counted per 100 scans, at the validation data's share of positive scans "
+            "or at the share that follows an @.",
         )
     return Rule(kind, value or 0, share)
 
@@ -72,19 +72,19 @@ def parse_rule(text: str) -> Rule:
 def choose_threshold(rule: Rule, labels: np.ndarray, probabilities: np.ndarray) -> tuple[float | None, str]:
     """Choose a threshold on the cases of one label; a case is called positive at or above it.
 
-    The threshold lies half-way between the lowest probability that is called positive and the next lower one. The last digit of
+    The threshold lies halfway between the lowest probability that is called positive and the next lower one. The last digit of
     a probability, which differs between machines, therefore changes no call.
 
     Args:
-        rule: Rule to apply; for ``alarms``, the cases must be scans.
-        labels: ``(n,)``: 1 present, 0 absent, NaN unknown.
-        probabilities: ``(n,)``, in [0, 1].
+        rule: The rule to apply; for ``alarms``, the cases must be scans.
+        labels: Labels of the cases, ``(n,)``: 1 present, 0 absent, NaN unknown.
+        probabilities: Probabilities of the cases in [0, 1], ``(n,)``.
 
     Returns:
-        The threshold and an empty text, or None and the reason.
+        The threshold and an empty text, or None and the reason why there is none.
 
     Raises:
-        TableError: If a label is none of 0, 1 and NaN, or a probability lies outside [0, 1].
+        TableError: If a label is not 0, 1 or NaN, or a probability lies outside [0, 1].
     """
     return _CHOOSERS[rule.kind](rule, labels, probabilities)
 
@@ -97,14 +97,14 @@ def _by_curve(rule: Rule, labels: np.ndarray, probabilities: np.ndarray) -> tupl
     negatives = int((~cases.positive).sum())
     specificity = (negatives - np.round(curve.x * negatives)) / negatives
     if rule.kind == SENSITIVITY:
-        place = int(np.argmax(curve.y >= rule.value))  # the last point calls everybody
+        place = int(np.argmax(curve.y >= rule.value))  # the last point calls every case positive
     elif rule.kind == SPECIFICITY:
-        place = int(np.flatnonzero(specificity >= rule.value)[-1])  # the first point calls nobody
+        place = int(np.flatnonzero(specificity >= rule.value)[-1])  # the first point calls no case positive
         if place == 0:
             return None, f"the highest probability is that of {1 - specificity[1]:.2g} of the negative cases"
     else:
         gain = curve.y + specificity - 1
-        place = int(np.flatnonzero(gain == gain.max())[-1])  # of equal ones, the most sensitive
+        place = int(np.flatnonzero(gain == gain.max())[-1])  # among equal points, the most sensitive
         if not 0 < place < len(gain) - 1:
             return None, "no threshold is better than chance"
     return _halfway(curve.thresholds, place), ""
@@ -116,7 +116,7 @@ def _by_alarms(rule: Rule, labels: np.ndarray, probabilities: np.ndarray) -> tup
     if rule.share is not None:
         positives, negatives = int((y == 1).sum()), int((y == 0).sum())
         if not positives or not negatives:
-            return None, f"{positives} positive and {negatives} negative cases, a stated share of positive scans needs both"
+            return None, f"{positives} positive and {negatives} negative cases, but a stated share of positive scans needs both"
         weights = np.where(y == 1, rule.share / positives, np.where(y == 0, (1 - rule.share) / negatives, 0))
     if not len(p):
         return None, "no scan"
@@ -129,7 +129,7 @@ def _by_alarms(rule: Rule, labels: np.ndarray, probabilities: np.ndarray) -> tup
 
 
 def _halfway(thresholds: np.ndarray, place: int) -> float:
-    """The middle between one of several descending thresholds and the next lower one, or 0."""
+    """Compute the middle between one of several descending thresholds and the next lower one, or 0."""
     here = float(thresholds[place])
     below = float(thresholds[place + 1]) if place + 1 < len(thresholds) else 0.0
     middle = (here + below) / 2

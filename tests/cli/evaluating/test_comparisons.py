@@ -110,5 +110,5 @@ def test_readers_of_a_run_may_have_read_more(runs: Path, tmp_path: Path, capsys:
     assert run(*arguments, "--out", tmp_path / "stopped") == 1
     assert "--unmatched labels" in capsys.readouterr().err
     assert run(*arguments, "--unmatched", "labels", "--out", tmp_path / "out") == 0
-    assert "1 rows of marks left out" in (tmp_path / "out" / "readers.md").read_text()
+    assert "1 rows of marks excluded" in (tmp_path / "out" / "readers.md").read_text()
     assert run(runs, "--unmatched", "labels", "--out", tmp_path / "alone") == 2
