@@ -41,25 +41,25 @@ class _Numbers(Dataset[int]):
 
 
 class _Writer(BasePredictionWriter):
-    """Tells what a process has done; `ArchiveRun.predict` has written it."""
+    """Reports each study that a process has predicted; `ArchiveRun.predict` has written it."""
 
-    def __init__(self, tell: Callable[[Progressed], None]) -> None:
+    def __init__(self, progress: Callable[[Progressed], None]) -> None:
         super().__init__(write_interval="batch")
-        self.tell = tell
+        self.progress = progress
 
     def write_on_batch_end(self, trainer: Trainer, pl_module: LightningModule, prediction: Any, *_: Any) -> None:
-        """Tell."""
-        self.tell(prediction)
+        """Report the study."""
+        self.progress(prediction)
 
 
-def predict_on_devices(run: ArchiveRun, *, accelerator: str, devices: int, tell: Callable[[Progressed], None]) -> bool:
+def predict_on_devices(run: ArchiveRun, *, accelerator: str, devices: int, progress: Callable[[Progressed], None]) -> bool:
     """Predict all studies of a run.
 
     Args:
         run: The run; every process has made its own from the same arguments.
         accelerator: The `accelerator` argument of Lightning's Trainer.
-        devices: How many.
-        tell: Called in each process with the studies it has predicted.
+        devices: Number of devices, each with a process of its own.
+        progress: Called in each process with every study that the process has predicted.
 
     Returns:
         Whether this is the process that is to finish the run; the others have nothing more to do.
@@ -72,7 +72,7 @@ def predict_on_devices(run: ArchiveRun, *, accelerator: str, devices: int, tell:
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,
-        callbacks=[_Writer(tell)],
+        callbacks=[_Writer(progress)],
     )
     loader: DataLoader[int] = DataLoader(_Numbers(len(run)), batch_size=None, num_workers=0)
     trainer.predict(_Studies(run), loader, return_predictions=False)

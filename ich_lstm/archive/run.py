@@ -410,13 +410,13 @@ def find_studies(paths: Sequence[Path], *, out: Path, progress: Progress | None 
     Args:
         paths: Folders, archives or files.
         out: Where predictions are written, which is not looked into.
-        progress: Told how far it is.
+        progress: Called with what is being done, how much was done since the last call, and of how many (None: not known).
     """
-    tell = progress or (lambda what, done, total: None)
+    progress = progress or (lambda what, done, total: None)
     jobs: list[Job] = []
     ledgers: dict[Path, Ledger] = {}
     for path in paths:
-        found, ledger = _studies_below(path, out, lambda done: tell("reading headers", done, None))
+        found, ledger = _studies_below(path, out, lambda done: progress("reading headers", done, None))
         jobs += found
         ledgers.setdefault(path, ledger)  # a path that is named twice has its files once
     return Archive(_told_apart(jobs, ledgers), ledgers)
