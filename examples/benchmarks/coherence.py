@@ -19,7 +19,7 @@ import torch
 
 from ich_lstm import LABELS, ScanClassifier, ScanDataModule
 from ich_lstm.evaluation.aggregate import aggregate
-from ich_lstm.evaluation.evaluate import LabelledPredictions, predict_part
+from ich_lstm.evaluation.evaluate import LabelledPredictions, predict_subset
 from ich_lstm.evaluation.evidence import LABEL_PREFIX, columns_of
 from ich_lstm.labels import ANY
 from ich_lstm.privacy import PRIVATE, ProjectKey
@@ -83,7 +83,7 @@ def main() -> None:
         data, key = data_of(run, classifier), ProjectKey.open()
         for kind in ("raw", "coherent"):
             validation, test = (
-                predict_part(classifier, data, part, hash_patient=key.hash_id, coherent=kind == "coherent")
+                predict_subset(classifier, data, part, hash_patient=key.hash_id, coherent=kind == "coherent")
                 for part in ("validation", "test")
             )
             if kind == "raw":

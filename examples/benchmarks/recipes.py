@@ -42,7 +42,7 @@ from ich_lstm.data.loading.slice_sampling import SliceSampling
 from ich_lstm.data.prepared.folder import PreparedFolder
 from ich_lstm.evaluation.aggregate import LevelCases, cases_at
 from ich_lstm.evaluation.comparisons.compare import check_same_cases
-from ich_lstm.evaluation.evaluate import predict_part, write_labelled
+from ich_lstm.evaluation.evaluate import predict_subset, write_labelled
 from ich_lstm.evaluation.evidence import PREDICTIONS, read_run
 from ich_lstm.files.atomic_write import write_text
 from ich_lstm.labels import ANY
@@ -422,7 +422,7 @@ def run(given: argparse.Namespace, heads: Heads, name: str, seed: int) -> None:
     trained = time.monotonic()
     classifier.to("cuda" if given.accelerator == "gpu" else "cpu")
     key = ProjectKey.open(heads.key)
-    write_labelled(folder / PREDICTIONS, [predict_part(classifier, data, "test", hash_patient=key.hash_id)])
+    write_labelled(folder / PREDICTIONS, [predict_subset(classifier, data, "test", hash_patient=key.hash_id)])
     ended = time.monotonic()
     about = {
         "arm": name,

@@ -20,7 +20,7 @@ import torch
 from pytorch_lightning import Trainer, seed_everything
 
 from ich_lstm import LABELS, ScanClassifier, ScanDataModule
-from ich_lstm.evaluation.evaluate import predict_part, summarize
+from ich_lstm.evaluation.evaluate import predict_subset, summarize
 from ich_lstm.labels import ANY
 from ich_lstm.phantom import PhantomSettings, write_phantom
 from ich_lstm.reading import index_source
@@ -92,7 +92,7 @@ def main() -> None:
     truth = data_of(slice_labels)
     truth.prepare_data()
     truth.setup()
-    found = summarize(predict_part(model, truth, "validation", hash_patient=str))
+    found = summarize(predict_subset(model, truth, "validation", hash_patient=str))
     slices, scans = (found[level]["sequence"]["auroc"][ANY] for level in ("slices", "scans"))
     print(
         f"{len(data.scans['train'])} scans to train on, seed {given.seed}, "

@@ -150,7 +150,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     for name in ("replicates", "seed", "bins"):
         # The defaults are those of evaluate_labels: what is not given is not passed on.
         parser.add_argument(f"--{name}", type=int, default=argparse.SUPPRESS)
-    parser.add_argument("--part", choices=("test", "validation"), default=argparse.SUPPRESS)
+    parser.add_argument("--part", dest="subset", choices=("test", "validation"), default=argparse.SUPPRESS)
     add_options(parser)
     add_operating_options(parser)
     add_review_options(parser)
@@ -175,7 +175,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         parser.error("--checkpoint goes with --data.root and --labels")
     if given.root is not None and given.checkpoint is None:
         parser.error("--data.root goes with --checkpoint")
-    if given.labels and "part" in given:
+    if given.labels and "subset" in given:
         parser.error("--part is of a run, which has its labels; leave --labels or --part out")
     if not given.labels and {"truth", "patient_ids", "disagreement", "repair_any"} & {*vars(given)}:
         parser.error("--truth, --patient-ids, --disagreement and --repair-any go with --labels")
@@ -223,7 +223,7 @@ def _evidence(given: argparse.Namespace, truth: str, progress: "Progress") -> "E
     if not given.labels:
         from ich_lstm.evaluation.evidence import read_run
 
-        return read_run(given.source, **_given(given, "part"))
+        return read_run(given.source, **_given(given, "subset"))
     if truth and getattr(given, "truth", truth) != truth:
         raise ConfigError(
             "other_truth", where="--truth", got=given.truth, expected=f"{truth}, as --protocol {given.protocol} has it"

@@ -33,10 +33,10 @@ class LabelledPredictions(NamedTuple):
     scans: pd.DataFrame
 
 
-def predict_part(
+def predict_subset(
     classifier: ScanClassifier,
     data: ScanDataModule,
-    part: Subset,
+    subset: Subset,
     *,
     hash_patient: Callable[[str], str],
     progress: Callable[[int], None] | None = None,
@@ -47,17 +47,17 @@ def predict_part(
     Args:
         classifier: The model to evaluate; it is left in evaluation mode.
         data: The data of the run, after ``setup``.
-        part: The subset to predict.
+        subset: The subset to predict.
         hash_patient: Function from a raw patient id to a shareable one.
         progress: Called with the number of scans done since the last call.
         coherent: Whether a scan's probability is raised to that of its most probable slice, and "any" to that of the most
             probable type. The encoder's own probabilities are never raised.
     """
-    scans = {scan.scan_id: scan for scan in data.scans[part]}
+    scans = {scan.scan_id: scan for scan in data.scans[subset]}
     slice_rows, scan_rows = [], []
     classifier.eval()
     with torch.inference_mode():
-        for batch in data.evaluation_loader(part):
+        for batch in data.evaluation_loader(subset):
             batch = classifier.transfer_batch_to_device(batch, classifier.device, 0)
             logits = classifier.infer(batch)
             found = predicted(logits, batch.lengths, coherent=coherent)
@@ -86,8 +86,8 @@ def predict_part(
             if progress is not None:
                 progress(len(sizes))
     return LabelledPredictions(
-        pd.concat(slice_rows, ignore_index=True).sort_values(["scan_id", "slice"], ignore_index=True).assign(split=part),
-        pd.concat(scan_rows, ignore_index=True).sort_values("scan_id", ignore_index=True).assign(split=part),
+        pd.concat(slice_rows, ignore_index=True).sort_values(["scan_id", "slice"], ignore_index=True).assign(split=subset),
+        pd.concat(scan_rows, ignore_index=True).sort_values("scan_id", ignore_index=True).assign(split=subset),
     )
 
 
@@ -108,7 +108,7 @@ def summarize(predictions: LabelledPredictions) -> dict[str, Any]:
 def write_labelled(folder: Path, predictions: list[LabelledPredictions]) -> None:
     """Write ``slices.csv`` and ``scans.csv`` with all digits of every probability."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, tables in ((SLICES, [part.slices for part in predictions]), (SCANS, [part.scans for part in predictions])):
+    for name, tables in ((SLICES, [each.slices for each in predictions]), (SCANS, [each.scans for each in predictions])):
         with written_aside(folder / name) as aside:
             pd.concat(tables).to_csv(aside, index=False)
 
@@ -129,4 +129,4 @@ def _columns(prefix: str, values: np.ndarray) -> pd.DataFrame:
 
 
 def _split(probabilities: torch.Tensor | None, sizes: list[int]) -> list[np.ndarray]:
-    return [] if probabilities is None else [part.cpu().numpy() for part in probabilities.split(sizes)]
+    return [] if probabilities is None else [rows.cpu().numpy() for rows in probabilities.split(sizes)]

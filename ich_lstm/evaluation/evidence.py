@@ -60,12 +60,12 @@ class Evidence:
         return pd.Index(self.scans["scan_id"]).get_indexer(pd.Index(self.slices["scan_id"]))
 
 
-def read_run(folder: Path | str, part: Subset = "test") -> Evidence:
+def read_run(folder: Path | str, subset: Subset = "test") -> Evidence:
     """Read the predictions of a run that ``ich-train`` made.
 
     Args:
         folder: The run's folder, or its folder of predictions.
-        part: The subset to evaluate: ``test`` for held-out patients, ``validation`` for the validation set (used for model
+        subset: The subset to evaluate: ``test`` for held-out patients, ``validation`` for the validation set (used for model
             selection).
 
     Raises:
@@ -77,25 +77,25 @@ def read_run(folder: Path | str, part: Subset = "test") -> Evidence:
     for name, frame in tables.items():
         _check_columns(str(place / name), frame, ["scan_id"])
         there = set(frame["split"]) if "split" in frame else set()
-        if part not in there:
+        if subset not in there:
             raise TableError(
                 "no_such_part",
                 where=str(place / name),
                 got=f"subsets {', '.join(sorted(there)) or 'without a name'}",
-                expected=f"rows whose split is {part}",
+                expected=f"rows whose split is {subset}",
                 todo=f"Name another subset with --part ({', '.join(SUBSETS[1:])}). A split of too few patients holds none out.",
             )
-    slices, scans = (frame[frame["split"] == part].drop(columns="split") for frame in tables.values())
-    other = {name: int((tables[SCANS]["split"] == name).sum()) for name in SUBSETS if name != part}
+    slices, scans = (frame[frame["split"] == subset].drop(columns="split") for frame in tables.values())
+    other = {name: int((tables[SCANS]["split"] == name).sum()) for name in SUBSETS if name != subset}
     source = {
         "kind": "run",
         "model": _model_of(folder if place != folder else folder.parent),
-        "part": part,
+        "part": subset,
         "truth": "",
         "counts": {f"scans_of_{name}_not_judged": count for name, count in other.items() if count},
         "notes": [],
     }
-    return make_evidence(slices, scans, source, is_test=part == "test", where=str(place))
+    return make_evidence(slices, scans, source, is_test=subset == "test", where=str(place))
 
 
 def read_predictions(path: Path) -> pd.DataFrame:

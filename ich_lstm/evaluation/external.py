@@ -9,7 +9,7 @@ from ich_lstm.data.datamodule import ScanDataModule
 from ich_lstm.data.split.assign import SUBSETS
 from ich_lstm.data.split.split_file import SPLIT_FILE, SplitFile
 from ich_lstm.errors import ConfigError
-from ich_lstm.evaluation.evaluate import predict_part
+from ich_lstm.evaluation.evaluate import predict_subset
 from ich_lstm.evaluation.evidence import Evidence, check_unseen, make_evidence
 from ich_lstm.privacy import PRIVATE, ProjectKey
 from ich_lstm.reading.series.slabs import THIN_MM
@@ -50,7 +50,7 @@ def predict_evidence(
     check_unseen({scan.patient_id for scan in scans}, trained_on, where="--data.root")
     subsets = [subset for subset in SUBSETS if data.scans[subset]]
     step = None if progress is None else lambda done: progress(done, len(scans))
-    predictions = [predict_part(classifier, data, subset, hash_patient=key.hash_id, progress=step) for subset in subsets]
+    predictions = [predict_subset(classifier, data, subset, hash_patient=key.hash_id, progress=step) for subset in subsets]
     slices = pd.concat([each.slices for each in predictions], ignore_index=True).drop(columns="split")
     notes = []
     steps = slices.groupby("scan_id")["position_mm"].agg(lambda positions: positions.diff().abs().median())

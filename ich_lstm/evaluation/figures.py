@@ -29,14 +29,14 @@ class Figures(NamedTuple):
         confusion: One row per view and label: `VIEW`, ``label``, ``threshold``, and the four counts.
         protocol: The protocol by which the figures were computed.
         settings: ``thresholds``, and all settings of `evaluate_labels` that affect the numbers, including defaults.
-        left_out: One line for each view that could not be evaluated, with the reason.
+        excluded: One line for each view that could not be evaluated, with the reason.
     """
 
     table: pd.DataFrame
     confusion: pd.DataFrame
     protocol: Protocol
     settings: Mapping[str, Any]
-    left_out: tuple[str, ...]
+    excluded: tuple[str, ...]
 
 
 def compute_figures(
@@ -60,14 +60,14 @@ def compute_figures(
         TableError: If no view has a known label, or a view needs predictions that are missing.
         ConfigError: If a setting is out of range.
     """
-    tables, counts, left_out = [], [], []
+    tables, counts, excluded = [], [], []
     thresholds = protocol.threshold if thresholds is None else thresholds
     for view in protocol.views:
         cases = cases_at(evidence, view.level, aggregation=view.aggregation, output=view.output)
         if np.isnan(cases.labels).all():
-            left_out.append(f"{view.level}, {view.output}: no {view.level} has a known label")
+            excluded.append(f"{view.level}, {view.output}: no {view.level} has a known label")
         elif view.level == "slice" and labels_name_scans(evidence):
-            left_out.append(f"{view.level}, {view.output}: no slice is known to be positive, because the labels name whole scans")
+            excluded.append(f"{view.level}, {view.output}: no slice is known to be positive, because the labels name whole scans")
         else:
             points = thresholds[view.level] if isinstance(thresholds, Mapping) else thresholds
             given = (cases.labels, cases.probabilities, cases.patients)
@@ -79,14 +79,14 @@ def compute_figures(
         raise TableError(
             "no_known_label",
             where="cases to evaluate",
-            got="; ".join(left_out),
+            got="; ".join(excluded),
             expected="labels at the requested levels",
             todo="Choose another --level, or give labels of that level.",
         )
     table = pd.concat(tables, ignore_index=True)
     asked = table[table["metric"].isin(protocol.figures)].reset_index(drop=True)
     used = {"thresholds": thresholds, **_defaults(), **settings}
-    return Figures(asked, pd.concat(counts, ignore_index=True), protocol, used, tuple(left_out))
+    return Figures(asked, pd.concat(counts, ignore_index=True), protocol, used, tuple(excluded))
 
 
 def labels_name_scans(evidence: Evidence) -> bool:

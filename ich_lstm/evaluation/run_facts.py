@@ -12,7 +12,7 @@ import yaml
 from ich_lstm.privacy import PRIVATE
 from ich_lstm.reading.ledger.reasons import phrase_of
 
-PARTS_COUNTED = ("patients", "scans", "slices")
+COUNTED_UNITS = ("patients", "scans", "slices")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class StudyFacts:
     Args:
         model: The contents of ``model.json``, for example ``name``, ``hash``, ``settings`` and ``positive_share``.
         config: Contents of the run's shareable ``config.yaml``, which has no paths.
-        parts: Numbers of ``patients, scans, slices`` in each subset of the run.
+        subsets: Numbers of ``patients, scans, slices`` in each subset of the run.
         positives: Numbers of ``patients, scans, slices`` with each label in each subset, and ``unknown_slices``.
         split: How patients were divided, from ``audit.json``.
         findings: The ``code``, ``action``, ``title`` and ``count`` of each finding of the audit.
@@ -37,7 +37,7 @@ class StudyFacts:
 
     model: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
-    parts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    subsets: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     positives: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
     split: Mapping[str, Any] = field(default_factory=dict)
     findings: tuple[Mapping[str, Any], ...] = ()
@@ -69,12 +69,12 @@ def read_study(run: Path | str | None = None, data: Path | str | None = None) ->
     return StudyFacts(
         model=model,
         config=config,
-        parts=results.get("counts") or audit.get("parts") or {},
+        subsets=results.get("counts") or audit.get("parts") or {},
         positives=audit.get("labels") or {},
         split=audit.get("split") or {},
         findings=tuple({name: finding[name] for name in ("code", "action", "title", "count")} for finding in findings),
         files={} if folder is None else _files(folder, manifest),
-        prepared={name: manifest[name] for name in PARTS_COUNTED if manifest.get(name)},  # NIfTI files name no patient
+        prepared={name: manifest[name] for name in COUNTED_UNITS if manifest.get(name)},  # NIfTI files name no patient
         recipe=str(results.get("recipe") or ""),
         seconds=results.get("seconds"),
         history=b"" if run is None else _read_bytes(run / "history.png"),
@@ -106,8 +106,8 @@ def _files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, int]:
     ledger = folder / PRIVATE / "ledger.csv"
     if ledger.is_file():
         rows = pd.read_csv(ledger, usecols=["action", "code"], dtype="category", keep_default_na=False)
-        left_out = rows["code"][rows["action"] != "used"].value_counts()
-        reasons = {phrase_of(str(code)): int(count) for code, count in left_out.items() if count}
+        excluded = rows["code"][rows["action"] != "used"].value_counts()
+        reasons = {phrase_of(str(code)): int(count) for code, count in excluded.items() if count}
         return {"used": int((rows["action"] == "used").sum()), **reasons}
     counts = manifest.get("files") or (manifest.get("counts") or {}).get("files") or {}
     return {name: count for name, count in counts.items() if count or name == "used"}

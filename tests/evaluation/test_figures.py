@@ -63,7 +63,7 @@ def test_labels_of_whole_scans_give_no_figures_of_slices(tmp_path: Path) -> None
     slices.loc[slices["scan_id"].isin(positive), columns] = np.nan
     found = compute_figures(read_run(write_run(tmp_path, tables | {"slices": slices})), all_figures(), **FEW)
     assert set(found.table["level"]) == {"scan", "patient"}
-    assert any("the labels name whole scans" in line for line in found.left_out)
+    assert any("the labels name whole scans" in line for line in found.excluded)
 
 
 def test_the_weighted_log_loss_is_kaggles(run: Path, figures: Figures) -> None:
@@ -117,7 +117,7 @@ class TestMissing:
         evidence = read_run(write_run(tmp_path, tables))
         figures = compute_figures(evidence, all_figures(), **FEW)
         assert set(figures.table["level"]) == {"scan", "patient"}
-        assert len(figures.left_out) == 1
+        assert len(figures.excluded) == 1
         with pytest.raises(TableError) as caught:
             compute_figures(evidence, all_figures(("slice",)), **FEW)
         assert caught.value.code == "no_known_label"

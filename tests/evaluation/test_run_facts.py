@@ -29,7 +29,7 @@ def test_without_a_ledger_the_manifest_counts(study: Path, tmp_path: Path) -> No
 def test_a_run_is_found_from_each_of_its_parts(study: Path, part: str) -> None:
     facts = read_study(study / part)
     assert facts.model["hash"] == "c0ffee12ab34"
-    assert facts.parts["train"] == PARTS["train"]
+    assert facts.subsets["train"] == PARTS["train"]
 
 
 def test_what_is_missing_or_damaged_stays_unknown(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from scipy import special
 from ich_lstm import LABELS, ScanClassifier
 from ich_lstm.data.loading.batch import pack_scans
 from ich_lstm.errors import ConfigError
-from ich_lstm.evaluation.evaluate import predict_part
+from ich_lstm.evaluation.evaluate import predict_subset
 from ich_lstm.evaluation.thresholds.calibrate import is_coherent
 from ich_lstm.inference.calibration_file import CALIBRATION_FILE, write_calibration
 from ich_lstm.inference.forward import predicted
@@ -96,14 +96,14 @@ class TestPredictions:
         data.prepare_data()
         data.setup()
         judged, raw = (
-            predict_part(trained.classifier, data, "validation", hash_patient=str, coherent=value) for value in (True, False)
+            predict_subset(trained.classifier, data, "validation", hash_patient=str, coherent=value) for value in (True, False)
         )
         slices, scans = made_coherent(
             raw.slices[list(LABELS)].to_numpy(), raw.scans[list(LABELS)].to_numpy(), raw.slices.groupby("scan_id").size().tolist()
         )
         np.testing.assert_array_equal(judged.slices[list(LABELS)], slices)
         np.testing.assert_array_equal(judged.scans[list(LABELS)], scans)
-        default = predict_part(trained.classifier, data, "validation", hash_patient=str)
+        default = predict_subset(trained.classifier, data, "validation", hash_patient=str)
         np.testing.assert_array_equal(default.scans[list(LABELS)], scans)
 
 

@@ -92,7 +92,7 @@ def check_options(given: argparse.Namespace, protocol: "Protocol") -> None:
         (given.prevalence == ESTIMATE, f"--prevalence {ESTIMATE}", "a number; ich-predict estimates it"),
         ("recalibration" in given and not given.calibrate, "--recalibration alone", "--calibrate RULE --recalibration METHOD"),
         (
-            given.calibrate and getattr(given, "part", "") == "validation",
+            given.calibrate and getattr(given, "subset", "") == "validation",
             "--calibrate with --part validation",
             "--part test: what is chosen on validation patients is not judged on them",
         ),

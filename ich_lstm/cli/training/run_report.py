@@ -14,7 +14,7 @@ from ich_lstm.data.datamodule import ScanDataModule
 from ich_lstm.data.split.assign import Subset
 from ich_lstm.errors import TableError
 from ich_lstm.evaluation.comparisons.compare import compare_encoder
-from ich_lstm.evaluation.evaluate import predict_part, summarize, write_labelled
+from ich_lstm.evaluation.evaluate import predict_subset, summarize, write_labelled
 from ich_lstm.evaluation.evidence import read_run
 from ich_lstm.evaluation.figures import compute_figures, labels_name_scans
 from ich_lstm.evaluation.protocols import all_figures
@@ -35,18 +35,18 @@ REPLICATES = 200
 
 def _counts(data: ScanDataModule) -> dict[str, dict[str, int]]:
     return {
-        part: {
+        subset: {
             "patients": len({scan.patient_id for scan in scans}),
             "scans": len(scans),
             "slices": sum(len(scan.slice_labels) for scan in scans),
         }
-        for part, scans in data.scans.items()
+        for subset, scans in data.scans.items()
     }
 
 
 def counts_in_words(data: ScanDataModule) -> str:
     """The numbers of patients, scans and slices in each subset."""
-    return "; ".join(f"{part} {_how_many(counts)}" for part, counts in _counts(data).items())
+    return "; ".join(f"{subset} {_how_many(counts)}" for subset, counts in _counts(data).items())
 
 
 def _how_many(counts: dict[str, int]) -> str:
@@ -68,18 +68,22 @@ def evaluate_run(
         The contents of ``results.json``, apart from the duration and the recipe.
     """
     key = ProjectKey.open(Path(data.project_key) if data.project_key else None)
-    parts: list[Subset] = [part for part in ("validation", "test") if data.scans[part]]
-    total = sum(len(data.scans[part]) for part in parts)
+    subsets: list[Subset] = [subset for subset in ("validation", "test") if data.scans[subset]]
+    total = sum(len(data.scans[subset]) for subset in subsets)
     predictions = [
-        predict_part(
-            classifier, data, part, hash_patient=key.hash_id, progress=lambda done: tell("predicting held-out scans", done, total)
+        predict_subset(
+            classifier,
+            data,
+            subset,
+            hash_patient=key.hash_id,
+            progress=lambda done: tell("predicting held-out scans", done, total),
         )
-        for part in parts
+        for subset in subsets
     ]
     write_labelled(folder / "predictions", predictions)
     if (folder / "metrics.csv").is_file():
         save_figure(plot_history(pd.read_csv(folder / "metrics.csv")), folder / "history.png")
-    about = {"part": parts[-1], "patients_are_studies": data.patient_ids == "study"}
+    about = {"part": subsets[-1], "patients_are_studies": data.patient_ids == "study"}
     return {**about, **summarize(predictions[-1]), "counts": _counts(data)}
 
 

@@ -36,10 +36,10 @@ class PositionModel:
             labels: Labels of the slices, ``(n, k)``: 1 present, 0 absent, NaN unknown.
             bins: Number of equal sections of the scan.
         """
-        stretch = _stretch(places, bins)
+        section = _section(places, bins)
         known = ~np.isnan(labels)
         total, positive = (
-            np.stack([np.bincount(stretch, weights=column, minlength=bins) for column in each.T], axis=1)  # (bins, k)
+            np.stack([np.bincount(section, weights=column, minlength=bins) for column in each.T], axis=1)  # (bins, k)
             for each in (known.astype(np.float64), np.nan_to_num(labels))
         )
         share = (positive.sum(axis=0) + 0.5) / (total.sum(axis=0) + 1)
@@ -47,7 +47,7 @@ class PositionModel:
 
     def predict(self, places: np.ndarray) -> np.ndarray:
         """Predict slices at these places; probabilities ``(n, k)``."""
-        return self.shares[_stretch(places, len(self.shares))]
+        return self.shares[_section(places, len(self.shares))]
 
 
 class PositionPredictions(NamedTuple):
@@ -83,8 +83,8 @@ def predict_from_position(
         others = fitted_on.slices["patient_id"]
         _check_apart(set(patients) & set(others))
         model = PositionModel.fit(places_in_scans(fitted_on), columns_of(fitted_on.slices, LABEL_PREFIX), bins=bins)
-        part = fitted_on.source.get("part", "")
-        words = f"fitted on {others.nunique():,} other patients" + (f" ({part})" if part else "")
+        subset = fitted_on.source.get("part", "")
+        words = f"fitted on {others.nunique():,} other patients" + (f" ({subset})" if subset else "")
         return PositionPredictions(model.predict(places), words)
     names = sorted(set(patients), key=lambda patient: hashlib.sha256(patient.encode()).digest())
     folds = min(folds, len(names))
@@ -114,7 +114,7 @@ def places_in_scans(evidence: Evidence) -> np.ndarray:
     return (np.arange(len(scan)) - first[scan] + 0.5) / lengths[scan]
 
 
-def _stretch(places: np.ndarray, bins: int) -> np.ndarray:
+def _section(places: np.ndarray, bins: int) -> np.ndarray:
     return np.minimum((places * bins).astype(int), bins - 1)
 
 

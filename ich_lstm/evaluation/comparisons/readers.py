@@ -216,8 +216,8 @@ def _kappas(marks: ReaderMarks, called: np.ndarray, patients: np.ndarray, settin
             whole = ~np.isnan(of_label).any(axis=0)
             seen = (of_label[:, whole] == 1).sum(axis=0)
             kappa = fleiss_kappa(np.stack([len(of_label) - seen, seen], axis=1), patients[whole], **settings)
-            left_out = f"{int((~whole).sum())} cases excluded, not marked by all readers" if not whole.all() else ""
-            kappa = kappa._replace(note="; ".join(filter(None, [left_out, kappa.note])))
+            excluded = f"{int((~whole).sum())} cases excluded, not marked by all readers" if not whole.all() else ""
+            kappa = kappa._replace(note="; ".join(filter(None, [excluded, kappa.note])))
             rows.append(_kappa_row(", ".join(marks.readers), label, "Fleiss", kappa, int(whole.sum())))
         for (first, one), (second, other) in itertools.combinations(raters, 2):
             kappa = cohen_kappa(one[:, k], other[:, k], patients, **settings)

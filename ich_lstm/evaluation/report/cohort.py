@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ich_lstm.evaluation.evidence import LABEL_PREFIX, Evidence, columns_of
-from ich_lstm.evaluation.run_facts import PARTS_COUNTED, StudyFacts
+from ich_lstm.evaluation.run_facts import COUNTED_UNITS, StudyFacts
 from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
 
 JUDGED = "judged"
@@ -38,20 +38,20 @@ def data_flow(evidence: Evidence, facts: StudyFacts) -> list[FlowStep]:
         facts: Facts about the study, gathered by `read_study`.
     """
     counts = evidence.source["counts"]
-    judged = {name: counts[name] for name in PARTS_COUNTED}
+    evaluated = {name: counts[name] for name in COUNTED_UNITS}
     steps = _of_files(facts)
     if evidence.source["kind"] == "run":
-        steps = [*_with_unlabelled(steps, facts), *_of_parts(evidence, facts)]
+        steps = [*_with_unlabelled(steps, facts), *_by_subset(evidence, facts)]
     else:
         refused = counts.get("scans_refused") or {}
         unlabelled = counts.get("scans_without_labels_not_judged", 0)
-        predicted = judged["scans"] + unlabelled
+        predicted = evaluated["scans"] + unlabelled
         if refused:
             lost = [(f"refused: {str(code).replace('_', ' ')}", {"scans": count}) for code, count in refused.items()]
             steps.append(FlowStep("Studies", {"scans": predicted + sum(refused.values())}, lost))
         lost = [("without a label", {"scans": unlabelled})] if unlabelled else []
         steps.append(FlowStep("Predicted", {"scans": predicted}, lost))
-    return [*steps, FlowStep("Judged", judged, [])]
+    return [*steps, FlowStep("Evaluated", evaluated, [])]
 
 
 def positive_counts(evidence: Evidence, facts: StudyFacts) -> pd.DataFrame:
@@ -63,7 +63,7 @@ def positive_counts(evidence: Evidence, facts: StudyFacts) -> pd.DataFrame:
     """
     y = {"scans": columns_of(evidence.scans, LABEL_PREFIX), "slices": columns_of(evidence.slices, LABEL_PREFIX)}
     patients = evidence.scans["patient_id"].to_numpy()
-    whole = {name: evidence.source["counts"][name] for name in PARTS_COUNTED}
+    whole = {name: evidence.source["counts"][name] for name in COUNTED_UNITS}
     rows: list[dict[str, Any]] = [{"part": JUDGED, "label": "", **whole, "unknown_slices": 0}]
     for k, label in enumerate(LABELS):
         positive = y["scans"][:, k] == 1
@@ -75,11 +75,11 @@ def positive_counts(evidence: Evidence, facts: StudyFacts) -> pd.DataFrame:
         rows.append({"part": JUDGED, "label": label, **found, "unknown_slices": int(np.isnan(y["slices"][:, k]).sum())})
     if evidence.source["kind"] != "run":
         return pd.DataFrame(rows)
-    for part, totals in facts.parts.items():
-        if part == evidence.source["part"]:
+    for subset, totals in facts.subsets.items():
+        if subset == evidence.source["part"]:
             continue
-        rows.append({"part": part, "label": "", **{name: totals[name] for name in PARTS_COUNTED}, "unknown_slices": 0})
-        rows += [{"part": part, "label": label, **of_part[part]} for label, of_part in facts.positives.items() if part in of_part]
+        rows.append({"part": subset, "label": "", **{name: totals[name] for name in COUNTED_UNITS}, "unknown_slices": 0})
+        rows += [{"part": subset, "label": label, **found[subset]} for label, found in facts.positives.items() if subset in found]
     return pd.DataFrame(rows)
 
 
@@ -128,28 +128,28 @@ def _of_files(facts: StudyFacts) -> list[FlowStep]:
 
 def _with_unlabelled(steps: list[FlowStep], facts: StudyFacts) -> list[FlowStep]:
     """Add to the last step the scans that were prepared and then excluded because they have no label."""
-    if not facts.prepared or not facts.parts or not steps:
+    if not facts.prepared or not facts.subsets or not steps:
         return steps
-    lost = {unit: facts.prepared[unit] - sum(part[unit] for part in facts.parts.values()) for unit in facts.prepared}
-    left_out = {unit: count for unit, count in lost.items() if count > 0}
-    return [*steps[:-1], steps[-1]._replace(left_out=[("without a label", left_out)])] if left_out else steps
+    lost = {unit: facts.prepared[unit] - sum(totals[unit] for totals in facts.subsets.values()) for unit in facts.prepared}
+    excluded = {unit: count for unit, count in lost.items() if count > 0}
+    return [*steps[:-1], steps[-1]._replace(left_out=[("without a label", excluded)])] if excluded else steps
 
 
-def _of_parts(evidence: Evidence, facts: StudyFacts) -> list[FlowStep]:
+def _by_subset(evidence: Evidence, facts: StudyFacts) -> list[FlowStep]:
     """Count labelled scans, and the subsets that are not evaluated."""
-    counts, part = evidence.source["counts"], evidence.source["part"]
-    words = {"train": "trained on", "validation": "validation: chose the epoch", "test": "held out"}
-    if not facts.parts:
+    counts, evaluated = evidence.source["counts"], evidence.source["part"]
+    words = {"train": "training", "validation": "validation (model selection)", "test": "held out"}
+    if not facts.subsets:
         left = {name: counts.get(f"scans_of_{name}_not_judged", 0) for name in words}
         lost = [(words[name], {"scans": count}) for name, count in left.items() if count]
         return [FlowStep("Predicted", {"scans": counts["scans"] + sum(left.values())}, lost)]
-    whole = {unit: sum(of_part[unit] for of_part in facts.parts.values()) for unit in PARTS_COUNTED}
-    lost = [(words.get(name, name), dict(_units(of_part))) for name, of_part in facts.parts.items() if name != part]
+    whole = {unit: sum(totals[unit] for totals in facts.subsets.values()) for unit in COUNTED_UNITS}
+    lost = [(words.get(name, name), _units(totals)) for name, totals in facts.subsets.items() if name != evaluated]
     return [FlowStep("Labelled", whole, lost)]
 
 
 def _units(counts: Mapping[str, int]) -> dict[str, int]:
-    return {unit: counts[unit] for unit in PARTS_COUNTED}
+    return {unit: counts[unit] for unit in COUNTED_UNITS}
 
 
 def _quartiles(name: str, values: np.ndarray) -> dict[str, Any]:

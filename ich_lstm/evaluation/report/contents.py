@@ -76,7 +76,7 @@ def gather_contents(evidence: Evidence, figures: Figures, facts: StudyFacts, sup
     """
     views = figures.protocol.views
     cases = [cases_at(evidence, view.level, aggregation=view.aggregation, output=view.output) for view in views]
-    cases = [each for each in cases if not np.isnan(each.labels).all()]  # figures.left_out names the others
+    cases = [each for each in cases if not np.isnan(each.labels).all()]  # figures.excluded names the others
     own = [each for each in cases if each.output == "sequence"] or cases
     errors = [worst_errors(each, evidence, thresholds=thresholds_of(figures, each)) for each in own]
     return ReportContents(

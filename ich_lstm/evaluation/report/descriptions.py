@@ -7,7 +7,7 @@ from typing import Any
 from ich_lstm.evaluation.evidence import Evidence
 from ich_lstm.evaluation.figures import Figures
 from ich_lstm.evaluation.report.cohort import FlowStep
-from ich_lstm.evaluation.run_facts import PARTS_COUNTED, StudyFacts
+from ich_lstm.evaluation.run_facts import COUNTED_UNITS, StudyFacts
 from ich_lstm.statistics.proportions import PROPORTIONS
 
 DEFAULT_THRESHOLD = 0.5
@@ -97,7 +97,7 @@ def split_rows(facts: StudyFacts) -> dict[str, str]:
     share = facts.model.get("positive_share")
     rows = {
         "split": how,
-        **{name: amounts(counts) for name, counts in facts.parts.items()},
+        **{name: amounts(counts) for name, counts in facts.subsets.items()},
         "positive scans in training": f"{100 * share:.3g} %" if isinstance(share, float) else "",
     }
     return {name: text for name, text in rows.items() if text}
@@ -193,5 +193,5 @@ def amounts(counts: Mapping[str, Any]) -> str:
         >>> amounts({"slices": 2700, "patients": 1})
         '1 patient, 2,700 slices'
     """
-    order = ("files", *PARTS_COUNTED)
+    order = ("files", *COUNTED_UNITS)
     return ", ".join(f"{counts[unit]:,} {unit if counts[unit] != 1 else unit[:-1]}" for unit in order if unit in counts)

@@ -72,7 +72,7 @@ def remarks(evidence: Evidence, figures: Figures) -> list[str]:
         lines.append(f"ECE in {settings['bins']} bins of equal width")
     if evidence.source["kind"] == "run" and WEIGHTED_LOG_LOSS in figures.protocol.figures:
         lines.append(HELD_OUT_IS_NOT_PRIVATE)
-    return list(dict.fromkeys([*lines, *figures.protocol.notes, *evidence.source["notes"], *figures.left_out]))
+    return list(dict.fromkeys([*lines, *figures.protocol.notes, *evidence.source["notes"], *figures.excluded]))
 
 
 def flat_counts(evidence: Evidence) -> dict[str, int]:
@@ -101,7 +101,7 @@ def write_figures(folder: Path, evidence: Evidence, figures: Figures) -> None:
         "is_test": evidence.is_test,
         "protocol": protocol,
         "settings": dict(figures.settings),
-        "left_out": figures.left_out,
+        "left_out": figures.excluded,
         "figures": _records(figures.table),
         "confusion": _records(figures.confusion),
     }

@@ -56,8 +56,8 @@ def fit_calibration(
         ConfigError: If these are test cases, a rule is given twice, or the model is unknown.
         TableError: If no label can be calibrated and no threshold can be chosen.
     """
-    part = str(evidence.source.get("part", ""))
-    if evidence.is_test or part == "test":
+    subset = str(evidence.source.get("part", ""))
+    if evidence.is_test or subset == "test":
         raise ConfigError(
             "chosen_on_test",
             where="--calibrate",
@@ -91,7 +91,7 @@ def fit_calibration(
         share_of=share_of,
         points=tuple(choose_points(evidence, rule, replicates=replicates, seed=seed) for rule in rules),
         coherent=is_coherent(evidence),
-        chosen_on=ChosenOn(part, fingerprints(evidence.scans["scan_id"]), fingerprints(evidence.scans["patient_id"])),
+        chosen_on=ChosenOn(subset, fingerprints(evidence.scans["scan_id"]), fingerprints(evidence.scans["patient_id"])),
     )
     _check_not_empty(calibration)
     return calibration

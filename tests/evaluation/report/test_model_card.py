@@ -79,7 +79,7 @@ def test_what_is_said_of_the_training_is_what_the_run_recorded(contents: ReportC
         ("steps", "1,200"),
     ):
         assert re.search(rf"\| {name} +\| {value}", card), name
-    bare = model_card(contents._replace(facts=replace(facts, model={}, split={}, parts={}, seconds=None)))
+    bare = model_card(contents._replace(facts=replace(facts, model={}, split={}, subsets={}, seconds=None)))
     for word in ("end to end", "whole scans", "backbone", "minutes", "at random", "40/80"):
         assert word not in bare, word
 

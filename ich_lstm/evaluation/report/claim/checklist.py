@@ -1,7 +1,7 @@
-"""CLAIM 2024 (checklist for artificial intelligence in medical imaging): the items that a run can answer, and the open ones.
+"""CLAIM 2024 (checklist for artificial intelligence in medical imaging): its items, and a table of a run's answers.
 
-Source: Tejani et al., Radiology: Artificial Intelligence 2024;6(4):e240300. The items are paraphrased; the authors'
-wording counts.
+Source: Tejani et al., Radiology: Artificial Intelligence 2024;6(4):e240300. The items are paraphrased; the published wording is
+authoritative.
 """
 
 from collections.abc import Mapping
@@ -10,17 +10,19 @@ from typing import NamedTuple
 import pandas as pd
 
 OPEN = "open: for the authors"
+"""Stands wherever the authors must add something."""
 
 KNOWN, IN_PART, UNKNOWN = "known", "in part", "open"
+"""The statuses of an answer: complete, incomplete and missing."""
 
 
 class Item(NamedTuple):
-    """An item of the checklist.
+    """One item of the checklist.
 
     Args:
-        number: Number of the item in the checklist.
-        section: Section of the manuscript.
-        text: What the item asks for.
+        number: The number of the item in the checklist.
+        section: The section of the manuscript.
+        text: A paraphrase of the item.
     """
 
     number: int
@@ -29,11 +31,11 @@ class Item(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The answer of a run to an item.
+    """The answer to one item.
 
     Args:
-        text: Answer, as far as it is known; empty if it is not.
-        missing: What the authors still have to add; empty if nothing is missing.
+        text: The known part of the answer; empty if nothing is known.
+        missing: The information that the authors still have to add; empty if the answer is complete.
     """
 
     text: str
@@ -41,90 +43,90 @@ class Answer(NamedTuple):
 
 
 _BY_SECTION: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Title", ("Say that the study is about artificial intelligence, and of which kind",)),
-    ("Abstract", ("Sum up design, methods, results and conclusions, in parts",)),
+    ("Title", ("Identification as a study of artificial intelligence, and the kind of method",)),
+    ("Abstract", ("Structured summary of design, methods, results and conclusions",)),
     (
         "Introduction",
         (
-            "Background, scientific and clinical: what the method is meant for, and its role",
+            "Scientific and clinical background, with the intended use and role of the method",
             "Aims, objectives and hypotheses",
         ),
     ),
-    ("Methods: design", ("Prospective or retrospective", "What the study is to achieve")),
+    ("Methods: design", ("Prospective or retrospective design", "Goal of the study")),
     (
         "Methods: data",
         (
-            "Where the data come from",
-            "Who was included and who was not, and by which criteria",
-            "What was done to images and labels before they were used",
-            "Which parts of the data were taken, if not all",
-            "How identities were removed",
-            "What was done about missing data",
-            "How the images were acquired",
+            "Sources of the data",
+            "Inclusion and exclusion criteria",
+            "Preprocessing of images and labels",
+            "Selection of a subset of the data, if not all were used",
+            "De-identification methods",
+            "Handling of missing data",
+            "Image acquisition protocol",
         ),
     ),
     (
         "Methods: reference standard",
         (
-            "What counts as the truth, and how it was found",
-            "Why this reference standard",
-            "Who made the annotations, with which training",
-            "How the test set was annotated",
-            "How far annotators agree, with one another and with themselves",
+            "Definition of the reference standard, and how it was obtained",
+            "Reasons for choosing this reference standard",
+            "Annotators, and their qualifications and training",
+            "Annotation of the test set",
+            "Agreement between annotators and of each annotator with repeated annotations",
         ),
     ),
-    ("Methods: partitions", ("How cases were assigned to partitions", "At which level the partitions share nothing")),
-    ("Methods: testing data", ("Intended sample size, and how it was found",)),
+    ("Methods: partitions", ("Assignment of cases to partitions", "Level at which the partitions are disjoint")),
+    ("Methods: testing data", ("Intended sample size, and how it was determined",)),
     (
         "Methods: model",
         (
-            "The model in detail: inputs, outputs, all layers between",
-            "Libraries, frameworks, packages, with versions",
-            "How the parameters were initialized",
+            "Detailed description of the model: inputs, outputs and all layers in between",
+            "Libraries, frameworks and packages, with versions",
+            "Initialization of the parameters",
         ),
     ),
     (
         "Methods: training",
         (
-            "Training in detail: augmentation, settings, number of models",
-            "How the final model was selected",
-            "Ensembles, if any",
+            "Training in detail: augmentation, hyperparameters and number of models",
+            "Selection of the final model",
+            "Ensembling, if any",
         ),
     ),
     (
         "Methods: evaluation",
         (
-            "Which figures measure performance",
-            "How significance and uncertainty were measured",
-            "How robust results are: analyses of sensitivity",
-            "Means to explain or interpret the model",
+            "Performance metrics",
+            "Measures of significance and uncertainty",
+            "Robustness or sensitivity analyses",
+            "Methods to explain or interpret the model",
             "Evaluation on internal data",
             "Testing on external data",
-            "Registration, if it is a clinical trial",
+            "Registration of a clinical trial",
         ),
     ),
     (
         "Results: data",
         (
-            "How many patients or examinations were included and excluded, as a diagram",
-            "Demographic and clinical features of the cases in each partition",
+            "Numbers of included and excluded patients or examinations, as a flow diagram",
+            "Demographic and clinical characteristics of the cases in each partition",
         ),
     ),
     (
         "Results: performance",
         (
-            "Performance with statistical uncertainty, on all partitions",
-            "Diagnostic performance with its precision",
-            "Failure analysis: cases that were classified wrongly",
+            "Performance on all partitions, with statistical uncertainty",
+            "Diagnostic performance with its precision, such as confidence intervals",
+            "Failure analysis of incorrectly classified cases",
         ),
     ),
-    ("Discussion", ("Limitations", "What it means for practice: intended use, clinical role")),
+    ("Discussion", ("Limitations", "Implications for practice: intended use and clinical role")),
     (
         "Other",
         (
-            "Where the full protocol or further technical details are",
-            "Whether software, model and data can be had",
-            "Funding and other support; the role of funders",
+            "Access to the full protocol or further technical details",
+            "Availability of software, model and data",
+            "Funding and other support, and the role of funders",
         ),
     ),
 )
@@ -137,14 +139,14 @@ ITEMS = tuple(
 
 
 def fill_claim(answers: Mapping[int, Answer]) -> pd.DataFrame:
-    """The checklist with the answers of a run.
+    """Tabulate the checklist with the answers of a run.
 
     Args:
-        answers: Answers by the number of the item; those with an empty text count as unknown.
+        answers: The answers by the number of the item; those with an empty text count as unknown.
 
     Returns:
-        ``item, section, text, status`` (`KNOWN`, `IN_PART` or `UNKNOWN`) and ``answer``, in which `OPEN` precedes what the
-        authors still have to add.
+        The columns ``item``, ``section``, ``text``, ``status`` (`KNOWN`, `IN_PART` or `UNKNOWN`) and ``answer``, in which `OPEN`
+        precedes the information that the authors still have to add.
     """
     rows = []
     for item in ITEMS:

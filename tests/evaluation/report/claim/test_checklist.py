@@ -59,7 +59,7 @@ def test_another_data_set_is_external(contents) -> None:
     assert not answers[32].text
     assert "was not checked" in answers[33].text
     evidence = replace(evidence, source={**evidence.source, "kind": "checkpoint", "is_unseen": True})
-    assert "neither trained" in answer_claim(contents._replace(evidence=evidence))[33].text
+    assert "neither trained nor selected" in answer_claim(contents._replace(evidence=evidence))[33].text
 
 
 def test_a_threshold_that_was_given_is_not_called_chosen_elsewhere(contents) -> None:
