@@ -11,12 +11,12 @@ from ich_lstm.formatting import first_of
 
 
 class Cases(NamedTuple):
-    """The cases of one label that are known.
+    """The cases of one label with a known label.
 
     Args:
         positive: Whether the label is present, bool ``(m,)``.
-        probabilities: Float64 ``(m,)``, in [0, 1].
-        unknown: Number of cases that were left out because their label is unknown.
+        probabilities: Probabilities in [0, 1], float64 ``(m,)``.
+        unknown: Number of cases that were excluded because their label is unknown.
     """
 
     positive: np.ndarray
@@ -25,33 +25,35 @@ class Cases(NamedTuple):
 
     @property
     def classes(self) -> str:
-        """The number of cases of each class, in words."""
+        """The number of cases of each class as text."""
         positives = int(self.positive.sum())
         return f"{positives} positive and {len(self.positive) - positives} negative cases"
 
 
 def known_cases(labels: np.ndarray, probabilities: np.ndarray) -> Cases:
-    """Check the cases of one label, and leave out those whose label is unknown.
+    """Check the cases of one label, and exclude those whose label is unknown.
 
     Args:
-        labels: ``(n,)``: 1 present, 0 absent, NaN unknown.
-        probabilities: ``(n,)``, in [0, 1].
+        labels: Labels of the cases, ``(n,)``: 1 present, 0 absent, NaN unknown.
+        probabilities: Probabilities of the cases in [0, 1], ``(n,)``.
 
     Raises:
-        TableError: If the shapes differ, a label is none of 0, 1 and NaN, or a probability is NaN or outside [0, 1].
+        TableError: If the shapes differ, a label is not 0, 1 or NaN, or a probability is NaN or outside [0, 1].
     """
     y, p = check_labels(labels), check_probabilities(probabilities)
     if y.ndim != 1 or y.shape != p.shape:
-        _stop("shapes_differ", f"labels {y.shape}, probabilities {p.shape}", "two arrays of one length", "Give one row per case.")
+        _stop(
+            "shapes_differ", f"labels {y.shape}, probabilities {p.shape}", "two arrays of equal length", "Give one row per case."
+        )
     known = ~np.isnan(y)
     return Cases(y[known] == 1, p[known], int(len(y) - known.sum()))
 
 
 def check_labels(labels: np.ndarray) -> np.ndarray:
-    """Labels as float64 of any shape.
+    """Check labels of any shape and convert them to float64.
 
     Raises:
-        TableError: If one is none of 0, 1 and NaN.
+        TableError: If a label is not 0, 1 or NaN.
     """
     y = np.asarray(labels, dtype=np.float64)
     wrong = ~(np.isnan(y) | (y == 0) | (y == 1))
@@ -61,24 +63,24 @@ def check_labels(labels: np.ndarray) -> np.ndarray:
 
 
 def check_probabilities(probabilities: np.ndarray) -> np.ndarray:
-    """Probabilities as float64 of any shape.
+    """Check probabilities of any shape and convert them to float64.
 
     Raises:
-        TableError: If one is NaN or outside [0, 1].
+        TableError: If a probability is NaN or outside [0, 1].
     """
     p = np.asarray(probabilities, dtype=np.float64)
-    wrong = ~((p >= 0) & (p <= 1))  # NaN too
+    wrong = ~((p >= 0) & (p <= 1))  # also True for NaN
     if wrong.any():
-        todo = "Give probabilities, not logits, and one for every case."
+        todo = "Give a probability for every case; apply the sigmoid to logits."
         _stop("bad_probability", f"the probability {p[wrong].flat[0]:g}", "a number from 0 to 1", todo, wrong)
     return p
 
 
 def patient_index(patients: Iterable) -> tuple[np.ndarray, int]:
-    """Number the patients in the order of their ids, so that the order of rows changes nothing.
+    """Number the patients in the order of their ids, so that the order of rows does not matter.
 
     Args:
-        patients: One id per case, ``(n,)``.
+        patients: The id of the patient of each case, ``(n,)``.
 
     Returns:
         Indices from 0, ``(n,)``, and the number of patients.
@@ -89,14 +91,14 @@ def patient_index(patients: Iterable) -> tuple[np.ndarray, int]:
     ids = pd.Series(patients if isinstance(patients, (np.ndarray, pd.Series)) else list(patients))
     wrong = (ids.isna() | (ids.astype(str) == "")).to_numpy()
     if wrong.any():
-        todo = "Give the patient of every case: cases of a patient are not independent."
+        todo = "Give the patient of every case, because cases of one patient are not independent."
         _stop("patient_unknown", "no patient", "an id", todo, wrong)
     index, distinct = pd.factorize(ids, sort=True)
     return index, len(distinct)
 
 
 def _stop(code: str, got: str, expected: str, todo: str, wrong: np.ndarray | None = None) -> None:
-    """Raise a TableError; it counts the rows where ``wrong`` holds anywhere, and names the first ten of them from 0."""
+    """Raise a TableError that counts the rows with any True in ``wrong``, and names the first ten of them."""
     if wrong is not None:
         rows = np.flatnonzero(wrong.reshape(len(wrong) if wrong.ndim else 1, -1).any(axis=1))
         got = f"{got} ({len(rows)} rows: {first_of(rows)}, counted from 0)"

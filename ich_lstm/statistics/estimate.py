@@ -5,14 +5,14 @@ from typing import NamedTuple
 
 
 class Estimate(NamedTuple):
-    """A figure with its confidence interval; where it cannot be had, None and the reason.
+    """A figure with its confidence interval; None and a reason where a number is undefined.
 
     Args:
         value: The figure, or None if it is undefined.
-        low: Lower limit of the interval, or None if there is none.
-        high: Upper limit of the interval.
-        method: How the interval was made; empty without one.
-        note: Why value or interval are missing, or what a reader should bear in mind.
+        low: Lower limit of the interval, or None if there is no interval.
+        high: Upper limit of the interval, or None if there is no interval.
+        method: The method of the interval; empty without an interval.
+        note: Why value or interval are missing, or a caution for the reader.
 
     Example:
         >>> print(Estimate(0.93, 0.9, 0.95))
@@ -36,10 +36,10 @@ class Estimate(NamedTuple):
 
 
 def undefined(reason: str) -> Estimate:
-    """A figure that does not exist, and why."""
+    """Make the estimate of an undefined figure, with the reason."""
     return Estimate(None, note=reason)
 
 
 def estimate_or(value: float, reason: str) -> Estimate:
-    """A figure without an interval; undefined for that reason if it is NaN."""
+    """Make an estimate without an interval; NaN becomes undefined, with the reason."""
     return undefined(reason) if math.isnan(value) else Estimate(float(value))

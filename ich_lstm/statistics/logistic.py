@@ -5,25 +5,26 @@ from scipy import special
 
 STEPS = 50
 HALVINGS = 30
+"""Maximum numbers of Newton steps, and of halvings of one step."""
 TOLERANCE = 1e-6
-"""Newton's method stops after a step that moves no coefficient by more; the remaining error is of the order of its square."""
+"""Newton's method stops when a step changes no coefficient by more; the remaining error is of the order of its square."""
 
 SAFE_STEP = 1.0
-"""A step that moves no log odds by more cannot lower the likelihood; a longer step is halved until it does not."""
+"""A step that changes no log odds by more cannot lower the likelihood; a longer step is halved until it does not lower it."""
 
 
 GRID = 512
-"""Number of cells of log odds on which bootstraps fit; with no more distinct values than this, the fit is exact."""
+"""Number of cells of log odds to which bootstraps fit; with no more distinct values than this, the fit is exact."""
 
 
 def group_cells(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Group values into cells, so that thousands of fits need not visit every case.
+    """Group values into cells, so that thousands of fits do not process every case.
 
-    All cells are equally wide, and each is represented by the mean of its cases. The coefficients of a line change by far less
-    than the width of their intervals.
+    All cells have equal width, and each is represented by the mean of its cases. This changes the coefficients of a line by far
+    less than the width of their intervals.
 
     Args:
-        x: Predictor, float64 ``(m,)``.
+        x: The covariate of each case, float64 ``(m,)``.
 
     Returns:
         The values of the cells, ascending, ``(g,)``, and the index of each case's cell, ``(m,)``.
@@ -33,7 +34,7 @@ def group_cells(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return distinct, cell
     edges = np.linspace(distinct[0], distinct[-1], GRID + 1)
     place = np.clip(np.searchsorted(edges, x, side="right") - 1, 0, GRID - 1)
-    _, cell = np.unique(place, return_inverse=True)  # without the empty cells
+    _, cell = np.unique(place, return_inverse=True)  # drops empty cells
     return np.bincount(cell, weights=x) / np.bincount(cell), cell
 
 
@@ -45,22 +46,23 @@ def fit_logistic(
     intercept: float | None = None,
     slope: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Maximum likelihood of ``P(y = 1) = sigmoid(intercept + slope * x)``, by Newton's method with halved steps.
+    """Fit by maximum likelihood ``P(y = 1) = sigmoid(intercept + slope * x)``, by Newton's method with step halving.
 
     Args:
         x: Covariate of each group of cases, ``(g,)``.
         positive: Weight of the positive cases of each group, ``(g, r)``, for r fits at once.
         total: Weight of all cases of each group, ``(g, r)``.
-        intercept: Fixed intercept; None: it is fitted.
-        slope: Fixed slope; None: it is fitted.
+        intercept: A fixed intercept; None fits it.
+        slope: A fixed slope; None fits it.
 
     Returns:
-        Intercepts and slopes, ``(r,)`` each; NaN where the maximum does not exist: cases of one class, or separated by x.
+        Intercepts and slopes, ``(r,)`` each; NaN where the maximum does not exist, because all cases are of one class or x
+        separates the classes.
     """
     exists = _has_maximum(x, positive, total, slope is None, intercept is None)
     a = np.full(positive.shape[1], 0.0 if intercept is None else intercept)
     b = np.full(positive.shape[1], 1.0 if slope is None else slope)
-    rows = np.flatnonzero(exists)  # the fits that still move
+    rows = np.flatnonzero(exists)  # the fits that have not converged
     farthest = np.abs(x).max(initial=0)
     for _ in range(STEPS):
         if len(rows) == 0:
@@ -81,7 +83,7 @@ def fit_logistic(
 def _newton_step(
     x: np.ndarray, positive: np.ndarray, total: np.ndarray, a: np.ndarray, b: np.ndarray, free_a: bool, free_b: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Steps ``(r,)`` of intercept and slope; 0 for the one that is fixed."""
+    """Compute the steps ``(r,)`` of intercept and slope; 0 for a fixed coefficient."""
     p = special.expit(a + np.multiply.outer(x, b))  # (g, r)
     error = positive - total * p
     curvature = total * p * (1 - p)
@@ -89,7 +91,7 @@ def _newton_step(
     aa, ab, bb = curvature.sum(axis=0), x @ curvature, (x * x) @ curvature
     if free_a and free_b:
         determinant = aa * bb - ab * ab
-        determinant = np.where(determinant > 0, determinant, np.inf)  # flat as far as float64 can tell: stay
+        determinant = np.where(determinant > 0, determinant, np.inf)  # the likelihood is flat to float64 precision: no step
         return (bb * score_a - ab * score_b) / determinant, (aa * score_b - ab * score_a) / determinant
     zero = np.zeros(len(a))
     if free_a:
@@ -100,7 +102,7 @@ def _newton_step(
 def _shortening(
     x: np.ndarray, positive: np.ndarray, total: np.ndarray, a: np.ndarray, b: np.ndarray, da: np.ndarray, db: np.ndarray
 ) -> np.ndarray:
-    """Factor by which each step must be shortened, ``(r,)``, for the likelihood not to fall."""
+    """Compute the factor that shortens each step, ``(r,)``, so that the likelihood does not fall."""
     now = _log_likelihood(x, positive, total, a, b)
     factor = np.ones(len(a))
     for _ in range(HALVINGS):
@@ -118,7 +120,7 @@ def _log_likelihood(x: np.ndarray, positive: np.ndarray, total: np.ndarray, a: n
 
 
 def _has_maximum(x: np.ndarray, positive: np.ndarray, total: np.ndarray, fit_slope: bool, fit_intercept: bool) -> np.ndarray:
-    """Whether there are both classes and, for a slope, no x divides them (Albert & Anderson, Biometrika 1984;71:1-10)."""
+    """Whether both classes exist and, for a slope, x does not separate them (Albert & Anderson, Biometrika 1984;71:1-10)."""
     has_positive, has_negative = positive > 0, total - positive > 0
     both = has_positive.any(axis=0) & has_negative.any(axis=0)
     if not fit_slope:
@@ -128,7 +130,7 @@ def _has_maximum(x: np.ndarray, positive: np.ndarray, total: np.ndarray, fit_slo
     low_negative, high_negative = _range(column, has_negative)
     if fit_intercept:
         return both & (high_negative > low_positive) & (high_positive > low_negative)
-    # A line through the origin: separated if sign(x) tells the class.
+    # For a line through the origin, the classes are separated if sign(x) determines the class.
     right = (low_positive >= 0) & (high_negative <= 0)
     wrong = (high_positive <= 0) & (low_negative >= 0)
     return (has_positive.any(axis=0) | has_negative.any(axis=0)) & ~right & ~wrong

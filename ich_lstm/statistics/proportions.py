@@ -12,13 +12,13 @@ from ich_lstm.statistics.cases import known_cases
 
 
 class Confusion(NamedTuple):
-    """Counts of correct and wrong calls: numbers, or arrays of equal shape.
+    """A confusion matrix: numbers of cases, or arrays of equal shape.
 
     Args:
-        true_positive: Present, and called present.
-        false_positive: Absent, and called present.
-        false_negative: Present, and called absent.
-        true_negative: Absent, and called absent.
+        true_positive: Number of positive cases that are called positive.
+        false_positive: Number of negative cases that are called positive.
+        false_negative: Number of positive cases that are called negative.
+        true_negative: Number of negative cases that are called negative.
     """
 
     true_positive: np.ndarray
@@ -33,7 +33,7 @@ class Proportion(NamedTuple):
     Args:
         part: Function from a confusion matrix to the numerator.
         whole: Function from a confusion matrix to the denominator.
-        needs: Condition under which the denominator is not 0, in words.
+        needs: A text that says when the denominator is not 0.
         binomial: Whether the numerator counts cases of the denominator, so that it is binomial if cases are independent.
     """
 
@@ -64,16 +64,16 @@ PROPORTIONS: Mapping[str, Proportion] = MappingProxyType(
         ),
     }
 )
-"""The proportions of a confusion matrix, by the name they have in tables."""
+"""The proportions of a confusion matrix, by their names in tables."""
 
 
 def confusion(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> Confusion:
     """Count the known cases of one label; a case is called positive at or above the threshold.
 
     Args:
-        labels: ``(n,)``: 1 present, 0 absent, NaN unknown.
-        probabilities: ``(n,)``, in [0, 1].
-        threshold: Operating point, in [0, 1].
+        labels: Labels of the cases, ``(n,)``: 1 present, 0 absent, NaN unknown.
+        probabilities: Probabilities of the cases in [0, 1], ``(n,)``.
+        threshold: Operating point in [0, 1].
 
     Example:
         >>> [int(count) for count in confusion(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.4, 0.8]), 0.4)]
@@ -86,13 +86,13 @@ def confusion(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -
 
 
 def proportion(name: str, counts: Confusion) -> np.ndarray:
-    """One of `PROPORTIONS`, float64 in the shape of the counts; NaN where its whole is empty."""
+    """Compute one of `PROPORTIONS`, float64 in the shape of the counts; NaN where its denominator is 0."""
     part, whole = PROPORTIONS[name].part(counts), PROPORTIONS[name].whole(counts)
     return ratio(part, whole)
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Part / whole, NaN where the whole is 0."""
+    """Divide the part by the whole; NaN where the whole is 0."""
     part, whole = np.broadcast_arrays(np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64))
     return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole != 0)
 
@@ -100,12 +100,15 @@ def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 def predictive_values(
     sensitivity: np.ndarray | float, specificity: np.ndarray | float, prevalence: np.ndarray | float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """PPV and NPV at a stated prevalence, by Bayes' theorem; NaN where no case would be called positive, or negative.
+    """Compute PPV and NPV at a stated prevalence by Bayes' theorem.
 
     Args:
         sensitivity: Sensitivity in [0, 1].
         specificity: Specificity in [0, 1].
         prevalence: Prevalence in [0, 1]; the three arrays broadcast.
+
+    Returns:
+        PPV, NaN where no case would be called positive, and NPV, NaN where no case would be called negative.
 
     Example:
         >>> ppv, npv = predictive_values(0.9615, 0.9483, 0.10)
@@ -120,14 +123,14 @@ def predictive_values(
 
 
 def wilson(successes: int, cases: int, *, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of a proportion of independent cases by inversion of the score test.
+    """Compute the interval of a proportion of independent cases by inversion of the score test.
 
     Source: Wilson, J Am Stat Assoc 1927;22:209-212.
 
     Args:
         successes: Number of successes, from 0 to the number of cases.
         cases: Number of cases, at least 1.
-        confidence: Between 0 and 1.
+        confidence: Confidence of the interval, between 0 and 1.
 
     Example:
         >>> low, high = wilson(8, 10)
@@ -140,14 +143,14 @@ def wilson(successes: int, cases: int, *, confidence: float = 0.95) -> tuple[flo
 
 
 def clopper_pearson(successes: float, cases: float, *, confidence: float = 0.95) -> tuple[float, float]:
-    """Exact interval of a proportion of independent cases; its coverage is at least the confidence.
+    """Compute the exact interval of a proportion of independent cases; its coverage is at least the confidence.
 
     Source: Clopper & Pearson, Biometrika 1934;26:404-413.
 
     Args:
         successes: Number of successes, from 0 to the number of cases.
         cases: Number of cases, at least 1.
-        confidence: Between 0 and 1.
+        confidence: Confidence of the interval, between 0 and 1.
 
     Example:
         >>> low, high = clopper_pearson(453, 463)
@@ -159,7 +162,7 @@ def clopper_pearson(successes: float, cases: float, *, confidence: float = 0.95)
 
 
 def exact_limits(successes: float, cases: float, confidence: float) -> tuple[float, float]:
-    """Clopper and Pearson's limits for numbers that need not be integers, such as an effective number of cases."""
+    """Compute Clopper and Pearson's limits for numbers that need not be integers, such as an effective number of cases."""
     tail = (1 - confidence) / 2
     low = 0.0 if successes == 0 else float(stats.beta.ppf(tail, successes, cases - successes + 1))
     high = 1.0 if successes == cases else float(stats.beta.ppf(1 - tail, successes + 1, cases - successes))

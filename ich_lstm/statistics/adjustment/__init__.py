@@ -1,1 +1,1 @@
-"""Adjustment of probabilities: recalibration, and correction for another prevalence."""
+"""Adjustment of probabilities: recalibration, and correction for a different prevalence."""

@@ -1,4 +1,4 @@
-"""Correction for another prevalence than in training: a known one, or one estimated without labels."""
+"""Correction for a prevalence that differs from training; it is known, or estimated without labels."""
 
 from collections.abc import Callable, Iterable
 
@@ -12,17 +12,18 @@ from ich_lstm.statistics.logistic import group_cells
 from ich_lstm.statistics.measures.calibration import logit
 
 HALVINGS = 60
+"""Number of bisections, enough for float64 precision."""
 AT_AN_END = 1e-9
-"""A share this near to 0 or 1 means that the likelihood is highest at that end: every probability would become 0 or 1."""
+"""A share this close to 0 or 1 means that the likelihood is highest at that end, so every probability would become 0 or 1."""
 
 ASSUMES = "assumes calibrated probabilities, and that only the share of positive cases differs from the training data"
 
 
 def shift_prevalence(probabilities: np.ndarray, trained: float, site: float) -> np.ndarray:
-    """Move probabilities from one share of positive cases to another: the odds times the ratio of the odds of the two shares.
+    """Correct probabilities for a different share of positive cases: multiply the odds by the odds ratio of the two shares.
 
     Source: Saerens, Latinne & Decaestecker, Neural Comput 2002;14:21-41, equation 2.4. This is correct only if the cases of each
-    class look alike at both sites, and if the probabilities were calibrated at the first share.
+    class look alike in both populations, and if the probabilities were calibrated at the first share.
 
     Args:
         probabilities: Probabilities of any shape, in [0, 1].
@@ -48,14 +49,15 @@ def estimate_prevalence(
     replicates: int = 2000,
     seed: int = 0,
 ) -> Estimate:
-    """Estimate the share of positive cases at a site from unlabelled probabilities, as the EM algorithm of Saerens et al. does.
+    """Estimate the share of positive cases at a site from probabilities without labels.
 
-    The likelihood of the share is concave. Its maximum, the fixed point of EM, is found in fewer steps by bisection.
+    The result is that of the EM algorithm of Saerens et al. The likelihood of the share is concave, so bisection finds its
+    maximum, the fixed point of EM, in fewer steps.
 
     Source: Saerens, Latinne & Decaestecker, Neural Comput 2002;14:21-41.
 
     Args:
-        probabilities: ``(n,)``, in [0, 1], of all cases of the site.
+        probabilities: Probabilities of all cases of the site in [0, 1], ``(n,)``.
         trained: Share of positive cases at which the probabilities were calibrated, between 0 and 1.
         patients: The patient of each case, ``(n,)``; None only if cases are independent.
         replicates: Number of bootstrap resamples of patients.
@@ -71,14 +73,16 @@ def estimate_prevalence(
         return undefined("no case")
     index, count = (np.arange(len(p)), len(p)) if patients is None else patient_index(patients)
     if (p == p[0]).all():
-        return undefined("all probabilities are equal: they say nothing about the share")
+        return undefined("all probabilities are equal, so they contain no information about the share")
     x, cell = group_cells(logit(p))
     cases = sum_by_patient(cell, index, (len(x), count), np.ones(len(p)))
     figure = _share_finder(1 / (1 + np.exp(-x)), trained)
-    exact, place = np.unique(p, return_inverse=True)  # the value itself is not computed on cells
+    exact, place = np.unique(p, return_inverse=True)  # the estimate itself is exact; only the bootstrap uses cells
     value = float(_share_finder(exact, trained)(np.bincount(place)[:, None].astype(np.float64))[0, 0])
     if not AT_AN_END < value < 1 - AT_AN_END:
-        return undefined(f"the likelihood is highest at {100 * round(value)} %: too few cases, or other ones than in training")
+        return undefined(
+            f"the likelihood is highest at {100 * round(value)} %: too few cases, or cases that differ from training"
+        )
     bootstrap = PatientBootstrap(count, replicates=replicates, seed=seed)
     drawn = bootstrap.replicate(lambda counts: figure(cases @ counts.astype(np.float64)), cases=len(p))[0]
     estimate = bootstrap_interval(value, drawn, scale="percentile", patients=count)
@@ -86,8 +90,8 @@ def estimate_prevalence(
 
 
 def _share_finder(p: np.ndarray, trained: float) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from weights of the probabilities ``(g, r)`` to the most likely shares ``(1, r)``."""
-    present, absent = p / trained, (1 - p) / (1 - trained)  # likelihoods, up to a factor of each case
+    """Make a function from weights of the probabilities ``(g, r)`` to the most likely shares ``(1, r)``."""
+    present, absent = p / trained, (1 - p) / (1 - trained)  # likelihoods, up to a factor per case
 
     def find(weights: np.ndarray) -> np.ndarray:
         low, high = np.zeros(weights.shape[1]), np.ones(weights.shape[1])

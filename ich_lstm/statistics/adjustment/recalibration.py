@@ -1,4 +1,4 @@
-"""Temperature and Platt scaling: probabilities corrected on validation data."""
+"""Temperature and Platt scaling: correction of probabilities, fitted on validation data."""
 
 from dataclasses import dataclass
 
@@ -16,8 +16,8 @@ class Recalibration:
     """The correction ``sigmoid(intercept + slope * logit(p))``, which preserves the ranking of probabilities.
 
     Args:
-        slope: Factor of the log odds; 1 / temperature.
-        intercept: Number added to the log odds; 0 for temperature scaling.
+        slope: Factor of the log odds, 1 / temperature.
+        intercept: Offset of the log odds, 0 for temperature scaling.
 
     Example:
         >>> print(Recalibration(slope=0.5).apply(np.array([0.5, 0.9])))
@@ -29,11 +29,11 @@ class Recalibration:
 
     @property
     def temperature(self) -> float:
-        """Temperature by which log odds are divided."""
+        """The temperature, by which log odds are divided."""
         return 1 / self.slope
 
     def apply(self, probabilities: np.ndarray) -> np.ndarray:
-        """Corrected probabilities of any shape, float64 in [0, 1]."""
+        """Correct probabilities of any shape; float64 in [0, 1]."""
         return special.expit(self.intercept + self.slope * logit(check_probabilities(probabilities)))
 
 
@@ -41,12 +41,13 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> Recalibrat
     """Fit one temperature for a label by maximum likelihood (Guo et al., ICML 2017).
 
     Args:
-        labels: ``(n,)``: 1 present, 0 absent, NaN unknown; of validation data, never of those reported.
-        probabilities: ``(n,)``, in [0, 1].
+        labels: Labels of the cases, ``(n,)``: 1 present, 0 absent, NaN unknown. They must be validation data, never data
+            on which results are reported.
+        probabilities: Probabilities of the cases in [0, 1], ``(n,)``.
 
     Raises:
-        TableError: If the known labels are of one class, or probabilities do not rise with the label: temperature scaling cannot
-            fix an inverted ranking.
+        TableError: If the known labels are of one class, or probabilities do not increase with the label: temperature scaling
+            cannot fix an inverted ranking.
     """
     _, slope = _fit(known_cases(labels, probabilities), intercept=0.0)
     return Recalibration(slope=slope)
@@ -56,11 +57,12 @@ def fit_platt(labels: np.ndarray, probabilities: np.ndarray) -> Recalibration:
     """Fit slope and intercept for a label by maximum likelihood (Platt, Advances in Large Margin Classifiers 1999).
 
     Args:
-        labels: ``(n,)``: 1 present, 0 absent, NaN unknown; of validation data, never of those reported.
-        probabilities: ``(n,)``, in [0, 1].
+        labels: Labels of the cases, ``(n,)``: 1 present, 0 absent, NaN unknown. They must be validation data, never data
+            on which results are reported.
+        probabilities: Probabilities of the cases in [0, 1], ``(n,)``.
 
     Raises:
-        TableError: If the known labels are of one class, or probabilities do not rise with the label.
+        TableError: If the known labels are of one class, or probabilities do not increase with the label.
     """
     intercept, slope = _fit(known_cases(labels, probabilities), intercept=None)
     return Recalibration(slope=slope, intercept=intercept)
@@ -74,22 +76,22 @@ def _fit(cases: Cases, *, intercept: float | None) -> tuple[float, float]:
             "one_class",
             where="recalibration",
             got=cases.classes,
-            expected="both",
-            todo="Add validation cases of the other class, or leave this label as it is.",
+            expected="cases of both classes",
+            todo="Add validation cases of the missing class, or do not calibrate this label.",
         )
     x, group = np.unique(logit(cases.probabilities), return_inverse=True)
     total = np.bincount(group, minlength=len(x)).astype(np.float64)
-    # Platt's targets in place of 1 and 0, so that the fit is finite even if probabilities separate the classes.
+    # Platt's targets instead of 1 and 0 keep the fit finite even if probabilities separate the classes.
     target = np.where(cases.positive, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     positive = np.bincount(group, weights=target, minlength=len(x))
     fitted = fit_logistic(x, positive[:, None], total[:, None], intercept=intercept)
     a, b = (float(value[0]) for value in fitted)
-    if not b > 0:  # NaN too: a single probability for all cases
+    if not b > 0:  # also if NaN, when all cases have the same probability
         raise TableError(
             "probabilities_do_not_rank",
             where="recalibration",
             got=f"a slope of {b:g} over {cases.classes}",
-            expected="a slope above 0: higher probabilities where the label is present",
-            todo="Look at the model's AUROC: there is nothing to calibrate.",
+            expected="a slope above 0, that is, higher probabilities where the label is present",
+            todo="Check the model's AUROC; probabilities that do not rank cases cannot be calibrated.",
         )
     return a, b

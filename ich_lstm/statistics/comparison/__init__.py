@@ -1,1 +1,1 @@
-"""Tests of the difference between two models or two readers."""
+"""Comparison of models and readers: paired differences, significance tests and agreement."""

@@ -10,28 +10,28 @@ from ich_lstm.statistics.cases import patient_index
 from ich_lstm.statistics.estimate import Estimate, undefined
 from ich_lstm.statistics.proportions import ratio
 
-ONE_CATEGORY = "all marks are of one category: chance alone agrees fully"
+ONE_CATEGORY = "all marks are of one category, so agreement by chance is already complete"
 
 
 def cohen_kappa(
     first: np.ndarray, second: np.ndarray, patients: Iterable | None = None, *, replicates: int = 2000, seed: int = 0
 ) -> Estimate:
-    """Agreement of two readers beyond chance.
+    """Compute Cohen's kappa, the agreement of two readers beyond chance.
 
     Source: Cohen, Educ Psychol Meas 1960;20:37-46.
 
     Args:
         first: The first reader's marks, ``(n,)``: 0 and 1, or other categories as numbers; NaN unknown.
-        second: The second reader's marks on the same cases, ``(n,)``; cases that only one has marked are left out and counted.
+        second: The second reader's marks on the same cases, ``(n,)``; cases that only one reader marked are excluded and counted.
         patients: The patient of each case, ``(n,)``; None only if cases are independent.
         replicates: Number of bootstrap resamples of patients.
         seed: Seed of the bootstrap over patients.
     """
     marks = np.stack([np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)])  # (2, n)
     known = np.asarray(~np.isnan(marks).any(axis=0))
-    left_out = f"{int((~known).sum())} cases left out, not marked by both" if not known.all() else ""
+    excluded = f"{int((~known).sum())} cases excluded, not marked by both readers" if not known.all() else ""
     if not known.any():
-        return undefined("; ".join(filter(None, ["no case marked by both", left_out])))
+        return undefined("; ".join(filter(None, ["no case marked by both readers", excluded])))
     categories, codes = np.unique(marks[:, known], return_inverse=True)
     one, other = codes.reshape(2, -1)
     size = len(categories)
@@ -45,16 +45,18 @@ def cohen_kappa(
         expected = ratio((table.sum(axis=0) * table.sum(axis=1)).sum(axis=0), total**2)
         return ratio(observed - expected, np.where(expected > 1 - 1e-12, 0, 1 - expected))[None]
 
-    return _with_interval(kappa, index, count, PatientBootstrap(count, replicates=replicates, seed=seed), left_out)
+    return _with_interval(kappa, index, count, PatientBootstrap(count, replicates=replicates, seed=seed), excluded)
 
 
 def fleiss_kappa(counts: np.ndarray, patients: Iterable | None = None, *, replicates: int = 2000, seed: int = 0) -> Estimate:
-    """Agreement of several readers beyond chance; the readers need not be the same for every case.
+    """Compute Fleiss' kappa, the agreement of several readers beyond chance.
+
+    The readers need not be the same for every case, but every case must have the same number of readers.
 
     Source: Fleiss, Psychol Bull 1971;76:378-382.
 
     Args:
-        counts: Number of readers who put each case into each category, ``(n, categories)``; each case has equally many.
+        counts: Number of readers who put each case into each category, ``(n, categories)``.
         patients: The patient of each case, ``(n,)``; None only if cases are independent.
         replicates: Number of bootstrap resamples of patients.
         seed: Seed of the bootstrap over patients.
@@ -68,7 +70,7 @@ def fleiss_kappa(counts: np.ndarray, patients: Iterable | None = None, *, replic
     """
     marks = np.asarray(counts, dtype=np.float64)
     if marks.ndim != 2 or not np.isfinite(marks).all() or (marks < 0).any():
-        raise _readers_differ(f"counts {marks.shape} that are not all whole numbers from 0 up")
+        raise _readers_differ(f"counts {marks.shape} that are not all finite and at least 0")
     if not len(marks):
         return undefined("no case")
     readers = marks.sum(axis=1)
@@ -99,7 +101,7 @@ def _with_interval(
 
 
 def _units(patients: Iterable | None, known: np.ndarray) -> tuple[np.ndarray, int]:
-    """Index of each known case's patient, or of the case itself if patients are unknown, and the number of patients."""
+    """Number the patient of each known case, or the case itself if patients are unknown, and count the patients."""
     if patients is None:
         return np.arange(int(known.sum())), int(known.sum())
     index, count = patient_index(patients)
@@ -107,7 +109,7 @@ def _units(patients: Iterable | None, known: np.ndarray) -> tuple[np.ndarray, in
 
 
 def _sums_by_patient(columns: np.ndarray, index: np.ndarray, count: int) -> np.ndarray:
-    """Sums of ``(n, m)`` over the cases of each patient, ``(m, patients)``."""
+    """Sum columns ``(n, m)`` over the cases of each patient; ``(m, patients)``."""
     return np.stack([np.bincount(index, weights=column, minlength=count) for column in columns.T])
 
 
@@ -117,5 +119,5 @@ def _readers_differ(got: str) -> TableError:
         where="Fleiss' kappa",
         got=got,
         expected="the same number of readers, at least 2, for every case",
-        todo="Leave out the cases that not all have marked.",
+        todo="Exclude cases that were not marked by all readers.",
     )

@@ -15,7 +15,7 @@ from ich_lstm.statistics.measures.evaluation import ALL_LABELS, WeightedLosses, 
 from ich_lstm.statistics.measures.figures import AUROC, KINDS, LabelFigures
 
 NOT_COMPARED = ("calibration_slope", "calibration_intercept", "calibration_in_the_large")
-"""Neither more nor less of them is better: what counts is how far from 1 or 0 they are."""
+"""Figures without a better direction: their ideal is 1 or 0, so a difference does not tell which model is better."""
 
 
 def compare_labels(
@@ -34,29 +34,34 @@ def compare_labels(
     stratified: bool = True,
     workers: int = 2,
 ) -> pd.DataFrame:
-    """Differences of two models' figures with 95 % intervals and p values, paired by patient.
+    """Compute the differences of two models' figures with 95 % intervals and p values, paired by patient.
 
-    Value plus and minus Student's quantile times the bootstrap's standard error, with one degree of freedom less than the
-    patients who carry the figure; the p value is that of the same t.
+    An interval is the difference plus and minus Student's quantile times the bootstrap's standard error. The degrees of freedom
+    are the number of patients who contribute to the figure, minus 1. The p value is that of the same t statistic.
 
     Args:
-        labels: ``(n, k)``: 1 present, 0 absent, NaN unknown.
+        labels: Labels of the cases, ``(n, k)``: 1 present, 0 absent, NaN unknown.
         first: Probabilities of the first model, ``(n, k)``.
         second: Probabilities of the second model, ``(n, k)``.
         patients: The patient of each case, ``(n,)``.
-        thresholds: Operating points of the first and of the second model, each as in `evaluate_labels`.
+        thresholds: Operating points of the first and of the second model: for each, one number or one number per label.
         prevalences: Prevalences at which PPV and NPV are also computed.
         bins: Number of bins of the expected calibration error.
-        names: Names of the k labels.
+        names: The names of the k labels.
         weights: Weights of the k labels in the weighted log loss.
         replicates: Number of bootstrap resamples.
         seed: Seed of the bootstrap.
-        stratified: For AUROC alone, draw patients with and without a positive case apart.
-        workers: Number of threads.
+        stratified: Whether patients with and without a positive case are resampled separately; this applies only to AUROC.
+        workers: Number of threads of the bootstrap.
 
     Returns:
-        A row per figure: ``label, metric, prevalence, first, second, difference`` (first minus second), ``low, high, p_value``
-        (NaN: undefined, and the note says why), ``method, cases, positives, patients, note``. Without `NOT_COMPARED`.
+        One row per figure, except those in `NOT_COMPARED`: ``label``, ``metric``, ``prevalence``, ``first``, ``second``,
+        ``difference`` (first minus second), ``low``, ``high`` and ``p_value`` (NaN if undefined, with the reason in the note),
+        ``method``, ``cases``, ``positives``, ``patients`` and ``note``.
+
+    Raises:
+        TableError: If a probability is not a number in [0, 1], a label is not 0, 1 or NaN, or a patient is unknown.
+        ConfigError: If shapes do not match, or a setting is out of range.
     """
     y = check_labels(labels)
     models = [check_probabilities(first), check_probabilities(second)]
@@ -115,11 +120,11 @@ def _difference(
     notes = []
     error = float(defined.std()) if len(defined) else 0.0
     if len(defined) < len(differences):
-        notes.append(f"{len(differences) - len(defined)} of {len(differences)} resamples left out, where it is undefined")
+        notes.append(f"{len(differences) - len(defined)} of {len(differences)} resamples excluded, in which it is undefined")
     if np.isnan(difference):
         notes = [reason]
     elif patients < 2:
-        notes.append("no interval: it rests on fewer than 2 patients")
+        notes.append("no interval: there are fewer than 2 patients")
     elif error <= 1e-15 * max(abs(first), abs(second)):
         notes.append("no interval: all resamples agree")
     elif len(defined) < len(differences) / 2:

@@ -1,4 +1,4 @@
-"""Significance tests of the difference of two models, or of a model and a reader, on the same cases."""
+"""Significance tests of the difference between two models, or between a model and a reader, on the same cases."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -13,16 +13,17 @@ from ich_lstm.statistics.measures.discrimination import area_under_roc
 
 DELONG = "DeLong"
 OBUCHOWSKI = "Obuchowski"
+"""The names of the methods in tables."""
 
 
 class AurocCovariance(NamedTuple):
     """Areas under the ROC curves of several models on the same cases, and their covariance.
 
     Args:
-        values: Areas ``(m,)``; NaN if labels are of one class.
+        values: Areas under the curves, ``(m,)``; NaN if labels are of one class.
         covariance: Covariance of the areas, ``(m, m)``; NaN if it is undefined.
-        method: DeLong's method, or Obuchowski's for clusters.
-        note: Reason why something is undefined.
+        method: `DELONG`, or `OBUCHOWSKI` if cases belong to patients.
+        note: The reason why something is undefined.
     """
 
     values: np.ndarray
@@ -32,16 +33,16 @@ class AurocCovariance(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """A figure of two models on the same cases.
+    """A figure of two models on the same cases, and the test of its difference.
 
     Args:
-        first: Figure of the first model.
-        second: Figure of the second model.
-        difference: Figure of the first model minus that of the second.
-        statistic: Statistic of the test; None if the test has none or is undefined.
-        p_value: Two-sided p value; None if it is undefined.
-        method: Name of the test.
-        note: Reason why something is undefined, or a caution.
+        first: The figure of the first model.
+        second: The figure of the second model.
+        difference: The figure of the first model minus that of the second.
+        statistic: The test statistic; None if the test has no statistic or is undefined.
+        p_value: The two-sided p value; None if it is undefined.
+        method: The name of the test.
+        note: The reason why something is undefined, or a caution.
     """
 
     first: Estimate
@@ -54,15 +55,15 @@ class Comparison(NamedTuple):
 
 
 def auroc_covariance(labels: np.ndarray, probabilities: np.ndarray, patients: Iterable | None = None) -> AurocCovariance:
-    """Covariance of AUROCs: DeLong's where cases are independent, Obuchowski's where they belong to patients.
+    """Compute the covariance of AUROCs by DeLong's method, or by Obuchowski's if several cases belong to one patient.
 
-    Sources: DeLong, DeLong & Clarke-Pearson, Biometrics 1988;44:837-845; by mid-ranks as Sun & Xu, IEEE Signal Process Lett
-    2014;21:1389-1393; Obuchowski, Biometrics 1997;53:567-578. With one case per patient the two are equal.
+    Sources: DeLong, DeLong & Clarke-Pearson, Biometrics 1988;44:837-845; by mid-ranks as in Sun & Xu, IEEE Signal Process Lett
+    2014;21:1389-1393; Obuchowski, Biometrics 1997;53:567-578. With one case per patient, the two methods agree.
 
     Args:
-        labels: ``(n,)``: 1 present, 0 absent, NaN unknown.
-        probabilities: ``(n, m)`` of m models, in [0, 1].
-        patients: The patient of each case, ``(n,)``; None: cases are independent.
+        labels: Labels of the cases, ``(n,)``: 1 present, 0 absent, NaN unknown.
+        probabilities: Probabilities of m models, ``(n, m)``, in [0, 1].
+        patients: The patient of each case, ``(n,)``; None only if cases are independent.
     """
     y, p = check_labels(labels), check_probabilities(probabilities)
     if y.ndim != 1 or p.ndim != 2 or len(y) != len(p):
@@ -79,7 +80,7 @@ def auroc_covariance(labels: np.ndarray, probabilities: np.ndarray, patients: It
     nothing = np.full((models, models), np.nan)
     positives, negatives = int(positive.sum()), int((~positive).sum())
     if not positives or not negatives:
-        note = f"{positives} positive and {negatives} negative cases, AUROC needs both"
+        note = f"{positives} positive and {negatives} negative cases, but AUROC needs both"
         return AurocCovariance(np.full(models, np.nan), nothing, method, note)
     of_positive, of_negative = _placements(positive, p)  # (positives, m), (negatives, m)
     values = np.array([area_under_roc(positive, column) for column in p.T])
@@ -88,7 +89,7 @@ def auroc_covariance(labels: np.ndarray, probabilities: np.ndarray, patients: It
     with_positive, with_negative = len(np.unique(cluster[positive])), len(np.unique(cluster[~positive]))
     if min(with_positive, with_negative) < 2:
         unit = "cases" if patients is None else "patients"
-        note = f"{with_positive} {unit} with a positive and {with_negative} with a negative case, a variance needs 2 of each"
+        note = f"{with_positive} {unit} with a positive and {with_negative} with a negative case, but a variance needs 2 of each"
         return AurocCovariance(values, nothing, method, note)
     a = _sum_by_cluster(of_positive - values, cluster[positive], groups) / positives  # (groups, m)
     b = _sum_by_cluster(of_negative - values, cluster[~positive], groups) / negatives
@@ -108,11 +109,11 @@ def compare_auroc(
     """Test whether two models' AUROCs differ; see `auroc_covariance`.
 
     Args:
-        labels: ``(n,)``: 1 present, 0 absent, NaN unknown.
+        labels: Labels of the cases, ``(n,)``: 1 present, 0 absent, NaN unknown.
         first: Probabilities of the first model, ``(n,)``.
         second: Probabilities of the second model, ``(n,)``.
         patients: The patient of each case, ``(n,)``; None only if cases are independent.
-        confidence: Confidence of the intervals; that of each AUROC is made on the logit scale.
+        confidence: Confidence of the intervals. The interval of each AUROC is computed on the logit scale.
     """
     values, covariance, method, note = auroc_covariance(labels, np.stack([first, second], axis=-1), patients)
     if np.isnan(values).any():
@@ -122,8 +123,8 @@ def compare_auroc(
     one, other = (_auroc_estimate(float(values[i]), float(covariance[i, i]), quantile, method, note) for i in range(2))
     difference = float(values[0] - values[1])
     variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
-    if not variance > 1e-20:  # NaN too
-        note = note or "the two models rank every pair alike in all patients: no variance"
+    if not variance > 1e-20:  # also if NaN
+        note = note or "no variance: the two models rank every pair of cases equally"
         return Comparison(one, other, Estimate(difference, note=note), None, None, method, note)
     error = np.sqrt(variance)
     z = float(difference / error)
@@ -132,42 +133,46 @@ def compare_auroc(
 
 
 def mcnemar(first_correct: np.ndarray, second_correct: np.ndarray, patients: Iterable | None = None) -> Comparison:
-    """Test whether one of two raters is right more often: exact where cases are independent, Durkalski's test where they are not.
+    """Test whether one of two raters is right more often: exactly if cases are independent, by Durkalski's test if they are not.
 
-    Give positive cases alone to compare sensitivities, negative ones alone to compare specificities.
+    To compare sensitivities, give only positive cases; to compare specificities, only negative ones.
 
     Sources: McNemar, Psychometrika 1947;12:153-157, in its exact binomial form; Durkalski et al., Stat Med 2003;22:2417-2428, in
-    which every patient has the same weight, whatever the number of cases.
+    which every patient has the same weight, regardless of the number of cases.
 
     Args:
         first_correct: Whether the first rater is right, ``(n,)``: 1 right, 0 wrong, NaN unknown.
-        second_correct: Whether the second rater is right on the same cases, ``(n,)``.
+        second_correct: Whether the second rater is right on the same cases, ``(n,)``: 1 right, 0 wrong, NaN unknown.
         patients: The patient of each case, ``(n,)``; None only if cases are independent.
     """
     pair = check_labels(np.stack([first_correct, second_correct], axis=-1))  # (n, 2)
     known = ~np.isnan(pair).any(axis=1)
     first, second = pair[known].T
     method = "McNemar, exact" if patients is None else "McNemar, clustered (Durkalski)"
-    left_out = f"{int((~known).sum())} cases left out, in which one or both are unknown" if not known.all() else ""
+    excluded = f"{int((~known).sum())} cases excluded, in which one or both raters are unknown" if not known.all() else ""
     if not len(first):
-        nothing = undefined("no case that both speak of")
-        return Comparison(nothing, nothing, nothing, None, None, method, left_out)
+        nothing = undefined("no case that both raters judged")
+        return Comparison(nothing, nothing, nothing, None, None, method, excluded)
     one, other, difference = (Estimate(float(value)) for value in (first.mean(), second.mean(), (first - second).mean()))
     if patients is None:
         p_value = exact_mcnemar(int(((first == 1) & (second == 0)).sum()), int(((first == 0) & (second == 1)).sum()))
-        return Comparison(one, other, difference, None, p_value, method, left_out)
+        return Comparison(one, other, difference, None, p_value, method, excluded)
     cluster = np.unique(patient_index(patients)[0][known], return_inverse=True)[1]
     per_patient = np.bincount(cluster, weights=first - second) / np.bincount(cluster)
     squares = float((per_patient**2).sum())
     if squares == 0:
-        note = "; ".join(filter(None, [left_out, "in no patient is one right more often than the other"]))
+        note = "; ".join(filter(None, [excluded, "in no patient is one rater right more often than the other"]))
         return Comparison(one, other, difference, None, None, method, note)
     statistic = float(per_patient.sum() ** 2 / squares)
-    return Comparison(one, other, difference, statistic, float(stats.chi2.sf(statistic, 1)), method, left_out)
+    return Comparison(one, other, difference, statistic, float(stats.chi2.sf(statistic, 1)), method, excluded)
 
 
 def exact_mcnemar(first_alone: int, second_alone: int) -> float:
-    """Two-sided p value of McNemar's test from the discordant cases, in which only one of the two raters is right.
+    """Compute the two-sided p value of McNemar's test.
+
+    Args:
+        first_alone: Number of cases in which only the first rater is right.
+        second_alone: Number of cases in which only the second rater is right.
 
     Example:
         >>> print(f"{exact_mcnemar(9, 2):.7f}")
@@ -178,8 +183,14 @@ def exact_mcnemar(first_alone: int, second_alone: int) -> float:
 
 
 def _placements(positive: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each positive case the share of negative cases below it, and for each negative case the share of positive cases above
-    it, ``(., m)``; ties count half.
+    """Compute the share of negative cases below each positive case, and of positive cases above each negative case.
+
+    Args:
+        positive: Whether each case is positive, bool ``(n,)``.
+        p: Probabilities of m models, ``(n, m)``.
+
+    Returns:
+        Shares of the positive cases ``(positives, m)`` and of the negative cases ``(negatives, m)``; ties count half.
     """
     ranks = stats.rankdata(p, axis=0)  # mid-ranks
     within_positive, within_negative = stats.rankdata(p[positive], axis=0), stats.rankdata(p[~positive], axis=0)

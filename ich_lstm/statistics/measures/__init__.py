@@ -1,1 +1,1 @@
-"""Performance measures: scores, curves, calibration, and all figures with their intervals."""
+"""Performance measures: log losses, curves, calibration, and all figures with their intervals."""

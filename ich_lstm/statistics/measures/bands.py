@@ -1,4 +1,4 @@
-"""Bands around curves: ROC, precision-recall, reliability and the smoothed calibration curve, by the patient bootstrap."""
+"""Bootstrap bands around the ROC, precision-recall, reliability and smoothed calibration curves."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -16,14 +16,14 @@ from ich_lstm.statistics.proportions import ratio
 
 
 class CurveBands(NamedTuple):
-    """Curves of one label with pointwise 95 % bands, each a table with ``x, value, low, high``, NaN where undefined.
+    """The curves of one label with pointwise 95 % bands; each table has ``x, value, low, high``, NaN where undefined.
 
     Args:
-        roc: True positive rate at each false positive rate.
-        precision_recall: Precision at each recall, at the highest threshold that reaches it.
-        reliability: Observed share at the mean probability of each bin with cases, and ``cases`` per bin.
-        smoothed: Smoothed observed share at each probability.
-        note: Reason why curves are empty, if they are.
+        roc: The true positive rate at each false positive rate.
+        precision_recall: The precision at each recall, at the highest threshold that reaches it.
+        reliability: The observed share at the mean probability of each non-empty bin, and the number of its ``cases``.
+        smoothed: The smoothed observed share at each probability.
+        note: The reason why curves are empty, if they are.
     """
 
     roc: pd.DataFrame
@@ -45,25 +45,25 @@ def curve_bands(
     seed: int = 0,
     workers: int = 2,
 ) -> CurveBands:
-    """Curves of one label's known cases, each point with the 2.5th and 97.5th percentile of the patient bootstrap.
+    """Compute the curves of one label's known cases, with the 2.5th and 97.5th percentile of the patient bootstrap at each point.
 
     Args:
-        labels: ``(n,)``: 1 present, 0 absent, NaN unknown.
-        probabilities: ``(n,)``, in [0, 1].
+        labels: Labels of the cases, ``(n,)``: 1 present, 0 absent, NaN unknown.
+        probabilities: Probabilities of the cases in [0, 1], ``(n,)``.
         patients: The patient of each case, ``(n,)``.
         points: Number of points of each curve.
         bins: Number of bins of equal width in the reliability diagram.
-        span: Span of the smoothed curve, as in `smoothed_calibration`.
+        span: Share of the cases that each point of the smoothed curve uses, above 0 and at most 1.
         replicates: Number of bootstrap resamples.
         seed: Seed of the bootstrap.
-        workers: Number of threads.
+        workers: Number of threads of the bootstrap.
     """
     cases = known_cases(labels, probabilities)
     index, count = patient_index(patients)
     y, p = cases.positive, cases.probabilities
     if not y.any() or y.all():
         nothing = pd.DataFrame(columns=["x", "value", "low", "high"], dtype=np.float64)
-        return CurveBands(nothing, nothing, nothing.assign(cases=[]), nothing, f"{cases.classes}, curves need both")
+        return CurveBands(nothing, nothing, nothing.assign(cases=[]), nothing, f"{cases.classes}, but curves need both")
     index = index[~np.isnan(np.asarray(labels, dtype=np.float64))]
     ranks = RankedCases(cases, index, count)
     x, cell = group_cells(logit(p))
@@ -88,19 +88,19 @@ def curve_bands(
     at = np.concatenate([share, share, np.bincount(place, weights=p) / in_bin, lines.at])
     table = pd.DataFrame({"x": at, "value": values, "low": low, "high": high})
     ends = np.cumsum([points, points, len(filled)])
-    roc, recall, reliable, smooth = (table.iloc[part].reset_index(drop=True) for part in np.split(np.arange(len(table)), ends))
+    roc, recall, reliable, smooth = (table.iloc[rows].reset_index(drop=True) for rows in np.split(np.arange(len(table)), ends))
     return CurveBands(roc, recall, reliable.assign(cases=in_bin), smooth)
 
 
 def _roc_at(ranked: RankedWeights, rates: np.ndarray) -> np.ndarray:
-    """True positive rates ``(points, r)`` at false positive rates; along a tie, on the straight line."""
+    """Compute true positive rates ``(points, r)`` at false positive rates, with linear interpolation along ties."""
     columns = []
-    for positive, below, tied, negative in zip(*(part.T for part in ranked[:3]), ranked.negative, strict=True):
+    for positive, below, tied, negative in zip(*(weights.T for weights in ranked[:3]), ranked.negative, strict=True):
         if not negative or not positive.any():
             columns.append(np.full(len(rates), np.nan))
             continue
         upto = np.cumsum(positive[::-1])
-        above = (negative - below - tied)[::-1]  # false positives before a level is called, then after
+        above = (negative - below - tied)[::-1]  # false positives at thresholds above each level
         x = np.column_stack([above, above + tied[::-1]]).ravel() / negative
         y = np.column_stack([upto - positive[::-1], upto]).ravel() / upto[-1]
         columns.append(np.interp(rates, x, y, left=0, right=1))
@@ -108,7 +108,7 @@ def _roc_at(ranked: RankedWeights, rates: np.ndarray) -> np.ndarray:
 
 
 def _precision_at(ranked: RankedWeights, recalls: np.ndarray) -> np.ndarray:
-    """Precisions ``(points, r)`` at the highest thresholds that reach the recalls."""
+    """Compute precisions ``(points, r)`` at the highest thresholds that reach the recalls."""
     columns = []
     for positive, below, negative in zip(ranked.positive.T, ranked.below.T, ranked.negative, strict=True):
         drawn = positive[::-1] > 0
@@ -117,6 +117,6 @@ def _precision_at(ranked: RankedWeights, recalls: np.ndarray) -> np.ndarray:
             continue
         upto = np.cumsum(positive[::-1][drawn])
         precision = upto / (upto + (negative - below)[::-1][drawn])
-        # Rounding must not ask for a recall above 1.
+        # The factor prevents rounding from requesting a recall above 1.
         columns.append(precision[np.searchsorted(upto, recalls * upto[-1] * (1 - 1e-12))])
     return np.stack(columns, axis=1)

@@ -1,7 +1,8 @@
 """Calibration measures: Brier score, reliability, ECE, and calibration slope and intercept.
 
-Slope, intercept and the smoothed curve come first (Van Calster et al., J Clin Epidemiol 2016;74:167-176, and BMC Med
-2019;17:230). The expected calibration error comes last, because it depends on its bins and is biased upwards in small samples.
+Slope, intercept and the smoothed curve are the primary measures (Van Calster et al., J Clin Epidemiol 2016;74:167-176, and BMC
+Med 2019;17:230). The expected calibration error is secondary, because it depends on its bins and is biased upwards in small
+samples.
 """
 
 from typing import NamedTuple
@@ -16,8 +17,9 @@ from ich_lstm.statistics.logistic import fit_logistic
 from ich_lstm.statistics.measures.scores import CLIP
 from ich_lstm.statistics.proportions import ratio
 
-NOT_SEPARATED = "calibration's slope needs both, and probabilities that do not separate them"
-BOTH_CLASSES = "calibration in the large needs both"
+NOT_SEPARATED = "but a calibration slope needs both, and probabilities that do not separate them"
+BOTH_CLASSES = "but calibration in the large needs both"
+"""Why figures are undefined; each follows the numbers of positive and negative cases."""
 
 
 class Calibration(NamedTuple):
@@ -26,9 +28,10 @@ class Calibration(NamedTuple):
     Source: Cox, Biometrika 1958;45:562-565.
 
     Args:
-        slope: 1 is ideal; below 1, probabilities are too extreme. It is undefined if they separate the classes perfectly.
-        intercept: Intercept of the line with that slope.
-        in_the_large: Intercept with the slope fixed at 1; 0 is ideal, and below 0 probabilities are too high on average.
+        slope: The slope; 1 is ideal, and below 1 probabilities are too extreme. It is undefined if probabilities separate the
+            classes perfectly.
+        intercept: The intercept that is fitted together with the slope.
+        in_the_large: The intercept with the slope fixed at 1; 0 is ideal, and below 0 probabilities are too high on average.
     """
 
     slope: Estimate
@@ -37,42 +40,46 @@ class Calibration(NamedTuple):
 
 
 def logit(probabilities: np.ndarray) -> np.ndarray:
-    """Log odds in float64 of probabilities clipped as for the log loss, so that 0 and 1 are -34.5 and 34.5."""
+    """Compute float64 log odds of probabilities, clipped as for the log loss, so that 0 and 1 give -34.5 and 34.5."""
     p = np.clip(probabilities, CLIP, 1 - CLIP)
     return np.log(p) - np.log(1 - p)
 
 
 def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> Estimate:
-    """Mean squared difference of probability and label of one label's known cases, ``(n,)`` each.
+    """Compute the mean squared difference between probability and label over one label's known cases.
 
     Source: Brier, Mon Weather Rev 1950;78:1-3, halved as is usual for two classes.
+
+    Args:
+        labels: Labels of the cases, ``(n,)``: 1 present, 0 absent, NaN unknown.
+        probabilities: Probabilities of the cases in [0, 1], ``(n,)``.
     """
     positive, p, _ = known_cases(labels, probabilities)
     return estimate_or(((p - positive) ** 2).mean() if len(p) else np.nan, "no case with a known label")
 
 
 def bin_edges(bins: int) -> np.ndarray:
-    """Edges of bins of equal width over [0, 1], ``(bins + 1,)``."""
+    """Compute the edges of bins of equal width over [0, 1], ``(bins + 1,)``."""
     if bins < 1:
         raise ConfigError("bins_out_of_range", where="reliability", got=f"{bins} bins", expected="at least 1")
-    return np.arange(bins + 1) / bins  # 3 / 5 is the float64 nearest to 0.6, which linspace misses
+    return np.arange(bins + 1) / bins  # gives the float64 nearest to 0.6, unlike linspace
 
 
 def bin_of(probabilities: np.ndarray, bins: int) -> np.ndarray:
-    """Index of each probability's bin; bins are equally wide and closed on the left, the last one on both sides."""
+    """Find the index of each probability's bin; bins are closed on the left, and the last bin on both sides."""
     return np.clip(np.searchsorted(bin_edges(bins), probabilities, side="right") - 1, 0, bins - 1)
 
 
 def reliability(labels: np.ndarray, probabilities: np.ndarray, *, bins: int = 10) -> pd.DataFrame:
-    """The table of the reliability diagram, with a row for each bin, empty ones included.
+    """Tabulate the reliability diagram, with one row per bin, including empty bins.
 
     Args:
-        labels: ``(n,)``: 1 present, 0 absent, NaN unknown.
-        probabilities: ``(n,)``, in [0, 1].
+        labels: Labels of the cases, ``(n,)``: 1 present, 0 absent, NaN unknown.
+        probabilities: Probabilities of the cases in [0, 1], ``(n,)``.
         bins: Number of bins of equal width over [0, 1], each closed on the left.
 
     Returns:
-        Columns ``low, high, cases, mean_probability, observed``; the last two NaN in a bin without cases.
+        The columns ``low``, ``high``, ``cases``, ``mean_probability`` and ``observed``; the last two are NaN in an empty bin.
     """
     positive, p, _ = known_cases(labels, probabilities)
     place = bin_of(p, bins)
@@ -90,9 +97,14 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, *, bins: int = 10
 
 
 def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, *, bins: int = 10) -> Estimate:
-    """Mean over the cases of |mean probability - observed share| of their bin; see `reliability` for the bins.
+    """Compute the mean of |mean probability - observed share| over the bins, weighted by their numbers of cases.
 
     Source: Naeini, Cooper & Hauskrecht, AAAI 2015.
+
+    Args:
+        labels: Labels of the cases, ``(n,)``: 1 present, 0 absent, NaN unknown.
+        probabilities: Probabilities of the cases in [0, 1], ``(n,)``.
+        bins: Number of bins of equal width over [0, 1], each closed on the left.
     """
     table = reliability(labels, probabilities, bins=bins)
     gap = (table["cases"] * (table["mean_probability"] - table["observed"]).abs()).sum()
@@ -101,11 +113,12 @@ def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, *,
 
 
 def calibration_line(labels: np.ndarray, probabilities: np.ndarray) -> Calibration:
-    """Slope, intercept and calibration in the large of one label's known cases.
+    """Fit slope, intercept and calibration in the large on one label's known cases.
 
     Args:
-        labels: ``(n,)``: 1 present, 0 absent, NaN unknown.
-        probabilities: ``(n,)``, in [0, 1]; clipped to [1e-15, 1 - 1e-15], so a certain probability weighs heavily.
+        labels: Labels of the cases, ``(n,)``: 1 present, 0 absent, NaN unknown.
+        probabilities: Probabilities of the cases in [0, 1], ``(n,)``; they are clipped to [1e-15, 1 - 1e-15], so
+            probabilities of 0 and 1 have a strong influence.
     """
     cases = known_cases(labels, probabilities)
     slope, intercept, in_the_large = calibration_values(cases)
@@ -117,7 +130,7 @@ def calibration_line(labels: np.ndarray, probabilities: np.ndarray) -> Calibrati
 
 
 def calibration_values(cases: Cases) -> tuple[float, float, float]:
-    """Slope, intercept and calibration in the large, NaN where they do not exist."""
+    """Fit slope, intercept and calibration in the large; NaN where undefined."""
     x, group = np.unique(logit(cases.probabilities), return_inverse=True)
     positive = np.bincount(group, weights=cases.positive, minlength=len(x))[:, None]
     total = np.bincount(group, minlength=len(x)).astype(np.float64)[:, None]

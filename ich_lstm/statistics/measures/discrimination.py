@@ -1,8 +1,8 @@
 """Discrimination measures: AUROC, average precision, and their curves, exact with ties.
 
-A bootstrap needs the same figure for thousands of weightings of the same cases. Cases are sorted once; only the levels of
-probability that a positive case has, and the runs of negative cases between them, matter. The weight of every such bin is then
-a sparse matrix (bins x patients) times the patients' counts (patients x replicates).
+A bootstrap needs the same figure for thousands of weightings of the same cases, so cases are sorted only once. The result depends
+only on the distinct probabilities of positive cases and on the negative cases at and between them. The weight of every such bin
+is a sparse matrix (bins x patients) times the patients' counts (patients x replicates).
 """
 
 from typing import NamedTuple
@@ -14,11 +14,11 @@ from ich_lstm.statistics.cases import Cases, known_cases
 from ich_lstm.statistics.estimate import Estimate, estimate_or
 
 EXACT_IN_FLOAT32 = 2**24
-"""float32 holds every whole number up to here, in half the memory and twice as fast as float64."""
+"""float32 represents every whole number up to this value, in half the memory and twice as fast as float64."""
 
 
 class RankedWeights(NamedTuple):
-    """Weights at the levels of probability that a positive case has, from low to high, for r weightings.
+    """Weights of cases at the g distinct probabilities ("levels") of positive cases, in ascending order, for r weightings.
 
     Args:
         positive: Weight of the positive cases of each level, ``(g, r)``.
@@ -33,7 +33,9 @@ class RankedWeights(NamedTuple):
     negative: np.ndarray
 
     def auroc(self) -> np.ndarray:
-        """Area under the ROC curve, ``(r,)``: the share of correctly ranked pairs, where ties count half; NaN without a pair.
+        """Compute the area under the ROC curve, ``(r,)``; NaN without a pair of a positive and a negative case.
+
+        The area is the share of correctly ranked pairs, in which ties count half.
 
         Source: Bamber, J Math Psychol 1975;12:387-415 (the area is the Mann-Whitney statistic).
         """
@@ -42,23 +44,23 @@ class RankedWeights(NamedTuple):
         return np.divide(in_order, pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0)
 
     def average_precision(self) -> np.ndarray:
-        """Sum over the thresholds of precision times the gain in recall, ``(r,)``; NaN without a positive case.
+        """Sum precision times the gain in recall over the thresholds, ``(r,)``; NaN without a positive case.
 
-        This is not the trapezoidal area, which is too optimistic (Davis & Goadrich, ICML 2006).
+        The trapezoidal area is not used, because it is too optimistic (Davis & Goadrich, ICML 2006).
         """
         true_positive = np.cumsum(self.positive[::-1], axis=0)[::-1]  # at or above each level
         called = true_positive + (self.negative - self.below)
-        # Where no case is called positive, no case of the level is positive either: the gain is 0 / 1.
+        # Where no case is called positive, the numerator is 0 too, so the gain is 0 / 1.
         gains = self.positive * true_positive / np.where(called > 0, called, 1)
         positives = self.positive.sum(axis=0)
         return np.divide(gains.sum(axis=0), positives, out=np.full(positives.shape, np.nan), where=positives > 0)
 
 
 class RankedCases:
-    """Cases of one label, sorted once, for any number of weightings of their patients.
+    """The cases of one label, sorted once, for any number of weightings of their patients.
 
     Args:
-        cases: The m known cases.
+        cases: The m cases with a known label.
         patient: Index of the patient of each case, ``(m,)``.
         patients: Number of patients in the data.
     """
@@ -68,7 +70,7 @@ class RankedCases:
         levels, level = np.unique(probabilities, return_inverse=True)  # ascending
         has_positive = np.zeros(len(levels), dtype=bool)
         has_positive[level[positive]] = True
-        # A level with a positive case is a bin of its own; the levels between two of them are one bin.
+        # Each probability of a positive case is a separate bin; all probabilities between two of these are one bin.
         starts = has_positive.copy()
         starts[1:] |= has_positive[:-1]
         starts[:1] = True
@@ -82,7 +84,7 @@ class RankedCases:
         self._cases = np.bincount(patient, minlength=patients)
 
     def weigh(self, counts: np.ndarray) -> RankedWeights:
-        """Weigh every case by how often its patient was drawn.
+        """Weight every case by how often its patient was drawn.
 
         Args:
             counts: How often each patient was drawn, whole numbers ``(patients, r)``.
@@ -99,14 +101,14 @@ class RankedCases:
 
 
 class Curve(NamedTuple):
-    """A curve over all thresholds.
+    """A ROC or precision-recall curve over all thresholds.
 
     Args:
-        x: False positive rate, or recall; ``(t,)``.
-        y: True positive rate, or precision; ``(t,)``.
+        x: False positive rate or recall at each threshold, ``(t,)``.
+        y: True positive rate or precision at each threshold, ``(t,)``.
         thresholds: Thresholds at or above which a case is called positive, ``(t,)``, descending; the first is infinite, so that
-            no case is called.
-        note: Reason why the curve is empty, if it is.
+            no case is called positive.
+        note: The reason why the curve is empty, if it is.
     """
 
     x: np.ndarray
@@ -116,22 +118,22 @@ class Curve(NamedTuple):
 
 
 def auroc(labels: np.ndarray, probabilities: np.ndarray) -> Estimate:
-    """Area under the ROC curve; undefined where known labels are of one class.
+    """Compute the area under the ROC curve; undefined if known labels are of one class.
 
     Args:
-        labels: ``(n,)``: 1 present, 0 absent, NaN unknown.
-        probabilities: ``(n,)``, in [0, 1].
+        labels: Labels of the cases, ``(n,)``: 1 present, 0 absent, NaN unknown.
+        probabilities: Probabilities of the cases in [0, 1], ``(n,)``.
 
     Example:
         >>> auroc(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.4, 0.8])).value
         0.875
     """
     cases = known_cases(labels, probabilities)
-    return estimate_or(area_under_roc(cases.positive, cases.probabilities), f"{cases.classes}, AUROC needs both")
+    return estimate_or(area_under_roc(cases.positive, cases.probabilities), f"{cases.classes}, but AUROC needs both")
 
 
 def area_under_roc(positive: np.ndarray, values: np.ndarray) -> float:
-    """Area under the ROC curve of unchecked values; NaN where the cases are of one class.
+    """Compute the area under the ROC curve without checks; NaN if the cases are of one class.
 
     Args:
         positive: Whether the label is present, bool ``(m,)``.
@@ -141,36 +143,52 @@ def area_under_roc(positive: np.ndarray, values: np.ndarray) -> float:
 
 
 def average_precision(labels: np.ndarray, probabilities: np.ndarray) -> Estimate:
-    """Average precision of one label's known cases, ``(n,)`` each; undefined without a positive one."""
+    """Compute the average precision of one label's known cases; undefined without a positive case.
+
+    Args:
+        labels: Labels of the cases, ``(n,)``: 1 present, 0 absent, NaN unknown.
+        probabilities: Probabilities of the cases in [0, 1], ``(n,)``.
+    """
     cases = known_cases(labels, probabilities)
-    return estimate_or(_weighed_once(cases).average_precision()[0], f"{cases.classes}, average precision needs a positive one")
+    return estimate_or(
+        _weighed_once(cases).average_precision()[0], f"{cases.classes}, but average precision needs a positive case"
+    )
 
 
 def roc_curve(labels: np.ndarray, probabilities: np.ndarray) -> Curve:
-    """True against false positive rate at every threshold, from (0, 0) to (1, 1); empty where labels are of one class."""
+    """Compute the ROC curve at every threshold, from (0, 0) to (1, 1); empty if known labels are of one class.
+
+    Args:
+        labels: Labels of the cases, ``(n,)``: 1 present, 0 absent, NaN unknown.
+        probabilities: Probabilities of the cases in [0, 1], ``(n,)``.
+    """
     cases = known_cases(labels, probabilities)
     true_positive, false_positive, thresholds = _called(cases)
     if not true_positive[-1] or not false_positive[-1]:
-        return _no_curve(f"{cases.classes}, a ROC curve needs both")
+        return _no_curve(f"{cases.classes}, but a ROC curve needs both")
     return Curve(false_positive / false_positive[-1], true_positive / true_positive[-1], thresholds)
 
 
 def precision_recall_curve(labels: np.ndarray, probabilities: np.ndarray) -> Curve:
-    """Precision against recall at every threshold, recall rising; empty without a positive case.
+    """Compute the precision-recall curve at every threshold, with ascending recall; empty without a positive case.
 
     The first point, at which no case is called positive, has precision 1 by convention.
+
+    Args:
+        labels: Labels of the cases, ``(n,)``: 1 present, 0 absent, NaN unknown.
+        probabilities: Probabilities of the cases in [0, 1], ``(n,)``.
     """
     cases = known_cases(labels, probabilities)
     true_positive, false_positive, thresholds = _called(cases)
     if not true_positive[-1]:
-        return _no_curve(f"{cases.classes}, a precision-recall curve needs a positive one")
+        return _no_curve(f"{cases.classes}, but a precision-recall curve needs a positive case")
     called = true_positive + false_positive
     precision = np.divide(true_positive, called, out=np.ones(len(called)), where=called > 0)
     return Curve(true_positive / true_positive[-1], precision, thresholds)
 
 
 def _called(cases: Cases) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """True and false positives at each threshold, descending, from no case to all cases called positive; ``(t,)`` each."""
+    """Count true and false positives at each threshold; returns both and the descending thresholds, ``(t,)`` each."""
     levels, level = np.unique(cases.probabilities, return_inverse=True)
     positives = np.bincount(level, weights=cases.positive, minlength=len(levels))
     negatives = np.bincount(level, weights=~cases.positive, minlength=len(levels))

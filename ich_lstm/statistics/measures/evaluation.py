@@ -16,7 +16,7 @@ from ich_lstm.statistics.measures.scores import log_losses
 from ich_lstm.statistics.proportions import PROPORTIONS, clopper_pearson, ratio, wilson
 
 ALL_LABELS = "all"
-"""Value of the column ``label`` for a figure over all labels together."""
+"""The value of the column ``label`` for a figure over all labels together."""
 
 
 def evaluate_labels(
@@ -34,32 +34,34 @@ def evaluate_labels(
     stratified: bool = True,
     workers: int = 2,
 ) -> pd.DataFrame:
-    """Every figure of every label with a 95 % interval over patients; a case is a slice, a scan or a patient, as given.
+    """Compute every figure of every label with a 95 % interval over patients; a case is a slice, a scan or a patient.
 
     Args:
-        labels: ``(n, k)``: 1 present, 0 absent, NaN unknown; unknown ones are left out and counted.
-        probabilities: ``(n, k)``, in [0, 1].
+        labels: Labels of the cases, ``(n, k)``: 1 present, 0 absent, NaN unknown; unknown labels are excluded and counted.
+        probabilities: Probabilities of the cases in [0, 1], ``(n, k)``.
         patients: The patient of each case, ``(n,)``.
-        thresholds: One operating point for all labels, or one for each, at or above which a case is called positive; never chosen
-            on these cases.
-        prevalences: Prevalences between 0 and 1 at which predictive values are also given.
-        bins: Number of bins of equal width, for the expected calibration error.
-        names: Names of the k labels.
+        thresholds: One operating point for all labels, or one for each, at or above which a case is called positive. It must not
+            have been chosen on these cases.
+        prevalences: Prevalences between 0 and 1 at which PPV and NPV are also computed.
+        bins: Number of bins of equal width of the expected calibration error.
+        names: The names of the k labels.
         weights: Weights of the k labels in the weighted log loss.
         replicates: Number of bootstrap resamples.
         seed: Seed of the bootstrap; the order of the cases does not matter.
-        stratified: For AUROC alone, draw patients with and without a positive case apart, so that it is always defined.
-        workers: Number of threads.
+        stratified: Whether patients with and without a positive case are resampled separately, so that every resample has both;
+            this applies only to AUROC.
+        workers: Number of threads of the bootstrap.
 
     Returns:
-        A row per figure: ``label`` (`ALL_LABELS` for the weighted log loss), ``metric``, ``prevalence`` (stated; NaN: that of
-        the data), ``threshold`` (NaN where none is used), ``value, low, high`` (NaN: undefined, and the note says why),
-        ``method`` (of the interval), ``cases, positives, unknown, patients``, ``note``. Where no patient has two cases, accuracy,
-        sensitivity, specificity, PPV and NPV have further rows, with ``method`` Wilson and Clopper-Pearson.
+        One row per figure: ``label`` (`ALL_LABELS` for the weighted log loss), ``metric``, ``prevalence`` (NaN for that of the
+        data), ``threshold`` (NaN for figures without a threshold), ``value``, ``low`` and ``high`` (NaN if undefined, with the
+        reason in the note), ``method`` (of the interval), ``cases``, ``positives``, ``unknown``, ``patients`` and ``note``. If no
+        patient has two cases, accuracy, sensitivity, specificity, PPV and NPV have further rows with the ``method`` Wilson and
+        Clopper-Pearson.
 
     Raises:
-        TableError: If a probability is no number in [0, 1], a label none of 0, 1 and NaN, a patient unknown.
-        ConfigError: If a setting does not fit.
+        TableError: If a probability is not a number in [0, 1], a label is not 0, 1 or NaN, or a patient is unknown.
+        ConfigError: If shapes do not match, or a setting is out of range.
 
     Example:
         >>> labels, probabilities = np.array([[0.0], [1], [0], [1]]), np.array([[0.1], [0.9], [0.4], [0.3]])
@@ -77,8 +79,8 @@ def evaluate_labels(
     for k, name in enumerate(names):
         known = ~np.isnan(y[:, k])
         cases = Cases(y[known, k] == 1, p[known, k], int((~known).sum()))
-        options = {"threshold": points[k], "prevalences": prevalences, "bins": bins}
-        figures = LabelFigures(cases, index[known], count, **options)
+        settings = {"threshold": points[k], "prevalences": prevalences, "bins": bins}
+        figures = LabelFigures(cases, index[known], count, **settings)
         rows += [{"label": name, **row} for row in _rows(figures, bootstrap, stratified, points[k])]
     return pd.DataFrame(rows)
 
@@ -87,11 +89,11 @@ class WeightedLosses:
     """The weighted log loss, reduced to sums per patient.
 
     Args:
-        labels: Float64 ``(n, k)``: 1 present, 0 absent, NaN unknown.
-        probabilities: Float64 ``(n, k)``, in [0, 1].
+        labels: Labels of the cases, float64 ``(n, k)``: 1 present, 0 absent, NaN unknown.
+        probabilities: Probabilities of the cases in [0, 1], float64 ``(n, k)``.
         patient: Index of the patient of each case, ``(n,)``.
         patients: Number of patients in the data.
-        weights: Weights of the labels, one for each.
+        weights: The weight of each label.
     """
 
     def __init__(
@@ -110,11 +112,11 @@ class WeightedLosses:
         }
 
     def value(self) -> float:
-        """On all cases as they are; NaN without a known label."""
+        """Compute the weighted log loss of all cases; NaN without a known label."""
         return float(ratio(*self._sums.sum(axis=1)))
 
     def weigh(self, counts: np.ndarray) -> np.ndarray:
-        """The weighted log loss for r weightings of the patients, from counts ``(patients, r)`` to ``(1, r)``."""
+        """Compute the weighted log loss for r weightings of the patients, from counts ``(patients, r)`` to ``(1, r)``."""
         return ratio(*(self._sums @ counts.astype(np.float64)))[None]
 
 
@@ -126,10 +128,13 @@ def check_settings(
     names: Sequence[str],
     weights: Sequence[float],
 ) -> np.ndarray:
-    """The thresholds, one per label ``(k,)``.
+    """Check shapes and settings.
+
+    Returns:
+        The threshold of each label, ``(k,)``.
 
     Raises:
-        ConfigError: If shapes and settings do not fit each other, or one is out of range.
+        ConfigError: If shapes do not match, or a setting is out of range.
     """
     fits = labels.ndim == 2 and labels.shape == probabilities.shape and labels.shape[1] == len(names) == len(weights)
     if not fits:
@@ -150,13 +155,13 @@ def check_settings(
 
 
 def _rows(figures: LabelFigures, bootstrap: PatientBootstrap, stratified: bool, threshold: float) -> list[dict[str, Any]]:
-    """All rows of a label, but for its name."""
+    """Make all rows of a label, without its name."""
     values = figures.values()
     cases = figures.cases
     replicates = bootstrap.replicate(figures.weigh, cases=len(cases.positive))
     if stratified:
-        apart = bootstrap.replicate(figures.auroc, cases=len(cases.positive), strata=figures.with_positive)
-        replicates[AUROC] = apart[0]
+        stratified_auroc = bootstrap.replicate(figures.auroc, cases=len(cases.positive), strata=figures.with_positive)
+        replicates[AUROC] = stratified_auroc[0]
     carriers = figures.carriers()
     counts = {
         "cases": len(cases.positive),
@@ -183,7 +188,7 @@ def _rows(figures: LabelFigures, bootstrap: PatientBootstrap, stratified: bool, 
 
 
 def _exact_rows(figures: LabelFigures, threshold: float, counts: dict[str, int]) -> list[dict[str, Any]]:
-    """Proportions with the intervals for independent cases, if no patient has two cases."""
+    """Make rows of proportions with the intervals for independent cases, if no patient has two cases."""
     if not figures.is_independent():
         return []
     rows = []

@@ -1,4 +1,4 @@
-"""All figures of one label, for any number of weightings of its patients at once."""
+"""All figures of one label, for many weightings of its patients at once."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -19,10 +19,10 @@ class Kind(NamedTuple):
     """Properties of a figure that do not depend on the data.
 
     Args:
-        scale: Scale on which its interval is computed.
-        carried_by: Patients on whom the figure rests: those with a case that is ``known``, ``positive``, ``negative``, ``called``
-            or ``not called``, or ``both`` for the smaller group of positive and negative.
-        needs: Condition under which it is defined, in words.
+        scale: The scale on which its interval is computed.
+        carried_by: The patients who contribute to the figure: those with a case that is ``known``, ``positive``, ``negative``,
+            ``called`` or ``not called``, or ``both`` for the smaller group of positive and negative.
+        needs: A text that says when the figure is defined; it follows the numbers of positive and negative cases.
     """
 
     scale: Scale
@@ -30,30 +30,31 @@ class Kind(NamedTuple):
     needs: str
 
 
-_KNOWN = "a case with a known label"
+_KNOWN = "but a case with a known label is needed"
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "log_loss": Kind("log", "known", _KNOWN),
-        "auroc": Kind("logit", "both", "AUROC needs both"),
-        "average_precision": Kind("logit", "both", "average precision needs a positive one"),
+        "auroc": Kind("logit", "both", "but AUROC needs both"),
+        "average_precision": Kind("logit", "both", "but average precision needs a positive case"),
         "calibration_slope": Kind("percentile", "both", NOT_SEPARATED),
         "calibration_intercept": Kind("percentile", "both", NOT_SEPARATED),
         "calibration_in_the_large": Kind("percentile", "both", BOTH_CLASSES),
         "brier": Kind("logit", "known", _KNOWN),
         "ece": Kind("logit", "known", _KNOWN),
         "accuracy": Kind("proportion", "known", _KNOWN),
-        "sensitivity": Kind("proportion", "positive", "sensitivity needs a positive one"),
-        "specificity": Kind("proportion", "negative", "specificity needs a negative one"),
-        "ppv": Kind("proportion", "called", "PPV needs a case that is called positive"),
-        "npv": Kind("proportion", "not called", "NPV needs a case that is called negative"),
-        "f1": Kind("proportion", "both", "F1 needs a case that is positive or called so"),
+        "sensitivity": Kind("proportion", "positive", "but sensitivity needs a positive case"),
+        "specificity": Kind("proportion", "negative", "but specificity needs a negative case"),
+        "ppv": Kind("proportion", "called", "but PPV needs a case that is called positive"),
+        "npv": Kind("proportion", "not called", "but NPV needs a case that is called negative"),
+        "f1": Kind("proportion", "both", "but F1 needs a case that is positive or called positive"),
     }
 )
-"""Every figure of a label, in the order of tables."""
+"""Every figure of a label, in the order of the tables."""
 
 AUROC = list(KINDS).index("auroc")
+"""The index of AUROC in `KINDS`."""
 CALIBRATION = [list(KINDS).index(f"calibration_{name}") for name in ("slope", "intercept", "in_the_large")]
-"""Rows of the calibration figures among all figures."""
+"""The indices of the calibration figures in `KINDS`."""
 
 
 class Figure(NamedTuple):
@@ -61,7 +62,7 @@ class Figure(NamedTuple):
 
     Args:
         metric: A key of `KINDS`.
-        prevalence: Stated prevalence of predictive values; None: that of the data.
+        prevalence: Stated prevalence of a predictive value; None for that of the data.
     """
 
     metric: str
@@ -69,20 +70,20 @@ class Figure(NamedTuple):
 
 
 def figures_at(prevalences: Sequence[float]) -> list[Figure]:
-    """All figures, predictive values also at the stated prevalences."""
+    """List all figures, including predictive values at the stated prevalences."""
     stated = [Figure(metric, share) for share in prevalences for metric in ("ppv", "npv")]
     return [*map(Figure, KINDS), *stated]
 
 
 class LabelFigures:
-    """One label's cases, reduced to sums per patient once, for any number of weightings of the patients.
+    """The cases of one label, reduced once to sums per patient, for any number of weightings of the patients.
 
     Args:
-        cases: The known cases, m of them.
+        cases: The m cases with a known label.
         patient: Index of the patient of each case, ``(m,)``.
         patients: Number of patients in the data.
         threshold: Probability at or above which a case is called positive.
-        prevalences: Prevalences at which predictive values are also given.
+        prevalences: Prevalences at which PPV and NPV are also computed.
         bins: Number of bins of the expected calibration error.
     """
 
@@ -105,15 +106,15 @@ class LabelFigures:
         self._cell_positive = sum_by_patient(cell[y], patient[y], shape, np.ones(int(y.sum())))
 
     def values(self) -> np.ndarray:
-        """Every figure on all cases as they are, ``(figures,)``; NaN where undefined."""
+        """Compute every figure of all cases, ``(figures,)``; NaN where undefined."""
         once = np.ones((self._sums.shape[1], 1), dtype=np.float32)
         values = self.weigh(once)[:, 0]
-        # The values themselves are exact, not computed on the grid of cells.
+        # The values themselves are exact; only the bootstrap uses cells of log odds.
         values[CALIBRATION] = calibration_values(self.cases)
         return values
 
     def weigh(self, counts: np.ndarray) -> np.ndarray:
-        """Every figure for r weightings of the patients.
+        """Compute every figure for r weightings of the patients.
 
         Args:
             counts: How often each patient is counted, whole numbers ``(patients, r)``.
@@ -143,29 +144,29 @@ class LabelFigures:
         return np.stack(values)
 
     def auroc(self, counts: np.ndarray) -> np.ndarray:
-        """AUROC alone, ``(1, r)``."""
+        """Compute only AUROC, ``(1, r)``, from counts ``(patients, r)``."""
         return self.ranks.weigh(counts).auroc()[None]
 
     @property
     def with_positive(self) -> np.ndarray:
-        """Which patients have a positive case, bool ``(patients,)``."""
+        """Whether each patient has a positive case, bool ``(patients,)``."""
         return self._sums[1] > 0
 
     def carriers(self) -> dict[str, int]:
-        """Number of patients on whom a figure rests, by the values of `Kind.carried_by`."""
+        """Count the patients who contribute to a figure, by the values of `Kind.carried_by`."""
         total, positive, called = self._sums[:3]
-        there = {
+        contributes = {
             "known": total > 0,
             "positive": positive > 0,
             "negative": total > positive,
             "called": called > 0,
             "not called": total > called,
         }
-        numbers = {name: int(patients.sum()) for name, patients in there.items()}
+        numbers = {name: int(patients.sum()) for name, patients in contributes.items()}
         return {**numbers, "both": min(numbers["positive"], numbers["negative"])}
 
     def confusion(self) -> Confusion:
-        """The confusion matrix of all cases, in whole numbers."""
+        """Compute the confusion matrix of all cases."""
         total, positive, called, both = (round(float(row.sum())) for row in self._sums[:4])
         return Confusion(*map(np.asarray, (both, called - both, positive - both, total - positive - called + both)))
 

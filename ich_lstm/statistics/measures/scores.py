@@ -10,37 +10,42 @@ from ich_lstm.statistics.cases import check_labels, check_probabilities, known_c
 from ich_lstm.statistics.estimate import Estimate, estimate_or
 
 CLIP = 1e-15
-"""Kaggle clips probabilities to [1e-15, 1 - 1e-15] in float64, so that a certain but wrong probability costs 34.5."""
+"""Kaggle clips probabilities to [1e-15, 1 - 1e-15] in float64, so a wrong probability of 0 or 1 has a loss of 34.5."""
 
 
 def log_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Log loss of each probability.
+    """Compute the log loss of each probability.
 
     Args:
         labels: Labels of any shape: 1 present, 0 absent, NaN unknown.
-        probabilities: Float64 of the same shape, in [0, 1].
+        probabilities: Probabilities in [0, 1], float64 in the shape of the labels.
 
     Returns:
-        Float64 of the same shape, NaN where the label is unknown.
+        Log losses, float64 in the shape of the labels; NaN where the label is unknown.
     """
     p = np.clip(probabilities, CLIP, 1 - CLIP)
-    # log(1 - p), not log1p(-p): the published numbers round 1 - p to float64 first.
+    # log(1 - p) instead of log1p(-p), because the published numbers round 1 - p to float64 first.
     return np.where(np.isnan(labels), np.nan, -np.log(np.where(labels == 1, p, 1 - p)))
 
 
 def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> Estimate:
-    """Mean log loss of one label's known cases, ``(n,)`` each; undefined without one."""
+    """Compute the mean log loss of one label's known cases; undefined without a known label.
+
+    Args:
+        labels: Labels of the cases, ``(n,)``: 1 present, 0 absent, NaN unknown.
+        probabilities: Probabilities of the cases in [0, 1], ``(n,)``.
+    """
     positive, p, _ = known_cases(labels, probabilities)
     return estimate_or(log_losses(positive, p).mean() if len(p) else np.nan, "no case with a known label")
 
 
 def weighted_log_loss(labels: np.ndarray, probabilities: np.ndarray, *, weights: Sequence[float] = LABEL_WEIGHTS) -> Estimate:
-    """RSNA's weighted multi-label log loss over the known labels; undefined without one.
+    """Compute RSNA's weighted multi-label log loss over the known labels; undefined without a known label.
 
     Args:
-        labels: ``(n, k)``, in the order of `LABELS`: 1 present, 0 absent, NaN unknown.
-        probabilities: ``(n, k)``, in [0, 1].
-        weights: Weights of the labels, one for each.
+        labels: Labels of the cases, ``(n, k)``, in the order of `LABELS`: 1 present, 0 absent, NaN unknown.
+        probabilities: Probabilities of the cases in [0, 1], ``(n, k)``.
+        weights: The weight of each label.
 
     Example:
         >>> print(weighted_log_loss(np.zeros((1, 6)), np.full((1, 6), 0.5)))

@@ -12,12 +12,12 @@ from ich_lstm.statistics.measures.calibration import logit
 
 
 class SmoothedCurve(NamedTuple):
-    """The share of positive cases against the probability.
+    """The share of positive cases as a function of the probability.
 
     Args:
-        probability: Probabilities at which the curve is given, ``(m,)``, ascending.
-        observed: Share of positive cases at each of them, ``(m,)``, in [0, 1].
-        note: Reason why the curve is empty, if it is.
+        probability: The probabilities of the points of the curve, ``(m,)``, ascending.
+        observed: The share of positive cases at each point, ``(m,)``, in [0, 1].
+        note: The reason why the curve is empty, if it is.
     """
 
     probability: np.ndarray
@@ -26,10 +26,10 @@ class SmoothedCurve(NamedTuple):
 
 
 class LocalLines:
-    """Local straight lines with tricube weights of the nearest cases, for any number of weightings of the cases.
+    """Local linear regression with tricube weights of the nearest cases, for any number of weightings of the cases.
 
-    Distances are measured in log odds, because most probabilities of a rare finding lie close to 0, where the plain scale cannot
-    separate them. The lines are straight in the probability, as the curve of a calibrated model is.
+    Distances are measured in log odds, because most probabilities of a rare finding are close to 0, where the probability scale
+    cannot separate them. The lines are straight in the probability, like the curve of a calibrated model.
 
     Source: Cleveland, J Am Stat Assoc 1979;74:829-836.
 
@@ -57,13 +57,13 @@ class LocalLines:
         order = np.argsort(distance, axis=1)
         enough = np.cumsum(cases[order], axis=1) >= span * np.sum(cases) * (1 - 1e-12)
         farthest = np.take_along_axis(order, enough.argmax(axis=1)[:, None], axis=1)
-        # A little beyond the farthest group, as in R's loess; otherwise that group would have no weight at all.
+        # The reach extends slightly beyond the farthest group, as in R's loess; otherwise that group would have a weight of 0.
         reach = np.take_along_axis(distance, farthest, axis=1) * (1 + 1e-6)
         share = np.where(reach > 0, distance / np.where(reach > 0, reach, 1), distance > 0)
         self._weight = (1 - np.minimum(share, 1) ** 3) ** 3
 
     def fit(self, positive: np.ndarray, total: np.ndarray) -> np.ndarray:
-        """The curve of each weighting, ``(points, r)``, in [0, 1]; NaN at points without any case.
+        """Fit the curve of each weighting, ``(points, r)``, in [0, 1]; NaN at points without any case.
 
         Args:
             positive: Weight of the positive cases of each group, ``(g, r)``.
@@ -75,20 +75,21 @@ class LocalLines:
         seen = weight > 0
         weight = np.where(seen, weight, 1)
         spread = second - first * first / weight
-        flat = spread <= 1e-12 * second  # a single value has no slope: the curve is its mean
+        flat = spread <= 1e-12 * second  # a single value has no slope, so the curve is the mean
         slope = np.where(flat, 0, (moment - first * truth / weight) / np.where(flat, 1, spread))
         return np.where(seen, np.clip((truth - slope * first) / weight, 0, 1), np.nan)
 
 
 def smoothed_calibration(labels: np.ndarray, probabilities: np.ndarray, *, points: int = 101, span: float = 0.5) -> SmoothedCurve:
-    """Smoothed calibration curve of one label's known cases, by local lines; see `LocalLines`.
+    """Compute the smoothed calibration curve of one label's known cases by local linear regression; see `LocalLines`.
 
-    Source: Austin & Steyerberg, Stat Med 2014;33:517-535. Many distinct probabilities are grouped into 512 cells of log odds.
+    Source: Austin & Steyerberg, Stat Med 2014;33:517-535. More than 512 distinct probabilities are grouped into 512 cells of log
+    odds.
 
     Args:
-        labels: ``(n,)``: 1 present, 0 absent, NaN unknown.
-        probabilities: ``(n,)``, in [0, 1].
-        points: Largest number of points, evenly spread between the 1st and 99th percentile of the log odds.
+        labels: Labels of the cases, ``(n,)``: 1 present, 0 absent, NaN unknown.
+        probabilities: Probabilities of the cases in [0, 1], ``(n,)``.
+        points: Maximum number of points, evenly spread between the 1st and 99th percentile of the log odds.
         span: Share of the cases that each point uses, above 0 and at most 1.
     """
     cases = known_cases(labels, probabilities)

@@ -177,7 +177,7 @@ class TestUndefinedFigures:
         texts = ShownFigures(page).texts
         assert texts["scan-sequence", "epidural", "auroc"] == ["undefined"]
         assert texts["scan-sequence", "subdural", "brier"] == ["undefined"]
-        assert f"0 positive and {report.summary['counts']['scans']} negative cases, AUROC needs both" in page
+        assert f"0 positive and {report.summary['counts']['scans']} negative cases, but AUROC needs both" in page
         assert "0 positive and 0 negative cases" in page
         assert not re.search(r"\bnan\b", page, re.IGNORECASE)
 

@@ -50,7 +50,7 @@ def test_patients_make_the_interval_wider() -> None:
 
 def test_unknown_marks_are_counted() -> None:
     got = cohen_kappa(np.array([0, 1, 1, np.nan, 0]), np.array([0, 1, 0, 1, np.nan]), **FEW)
-    assert "2 cases left out" in got.note
+    assert "2 cases excluded" in got.note
     assert got.value == pytest.approx(metrics.cohen_kappa_score([0, 1, 1], [0, 1, 0]))
 
 

@@ -161,8 +161,8 @@ class TestUndefined:
             figures_of(evaluate_labels(y, p, patients, **ONE, stratified=stratified)).loc["auroc", "note"]
             for stratified in (True, False)
         ]
-        assert "resamples left out" not in notes[0]
-        assert "resamples left out" in notes[1]
+        assert "resamples excluded" not in notes[0]
+        assert "resamples excluded" in notes[1]
 
 
 class TestBadInput:
