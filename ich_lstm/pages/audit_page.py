@@ -1,4 +1,4 @@
-"""The HTML page of an audit: findings that stop a training, other findings, and an overview of the data; one file, no network."""
+"""The HTML page of an audit: findings that block training, other findings, and an overview of the data."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,37 +14,37 @@ PICTURE_SIDE = 256
 """Longest side of a picture in pixels."""
 
 WIDEST_BAR = 10
-"""Largest width of a histogram's bar in percent of the histogram, so that a single value does not fill it."""
+"""Maximum width of a bar in percent of the histogram, so that a single value does not fill it."""
 
-PART_NAMES = {"all": "All scans", "train": "Training", "validation": "Validation", "test": "Held out"}
+SUBSET_NAMES = {"all": "All scans", "train": "Training", "validation": "Validation", "test": "Held out"}
 
 COUNTS = {"patients": "Patients", "scans": "Scans", "slices": "Slices"}
 
 
 class Bar(NamedTuple):
-    """A bar of a histogram in a box of 100 by 100."""
+    """One bar of a histogram in a box of 100 by 100."""
 
     x: float
     width: float
     height: float
     unusual: bool
-    """Whether it holds an unusual value."""
+    """Whether the bar contains an unusual value."""
     text: str
 
 
 class Panel(NamedTuple):
-    """A histogram."""
+    """One histogram of a property of scans."""
 
     name: str
     unit: str
     bars: list[Bar]
     range: tuple[str, str, str]
-    """Smallest, median and largest value, as texts."""
+    """The smallest, median and largest value as texts."""
     unknown: int
 
 
 class Picture(Protocol):
-    """A slice to be shown, whose ``hu``, int16 ``(h, w)``, is air outside the skull."""
+    """A slice for the page; its ``hu``, int16 ``(h, w)``, are air outside the skull."""
 
     @property
     def hu(self) -> np.ndarray: ...
@@ -59,25 +59,25 @@ class Picture(Protocol):
 def audit_page(
     summary: Mapping[str, Any], facts: Mapping[str, tuple[str, str]], pictures: Mapping[str, Sequence[Picture]]
 ) -> str:
-    """The page of an audit as HTML text: self-contained, readable without JavaScript, printable.
+    """Make the page of an audit as HTML text: self-contained, readable without JavaScript, printable.
 
     Args:
         summary: The contents of ``audit.json``.
-        facts: Name and unit of each histogram.
-        pictures: Positive slices of each label.
+        facts: The name and unit of each histogram.
+        pictures: The positive slices of each label.
     """
-    parts = summary["parts"]
+    subsets = summary["parts"]
     return render(
         "audit_page.html.j2",
         title="Audit: " + ("stopped" if summary["stops"] else "ready to train"),
         summary=summary,
-        parts=parts,
-        part_names=PART_NAMES,
+        subsets=subsets,
+        subset_names=SUBSET_NAMES,
         counts=COUNTS,
         labels=LABELS,
-        totals={name: sum(part[name] for part in parts.values()) for name in COUNTS},
-        rows={label: [_cells(summary["labels"][label][part], parts[part]) for part in parts] for label in LABELS},
-        unknown=_unknown(summary, parts),
+        totals={name: sum(totals[name] for totals in subsets.values()) for name in COUNTS},
+        rows={label: [_cells(summary["labels"][label][subset], subsets[subset]) for subset in subsets] for label in LABELS},
+        unknown=_unknown(summary, subsets),
         split=_split_in_words(summary["split"]),
         panels=[_panel(*facts[column], summary["histograms"][column]) for column in facts],
         tallies=_tallies(summary),
@@ -92,7 +92,7 @@ def audit_page(
 
 
 def _cells(counts: Mapping[str, int], totals: Mapping[str, int]) -> list[tuple[str, str]]:
-    """The number of positive ones, and their share of all in percent."""
+    """Format the numbers of positive patients, scans and slices, and their shares in percent."""
     return [(f"{counts[name]:,}", _share(counts[name], totals[name])) for name in COUNTS]
 
 
@@ -103,9 +103,9 @@ def _share(count: int, total: int) -> str:
     return f"{math.floor(share + 0.5)} %" if share >= 10 else f"{share:.1f} %"
 
 
-def _unknown(summary: Mapping[str, Any], parts: Mapping[str, Any]) -> int:
-    """The largest number of slices for which any one label is unknown."""
-    return max((sum(summary["labels"][label][part]["unknown_slices"] for part in parts) for label in LABELS), default=0)
+def _unknown(summary: Mapping[str, Any], subsets: Mapping[str, Any]) -> int:
+    """Find the maximum over labels of the number of slices whose label is unknown."""
+    return max((sum(summary["labels"][label][subset]["unknown_slices"] for subset in subsets) for label in LABELS), default=0)
 
 
 def _split_in_words(split: Mapping[str, Any] | None) -> str:
@@ -128,7 +128,7 @@ def _panel(name: str, unit: str, histogram: Mapping[str, Any]) -> Panel:
         Bar(
             x=left + width * i,
             width=width,
-            # A single scan among thousands must still be seen.
+            # A single scan among thousands must remain visible.
             height=max(100 * count / highest, 1.5),
             unusual=histogram["unusual"][i] > 0,
             text=f"{_number(edges[i])} to {_number(edges[i + 1])} {unit}".rstrip()
@@ -149,10 +149,10 @@ def _number(value: float | None) -> str:
 
 
 def _tallies(summary: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
-    """Small tables of counts, such as the number of studies with each number of series."""
+    """Make small tables of counts, such as the number of studies with each number of series."""
     tallies = {
         "Series in a study": summary["series_per_study"],
-        "Labelled scans of a study": summary["scans_per_study"],
+        "Labelled scans in a study": summary["scans_per_study"],
         "Studies of a patient": summary["studies_per_patient"],
         "Flags of scans": summary["scan_flags"],
     }
@@ -164,5 +164,5 @@ def _tallies(summary: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
 
 
 def _others(tile: Picture, label: str) -> str:
-    """The other labels that are present in a slice."""
+    """List the other labels that are present in a slice."""
     return ", ".join(LABEL_NAMES[other].lower() for other in tile.labels if other not in (label, ANY))

@@ -1,4 +1,4 @@
-"""Heat maps packed for a page, with the notes on how to read them."""
+"""Encoding of heat maps for a page, and the location of their peaks."""
 
 import base64
 import zlib
@@ -11,16 +11,16 @@ from ich_lstm.labels import LABELS
 from ich_lstm.preprocessing.inside_skull import head_mask
 
 CONTOUR = 0.5
-"""Share of a label's largest value in the scan that its contour encloses."""
+"""Level of the contour, as a share of the label's largest value in the scan."""
 
 
 class Peak(NamedTuple):
-    """Where a label's map is highest in a slice.
+    """The peak of a label's heat map in a slice.
 
     Args:
-        x: Column of the middle of the map's highest cell, in pixels from the slice's left edge.
-        y: Row of the middle of the map's highest cell, in pixels from the slice's top.
-        share: Value as a share of the label's largest value in the scan.
+        x: Column of the centre of the map's highest cell, in pixels from the left edge of the slice.
+        y: Row of the centre of the map's highest cell, in pixels from the top edge of the slice.
+        share: Value of the peak, as a share of the label's largest value in the scan.
         is_outside: Whether the peak lies outside the skull, or outside the head in a slice without a skull.
     """
 
@@ -31,18 +31,18 @@ class Peak(NamedTuple):
 
 
 def encode_heat(explanation: Explanation) -> str:
-    """Base64 of zlib of the explained labels' maps, uint8 ``(n, labels, r, c)``; 255 is a label's largest value in the scan."""
+    """Encode the explained labels' maps as base64 of zlib of uint8 ``(n, labels, r, c)``; 255 is a label's scan maximum."""
     maps = [explanation.maps[:, LABELS.index(label)] for label in explanation.labels]
     stored = [np.rint(one * (255 / largest if (largest := float(one.max())) else 0)).astype(np.uint8) for one in maps]
     return base64.b64encode(zlib.compress(np.stack(stored, axis=1).tobytes(), 6)).decode("ascii")
 
 
 def find_peaks(explanation: Explanation, hu: np.ndarray) -> dict[str, list[Peak]]:
-    """The peak of each explained label in each slice.
+    """Find the peak of each explained label in each slice.
 
     Args:
         explanation: Heat maps and contributions of the scan.
-        hu: Hounsfield units, int16 ``(n, h, w)``.
+        hu: Hounsfield units of the scan, int16 ``(n, h, w)``.
     """
     top, left, height, width = explanation.box
     rows, columns = explanation.maps.shape[2:]
@@ -61,7 +61,7 @@ def find_peaks(explanation: Explanation, hu: np.ndarray) -> dict[str, list[Peak]
 
 
 def _is_set(mask: np.ndarray, down: float, across: float) -> bool:
-    """The value of a mask at a place given as fractions of its height and width; False beyond its edges."""
+    """Look up a mask at fractions of its height and width; False outside the mask."""
     if not (0 <= down < 1 and 0 <= across < 1):
         return False
     return bool(mask[int(down * mask.shape[0]), int(across * mask.shape[1])])

@@ -1,4 +1,4 @@
-"""The HTML page that lists many scans, the most urgent first; one file without network access."""
+"""The HTML page that lists many scans, the most urgent first."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -15,19 +15,19 @@ THUMBNAIL_SIDE = 56
 
 
 class IndexRow(NamedTuple):
-    """One study of the list.
+    """One study in the list.
 
     Args:
-        rank: Its place by urgency, from 1; None if it has none, as where it was refused: then it stands at the end.
+        rank: Position by urgency, from 1; None if the study has no result, which places it at the end.
         scan_id: Keyed hash of the scan's identifier.
-        title: What the reader knows it by; empty: the id.
-        status: ``ok``, or the reason code for which there is no result.
-        reason: The reason as text for a person; empty if the status is ``ok``.
+        title: Title that readers recognize; if empty, the id is shown.
+        status: ``ok``, or the code of the reason why there is no result.
+        reason: The reason as a readable text; empty if the status is ``ok``.
         probabilities: Probabilities of the scan in the order of ``LABELS``; None without a result.
-        called: Labels called positive; empty where nothing is, or nothing was chosen.
-        flags: Codes of what a reader should know.
-        page: Relative address of its page; empty if there is none.
-        thumbnail: Base64 of a PNG, as `encode_thumbnail` makes it; empty: none.
+        called: Labels that are called positive; empty if there are none, or the model has no operating point.
+        flags: Codes of the flags of the scan.
+        page: Relative address of the study's page; empty if there is no page.
+        thumbnail: Base64 of a PNG, made by `encode_thumbnail`; empty if there is no thumbnail.
     """
 
     rank: int | None
@@ -43,7 +43,7 @@ class IndexRow(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One probability as the template needs it."""
+    """One probability in the form that the template needs."""
 
     share: str
     text: str
@@ -58,14 +58,14 @@ def index_page(
     notes: Sequence[str] = (),
     has_operating_point: bool | None = None,
 ) -> str:
-    """The page as HTML text: self-contained; without JavaScript a plain table.
+    """Make the page as HTML text: self-contained; without JavaScript, it is a plain table.
 
     Args:
-        rows: Rows of the page, in any order.
-        title: Heading of the page.
+        rows: The studies of the page, in any order.
+        title: The heading of the page.
         facts: Facts at the head of the page, such as model and number of studies, by name.
-        notes: Sentences that a reader must know.
-        has_operating_point: Whether the model has an operating point at which labels are called positive; None: nothing is said.
+        notes: Sentences at the head of the page that readers must know.
+        has_operating_point: Whether the model has an operating point at which labels are called positive; None if unknown.
 
     Raises:
         ValueError: If a row has a wrong number of probabilities, an unknown label, or a page whose address is not relative.
@@ -99,7 +99,7 @@ def index_page(
 
 
 def encode_thumbnail(prediction: ScanPrediction) -> str:
-    """The first key slice as base64 of a small PNG; empty if it holds nothing but air."""
+    """Encode the first key slice as base64 of a small PNG; empty if the slice contains only air."""
     hu = prediction.hu[next(iter(prediction.key_slices))]
     return "" if is_blank(hu) else encode_slice(hu, shown_size(hu.shape, prediction.spacing_mm[1:], THUMBNAIL_SIDE))
 
@@ -115,7 +115,7 @@ def _check(row: IndexRow) -> None:
 
 
 def _cells(row: IndexRow) -> list[Cell]:
-    """The probabilities of a row in the order of the columns."""
+    """Format the probabilities of a row in the order of the columns."""
     if row.probabilities is None:
         return []
     by_label = dict(zip(LABELS, row.probabilities, strict=True))

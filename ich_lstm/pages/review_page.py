@@ -1,4 +1,4 @@
-"""The HTML page on which a radiologist resolves disagreements of model and labels; one file without network access."""
+"""The HTML page on which a radiologist resolves disagreements between model and labels."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from ich_lstm.scan import Note
 from ich_lstm.window import BRAIN
 
 SIDE, NEIGHBOUR_SIDE = 512, 256
-"""Longest side in pixels of the slice in question and of its neighbours."""
+"""Longest side in pixels of the main slice, and of its neighbours."""
 
 STATES = {1.0: "present", 0.0: "absent"}
 
@@ -21,13 +21,13 @@ PLACES = {-1: "below", 1: "above"}
 
 
 class ReviewPicture(NamedTuple):
-    """A slice on the page.
+    """One slice on the page.
 
     Args:
         hu: Hounsfield units, int16 ``(h, w)``; None if it must not be shown.
         slice: Number of the slice from 1, inferior to superior.
-        offset: Position relative to the slice in question: 0 for itself, -1 for the one below, 1 for the one above.
-        present: Labels that are present; None if they are unknown.
+        offset: Position relative to the main slice: 0 for the slice itself, -1 for the one below, 1 for the one above.
+        present: Labels that are present; None if labels are unknown.
     """
 
     hu: np.ndarray | None
@@ -37,19 +37,19 @@ class ReviewPicture(NamedTuple):
 
 
 class ReviewCase(NamedTuple):
-    """A slice, or a scan, on which model and labels disagree.
+    """A slice or scan on which model and labels disagree.
 
     Args:
-        level: What is looked at: ``slice`` or ``scan``.
+        level: The kind of case: ``slice`` or ``scan``.
         rank: Rank of the case, from 1 for the worst.
         scan_id: Keyed hash of the scan's identifier.
-        slice: Number from 1 of the slice, or of the slice that is shown for a scan.
+        slice: Number of the slice from 1; for a scan, of the slice that represents it.
         slices: Number of slices in the scan.
-        labels: Labels ``(k,)``: 1 present, 0 absent, NaN unknown.
-        probabilities: Float64 ``(k,)``, in [0, 1].
+        labels: Labels of the case, ``(k,)``: 1 present, 0 absent, NaN unknown.
+        probabilities: Probabilities of the case in [0, 1], float64 ``(k,)``.
         disagreeing: Labels on which model and labels disagree, the worst first.
         pictures: The slice and its neighbours.
-        sop_uid: Raw SOP Instance UID of a slice; empty on the shareable page.
+        sop_uid: Raw SOP Instance UID of a slice; empty for a scan and on the shareable page.
         series_uid: Raw Series Instance UID; empty on the shareable page.
         flags: Codes of the scan's flags, separated by blanks.
     """
@@ -69,7 +69,7 @@ class ReviewCase(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A picture as the template needs it."""
+    """A picture in the form that the template needs."""
 
     code: str
     """Base64 of a PNG; empty if the picture must not be shown."""
@@ -79,7 +79,7 @@ class Picture(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A label of a case as the template needs it."""
+    """One label of a case in the form that the template needs."""
 
     label: str
     labelled: str
@@ -88,7 +88,7 @@ class Row(NamedTuple):
 
 
 class CaseView(NamedTuple):
-    """A case as the template needs it."""
+    """A case in the form that the template needs."""
 
     case: ReviewCase
     why: list[str]
@@ -96,7 +96,7 @@ class CaseView(NamedTuple):
     main: Picture
     neighbours: list[Picture]
     sides: tuple[str, str]
-    """The marks at the left and the right edge of the slice in question."""
+    """The marks at the left and the right edge of the main slice."""
 
 
 def review_page(
@@ -107,14 +107,14 @@ def review_page(
     notes: Sequence[str] = (),
     is_private: bool = True,
 ) -> str:
-    """The page as HTML text: self-contained.
+    """Make the page as self-contained HTML text.
 
     Args:
-        cases: Disagreements to be resolved, in the order of the page.
+        cases: The disagreements to resolve, in the order of the page.
         facts: Facts at the head of the page, such as the model, by name.
         disagreeing: Number of slices or scans with any disagreement, by level.
-        notes: Sentences that a reader must know.
-        is_private: Whether corrections can be made on this page, which hold raw ids.
+        notes: Sentences at the head of the page that readers must know.
+        is_private: Whether corrections can be made on this page, which then contains raw ids.
     """
     counts = {level: sum(case.level == level for case in cases) for level in ("slice", "scan")}
     return render(
@@ -123,7 +123,7 @@ def review_page(
         heading=_heading(counts),
         facts=facts,
         notes=notes,
-        parts=[(level, _of_how_many(level, counts[level], disagreeing)) for level in counts if counts[level]],
+        sections=[(level, _of_how_many(level, counts[level], disagreeing)) for level in counts if counts[level]],
         cases={level: [_view(case) for case in cases if case.level == level] for level in counts},
         is_private=is_private,
         any_label=ANY,
@@ -140,10 +140,10 @@ def _view(case: ReviewCase) -> CaseView:
         for label, y, p in zip(LABELS, case.labels, case.probabilities, strict=True)
     ]
     why = [
-        f"{LABEL_NAMES[row.label]} is labelled {row.labelled}, and the model gives it {percent(row.probability)}"
+        f"{LABEL_NAMES[row.label]} is labelled {row.labelled}, but the model's probability is {percent(row.probability)}"
         for row in (rows[LABELS.index(label)] for label in case.disagreeing)
     ]
-    # The upper neighbour on top, as in the head.
+    # The superior neighbour is shown on top, as in the head.
     neighbours = [pictures[offset] for offset in (1, -1) if offset in pictures]
     return CaseView(case, why, rows, pictures[0], neighbours, side_marks(Note(code, "") for code in case.flags.split()))
 
@@ -164,7 +164,7 @@ def _picture(picture: ReviewPicture) -> Picture:
 
 def _heading(counts: Mapping[str, int]) -> str:
     words = " and ".join(f"{count:,} {level}{'' if count == 1 else 's'}" for level, count in counts.items() if count)
-    return f"{words} to settle" if words else "Model and labels agree"
+    return f"{words} to review" if words else "Model and labels agree"
 
 
 def _of_how_many(level: str, count: int, disagreeing: Mapping[str, int]) -> str:

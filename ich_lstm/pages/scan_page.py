@@ -1,4 +1,4 @@
-"""The HTML page of one scan: every slice in HU, its probabilities and heat maps; one file without network access."""
+"""The HTML page of one scan with every slice in HU, its probabilities and its heat maps."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from ich_lstm.scan import Note
 from ich_lstm.window import BONE, BRAIN, SUBDURAL
 
 THUMBNAIL_SIDE, KEY_SIDE = 128, 512
-"""Longest sides in pixels of thumbnails and of key slices, which are shown without JavaScript."""
+"""Longest sides in pixels of thumbnails and of key slices; key slices are shown in large if there is no JavaScript."""
 
 WINDOWS = (("Brain", BRAIN), ("Subdural", SUBDURAL), ("Bone", BONE))
 NOT_SHOWN = "This slice is not shown."
@@ -25,57 +25,57 @@ TICK_STEPS_MM = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 MAX_TICKS = 8
 
 FLAG_MEANINGS = {
-    "burned_in": "Text or marks are part of the pixels. They can name the patient, and can mislead the model.",
-    "character_set": "Words of the header could not be decoded. They may say that contrast was given, or which part this is.",
+    "burned_in": "Text or marks are burned into the pixels. They can identify the patient and mislead the model.",
+    "character_set": "Text of the header could not be decoded. It may name contrast medium or the body part.",
     "child": "The patient is a child. Skull, sutures and brain differ from those of adults.",
-    "constant_slice": "A slice without any content says nothing about the head there.",
-    "contrast": "Enhanced vessels and membranes can look like blood.",
-    "defaced": "The face was removed by a program before the scan was read. A bleed near the removed part cannot be judged.",
-    "derived_map": "Values were computed, not measured. Blood can be missing from them, or look like something else.",
-    "few_slices": "Fewer slices than a whole head has. What lies outside them was not judged.",
-    "gap": "A part of the head is missing between two slices. A bleed there cannot be seen.",
-    "incomplete": "A part of the head is not in the images, or could not be used. A bleed there cannot be seen.",
-    "kernel": "A sharp kernel makes noise and edges that can hide or imitate thin bleeds.",
-    "kvp": "The tube voltage is unusual for head CT, so that blood and brain have other HU than usual.",
-    "lossy": "Images were compressed with loss. Fine detail may be gone.",
-    "metal": "Metal makes streaks that can hide or imitate a bleed.",
-    "no_orientation": "The header does not say which side is which. R and L on this page are an assumption.",
-    "no_brain": "Inside the skull there is little of a brain's density. This may be a phantom made of plastic.",
-    "synthetic_model": "This model has seen synthetic heads only. Its probabilities mean nothing for a patient.",
-    "no_skull": "No skull was found around the brain. This may be a phantom, another part of the body, or a part of the head.",
-    "order_assumed": "The header does not say which end is which. Inferior and superior on this page are an assumption.",
+    "constant_slice": "A slice has no content. The head cannot be assessed there.",
+    "contrast": "Contrast medium was given. Enhanced vessels and membranes can look like blood.",
+    "defaced": "Software removed the face before the scan was read. Hemorrhage near the removed region cannot be assessed.",
+    "derived_map": "The values were computed, not measured. Blood can be missing or look like something else.",
+    "few_slices": "There are fewer slices than in a whole head. Regions outside them were not assessed.",
+    "gap": "A part of the head is missing between two slices. Hemorrhage there cannot be detected.",
+    "incomplete": "A part of the head is not in the images or could not be used. Hemorrhage there cannot be detected.",
+    "kernel": "A sharp kernel increases noise and enhances edges, which can hide or mimic thin hemorrhages.",
+    "kvp": "The tube voltage is unusual for head CT, so blood and brain have unusual HU.",
+    "lossy": "The images were lossily compressed. Fine detail may be lost.",
+    "metal": "Metal causes streaks that can hide or mimic hemorrhage.",
+    "no_orientation": "The header does not contain the orientation. R and L on this page are an assumption.",
+    "no_brain": "Little inside the skull has the density of brain. This may be a plastic phantom.",
+    "synthetic_model": "This model was trained only on synthetic heads. Its probabilities are meaningless for patients.",
+    "no_skull": "No skull was found around the brain. This may be a phantom, another body part, or a part of the head.",
+    "order_assumed": "The header does not contain the order of the slices. Inferior and superior on this page are an assumption.",
     "rounded_positions": "Positions in the header are rounded, so the order of neighbouring slices is an assumption.",
-    "several_acquisitions": "The series holds the head more than once. This is the latest whole one; the others were not judged.",
-    "thick_slices": "Small bleeds are averaged with the tissue around them.",
-    "tilt": "The gantry was tilted, as is common in head CT, so each slice is oblique to the body.",
-    "unspecified_unit": "The header does not say that values are HU. A map of another unit would mislead the model.",
-    "uneven_spacing": "Slices are not equally far apart. The positions on this page are the true ones.",
+    "several_acquisitions": "The series contains several acquisitions of the head. Only the latest complete one was assessed.",
+    "thick_slices": "Slices are thick. Small hemorrhages are averaged with the surrounding tissue.",
+    "tilt": "The gantry was tilted, as is common in head CT, so slices are oblique to the body axis.",
+    "unspecified_unit": "The header does not state that values are HU. Values in another unit would mislead the model.",
+    "uneven_spacing": "The spacing of slices varies. Positions on this page are the true positions.",
 }
-"""The meaning of each flag for the reader of the result; the detail of the note says what was found."""
+"""The meaning of each flag for readers of the result; the note of a scan contains the details."""
 
 
 MOST_BAR = 10.0
-"""Largest width of the bar of a contribution in percent of the scan's length, as for a scan of one slice."""
+"""Maximum width of the bar of a contribution in percent of the scan's length, used for a scan of one slice."""
 
 
 class SliceView(NamedTuple):
-    """One slice as the template needs it."""
+    """One slice in the form that the template needs."""
 
     number: int
     position: str
     probability: float
     key: str
-    """Abbreviations of the labels for which it is a key slice; empty for other slices."""
+    """Abbreviations of the labels for which this is a key slice; empty for other slices."""
     picture: str
-    """Base64 of a small PNG; empty if it is not shown."""
+    """Base64 of a small PNG; empty if the slice is not shown."""
     large: str
-    """Base64 of a PNG; empty unless it is a key slice."""
+    """Base64 of a PNG; empty unless this is a key slice."""
     blank: str
-    """Why it is not shown; empty if it is."""
+    """The reason why the slice is not shown; empty if it is shown."""
 
 
 class RateView(NamedTuple):
-    """Sensitivity and specificity of a label's operating point as texts, as the template needs them."""
+    """Sensitivity and specificity of a label's operating point as texts for the template."""
 
     sensitivity: str
     specificity: str
@@ -88,17 +88,17 @@ def prediction_page(
     notice: str | None = None,
     blank_reasons: Mapping[int, str] | None = None,
 ) -> str:
-    """The page of one scan as HTML text: self-contained, readable without JavaScript, printable.
+    """Make the page of one scan as HTML text: self-contained, readable without JavaScript, printable.
 
-    The page holds all HU in 16 bit without loss. A scan whose HU would take more than `MOST_TEXT` is stored at half resolution,
-    and the page says so. A slice that holds nothing but air is not shown.
+    The page contains all HU losslessly in 16 bits. A scan whose HU would need more than `MOST_TEXT` bytes is stored at half
+    resolution or less, which the page states. A slice that contains only air is not shown.
 
     Args:
-        prediction: Prediction to be shown.
-        title: Heading of the page; "Scan" and its id by default.
-        notice: A line beside the picture, such as that it was cropped.
-        blank_reasons: Text in place of each slice that must not be shown, by its index from 0; the page does not hold the HU
-            of these slices.
+        prediction: The prediction to show.
+        title: The heading of the page; None for "Scan" and its id.
+        notice: A sentence below the picture, for example that the picture was cropped.
+        blank_reasons: The text in place of each slice that must not be shown, by its index from 0; the page does not contain
+            the HU of these slices.
     """
     blanks = _blanks(prediction, blank_reasons or {})
     positions = _fractions(prediction.positions_mm)
@@ -174,7 +174,7 @@ def _slice_views(prediction: ScanPrediction, blanks: Mapping[int, str]) -> list[
 
 
 def _key_chips(prediction: ScanPrediction) -> list[tuple[int, str]]:
-    """Number of each key slice, with the labels for which it is one and their probabilities."""
+    """List the number of each key slice, with its labels and their probabilities."""
     return [
         (
             number + 1,
@@ -187,7 +187,7 @@ def _key_chips(prediction: ScanPrediction) -> list[tuple[int, str]]:
 
 
 def _marks(prediction: ScanPrediction) -> dict[str, dict[str, float | None]]:
-    """The thresholds that are marked on the bars of ``scan`` and ``slice``, by label; None where there is no threshold."""
+    """Collect the thresholds to mark on the bars of ``scan`` and ``slice``, by label; None where there is no threshold."""
     point = prediction.operating_point
     thresholds = {"scan": point and point.scan_thresholds, "slice": point and point.slice_thresholds}
     return {
@@ -197,7 +197,7 @@ def _marks(prediction: ScanPrediction) -> dict[str, dict[str, float | None]]:
 
 
 def _rates(point: OperatingPoint | None) -> dict[str, RateView]:
-    """Sensitivity and specificity of each label's threshold on the cases on which it was chosen; empty if they are unknown."""
+    """Format sensitivity and specificity of each label's threshold on the cases on which it was chosen; empty if unknown."""
     if point is None or point.sensitivity is None or point.specificity is None:
         return {}
     return {
@@ -215,7 +215,7 @@ def _rate(value: float, low: float, high: float) -> str:
 
 
 def _corrected(prediction: ScanPrediction) -> list[tuple[str, str]]:
-    """The calibrated probabilities of the scan, in words."""
+    """Format the calibrated probabilities of the scan."""
     if prediction.calibrated is None:
         return []
     by_label = dict(zip(LABELS, prediction.calibrated.scan_probabilities.tolist(), strict=True))
@@ -224,17 +224,17 @@ def _corrected(prediction: ScanPrediction) -> list[tuple[str, str]]:
 
 
 def _why_shown(prediction: ScanPrediction) -> str:
-    """The sentence that says which heat maps are shown at first, and why."""
+    """Write the sentence that says which heat maps are shown initially, and why."""
     point = prediction.operating_point
     rule = f"a probability of {percent(EVEN)} or more" if point is None else f"the operating point {point.name}"
     if not prediction.shown_labels:
-        return f"By {rule} no explained label is positive, so no heat map is shown at first."
+        return f"At {rule}, no explained label is positive, so no heat map is shown initially."
     names = ", ".join(LABEL_NAMES[label].lower() for label in prediction.shown_labels)
-    return f"Shown at first: what is positive by {rule}: {names}."
+    return f"Initially shown are the labels that are positive at {rule}: {names}."
 
 
 def _cell_mm(prediction: ScanPrediction) -> str:
-    """The larger side of a cell of the heat maps; empty if the spacing is unknown."""
+    """Format the larger side of a cell of the heat maps; empty if the spacing is unknown."""
     explanation = prediction.explanation
     if explanation is None or min(prediction.spacing_mm[1:]) <= 0:
         return ""
@@ -244,7 +244,7 @@ def _cell_mm(prediction: ScanPrediction) -> str:
 
 
 def _outside(peaks: Mapping[str, list[Peak]], blanks: Mapping[int, str]) -> dict[str, tuple[int, int]]:
-    """For each label, the number of slices with a contour whose peak lies outside the skull, and of all slices with a contour."""
+    """Count for each label the slices with a contour whose peak is outside the skull, and all slices with a contour."""
     strong = {
         label: [peak for number, peak in enumerate(found) if peak.share >= CONTOUR and number not in blanks]
         for label, found in peaks.items()
@@ -253,20 +253,20 @@ def _outside(peaks: Mapping[str, list[Peak]], blanks: Mapping[int, str]) -> dict
 
 
 def flag_title(note: Note) -> str:
-    """A code in words: ``uneven_spacing`` becomes "Uneven spacing"."""
+    """Convert a flag's code to a title: ``uneven_spacing`` becomes "Uneven spacing"."""
     return note.code.replace("_", " ").capitalize()
 
 
 def _fractions(positions_mm: np.ndarray) -> list[float]:
-    """Positions as fractions of the scan's length, 0 at its lower end; the only position of a scan of one slice is 0.5."""
+    """Convert positions to fractions of the scan's length, from 0 at the inferior end; a scan of one slice has 0.5."""
     low, length = positions_mm[0], positions_mm[-1] - positions_mm[0]
     if length == 0:
         return [0.5] * len(positions_mm)
-    return [round(float(part), 5) for part in (positions_mm - low) / length]
+    return [round(float(fraction), 5) for fraction in (positions_mm - low) / length]
 
 
 def _curve(positions: list[float], probabilities: np.ndarray) -> str:
-    """Points of an SVG polyline in a box of 100 by 100; a single slice gives a horizontal line."""
+    """Make the points of an SVG polyline in a box of 100 by 100; a single slice gives a horizontal line."""
     if positions[0] == positions[-1]:
         level = 100 * (1 - float(probabilities.max()))
         return f"0,{level:.2f} 100,{level:.2f}"
@@ -274,7 +274,7 @@ def _curve(positions: list[float], probabilities: np.ndarray) -> str:
 
 
 def _ticks(positions_mm: np.ndarray) -> list[tuple[float, str]]:
-    """Round positions in mm, each with its fraction of the scan's length."""
+    """Choose round positions in mm, each with its fraction of the scan's length."""
     low, high = float(positions_mm[0]), float(positions_mm[-1])
     if low == high:
         return [(0.5, millimetres(low))]
@@ -284,15 +284,15 @@ def _ticks(positions_mm: np.ndarray) -> list[tuple[float, str]]:
 
 
 def _bar_width(positions: list[float]) -> float:
-    """Width of the bar of a slice's contribution, in percent of the scan's length."""
+    """Compute the width of the bar of a slice's contribution, in percent of the scan's length."""
     gaps = np.diff(positions)
     return min(MOST_BAR, 70 * float(np.median(gaps))) if len(gaps) and gaps.max() > 0 else MOST_BAR
 
 
 def _contributions(prediction: ScanPrediction, positions: list[float]) -> dict[str, tuple[str, str]]:
-    """Bars of each explained label around a horizontal line in a box of 100 by 100, as an SVG path, and the largest value.
+    """Make the bars of each explained label as an SVG path in a box of 100 by 100, and format the largest value.
 
-    The first and the last bar extend beyond the box by half their width, for which the page leaves room.
+    Bars extend up and down from the horizontal centre line. The first and the last bar extend beyond the box by half their width.
     """
     if prediction.explanation is None:
         return {}
@@ -317,7 +317,7 @@ def _viewer_data(
     blanks: Mapping[int, str],
     peaks: Mapping[str, list[Peak]],
 ) -> dict[str, Any]:
-    """The data of the page's script; HU and heat maps are in scripts of their own, which are decoded when they are needed."""
+    """Collect the data of the page's script; HU and heat maps are in separate scripts, which are decoded on demand."""
     explanation = prediction.explanation
     heat = None
     if explanation is not None:

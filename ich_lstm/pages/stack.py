@@ -1,4 +1,4 @@
-"""Lossless text encoding of a scan's HU for embedding in a page, quick to decode in a browser."""
+"""Lossless text encoding of a scan's HU for a page, fast to decode in a browser."""
 
 import base64
 import zlib
@@ -9,16 +9,16 @@ import cv2
 import numpy as np
 
 MOST_TEXT = 60_000_000
-"""Bytes of text above which a stack is stored at half its resolution, and again until it fits."""
+"""Size of the text in bytes above which the resolution of a stack is halved, repeatedly until it fits."""
 
 
 class EncodedStack(NamedTuple):
     """A stack of slices as text.
 
     Args:
-        texts: Base64 of each slice, as `encode_hu` makes it; empty for slices that were left out.
+        texts: Base64 of each slice, made by `encode_hu`; empty for excluded slices.
         shape: Numbers of rows and columns of the stored slices.
-        reduction: Each stored value is the mean of this number of rows and columns; 1 is full resolution.
+        reduction: Number of rows and of columns that were averaged to one; 1 is full resolution.
     """
 
     texts: tuple[str, ...]
@@ -26,20 +26,20 @@ class EncodedStack(NamedTuple):
     reduction: int
 
 
-def encode_stack(hu: np.ndarray, left_out: Collection[int] = (), *, most_text: int = MOST_TEXT) -> EncodedStack:
-    """Pack a stack, at full resolution if its text is short enough.
+def encode_stack(hu: np.ndarray, excluded: Collection[int] = (), *, most_text: int = MOST_TEXT) -> EncodedStack:
+    """Encode a stack, at full resolution if its text is short enough.
 
     Args:
-        hu: Hounsfield units, int16 ``(n, h, w)``.
-        left_out: Indices of slices of which nothing is stored.
-        most_text: Largest length of the text in bytes.
+        hu: Hounsfield units of the stack, int16 ``(n, h, w)``.
+        excluded: Indices of slices that are not stored.
+        most_text: Maximum size of the text in bytes.
     """
     reduction = 1
     while True:
         rows, columns = _reduced(hu[0], reduction).shape
         texts, length = [], 0
         for number, slice_hu in enumerate(hu):
-            texts.append("" if number in left_out else encode_hu(_reduced(slice_hu, reduction)))
+            texts.append("" if number in excluded else encode_hu(_reduced(slice_hu, reduction)))
             length += len(texts[-1])
             if length > most_text and max(rows, columns) > 1:
                 break
@@ -49,22 +49,22 @@ def encode_stack(hu: np.ndarray, left_out: Collection[int] = (), *, most_text: i
 
 
 def encode_hu(hu: np.ndarray) -> str:
-    """Pack one slice without loss.
+    """Encode one slice losslessly.
 
-    The mean of the left and the upper neighbour is subtracted from each value; a decoder knows both by then. The differences are
-    folded (0, -1, 1, -2, ... become 0, 1, 2, 3, ...), all low bytes are written before all high bytes, and the result goes
-    through zlib and base64. Noise has no repetitions, so zlib uses its run-length strategy: here it packs smaller than the
-    search for repetitions, four times as fast.
+    The mean of the left and the upper neighbour, which a decoder already knows, is subtracted from each value. The differences
+    are mapped to unsigned numbers (0, -1, 1, -2, ... become 0, 1, 2, 3, ...), all low bytes are written before all high bytes,
+    and the result is compressed by zlib and encoded in base64. Because noise has no repetitions, zlib's run-length strategy
+    gives a smaller result here than the search for repetitions, four times as fast.
 
     Args:
-        hu: Hounsfield units, int16 ``(h, w)``.
+        hu: Hounsfield units of the slice, int16 ``(h, w)``.
     """
     values = hu.astype(np.int32)
     expected = np.zeros_like(values)
     expected[0, 1:] = values[0, :-1]
     expected[1:, 0] = values[:-1, 0]
     expected[1:, 1:] = (values[1:, :-1] + values[:-1, 1:]) >> 1
-    difference = (values - expected).astype(np.int16)  # modulo 2^16: any int16 comes back
+    difference = (values - expected).astype(np.int16)  # modulo 2^16, so that every int16 can be restored
     folded = ((difference << 1) ^ (difference >> 15)).view(np.uint16)
     packer = zlib.compressobj(level=1, memLevel=9, strategy=zlib.Z_RLE)
     low, high = (folded & 255).astype(np.uint8), (folded >> 8).astype(np.uint8)

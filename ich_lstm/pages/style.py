@@ -1,4 +1,4 @@
-"""The common style of pages and pictures: names, colours, formatting of probabilities, and the templates."""
+"""The common style of pages and pictures: colours, line styles, and templates."""
 
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -16,13 +16,13 @@ HEAT_COLORS = {label.name: label.heat_color for label in LABEL_SET}
 HEAT_DASHES = {label.name: label.heat_dashes for label in LABEL_SET}
 
 LABEL_DASHES: dict[str, Any] = {label.name: (0, label.dashes) if label.dashes else "-" for label in LABEL_SET}
-"""Line styles of matplotlib."""
+"""Line styles for matplotlib."""
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
 def library_version() -> str:
-    """The installed version, or "not installed" when the package runs from its source folder."""
+    """Return the installed version, or "not installed" if the package runs from its source folder."""
     try:
         return version("ich_lstm")
     except PackageNotFoundError:
@@ -30,7 +30,7 @@ def library_version() -> str:
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill a template of this room; every value is escaped."""
+    """Render a template of this room; every value is escaped."""
     return _environment().get_template(template).render(**values)
 
 

@@ -72,7 +72,7 @@ def test_findings_stand_with_what_to_do():
     text = shown(html)
     Closed(html)
     for wanted in (
-        "1 finding to settle",
+        "1 finding to resolve",
         "12,345 title of one meaning of one todo of one 7f3a and 12,344 more",
         "meaning of two",
     ):
@@ -80,7 +80,7 @@ def test_findings_stand_with_what_to_do():
     assert html.count('class="finding stop"') == 1
 
 
-@pytest.mark.parametrize(("flags", "words"), [(0, "Nothing speaks against training"), (2, "2 things to know")])
+@pytest.mark.parametrize(("flags", "words"), [(0, "No finding prevents training"), (2, "2 findings to note")])
 def test_ready(flags: int, words: str):
     assert words in shown(audit_page(make_summary(flags=flags), FACTS, {}))
 

@@ -341,7 +341,7 @@ class TestHeatMaps:
     def test_all_positive_types_at_first_then_as_one_likes(self, view, heated):
         viewer = view(heated)
         assert viewer.pressed("[data-heat]") == ["subarachnoid", "subdural"]
-        assert viewer.text("#heat-note") == "Highest here, of its highest in the scan: SAH 100 %; SDH 60 %."
+        assert viewer.text("#heat-note") == "Peak in this slice, relative to the peak in the scan: SAH 100 %; SDH 60 %."
         both = viewer.read("overlay")
         viewer.page.click('[data-heat="subarachnoid"]')
         assert viewer.pressed("[data-heat]") == ["subdural"]
@@ -404,7 +404,7 @@ class TestHeatMaps:
         hu[:, 2:20, 2:20] = 800
         hu[:, 4:18, 4:18] = 35
         viewer = view(make_prediction(hu=hu, explanation=make_explanation()))
-        assert "SDH 60 %, its highest point outside the skull" in viewer.text("#heat-note")
+        assert "SDH 60 % (peak outside the skull)" in viewer.text("#heat-note")
         viewer.page.focus("#stage")
         assert "outside" not in viewer.press("Home").text("#heat-note")
 
@@ -605,7 +605,7 @@ class TestOnAPhone:
             ".choice span",
             "all => all.map(one => [one.textContent, one.getClientRects().length, one.getBoundingClientRect().right])",
         )
-        assert [word for word, _, _ in words[:4]] == ["as it is", "present", "absent", "unsure"]
+        assert [word for word, _, _ in words[:4]] == ["unchanged", "present", "absent", "unsure"]
         assert all(count == 1 and right <= NARROW["width"] for _, count, right in words)
         assert not page.evaluate('[...document.querySelectorAll(".wide")].some(one => one.scrollWidth > one.clientWidth)')
 

@@ -43,7 +43,7 @@ def test_each_row_tells_its_result_or_why_there_is_none():
     text = page.text.replace("\u00a0", " ")
     for wanted in ("Study 7", "7f3a", "subdural, any hemorrhage", "60 %", "tilt", "30 mm between", "Model demo", "A note."):
         assert wanted in text
-    assert "Studies 2 With a result 1 Without 1 Called positive (+) 1" in text
+    assert "Studies 2 With a result 1 Without a result 1 Called positive (+) 1" in text
     assert "Research use only, not for diagnosis." in text
     called = [attrs["style"] for tag, attrs in page.tags if "is-called" in (attrs.get("class") or "")]
     assert called == ["--p:0.6000", "--p:0.5000"]

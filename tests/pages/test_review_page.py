@@ -69,12 +69,12 @@ def shown(html: str) -> str:
 def test_why_a_slice_is_here():
     text = shown(make_page(make_case()))
     for wanted in (
-        "1 slice to settle",
+        "1 slice to review",
         "the worst 1 of 1,234",
         "Slice 7 of 20",
         "uneven spacing, tilt",
-        "Epidural is labelled present, and the model gives it &lt;1 %",
-        "Any hemorrhage is labelled present, and the model gives it 45 %",
+        "Epidural is labelled present, but the model&#39;s probability is &lt;1 %",
+        "Any hemorrhage is labelled present, but the model&#39;s probability is 45 %",
         "net &lt;1&gt;",
     ):
         assert wanted in text

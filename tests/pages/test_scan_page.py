@@ -136,7 +136,7 @@ class TestSlices:
         monkeypatch.setattr("ich_lstm.pages.scan_page.encode_stack", partial(encode_stack, most_text=3000))
         hu = np.random.default_rng(0).integers(0, 80, (5, 32, 32)).astype(np.int16)
         html = prediction_page(make_prediction(hu=hu))
-        assert "1/2 of its resolution, each HU the mean of 2 × 2" in Page(html).text
+        assert "1/2 of its resolution; each value is the mean of 2 × 2 pixels" in Page(html).text
         assert '"stored": [16, 16]' in html
         assert "of its resolution" not in prediction_page(make_prediction())
 
@@ -170,7 +170,7 @@ class TestHeatMaps:
         pressed = {attrs["data-heat"]: attrs["aria-pressed"] for _, attrs in Page(html).tags if "data-heat" in attrs}
         assert pressed == {"subarachnoid": "false", "subdural": "true", "any": "false"}
         assert viewer_data(html)["heat"]["shown"] == ["subdural"]
-        assert "positive by a probability of 50\xa0% or more: subdural" in html
+        assert "positive at a probability of 50\xa0% or more: subdural" in html
 
     def test_none_is_positive(self, make_prediction, make_explanation):
         probabilities = np.full(6, 0.2)
@@ -181,8 +181,8 @@ class TestHeatMaps:
     def test_what_they_are_and_are_not(self, make_prediction, make_explanation):
         text = Page(prediction_page(make_prediction(explanation=make_explanation(method="made <up>")))).text
         assert "made <up>." in text
-        assert "no outline of blood" in text
-        assert "none were asked for" in Page(prediction_page(make_prediction())).text
+        assert "does not outline blood" in text
+        assert "none were requested" in Page(prediction_page(make_prediction())).text
 
     def test_a_bar_per_slice_as_long_as_its_contribution(self, make_prediction, make_explanation):
         page = Page(prediction_page(make_prediction(explanation=make_explanation())))
@@ -199,7 +199,7 @@ class TestContents:
             "7f3a19c04be2d851",
             "demo",
             "c0ffee12ab34cd56",
-            "no: probabilities are the model's own",
+            "no; probabilities are the model's own",
             "18.5",
             "Research use only, not for diagnosis.",
             *LABEL_NAMES.values(),
@@ -225,7 +225,7 @@ class TestContents:
         assert "?" not in Page(prediction_page(make_prediction())).text
 
     def test_no_flags_no_section(self, make_prediction):
-        assert "What to know" not in prediction_page(make_prediction(flags=(), repairs=()))
+        assert "Notes on this scan" not in prediction_page(make_prediction(flags=(), repairs=()))
 
     def test_texts_stay_text(self, make_prediction, make_explanation):
         bad = '"><script>alert(1)</script></script><img src=x onerror=alert(2)>{{ 7 * 7 }}'

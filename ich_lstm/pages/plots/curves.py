@@ -1,4 +1,4 @@
-"""Plots of a training history, a scan and a prediction, made with matplotlib objects and without global state."""
+"""Matplotlib figures of a training history, a scan, a prediction and an explanation, without global state."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,19 +25,19 @@ MODEL_COLORS = {"sequence": "#b35900", "encoder": "#0072b2"}
 DPI = 150
 PICTURES_PER_ROW = 6
 LEGEND_LINE = 13
-"""Height of a line of a legend, in points."""
+"""Height of one line of a legend in points."""
 
 
 def plot_history(frame: "DataFrame") -> "Figure":
-    """Training and validation loss per epoch, with the validation's AUC of "any" where it was logged.
+    """Plot training and validation loss per epoch, and the AUC of "any" in validation if it was logged.
 
     Args:
-        frame: Contents of Lightning's ``metrics.csv``: ``epoch``, and some of ``train/slice_loss``, ``val/loss``,
+        frame: The contents of Lightning's ``metrics.csv``: ``epoch``, and some of ``train/slice_loss``, ``val/loss``,
             ``val/encoder_loss``, ``val/auroc_any`` or, for scans, ``train/scan_loss``, ``val/scan_loss`` and
-            ``val/scan_auroc_any``; a row holds NaN in the columns that were not logged with it. ``train/loss`` is a sum of
-            several terms that compares with nothing; it is shown only where there is no other training loss.
+            ``val/scan_auroc_any``; a row has NaN in columns that were not logged with it. ``train/loss`` is a sum of
+            several terms and is not comparable; it is shown only if there is no other training loss.
     """
-    # If the AUC is defined for scans and not for slices, labels name whole scans: the columns of scans are shown.
+    # If the AUC is defined only for scans, labels name whole scans, so the columns of scans are shown.
     has = {name: name in frame and frame[name].notna().any() for name in ("val/auroc_any", "val/scan_auroc_any")}
     of_scans = has["val/scan_auroc_any"] and not has["val/auroc_any"]
     training, validation, auroc = (
@@ -68,7 +68,7 @@ def plot_history(frame: "DataFrame") -> "Figure":
 
 
 def plot_scan(prediction: "ScanPrediction") -> "Figure":
-    """Probabilities along the scan, beside the slice where "any" is most probable, with the heat maps of `shown_labels`."""
+    """Plot probabilities along the scan, and the slice where "any" is most probable with the heat maps of `shown_labels`."""
     from ich_lstm.pages.picture import is_blank
 
     figure = _figure(11, 4.6)
@@ -96,7 +96,7 @@ def plot_scan(prediction: "ScanPrediction") -> "Figure":
         title_fontsize=9,
         alignment="left",
         loc="upper left",
-        bbox_to_anchor=(1.0, 1.0),  # beside the curves, never over them
+        bbox_to_anchor=(1.0, 1.0),  # beside the curves, so that it never covers them
     )
     _show_slice(picture, prediction.hu[peak], prediction.spacing_mm, BRAIN)
     if is_blank(prediction.hu[peak]):
@@ -110,12 +110,12 @@ def plot_scan(prediction: "ScanPrediction") -> "Figure":
 
 
 def plot_slices(scan: "Scan", *, window: Window = BRAIN, most: int = 12) -> "Figure":
-    """Slices of a scan side by side, evenly spaced from its lower end to its upper.
+    """Show slices of a scan side by side, evenly spaced from the inferior to the superior end.
 
     Args:
-        scan: Scan to be shown.
-        window: Level and width in HU.
-        most: The most slices that are shown, at least 1.
+        scan: The scan to show.
+        window: The grey-scale window, with level and width in HU.
+        most: Maximum number of slices to show, at least 1.
 
     Raises:
         ValueError: If ``most`` is below 1.
@@ -146,14 +146,14 @@ def plot_slices(scan: "Scan", *, window: Window = BRAIN, most: int = 12) -> "Fig
 
 
 def plot_explanation(explanation: "Explanation", scan: "Scan | None" = None) -> "Figure":
-    """The contributions of every explained label along the scan, below the slice in which its heat map is highest.
+    """Plot the contributions of every explained label along the scan, below the slice with the peak of its heat map.
 
     Args:
-        explanation: Explanation to be shown.
-        scan: Scan that was explained, over whose slices the heat maps are drawn; None: the maps alone.
+        explanation: The explanation to show.
+        scan: The explained scan, over whose slices the heat maps are drawn; None draws only the maps.
 
     Raises:
-        ValueError: If the explanation has no label, or another number of slices than the scan.
+        ValueError: If the explanation has no label, or its number of slices differs from that of the scan.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -184,7 +184,7 @@ def plot_explanation(explanation: "Explanation", scan: "Scan | None" = None) -> 
 
 
 def _show_slice(axes: "Axes", hu: np.ndarray, spacing_mm: Sequence[float], window: Window) -> None:
-    """Show a slice in a window, with its true aspect ratio where the pixel spacing is known."""
+    """Show a slice in a window, with its true aspect ratio if the pixel spacing is known."""
     axes.imshow(
         hu,
         cmap="gray",
@@ -202,7 +202,7 @@ def _mark_sides(axes: "Axes", marks: Sequence[str], size: int = 10) -> None:
 
 
 def _lay_heat(axes: "Axes", explanation: "Explanation", number: int, labels: Sequence[str], shape: tuple[int, int]) -> None:
-    """Draw the heat maps of some labels over a slice: a colour, and a named contour where the page has one too."""
+    """Draw the heat maps of some labels over a slice in colour, with the named contours that the page also has."""
     from matplotlib.colors import to_rgb
     from matplotlib.patheffects import AbstractPathEffect, withStroke
 
@@ -212,7 +212,7 @@ def _lay_heat(axes: "Axes", explanation: "Explanation", number: int, labels: Seq
     aspect = axes.get_aspect()
     for label in labels:
         heat = explanation.share_on_slice(number, label, shape)  # (h, w)
-        # The colour of the label's curve; "any" is white, because black would be invisible on a dark picture.
+        # "Any" is white instead of the black of its curve, which would be invisible on a dark picture.
         color = "white" if label == ANY else LABEL_COLORS[label]
         film = np.concatenate([np.broadcast_to(to_rgb(color), (*heat.shape, 3)), HEAT_STRENGTH * heat[..., None]], axis=2)
         axes.imshow(film, aspect=aspect)
@@ -228,7 +228,7 @@ def _lay_heat(axes: "Axes", explanation: "Explanation", number: int, labels: Seq
 
 
 def save_figure(figure: "Figure", path: str | Path) -> Path:
-    """Write a PNG without metadata about the machine, the folder or the time."""
+    """Write a PNG file without metadata about the machine, the folder or the time."""
     path = Path(path)
     figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None})
     return path
@@ -241,7 +241,7 @@ def _figure(width: float, height: float) -> "Figure":
 
 
 def _plain(text: str) -> str:
-    """A text with its dollar signs escaped, which would start a formula in matplotlib."""
+    """Escape dollar signs, which would start a formula in matplotlib."""
     return text.replace("$", r"\$")
 
 
@@ -258,14 +258,14 @@ def _finish(axes: "Axes", *, title: str, x: str, y: str) -> None:
 
 
 def _legend_above(axes: "Axes", columns: int = 1) -> None:
-    """Draw the legend between title and frame, where it covers no curve."""
+    """Draw the legend between title and frame, so that it covers no curve."""
     title, entries = axes.get_title(loc="left"), len(axes.lines)
     axes.set_title(title, fontsize=11, color=INK, loc="left", pad=8 + LEGEND_LINE * -(-entries // columns))
     axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0, borderaxespad=0.3, ncols=columns)
 
 
 def _plot_epochs(axes: "Axes", frame: "DataFrame", column: str, **style: object) -> None:
-    """The mean of a column in each epoch; stages that count their epochs anew are laid end to end by row order."""
+    """Plot the mean of a column in each epoch; stages whose epochs restart at 0 are concatenated in the order of rows."""
     from matplotlib.ticker import MaxNLocator
 
     rows = frame[["epoch", column]].dropna()

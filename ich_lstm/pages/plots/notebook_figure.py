@@ -1,4 +1,4 @@
-"""A matplotlib figure that a notebook displays by itself."""
+"""A matplotlib figure that notebooks display without further setup."""
 
 from io import BytesIO
 
@@ -6,13 +6,13 @@ from matplotlib.figure import Figure
 
 
 class ShownFigure(Figure):
-    """A matplotlib figure with a picture of its own for notebooks, which otherwise know one only after ``%matplotlib inline``.
+    """A matplotlib figure that notebooks display without ``%matplotlib inline``.
 
-    It belongs to no global state: pyplot does not know it, so nothing has to be closed, and no backend is chosen.
+    It is not registered with pyplot, so it need not be closed, and no backend is selected.
     """
 
     def _repr_png_(self) -> bytes:
-        """The picture that a notebook shows below a cell that ends with the figure."""
+        """Make the PNG that a notebook shows below a cell that ends with the figure."""
         picture = BytesIO()
         self.savefig(picture, format="png")
         return picture.getvalue()

@@ -1,4 +1,4 @@
-"""Figures of a report as table cells: value, interval, number of cases, and the reason where a figure is undefined."""
+"""Figures of a report as table cells: value, interval, number of cases, and the reason if a figure is undefined."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -42,18 +42,18 @@ GROUPS = {
         "ece",
     ),
 }
-"""Slope and intercept lead, the expected calibration error comes last: it depends on its bins."""
+"""The expected calibration error is last, because it depends on its bins."""
 
 
 class Cell(NamedTuple):
-    """A figure as text.
+    """One figure as text.
 
     Args:
         value: The number, or "undefined".
-        interval: The 95 % interval, or that there is none.
-        fraction: The cases behind a proportion.
-        note: Reason why it is undefined or has no interval, or a caution.
-        metric: Key of the figure in `METRIC_NAMES`.
+        interval: The 95 % interval, or "no interval".
+        fraction: Numerator and denominator of a proportion, in cases; empty for other figures.
+        note: The reason why the figure is undefined or has no interval, or a caution.
+        metric: The key of the figure in `METRIC_NAMES`.
     """
 
     value: str
@@ -64,7 +64,7 @@ class Cell(NamedTuple):
 
 
 class FigureTable(NamedTuple):
-    """Figures of one kind at one level: a row per label."""
+    """A table of figures of one kind at one level, with one row per label."""
 
     title: str
     columns: list[tuple[str, str]]
@@ -72,7 +72,7 @@ class FigureTable(NamedTuple):
 
 
 def number(value: float, digits: int) -> str:
-    """A number with a true minus sign; what rounds to 0 has none.
+    """Format a number with a true minus sign; a number that rounds to 0 has no sign.
 
     Example:
         >>> number(-0.0642, 3), number(-0.0001, 3)
@@ -83,11 +83,12 @@ def number(value: float, digits: int) -> str:
 
 
 def figures_of(view: Mapping[str, Any], label: str) -> dict[str, Mapping[str, Any]]:
-    """Rows of a label by their metric, without those at a stated prevalence."""
+    """Collect the rows of a label by metric, without those at a stated prevalence."""
     return {row["metric"]: row for row in view["figures"] if row["label"] == label and row["prevalence"] is None}
 
 
 def figure_table(title: str, metrics: Sequence[str], view: Mapping[str, Any]) -> FigureTable | None:
+    """Make a table of some metrics; None if none of them was computed."""
     by_label = {label: figures_of(view, label) for label in LABELS}
     shown = [metric for metric in metrics if any(metric in rows for rows in by_label.values())]
     if not shown:
@@ -104,7 +105,7 @@ def figure_table(title: str, metrics: Sequence[str], view: Mapping[str, Any]) ->
 
 
 def stated_tables(view: Mapping[str, Any]) -> list[FigureTable]:
-    """Predictive values at stated prevalences."""
+    """Make the table of predictive values at stated prevalences; the list is empty without any."""
     rows = [row for row in view["figures"] if row["prevalence"] is not None]
     keys = list(dict.fromkeys((row["metric"], row["prevalence"]) for row in rows))
     if not keys:
@@ -116,6 +117,7 @@ def stated_tables(view: Mapping[str, Any]) -> list[FigureTable]:
 
 
 def figure_cell(row: Mapping[str, Any], fraction: str = "") -> Cell:
+    """Format one row of the figures as a cell."""
     digits = 4 if row["metric"].endswith("log_loss") else 3
     value, low, high = (row[name] for name in ("value", "low", "high"))
     if value is None:
@@ -125,18 +127,18 @@ def figure_cell(row: Mapping[str, Any], fraction: str = "") -> Cell:
 
 
 def _fraction(metric: str, counts: Mapping[str, int]) -> str:
-    """The cases behind a proportion."""
+    """Write numerator and denominator of a proportion, in cases; empty for other figures."""
     tp, fp, fn, tn = (counts[name] for name in ("true_positive", "false_positive", "false_negative", "true_negative"))
-    parts = {
+    fractions = {
         "sensitivity": (tp, tp + fn),
         "specificity": (tn, tn + fp),
         "ppv": (tp, tp + fp),
         "npv": (tn, tn + fn),
         "accuracy": (tp + tn, tp + fp + fn + tn),
     }
-    if metric not in parts or not parts[metric][1]:
+    if metric not in fractions or not fractions[metric][1]:
         return ""
-    part, whole = parts[metric]
+    part, whole = fractions[metric]
     return f"{part:,}/{whole:,}"
 
 
@@ -145,7 +147,7 @@ def _n(row: Mapping[str, Any]) -> str:
 
 
 def confusion_cells(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Counts of a confusion matrix, each with its share of the cases with the same label."""
+    """Format the counts of a confusion matrix, each with its share of the cases with the same label."""
     present, absent = row["true_positive"] + row["false_negative"], row["false_positive"] + row["true_negative"]
     cells = [
         ("called", "true_positive", present, True),
@@ -163,7 +165,7 @@ def confusion_cells(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def reasons_of(view: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The reasons why figures of a view are undefined or have no interval, each with its label and figures."""
+    """Collect the reasons why figures of a view are undefined or have no interval, each with its label and figures."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for row in view["figures"]:
         if row["value"] is None or row["low"] is None:

@@ -1,4 +1,4 @@
-"""Curves of a report as points of inline SVG: panels of equal size, one per label."""
+"""Curves of a report as inline SVG, in panels of equal size, one per label."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -7,14 +7,14 @@ from ich_lstm.labels import LABELS
 from ich_lstm.pages.report.figures import figures_of
 
 LEFT, TOP, SIDE = 27.0, 6.0, 166.0
-"""The square of a panel in its box of 200 by 200, in which letters of size 11 are legible on a page of six panels a row."""
+"""The square of a panel in its box of 200 by 200; text of size 11 is legible with six panels in a row."""
 
 STRIP = 0.16
-"""Height of the tallest bar of cases per bin, as a fraction of the panel."""
+"""Height of the tallest bar of cases per bin as a fraction of the panel."""
 
 
 class Mark(NamedTuple):
-    """A point on a panel, with its interval (None if it has none), its text and its kind."""
+    """A point on a panel, with its interval (None without an interval), its text and its kind."""
 
     x: float
     y: float
@@ -28,13 +28,13 @@ class Panel(NamedTuple):
     """A small plot of one label.
 
     Args:
-        label: Label whose curve it shows.
-        line: Points of the curve.
-        band: Points of its band.
+        label: The label whose curve is shown.
+        line: Points of the curve, as text for SVG.
+        band: Points of the outline of the band, as text for SVG.
         marks: Single points on the panel.
         bars: Bars of the histogram below the curve: x, y, width, height and text.
-        base: Ends of the reference line of an uninformative model; empty if there is none.
-        note: Reason why the panel is empty, if it is.
+        base: Ends of the reference line, as text for SVG.
+        note: The reason why the panel is empty, if it is.
     """
 
     label: str
@@ -47,11 +47,11 @@ class Panel(NamedTuple):
 
 
 def roc_panels(view: Mapping[str, Any], readers: Mapping[str, Sequence[tuple[str, float, float]]]) -> list[Panel]:
-    """ROC curves with the model's operating point, and the readers where there are some.
+    """Make ROC curves with the model's operating point, and readers if there are any.
 
     Args:
         view: One of the views in ``report.json``.
-        readers: Name, sensitivity and specificity of each reader, by label.
+        readers: The name, sensitivity and specificity of each reader, by label.
     """
     panels = []
     for label in LABELS:
@@ -69,7 +69,7 @@ def roc_panels(view: Mapping[str, Any], readers: Mapping[str, Sequence[tuple[str
 
 
 def precision_recall_panels(view: Mapping[str, Any]) -> list[Panel]:
-    """Precision-recall curves with the model's operating point."""
+    """Make precision-recall curves with the model's operating point."""
     panels = []
     for label in LABELS:
         found = figures_of(view, label)
@@ -79,8 +79,8 @@ def precision_recall_panels(view: Mapping[str, Any]) -> list[Panel]:
             marks = [_mark(recall, precision, f"operating point: sensitivity {recall:.3f}, PPV {precision:.3f}", "point")]
         row = next(iter(found.values()), None)
         share = row["positives"] / row["cases"] if row and row["cases"] else 0
-        # Every threshold is a point of the curve, whose table has one value per recall: the highest. Below it lie the thresholds
-        # that reach no more cases and call more wrongly, at recall 1 down to the share of positive cases.
+        # The table of the curve has only the highest precision at each recall. Lower thresholds with the same recall have a lower
+        # precision, at recall 1 down to the share of positive cases, so the operating point and that end are added.
         attained = [] if recall is None or precision is None else [(recall, precision)]
         attained += [(1.0, share)] if row else []
         panel = _panel(view, label, "precision_recall", marks, attained)
@@ -89,7 +89,7 @@ def precision_recall_panels(view: Mapping[str, Any]) -> list[Panel]:
 
 
 def calibration_panels(view: Mapping[str, Any]) -> list[Panel]:
-    """Smoothed calibration curves, the reliability of the bins above their numbers of cases."""
+    """Make smoothed calibration curves, with the reliability of bins and bars of their numbers of cases."""
     panels = []
     for label in LABELS:
         bins = view["curves"][label]["reliability"]
@@ -106,7 +106,7 @@ def calibration_panels(view: Mapping[str, Any]) -> list[Panel]:
 def _panel(
     view: Mapping[str, Any], label: str, curve: str, marks: list[Mark], attained: Sequence[tuple[float, float]] = ()
 ) -> Panel:
-    """A panel of one of a label's curves; ``attained`` are further points of that curve, behind those at or before their x."""
+    """Make a panel of one of a label's curves; ``attained`` are further points of the curve, inserted by their x."""
     of_label = view["curves"][label]
     points = of_label[curve]
     rows = list(zip(points["x"], points["value"], points["low"], points["high"], strict=True))
@@ -122,7 +122,7 @@ def _panel(
 
 
 def _bars(rows: Sequence[tuple]) -> list[tuple[float, float, float, float, str]]:
-    """Cases per bin on a square-root scale, so that a few cases beside many are seen."""
+    """Make bars of cases per bin on a square-root scale, so that bins with few cases remain visible."""
     most = max((cases for *_, cases in rows), default=1)
     bars = []
     for x, *_, cases in rows:

@@ -1,4 +1,4 @@
-"""The HTML page of an evaluation: data flow, figures with intervals, curves with bands, and the worst errors, in one file."""
+"""The HTML page of an evaluation: data flow, figures with intervals, curves with bands, and the worst errors."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,10 +20,10 @@ from ich_lstm.pages.report.sections import comparison_sections, forest_rows, rea
 from ich_lstm.pages.style import render
 
 LEVEL_ORDER = ("scan", "patient", "slice")
-"""Scans come first, because decisions are made on scans."""
+"""Scans are first, because decisions are made on scans."""
 
 LEVEL_NAMES = {"slice": "Slices", "scan": "Scans", "patient": "Patients"}
-PART_NAMES = {"judged": "Judged", "train": "Training", "validation": "Validation", "test": "Held out"}
+SUBSET_NAMES = {"judged": "Evaluated", "train": "Training", "validation": "Validation", "test": "Held out"}
 UNITS = {"patients": "Patients", "scans": "Scans", "slices": "Slices"}
 
 HEADLINES = ("auroc", "sensitivity", "specificity", "calibration_slope")
@@ -31,23 +31,23 @@ ERRORS_SHOWN = 3
 
 
 class FlowBox(NamedTuple):
-    """A box of the flow diagram: counts, and the cases that do not reach the next box."""
+    """One box of the flow diagram, and the cases that do not reach the next box."""
 
     title: str
     counts: list[str]
-    left_out: list[tuple[str, str]]
+    excluded: list[tuple[str, str]]
 
 
 def report_page(summary: Mapping[str, Any], pictures: Mapping[str, str] | None = None, history: str = "") -> str:
-    """The page of an evaluation as HTML text: self-contained, readable without JavaScript, printable.
+    """Make the page of an evaluation as HTML text: self-contained, readable without JavaScript, printable.
 
     Args:
         summary: The contents of ``report.json``.
-        pictures: Base64 of PNG files by the hashed id of their scan.
-        history: Base64 of the PNG file of the losses by epoch; empty if there is none.
+        pictures: Base64 of PNG files, by the hashed id of their scan.
+        history: Base64 of the PNG file of the losses by epoch; empty if there is no such file.
     """
     views = sorted(summary["views"], key=lambda view: LEVEL_ORDER.index(view["level"]))
-    parts = list(dict.fromkeys(row["part"] for row in summary["cohort"]))
+    subsets = list(dict.fromkeys(row["part"] for row in summary["cohort"]))
     return render(
         "report_page.html.j2",
         title=f"Evaluation: {summary['model'].get('name') or 'model'}",
@@ -58,9 +58,9 @@ def report_page(summary: Mapping[str, Any], pictures: Mapping[str, str] | None =
         training=_training(summary["training"]),
         history=history,
         flow=[_box(step) for step in summary["flow"]],
-        parts=[PART_NAMES.get(part, part) for part in parts],
+        subsets=[SUBSET_NAMES.get(subset, subset) for subset in subsets],
         units=UNITS,
-        cohort=[(LABEL_NAMES.get(label, "All"), _cohort_cells(summary["cohort"], parts, label)) for label in ("", *LABELS)],
+        cohort=[(LABEL_NAMES.get(label, "All"), _cohort_cells(summary["cohort"], subsets, label)) for label in ("", *LABELS)],
         features=[_feature(row) for row in summary["characteristics"]],
         views=[_view(view, summary) for view in views],
         box=(LEFT, TOP, SIDE),
@@ -77,10 +77,10 @@ def report_page(summary: Mapping[str, Any], pictures: Mapping[str, str] | None =
 
 def _whose(summary: Mapping[str, Any]) -> str:
     if summary["kind"] == "run":
-        return "Held-out patients" if summary["part"] == "test" else "Validation patients (used to choose the best epoch)"
+        return "Held-out patients" if summary["part"] == "test" else "Validation patients (used for model selection)"
     if summary["is_unseen"]:
-        return "Patients on whom the model was neither trained nor chosen"
-    return "Patients; whether the model was trained on them was not checked"
+        return "Patients on whom the model was neither trained nor selected"
+    return "Patients (not checked whether the model was trained on them)"
 
 
 def _settings(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -92,13 +92,13 @@ def _settings(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         "Truth": {"majority": "at least two of three readers"}.get(summary["truth"], summary["truth"]),
         "Protocol": summary["protocol"]["name"],
         "Called positive": "at each label's operating point" if isinstance(points, Mapping) else f"at or above {points:g}",
-        "Intervals": f"95 %, over patients, {settings['replicates']:,} resamples",
+        "Intervals": f"95 % over patients, {settings['replicates']:,} resamples",
     }
     return [(name, value) for name, value in facts.items() if value]
 
 
 def _training(training: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of the training: single facts, and a table with a column for each fit."""
+    """Collect the record of the training: facts, and a table with one column per fit."""
     fits = training["fits"]
     facts = {"Recipe": training["recipe"], "Duration": "" if training["seconds"] is None else duration(training["seconds"])}
     names = dict.fromkeys(name for fit in fits for name in fit["settings"])
@@ -110,7 +110,7 @@ def _training(training: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def duration(seconds: float) -> str:
-    """A duration in words.
+    """Format a duration.
 
     Example:
         >>> duration(312.4), duration(8000)
@@ -124,7 +124,7 @@ def duration(seconds: float) -> str:
 
 
 def _headlines(views: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The figures of "any" at the first level, and the weighted log loss of the slices."""
+    """Collect the figures of "any" at the first level, and the weighted log loss of the slices."""
     own = [view for view in views if view["output"] == "sequence"]
     if not own:
         return []
@@ -158,12 +158,12 @@ def _many(count: int, unit: str) -> str:
     return f"{count:,}\u00a0{unit}{'' if count == 1 else 's'}"
 
 
-def _cohort_cells(rows: Sequence[Mapping[str, Any]], parts: Sequence[str], label: str) -> list[tuple[str, str]]:
-    """Count and share of the patients, scans and slices of each subset."""
+def _cohort_cells(rows: Sequence[Mapping[str, Any]], subsets: Sequence[str], label: str) -> list[tuple[str, str]]:
+    """Format count and share of the patients, scans and slices of each subset."""
     by_key = {(row["part"], row["label"]): row for row in rows}
     cells = []
-    for part in parts:
-        row, whole = by_key.get((part, label)), by_key[part, ""]
+    for subset in subsets:
+        row, whole = by_key.get((subset, label)), by_key[subset, ""]
         for unit in UNITS:
             if row is None:
                 cells.append(("–", ""))
@@ -174,7 +174,7 @@ def _cohort_cells(rows: Sequence[Mapping[str, Any]], parts: Sequence[str], label
 
 
 def _feature(row: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Name, value and number of scans."""
+    """Format name, value and number of scans of a characteristic."""
     name = f"{row['characteristic']}: {row['value']}" if row["value"] else row["characteristic"]
     name = name[0].upper() + name[1:]
     if row["count"] is not None:
@@ -197,9 +197,9 @@ def _view(view: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]
         "title": f"{LEVEL_NAMES[level]}{whose}",
         "how": ""
         if level == "slice"
-        else f"Slices become scans by {view['aggregation']}."
+        else f"Slices are aggregated to scans by: {view['aggregation']}."
         if level == "scan"
-        else f"The highest of a patient's scans; slices become scans by {view['aggregation']}.",
+        else f"A patient's probability is the highest of the scans. Slices are aggregated to scans by: {view['aggregation']}.",
         "n": f"{_many(view['cases'], level)}",
         "over_all": [(METRIC_NAMES[name], figure_cell(row), row) for name, row in figures_of(view, "all").items()],
         "tables": tables,
@@ -213,7 +213,7 @@ def _view(view: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]
             ),
             "Calibration": (
                 "probability",
-                "share observed",
+                "observed share",
                 "calibration",
                 _captioned(calibration_panels(view), found, ("calibration_slope", "calibration_intercept")),
             ),
@@ -227,7 +227,7 @@ def _view(view: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]
 def _captioned(
     panels: Sequence[Any], found: Mapping[str, Mapping[str, Any]], metrics: Sequence[str]
 ) -> list[tuple[Any, list[tuple[str, Cell]]]]:
-    """Panels with the figures that stand above them."""
+    """Pair panels with the figures in their captions."""
     return [
         (
             panel,
@@ -242,7 +242,7 @@ def _captioned(
 
 
 def _errors(summary: Mapping[str, Any], pictures: Mapping[str, str]) -> dict[str, Any] | None:
-    """The worst errors of the first level: of each label a few that were missed, and a few false alarms."""
+    """Collect the worst errors of the first level: for each label, a few missed cases and a few false alarms."""
     levels = {row["level"] for row in summary["worst_errors"]}
     level = next((name for name in LEVEL_ORDER if name in levels), None)
     if level is None:

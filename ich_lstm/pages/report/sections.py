@@ -1,4 +1,4 @@
-"""Optional sections of a report's page: strata, other models, readers."""
+"""Optional sections of a report's page: strata, comparisons and readers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,10 +9,10 @@ from ich_lstm.pages.report.figures import METRIC_NAMES, Cell, figure_cell, numbe
 FOREST_METRICS = ("auroc", "sensitivity", "specificity")
 COMPARED = ("weighted_log_loss", "auroc", "log_loss", "average_precision", "sensitivity", "specificity")
 COMPARED_FOR_ALL = ("weighted_log_loss", "auroc")
-"""Figures that are compared for every label; all others are compared for "any" alone."""
+"""Figures that are compared for every label; all others are compared only for "any"."""
 
-INTERVAL_ELSEWHERE = "a test of the difference; its interval stands in the row of the bootstrap"
-"""The note of a row of ``comparisons.csv`` whose method tests a difference and gives no interval."""
+INTERVAL_ELSEWHERE = "a test of the difference; the interval is in the row of the bootstrap"
+"""The note of a row of ``comparisons.csv`` whose method is a test that gives no interval."""
 
 READER_METRICS = ("sensitivity", "specificity", "ppv", "npv")
 
@@ -25,13 +25,13 @@ GROUPING_NAMES = {
 }
 
 GIVEN_TRUTH = "labels"
-"""Name of the labels by which the model is judged everywhere else on the page."""
+"""The name of the labels by which the model is evaluated in all other sections of the page."""
 
 MODEL = "model"
 
 
 class Whisker(NamedTuple):
-    """A figure in a row of a forest plot: percent of the axis, None where undefined, and the figure as text."""
+    """One figure of a forest plot: positions in percent of the axis, None if undefined, and the figure as text."""
 
     at: float | None
     low: float | None
@@ -40,7 +40,7 @@ class Whisker(NamedTuple):
 
 
 def forest_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Figures of "any" in every stratum, on one axis; None without strata.
+    """Make the rows of the forest plot, with the figures of "any" in every stratum; None without strata.
 
     Args:
         rows: The list ``strata`` in ``report.json``.
@@ -70,7 +70,7 @@ def forest_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
 
 
 def comparison_sections(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A table for each comparison: the figures over all labels, and the leading figures of each label.
+    """Make a table for each comparison, with the figures over all labels and the leading figures of each label.
 
     Args:
         rows: The list ``comparisons`` in ``report.json``.
@@ -88,7 +88,7 @@ def comparison_sections(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any
             and row["prevalence"] is None
             and (row["label"] == ANY or row["metric"] in COMPARED_FOR_ALL)
         ]
-        # The test that is made for a figure stands after the bootstrap, and is shown in its place.
+        # If a figure has a specific test, its row follows that of the bootstrap, and is shown in its place.
         chosen = {(row["label"], row["metric"]): row for row in shown if row["p_value"] is not None}
         first = {(row["label"], row["metric"]): row for row in reversed(shown)}
         keys = sorted(first, key=lambda key: (COMPARED.index(key[1]), [*LABELS[::-1], "all"].index(key[0])))
@@ -98,7 +98,7 @@ def comparison_sections(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any
 
 
 def reader_section(readers: Mapping[str, Any]) -> dict[str, Any]:
-    """Each reader and the model against the given labels, and the agreement of the readers.
+    """Make the tables of readers and model against the given labels, and of the agreement of the readers.
 
     Args:
         readers: The mapping ``readers`` in ``report.json``.
@@ -131,7 +131,7 @@ def reader_section(readers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def reader_points(readers: Mapping[str, Any] | None) -> dict[str, list[tuple[str, float, float]]]:
-    """Each reader's sensitivity and specificity by label, against the labels by which the model is judged."""
+    """Collect each reader's sensitivity and specificity by label, against the labels by which the model is evaluated."""
     if readers is None:
         return {}
     values: dict[tuple[str, str], dict[str, float | None]] = {}
@@ -152,7 +152,7 @@ def _grouping(name: str) -> str:
 
 
 def _start(values: Sequence[float | None]) -> float:
-    """The start of the axis: a round number below all values, at most 0.5."""
+    """Choose the start of the axis: a round number below all values, at most 0.5."""
     lowest = min((value for value in values if value is not None), default=0.5)
     return min(0.5, int(10 * lowest) / 10)
 
@@ -165,7 +165,7 @@ def _whisker(row: Mapping[str, Any], start: float) -> Whisker:
 
 
 def _difference(row: Mapping[str, Any], bootstrap: Mapping[str, Any]) -> dict[str, Any]:
-    """The row of a test; where the test gives no interval, it shows that of the bootstrap."""
+    """Format the row of a test; if the test gives no interval, that of the bootstrap is shown."""
     digits = 4 if row["metric"].endswith("log_loss") else 3
     values = {name: "undefined" if row[name] is None else number(row[name], digits) for name in ("first", "second", "difference")}
     by = row if row["low"] is not None else bootstrap
@@ -179,7 +179,7 @@ def _difference(row: Mapping[str, Any], bootstrap: Mapping[str, Any]) -> dict[st
         "p": _p(row["p_value"]),
         "method": method,
         "n": f"{row['positives']:,} of {row['cases']:,}",
-        # This row does show the interval.
+        # This row shows the interval, so the note would be wrong.
         "note": "" if row["note"] == INTERVAL_ELSEWHERE else row["note"],
     }
 

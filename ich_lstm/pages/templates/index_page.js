@@ -34,7 +34,7 @@
     byId("empty").hidden = shown > 0;
   }
 
-  // Probabilities from the highest down at first, the others from the first up; once more turns it round.
+  // The first click sorts probabilities in descending order and other columns in ascending order; another click reverses it.
   function sort(name, head) {
     const column = head.closest("th"), first = columns.includes(name) ? "descending" : "ascending";
     const order = column.getAttribute("aria-sort") === first ? (first === "ascending" ? "descending" : "ascending") : first;
@@ -52,5 +52,5 @@
   byId("filters").addEventListener("input", filter);
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
   heads.forEach((head) => head.addEventListener("click", () => sort(head.dataset.sort, head)));
-  filter();  // browsers keep what was typed when a page is loaded again
+  filter();  // browsers keep the inputs when a page is reloaded
 })();

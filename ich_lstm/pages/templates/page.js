@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  // Without it the HU cannot be unpacked; the page stays what it is without a script.
+  // Without it, HU cannot be decoded, so the page stays as it is without JavaScript.
   if (!window.DecompressionStream) return;
 
   const byId = (id) => document.getElementById(id);
@@ -48,7 +48,7 @@
   function huOf(i) {
     const found = unpacked.get(i) || unpack(i);
     unpacked.delete(i);
-    unpacked.set(i, found);  // the last in the row is the last used
+    unpacked.set(i, found);  // the last entry is the most recently used
     if (unpacked.size > KEPT) unpacked.delete(unpacked.keys().next().value);
     return found;
   }
@@ -119,7 +119,7 @@
   const film = document.createElement("canvas");
   film.width = gridColumns; film.height = gridRows;
 
-  // For each line of the grid: the two cells of the map between which it lies, and how far; null outside the box.
+  // For each grid line: the two neighbouring cells of the map and the fraction between them; null outside the box.
   function between(cells, start, length, full, lines) {
     return Array.from({ length: lines }, (_, line) => {
       const at = ((line + 0.5) * full) / lines - start;
@@ -147,7 +147,7 @@
     return values;
   }
 
-  // Marching squares, with the segments joined to lines: dashes need lines.
+  // Marching squares; the segments are joined to lines, because dashes need lines.
   function contours(values, level) {
     const value = (x, y) => (x < 0 || y < 0 || x >= gridColumns || y >= gridRows ? 0 : values[y * gridColumns + x]);
     const stride = gridColumns + 2, points = new Map(), next = new Map();
@@ -244,7 +244,7 @@
     stroke(pen, heat.colors[label], 2, [], scale);
     pen.font = `600 ${14 * scale}px system-ui, sans-serif`;
     pen.textBaseline = "middle";
-    // Towards the middle, where there is room; of two labels at one place, one below the other.
+    // Text is drawn towards the middle, where there is room; two labels at the same place are drawn one below the other.
     const above = heat.labels.slice(0, heat.labels.indexOf(label)).filter((other) => state.heat.has(other) && near(other, label)).length;
     pen.textAlign = x > overlay.width / 2 ? "right" : "left";
     const at = [x + (x > overlay.width / 2 ? -1.6 : 1.6) * arm, y + 17 * scale * above];
@@ -269,9 +269,9 @@
       const strength = `${data.short[label]} ${Math.round(100 * share)}\u00a0%`;
       if (!outside || share < heat.contour) return strength;
       note.classList.add("outside");
-      return `${strength}, its highest point outside the skull`;
+      return `${strength} (peak outside the skull)`;
     });
-    note.textContent = `Highest here, of its highest in the scan: ${texts.join("; ")}.`;
+    note.textContent = `Peak in this slice, relative to the peak in the scan: ${texts.join("; ")}.`;
   }
 
   function showHeatButtons() {
@@ -350,7 +350,7 @@
     if (slice === state.slice) return;
     state.slice = slice;
     showSlice();
-    // Keys pressed in the grid walk through the grid.
+    // Keys pressed in the grid move the focus within the grid.
     if (keepFocus && document.activeElement && document.activeElement.classList.contains("thumb")) thumbs[slice].focus();
   }
 
@@ -367,11 +367,11 @@
     const letter = letters[event.key.toLowerCase()];
     if (letter) { event.preventDefault(); letter(); return; }
     if (!(event.key in steps)) return;
-    // Left and right always move the slice; the others scroll the page unless the viewer has the focus.
+    // Left and right always change the slice; the other keys scroll the page unless the viewer has the focus.
     const inViewer = event.target.closest && event.target.closest(".viewer, .plot, .thumb");
     if (!inViewer && event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
     event.preventDefault();
-    // On a slider up is more; in a stack and on a page down is further on.
+    // On a slider, up increases the value; in a stack and on a page, down advances.
     const onSlider = event.target.closest && event.target.closest("[type=range], [role=slider]");
     const turns = onSlider && /^(ArrowUp|ArrowDown|PageUp|PageDown)$/.test(event.key);
     select(state.slice + (turns ? -1 : 1) * steps[event.key]);
@@ -386,7 +386,7 @@
   stage.addEventListener("wheel", (event) => {
     if (event.ctrlKey || event.deltaY === 0) return;
     event.preventDefault();
-    // A notch of a wheel is about 100 pixels; a touchpad sends many small steps.
+    // One notch of a wheel is about 100 pixels; a touchpad sends many small steps.
     turned += event.deltaMode === WheelEvent.DOM_DELTA_PIXEL ? event.deltaY : 60 * event.deltaY;
     const step = Math.trunc(turned / 60);
     if (step === 0) return;
@@ -399,7 +399,7 @@
   stage.addEventListener("pointerdown", (event) => {
     const isTouch = event.pointerType === "touch";
     if (isTouch) fingers.add(event.pointerId);
-    // Two fingers are the browser's: they enlarge.
+    // The browser handles gestures with two fingers, which zoom.
     if (fingers.size > 1) { drag = null; return; }
     if (event.button !== 0) return;
     drag = { isTouch, x: event.clientX, y: event.clientY, slice: state.slice, level: state.level, width: state.width };
@@ -410,11 +410,11 @@
     if (!drag) return;
     const right = event.clientX - drag.x, lower = event.clientY - drag.y;
     if (drag.isTouch) {
-      // The whole stack along the height of the picture, but no faster than the hand.
+      // The height of the picture corresponds to the whole stack, within 8 to 28 pixels per slice.
       select(drag.slice - Math.round(lower / clamp(stage.clientHeight / count, 8, 28)));
       return;
     }
-    // One HU a pixel in the brain window, more in wide ones.
+    // One HU per pixel in the brain window, more in wide windows.
     const speed = Math.max(1, drag.width / 300);
     setWindow(drag.level + lower * speed, drag.width + right * speed);
   });

@@ -11,7 +11,7 @@
   const commentOf = (one) => one.querySelector(".comment input").value.trim();
   const isCorrected = (one) => labels.some((label) => valueOf(one, label) !== "") || commentOf(one) !== "";
 
-  // A type makes any present, and where nothing is no type is: the table must not contradict itself.
+  // A present type makes "any" present, and an absent "any" makes every type absent, so that the table is consistent.
   function settle(one, label) {
     const value = valueOf(one, label), present = types.filter((type) => valueOf(one, type) === "1");
     const allAbsent = types.every((type) => valueOf(one, type) === "0");
@@ -56,7 +56,7 @@
   });
   byId("save").addEventListener("click", () => {
     const link = document.createElement("a");
-    // The mark at the start tells spreadsheets that this is UTF-8.
+    // The byte-order mark tells spreadsheets that the file is UTF-8.
     link.href = URL.createObjectURL(new Blob(["\ufeff", table()], { type: "text/csv" }));
     link.download = "corrections.csv";
     link.click();
@@ -65,7 +65,7 @@
     show();
   });
   window.addEventListener("beforeunload", (event) => { if (unsaved && cases.some(isCorrected)) event.preventDefault(); });
-  // Browsers keep what was ticked when a page is loaded again.
+  // Browsers keep the choices when a page is reloaded.
   unsaved = cases.some(isCorrected);
   show();
 })();
