@@ -102,7 +102,7 @@ def describe_calibration(calibration: ModelCalibration | None, estimated: Estima
     }
     return {
         "operating_point": chosen,
-        "chosen_on": calibration.chosen_on.part,
+        "chosen_on": calibration.chosen_on.subset,
         "method": calibration.method,
         "not_calibrated": {
             level: [label for label, correction in labels.items() if correction.recalibration is None]

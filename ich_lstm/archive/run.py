@@ -358,7 +358,7 @@ class ArchiveRun:
         self._write(f"{PRIVATE}/{WORKLIST}" if self.identify else WORKLIST, [csv_of(frame)])
         facts = {"Model": f"{self.predictor.name} {self.predictor.weights_hash()}"}
         if points is not None and calibration is not None:
-            facts["Operating point"] = f"{points.rule}, chosen on {calibration.chosen_on.part} patients"
+            facts["Operating point"] = f"{points.rule}, chosen on {calibration.chosen_on.subset} patients"
         for folder, is_written in ((PRIVATE.as_posix(), True), ("", self.options.share_pages)):
             if is_written:
                 shown = index_rows(listed, identify=self.identify and bool(folder), folder=folder)

@@ -1,1 +1,1 @@
-"""Loading a trained model from disk, and predicting scans with it."""
+"""Loading of trained models, and prediction and explanation of scans."""

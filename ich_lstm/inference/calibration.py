@@ -1,4 +1,4 @@
-"""The calibration of a model, fitted on the validation set: recalibration and operating points."""
+"""The calibration of a model on the validation set: recalibration and operating points."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -16,24 +16,26 @@ from ich_lstm.statistics.estimate import Estimate
 
 CalibratedLevel = Literal["slice", "scan"]
 CALIBRATED_LEVELS: tuple[CalibratedLevel, ...] = get_args(CalibratedLevel)
-"""Slices, and scans by the model's own output: a maximum over slices is never calibrated."""
+"""Slices, and scans by the model's own output; a maximum over slices is never calibrated."""
 
 Method = Literal["platt", "temperature"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 FINGERPRINT_DIGITS = 12
+"""Number of hexadecimal digits of a fingerprint."""
+
 SMALLEST = 1e-15
-"""A probability of 0 has no odds; the log loss clips at the same place."""
+"""Smallest probability for which a ratio is computed, to avoid division by 0; the log loss is clipped at the same value."""
 
 
 class Correction(NamedTuple):
-    """How the probabilities of one label are corrected.
+    """The correction of the probabilities of one label.
 
     Args:
-        recalibration: None if it could not be fitted.
-        positives: Validation cases with the label.
-        negatives: Those without.
-        note: Why there is none.
+        recalibration: The fitted recalibration; None if it could not be fitted.
+        positives: Number of validation cases with the label.
+        negatives: Number of validation cases without the label.
+        note: The reason why there is no recalibration; empty if there is one.
     """
 
     recalibration: Recalibration | None
@@ -43,15 +45,16 @@ class Correction(NamedTuple):
 
 
 class Threshold(NamedTuple):
-    """Where one label is called positive.
+    """The threshold of one label.
 
     Args:
-        value: Called positive at or above this probability, before any correction; None if none could be chosen.
-        sensitivity: On the validation cases on which it was chosen, where it is better than elsewhere.
-        specificity: On the validation cases on which it was chosen, where it is better than elsewhere.
-        positives: Validation cases with the label.
-        negatives: Those without.
-        note: Why there is none.
+        value: The probability, before any correction, at or above which the label is called positive; None if no threshold could
+            be chosen.
+        sensitivity: Sensitivity on the validation cases on which the threshold was chosen, which is optimistic for other cases.
+        specificity: Specificity on the validation cases on which the threshold was chosen, which is optimistic for other cases.
+        positives: Number of validation cases with the label.
+        negatives: Number of validation cases without the label.
+        note: The reason why there is no threshold; empty if there is one.
     """
 
     value: float | None
@@ -64,56 +67,57 @@ class Threshold(NamedTuple):
 
 @dataclass(frozen=True)
 class OperatingPoints:
-    """The thresholds of all labels, of slices and of scans, that one rule has chosen.
+    """The thresholds of all labels for slices and for scans, chosen by one rule.
 
     Args:
-        rule: For example ``sensitivity=0.95``; it is also their name.
-        thresholds: By level and label.
+        rule: The rule, for example ``sensitivity=0.95``; it is also the name of the operating point.
+        thresholds: The thresholds by level and label.
     """
 
     rule: str
     thresholds: Mapping[CalibratedLevel, Mapping[str, Threshold]]
 
     def values(self, level: CalibratedLevel) -> np.ndarray:
-        """Float64 ``(k,)`` in the order of `LABELS`, NaN where there is none."""
+        """The thresholds of one level, float64 ``(k,)`` in the order of `LABELS`; NaN where there is no threshold."""
         found = (self.thresholds[level][label].value for label in LABELS)
         return np.array([np.nan if value is None else value for value in found], dtype=np.float64)
 
     def scan_rates(self, name: Literal["sensitivity", "specificity"]) -> np.ndarray:
-        """Of scans, with its limits: float64 ``(k, 3)``, NaN where there is none."""
+        """Sensitivity or specificity for scans with the limits of its interval, float64 ``(k, 3)``; NaN where undefined."""
         found: list[Estimate] = [getattr(self.thresholds["scan"][label], name) for label in LABELS]
         return np.array([[rate.value, rate.low, rate.high] for rate in found], dtype=np.float64)  # None becomes NaN
 
 
 class ChosenOn(NamedTuple):
-    """The cases on which something was chosen, so that nothing is ever judged on them.
+    """The cases on which a calibration was chosen, so that it is never evaluated on them.
 
     Args:
-        part: Of the run's patients.
+        subset: The subset of the run's patients, for example ``validation``.
         scans: Fingerprints of the scans' ids.
         patients: Fingerprints of the patients' ids.
     """
 
-    part: str
+    subset: str
     scans: frozenset[str]
     patients: frozenset[str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCalibration:
-    """What belongs to one model's weights, and nothing else's.
+    """The calibration of one model; it applies only to the weights for which it was fitted.
 
     Args:
         weights: Hash of the weights.
-        method: Of the recalibration.
-        corrections: By level and label.
-        share: Share of positive scans at which corrected probabilities are right; None if it is unknown.
-        share_of: Whose share that is: ``validation`` or ``training``.
-        points: Operating points, by their rules.
-        chosen_on: The cases on which all of this was chosen.
-        point: The rule whose thresholds are applied; empty: the first one's. Not stored.
-        prevalence: Share of positive scans to which probabilities are moved; None: as in the validation data. Not stored.
-        coherent: Whether it was fitted to coherent probabilities, as predictions are unless raw ones are asked for.
+        method: Method of the recalibration.
+        corrections: Corrections by level and label.
+        share: Share of positive scans for which corrected probabilities are valid; None if it is unknown.
+        share_of: Subset that has this share: ``validation`` or ``training``.
+        points: All operating points, one per rule.
+        chosen_on: The cases on which corrections and operating points were chosen.
+        point: The rule of the operating point to apply; empty for the first one. It is not stored.
+        prevalence: Share of positive scans for which probabilities are corrected; None for ``share``. It is not stored.
+        coherent: Whether the calibration was fitted to coherent probabilities, which predictions contain by default, instead of
+            raw ones.
     """
 
     weights: str
@@ -129,34 +133,34 @@ class ModelCalibration:
 
     @property
     def operating_points(self) -> OperatingPoints | None:
-        """Those that are applied; None if there are none."""
+        """The operating points to apply; None if there are none."""
         if not self.point:
             return self.points[0] if self.points else None
         return next(points for points in self.points if points.rule == self.point)
 
     @property
     def columns(self) -> list[str]:
-        """Columns that tables of predictions have beside the probabilities."""
+        """The columns that tables of predictions have in addition to the probabilities."""
         prefixes = (CALIBRATED_PREFIX, CALLED_PREFIX) if self.points else (CALIBRATED_PREFIX,)
         return [prefix + label for prefix in prefixes for label in LABELS]
 
     @property
     def in_words(self) -> str:
-        """How probabilities are corrected, in a few words."""
+        """A short description of the correction."""
         share = self.share if self.prevalence is None else self.prevalence
         whose = f"as in {self.share_of}" if self.prevalence is None else "as stated"
         at = "" if share is None else f", for {100 * share:.3g} % positive scans, {whose}"
-        return f"{self.method} per label on {len(self.chosen_on.scans):,} {self.chosen_on.part} scans{at}"
+        return f"{self.method} per label on {len(self.chosen_on.scans):,} {self.chosen_on.subset} scans{at}"
 
     def choose(self, point: str | None = None, prevalence: float | None = None) -> "ModelCalibration":
         """Copy the calibration with another operating point or share of positive scans.
 
         Args:
-            point: A rule; None: as it is.
-            prevalence: Between 0 and 1; None: as it is.
+            point: The rule of a stored operating point; None keeps the current one.
+            prevalence: Share of positive scans, between 0 and 1; None keeps the current one.
 
         Raises:
-            ConfigError: If no such point is stored, or probabilities cannot be moved to another share.
+            ConfigError: If there is no such operating point, or probabilities cannot be corrected for another share.
         """
         rules = [points.rule for points in self.points]
         if point is not None and point not in rules:
@@ -164,12 +168,12 @@ class ModelCalibration:
                 "unknown_operating_point",
                 where="operating point",
                 got=repr(point),
-                expected=f"one of {', '.join(rules)}" if rules else "none, for this model has no operating point",
+                expected=f"one of {', '.join(rules)}" if rules else "no operating point, because this model has none",
                 todo=f"Choose it on validation patients: ich-evaluate RUN --calibrate {point or 'sensitivity=0.95'} --out DIR.",
             )
         if prevalence is not None:
             self.check_movable()
-            shift_prevalence(np.empty(0), self.share or np.nan, prevalence)  # refuses shares that are none
+            shift_prevalence(np.empty(0), self.share or np.nan, prevalence)  # refuses shares outside (0, 1)
         return replace(
             self,
             point=self.point if point is None else point,
@@ -177,13 +181,13 @@ class ModelCalibration:
         )
 
     def check_fits(self, coherent: bool) -> None:
-        """See that this was fitted to the kind of probabilities that it is to be applied to.
+        """Check that the calibration was fitted to the kind of probabilities to which it will be applied.
 
         Args:
-            coherent: Whether the predictions are coherent; otherwise they are raw.
+            coherent: Whether the predictions are coherent instead of raw.
 
         Raises:
-            ConfigError: If not.
+            ConfigError: If the calibration was fitted to the other kind.
         """
         if coherent == self.coherent:
             return
@@ -191,18 +195,18 @@ class ModelCalibration:
         raise ConfigError(
             "calibration_of_other_probabilities",
             where="coherent (--raw-probabilities of ich-predict)",
-            got=f"{kinds[coherent]}, and a calibration of {kinds[self.coherent]}",
-            expected="a calibration that was fitted to the kind of probabilities that are predicted",
-            todo="Leave --raw-probabilities of ich-predict out."
+            got=f"{kinds[coherent]}, but a calibration of {kinds[self.coherent]}",
+            expected="a calibration that was fitted to the predicted kind of probabilities",
+            todo="Predict without --raw-probabilities of ich-predict."
             if self.coherent
-            else "Predict with --raw-probabilities of ich-predict; or train again, and calibrate on what that run predicts.",
+            else "Predict with --raw-probabilities of ich-predict, or train again and calibrate the predictions of that run.",
         )
 
     def check_movable(self) -> None:
-        """See that probabilities can be moved to another share of positive scans.
+        """Check that probabilities can be corrected for another share of positive scans.
 
         Raises:
-            ConfigError: If the scans' output for "any" is not calibrated, or the share it is calibrated for is unknown.
+            ConfigError: If the scan output for "any" is not calibrated, or the share for which it is calibrated is unknown.
         """
         correction = self.corrections["scan"][ANY]
         if correction.recalibration is None or self.share is None or not 0 < self.share < 1:
@@ -210,16 +214,16 @@ class ModelCalibration:
                 "not_calibrated",
                 where="prevalence",
                 got=f"scans not calibrated for {ANY}: {correction.note or 'the share of positive scans is unknown'}",
-                expected="probabilities that were right at a known share of positive scans",
-                todo="Calibrate on validation scans of which some are positive and some are not.",
+                expected="probabilities that are calibrated for a known share of positive scans",
+                todo="Calibrate on validation data with both positive and negative scans.",
             )
 
     def correct(self, slices: np.ndarray, scans: np.ndarray, scan: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Correct the probabilities of scans and their slices.
 
         Args:
-            slices: ``(n, k)``, in [0, 1].
-            scans: ``(b, k)``, in [0, 1].
+            slices: Probabilities of slices in [0, 1], ``(n, k)``.
+            scans: Probabilities of scans in [0, 1], ``(b, k)``.
             scan: Index of each slice's scan, ``(n,)``.
 
         Returns:
@@ -246,7 +250,7 @@ class ModelCalibration:
         points = self.operating_points
         if points is None:
             return replace(prediction, calibrated=calibrated)
-        whom = f"{self.chosen_on.part} patients"
+        whom = f"{self.chosen_on.subset} patients"
         rates = points.scan_rates("sensitivity"), points.scan_rates("specificity")
         point = OperatingPoint(points.rule, points.values("slice"), points.values("scan"), whom, *rates)
         return replace(prediction, calibrated=calibrated, operating_point=point)
@@ -255,19 +259,19 @@ class ModelCalibration:
 def move_prevalence(
     slices: np.ndarray, scans: np.ndarray, scan: np.ndarray, *, trained: float, site: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Move calibrated probabilities to another share of positive scans.
+    """Correct calibrated probabilities for another share of positive scans.
 
-    If nothing but that share differs, then what is probable given that a scan is positive stays as it is; so all probabilities
-    of a scan, and of its slices, change by the factor by which its probability of "any" does.
+    If only that share differs, probabilities given that a scan is positive do not change. All probabilities of a scan and of its
+    slices therefore change by the same factor as its probability of "any".
 
-    Source: Bayes' theorem; for "any" it is `shift_prevalence` (Saerens et al., Neural Comput 2002;14:21-41).
+    Source: Bayes' theorem; for "any", this is `shift_prevalence` (Saerens et al., Neural Comput 2002;14:21-41).
 
     Args:
-        slices: ``(n, k)``, in [0, 1] or NaN.
-        scans: ``(b, k)``, in [0, 1] or NaN, but not for "any".
+        slices: Probabilities of slices, ``(n, k)``, in [0, 1] or NaN.
+        scans: Probabilities of scans, ``(b, k)``, in [0, 1] or NaN; those of "any" must not be NaN.
         scan: Index of each slice's scan, ``(n,)``.
-        trained: Share of positive scans at which they are right, between 0 and 1.
-        site: Share where they are used.
+        trained: Share of positive scans for which the probabilities are calibrated, between 0 and 1.
+        site: Share of positive scans where they are used, between 0 and 1.
 
     Example:
         >>> slices, scans = np.full((1, 6), 0.1), np.full((1, 6), 0.41)
@@ -280,5 +284,5 @@ def move_prevalence(
 
 
 def fingerprints(ids: Iterable[str]) -> frozenset[str]:
-    """What tells that an id was there, without telling the id."""
+    """Compute the fingerprints of ids, which allow a comparison of ids without containing them."""
     return frozenset(hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:FINGERPRINT_DIGITS] for name in set(ids))

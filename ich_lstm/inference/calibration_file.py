@@ -28,11 +28,14 @@ FORMAT = 1
 
 
 def write_calibration(folder: Path, calibration: ModelCalibration) -> Path:
-    """Write the file into a model's folder; shareable: of patients it holds fingerprints of hashed ids.
+    """Write ``calibration.json``, which is shareable: it identifies patients only by fingerprints of hashed ids.
 
     Args:
-        folder: Where ``model.json`` lies.
-        calibration: What to write.
+        folder: The folder that contains ``model.json``.
+        calibration: The calibration to write.
+
+    Returns:
+        The path of the file.
     """
     about = {
         "format": FORMAT,
@@ -48,7 +51,7 @@ def write_calibration(folder: Path, calibration: ModelCalibration) -> Path:
             {"rule": points.rule, **_by_level(points.thresholds, _threshold_fields)} for points in calibration.points
         ],
         "chosen_on": {
-            "part": calibration.chosen_on.part,
+            "part": calibration.chosen_on.subset,
             "scans": sorted(calibration.chosen_on.scans),
             "patients": sorted(calibration.chosen_on.patients),
         },
@@ -59,10 +62,10 @@ def write_calibration(folder: Path, calibration: ModelCalibration) -> Path:
 
 
 def read_calibration(folder: Path, weights: str) -> ModelCalibration | None:
-    """Read what was chosen for a model; None if nothing was.
+    """Read the calibration of a model; None if it has none.
 
     Args:
-        folder: Where ``model.json`` lies.
+        folder: The folder that contains ``model.json``.
         weights: Hash of the model's weights.
 
     Raises:
@@ -82,23 +85,23 @@ def read_calibration(folder: Path, weights: str) -> ModelCalibration | None:
                 todo="Install a newer ich_lstm.",
             )
         if about["labels"] != list(LABELS):
-            raise ValueError("other labels")
+            raise ValueError(f"labels {about['labels']}, expected {list(LABELS)}")
         calibration = _read(about)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(
             "bad_calibration",
             where=str(path),
             got=f"{type(error).__name__}: {error}",
-            expected="what ich-evaluate --calibrate has written",
-            todo="Calibrate again; or remove the file, and go without operating points.",
+            expected="a file written by ich-evaluate --calibrate",
+            todo="Calibrate again, or remove the file to predict without operating points.",
         ) from error
     if calibration.weights != weights:
         raise CheckpointError(
             "calibration_of_another_model",
             where=str(path),
             got=f"operating points of the weights {calibration.weights}",
-            expected=f"those of {weights}, which lie beside it",
-            todo="Calibrate this model: ich-evaluate RUN --calibrate RULE --out DIR; or remove the file.",
+            expected=f"operating points of {weights}, the weights in the same folder",
+            todo="Calibrate this model with ich-evaluate RUN --calibrate RULE --out DIR, or remove the file.",
         )
     return calibration
 
@@ -109,14 +112,14 @@ def _read(about: Mapping[str, Any]) -> ModelCalibration:
     share, points, chosen_on = about["share"], about["operating_points"], about["chosen_on"]
     rules = [str(point["rule"]) for point in points]
     if len(set(rules)) < len(rules):
-        raise ValueError("two operating points of one name")
+        raise ValueError("two operating points with the same rule")
     return ModelCalibration(
         weights=str(about["weights"]),
         method=about["method"],
         corrections={level: _of_labels(about["corrections"][level], _correction) for level in CALIBRATED_LEVELS},
         share=None if share is None else _within(share, 0, 1),
         share_of=str(about["share_of"]),
-        coherent=bool(about.get("coherent", False)),  # files of earlier versions, which knew raw probabilities only
+        coherent=bool(about.get("coherent", False)),  # earlier versions had only raw probabilities
         points=tuple(
             OperatingPoints(rule, {level: _of_labels(point[level], _threshold) for level in CALIBRATED_LEVELS})
             for rule, point in zip(rules, points, strict=True)

@@ -1,4 +1,4 @@
-"""Saving and loading of models: folders of safetensors and JSON, and Lightning checkpoints; nothing in them is executed."""
+"""Saving and loading of models as folders of safetensors and JSON, or Lightning checkpoints; no code in them is executed."""
 
 import hashlib
 import json
@@ -31,12 +31,12 @@ FORMAT = 1
 
 
 class SavedModel(NamedTuple):
-    """A model at rest.
+    """A model as it is stored.
 
     Args:
-        about: What it takes to build it and to feed it: ``settings`` of `ScanClassifier`, of which those named in
-            ``of_training`` are no part of the network, ``preprocessing``, ``name``.
-        weights: State of the `ScanModel`.
+        about: The contents of ``model.json``: ``settings`` of `ScanClassifier`, the names of those settings that concern only
+            training (``of_training``), ``preprocessing``, ``name`` and others.
+        weights: The state dict of the `ScanModel`.
     """
 
     about: dict[str, Any]
@@ -44,7 +44,7 @@ class SavedModel(NamedTuple):
 
     @property
     def hash(self) -> str:
-        """What the weights are known by: 12 hexadecimal digits, the same whichever file they came from."""
+        """The hash of the weights, 12 hexadecimal digits; it does not depend on the file format."""
         digest = hashlib.sha256()
         for name in sorted(self.weights):
             tensor = self.weights[name].detach().cpu().contiguous()
@@ -54,21 +54,21 @@ class SavedModel(NamedTuple):
 
 
 class WeightsHash:
-    """Remembers the hash of a network's weights until they change."""
+    """Caches the hash of a network's weights until they change."""
 
     def __init__(self) -> None:
         self._known: tuple[tuple[tuple[int, int], ...], str] | None = None
 
     def of(self, model: nn.Module) -> str:
-        """What the weights are known by, 12 hexadecimal digits, as `SavedModel.hash`.
+        """Compute the hash of the weights, see `SavedModel.hash`.
 
         Args:
-            model: The network, always the same one.
+            model: The network; it must be the same one in every call.
         """
         weights = unwrapped(model).state_dict()
-        if any(tensor.is_inference() for tensor in weights.values()):  # made under inference_mode; they count no versions
+        if any(tensor.is_inference() for tensor in weights.values()):  # tensors of inference_mode have no version counter
             return SavedModel({}, weights).hash
-        # In-place updates count up a tensor's version: hashing 100 MB again for each scan would cost as much as reading it.
+        # In-place updates increase a tensor's version. Hashing 100 MB for each scan would take as long as reading the scan.
         now = tuple((tensor.data_ptr(), tensor._version) for tensor in weights.values())
         if self._known is None or self._known[0] != now:
             self._known = now, SavedModel({}, weights).hash
@@ -77,13 +77,13 @@ class WeightsHash:
 
 @contextmanager
 def fitting(path: Path) -> Iterator[None]:
-    """Turn what goes wrong when a stored model is built into an error that names its file.
+    """Convert errors in the construction of a stored model to an error that names its file.
 
     Args:
-        path: File or folder of the model.
+        path: The file or folder of the model.
 
     Raises:
-        CheckpointError: ``weights_do_not_fit``.
+        CheckpointError: ``weights_do_not_fit`` if the construction fails.
     """
     try:
         yield
@@ -92,8 +92,8 @@ def fitting(path: Path) -> Iterator[None]:
             "weights_do_not_fit",
             where=str(path),
             got=str(error).splitlines()[0],
-            expected="weights of the model that its settings describe",
-            todo="Take another copy of the model, or the version of ich_lstm that made it.",
+            expected="weights that match the settings of the model",
+            todo="Use another copy of the model, or the version of ich_lstm that wrote it.",
         ) from error
 
 
@@ -106,15 +106,16 @@ def write_model(folder: Path, model: SavedModel) -> None:
 
 
 def read_model(path: Path, channel_order: ChannelOrder | None = None) -> SavedModel:
-    """Read a run's folder, its ``model`` folder, a Lightning checkpoint of this library, or weights that others released.
+    """Read a run's folder, its ``model`` folder, a Lightning checkpoint of this library, or released weights of other authors.
 
     Args:
-        path: File or folder.
-        channel_order: In which order the windows enter Nguyen et al.'s released weights; None: as their loader gives them.
+        path: The file or folder of the model.
+        channel_order: The order of the windows in the input channels of Nguyen et al.'s released weights; None for the order of
+            their loader.
 
     Raises:
-        CheckpointError: If it is missing, damaged, or no model of this library.
-        ConfigError: If a channel order is given for anything but those weights, which says itself what its windows are.
+        CheckpointError: If the model is missing, damaged, or not a model that this library can read.
+        ConfigError: If a channel order is given for any other model, which records its own windows.
     """
     folder = find_model_folder(path)
     if folder is not None:
@@ -146,9 +147,9 @@ def _no_order(path: Path, channel_order: ChannelOrder) -> ConfigError:
     return ConfigError(
         "no_channel_order",
         where=str(path),
-        got=f"a channel order ({channel_order}), and a model that says what its windows are",
-        expected="the weights that Nguyen et al. released, whose order is not certain (docs/released.md)",
-        todo="Leave it out.",
+        got=f"a channel order ({channel_order}) for a model that records its windows",
+        expected="the released weights of Nguyen et al., whose order is uncertain (docs/released.md)",
+        todo="Do not give a channel order.",
     )
 
 
@@ -170,14 +171,14 @@ def _as_saved(released: ReleasedModel) -> SavedModel:
 
 
 def find_model_folder(path: Path) -> Path | None:
-    """The folder of ``model.json`` that a run's folder, a model's folder or a file in it stands for; None if there is none."""
+    """Find the folder of ``model.json`` from a run's folder, a model's folder or a file in it; None if there is none."""
     if path.is_dir():
         return next((folder for folder in (path, path / "model") if (folder / ABOUT_FILE).is_file()), None)
     return path.parent if path.name in (WEIGHTS_FILE, ABOUT_FILE) and path.exists() else None
 
 
 def _refuse_pickles(folder: Path) -> None:
-    """A model's folder holds values and text. Who puts a pickle there means it to be loaded, here or by another program."""
+    """Refuse a model's folder that contains a pickle, which this or another program could execute by loading it."""
     for path in sorted(folder.rglob("*")):
         if not path.is_file():
             continue
@@ -190,8 +191,8 @@ def _refuse_pickles(folder: Path) -> None:
                 "pickle_in_model",
                 where=str(folder),
                 got=f"{path.relative_to(folder)}, {found}, which can execute code when it is loaded",
-                expected=f"{ABOUT_FILE}, {WEIGHTS_FILE} and text",
-                todo="Take the model from a source that you trust, or remove the file; it has not been loaded.",
+                expected=f"only {ABOUT_FILE}, {WEIGHTS_FILE} and text",
+                todo="Use a model from a trusted source, or remove the file. It was not loaded.",
             )
 
 
@@ -208,8 +209,8 @@ def _read_folder(folder: Path) -> SavedModel:
             "weights_damaged",
             where=str(folder),
             got=f"weights with the hash {saved.hash}",
-            expected=f"{about.get('hash')}, as {ABOUT_FILE} says",
-            todo="Take another copy of the model.",
+            expected=f"{about.get('hash')}, the hash in {ABOUT_FILE}",
+            todo="Use another copy of the model.",
         )
     return saved._replace(weights=plain_names(saved.weights))
 
@@ -217,15 +218,15 @@ def _read_folder(folder: Path) -> SavedModel:
 def _read_lightning(path: Path) -> SavedModel:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols; what is no checkpoint is refused below
-            # weights_only: tensors and plain values are read, anything that would run code is refused.
+            warnings.simplefilter("ignore")  # about pickle protocols; other files are refused below
+            # weights_only reads tensors and plain values, and refuses everything that would execute code.
             content = torch.load(path, map_location="cpu", weights_only=True)
         about = content[ABOUT_KEY]
         state = plain_names(content["state_dict"])
         weights = {name.removeprefix("model."): tensor for name, tensor in state.items()}
     except pickle.UnpicklingError as error:
-        raise _no_model(path, "a file that holds more than tensors and plain values, or none; it is not read") from error
-    except Exception as error:  # the unpickler stumbles over foreign bytes in every way there is
+        raise _no_model(path, "a file that is not a checkpoint of only tensors and plain values; it was not loaded") from error
+    except Exception as error:  # for arbitrary bytes, the unpickler can raise any exception
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "no content"
         raise _no_model(path, f"{type(error).__name__}: {reason}") from error
     return _checked(path, about, weights)
@@ -235,7 +236,7 @@ def _checked(path: Path, about: Any, weights: dict[str, Tensor]) -> SavedModel:
     if not isinstance(about, dict) or not isinstance(about.get("settings"), dict) or "preprocessing" not in about:
         raise _no_model(path, f"an {ABOUT_FILE} without settings and preprocessing")
     if not all(isinstance(tensor, Tensor) for tensor in weights.values()):
-        raise _no_model(path, "weights that are no tensors")
+        raise _no_model(path, "weights that are not tensors")
     if not isinstance(about.get("format", FORMAT), int) or about.get("format", FORMAT) > FORMAT:
         raise CheckpointError(
             "newer_format",
@@ -267,5 +268,5 @@ def _no_model(path: Path, got: str) -> CheckpointError:
         where=str(path),
         got=got,
         expected=f"a run's folder, a folder with {ABOUT_FILE} and {WEIGHTS_FILE}, a .ckpt of this library, or released weights",
-        todo="Name the folder that ich-train made.",
+        todo="Name the folder written by ich-train.",
     )

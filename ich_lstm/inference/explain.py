@@ -1,4 +1,4 @@
-"""Explanation of a prediction: heat maps, and the slices that contribute most to the scan's probabilities."""
+"""Explanation of a prediction: heat maps of slices, and the contribution of each slice to the scan's logits."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from ich_lstm.training.classifier import ScanClassifier
 
 TARGET_DISTANCE = 64
-"""Gradients of slices so far apart are computed together, as if they did not influence one another; usual scans have fewer."""
+"""Gradients of slices at this distance share a backward pass, because their mutual influence is small; most scans are shorter."""
 
 HEAD_SLICES = 2048
-"""The head runs on copies of a scan side by side, of at most so many slices: its memory is bounded, however long the scan."""
+"""Maximum number of slices over all copies of a scan on which the head runs at once, which limits its memory."""
 
 INTEGRATION_STEPS = 16
-"""Nodes of Gauss and Legendre along the path from the baseline to the scan."""
+"""Number of Gauss-Legendre nodes along the path from the baseline to the scan."""
 
 
 def explain(
@@ -39,39 +39,39 @@ def explain(
     stride: int | None = None,
     neighbours: int = 1,
 ) -> Explanation:
-    """Heat maps of every slice, and what each slice adds to its scan, for several labels at once.
+    """Compute heat maps of every slice, and the contribution of each slice to the scan, for several labels at once.
 
     Maps are Grad-CAM (Selvaraju et al. 2017, "Grad-CAM: visual explanations from deep networks via gradient-based
-    localization") through the whole model: the gradient of a slice's logit behind the recurrent head, back to the encoder's
-    map of that slice. It is not averaged over the map before it is multiplied with it (HiResCAM, Draelos and Carin 2020, "Use
-    HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural networks"): for the last map before an
-    average that is the same, but a maximum has its gradient in one cell, which the mean would forget. The map of slice i adds
-    up what in it speaks for the label in slices i - m to i + m, m being ``neighbours``. In scans of more than 64 slices those
-    64 apart share a backward pass, and what the one says of the other, which is mostly nothing, is in the maps of both.
+    localization") through the whole model: the gradient of a slice's logit after the recurrent head with respect to the
+    encoder's feature map of that slice. The gradient is multiplied with the feature map without averaging (HiResCAM, Draelos and
+    Carin 2020, "Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural networks"). For the last
+    feature map before average pooling, the result is the same; before maximum pooling, the gradient lies in one cell, which
+    averaging would blur. The map of slice i is the sum of its evidence for the label in slices i - m to i + m, where m is
+    ``neighbours``. In scans of more than 64 slices, slices that are 64 apart share a backward pass; their influence on each
+    other, which is mostly negligible, is in the maps of both.
 
     Contributions are integrated gradients (Sundararajan et al. 2017, "Axiomatic attribution for deep networks") of the scan's
-    logit along the straight path to the scan's features, from a scan whose every slice is like this one's least suspicious
-    (lowest logit of "any"). A label's contributions add up to the difference of these two logits, but for the error of 16
-    steps of integration, a few percent.
+    logit along a straight path to the scan's features. The baseline is a scan in which every slice is the least suspicious slice
+    of this scan (the lowest logit of "any"). The contributions of a label add up to the difference of the two logits, except for
+    the error of integration in 16 steps, a few percent.
 
-    Both explain the model without calibration and without what it does at test time (``test_time``), on the device it is on.
-    Memory does not grow with the scan but by the maps and the features. The model is left as it was.
+    Both explain the model without calibration and test-time augmentation, on the model's device. Memory grows with the scan only
+    by the maps and the features. The model's mode is restored.
 
     Args:
-        model: The model.
-        scan: The scan; or, where it has just been predicted, what `Predictor.encode` made of it, so that the encoder does not
-            compute its features again.
-        labels: Which of `LABELS`; by default all.
-        stride: Pixels of the network's input per cell of the map; by default that of the encoder's last map, for most 32.
-            The map before has twice the cells, and less of the meaning.
-        neighbours: Slices on either side, at least 0, for whose logits a slice is looked at too.
+        model: The model to explain.
+        scan: The scan, or the result of `Predictor.encode` for a scan that was just predicted, whose features are reused.
+        labels: The labels to explain, from `LABELS`; None for all.
+        stride: Pixels of the network's input per cell of the map; None for that of the encoder's last map, 32 in most encoders.
+            The previous map has twice the resolution, but less specific features.
+        neighbours: Number of slices on either side, at least 0, whose logits are also attributed to a slice.
 
     Returns:
-        Maps and contributions; NaN for the labels that are not wanted.
+        Maps and contributions; NaN for labels that were not requested.
 
     Raises:
-        ConfigError: If a label or the stride is unknown, ``neighbours`` below 0, or the backbone has no maps.
-        CheckpointError: If the model does not know how scans are prepared for it.
+        ConfigError: If a label or the stride is unknown, ``neighbours`` is below 0, or the backbone has no maps.
+        CheckpointError: If the model's preprocessing is unknown.
 
     Example:
         >>> explanation = explain(model, scan, labels=["subdural"])  # doctest: +SKIP
@@ -85,7 +85,7 @@ def explain(
     network = predictor.model
     point = map_point(network.encoder, stride)
     encoded = predictor.encode(scan) if isinstance(scan, Scan) else scan
-    # Autograd may keep nothing that was made under a caller's inference_mode, be it what is computed here or the weights.
+    # Autograd cannot use tensors from a caller's inference_mode, neither intermediate results nor weights.
     with torch.inference_mode(False), torch.no_grad():
         if any(tensor.is_inference() for tensor in network.state_dict().values()):
             network = copy.deepcopy(network)
@@ -102,7 +102,7 @@ def explain(
 
 
 def _wanted(labels: Sequence[str] | None) -> list[int]:
-    """Places of the wanted labels among `LABELS`, in their order."""
+    """Find the indices of the requested labels in `LABELS`, in ascending order."""
     unknown = [label for label in labels or () if label not in LABELS]
     if unknown or (labels is not None and not labels):
         raise ConfigError(
@@ -116,13 +116,13 @@ def _wanted(labels: Sequence[str] | None) -> list[int]:
 
 @contextmanager
 def _differentiable_head(device: torch.device) -> Iterator[None]:
-    """The head in full precision, with gradients, and without cuDNN, whose LSTM has no backward pass in evaluation mode."""
+    """Run the head in full precision, with gradients and without cuDNN, whose LSTM has no backward pass in evaluation mode."""
     with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False), torch.autocast(device.type, enabled=False):
         yield
 
 
 def _run_head(model: ScanModel, features: Tensor, positions_mm: Tensor) -> ScanLogits:
-    """The head on versions of one scan, side by side: ``(r, n, d)``; slice logits ``(r * n, k)``, scan logits ``(r, k)``."""
+    """Run the head on r copies of a scan, features ``(r, n, d)``; slice logits ``(r * n, k)``, scan logits ``(r, k)``."""
     count, slices = features.shape[:2]
     return model.head(features.flatten(0, 1), torch.full((count,), slices), positions_mm.repeat(count))
 
@@ -130,18 +130,18 @@ def _run_head(model: ScanModel, features: Tensor, positions_mm: Tensor) -> ScanL
 def _feature_gradients(
     model: ScanModel, features: Tensor, positions_mm: Tensor, wanted: Sequence[int], neighbours: int
 ) -> Tensor:
-    """How each slice's features move its own logits and its neighbours', ``(labels, n, d)``.
+    """Compute the gradients of the logits of each slice and its neighbours by the slice's features, ``(labels, n, d)``.
 
-    A slice's logit depends on the features of all slices, so the gradient of all logits at once would mix what a slice says of
-    itself with what it says of all others. Copies of the scan run side by side instead, each with other slices as targets.
+    A slice's logit depends on the features of all slices, so the gradient of the sum of all logits would include the influence
+    of a slice on distant slices. Instead, several copies of the scan are processed at once, each with different target slices.
     """
     slices = len(features)
-    apart = 1 if model.sequence is None else min(slices, TARGET_DISTANCE)  # without a recurrent head its logits are a slice's own
+    apart = 1 if model.sequence is None else min(slices, TARGET_DISTANCE)  # without recurrence, logits depend only on the slice
     gradients = features.new_zeros(len(wanted), *features.shape)
     places = torch.arange(slices, device=features.device)
     for offsets in torch.arange(apart).split(max(1, HEAD_SLICES // slices)):
         targets = [places[int(offset) :: apart] for offset in offsets]
-        # Slices at which the gradient of a copy is read: its targets and their neighbours.
+        # The gradient of a copy is used at its targets and their neighbours.
         near = torch.stack([((places[:, None] - those).abs() <= neighbours).any(dim=1) for those in targets])  # (r, n)
         with _differentiable_head(features.device):
             copies = features.repeat(len(targets), 1, 1).requires_grad_()  # (r, n, d)
@@ -154,7 +154,7 @@ def _feature_gradients(
 
 
 def _maps(model: ScanModel, hu: Tensor, gradients: Tensor, point: MapPoint) -> np.ndarray:
-    """HiResCAM of every slice, ``(n, labels, r, c)``, chunk by chunk."""
+    """Compute the HiResCAM maps of every slice, ``(n, labels, r, c)``, chunk by chunk."""
     lengths = torch.tensor([len(hu)])
     features_of = model.features_of(hu, lengths)
     size = INFERENCE_SLICES_PER_CHUNK.get(hu.device.type, len(hu))
@@ -170,28 +170,28 @@ def _maps(model: ScanModel, hu: Tensor, gradients: Tensor, point: MapPoint) -> n
                 )
                 of_chunk.append(torch.einsum("mchw,mchw->mhw", at_map.float(), recorded.tensor.detach().float()).relu())
             maps.append(torch.stack(of_chunk, dim=1).cpu().numpy())  # (m, labels, r, c)
-            del features  # or its graph would live on beside the next chunk
+            del features  # otherwise its graph would stay in memory during the next chunk
     return np.concatenate(maps)
 
 
 def _contributions(model: ScanModel, features: Tensor, positions_mm: Tensor, wanted: Sequence[int]) -> np.ndarray:
-    """Integrated gradients of the scan's logits over its slices, float64 ``(n, labels)``."""
+    """Compute the integrated gradients of the scan's logits by slice, float64 ``(n, labels)``."""
     slices = len(features)
     suspicion = _run_head(model, features[None], positions_mm).slice_logits[:, LABELS.index(ANY)]
     baseline = features[suspicion.argmin()]  # (d,)
-    way = features - baseline
+    path = features - baseline
     nodes, shares = np.polynomial.legendre.leggauss(INTEGRATION_STEPS)
     steps = torch.tensor(
         np.stack([nodes + 1, shares]) / 2, dtype=features.dtype, device=features.device
     )  # from [-1, 1] to [0, 1]
     contributions = np.zeros((slices, len(wanted)))
-    for along, share in zip(*(part.split(max(1, HEAD_SLICES // slices)) for part in steps), strict=True):
+    for along, share in zip(*(each.split(max(1, HEAD_SLICES // slices)) for each in steps), strict=True):
         with _differentiable_head(features.device):
-            between = (baseline + along[:, None, None] * way).requires_grad_()  # (r, n, d)
+            between = (baseline + along[:, None, None] * path).requires_grad_()  # (r, n, d)
             logits = _run_head(model, between, positions_mm).scan_logits.sum(dim=0)  # (k,)
             for i, k in enumerate(wanted):
                 (gradient,) = torch.autograd.grad(logits[k], between, retain_graph=k != wanted[-1])
-                added = torch.einsum("r,rnd,nd->n", share, gradient, way)
+                added = torch.einsum("r,rnd,nd->n", share, gradient, path)
                 contributions[:, i] += added.double().cpu().numpy()
     return contributions
 
@@ -205,7 +205,7 @@ def _with_all_labels(values: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
 
 def _describe(point: MapPoint, neighbours: int, slices: int) -> str:
     beside = f" and of {neighbours} on either side" if neighbours else ""
-    together = f", targets {TARGET_DISTANCE} slices apart together" if slices > TARGET_DISTANCE else ""
+    together = f", slices {TARGET_DISTANCE} apart in one backward pass" if slices > TARGET_DISTANCE else ""
     return (
         f"Grad-CAM (HiResCAM) through the whole model to the encoder's map at stride {point.stride}, for the logit of the slice"
         f"{beside}{together}; contributions: integrated gradients of the scan's logit, {INTEGRATION_STEPS} steps from its least "

@@ -1,4 +1,4 @@
-"""Runs a model on scans, on the device that the model is on; the model's train or eval mode is restored."""
+"""Runs a model on scans on the model's device, and restores its train or eval mode."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,21 +16,21 @@ TestTime = Literal["none", "flip", "flip-reverse"]
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients; afterwards every part is in the mode in which it was."""
+    """Set evaluation mode without gradients, and restore the mode of every module afterwards."""
     with evaluation_mode(module), torch.inference_mode():
         yield
 
 
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards every part is in the mode in which it was."""
-    modes = [(part, part.training) for part in module.modules()]  # a part may be frozen in evaluation mode
+    """Set evaluation mode, and restore the mode of every module afterwards."""
+    modes = [(each, each.training) for each in module.modules()]  # frozen modules may already be in evaluation mode
     module.eval()
     try:
         yield
     finally:
-        for part, mode in modes:
-            part.training = mode
+        for each, mode in modes:
+            each.training = mode
 
 
 def infer(
@@ -42,16 +42,16 @@ def infer(
     test_time: TestTime = "none",
     features: Tensor | None = None,
 ) -> ScanLogits:
-    """Logits of packed scans, as the mean over what is shown at test time.
+    """Compute the logits of packed scans, averaged over the views of test-time augmentation.
 
     Args:
-        model: In evaluation mode.
-        hu: ``(n, h, w)``.
-        lengths: ``(b,)``.
-        positions_mm: ``(n,)``.
-        test_time: ``flip``: the scans and their mirror images, left and right exchanged; ``flip-reverse``: both, each read
-            upwards and downwards; ``none``.
-        features: The encoder's features of the slices as they are, ``(n, d)``; None: they are computed.
+        model: The network in evaluation mode.
+        hu: Hounsfield units of all slices, ``(n, h, w)``.
+        lengths: Number of slices of each scan, ``(b,)``, on the CPU.
+        positions_mm: Position of each slice in mm, ``(n,)``; None if positions are unknown.
+        test_time: The views: ``none`` for only the scans; ``flip`` for the scans and their left-right mirror images;
+            ``flip-reverse`` for both, each processed in ascending and descending order of slices.
+        features: The encoder's features of the slices without augmentation, ``(n, d)``; None computes them.
     """
     both_ways = test_time == "flip-reverse"
     features = model.encode(hu, lengths) if features is None else features
@@ -62,13 +62,13 @@ def infer(
 
 
 class EncodedScan(NamedTuple):
-    """A scan that went through the encoder: its probabilities and its explanation both start from here.
+    """A scan with the encoder's features, from which both its probabilities and its explanation are computed.
 
     Args:
         scan: The scan.
-        box: Which part of every slice the network gets.
-        hu: That part at the network's size, int16 ``(n, size, size)``, on the model's device.
-        positions_mm: Position of each slice, float32 ``(n,)``, on the model's device.
+        box: The region of every slice that is the network's input.
+        hu: Hounsfield units of that region at the network's size, int16 ``(n, size, size)``, on the model's device.
+        positions_mm: Position of each slice in mm, float32 ``(n,)``, on the model's device.
         features: The encoder's features of each slice, ``(n, d)``.
     """
 
@@ -80,7 +80,7 @@ class EncodedScan(NamedTuple):
 
     @property
     def lengths(self) -> Tensor:
-        """Number of slices, as a batch of one scan has it: ``(1,)``, on the CPU."""
+        """The number of slices as lengths of a batch of one scan, ``(1,)``, on the CPU."""
         return torch.tensor([len(self.scan)])
 
 
@@ -88,12 +88,12 @@ def encode_scan(model: ScanModel, scan: Scan, preprocessing: Preprocessing) -> E
     """Preprocess a scan and run the encoder on every slice, once.
 
     Args:
-        model: In evaluation mode, on any device.
-        scan: The scan, as it comes from `ich_lstm.read_scan`.
-        preprocessing: How scans are prepared for the model.
+        model: The network in evaluation mode, on any device.
+        scan: The scan, for example from `ich_lstm.read_scan`.
+        preprocessing: The preprocessing of the model.
 
     Returns:
-        Tensors that autograd may keep, even where the caller is in torch's inference mode.
+        The encoded scan; autograd can use its tensors, even if the caller is in torch's inference mode.
     """
     device = next(model.parameters()).device
     with torch.inference_mode(False), torch.no_grad():
@@ -105,11 +105,11 @@ def encode_scan(model: ScanModel, scan: Scan, preprocessing: Preprocessing) -> E
 
 
 class ScanProbabilities(NamedTuple):
-    """What is predicted of packed scans, float64.
+    """Probabilities of packed scans, float64 in [0, 1].
 
     Args:
-        slices: Of each slice, ``(n, k)``.
-        scans: Of each scan, ``(b, k)``.
+        slices: Probabilities of each slice, ``(n, k)``.
+        scans: Probabilities of each scan, ``(b, k)``.
     """
 
     slices: Tensor
@@ -117,16 +117,16 @@ class ScanProbabilities(NamedTuple):
 
 
 def predicted(logits: ScanLogits, lengths: Tensor, *, coherent: bool = True) -> ScanProbabilities:
-    """Probabilities of packed scans, as they are shown, calibrated and judged.
+    """Convert logits of packed scans to probabilities.
 
-    A scan has what any of its slices has, and "any" is present where a type is. The network's outputs need not agree with that;
-    a scan's probability is therefore raised to that of its most probable slice, and that of "any" to the most probable type's,
-    of slices and of scans. Nothing is lowered.
+    A scan has every label that one of its slices has, and "any" is present if a type is. Because the outputs of the network need
+    not be consistent with this, coherent probabilities are raised: that of a scan to its most probable slice, and that of "any"
+    to the most probable type, in slices and in scans. No probability is lowered.
 
     Args:
-        logits: As the network gives them.
-        lengths: Slices of each scan, ``(b,)``.
-        coherent: False: what the network says, as it is.
+        logits: The logits of the network.
+        lengths: Number of slices of each scan, ``(b,)``.
+        coherent: Whether to make the probabilities coherent; otherwise they are those of the network.
     """
     slices, scans = probabilities_of(logits.slice_logits), probabilities_of(logits.scan_logits)
     if not coherent:
@@ -137,10 +137,10 @@ def predicted(logits: ScanLogits, lengths: Tensor, *, coherent: bool = True) -> 
 
 
 class PredictedScan(NamedTuple):
-    """What is predicted of one scan, float64 on the CPU, by the labels in the order of `LABELS`.
+    """Probabilities of one scan, float64 on the CPU, with labels in the order of `LABELS`.
 
     Args:
-        scan_id: Keyed hash of the series.
+        scan_id: Keyed hash of the series identifier.
         slices: Probabilities of each slice in the order of the scan, ``(n, k)``, in [0, 1].
         scan: Probabilities of the scan, ``(k,)``, in [0, 1].
     """
@@ -151,17 +151,17 @@ class PredictedScan(NamedTuple):
 
 
 def split_scans(probabilities: ScanProbabilities, lengths: Tensor, scan_ids: Sequence[str]) -> list[PredictedScan]:
-    """Packed scans one by one.
+    """Split the probabilities of packed scans by scan.
 
     Args:
-        probabilities: Of the packed scans.
-        lengths: Slices of each scan, ``(b,)``.
-        scan_ids: Of each scan, b of them.
+        probabilities: Probabilities of the packed scans.
+        lengths: Number of slices of each scan, ``(b,)``.
+        scan_ids: The ids of the b scans.
     """
     slices = probabilities.slices.cpu().split(lengths.tolist())
     return [PredictedScan(*scan) for scan in zip(scan_ids, slices, probabilities.scans.cpu(), strict=True)]
 
 
 def probabilities_of(logits: Tensor) -> Tensor:
-    """In float64: float32 would round a sure probability to 1, and its loss to the clip's."""
+    """Apply the sigmoid in float64; in float32, probabilities near 1 would round to 1, and their loss would be clipped."""
     return torch.sigmoid(logits.to(torch.float64))

@@ -1,4 +1,4 @@
-"""Locates the folder of a model: on this machine, or on the Hugging Face hub."""
+"""Locates the folder of a model on this machine or on the Hugging Face Hub."""
 
 import re
 from pathlib import Path
@@ -8,17 +8,17 @@ from ich_lstm.errors import CheckpointError
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 SAFE_FILES = ("*.json", "*.safetensors", "*.md")
-"""Nothing else is downloaded: these hold values and text, and execute nothing."""
+"""The only files that are downloaded; they contain values and text, and execute nothing."""
 
 
 def model_folder(name: Path | str) -> Path:
-    """The folder of a name; a repository of the hub is downloaded into the hub's own cache.
+    """Find the folder of a model; a repository of the hub is downloaded to the hub's cache.
 
     Args:
-        name: A folder, or ``owner/name`` of a repository. What exists on this machine is a folder.
+        name: A folder, or ``owner/name`` of a repository; an existing path has precedence.
 
     Raises:
-        CheckpointError: If there is neither.
+        CheckpointError: If there is neither such a folder nor such a repository.
     """
     path = Path(name)
     if path.exists():
@@ -28,7 +28,7 @@ def model_folder(name: Path | str) -> Path:
             "missing_checkpoint",
             where=str(name),
             got="no such folder",
-            expected="a folder, or owner/name of a repository of the Hugging Face hub",
+            expected="a folder, or owner/name of a repository of the Hugging Face Hub",
             todo="Check the name.",
         )
     from huggingface_hub import snapshot_download
@@ -40,7 +40,7 @@ def model_folder(name: Path | str) -> Path:
         raise CheckpointError(
             "missing_checkpoint",
             where=str(name),
-            got=f"no such folder, and from the hub {type(error).__name__}: {str(error).strip().splitlines()[0]}",
+            got=f"no such folder, and the hub answered {type(error).__name__}: {str(error).strip().splitlines()[0]}",
             expected="a folder, or a repository that can be downloaded",
-            todo="Check the name and the connection; or copy the repository's files into a folder, and name that.",
+            todo="Check the name and the connection, or copy the files of the repository to a folder and name the folder.",
         ) from error

@@ -21,36 +21,36 @@ ZIP_START = b"PK\x03\x04"
 NUMPY_START = b"\x93NUMPY"
 TAR_MARK, TAR_MARK_AT = b"ustar", 257
 OPAQUE_STARTS = (b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18", b"7z\xbc\xaf\x27\x1c")
-"""Zstandard, LZ4 and 7z, which Python's own library cannot unpack. None of them can begin safetensors: as the length of a header
-they are above the 100 MB that its reader allows."""
+"""The first bytes of Zstandard, LZ4 and 7z, which Python's standard library cannot unpack. No safetensors file begins with them:
+as the length of a header, they would exceed the 100 MB that its reader allows."""
 
 HEADER_AT = 8
-"""Where the header of safetensors begins, with a brace; before it stands its length."""
+"""Offset of the header of safetensors, which begins with a brace and follows its length."""
 
 MOST_INFLATED = 64 * 2**20
-"""So many bytes of a zlib stream are looked at, so that none can fill the memory."""
+"""Maximum number of inspected bytes of a zlib stream, so that no stream can exhaust memory."""
 
 DEEPEST = 3
-"""So many archives inside one another are looked into; who nests more has something to hide."""
+"""Maximum depth of nested archives that are inspected; deeper nesting is suspicious."""
 
 NAMING = frozenset({"GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID"})
-"""Opcodes that bring an object from outside the pickle, such as a function."""
+"""Opcodes that import an object from outside the pickle, for example a function."""
 
 CALLING = frozenset({"REDUCE", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BUILD"})
-"""Opcodes that call such an object."""
+"""Opcodes that call an imported object."""
 
 
 def pickle_in(path: Path) -> str | None:
-    """What makes a file dangerous to load; None if nothing does.
+    """Find out why a file is dangerous to load; None if it is not.
 
-    A file is judged by what it is, not by its first bytes: safetensors begin with the length of their header, which may be any
-    number, also one that looks like the first two bytes of a pickle.
+    The first bytes of a file are not sufficient: safetensors begin with the length of their header, which can be equal to the
+    first two bytes of a pickle. The whole content is therefore inspected.
 
     Args:
-        path: The file. Archives and compressed files are looked into.
+        path: The file to inspect, including the contents of archives and compressed files.
 
     Returns:
-        A phrase such as ``a pickle``, or ``a zip with a pickle in it``.
+        A phrase such as ``a pickle`` or ``a zip with a pickle in it``; None if the file is not dangerous.
 
     Raises:
         OSError: If the file cannot be read.
@@ -62,34 +62,34 @@ def pickle_in(path: Path) -> str | None:
 
 
 def _find(file: IO[bytes], depth: int) -> str | None:
-    """What makes the content of a file dangerous to load; the file is open, and able to seek."""
+    """Find out why the content of an open, seekable file is dangerous to load; None if it is not."""
     if depth > DEEPEST:
         return f"archives inside archives, more than {DEEPEST} deep"
     if is_pickle(file):
         return "a pickle"
     start = _read_at(file, 0, TAR_MARK_AT + len(TAR_MARK))
     if start.startswith(OPAQUE_STARTS):
-        return "an archive that cannot be looked into"
+        return "an archive that cannot be inspected"
     if start.startswith(NUMPY_START) and _has_objects(file):
         return "an array of pickled objects"
     return _find_in_zip(file, start, depth) or _find_in_tar(file, start, depth) or _find_in_compressed(file, start, depth)
 
 
 def is_pickle(file: IO[bytes]) -> bool:
-    """Whether the bytes are a pickle of any protocol: valid opcodes, each with the stack that it needs, up to STOP.
+    """Whether the content is a pickle of any protocol: valid opcodes up to STOP, each with its operands on the stack.
 
-    It need not reach STOP if it has called something before. Without a protocol's opcode at its start, as in protocols 0 and 1,
-    STOP must be the last byte, for text may begin like a pickle (``N. B.`` is None).
+    A pickle that has called an imported object need not reach STOP. If the content does not begin with a protocol opcode, as in
+    protocols 0 and 1, STOP must be the last byte, because text can begin like a pickle (``N. B.`` is None).
 
     Args:
-        file: Open, and able to seek.
+        file: An open, seekable file.
     """
     begins_with_protocol = _read_at(file, 0, 1) == b"\x80"
     file.seek(0)
     stack: list[Any] = []
     has_named = False
     try:
-        # pickletools decodes whatever stands behind an opcode, and Python warns of escapes that it does not know.
+        # pickletools decodes arbitrary bytes as arguments, and Python warns of unknown escape sequences in them.
         with warnings.catch_warnings(action="ignore"):
             for opcode, argument, _ in pickletools.genops(file):
                 if not _apply(opcode, stack):
@@ -100,13 +100,13 @@ def is_pickle(file: IO[bytes]) -> bool:
                 if has_named and opcode.name in CALLING:
                     return True
     except (ValueError, EOFError, OverflowError, MemoryError):
-        return False  # the unpickler stops here too
-    # genops ends behind STOP.
+        return False  # the unpickler would fail here too
+    # genops stops after STOP.
     return begins_with_protocol or not file.read().strip()
 
 
 def _apply(opcode: pickletools.OpcodeInfo, stack: list[Any]) -> bool:
-    """Do to a stack of kinds what an opcode does; False if the stack does not hold what it needs."""
+    """Apply an opcode to a stack of types; False if the stack lacks its operands."""
     needed = len(opcode.stack_before)
     mark = pickletools.markobject
     if mark in opcode.stack_before or (opcode.name == "POP" and stack and stack[-1] is mark):
@@ -123,9 +123,9 @@ def _apply(opcode: pickletools.OpcodeInfo, stack: list[Any]) -> bool:
 
 
 def _is_dotted_pair(names: str) -> bool:
-    """Whether these are a module and a name in it, as in ``collections OrderedDict``."""
-    parts = names.split(" ")
-    return len(parts) == 2 and all(word.isidentifier() for part in parts for word in part.split("."))
+    """Whether the text is a module and a name in it, as in ``collections OrderedDict``."""
+    pair = names.split(" ")
+    return len(pair) == 2 and all(word.isidentifier() for dotted in pair for word in dotted.split("."))
 
 
 def _read_at(file: IO[bytes], place: int, count: int) -> bytes:
@@ -134,7 +134,7 @@ def _read_at(file: IO[bytes], place: int, count: int) -> bytes:
 
 
 def _has_objects(file: IO[bytes]) -> bool:
-    """Whether numpy would unpickle the array; a header that numpy cannot read counts as if."""
+    """Whether numpy would unpickle the array; True also for a header that numpy cannot read."""
     file.seek(0)
     try:
         major, _ = np.lib.format.read_magic(file)
@@ -147,9 +147,9 @@ def _has_objects(file: IO[bytes]) -> bool:
 def _find_in_zip(file: IO[bytes], start: bytes, depth: int) -> str | None:
     file.seek(0)
     if not zipfile.is_zipfile(file):
-        # As the length of a safetensors header, the zip's first bytes would mean 67 MB; byte 8 tells the two apart.
+        # As the length of a safetensors header, the first bytes of a zip would be 67 MB; byte 8 distinguishes the two.
         is_damaged = start.startswith(ZIP_START) and start[HEADER_AT : HEADER_AT + 1] != b"{"
-        return "a damaged zip, which some programs load all the same" if is_damaged else None
+        return "a damaged zip, which some programs would load" if is_damaged else None
     try:
         with zipfile.ZipFile(file) as archive:
             for info in archive.infolist():
@@ -157,8 +157,8 @@ def _find_in_zip(file: IO[bytes], start: bytes, depth: int) -> str | None:
                     if _is_dangerous(info.filename, member, depth):
                         return "a zip with a pickle in it"
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error):
-        # Damaged or encrypted; or tensors whose last bytes look like the end of a zip.
-        return "a zip that cannot be looked into" if start.startswith(ZIP_START) else None
+        # The zip is damaged or encrypted, or the file has tensors whose last bytes look like the end of a zip.
+        return "a zip that cannot be inspected" if start.startswith(ZIP_START) else None
     return None
 
 
@@ -173,7 +173,7 @@ def _find_in_tar(file: IO[bytes], start: bytes, depth: int) -> str | None:
                 if member is not None and _is_dangerous(info.name, member, depth):
                     return "a tar with a pickle in it"
     except tarfile.TarError:
-        return "a tar that cannot be looked into"
+        return "a tar that cannot be inspected"
     return None
 
 
@@ -189,14 +189,14 @@ def _find_in_compressed(file: IO[bytes], start: bytes, depth: int) -> str | None
         try:
             found = _find(opener(file), depth + 1)
         except (OSError, EOFError, zlib.error, lzma.LZMAError):
-            continue  # it only begins like one, or is damaged from its start
+            continue  # the file only begins like this format, or is damaged from the start
         if found is not None:
             return f"{what} of {found}"
     return None
 
 
 def _inflated(file: IO[bytes]) -> IO[bytes]:
-    """The beginning of a zlib stream, as joblib writes it."""
+    """Decompress the beginning of a zlib stream, which joblib writes."""
     return io.BytesIO(zlib.decompressobj().decompress(file.read(MOST_INFLATED), MOST_INFLATED))
 
 
@@ -207,4 +207,4 @@ COMPRESSED: dict[str, tuple[bytes, Callable[[IO[bytes]], IO[bytes]]]] = {
     "lzma": (b"\x5d\x00\x00", lzma.LZMAFile),
     "zlib": (b"\x78", _inflated),
 }
-"""How the formats that joblib and others wrap pickles in begin, and how they are opened."""
+"""The first bytes of the formats in which joblib and others compress pickles, and functions that open them."""

@@ -187,7 +187,7 @@ def operating_thresholds(evidence: Evidence, calibration: ModelCalibration) -> t
             todo="Choose one on validation patients: ich-evaluate RUN --calibrate RULE --out DIR.",
         )
     values: dict[Level, list[float]] = {}
-    notes = [f"operating point {points.rule}, chosen on {calibration.chosen_on.part} patients"]
+    notes = [f"operating point {points.rule}, chosen on {calibration.chosen_on.subset} patients"]
     for level in CALIBRATED_LEVELS:
         found = points.values(level)
         missing = [label for label, value in zip(LABELS, found, strict=True) if np.isnan(value)]
