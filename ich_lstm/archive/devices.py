@@ -1,4 +1,4 @@
-"""Prediction of an archive on several devices: Lightning distributes the studies, and each process writes its own predictions."""
+"""Prediction of an archive on several devices: Lightning distributes the studies, and each process writes its own results."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,24 +11,24 @@ from ich_lstm.archive.run import ArchiveRun, Progressed
 
 
 class _Studies(LightningModule):
-    """The model as Lightning's predict loop sees it: a batch is the number of a study."""
+    """The model for Lightning's predict loop, in which a batch is the number of a study."""
 
     def __init__(self, run: ArchiveRun) -> None:
         super().__init__()
-        self.model = run.predictor.model  # a part, so that Lightning brings it to the process's device
+        self.model = run.predictor.model  # a submodule, so that Lightning moves it to the device of the process
         self.run = run
 
     def predict_step(self, number: int, batch_index: int) -> Progressed:
-        """Read and predict the study."""
+        """Read and predict one study."""
         return self.run.predict(number)
 
     def on_predict_end(self) -> None:
-        """Wait for all processes: the first makes the tables of what all have written."""
+        """Wait for all processes, because the first one then builds the tables from all results."""
         self.trainer.strategy.barrier()
 
 
 class _Numbers(Dataset[int]):
-    """Of the studies."""
+    """The numbers of the studies, as a data set."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -41,28 +41,28 @@ class _Numbers(Dataset[int]):
 
 
 class _Writer(BasePredictionWriter):
-    """Tells what a process has done; `ArchiveRun.predict` has written it."""
+    """Reports the progress of each process; the results were already written by `ArchiveRun.predict`."""
 
-    def __init__(self, tell: Callable[[Progressed], None]) -> None:
+    def __init__(self, progress: Callable[[Progressed], None]) -> None:
         super().__init__(write_interval="batch")
-        self.tell = tell
+        self.progress = progress
 
     def write_on_batch_end(self, trainer: Trainer, pl_module: LightningModule, prediction: Any, *_: Any) -> None:
         """Tell."""
-        self.tell(prediction)
+        self.progress(prediction)
 
 
-def predict_on_devices(run: ArchiveRun, *, accelerator: str, devices: int, tell: Callable[[Progressed], None]) -> bool:
+def predict_on_devices(run: ArchiveRun, *, accelerator: str, devices: int, progress: Callable[[Progressed], None]) -> bool:
     """Predict all studies of a run.
 
     Args:
-        run: The run; every process has made its own from the same arguments.
+        run: The run, which every process has made from the same arguments.
         accelerator: The `accelerator` argument of Lightning's Trainer.
-        devices: How many.
-        tell: Called in each process with the studies it has predicted.
+        devices: Number of devices.
+        progress: Called in each process with every study that it has predicted.
 
     Returns:
-        Whether this is the process that is to finish the run; the others have nothing more to do.
+        Whether this process must finish the run; the others have nothing more to do.
     """
     trainer = Trainer(
         accelerator=accelerator,
@@ -72,7 +72,7 @@ def predict_on_devices(run: ArchiveRun, *, accelerator: str, devices: int, tell:
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,
-        callbacks=[_Writer(tell)],
+        callbacks=[_Writer(progress)],
     )
     loader: DataLoader[int] = DataLoader(_Numbers(len(run)), batch_size=None, num_workers=0)
     trainer.predict(_Studies(run), loader, return_predictions=False)

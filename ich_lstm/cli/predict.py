@@ -145,7 +145,7 @@ def _predict(arguments: list[str]) -> int:
             from ich_lstm.archive.devices import predict_on_devices
 
             accelerator = "gpu" if device == "cuda" else "cpu"
-            if not predict_on_devices(run, accelerator=accelerator, devices=given.devices, tell=done):
+            if not predict_on_devices(run, accelerator=accelerator, devices=given.devices, progress=done):
                 return DONE  # the first process tells how it went
         else:
             for number in range(len(run)):

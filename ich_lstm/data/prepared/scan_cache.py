@@ -16,7 +16,7 @@ from ich_lstm.errors import CacheError
 from ich_lstm.files.atomic_write import written_aside
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.reading import SliceHeader
-from ich_lstm.reading.header.examinations import TELLING_FIELDS
+from ich_lstm.reading.header.examinations import PATIENT_FIELDS
 from ich_lstm.scan import Note
 
 FORMAT = 3
@@ -29,7 +29,7 @@ UNREADABLE = (
     *(ArithmeticError, MemoryError, SyntaxError),  # what blosc2 makes of a damaged header
 )
 
-_row_of = attrgetter(*(field.name for field in fields(SliceHeader) if field.name not in ("source", *TELLING_FIELDS)))
+_row_of = attrgetter(*(field.name for field in fields(SliceHeader) if field.name not in ("source", *PATIENT_FIELDS)))
 """A slice's row of the index, without the place of its file, for a source may be moved, and without what tells two patients of
 one id apart: that is in the scan's id where it counts."""
 
