@@ -48,7 +48,7 @@ class _Writer(BasePredictionWriter):
         self.progress = progress
 
     def write_on_batch_end(self, trainer: Trainer, pl_module: LightningModule, prediction: Any, *_: Any) -> None:
-        """Tell."""
+        """Report a finished study."""
         self.progress(prediction)
 
 

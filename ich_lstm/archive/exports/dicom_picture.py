@@ -140,7 +140,7 @@ def _draw_slices(figure: "Figure", prediction: ScanPrediction, with_slices: bool
         # Labels are abbreviated, and below the position, so that titles of neighboring images do not overlap.
         title = f"{where}\n{', '.join(LABEL_SHORT[label] for label in labels)}"
         axes.set_title(title, color=INK, fontsize=9 if columns == 2 else 12, loc="left", pad=4)
-    heat = "" if prediction.explanation is None else "; colour: speaks for the label"
+    heat = "" if prediction.explanation is None else "; color: evidence for the label"
     window = f"brain window, level {BRAIN.level:g}, width {BRAIN.width:g}{heat}"
     figure.text(0.5, 0.07, window, color=QUIET, fontsize=10)
 

@@ -51,7 +51,7 @@ SKULL_MM = (60.0, 250.0)
 """Height of a whole skull along the normal. A longer tube of bone, or a cast, is not a skull."""
 
 BRIDGE_MM = 20.0
-"""Sections without a cavity are bridged over this distance: artefacts or surgery may open the skull there."""
+"""Sections without a cavity are bridged over this distance: artifacts or surgery may open the skull there."""
 
 TRUNK_EXTENT_MM = 300.0
 TRUNK_AIR, TRUNK_AREA_CM2 = 0.3, 200.0
@@ -295,7 +295,7 @@ def _is_plausible(skull: Skull, count: int, step_mm: float) -> bool:
 def judge(sections: Sequence[SectionFeatures], step_mm: float) -> Verdict:
     """Decide whether the slices show a head.
 
-    *Head*: the volume shows a skull, which is a run of neighbouring sections in which bone encloses 8 to 350 cm². Gaps of up
+    *Head*: the volume shows a skull, which is a run of neighboring sections in which bone encloses 8 to 350 cm². Gaps of up
     to 12 mm in the bone are closed; if surgery has opened the skull, the area within the convex hull of the bone counts.
     At least one section encloses 40 cm² (100 cm² if it is open), and all together are 60 to 250 mm high and enclose at least
     150 ml. A lower run at the end of a series counts as a head that was cut short if at least 60 % of what it encloses has 0

@@ -60,7 +60,7 @@ def start_data_set(ref: FileRef, stream: BinaryIO) -> str:
             where=str(ref),
             got="DICOMDIR",
             expected="an image",
-            todo="None is needed: the images that it lists are read directly.",
+            todo="No action is needed: the images that it lists are read directly.",
         )
     return _uid(meta.get(_TRANSFER_SYNTAX)) or _guess_syntax(stream)
 

@@ -172,10 +172,10 @@ class Ledger:
         """The table of files with the outcomes recorded so far; a ledger made from it is equal to this one."""
         start = 0
         for batch in self._files.batches:
-            fates = [self._outcomes[number] for number in self._outcome_of[start : start + len(batch)]]
-            details = zip(fates, batch.column("detail").to_pylist(), strict=True)
+            outcomes = [self._outcomes[number] for number in self._outcome_of[start : start + len(batch)]]
+            details = zip(outcomes, batch.column("detail").to_pylist(), strict=True)
             reasons = {
-                "code": [outcome.code or None for outcome in fates],
+                "code": [outcome.code or None for outcome in outcomes],
                 "detail": [own_detail if outcome.detail is None else outcome.detail or None for outcome, own_detail in details],
             }
             columns = [

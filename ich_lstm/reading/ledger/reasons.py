@@ -29,7 +29,7 @@ REASONS: dict[str, Reason] = {
     "no_pixels": Reason("skipped", "no image"),
     "not_ct": Reason("skipped", "not CT"),
     "link": Reason("skipped", "symbolic link"),
-    "special_file": Reason("skipped", "no regular file"),
+    "special_file": Reason("skipped", "not a regular file"),
     "unreadable": Reason("refused", "unreadable"),
     "multi_frame": Reason("refused", "multi-frame"),
     "no_series_uid": Reason("refused", "no series UID"),
@@ -59,7 +59,7 @@ REASONS: dict[str, Reason] = {
     "not_hu": Reason("refused", "values that are not HU"),
     "nifti_bomb": Reason("refused", "NIfTI beyond bounds"),
     # slices that are excluded from a scan
-    "duplicate_file": Reason("skipped", "same file twice"),
+    "duplicate_file": Reason("skipped", "the same file twice"),
     "repeated_position": Reason("skipped", "earlier of two slices at one position"),
     "other_orientation": Reason("skipped", "other orientation than its series"),
     "neck": Reason("skipped", "below the head"),
@@ -79,7 +79,7 @@ REASONS: dict[str, Reason] = {
     # a series that is not selected
     "localizer": Reason("skipped", "localizer"),
     "secondary_capture": Reason("skipped", "secondary capture"),
-    "color": Reason("skipped", "colour image"),
+    "color": Reason("skipped", "color image"),
     "derived_map": Reason("skipped", "derived map"),
     "not_axial": Reason("skipped", "not axial"),
     "few_slices": Reason("skipped", "fewer than 4 slices"),

@@ -148,6 +148,7 @@ def load_scan(
 
     Raises:
         SeriesError: If the slices do not form a scan; the code says why.
+
     Example:
         >>> load_scan(series).positions_mm  # doctest: +SKIP
         array([-33.67, -29.67, ...])

@@ -131,7 +131,7 @@ def read_nifti(
     notes = ScanNotes()
     voxels, affine, is_oriented = _read_voxels(path)
     if not is_oriented:
-        notes.flag("no_orientation", "orientation missing, sides are not certain")
+        notes.flag("no_orientation", "orientation missing: left and right are not certain")
         notes.flag("order_assumed", "position missing: superior and inferior end are not certain")
     identifier = identifier or nifti_identifier(voxels.tobytes() + affine.tobytes())
     axes, flips = _axes_to_display(path, affine)
@@ -229,7 +229,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise FileError(
             "not_nifti",
             where=str(path),
-            got=f"no readable NIfTI ({type(error).__name__})",
+            got=f"not a readable NIfTI ({type(error).__name__})",
             expected="one .nii or .nii.gz file",
             todo="Convert or copy it again.",
         ) from error

@@ -46,8 +46,8 @@ def place_slices(
     Raises:
         SeriesError: ``bad_position``, ``no_position``, ``equal_positions`` or ``perfusion``.
     """
-    places = _positions_of(name, headers, normal, notes)
-    if len(headers) > 1 and np.ptp(places) < SAME_POSITION_MM:
+    positions = _positions_of(name, headers, normal, notes)
+    if len(headers) > 1 and np.ptp(positions) < SAME_POSITION_MM:
         raise SeriesError(
             "equal_positions",
             where=name,
@@ -55,17 +55,17 @@ def place_slices(
             expected="a position for each",
             todo="Export the series again.",
         )
-    headers, places = undo_rounding(headers, places, normal, notes)
-    order = sorted(range(len(headers)), key=lambda i: (places[i], _recency(headers[i])))
-    _check_no_time_series(name, len(headers), 1 + int((np.diff(places[order]) >= SAME_POSITION_MM).sum()))
+    headers, positions = undo_rounding(headers, positions, normal, notes)
+    order = sorted(range(len(headers)), key=lambda i: (positions[i], _recency(headers[i])))
+    _check_no_time_series(name, len(headers), 1 + int((np.diff(positions[order]) >= SAME_POSITION_MM).sum()))
     kept: list[int] = []
     for i in order:
-        if kept and places[i] - places[kept[-1]] < SAME_POSITION_MM:
+        if kept and positions[i] - positions[kept[-1]] < SAME_POSITION_MM:
             # The sort is by time within a position, so that the slice that was taken again after motion is kept.
             notes.exclude(headers[kept.pop()], "repeated_position", "another slice at its position was taken later")
             notes.repair("repeated_position", "the latest of the slices at one position was kept")
         kept.append(i)
-    return [headers[i] for i in kept], places[kept]
+    return [headers[i] for i in kept], positions[kept]
 
 
 def _recency(header: SliceHeader) -> tuple[int, str, int, str]:

@@ -22,7 +22,8 @@ UNEVEN_SHARE = 0.05
 """Steps that differ from their median by less than this share are even, and are left unchanged."""
 
 FIT_SHARE = 1.2
-"""Tolerance of the largest error. A least-squares line through rounded positions deviates by slightly more than half the grid."""
+"""Largest deviation from the line, as a multiple of the rounding error: a least-squares line through rounded positions deviates
+by slightly more than half the grid."""
 
 THICKNESS_SHARE = 0.75
 """If every position holds equally many slices, these may be repeats. They are different slices if their fitted step is at least
@@ -149,8 +150,8 @@ def _fit_line(numbers: np.ndarray, positions: np.ndarray, error: float) -> tuple
 def _group_by_position(positions: np.ndarray) -> list[list[int]]:
     """Indices of the slices at each position."""
     groups: dict[int, list[int]] = defaultdict(list)
-    for i, place in enumerate(positions):
-        groups[round(float(place) / SAME_POSITION_MM)].append(i)
+    for i, position in enumerate(positions):
+        groups[round(float(position) / SAME_POSITION_MM)].append(i)
     return list(groups.values())
 
 

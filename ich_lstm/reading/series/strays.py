@@ -27,15 +27,15 @@ def find_strays(headers: Sequence[SliceHeader]) -> dict[int, tuple[str, str]]:
     strays = {}
     matrices = Counter((header.rows, header.columns) for header in headers)
     matrix = matrices.most_common(1)[0][0] if matrices else None
-    kept_classes = any(header.sop_class_uid in CT_CLASSES for header in headers)
-    deep = any((header.bits_allocated or 0) > 8 for header in headers)
+    has_ct_class = any(header.sop_class_uid in CT_CLASSES for header in headers)
+    has_deep_pixels = any((header.bits_allocated or 0) > 8 for header in headers)
     for number, header in enumerate(headers):
         is_placed = _is_placed(header)
         if header.photometric not in ("", "MONOCHROME1", "MONOCHROME2") or (header.samples_per_pixel or 1) > 1:
             strays[number] = "color", "a color image among the slices of the series"
-        elif kept_classes and header.sop_class_uid and header.sop_class_uid not in CT_CLASSES:
+        elif has_ct_class and header.sop_class_uid and header.sop_class_uid not in CT_CLASSES:
             strays[number] = "secondary_capture", "an image of another SOP class among the slices of the series"
-        elif deep and not is_placed and header.bits_allocated is not None and header.bits_allocated <= 8:
+        elif has_deep_pixels and not is_placed and header.bits_allocated is not None and header.bits_allocated <= 8:
             strays[number] = "secondary_capture", "an 8-bit image without a position among the slices of the series"
         elif (header.rows, header.columns) != matrix and not is_placed:
             size = f"{header.rows} x {header.columns}"

@@ -214,7 +214,7 @@ def _label_scans(slices: Slices) -> np.ndarray | None:
         return None
     placed = slices.take(parallel)
     upward = np.argsort(placed.position, kind="stable")
-    for values, at_least, regular in (
+    for values, min_slices, min_regular in (
         (placed.number, 2, REGULAR),
         (placed.time, MIN_SLICES, REGULAR),
         (placed.thickness, MIN_SLICES, REGULAR),
@@ -223,7 +223,7 @@ def _label_scans(slices: Slices) -> np.ndarray | None:
         # An incomplete attribute is no criterion. A monotonic one means a single sweep over the head.
         if not np.isfinite(values).all() or _is_monotonic(values[upward]):
             continue
-        labels = _separate(placed, _sweeps(placed, values), at_least, regular, values)
+        labels = _separate(placed, _sweeps(placed, values), min_slices, min_regular, values)
         if labels is not None:
             break
     else:
@@ -322,15 +322,15 @@ def _lattices(slices: Slices) -> np.ndarray:
 
 
 def _separate(
-    slices: Slices, labels: np.ndarray, at_least: int, regular: float, key: np.ndarray | None = None
+    slices: Slices, labels: np.ndarray, min_slices: int, min_regular: float, key: np.ndarray | None = None
 ) -> np.ndarray | None:
     """Keep the sweeps that are scans, and assign the slices of all others to neighboring scans.
 
     Args:
         slices: Slices of one series.
         labels: Sweep of each slice, ``(n,)``.
-        at_least: Minimum number of slices in a scan.
-        regular: Minimum share of regular steps in a scan.
+        min_slices: Minimum number of slices in a scan.
+        min_regular: Minimum share of regular steps in a scan.
         key: The attribute that distinguished the sweeps, which must increase from scan to scan. If the time is that of
             reconstruction, in several processes at once, the sweeps overlap in time and are rejected.
 
@@ -349,7 +349,7 @@ def _separate(
         whole = [
             other
             for other in near
-            if sizes[sweep] < at_least or not _is_shifted(mine, slices.take(labels == other), regular, is_even)
+            if sizes[sweep] < min_slices or not _is_shifted(mine, slices.take(labels == other), min_regular, is_even)
         ]
         if kept and (whole or not near):
             ends = {i: _distance(mine.position, slices.position[labels == i]) for i in whole or kept}
@@ -365,7 +365,7 @@ def _separate(
         thickness = _median(scan.thickness)
         # If only positions distinguish the scans, each must be complete: uneven steps could also come from rounded positions.
         longest = STEP_WITH_GAPS * (thickness if key is None and thickness > 0 else np.fmax(thickness, spread))
-        if _regularity(scan.position) < regular or _step(scan.position) > longest:
+        if _regularity(scan.position) < min_regular or _step(scan.position) > longest:
             return None
     kept.sort()
     if key is not None and any(key[sweeps == one].max() >= key[sweeps == other].min() for one, other in pairwise(kept)):
@@ -374,16 +374,16 @@ def _separate(
     return np.array([number_of[int(sweep)] for sweep in labels])
 
 
-def _is_shifted(one: Slices, other: Slices, regular: float, is_even: bool) -> bool:
+def _is_shifted(one: Slices, other: Slices, min_regular: float, is_even: bool) -> bool:
     """Whether two sweeps over one range show the same tissue at different positions.
 
     Args:
         one: Slices of a sweep.
         other: Slices of a longer sweep.
-        regular: Minimum share of regular steps.
+        min_regular: Minimum share of regular steps.
         is_even: Whether all slices of the series together have regular steps.
     """
-    if min(_regularity(one.position), _regularity(other.position)) < regular:
+    if min(_regularity(one.position), _regularity(other.position)) < min_regular:
         return False
     nearest = _nearest(one.position, other.position)
     thickness = _median(one.thickness), _median(other.thickness)

@@ -82,8 +82,8 @@ def normal_form(text: str) -> str:
     """
     text = text[:MAX_TEXT]
     if not text.isascii():
-        parted = unicodedata.normalize("NFKD", text)
-        text = unicodedata.normalize("NFC", "".join(letter for letter in parted if not unicodedata.combining(letter)))
+        decomposed = unicodedata.normalize("NFKD", text)
+        text = unicodedata.normalize("NFC", "".join(letter for letter in decomposed if not unicodedata.combining(letter)))
         text = _BORDER.sub(" ", text)
     return _SEPARATORS.sub(" ", text.upper().translate(_PLAIN_LETTERS)).strip()
 
