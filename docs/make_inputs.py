@@ -1,4 +1,4 @@
-"""Write `docs/inputs.md`, and the table in the README: what happens to which input, from the same list as the tests.
+"""Write `docs/inputs.md` and the table of inputs in the README, from the catalogue that the tests read.
 
 python docs/make_inputs.py
 """
@@ -14,13 +14,16 @@ BEGIN, END = "<!-- inputs -->\n", "<!-- /inputs -->\n"
 HEADER = """\
 # What happens to which input
 
-Made by `python docs/make_inputs.py` from the list of cases that the tests read (`tests/catalogue`), so every line is tested: each
-case is written to disk, read, and must end as it says here. For every run, files in = used + skipped + refused.
+`python docs/make_inputs.py` writes this page from the catalogue that the tests read (`tests/catalogue`), so every line is tested:
+each case is written to disk and read, and must end as this page says. For every run, files in = used + skipped + refused.
 
-**used**: read; what was put right is in the scan's `repairs`, what its reader should know in its `flags`. **skipped**: no image
-that this library is for. **refused**: it should have been usable and is not; there is no probability. `ich-prepare` then exits
-with 3; `ich-predict` does where the study has no result for it, or where the file belongs to no study. Numbers are those of the
-catalogue; rows that concern label tables are not listed here.
+- **used**: the file is read. Repairs are listed in the scan's `repairs`, and what a reader of the result should know in
+  its `flags`.
+- **skipped**: the file is not an input for this library.
+- **refused**: the file should have been usable and is not; it gets no probability. The commands then may exit with
+  [code 3](../README.md#commands).
+
+The numbers are those of the catalogue; rows about label tables are not listed here.
 
 | # | input | what is done | codes | cases |
 |---|---|---|---|---|
@@ -32,7 +35,7 @@ from catalogue import ROWS, VARIANTS  # noqa: E402
 
 
 def readme() -> str:
-    """The README with its table made anew."""
+    """The text of the README with a new table."""
     before, _, rest = README.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     tested = {variant.row for variant in VARIANTS}
@@ -41,7 +44,7 @@ def readme() -> str:
 
 
 def page() -> str:
-    """The page's text."""
+    """The text of the page."""
     lines = []
     for number, row in ROWS.items():
         variants = [variant for variant in VARIANTS if variant.row == number]

@@ -41,7 +41,7 @@ class _Numbers(Dataset[int]):
 
 
 class _Writer(BasePredictionWriter):
-    """Reports the progress of each process; the results were already written by `ArchiveRun.predict`."""
+    """Reports each study that a process has predicted; `ArchiveRun.predict` has already written its results."""
 
     def __init__(self, progress: Callable[[Progressed], None]) -> None:
         super().__init__(write_interval="batch")
@@ -58,8 +58,8 @@ def predict_on_devices(run: ArchiveRun, *, accelerator: str, devices: int, progr
     Args:
         run: The run, which every process has made from the same arguments.
         accelerator: The `accelerator` argument of Lightning's Trainer.
-        devices: Number of devices.
-        progress: Called in each process with every study that it has predicted.
+        devices: Number of devices, each with its own process.
+        progress: Called in each process with every study that the process has predicted.
 
     Returns:
         Whether this process must finish the run; the others have nothing more to do.

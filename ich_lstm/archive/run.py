@@ -413,13 +413,13 @@ def find_studies(paths: Sequence[Path], *, out: Path, progress: Progress | None 
     Args:
         paths: Folders, archives or files.
         out: Folder of predictions, which is not searched.
-        progress: Called as the search advances.
+        progress: Called with the current activity, the amount done since the last call, and the total (None if unknown).
     """
-    report = progress or (lambda what, done, total: None)
+    progress = progress or (lambda what, done, total: None)
     jobs: list[Job] = []
     ledgers: dict[Path, Ledger] = {}
     for path in paths:
-        found, ledger = _studies_below(path, out, lambda done: report("reading headers", done, None))
+        found, ledger = _studies_below(path, out, lambda done: progress("reading headers", done, None))
         jobs += found
         ledgers.setdefault(path, ledger)  # the files of a path that is named twice count once
     return Archive(_mark_copies(jobs, ledgers), ledgers)

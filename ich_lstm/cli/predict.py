@@ -119,7 +119,7 @@ def _predict(arguments: list[str]) -> int:
 
         is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     # The further processes of --devices work in the folder that the first one has claimed.
-    with claim_predictions(given.out) if is_first else nullcontext(), progress_bar(out) as tell:
+    with claim_predictions(given.out) if is_first else nullcontext(), progress_bar(out) as progress:
         predictor = Predictor.load(given.checkpoint, channel_order=given.channel_order)
         predictor.model.to(device)
         predictor.calibration = choose_calibration(predictor.calibration, given.operating_point, given.prevalence)
@@ -127,7 +127,7 @@ def _predict(arguments: list[str]) -> int:
             predictor.calibration.check_fits(options.coherent)
         run = ArchiveRun(
             predictor,
-            find_studies(given.paths, out=given.out, progress=tell),
+            find_studies(given.paths, out=given.out, progress=progress),
             given.out,
             key=ProjectKey.open(given.project_key),
             options=options,
@@ -135,10 +135,10 @@ def _predict(arguments: list[str]) -> int:
             estimate_share=given.prevalence == ESTIMATE,
             submission=given.submission,
         )
-        tell("predicting", 0, len(run))
+        progress("predicting", 0, len(run))
 
         def done(progressed: "Progressed") -> None:
-            tell("predicting", 1, len(run))
+            progress("predicting", 1, len(run))
             _print_study(out, progressed, given.out, is_long=len(run) <= STUDIES_IN_FULL)
 
         if given.devices > 1:
@@ -146,7 +146,7 @@ def _predict(arguments: list[str]) -> int:
 
             accelerator = "gpu" if device == "cuda" else "cpu"
             if not predict_on_devices(run, accelerator=accelerator, devices=given.devices, progress=done):
-                return DONE  # the first process tells how it went
+                return DONE  # the first process reports how it went
         else:
             for number in range(len(run)):
                 done(run.predict(number))

@@ -51,7 +51,7 @@ def predict_evidence(
     subsets = [subset for subset in SUBSETS if data.scans[subset]]
     step = None if progress is None else lambda done: progress(done, len(scans))
     predictions = [predict_part(classifier, data, subset, hash_patient=key.hash_id, progress=step) for subset in subsets]
-    slices = pd.concat([subset.slices for subset in predictions], ignore_index=True).drop(columns="split")
+    slices = pd.concat([each.slices for each in predictions], ignore_index=True).drop(columns="split")
     notes = []
     steps = slices.groupby("scan_id")["position_mm"].agg(lambda positions: positions.diff().abs().median())
     thin = int((steps <= THIN_MM).sum())
@@ -65,12 +65,12 @@ def predict_evidence(
         "kind": "checkpoint",
         "is_unseen": bool(trained_on),
         "model": {"name": classifier.name, "hash": classifier.weights_hash()},
-        "subset": "",
+        "part": "",
         "truth": truth,
         "counts": {},
         "notes": notes,
     }
-    scan_rows = pd.concat([subset.scans for subset in predictions], ignore_index=True).drop(columns="split")
+    scan_rows = pd.concat([each.scans for each in predictions], ignore_index=True).drop(columns="split")
     return make_evidence(slices, scan_rows, source, is_test=True)
 
 

@@ -80,7 +80,7 @@ def plan_memory(
     slices_per_batch: int | None = None,
     seconds: float = math.inf,
     begin: Callable[[Trial], None] = lambda trial: None,
-    tell: Callable[[Trial, int | None], None] = lambda trial, needed: None,
+    progress: Callable[[Trial, int | None], None] = lambda trial, needed: None,
     measure: Callable[[Trial], int | None] | None = None,
     available: int | None = None,
 ) -> MemoryPlan:
@@ -97,7 +97,7 @@ def plan_memory(
         slices_per_batch: Where the batch is settled already; then only the chunk is sought.
         seconds: How long may be tried. After that the plan is the largest batch that is known to fit at once.
         begin: Told of every trial before it is made, for one may take minutes.
-        tell: Told of every trial and what it needed in bytes; None: more than there was.
+        progress: Called after every trial with the trial and the bytes that it needed; None if it needed more than there was.
         measure: In place of a real trial.
         available: In place of the device's free memory, in bytes.
 
@@ -114,7 +114,7 @@ def plan_memory(
             raise _OutOfTime
         begin(trial)
         needed = try_out(trial)
-        tell(trial, needed)
+        progress(trial, needed)
         return needed if needed is not None and needed <= room else None
 
     search = _Search(fits, slices_per_batch or MOST_SLICES, is_settled=slices_per_batch is not None)

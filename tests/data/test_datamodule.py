@@ -270,7 +270,7 @@ class TestSplit:
         data = module()
         assert data.audit.stops == ()
         assert data.audit.summary["parts"]["train"]["patients"] == 2
-        assert data.patients.parts().keys() == set.union(*self.patients(data).values())
+        assert data.patients.subsets().keys() == set.union(*self.patients(data).values())
 
 
 class TestRefused:

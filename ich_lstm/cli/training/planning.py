@@ -56,7 +56,7 @@ def plan_training(config: Namespace, out: Console, *, rank: int) -> MemoryPlan:
         slices_per_batch=batch if isinstance(batch, int) and not config.plan else None,
         seconds=60 * config.plan_minutes,
         begin=lambda trial: out.print(f"  trying {_in_words(trial)}"),
-        tell=lambda trial, needed: out.print(f"  {_in_words(trial)}: {_needed(needed)}"),
+        progress=lambda trial, needed: out.print(f"  {_in_words(trial)}: {_needed(needed)}"),
     )
     out.print(str(plan))
     for section, name, value in (
