@@ -30,7 +30,7 @@ from ich_lstm.reading.body.head import (
     find_skull,
     is_defaced,
     judge,
-    look_at_section,
+    measure_section,
     missing_parts,
 )
 
@@ -86,14 +86,14 @@ def add_row(table: Table, name: str, volumes: Iterator[Volume]) -> None:
     volumes_ml, largest_cm2 = [], []
     for hu, pixel_mm, positions in volumes:
         step = float(np.median(np.diff(positions)))
-        looks = [look_at_section(image, pixel_mm) for image in hu]
-        verdicts[judge(looks, step)] += 1
-        below = count_neck_slices(looks, positions)
+        sections = [measure_section(image, pixel_mm) for image in hu]
+        verdicts[judge(sections, step)] += 1
+        below = count_neck_slices(sections, positions)
         cropped += below > 0
-        incomplete += bool(missing_parts(looks[below:], positions[below:]))
-        defaced += is_defaced(looks)
-        no_brain += brain_share(looks) < 0.2
-        if skull := find_skull(looks, step):
+        incomplete += bool(missing_parts(sections[below:], positions[below:]))
+        defaced += is_defaced(sections)
+        no_brain += brain_share(sections) < 0.2
+        if skull := find_skull(sections, step):
             volumes_ml.append(skull.volume_ml)
             largest_cm2.append(skull.largest_cm2)
     counts = [*verdicts.values(), cropped, incomplete, defaced, no_brain]

@@ -1,4 +1,4 @@
-"""Defacing of a predicted scan: removes the face and every slice that contains text, so that pictures may leave the hospital."""
+"""Defacing of a predicted scan: removes the face and all slices with burned-in text, so that images may leave the hospital."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -11,18 +11,18 @@ from ich_lstm.prediction import ScanPrediction
 from ich_lstm.preprocessing.inside_skull import without_face
 from ich_lstm.scan import HU_MIN
 
-NOTICE = "Cut to the inside of the skull, so that no face is shown."
-OUTSIDE = "Not shown: this slice has no closed skull, and could show the face."
-WRITTEN_ON = "Not shown: text or marks are part of this picture."
+NOTICE = "Cropped to the inside of the skull, so that the face is not shown."
+NO_SKULL = "Not shown: this slice has no closed skull, and could show the face."
+HAS_TEXT = "Not shown: this image contains text or marks."
 
 
 class ShownScan(NamedTuple):
-    """A prediction whose pictures may be shown.
+    """A prediction whose images may be shown.
 
     Args:
-        prediction: With HU of what is shown; probabilities and all else are the whole scan's.
-        not_shown: Of slices that are not, by index, why.
-        notice: For the reader, why the picture is not the whole one; empty if it is.
+        prediction: The prediction with the HU that may be shown; all other values are those of the whole scan.
+        not_shown: Reason for each slice that is not shown, by index.
+        notice: Explanation for the reader why the images are cropped; empty if they are not.
     """
 
     prediction: ScanPrediction
@@ -30,16 +30,16 @@ class ShownScan(NamedTuple):
     notice: str = ""
 
 
-def shown_inside(prediction: ScanPrediction, written_on: Collection[int] = ()) -> ShownScan:
-    """The scan as anybody may see it: each slice ends at the inside of the skull.
+def deface(prediction: ScanPrediction, slices_with_text: Collection[int] = ()) -> ShownScan:
+    """Crop each slice of a scan to the inside of the skull.
 
     Args:
-        prediction: Of the whole scan.
-        written_on: Indices of slices with burned-in text, of which nothing is shown.
+        prediction: Prediction of the whole scan.
+        slices_with_text: Indices of slices with burned-in text, which are not shown at all.
     """
     hu, (rows, columns), has_cavity = without_face(prediction.hu, prediction.spacing_mm)
-    hu[list(written_on)] = HU_MIN
-    not_shown = {int(i): OUTSIDE for i in np.flatnonzero(~has_cavity)} | dict.fromkeys(written_on, WRITTEN_ON)
+    hu[list(slices_with_text)] = HU_MIN
+    not_shown = {int(i): NO_SKULL for i in np.flatnonzero(~has_cavity)} | dict.fromkeys(slices_with_text, HAS_TEXT)
     explanation = prediction.explanation
     if explanation is not None:
         top, left, height, width = explanation.box

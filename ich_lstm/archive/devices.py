@@ -1,4 +1,4 @@
-"""Prediction of an archive on several devices: Lightning distributes the studies, and each process writes its own predictions."""
+"""Prediction of an archive on several devices: Lightning distributes the studies, and each process writes its own results."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,24 +11,24 @@ from ich_lstm.archive.run import ArchiveRun, Progressed
 
 
 class _Studies(LightningModule):
-    """The model as Lightning's predict loop sees it: a batch is the number of a study."""
+    """The model for Lightning's predict loop, in which a batch is the number of a study."""
 
     def __init__(self, run: ArchiveRun) -> None:
         super().__init__()
-        self.model = run.predictor.model  # a part, so that Lightning brings it to the process's device
+        self.model = run.predictor.model  # a submodule, so that Lightning moves it to the device of the process
         self.run = run
 
     def predict_step(self, number: int, batch_index: int) -> Progressed:
-        """Read and predict the study."""
+        """Read and predict one study."""
         return self.run.predict(number)
 
     def on_predict_end(self) -> None:
-        """Wait for all processes: the first makes the tables of what all have written."""
+        """Wait for all processes, because the first one then builds the tables from all results."""
         self.trainer.strategy.barrier()
 
 
 class _Numbers(Dataset[int]):
-    """Of the studies."""
+    """The numbers of the studies, as a data set."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -41,14 +41,14 @@ class _Numbers(Dataset[int]):
 
 
 class _Writer(BasePredictionWriter):
-    """Reports each study that a process has predicted; `ArchiveRun.predict` has written it."""
+    """Reports each study that a process has predicted; `ArchiveRun.predict` has already written its results."""
 
     def __init__(self, progress: Callable[[Progressed], None]) -> None:
         super().__init__(write_interval="batch")
         self.progress = progress
 
     def write_on_batch_end(self, trainer: Trainer, pl_module: LightningModule, prediction: Any, *_: Any) -> None:
-        """Report the study."""
+        """Report a finished study."""
         self.progress(prediction)
 
 
@@ -56,13 +56,13 @@ def predict_on_devices(run: ArchiveRun, *, accelerator: str, devices: int, progr
     """Predict all studies of a run.
 
     Args:
-        run: The run; every process has made its own from the same arguments.
+        run: The run, which every process has made from the same arguments.
         accelerator: The `accelerator` argument of Lightning's Trainer.
-        devices: Number of devices, each with a process of its own.
+        devices: Number of devices, each with its own process.
         progress: Called in each process with every study that the process has predicted.
 
     Returns:
-        Whether this is the process that is to finish the run; the others have nothing more to do.
+        Whether this process must finish the run; the others have nothing more to do.
     """
     trainer = Trainer(
         accelerator=accelerator,

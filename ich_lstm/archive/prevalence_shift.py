@@ -1,4 +1,4 @@
-"""Correction for a site whose share of positive scans differs from that of the calibration data."""
+"""Correction of probabilities for a site whose share of positive scans differs from that of the calibration data."""
 
 from pathlib import Path
 from typing import Any
@@ -18,28 +18,31 @@ COLUMNS = [CALIBRATED_PREFIX + label for label in LABELS]
 
 
 def check_estimable(calibration: ModelCalibration | None) -> ModelCalibration:
-    """See that a site's share of positive scans can be estimated from a model's predictions.
+    """Check that a site's share of positive scans can be estimated from a model's predictions.
+
+    Args:
+        calibration: The model's calibration; None if it has none.
 
     Returns:
         The calibration, if it is suitable.
 
     Raises:
-        ConfigError: If the model is not calibrated, or a share is stated already.
+        ConfigError: If the model is not calibrated, or the calibration already contains a stated share.
     """
     if calibration is None:
         raise ConfigError(
             "not_calibrated",
             where="--prevalence",
             got="a model without calibration.json",
-            expected="probabilities that were right at a known share of positive scans",
-            todo="Calibrate the model on validation patients: ich-evaluate RUN --calibrate RULE --out DIR.",
+            expected="probabilities calibrated at a known share of positive scans",
+            todo="Calibrate the model on the validation set: ich-evaluate RUN --calibrate RULE --out DIR.",
         )
     calibration.check_movable()
     if calibration.prevalence is not None:
         raise ConfigError(
             "two_prevalences",
             where="--prevalence",
-            got=f"a share of {calibration.prevalence:g}, and estimate",
+            got=f"a stated share of {calibration.prevalence:g} and a share to estimate",
             expected="one of the two",
         )
     return calibration
@@ -48,19 +51,19 @@ def check_estimable(calibration: ModelCalibration | None) -> ModelCalibration:
 def move_to_estimated_share(
     slices: Path, scans: Path, calibration: ModelCalibration | None, *, replicates: int = 2000, seed: int = 0
 ) -> Estimate:
-    """Estimate the share of positive scans from all that was predicted, and move the calibrated probabilities to it.
+    """Estimate the share of positive scans from all predictions, and adjust the calibrated probabilities to it.
 
-    Both tables are written anew, with all else in them as it was; the probabilities of the model stay.
+    Both tables are rewritten; all other columns, including the model's own probabilities, stay unchanged.
 
     Args:
-        slices: The table of slices.
-        scans: The table of scans.
-        calibration: That of the tables, which must not have been moved to a share already; None is refused.
-        replicates: Of the bootstrap over patients; a scan of an unknown patient counts as a patient's only one.
-        seed: Of the bootstrap.
+        slices: Path of the table of slices.
+        scans: Path of the table of scans.
+        calibration: Calibration of the tables, not yet adjusted to a share; None is refused.
+        replicates: Number of bootstrap replicates over patients; a scan without a known patient counts as a patient.
+        seed: Seed of the bootstrap.
 
     Returns:
-        The share, with what it assumes; without a value if it cannot be had, and the tables are as they were.
+        The share with its assumptions. If it cannot be estimated, it has no value, and the tables are unchanged.
     """
     calibration = check_estimable(calibration)
     of_scans = pd.read_csv(scans, dtype=str, keep_default_na=False)
@@ -85,10 +88,10 @@ def move_to_estimated_share(
 
 
 def describe_calibration(calibration: ModelCalibration | None, estimated: Estimate | None = None) -> dict[str, Any] | None:
-    """What a manifest says of operating point, thresholds and correction; None without any.
+    """Describe operating point, thresholds and correction for a manifest; None without a calibration.
 
     Args:
-        calibration: As it was applied.
+        calibration: The calibration that was applied.
         estimated: The share of positive scans, if it was estimated.
     """
     if calibration is None:
@@ -115,5 +118,5 @@ def describe_calibration(calibration: ModelCalibration | None, estimated: Estima
 
 
 def _numbers(table: pd.DataFrame) -> np.ndarray:
-    """The calibrated probabilities, exactly as they stand there; NaN where a cell is empty."""
+    """The calibrated probabilities exactly as written; NaN for empty cells."""
     return table[COLUMNS].replace("", "nan").to_numpy(dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Predict an archive: every study gets a row, one failure does not stop the others, and finished studies are skipped."""
+"""Predicts an archive: every study gets a row, a failure does not stop other studies, and finished studies are skipped."""
 
 import json
 import platform
@@ -29,7 +29,7 @@ from ich_lstm.archive.folder.file_names import (
     SUBMISSION,
     WORKLIST,
 )
-from ich_lstm.archive.folder.folder import Arrivals, is_free, not_ours
+from ich_lstm.archive.folder.folder import Arrivals, is_free, not_predictions
 from ich_lstm.archive.folder.ledger import write_merged
 from ich_lstm.archive.folder.study_record import JoinedTable, StudyRecord, StudyRecords, csv_of
 from ich_lstm.archive.folder.worklist import Listed, by_urgency, index_rows, worklist_frame
@@ -45,24 +45,24 @@ from ich_lstm.privacy import PRIVATE, ProjectKey, private_folder
 from ich_lstm.reading import FileRef, Index, index_source, is_nifti
 from ich_lstm.reading.ledger.ledger import ACTIONS, Ledger
 from ich_lstm.reading.series.nifti import in_archive
-from ich_lstm.reading.study.choose import tell_apart, with_qualifier
+from ich_lstm.reading.study.choose import make_identifiers_unique, with_qualifier
 from ich_lstm.reading.study.shared_names import find_shared_names
 from ich_lstm.statistics import Estimate
 
 Progress = Callable[[str, int, int | None], None]
 
 LAYOUT = 2
-"""Of what is remembered of the studies; a folder of another layout cannot be added to."""
+"""Version of the stored records; studies cannot be added to a folder of another version."""
 
 PACKAGES = ("torch", "timm", "pytorch-lightning", "pydicom", "opencv-python-headless", "numpy")
 
 
 class Archive(NamedTuple):
-    """What is to be predicted.
+    """The studies to predict.
 
     Args:
-        jobs: A study, or a path from which none could be read, each; in the order of the paths.
-        ledgers: What became of the files of each path; of a NIfTI file that is the path itself, nothing yet.
+        jobs: One job per study, or per path from which no study could be read, in the order of the paths.
+        ledgers: Ledger of the files of each path; empty for a path that is a NIfTI file.
     """
 
     jobs: list[Job]
@@ -70,11 +70,11 @@ class Archive(NamedTuple):
 
 
 class Progressed(NamedTuple):
-    """A study that is done.
+    """A finished study.
 
     Args:
-        record: What became of it.
-        is_new: Whether it was predicted now, and not by an earlier command.
+        record: The record of the study.
+        is_new: Whether the study was predicted now, rather than by an earlier command.
     """
 
     record: StudyRecord
@@ -82,13 +82,13 @@ class Progressed(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """What a command has done, and what the folder holds.
+    """The results of a command, and the state of the folder.
 
     Args:
-        records: What became of each study of this command, without its tables.
+        records: Record of each study of this command, without its tables.
         listed: Number of studies in the folder.
-        refused_alone: Number of files of this command that were refused and belong to no study, so that a study may be missing.
-        unfinished: Paths that an earlier command had begun and did not finish.
+        refused_alone: Number of refused files of this command that belong to no study, so that a study may be missing.
+        unfinished: Paths that an earlier command has begun and not finished.
     """
 
     records: list[StudyRecord]
@@ -100,30 +100,31 @@ class Finished(NamedTuple):
 class ArchiveRun:
     """The folder of predictions of one or more archives.
 
-    Shareable, with hashed ids: ``slices.csv``, ``scans.csv`` (a row for every study in the order in which they came; ``status``
-    is ``ok`` or the reason code), ``worklist.csv`` (the most urgent first), ``manifest.json``; with ``share_pages`` also pages
-    without the face and an index of them. In ``private/``: the key to the ids, the ledger of all files, the series of every
-    study with the reason for which each is or is not read, a page per scan (a stack of slices shows the face) and an index of
-    them, exports that name the patient, the submission, the worklist if it names the studies, and a record of each study.
+    Shareable files, with hashed ids: ``slices.csv``, ``scans.csv`` (one row per study in order of arrival; ``status`` is ``ok``
+    or the reason code), ``worklist.csv`` (most urgent first), ``manifest.json``; with ``share_pages`` also defaced pages and
+    their index. Files in ``private/``: the key to the ids, the ledger of all files, the series of every study with the reason
+    why each was or was not read, a page per scan (a stack of slices shows the face) and their index, exports with identities,
+    the submission, the worklist if it contains identities, and a record of each study.
 
-    The folder accumulates: a further command adds its studies, and all tables are made from the records of all studies. A study
-    that is read again, from wherever, replaces its row and its pages. Studies that are done, and whose files have not changed,
-    are not predicted again, so that a command that was stopped goes on where it was. `claim_predictions` keeps a second
-    command out; it should be held from before `find_studies` to after `finish`.
+    The folder accumulates: each command adds its studies, and all tables are built from the records of all studies. A study
+    that is read again, from any location, replaces its row and its pages. Finished studies whose files have not changed are not
+    predicted again, so that an interrupted command can be continued. `claim_predictions` locks the folder for one command; the
+    lock should be held from before `find_studies` until after `finish`.
 
     Args:
-        predictor: The model.
-        archive: The studies that `find_studies` found.
-        out: Folder to make or to add to; if it holds predictions, they must be of the same model with the same key and options.
-        key: The project's key.
-        options: What is read and written; None: the defaults.
-        identify: Name accession number, study UID, patient id and study date in the worklist, which is private then.
-        estimate_share: When all is predicted, estimate the share of positive scans without labels, and move the calibrated
-            probabilities in the tables to it (not those on the pages); the manifest tells it, and what it assumes.
-        submission: RSNA's sample submission, to answer it when all is predicted.
+        predictor: The model with its preprocessing and calibration.
+        archive: The studies from `find_studies`.
+        out: Folder to create or to extend. Predictions in it must be of the same model, with the same key and options.
+        key: Key of the project, for hashed ids.
+        options: Settings of what is read and written; None for the defaults.
+        identify: Whether the worklist contains accession number, study UID, patient id and study date; it is then private.
+        estimate_share: Whether, at the end, the share of positive scans is estimated without labels, and the calibrated
+            probabilities in the tables (not on the pages) are adjusted to it. The manifest records the share and its
+            assumptions.
+        submission: RSNA's sample submission, for which a submission is written at the end.
 
     Raises:
-        ConfigError: If ``out`` holds something else, or was begun with another model, key or options.
+        ConfigError: If ``out`` contains other files, or was created with another model, key or options.
         TableError: If the sample submission is malformed.
     """
 
@@ -150,46 +151,46 @@ class ArchiveRun:
         if estimate_share:
             check_estimable(predictor.calibration)
         self._loose = Ledger()
-        self._begin()
+        self._check_or_create()
         self._records = StudyRecords(out / PRIVATE / RECORDS)
         self._arrivals = Arrivals(out / PRIVATE / ARRIVALS)
         self._again: set[str] = set()
-        self._arrive()
-        self._taken = self._scans_of_others()
+        self._register_studies()
+        self._taken = self._scan_ids_of_others()
 
     def __len__(self) -> int:
-        """Number of studies, and of paths from which none could be read."""
+        """Number of studies, plus the number of paths from which no study could be read."""
         return len(self.archive.jobs)
 
     def predict(self, number: int) -> Progressed:
-        """Predict a study, unless that is done; all that is written for it alone is on disk then.
+        """Predict a study, unless it is finished, and write all files that concern it alone.
 
         Args:
-            number: Of the study, from 0.
+            number: Number of the study, from 0.
         """
-        job, identifier = self._with_own_ids(number), self._identifier(number)
+        job, identifier = self._job_with_unique_ids(number), self._identifier(number)
         files = job.files()
         record = self._records.read(identifier, files, self.out, job.digest)
-        # What was refused is tried again: a codec that was missing may be there by now.
+        # Refused studies are tried again: a missing codec, for example, may have been installed.
         if record is not None and record.is_predicted:
             return Progressed(record, False)
-        former = self._records.remembered(identifier)
+        former = self._records.read_any(identifier)
         record = predict_study(self.predictor, job, self.out, self.options, self.key)
         self._records.write(identifier, files, record, job.digest)
-        if former is not None:  # its pages, where they have other names than the new ones
+        if former is not None:  # remove earlier pages whose names differ from the new ones
             self._remove_files(set(former.files) - set(record.files))
         return Progressed(record, True)
 
     def finish(self) -> Finished:
-        """Write what is made of all studies of the folder together.
+        """Write the files that concern all studies of the folder.
 
         Returns:
-            What became of each study.
+            The records of the studies, and the state of the folder.
 
         Raises:
-            TableError: If an image of the sample submission has no probability; all else is on disk then.
+            TableError: If an image of the sample submission has no probability; all other files have been written.
         """
-        # Before the ledgers learn what became of the studies: what is refused now is no slice of any.
+        # Count before the outcomes of the studies are added to the ledgers: a file refused so far belongs to no study.
         refused_alone = sum(ledger.counts()["refused"] for ledger in self.archive.ledgers.values())
         listed, mine = self._write_tables()
         counts = self._write_ledger()
@@ -201,7 +202,7 @@ class ArchiveRun:
             self._write_worklist(listed)
             self._arrivals.finish(job.root for job in self.archive.jobs)
             if self.sample is not None:
-                self._answer(self.sample)
+                self._write_answers(self.sample)
         finally:
             remove_asides(self.out)
             self._write_manifest(listed, counts, estimated)
@@ -209,9 +210,11 @@ class ArchiveRun:
         return Finished(records, len(listed), refused_alone, list(self._arrivals.unfinished))
 
     def _write_tables(self) -> tuple[list[StudyRecord], dict[str, StudyRecord]]:
-        """Write the tables study by study; returns the records of all, and those of this command by their identifiers.
+        """Write the tables study by study.
 
-        The records are returned without their tables, of which those of a year do not fit into memory.
+        Returns:
+            The records of all studies, and those of this command by identifier. They have no tables, because the tables of a
+            year do not fit into memory.
         """
         listed: list[StudyRecord] = []
         mine: dict[str, StudyRecord] = {}
@@ -231,30 +234,30 @@ class ArchiveRun:
                     self.archive.ledgers.get(job.root, self._loose).update(record.ledger_rows)
                     mine[identifier] = kept
         for name, table in tables.items():
-            if not table.has_rows:  # nothing came with such rows
+            if not table.has_rows:  # no study has rows for this table
                 (self.out / name).unlink()
         return listed, mine
 
     def _all_records(self) -> Iterator[tuple[str, Job | None, StudyRecord]]:
-        """Identifier and record of every study that is done, in the order in which they came; with the job, if it is ours."""
-        ours = {self._identifier(number): number for number in range(len(self))}
+        """Yield identifier, job (None for studies of earlier commands) and record of every finished study in order of arrival."""
+        own_numbers = {self._identifier(number): number for number in range(len(self))}
         for identifier in self._arrivals.studies:
-            number = ours.get(identifier)
+            number = own_numbers.get(identifier)
             if number is None:
-                record = self._records.remembered(identifier)
-                if record is not None:  # a page may have been removed since
+                record = self._records.read_any(identifier)
+                if record is not None:  # an earlier page may have been deleted
                     there = [file for file in record.files if (self.out / file).is_file()]
                     yield identifier, None, replace(record, files=there)
                 continue
-            job = self._with_own_ids(number)
+            job = self._job_with_unique_ids(number)
             done = self._records.read(identifier, job.files(), self.out, job.digest) or self.predict(number).record
             yield identifier, job, done
 
     def _identifier(self, number: int) -> str:
         return self.key.hash_id(self.archive.jobs[number].identifier)
 
-    def _with_own_ids(self, number: int) -> Job:
-        """The study under ids that no other study of the folder has: that of an earlier night may be another person's."""
+    def _job_with_unique_ids(self, number: int) -> Job:
+        """The job with ids that no other study of the folder has: an earlier study with equal ids may be another person's."""
         job = self.archive.jobs[number]
         if job.study is None or job.error is not None or not self._taken:
             return job
@@ -263,12 +266,12 @@ class ArchiveRun:
         shared = {name for name in named if self._taken.get(self.key.hash_id(name), mine) != mine}
         return replace(job, study=with_qualifier(job.study, shared)) if shared else job
 
-    def _scans_of_others(self) -> dict[str, str]:
-        """Scan ids of studies that this command does not read, with the identifiers of the studies."""
-        ours = {self._identifier(number) for number in range(len(self))}
+    def _scan_ids_of_others(self) -> dict[str, str]:
+        """Scan ids of studies that this command does not read, with the identifiers of these studies."""
+        own_identifiers = {self._identifier(number) for number in range(len(self))}
         taken: dict[str, str] = {}
         for identifier in self._arrivals.studies:
-            record = None if identifier in ours else self._records.remembered(identifier)
+            record = None if identifier in own_identifiers else self._records.read_any(identifier)
             if record is not None:
                 scans = pd.read_csv(StringIO(record.tables[SCANS]), usecols=["scan_id"], dtype=str)
                 taken |= dict.fromkeys(scans["scan_id"], identifier)
@@ -278,26 +281,26 @@ class ArchiveRun:
         for file in files:
             (self.out / file).unlink(missing_ok=True)
 
-    def _arrive(self) -> None:
-        """Give each study its place in the folder, and forget what the studies show to be no longer true."""
+    def _register_studies(self) -> None:
+        """Add the studies to the order of arrival, and remove records that the new studies make obsolete."""
         known = set(self._arrivals.studies)
         for number, job in enumerate(self.archive.jobs):
             if job.study is not None and not job.is_copy and self._identifier(number) in known:
                 self._again |= {uid for series in job.study.series for uid in series.series_uids}
-        # A path from which nothing could be read has studies now; what was a copy beside another path is none.
-        void = [Job(path) for path in self.archive.ledgers]
-        void += [replace(job, is_copy=True) for job in self.archive.jobs if not job.is_copy]
-        ours = {self._identifier(number) for number in range(len(self))}
-        forgotten = {self.key.hash_id(job.identifier) for job in void} & known - ours
+        # Obsolete: errors of paths that now contain studies, and copies that are now read from their own path.
+        obsolete = [Job(path) for path in self.archive.ledgers]
+        obsolete += [replace(job, is_copy=True) for job in self.archive.jobs if not job.is_copy]
+        own_identifiers = {self._identifier(number) for number in range(len(self))}
+        forgotten = {self.key.hash_id(job.identifier) for job in obsolete} & known - own_identifiers
         for identifier in forgotten:
-            record = self._records.remembered(identifier)
+            record = self._records.read_any(identifier)
             self._remove_files(record.files if record else ())
-            self._records.forget(identifier)
+            self._records.remove(identifier)
         identifiers = (self._identifier(number) for number in range(len(self)))
         self._arrivals.begin(identifiers, (job.root for job in self.archive.jobs), forget=forgotten)
 
-    def _begin(self) -> None:
-        """Make the folder, or see that this is the command that has begun it."""
+    def _check_or_create(self) -> None:
+        """Create the folder, or check that it was created with the same settings."""
         begun = {
             "layout": LAYOUT,
             "ich_lstm": version("ich_lstm"),
@@ -314,7 +317,7 @@ class ArchiveRun:
         try:
             there = json.loads(path.read_text())
         except (OSError, ValueError) as error:
-            raise not_ours(self.out) from error
+            raise not_predictions(self.out) from error
         other = [name for name in begun if name != "options" and there.get(name) != begun[name]]
         if not self.options.is_same_as(there.get("options", {})):
             other.append("options")
@@ -330,11 +333,11 @@ class ArchiveRun:
     def _write(self, table: str, lines: Iterable[str]) -> None:
         with written_aside(self.out / table) as aside, aside.open("w", encoding="utf-8", newline="") as file:
             file.writelines(lines)
-        if not (self.out / table).stat().st_size:  # nothing came with such rows
+        if not (self.out / table).stat().st_size:  # no study has rows for this table
             (self.out / table).unlink()
 
     def _write_ledger(self) -> Counter[str]:
-        """What became of every file; returns their number by action."""
+        """Write the outcome of every file, and return the number of files by action."""
         path = self.out / PRIVATE / LEDGER_TABLE
         ledgers = [*self.archive.ledgers.values(), self._loose]
         with written_aside(path) as aside:
@@ -370,27 +373,27 @@ class ArchiveRun:
                 )
                 self._write(f"{folder}/{INDEX_PAGE}" if folder else INDEX_PAGE, [html])
 
-    def _answer(self, sample: SampleSubmission) -> None:
-        """Write the submission from the tables that are on disk."""
+    def _write_answers(self, sample: SampleSubmission) -> None:
+        """Write the submission from the tables on disk."""
         columns = {Path(SLICES): ["scan_id", "slice", *LABELS], PRIVATE / KEY_TABLE: ["scan_id", "slice", "sop_uid"]}
         slices, key = (
-            pd.read_csv(self.out / table, usecols=names, dtype=str)  # hashes and UIDs may look like numbers
-            if (self.out / table).exists()  # not if every study failed
+            pd.read_csv(self.out / table, usecols=names, dtype=str)  # text: hashes and UIDs may look like numbers
+            if (self.out / table).exists()  # the table is missing if every study failed
             else pd.DataFrame(columns=names)
             for table, names in columns.items()
         )
-        slices = slices.astype(dict.fromkeys(LABELS, np.float64))  # exactly: pandas' own parser may round the last bit
+        slices = slices.astype(dict.fromkeys(LABELS, np.float64))  # exact: pandas' own parser may round the last bit
         write_submission(slices, key, sample, self.out / PRIVATE / SUBMISSION)
 
     def _write_manifest(self, records: Sequence[StudyRecord], files: Counter[str], estimated: Estimate | None) -> None:
-        """What was made by which model with which options, and which of the files are private."""
+        """Write which model and options produced the files, and which of the files are private."""
         predicted = sum(record.is_predicted for record in records)
         counts = {"studies": len(records), "predicted": predicted, "failed": len(records) - predicted}
-        lock = self.out / PRIVATE / LOCK  # there while a command runs
+        lock = self.out / PRIVATE / LOCK  # exists while a command runs
         files_there = [lock, *(file for file in (self.out / PRIVATE).rglob("*") if file.is_file())]
         private = {file.relative_to(self.out).as_posix() for file in files_there}
         options = self.options.to_dict()
-        options["series_uid"] = options["series_uid"] is not None  # whether; a UID is an identity
+        options["series_uid"] = options["series_uid"] is not None  # only whether it was given, because a UID is an identity
         manifest: dict[str, Any] = {
             "ich_lstm": version("ich_lstm"),
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
@@ -405,12 +408,12 @@ class ArchiveRun:
 
 
 def find_studies(paths: Sequence[Path], *, out: Path, progress: Progress | None = None) -> Archive:
-    """All studies below some paths; a NIfTI file is one of its own, wherever it lies.
+    """Find all studies below some paths; every NIfTI file is a study of its own.
 
     Args:
         paths: Folders, archives or files.
-        out: Where predictions are written, which is not looked into.
-        progress: Called with what is being done, how much was done since the last call, and of how many (None: not known).
+        out: Folder of predictions, which is not searched.
+        progress: Called with the current activity, the amount done since the last call, and the total (None if unknown).
     """
     progress = progress or (lambda what, done, total: None)
     jobs: list[Job] = []
@@ -418,12 +421,12 @@ def find_studies(paths: Sequence[Path], *, out: Path, progress: Progress | None 
     for path in paths:
         found, ledger = _studies_below(path, out, lambda done: progress("reading headers", done, None))
         jobs += found
-        ledgers.setdefault(path, ledger)  # a path that is named twice has its files once
-    return Archive(_told_apart(jobs, ledgers), ledgers)
+        ledgers.setdefault(path, ledger)  # the files of a path that is named twice count once
+    return Archive(_mark_copies(jobs, ledgers), ledgers)
 
 
 def _studies_below(path: Path, out: Path, progress: Callable[[int], None]) -> tuple[list[Job], Ledger]:
-    """The studies of a path, each NIfTI file as one of its own, and what became of the path's files."""
+    """The studies and NIfTI files of a path, and the ledger of its files."""
     if is_nifti(path):
         return [Job(path, file=FileRef(path.absolute()))], Ledger()
     ledger = Ledger()
@@ -444,8 +447,8 @@ def _studies_below(path: Path, out: Path, progress: Callable[[int], None]) -> tu
     return jobs, ledger
 
 
-def _told_apart(jobs: list[Job], ledgers: Mapping[Path, Ledger]) -> list[Job]:
-    """Mark studies that an earlier path also holds as copies, and make ids unique over all paths."""
+def _mark_copies(jobs: list[Job], ledgers: Mapping[Path, Ledger]) -> list[Job]:
+    """Mark studies that an earlier path also contains as copies, and make ids unique over all paths."""
     seen: dict[str, Job] = {}
     places = []
     for place, job in enumerate(jobs):
@@ -459,7 +462,7 @@ def _told_apart(jobs: list[Job], ledgers: Mapping[Path, Ledger]) -> list[Job]:
                     ledgers[job.root].mark(series.headers, copy.error.code, copy.error.detail)
         elif job.study is not None:
             places.append(place)
-    studies = tell_apart([study for place in places if (study := jobs[place].study) is not None])
+    studies = make_identifiers_unique([study for place in places if (study := jobs[place].study) is not None])
     shared = find_shared_names(studies)
     for place, study in zip(places, studies, strict=True):
         if shared or study is not jobs[place].study:

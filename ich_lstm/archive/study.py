@@ -1,4 +1,4 @@
-"""One study of an archive is read, predicted, explained and written; its record feeds the archive's tables."""
+"""Reads, predicts, explains and writes one study of an archive; its record is the source of the archive's tables."""
 
 import hashlib
 import time
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from ich_lstm.archive.deface import ShownScan, shown_inside
+from ich_lstm.archive.deface import ShownScan, deface
 from ich_lstm.archive.exports.export import PredictedStudy
 from ich_lstm.archive.exports.formats import EXPORTS, find_export, folder_of_export
 from ich_lstm.archive.folder.file_names import KEY_TABLE, PAGES, PREDICTED, SCANS, SERIES_TABLE, SLICES
@@ -37,7 +37,7 @@ from ich_lstm.reading import (
     read_nifti,
     short_uid,
 )
-from ich_lstm.reading.header.examinations import Identity, agreed_identity, folder_of, identity_of
+from ich_lstm.reading.header.examinations import Identity, common_identity, folder_of, identity_of
 from ich_lstm.reading.ledger.header_table import values_of
 from ich_lstm.reading.ledger.ledger import LedgerRow
 from ich_lstm.reading.ledger.reasons import phrase_of
@@ -46,26 +46,27 @@ from ich_lstm.reading.study.shared_names import Name, shared_kinds
 from ich_lstm.scan import Scan
 
 REPEATED = "repeated_study"
-"""Status of a study whose files lie below an earlier path of the command too: its result stands in that path's row."""
+"""Status of a study whose files are also below an earlier path of the command; that path's row has the result."""
 
 HeatMaps = Literal["positive", "all", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions:
-    """What is read of an archive, and what is written of each study.
+    """Settings of what is read from an archive, and what is written for each study.
 
     Args:
-        series_uid: The series to read, instead of the one that is chosen; its beginning is enough.
-        allow_contrast: Predict series with contrast too, where there is nothing plainer; they are flagged.
-        allow_other_part: Predict what is no head by its name or its pixels too.
-        vocabulary: Digest of the words that a site has added to those by which series are chosen
-            (:func:`~ich_lstm.reading.terms.word_table.use_vocabulary`); empty: none.
-        heat_maps: On the pages: of the labels that are called ``positive`` (by the operating point; without one, from a
-            probability of 0.5), of ``all`` labels, or ``none``.
-        share_pages: Write pages without the face too, which may be shared.
-        exports: Names of the formats of `EXPORTS` in which each study is also written.
-        coherent: A scan's probability is at least its most probable slice's, and that of "any" at least each type's; False: raw.
+        series_uid: UID of the series to read in place of the chosen one, or the beginning of the UID.
+        allow_contrast: Also predict contrast-enhanced series if the study has no plain one; they are flagged.
+        allow_other_part: Also predict series that do not show a head by their names or pixels.
+        vocabulary: Digest of the words that a site has added for the choice of series
+            (:func:`~ich_lstm.reading.terms.word_table.use_vocabulary`); empty if there are none.
+        heat_maps: Labels with heat maps on the pages: ``positive`` (called by the operating point; without one, a probability
+            of at least 0.5), ``all``, or ``none``.
+        share_pages: Also write defaced pages, which may be shared.
+        exports: Names of formats of `EXPORTS` in which each study is also written.
+        coherent: Whether the scan's probability is raised to that of its most probable slice, and that of "any" to that of
+            each type; False writes raw probabilities.
     """
 
     series_uid: str | None = None
@@ -78,7 +79,7 @@ class PredictOptions:
     coherent: bool = True
 
     def __post_init__(self) -> None:
-        """See that the exports are known.
+        """Check that the exports exist.
 
         Raises:
             ConfigError: ``unknown_export``.
@@ -88,21 +89,21 @@ class PredictOptions:
 
     @classmethod
     def names(cls) -> list[str]:
-        """Of all options."""
+        """The names of all options."""
         return [each.name for each in fields(cls)]
 
     def to_dict(self) -> dict[str, Any]:
-        """The options as they are stored with a folder of predictions: for each export, whether it was asked for."""
+        """The options as stored with a folder of predictions, with one entry for each export."""
         options = asdict(self)
         del options["exports"]
         return options | {export.name: export.name in self.exports for export in EXPORTS}
 
     def is_same_as(self, stored: Mapping[str, Any]) -> bool:
-        """Whether a folder of predictions was begun with these options.
+        """Whether a folder of predictions was created with equal options.
 
         Args:
-            stored: What `to_dict` gave then, perhaps in a version of the library with fewer options. An option that is missing
-                had its default: an option that was added since does not change what was done without it.
+            stored: Result of `to_dict` at that time, perhaps from a version of the library with fewer options. A missing
+                option counts as its default, because a new option does not change results that were made without it.
         """
         defaults = PredictOptions().to_dict()
 
@@ -113,23 +114,24 @@ class PredictOptions:
 
     @property
     def allowed(self) -> dict[str, bool]:
-        """What is not refused."""
+        """The options that permit further kinds of series."""
         return {"allow_contrast": self.allow_contrast, "allow_other_part": self.allow_other_part}
 
 
 @dataclass(frozen=True)
 class Job:
-    """A study to predict, or a path from which none could be read.
+    """A study to predict, or a path from which no study could be read.
 
     Args:
-        root: The path that was named.
-        study: The study; None: a NIfTI file is one of its own, or there is an error.
-        error: Why there is nothing to predict, or None.
-        file: The NIfTI file, which is the path itself or lies below it; None: there is none.
-        is_copy: Whether the study is read from an earlier path of the same command.
-        shared: Names that images of several patients have, as of `find_shared_names`.
-        sources: A digest of the names of its files.
-        digest: Of the study's identifier and the names of its files, or of the path: what it is, and no other is.
+        root: The path that the user gave.
+        study: The study; None for a NIfTI file, or if there is an error.
+        error: The error that prevents a prediction, or None.
+        file: The NIfTI file, which is the path itself or below it; None for a DICOM study.
+        is_copy: Whether the study is already read from an earlier path of the same command.
+        shared: Names shared by images of several patients, from `find_shared_names`.
+        sources: Digest of the names of the files.
+        digest: Digest of the study's identifier, its qualifiers and the names of its files, or of the path; the study must be
+            predicted again if it changes.
     """
 
     root: Path
@@ -144,7 +146,7 @@ class Job:
     def __post_init__(self) -> None:
         lines = [""]
         if self.study is not None:
-            # With what tells it apart from others: if one of them comes later, it is predicted anew, under an id of its own.
+            # Qualifiers are part of the digest: if a later study shares an identifier, this one is predicted again with a new id.
             parts = {series.qualifier for series in self.study.series} | {
                 self.shared_kinds(series) for series in self.study.series
             }
@@ -154,49 +156,49 @@ class Job:
         object.__setattr__(self, "digest", _digest([*lines, *files]))
 
     def shared_kinds(self, series: Series) -> str:
-        """By which kinds of names labels must not call a series, as of `shared_kinds`."""
+        """The kinds of names by which labels must not identify a series (`shared_kinds`)."""
         return "" if self.study is None else shared_kinds(self.shared, self.study, series)
 
     @property
     def name(self) -> str:
-        """For a person; private."""
+        """The name for a person; private."""
         if self.study is not None:
             return f"study {short_uid(self.study.study_uid)}"
         return str(self.root if self.file is None or self.file.path == self.root.absolute() else self.file)
 
     @property
     def study_identifier(self) -> str:
-        """What no other study of the command has; empty of what is none."""
+        """An identifier that is unique in the command; empty if there is no study."""
         return "" if self.study is None else self.study.identifier
 
     def files(self) -> list[FileRef]:
-        """Of which it consists, each once, in the order of their names; made anew, for an archive has millions."""
+        """The files of the study in the order of their names, without repetition; not stored, because archives have millions."""
         if self.study is None:
             return [self.file or FileRef(self.root)]
         return sorted({source for series in self.study.series for source in values_of(series.headers, "source")}, key=str)
 
     @property
     def identifier(self) -> str:
-        """What the study is, wherever its files lie: read again, it replaces its row in the folder of predictions; private.
+        """The identity of the study, independent of the location of its files: its new result replaces its old row. Private.
 
-        A study is its UID, its patient and its examination. Where the Patient ID names nobody, its folder counts too: images of
-        another folder may be another person's.
+        It consists of UID, patient and examination. If the Patient ID is anonymous, it includes the folder, because images in
+        another folder may belong to another person.
         """
         study = self.study
         if study is None:
             name = f"path\n{self.file or self.root.absolute()}"
         else:
             who = sorted({"\x1f".join(origin._replace(folder="")) for origin in study.origins})
-            is_nobody = not study.study_uid or any(origin.is_nobody for origin in study.origins)
-            folders = {folder_of(series.headers[0]) for series in study.series} if is_nobody else {""}
+            is_anonymous = not study.study_uid or any(origin.is_anonymous for origin in study.origins)
+            folders = {folder_of(series.headers[0]) for series in study.series} if is_anonymous else {""}
             name = "\n".join(["study", study.study_uid, *who, min(folders)])
         return f"copy\n{self.root.absolute()}\n{name}" if self.is_copy else name
 
     def as_copy_of(self, first: "Job") -> "Job":
-        """Mark the study as a copy of one under an earlier path of the command, which is not predicted twice.
+        """Mark the study as a copy of a study under an earlier path of the command, so that it is not predicted twice.
 
         Args:
-            first: The study as it is read.
+            first: The study that is predicted.
         """
         if first.sources == self.sources:
             error = StudyError(REPEATED, where=self.name, got="the same files below two paths", todo="Name each folder once.")
@@ -206,7 +208,7 @@ class Job:
                 where=self.name,
                 got=f"other files of a study that is read from {first.root}",
                 expected="each study below one path",
-                todo="Put its files into one folder; or predict this path alone: its result replaces the other's.",
+                todo="Put its files into one folder, or predict this path alone: its result then replaces the other one.",
             )
         return replace(self, error=error, is_copy=True)
 
@@ -219,28 +221,30 @@ def predict_study(predictor: Predictor, job: Job, out: Path, options: PredictOpt
     """Predict a study, and write its pages and exports.
 
     Args:
-        predictor: The model.
-        job: The study.
+        predictor: The model with its preprocessing and calibration.
+        job: The study to predict.
         out: The folder of predictions.
-        options: What is read and written.
-        key: The project's key.
+        options: Settings of what is read and written.
+        key: Key of the project, for hashed ids.
 
     Returns:
-        What became of it; a study that cannot be read has a record with the reason, and no probability.
+        The record of the study; if the study cannot be read, it has the reason and no probabilities.
     """
     began = time.monotonic()
-    work = _Work(predictor, job, out, options, key)
+    work = _StudyRun(predictor, job, out, options, key)
     try:
         if job.error is not None:
             raise job.error
         record = work.predict_nifti(job.files()[0]) if job.study is None else work.predict_dicom(job.study)
     except IchLstmError as error:
-        record = work.failed(error)
+        record = work.record_failure(error)
     return replace(record, seconds=round(time.monotonic() - began, 3))
 
 
 @dataclass
-class _Work:
+class _StudyRun:
+    """The prediction of one study, and what is collected for its record."""
+
     predictor: Predictor
     job: Job
     out: Path
@@ -262,19 +266,19 @@ class _Work:
         headers = {header.sop_uid: header for header in chosen.headers}
         used = [headers[uid] for uid in scan.file_sop_uids]
         prediction = self.predict(scan)
-        written_on = [i for i, uids in enumerate(scan.slice_uids) if any(headers[uid].burned_in for uid in uids)]
-        files = self.write_pages(prediction, written_on) + self.write_exports(PredictedStudy(prediction, scan, chosen))
+        slices_with_text = [i for i, uids in enumerate(scan.slice_uids) if any(headers[uid].burned_in for uid in uids)]
+        files = self.write_pages(prediction, slices_with_text) + self.write_exports(PredictedStudy(prediction, scan, chosen))
         rows, choices = self.describe_series(study, chosen)
         key = key_rows(self.key, prediction.scan_id, used, self.job.root, shared=self.job.shared_kinds(chosen))
         tables = self.tables(prediction) | {
             f"{PRIVATE}/{KEY_TABLE}": csv_of(key),
             f"{PRIVATE}/{SERIES_TABLE}": csv_of(rows),
         }
-        in_words = self.choice_in_words(candidate)
-        return self.predicted(prediction, tables, files, identity_of(used), series=in_words, choices=choices)
+        description = self.describe_choice(candidate)
+        return self.record_predicted(prediction, tables, files, identity_of(used), series=description, choices=choices)
 
     def predict_nifti(self, file: FileRef) -> StudyRecord:
-        """A NIfTI file is a study of its own, without any identifier but its name."""
+        """Predict a NIfTI file, which is a study of its own and has no identifier but its name."""
         scan = read_nifti(file.path, slab_mm=self.predictor.slab_mm, allow_other_part=self.options.allow_other_part)
         prediction = self.predict(scan)
         files = self.write_pages(prediction, []) + self.write_exports(PredictedStudy(prediction, scan, None))
@@ -283,17 +287,17 @@ class _Work:
         rows = rows.assign(
             slice_id=[self.key.hash_id(uid) for uid in uids],
             series_uid=scan.series_uid,
-            # As label tables name a slice of such a file: by its number along the file's own axis, with which its UID ends.
+            # Tables of labels name a slice by its number along the file's own axis, which is the last part of its UID.
             file=[f"{relative_name(file, self.job.root)}{SLICE_MARK}{uid.rpartition('.')[2]}" for uid in uids],
         )
         self.ledger.update([LedgerRow(str(file), "", scan.series_uid, "used", "", "")])
         tables = self.tables(prediction) | {
             f"{PRIVATE}/{KEY_TABLE}": csv_of(rows.reindex(columns=list(KEY_COLUMNS), fill_value=""))
         }
-        return self.predicted(prediction, tables, files, Identity(), series=f"a NIfTI file, {len(uids)} slices")
+        return self.record_predicted(prediction, tables, files, Identity(), series=f"a NIfTI file, {len(uids)} slices")
 
     def predict(self, scan: Scan) -> ScanPrediction:
-        """Probabilities, and heat maps of what is wanted."""
+        """Predict probabilities, and the heat maps that the options request."""
         encoded = self.predictor.encode(scan)
         prediction = self.predictor.predict_scan(encoded, self.key, coherent=self.options.coherent)
         labels = list(LABELS) if self.options.heat_maps == "all" else list(prediction.positive_labels)
@@ -301,15 +305,15 @@ class _Work:
             return prediction
         try:
             return replace(prediction, explanation=explain(self.predictor, encoded, labels=labels))
-        except IchLstmError as error:  # an encoder without a map; the probabilities stand
+        except IchLstmError as error:  # the encoder does not support heat maps; the probabilities are kept
             self.left_out["heat_maps"] = str(error)
             return prediction
 
-    def write_pages(self, prediction: ScanPrediction, written_on: Sequence[int]) -> list[str]:
-        """The page of the whole scan, which is private, and the one without the face."""
-        pages = {f"{PRIVATE}/{PAGES}": ShownScan(prediction)}  # text in the picture is no secret in the hospital
+    def write_pages(self, prediction: ScanPrediction, slices_with_text: Sequence[int]) -> list[str]:
+        """Write the private page of the whole scan and, if requested, the defaced page."""
+        pages = {f"{PRIVATE}/{PAGES}": ShownScan(prediction)}  # burned-in text may be shown inside the hospital
         if self.options.share_pages:
-            pages[PAGES] = shown_inside(prediction, written_on)
+            pages[PAGES] = deface(prediction, slices_with_text)
         written = []
         for folder, shown in pages.items():
             path = Path(folder) / f"{prediction.scan_id}.html"
@@ -322,7 +326,7 @@ class _Work:
         return written
 
     def write_exports(self, predicted: PredictedStudy) -> list[str]:
-        """The study in each format that was asked for; a format that cannot be written is in `left_out` with the reason."""
+        """Write the study in each requested format; `left_out` gets the reason if a format cannot be written."""
         written: list[Path] = []
         for name in self.options.exports:
             export = find_export(name)
@@ -337,7 +341,7 @@ class _Work:
     def tables(self, prediction: ScanPrediction) -> dict[str, str]:
         return {SLICES: csv_of(prediction.to_frame()), SCANS: csv_of(prediction.scan_frame())}
 
-    def predicted(
+    def record_predicted(
         self,
         prediction: ScanPrediction,
         tables: dict[str, str],
@@ -363,13 +367,13 @@ class _Work:
             thumbnails=self.thumbnails,
         )
 
-    def failed(self, error: IchLstmError) -> StudyRecord:
-        """No probabilities; the reason's code in the table, and its words in the record."""
+    def record_failure(self, error: IchLstmError) -> StudyRecord:
+        """The record of a study without probabilities: the table has the code of the error, the record also its text."""
         study = self.job.study
         choices: list[str] = []
         tables: dict[str, str] = {}
         headers = [] if study is None else [header for series in study.series for header in series.headers]
-        identity = agreed_identity(headers)
+        identity = common_identity(headers)
         patient = identity.patient_id
         identifier = self.job.study_identifier or str(self.job.files()[0])
         ids = {"scan_id": self.key.hash_id(identifier), "patient_id": self.key.hash_id(patient) if patient else ""}
@@ -394,14 +398,14 @@ class _Work:
             ledger=[list(row) for row in self.ledger.rows()],
         )
 
-    def choice_in_words(self, chosen: Candidate) -> str:
-        """Which series was read, and why no other, without identity."""
+    def describe_choice(self, chosen: Candidate) -> str:
+        """Describe which series was read, and why the others were not, without identity."""
         codes = Counter(phrase_of(each.code) if each.code else "not chosen" for each in self.candidates if each != chosen)
         others = ", ".join(f"{count} {reason}" for reason, count in codes.items())
         return f"{chosen.reason}; not read: {others}" if others else f"{chosen.reason}; the only series"
 
     def describe_series(self, study: Study, chosen: Series | None) -> tuple[pd.DataFrame, list[str]]:
-        """Rows on the series of a study, and the same as lines for a person."""
+        """Describe the series of a study, as table rows and as lines for a person."""
         rows, lines = [], []
         for candidate in self.candidates:
             first = candidate.series.headers[0]

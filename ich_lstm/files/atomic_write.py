@@ -7,16 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 SUFFIX = ".aside"
-"""Suffix of files that are being written; such a file is the remains of a killed process if no process is writing."""
+"""Suffix of temporary files; if no process is writing, such a file was left by a process that was killed."""
 
 
 @contextmanager
 def written_aside(path: Path, *, mode: int | None = None) -> Iterator[Path]:
-    """A temporary path for a file, which is renamed at the end; after an error nothing of it is left.
+    """Yield a temporary path, which is renamed to the file at the end, or removed after an error.
 
     Args:
-        path: File to be written.
-        mode: Permissions of the file from its first byte on, such as 0o600; None: those that the system gives.
+        path: File to write.
+        mode: Permissions of the file from the beginning, such as 0o600; None for the system's default.
 
     Example:
         >>> with written_aside(Path("a.txt")) as aside:  # doctest: +SKIP
@@ -37,12 +37,12 @@ def written_aside(path: Path, *, mode: int | None = None) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, complete or not at all."""
+    """Write a text file in UTF-8, completely or not at all."""
     with written_aside(path) as aside:
         aside.write_text(text, encoding="utf-8")
 
 
 def remove_asides(folder: Path) -> None:
-    """Remove what killed processes have left below a folder; to be called when no process is writing there."""
+    """Remove the temporary files that killed processes have left below a folder. No process may be writing in the folder."""
     for aside in folder.rglob(f".*{SUFFIX}"):
         aside.unlink(missing_ok=True)

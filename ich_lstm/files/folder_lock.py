@@ -13,15 +13,15 @@ except ImportError:  # a system without such locks
 
 @contextmanager
 def claimed(lock: Path, *, when_taken: Callable[[str], None]) -> Iterator[bool]:
-    """Hold a lock file; a process that was killed holds none, so nothing has to be removed by hand.
+    """Hold a lock file. The lock of a process that was killed is released, so that nothing has to be removed by hand.
 
     Args:
-        lock: The lock file, made if missing; holds the number of the process that has it.
+        lock: The lock file, created if missing; it contains the number of the process that holds it.
         when_taken: Called with the number of the process that holds the lock, or with "unknown". It may raise an error;
             if it returns, this process waits until the lock is free.
 
     Yields:
-        Whether it is certain that no other process holds the lock; some network file systems have no locks.
+        Whether it is certain that no other process holds the lock; some network file systems do not support locks.
     """
     with lock.open("a+") as file:
         if fcntl is None:
@@ -33,7 +33,7 @@ def claimed(lock: Path, *, when_taken: Callable[[str], None]) -> Iterator[bool]:
             file.seek(0)
             when_taken(file.read().strip() or "unknown")
             fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:  # a file system without locks
+        except OSError:  # the file system does not support locks
             yield False
             return
         file.seek(0)

@@ -9,7 +9,7 @@ from ich_lstm.errors import StorageError
 
 NUMBERS = (errno.ENOSPC, errno.EDQUOT)
 WORDS = tuple(map(os.strerror, NUMBERS))
-"""Texts of the system, which libraries repeat in errors of their own."""
+"""Error texts of the system, which libraries repeat in their own errors."""
 
 SCARCE = 1 << 20
 """A file system with fewer free bytes than this counts as full."""
@@ -23,14 +23,14 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def disk_full(error: BaseException, out: Path | None, *, done: int = 0, total: int | None = None, whole: str) -> StorageError:
-    """The error for the user: the folder, the room that is needed, and which files are complete.
+    """The error for the user, which states the folder, the space needed, and which files are complete.
 
     Args:
         error: Error for which `is_disk_full` holds.
-        out: Folder that was being filled, if there is one.
-        done: Number of studies or scans that are done.
-        total: Number of all studies or scans, if it is known.
-        whole: Sentence that says which of the written files can be used.
+        out: Output folder, if there is one.
+        done: Number of finished studies or scans.
+        total: Number of all studies or scans, if known.
+        whole: Sentence that states which of the written files can be used.
     """
     cause = _cause(error)
     folder = _folder(cause, out)
@@ -69,7 +69,7 @@ def _cause(error: BaseException | None) -> BaseException | None:
 
 
 def _folder(cause: BaseException | None, out: Path | None) -> Path:
-    """The folder of the file, if the error names it; otherwise the file system that is full."""
+    """The folder on the full file system: that of the file named in the error, else the output or the temporary folder."""
     # For a copy, the second name is the destination.
     name = getattr(cause, "filename2", None) or getattr(cause, "filename", None)
     temporary = Path(tempfile.gettempdir())
@@ -93,5 +93,5 @@ def _free(folder: Path) -> int | None:
 def _size(folder: Path) -> int:
     try:
         return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    except OSError:  # something vanished meanwhile
+    except OSError:  # the file was removed meanwhile
         return 0

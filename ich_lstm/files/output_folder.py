@@ -1,4 +1,4 @@
-"""The folder that a command fills: new or empty, so that nothing of another command is overwritten or taken for its own."""
+"""The output folder of a command: new or empty, so that files of other commands are neither overwritten nor mixed in."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -7,11 +7,11 @@ from ich_lstm.errors import ConfigError
 
 
 def is_new_or_empty(folder: Path, *, apart_from: Collection[str] = ()) -> bool:
-    """Whether a folder is missing or holds nothing.
+    """Whether a folder is missing or empty.
 
     Args:
-        folder: Folder to be filled.
-        apart_from: Names of files and folders in it that do not count.
+        folder: Folder to check.
+        apart_from: Names of files and folders in it that are ignored.
     """
     if not folder.exists():
         return True
@@ -19,10 +19,10 @@ def is_new_or_empty(folder: Path, *, apart_from: Collection[str] = ()) -> bool:
 
 
 def check_new_or_empty(folder: Path) -> None:
-    """Check that a command may fill a folder.
+    """Check that a command may write to a folder.
 
     Args:
-        folder: The output folder.
+        folder: Output folder of the command.
 
     Raises:
         ConfigError: ``out_not_empty``.
@@ -32,10 +32,10 @@ def check_new_or_empty(folder: Path) -> None:
 
 
 def out_not_empty(folder: Path, expected: str = "a new or empty folder") -> ConfigError:
-    """The error for a folder that holds something else.
+    """The error for a folder that contains other files.
 
     Args:
-        folder: The output folder.
-        expected: What the command can work in.
+        folder: Output folder of the command.
+        expected: Description of the folders that the command accepts.
     """
     return ConfigError("out_not_empty", where=str(folder), got="it is not empty", expected=expected)

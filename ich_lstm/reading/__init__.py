@@ -1,4 +1,4 @@
-"""Reading files into scans: the only room of the library that reads DICOM and NIfTI."""
+"""Reading of files into scans: the only subpackage of the library that reads DICOM and NIfTI."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ich_lstm.reading.study.choose import choose_series as choose_series
     from ich_lstm.reading.study.choose import rank_series as rank_series
 
-# Where each name lives. Nothing is imported until it is used: the child that decodes needs none of it, and starts often.
+# Module of each name. Modules are imported on first use: the decoding child starts often, and needs none of them.
 _HOMES = {
     "Candidate": "study.choose",
     "FileRef": "files.sources",

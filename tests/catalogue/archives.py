@@ -286,7 +286,7 @@ VARIANTS: list[Variant] = [
             slices=7,
             refused={"unreadable": 1},
             flags=frozenset({"incomplete", "gap", "uneven_spacing"}),
-            flag_detail="slices that cannot be read are left out",
+            flag_detail="unreadable slices were excluded",
         ),
     ),
     Variant(

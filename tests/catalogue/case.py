@@ -52,7 +52,7 @@ class Variant:
         name: What distinguishes it within the row.
         make: Writes the files into an empty folder.
         expect: What must come of it.
-        training: Read like training does: slices that cannot be read are left out.
+        training: Read like training does: unreadable slices were excluded.
         source: Name of what is read inside the folder; empty: the folder.
         meanwhile: Called with the folder between indexing and reading.
         patch: Attributes that are replaced while it is read.
@@ -173,7 +173,7 @@ def bad_slice(row: str, name: str, make: Make, code: str, **more: Any) -> list[V
         slices=SLICES - 1,
         refused={code: 1},
         flags=frozenset({"incomplete", "gap", "uneven_spacing"}),
-        flag_detail="slices that cannot be read are left out",
+        flag_detail="unreadable slices were excluded",
     )
     return [
         Variant(row=row, name=name, make=make, expect=refused(code), **more),

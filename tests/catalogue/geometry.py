@@ -323,7 +323,7 @@ VARIANTS: list[Variant] = [
             slices=8,
             skipped={"other_orientation": 1},
             flags=frozenset({"incomplete"}),
-            flag_detail="slices of another orientation left out",
+            flag_detail="slices of another orientation were excluded",
         ),
     ),
     *(

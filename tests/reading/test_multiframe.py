@@ -154,7 +154,7 @@ def test_4_truncated_frames(training: bool, tmp_path: Path) -> None:
     index = index_source(tmp_path)
     scan = load_scan(index.studies()[0].series[0], training=True, ledger=index.ledger)
     assert len(scan) == COUNT - 1
-    assert "left out" in " ".join(flag.detail for flag in scan.flags if flag.code == "incomplete")
+    assert "excluded" in " ".join(flag.detail for flag in scan.flags if flag.code == "incomplete")
     assert index.ledger.counts() == {"used": 1, "skipped": 0, "refused": 0}
 
 

@@ -1,4 +1,4 @@
-"""The export ``dicom``: a structured report and a picture of each study."""
+"""The export ``dicom``: a structured report and an image of each study."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from ich_lstm.archive.exports.requirement import HIGHDICOM, Requirement
 
 
 class DicomExport:
-    """A Comprehensive 3D SR by TID 1500 and a Secondary Capture; both name the patient."""
+    """A Comprehensive 3D SR by TID 1500 and a Secondary Capture, which both contain the patient's identity."""
 
     name = "dicom"
     description = "a structured report and a picture of each study as DICOM"
@@ -15,7 +15,7 @@ class DicomExport:
     is_private = True
 
     def write(self, study: PredictedStudy, folder: Path) -> list[Path]:
-        """Write both; `write_dicom` says what is refused."""
+        """Write the report and the image; `write_dicom` documents the errors."""
         from ich_lstm.archive.exports.dicom_out import write_dicom
 
         return write_dicom(study.prediction, study.scan, study.series, folder)

@@ -9,9 +9,9 @@ class Concept(NamedTuple):
     """A coded concept (PS3.3, 8.8).
 
     Args:
-        value: Code Value (0008,0100).
-        scheme: Coding Scheme Designator (0008,0102).
-        meaning: Code Meaning (0008,0104).
+        value: Code Value (0008,0100) of the concept.
+        scheme: Coding Scheme Designator (0008,0102) of the concept.
+        meaning: Code Meaning (0008,0104) of the concept.
     """
 
     value: str
@@ -20,21 +20,21 @@ class Concept(NamedTuple):
 
 
 FINDINGS = {label.name: Concept(*label.finding) for label in LABEL_SET}
-"""What each label is. A private code stands where no source could be named for a public one of the same meaning."""
+"""The finding of each label. Private codes are used where no public code of the same meaning is documented."""
 
 SITES = {label.name: Concept(*label.site) for label in LABEL_SET}
-"""Where each is, by CID 7151, which has neither an epidural nor a subdural space."""
+"""The anatomic site of each label from CID 7151, which has neither an epidural nor a subdural space."""
 
 PRESENCE = Concept("121052", "DCM", "Presence of property")
 PRESENT = Concept("52101004", "SCT", "Present")
 ABSENT = Concept("272519000", "SCT", "Absent")
 UNDETERMINED = Concept("373068000", "SCT", "Undetermined")
-"""CID 240."""
+"""The code for an undetermined presence from CID 240."""
 
 PROBABILITY = Concept("122157", "DCM", "Probability")
 NO_UNITS = Concept("1", "UCUM", "no units")
 CT = Concept("25045-6", "LN", "CT unspecified body region")
-"""The only computed tomography without contrast of CID 100."""
+"""The only code of CID 100 for a computed tomography without contrast."""
 
 SOURCE = Concept("260753009", "SCT", "Source")
 SOURCE_IMAGE = Concept("121322", "DCM", "Source image for image processing operation")

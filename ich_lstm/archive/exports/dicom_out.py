@@ -1,4 +1,4 @@
-"""Export of a prediction as DICOM: a measurement report (TID 1500) and a picture, as new series of the same study."""
+"""Export of a prediction as DICOM: a measurement report (TID 1500) and an image, as new series of the same study."""
 
 import hashlib
 import io
@@ -31,23 +31,23 @@ if TYPE_CHECKING:
 
 REPORT_END, PICTURE_END = "-sr.dcm", "-sc.dcm"
 REPORT_SERIES, PICTURE_SERIES = 9001, 9002
-"""Series numbers, above those that scanners give."""
+"""Series numbers, which are higher than those of scanners."""
 
 MANUFACTURER = "ich_lstm"
 DESCRIPTION = f"Intracranial hemorrhage. {RESEARCH_USE}"
 CONTENT_DATES = ("Content", "Acquisition", "Series", "Study")
-"""Whose date and time the new objects bear, the first that the source has."""
+"""Kinds of dates and times that the new objects may take from the source; the first that is present is used."""
 
 NO_DATE = "19000101"
-"""Content Date is Type 1, and de-identified sources may have no date at all. The day of the run would make another report
-every day; this one cannot be taken for a real one, and the report says so."""
+"""Placeholder for sources without any date, because Content Date is Type 1. With the date of the run, each day would produce
+another report; this date cannot be mistaken for a real one, and the report explains it."""
 
 MAX_UID_LENGTH = 64
 _NAMESPACE = UUID("5f0c9f7e-6f0b-5d0e-9a43-2b1d7e6a8c14")
 
 
 class _Image(NamedTuple):
-    """One SOP instance of the source, the frames that are meant (none: all there is of it), and the series that it is of."""
+    """An SOP instance of the source with its series, and the frames that are meant (empty: all frames)."""
 
     sop_class: str
     sop_uid: str
@@ -56,14 +56,14 @@ class _Image(NamedTuple):
 
 
 class _Source(NamedTuple):
-    """What the new objects take from the series that was read.
+    """The properties that the new objects take from the source series.
 
     Args:
-        identity: The patient and the study.
-        images: ``(n,)``: those of each slice of the scan, in its order; several where it is a slab.
-        date: ``YYYYMMDD``.
-        time: ``HHMMSS.F``.
-        seed: What UIDs are derived from: the instances that were read, and the model.
+        identity: Attributes of the patient and the study.
+        images: Images of each slice of the scan, in its order, length n; several images for a slab.
+        date: Content Date, ``YYYYMMDD``.
+        time: Content Time, ``HHMMSS.F``.
+        seed: Text from which UIDs are derived: the instances that were read, and the model.
     """
 
     identity: "Dataset"
@@ -74,37 +74,37 @@ class _Source(NamedTuple):
 
     @property
     def instances(self) -> list[_Image]:
-        """Every instance once, in the order of the scan."""
-        return _merge(image for images in self.images for image in images)
+        """All instances in the order of the scan, without repetition."""
+        return _merge_frames(image for images in self.images for image in images)
 
     def uid(self, what: str) -> str:
-        """A UID that is the same in every run (PS3.5, B.2)."""
+        """A UID that does not change between runs (PS3.5, B.2)."""
         return _derived_uid(f"{self.seed}\n{what}")
 
 
 def write_dicom(prediction: ScanPrediction, scan: Scan, series: Series | None, folder: Path) -> list[Path]:
     """Write a prediction for an archive: a Comprehensive 3D SR by TID 1500, and a Secondary Capture.
 
-    Both are series of the study that was read. Of the source they repeat the patient and the study alone
+    Both are new series of the study that was read, and copy only patient and study from the source
     (:mod:`ich_lstm.reading.header.identity` lists the attributes).
-    UIDs follow from the instances that were read, the model's hash and
-    the content; dates and times are those of the source. The same input therefore gives the same bytes, and whatever differs
-    bears another SOP Instance UID.
+    UIDs are derived from the instances that were read, the model's hash and the content; dates and times are those of the
+    source. Equal input therefore gives equal bytes, and any difference gives another SOP Instance UID.
 
     Args:
-        prediction: With an operating point, labels are reported as present or absent; without one, as undetermined.
-        scan: What was predicted.
-        series: What it was read from; None if that was no DICOM.
-        folder: Where to; made if missing. The files bear the scan's keyed hash, and hold the patient's name.
+        prediction: The prediction to export. With an operating point, labels are reported as present or absent; without one,
+            as undetermined.
+        scan: The predicted scan.
+        series: The series from which the scan was read; None if it was not read from DICOM.
+        folder: Output folder, created if missing. File names are the scan's keyed hash; the files contain the patient's name.
 
     Returns:
-        The report and the picture.
+        The paths of the report and the image.
 
     Raises:
-        ConfigError: ``extra_missing``.
-        SeriesError: If the source cannot be referred to: ``no_dicom_identity``, ``no_uid``, ``several_studies``; or if it is
-            not of one examination of one patient: ``mixed_patients``, ``mixed_examinations``.
-        FileError: If the source cannot be read any more, or its identity is not allowed by DICOM.
+        ConfigError: ``extra_missing`` if highdicom is not installed.
+        SeriesError: If the source cannot be referenced: ``no_dicom_identity``, ``no_uid``, ``several_studies``; or if it is not
+            from one examination of one patient: ``mixed_patients``, ``mixed_examinations``.
+        FileError: If the source can no longer be read, or contains an invalid identity.
 
     Example:
         >>> write_dicom(prediction, scan, choose_series(study).series, Path("dicom"))  # doctest: +SKIP
@@ -117,7 +117,7 @@ def write_dicom(prediction: ScanPrediction, scan: Scan, series: Series | None, f
     for end, data_set in ((REPORT_END, _make_report(prediction, source)), (PICTURE_END, _make_picture(prediction, source))):
         path = folder / f"{prediction.scan_id}{end}"
         with written_aside(path) as aside:
-            aside.write_bytes(_encode(_by_its_content(data_set)))
+            aside.write_bytes(_encode(_with_content_uid(data_set)))
         paths.append(path)
     return paths
 
@@ -129,9 +129,9 @@ def _describe_source(prediction: ScanPrediction, scan: Scan, series: Series | No
         raise SeriesError(
             "no_dicom_identity",
             where=f"scan {prediction.scan_id}",
-            got="a source without DICOM's patient and study",
+            got="a source without the patient and the study of DICOM",
             expected="a DICOM series, whose study the results join",
-            todo="Predict the DICOM that it was made of.",
+            todo="Predict the DICOM files from which it was made.",
         )
     headers = {header.sop_uid: header for header in series.headers}
     used = [headers[uid] for uid in scan.file_sop_uids]
@@ -141,9 +141,9 @@ def _describe_source(prediction: ScanPrediction, scan: Scan, series: Series | No
     _check_unchanged(name, used[0])
     identity = read_identity(used[0])
     date, time = _content_date(identity)
-    # With patient and study: an anonymizer may give the images of two patients the same UIDs.
+    # Patient and study are included: an anonymizer may give equal UIDs to the images of two patients.
     seed = "\n".join([*filed_under, *sorted(scan.file_sop_uids), prediction.model_hash, library_version()])
-    images = tuple(tuple(_refer(headers[uid]) for uid in uids) for uids in scan.slice_uids)
+    images = tuple(tuple(_reference(headers[uid]) for uid in uids) for uids in scan.slice_uids)
     return _Source(identity, images, date, time, seed)
 
 
@@ -151,13 +151,13 @@ def _check_uids(name: str, headers: Sequence[SliceHeader]) -> None:
     from pydicom.uid import RE_VALID_UID, UID_dictionary
 
     for header in headers:
-        uids = (header.study_uid, header.series_uid, _refer(header).sop_uid)
+        uids = (header.study_uid, header.series_uid, _reference(header).sop_uid)
         valid = all(len(uid) <= MAX_UID_LENGTH and re.fullmatch(RE_VALID_UID, uid) for uid in uids)
         if not valid or header.sop_class_uid not in UID_dictionary:
             raise SeriesError(
                 "no_uid",
                 where=name,
-                got="identifiers of study, series, image or its class that are missing, or no UIDs",
+                got="identifiers of study, series, image or its class that are missing or not UIDs",
                 expected="UIDs (PS3.5, 9), by which an archive files",
                 todo="Predict it without --dicom, or from an export that keeps them.",
             )
@@ -166,7 +166,7 @@ def _check_uids(name: str, headers: Sequence[SliceHeader]) -> None:
 
 
 def _check_unchanged(name: str, header: SliceHeader) -> None:
-    """See that the file from which patient and study are copied is the one whose pixels were read."""
+    """Check that the file from which patient and study are copied is still the one whose pixels were read."""
     now = read_header(header.source)
     if (origin_of(now), now.study_uid) != (origin_of(header), header.study_uid):
         raise SeriesError(
@@ -174,7 +174,7 @@ def _check_unchanged(name: str, header: SliceHeader) -> None:
             where=name,
             got="another patient or study in the file than when its pixels were read",
             expected="the patient and the study of the pixels",
-            todo="Predict the study again, from files that nobody changes meanwhile.",
+            todo="Predict the study again from files that do not change meanwhile.",
         )
 
 
@@ -186,13 +186,13 @@ def _content_date(identity: "Dataset") -> tuple[str, str]:
     return NO_DATE, "000000"
 
 
-def _refer(header: SliceHeader) -> _Image:
+def _reference(header: SliceHeader) -> _Image:
     uid, _, _ = header.sop_uid.partition(FRAME_MARK)
     return _Image(header.sop_class_uid, uid, (header.frame,) if header.frame else (), header.series_uid)
 
 
-def _merge(images: Iterable[_Image]) -> list[_Image]:
-    """One for each instance, with the frames of all."""
+def _merge_frames(images: Iterable[_Image]) -> list[_Image]:
+    """Merge the frames of each instance."""
     merged: dict[str, _Image] = {}
     for image in images:
         known = merged.get(image.sop_uid)
@@ -204,8 +204,8 @@ def _derived_uid(text: str) -> str:
     return f"2.25.{uuid5(_NAMESPACE, text).int}"
 
 
-def _by_its_content(data_set: "Dataset") -> "Dataset":
-    """Name an object by what it holds: other content cannot come under the same UID."""
+def _with_content_uid(data_set: "Dataset") -> "Dataset":
+    """Derive the SOP Instance UID from the content, so that different content cannot have the same UID."""
     digest = hashlib.sha256(_encode(data_set)).hexdigest()
     data_set.SOPInstanceUID = _derived_uid(f"{data_set.SeriesInstanceUID}\n{digest}")
     data_set.file_meta.MediaStorageSOPInstanceUID = data_set.SOPInstanceUID
@@ -224,8 +224,8 @@ def _coded(concept: codes.Concept) -> "CodedConcept":
     return CodedConcept(concept.value, concept.scheme, concept.meaning)
 
 
-def _common(prediction: ScanPrediction, source: _Source, kind: str, number: int) -> dict[str, Any]:
-    """Arguments that both objects share; the patient comes later, for highdicom judges names by its own rules."""
+def _common_arguments(prediction: ScanPrediction, source: _Source, kind: str, number: int) -> dict[str, Any]:
+    """The arguments that both objects share. The patient is set later, because highdicom restricts names by its own rules."""
     return {
         "series_instance_uid": source.uid(f"{kind} series"),
         "series_number": number,
@@ -242,8 +242,8 @@ def _common(prediction: ScanPrediction, source: _Source, kind: str, number: int)
     }
 
 
-def _finish(data_set: "Dataset", source: _Source) -> "Dataset":
-    """The patient and the study of the source; and nothing that tells when, or by which highdicom, it was made."""
+def _complete(data_set: "Dataset", source: _Source) -> "Dataset":
+    """Add the patient and the study of the source, and remove what depends on the time or the version of highdicom."""
     from highdicom import ContributingEquipment
 
     for keyword in (*PATIENT, *DEIDENTIFICATION, *STUDY, *PATIENT_STUDY):
@@ -278,9 +278,9 @@ def _make_report(prediction: ScanPrediction, source: _Source) -> "Dataset":
         is_complete=True,
         is_final=False,
         coding_schemes=[scheme],
-        **_common(prediction, source, "report", REPORT_SERIES),
+        **_common_arguments(prediction, source, "report", REPORT_SERIES),
     )
-    return _finish(report, source)
+    return _complete(report, source)
 
 
 def _make_content(prediction: ScanPrediction, source: _Source) -> "MeasurementReport":
@@ -300,13 +300,13 @@ def _make_content(prediction: ScanPrediction, source: _Source) -> "MeasurementRe
         imaging_measurements=[_make_group(prediction, source, k) for k in range(len(LABELS))],
     )
     items = report[0].ContentSequence
-    items.insert(len(items) - 1, _make_library(source))  # before the measurements (TID 1500)
+    items.insert(len(items) - 1, _make_image_library(source))  # TID 1500 requires it before the measurements
     items.append(_make_remarks(prediction, source))
     return report
 
 
-def _make_library(source: _Source) -> "Any":
-    """All images that were read: the sources of every group that names none (TID 1501)."""
+def _make_image_library(source: _Source) -> "Any":
+    """All images that were read, which are the sources of every group without sources of its own (TID 1501)."""
     from highdicom.sr import ContainerContentItem, ContentSequence, ImageContentItem, RelationshipTypeValues
 
     contains = RelationshipTypeValues.CONTAINS
@@ -325,18 +325,22 @@ def _make_library(source: _Source) -> "Any":
 
 
 def _make_group(prediction: ScanPrediction, source: _Source, k: int) -> "MeasurementsAndQualitativeEvaluations":
-    """The group of one label."""
+    """The measurement group of one label."""
     from highdicom import sr
 
     label = LABELS[k]
     calls = prediction.scan_calls
     call = codes.UNDETERMINED if calls is None or np.isnan(calls[k]) else codes.PRESENT if calls[k] == 1 else codes.ABSENT
-    images = _merge(image for i in _slices_with(prediction, k) for image in source.images[i]) if call is codes.PRESENT else []
+    images = (
+        _merge_frames(image for i in _supporting_slices(prediction, k) for image in source.images[i])
+        if call is codes.PRESENT
+        else []
+    )
     return sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(uid=source.uid(f"tracking {label}"), identifier=label),
         finding_type=_coded(codes.FINDINGS[label]),
         finding_sites=[sr.FindingSite(_coded(codes.SITES[label]))],
-        # Without a family: readers take its code for one more evaluation of the finding.
+        # The algorithm has no family: readers would take its code for another evaluation of the finding.
         algorithm_id=sr.AlgorithmIdentification(MANUFACTURER, library_version(), parameters=_parameters(prediction, k)),
         measurements=[sr.Measurement(_coded(codes.PROBABILITY), float(prediction.scan_probabilities[k]), _coded(codes.NO_UNITS))],
         qualitative_evaluations=[sr.QualitativeEvaluation(_coded(codes.PRESENCE), _coded(call))],
@@ -356,15 +360,15 @@ def _parameters(prediction: ScanPrediction, k: int) -> list[str]:
     return parameters
 
 
-def _slices_with(prediction: ScanPrediction, k: int) -> list[int]:
-    """The slices that speak for a label: those where it is called, or else the one where it is most probable."""
+def _supporting_slices(prediction: ScanPrediction, k: int) -> list[int]:
+    """The slices that support a label: those in which it is called, or else the one in which it is most probable."""
     calls = prediction.slice_calls
     called = [] if calls is None else np.flatnonzero(calls[:, k] == 1).tolist()
     return called or [int(prediction.slice_probabilities[:, k].argmax())]
 
 
 def _make_remarks(prediction: ScanPrediction, source: _Source) -> "Any":
-    """What a reader must know of all groups, as text."""
+    """Remarks, as text, that apply to all groups."""
     from highdicom.sr import ContainerContentItem, ContentSequence, RelationshipTypeValues, TextContentItem
 
     contains = RelationshipTypeValues.CONTAINS
@@ -372,7 +376,7 @@ def _make_remarks(prediction: ScanPrediction, source: _Source) -> "Any":
     remarks = [
         RESEARCH_USE,
         f"{called}: {prediction.calls_in_words}." if called else "No operating point was chosen: no label is called.",
-        # Without the details: one of them repeats text of the files.
+        # Only the code is written: details of some flags repeat text from the files.
         *(f"Quality flag: {note.code}" for note in prediction.flags),
         *(["The images have no date: that of this report is a placeholder."] if source.date == NO_DATE else []),
     ]
@@ -395,21 +399,21 @@ def _make_picture(prediction: ScanPrediction, source: _Source) -> "Dataset":
         coordinate_system="PATIENT",
         patient_orientation=("L", "P"),
         study_instance_uid=source.identity.StudyInstanceUID,
-        **_common(prediction, source, "picture", PICTURE_SERIES),
+        **_common_arguments(prediction, source, "picture", PICTURE_SERIES),
     )
-    picture.PatientOrientation = []  # of a page with several slices on it
-    picture.BodyPartExamined = "HEAD"  # which has no left one and right one, so that Laterality is not asked for
+    picture.PatientOrientation = []  # undefined for an image of several slices
+    picture.BodyPartExamined = "HEAD"  # an unpaired part, for which Laterality is not required
     picture.ConversionType = "WSD"
-    picture.BurnedInAnnotation = "NO"  # nothing that tells who it is, or when (PS3.3 C.7.6.1.1)
+    picture.BurnedInAnnotation = "NO"  # the text identifies neither the patient nor the date (PS3.3 C.7.6.1.1)
     picture.ImageComments = RESEARCH_USE
     picture.DerivationDescription = f"Summary of a prediction by {MANUFACTURER}"
-    if source.identity.get("LossyImageCompression") == "01" and not burned_in:  # once lossy, always lossy (C.7.6.1.1.5)
+    if source.identity.get("LossyImageCompression") == "01" and not burned_in:  # lossy compression must be kept (C.7.6.1.1.5)
         for keyword in LOSSY:
             if keyword in source.identity:
                 setattr(picture, keyword, source.identity[keyword].value)
     if not burned_in:
         references = []
-        for image in _merge(image for number in shown_slices(prediction) for image in source.images[number]):
+        for image in _merge_frames(image for number in shown_slices(prediction) for image in source.images[number]):
             item = Dataset()
             item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.sop_class, image.sop_uid
             if image.frames:
@@ -417,4 +421,4 @@ def _make_picture(prediction: ScanPrediction, source: _Source) -> "Dataset":
             item.PurposeOfReferenceCodeSequence = [_coded(codes.SOURCE_IMAGE)]
             references.append(item)
         picture.SourceImageSequence = references
-    return _finish(picture, source)
+    return _complete(picture, source)

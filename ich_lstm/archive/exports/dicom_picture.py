@@ -17,32 +17,32 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIDE = 1024
-"""Rows and columns: what a reading room's viewer shows without shrinking."""
+"""Rows and columns of the image, which viewers show without scaling."""
 
 GROUND, INK, QUIET, RULE, WARNING = "#0b0d10", "#e8ebee", "#9aa3ad", "#343b43", "#f0c040"
 COLORS = LABEL_COLORS | {ANY: INK}
 MAX_PICTURES = 4
 DPI = 100
 HEAT_SHOWN = 0.35
-"""Share of a label's hottest place in the scan from which heat is drawn; below, it would only veil the brain."""
+"""Heat is drawn above this share of the label's maximum in the scan; lower values would only obscure the brain."""
 
 WORDS = {1.0: "present", 0.0: "absent"}
 
 
 def shown_slices(prediction: ScanPrediction) -> dict[int, tuple[str, ...]]:
-    """The first of the prediction's key slices, there being places for few, from the lower end up."""
+    """The first key slices that fit into the image, from the lower end up."""
     return dict(sorted(list(prediction.key_slices.items())[:MAX_PICTURES]))
 
 
 def draw_summary(prediction: ScanPrediction, *, with_slices: bool) -> np.ndarray:
-    """Draw a prediction for a reading room: dark, and without a word on the patient.
+    """Draw a prediction for a viewer: dark, and without any text about the patient.
 
     Args:
-        prediction: The scan's; with an explanation, its heat lies over the slices.
-        with_slices: False shows no slice, for pixels that may hold burned-in text.
+        prediction: Prediction of the scan; if it has an explanation, its heat maps are drawn over the slices.
+        with_slices: Whether slices are shown; False for images that may contain burned-in text.
 
     Returns:
-        RGB, uint8 ``(1024, 1024, 3)``.
+        An RGB image, uint8 ``(1024, 1024, 3)``.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -51,7 +51,7 @@ def draw_summary(prediction: ScanPrediction, *, with_slices: bool) -> np.ndarray
     canvas = FigureCanvasAgg(figure)
     figure.text(0.04, 0.952, "Intracranial hemorrhage: what a model says", color=INK, fontsize=19, weight="bold")
     model = f"model {prediction.model_name} {prediction.model_hash[:HASH_DIGITS_SHOWN]}"
-    figure.text(0.04, 0.925, f"{model}  ·  {_called(prediction)}", color=QUIET, fontsize=11)
+    figure.text(0.04, 0.925, f"{model}  ·  {_operating_point_text(prediction)}", color=QUIET, fontsize=11)
     _draw_bars(figure.add_axes((0.215, 0.655, 0.49, 0.235)), prediction)
     _draw_curve(figure.add_axes((0.075, 0.128, 0.345, 0.42)), prediction)
     _draw_slices(figure, prediction, with_slices)
@@ -62,7 +62,7 @@ def draw_summary(prediction: ScanPrediction, *, with_slices: bool) -> np.ndarray
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _called(prediction: ScanPrediction) -> str:
+def _operating_point_text(prediction: ScanPrediction) -> str:
     point = prediction.operating_point
     return f"operating point: {_shorten(point.name, 60)}" if point else "no operating point: nothing is called"
 
@@ -72,7 +72,7 @@ def _shorten(text: str, length: int) -> str:
 
 
 def _draw_bars(axes: "Axes", prediction: ScanPrediction) -> None:
-    """The six probabilities, with their thresholds and what follows from them."""
+    """Draw the six probabilities, with their thresholds and calls."""
     calls = prediction.scan_calls
     for k, label in enumerate(LABELS):
         probability = float(prediction.scan_probabilities[k])
@@ -90,12 +90,12 @@ def _draw_bars(axes: "Axes", prediction: ScanPrediction) -> None:
     ticks = "" if calls is None else "; a tick where a label is called"
     axes.set_xticklabels(["0", f"probability in the scan{ticks}", "1"])
     axes.set_yticks(range(len(LABELS)), [LABEL_NAMES[label] for label in LABELS])
-    _finish(axes)
+    _style_axes(axes)
     axes.tick_params(axis="y", labelsize=13, labelcolor=INK)
 
 
 def _draw_curve(axes: "Axes", prediction: ScanPrediction) -> None:
-    """Probabilities along the scan, the body's axis upright as the scan was read."""
+    """Draw the probabilities along the scan, with the superior end at the top."""
     for k, label in enumerate(LABELS):
         axes.plot(
             prediction.slice_probabilities[:, k],
@@ -111,7 +111,7 @@ def _draw_curve(axes: "Axes", prediction: ScanPrediction) -> None:
     axes.set_title("Along the scan", color=INK, fontsize=13, loc="left")
     axes.set_xlabel("probability in a slice", color=QUIET, fontsize=10)
     axes.set_ylabel("position (mm), {} to {}".format(*prediction.end_marks), color=QUIET, fontsize=10)
-    _finish(axes)
+    _style_axes(axes)
 
 
 def _draw_slices(figure: "Figure", prediction: ScanPrediction, with_slices: bool) -> None:
@@ -137,10 +137,10 @@ def _draw_slices(figure: "Figure", prediction: ScanPrediction, with_slices: bool
         for x, mark in zip((0.02, 0.98), prediction.side_marks, strict=True):
             axes.text(x, 0.5, mark, color=QUIET, fontsize=11, ha="left" if x < 0.5 else "right", transform=axes.transAxes)
         where = f"slice {number + 1}, {millimetres(float(prediction.positions_mm[number]))}"
-        # Abbreviated, and below the position: what is written over one picture must not reach the one beside it.
+        # Labels are abbreviated, and below the position, so that titles of neighboring images do not overlap.
         title = f"{where}\n{', '.join(LABEL_SHORT[label] for label in labels)}"
         axes.set_title(title, color=INK, fontsize=9 if columns == 2 else 12, loc="left", pad=4)
-    heat = "" if prediction.explanation is None else "; colour: speaks for the label"
+    heat = "" if prediction.explanation is None else "; color: evidence for the label"
     window = f"brain window, level {BRAIN.level:g}, width {BRAIN.width:g}{heat}"
     figure.text(0.5, 0.07, window, color=QUIET, fontsize=10)
 
@@ -164,7 +164,7 @@ def _draw_heat(axes: "Axes", prediction: ScanPrediction, number: int, labels: Se
             axes.contour(heat, levels=[HEAT_SHOWN], colors=[HEAT_COLORS[label]], linewidths=1.2)
 
 
-def _finish(axes: "Axes") -> None:
+def _style_axes(axes: "Axes") -> None:
     axes.set_facecolor(GROUND)
     axes.tick_params(colors=QUIET, labelsize=10, length=0)
     for spine in axes.spines.values():

@@ -1,4 +1,4 @@
-"""What an export is: a format of another system in which predictions are written beside the tables and pages."""
+"""The interface of an export: a format of another system in which predictions are written in addition to tables and pages."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 class PredictedStudy(NamedTuple):
-    """What an export is given of a study.
+    """A predicted study, from which an export is written.
 
     Args:
-        prediction: The probabilities, with hashed ids and whatever calibration and heat maps there are.
-        scan: The scan that was predicted; it holds raw identifiers.
-        series: The DICOM series that the scan was read from; None if it was read from NIfTI.
+        prediction: Probabilities with hashed ids, and calibration and heat maps if available.
+        scan: The predicted scan, which has raw identifiers.
+        series: The DICOM series from which the scan was read; None if it was read from NIfTI.
     """
 
     prediction: "ScanPrediction"
@@ -26,36 +26,36 @@ class PredictedStudy(NamedTuple):
 
 
 class Export(Protocol):
-    """A format, as `EXPORTS` lists it.
+    """An export format that is listed in `EXPORTS`.
 
-    The help of ``ich-predict`` reads the attributes, so that a module that defines an export imports heavy packages inside
-    `write` only.
+    The help of ``ich-predict`` reads the attributes. A module that defines an export therefore imports heavy packages only
+    inside `write`.
     """
 
     name: str
-    """Lower-case letters; ``ich-predict --NAME`` asks for it, and its folder and its place in ``left_out`` bear the name."""
+    """Name in lower-case letters, used for the option ``ich-predict --NAME``, the folder, and the key in ``left_out``."""
 
     description: str
-    """What it writes, for the help of ``ich-predict``: no capital letter at the beginning, no full stop."""
+    """Description for the help of ``ich-predict``, without a capital letter at the beginning and without a full stop."""
 
     requirement: Requirement | None
-    """A package that must be installed; None: no other than the library's own."""
+    """Package that must be installed; None if the library's own dependencies suffice."""
 
     is_private: bool
-    """Whether the files hold an identity, so that their folder lies in ``private/``."""
+    """Whether the files contain an identity, so that their folder must be inside ``private/``."""
 
     def write(self, study: PredictedStudy, folder: Path) -> list[Path]:
         """Write the files of one study.
 
         Args:
-            study: What was predicted.
-            folder: An existing folder, for this format alone.
+            study: The predicted study.
+            folder: An existing folder that only this format uses.
 
         Returns:
-            The files, whose names begin with the prediction's ``scan_id``: if the study is predicted again, they are replaced.
+            The files. Their names begin with the prediction's ``scan_id``, so that a new prediction of the study replaces them.
 
         Raises:
-            IchLstmError: If the study cannot be written in this format. Its probabilities stand; the reason is reported, and
+            IchLstmError: If the study cannot be written in this format. Its probabilities are kept, the reason is reported, and
                 ``ich-predict`` exits with 3.
         """
         ...

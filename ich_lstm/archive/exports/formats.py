@@ -1,4 +1,4 @@
-"""The list of export formats: from it follow the options of ``ich-predict``, its help, and the folders of the files."""
+"""The list of export formats; options and help of ``ich-predict`` and the folders of the files are derived from it."""
 
 import textwrap
 from pathlib import Path
@@ -13,6 +13,9 @@ EXPORTS: tuple[Export, ...] = (DicomExport(),)
 
 def find_export(name: str) -> Export:
     """Find a format by its name.
+
+    Args:
+        name: Name of the format.
 
     Raises:
         ConfigError: ``unknown_export``.
@@ -31,11 +34,11 @@ def folder_of_export(export: Export) -> Path:
 
 
 def describe_exports(indent: int, width: int) -> str:
-    """Lines of a help text, one option for each format.
+    """Format the help text, with one option for each format.
 
     Args:
         indent: Column at which the descriptions begin.
-        width: Longest line, in characters.
+        width: Maximum length of a line in characters.
     """
     lines = []
     for export in EXPORTS:

@@ -1,4 +1,4 @@
-"""Packages that an export needs and that are not installed with the library."""
+"""Packages that an export requires and that are not installed with the library."""
 
 from importlib import import_module
 from typing import NamedTuple
@@ -18,10 +18,10 @@ class Requirement(NamedTuple):
     extra: str
 
     def check(self, where: str) -> None:
-        """Refuse before any work is done if the package is not installed.
+        """Raise an error before any work is done if the package is not installed.
 
         Args:
-            where: What needs the package, for the message, for example ``--dicom``.
+            where: The option that requires the package, for the message, for example ``--dicom``.
 
         Raises:
             ConfigError: ``extra_missing``.

@@ -1,4 +1,4 @@
-"""A folder of predictions as a whole: which command may write to it, and which studies it holds."""
+"""A folder of predictions as a whole: the command that may write to it, and the studies in it."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -15,24 +15,24 @@ from ich_lstm.privacy import PRIVATE, private_folder
 
 @contextmanager
 def claim_predictions(out: Path) -> Iterator[None]:
-    """Keep every other command out of a folder of predictions, from before the first file is read to after the last is written.
+    """Lock a folder of predictions against other commands, from before the first file is read until after the last is written.
 
     Args:
-        out: The folder, which must be new, empty, or one that ich-predict has begun. It is made; if nothing was begun in it
-            in the end, what was made is removed.
+        out: The folder, which must be new, empty, or created by ich-predict. It is created if missing, and removed again if
+            no predictions were begun in it.
 
     Raises:
-        ConfigError: If the folder holds something else, or another command is writing into it.
+        ConfigError: ``out_not_empty`` if the folder contains other files, ``folder_in_use`` if another command is writing to it.
     """
     if not (is_free(out) or (out / PRIVATE / BEGUN).is_file()):
-        raise not_ours(out)
+        raise not_predictions(out)
     existed = out.exists()
 
     def refuse(process: str) -> None:
         raise ConfigError(
             "folder_in_use",
             where="--out",
-            got=f"{out}, into which another command is writing (process {process})",
+            got=f"{out}, to which another command is writing (process {process})",
             expected="one command at a time in a folder",
             todo="Wait until it has ended, or name another folder.",
         )
@@ -44,27 +44,27 @@ def claim_predictions(out: Path) -> Iterator[None]:
         finally:
             if not (out / PRIVATE / BEGUN).exists():
                 lock.unlink(missing_ok=True)
-                with suppress(OSError):  # not empty
+                with suppress(OSError):  # the folder is not empty
                     lock.parent.rmdir()
                     if not existed:
                         out.rmdir()
 
 
 def is_free(out: Path) -> bool:
-    """Whether a folder is missing, or holds nothing but this command's lock."""
+    """Whether a folder is missing, or contains only the lock of this command."""
     return is_new_or_empty(out, apart_from=[PRIVATE.name]) and is_new_or_empty(out / PRIVATE, apart_from=[LOCK])
 
 
-def not_ours(out: Path) -> ConfigError:
-    """That a folder holds something that ich-predict has not written."""
+def not_predictions(out: Path) -> ConfigError:
+    """The error for a folder with files that ich-predict has not written."""
     return out_not_empty(out, expected="a new or empty folder, or one that holds predictions of ich-predict")
 
 
 class Arrivals:
-    """The studies of a folder of predictions in the order in which they came, and the paths that were not finished.
+    """The studies of a folder of predictions in order of arrival, and the paths that were not finished.
 
     Args:
-        path: The file, which is private.
+        path: Path of the private file that stores them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -77,27 +77,27 @@ class Arrivals:
         self.studies, self.unfinished = {}, {}
 
     def begin(self, studies: Iterable[str], paths: Iterable[Path], *, forget: Iterable[str]) -> None:
-        """Note what a command is going to do.
+        """Record what a command is going to read.
 
         Args:
-            studies: Identifiers of its studies; those that are here already keep their places.
-            paths: What it reads.
-            forget: Identifiers of rows that are void now.
+            studies: Identifiers of its studies; known studies keep their positions.
+            paths: Paths that the command reads.
+            forget: Identifiers of studies that are removed from the folder.
         """
         for identifier in forget:
             self.studies.pop(identifier, None)
         self.studies |= dict.fromkeys(studies)
-        self.unfinished |= dict.fromkeys(map(_name, paths))
+        self.unfinished |= dict.fromkeys(map(_path_text, paths))
         self._write()
 
     def finish(self, paths: Iterable[Path]) -> None:
-        """Note that a command has written all tables.
+        """Record that a command has written all tables.
 
         Args:
-            paths: What it has read.
+            paths: Paths that the command has read.
         """
         for path in paths:
-            self.unfinished.pop(_name(path), None)
+            self.unfinished.pop(_path_text(path), None)
         self._write()
 
     def _write(self) -> None:
@@ -106,5 +106,5 @@ class Arrivals:
             aside.write_text(json.dumps(kept, indent=0), encoding="utf-8")
 
 
-def _name(path: Path) -> str:
+def _path_text(path: Path) -> str:
     return str(path.absolute())

@@ -16,29 +16,29 @@ SUPERSEDED = "superseded"
 def write_merged(
     before: Path, aside: Path, ledgers: Sequence[Ledger], *, roots: Iterable[Path], again: Collection[str]
 ) -> Counter[str]:
-    """Write the ledger anew, row by row: what lies there already may be longer than memory.
+    """Merge the ledgers of earlier commands and of this command, row by row, because they may not fit into memory.
 
-    A file has one row. What this command has found of it replaces what an earlier one has found; of two paths of this
-    command below which it lies, the first tells.
+    A file has one row. The outcome of this command replaces that of an earlier one; if the file lies below two paths of this
+    command, the first path decides.
 
     Args:
-        before: The ledger of the earlier commands, sorted by path; may be missing.
-        aside: Where to write.
-        ledgers: Of this command, by path.
-        roots: The paths that this command has read.
-        again: Series UIDs of studies that were in the folder and were read again by this command.
+        before: Ledger of the earlier commands, sorted by path; may be missing.
+        aside: Path to which the merged ledger is written.
+        ledgers: Ledgers of this command, in the order of its paths.
+        roots: Paths that this command has read.
+        again: Series UIDs of studies in the folder that this command has read again.
 
     Returns:
         The number of files by action.
     """
     counts: Counter[str] = Counter()
     new = [_rows_of(ledger) for ledger in ledgers]
-    old = _kept(before, [str(root.absolute()) for root in roots])
+    old = _earlier_rows(before, [str(root.absolute()) for root in roots])
     with aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(LedgerRow._fields)
         path = None
-        # Of rows with equal paths, those of the first iterable come first.
+        # For equal paths, merge yields the row of the first iterable first.
         for row in heapq.merge(*new, _superseded(old, again), key=attrgetter("path")):
             if row.path != path:
                 writer.writerow(row)
@@ -51,10 +51,11 @@ def _rows_of(ledger: Ledger) -> Iterator[LedgerRow]:
     return map(LedgerRow._make, ledger.to_frame().itertuples(index=False, name=None))
 
 
-def _kept(path: Path, roots: Sequence[str]) -> Iterator[LedgerRow]:
-    """Rows of an earlier command, without files below a path of this one that are there and had to be read as something else.
+def _earlier_rows(path: Path, roots: Sequence[str]) -> Iterator[LedgerRow]:
+    """Rows of earlier commands, except those of unused files that still exist below the paths of this command.
 
-    A damaged archive that was refused, for example, and came again undamaged: its members have rows now, and it has none.
+    Such a file has a new row, or is now read as something else. A damaged archive, for example, that was replaced by a sound
+    one has rows for its members, and none for itself.
     """
     if not path.exists():
         return
@@ -68,7 +69,7 @@ def _kept(path: Path, roots: Sequence[str]) -> Iterator[LedgerRow]:
 
 
 def _superseded(rows: Iterable[LedgerRow], again: Collection[str]) -> Iterator[LedgerRow]:
-    """Files from which a result was made that another copy of their study has replaced count as skipped."""
+    """Replace the outcome ``used`` by ``skipped`` for files whose study is now read from another copy."""
     for row in rows:
         if row.action == "used" and row.series_uid in again:
             row = row._replace(action=action_of(SUPERSEDED), code=SUPERSEDED, detail=phrase_of(SUPERSEDED))

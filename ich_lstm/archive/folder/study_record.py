@@ -1,4 +1,4 @@
-"""What is remembered of each study of an archive that is being predicted, so that a command that was stopped can go on."""
+"""The records of the studies in a folder of predictions, by which an interrupted command can be continued."""
 
 import contextlib
 import hashlib
@@ -18,25 +18,25 @@ from ich_lstm.reading.ledger.ledger import LedgerRow
 
 @dataclass(frozen=True, kw_only=True)
 class StudyRecord:
-    """What became of one study, or of a path from which no study could be read. Private: it holds paths and identifiers.
+    """The result of one study, or of a path from which no study could be read. Private: it contains paths and identifiers.
 
     Args:
-        name: The study, or the path, for a person.
-        identity: ``accession_number, study_uid, patient_id, study_date`` as they stand in the files of the series that was read,
-            or on which those of a refused study agree; empty if unknown.
-        status: ``ok``, or the reason's code.
-        study: What no other study has: its UID, and more where several share it; empty if unknown.
-        error: Why there is no prediction, or empty.
-        series: Which series was read and why no other, in words without identity; empty if none.
-        choices: A line per series: the one that was read, and why not the others.
-        text: The prediction in words, or empty.
-        key_slices: Numbers, from 1, of the slices where "any" and the positive types are most probable.
-        seconds: From the first file that was read to the last that was written.
-        tables: Rows of each table, as CSV with its header, by the table's path in the folder of predictions.
-        ledger: What became of the study's files, where that is more than "used".
-        left_out: What was asked for and could not be made, by its name (``heat_maps``, or the name of an export), and why.
-        files: What was written for this study alone: pages and exports, as paths in the folder of predictions.
-        thumbnails: Of the scan for an index, by the path of the page it leads to; base64 of a PNG, or empty.
+        name: Name of the study or the path for a person.
+        identity: ``accession_number, study_uid, patient_id, study_date`` of the series that was read; for a refused study, the
+            values on which its files agree; empty if unknown.
+        status: ``ok``, or the reason code.
+        study: Unique identifier of the study: its UID, with a qualifier if several studies share it; empty if unknown.
+        error: Reason why there is no prediction; otherwise empty.
+        series: Description of the series that was read and why no other was, without identity; empty if none was read.
+        choices: A line per series: the one that was read, and the reasons why the others were not.
+        text: The prediction in words; empty if there is none.
+        key_slices: Numbers, from 1, of the slices with the highest probability of "any" and of the positive types.
+        seconds: Time from reading the first file to writing the last one.
+        tables: Rows of each table, as CSV with a header, by the table's path in the folder of predictions.
+        ledger: Rows of the ledger for the study's files whose outcome is not simply "used".
+        left_out: Reasons for requested results that could not be made, by name (``heat_maps``, or the name of an export).
+        files: Files that were written for this study alone (pages and exports), as paths in the folder of predictions.
+        thumbnails: Thumbnails of the scan for the indexes, by path of the linked page; base64 of a PNG, or empty.
     """
 
     name: str
@@ -57,20 +57,20 @@ class StudyRecord:
 
     @property
     def is_predicted(self) -> bool:
-        """Whether there are probabilities."""
+        """Whether the study has probabilities."""
         return self.status == PREDICTED
 
     @property
     def ledger_rows(self) -> list[LedgerRow]:
-        """What became of the study's files, where that is more than "used"."""
-        return [LedgerRow(*row) for row in self.ledger]  # type: ignore[arg-type]  # the action is one of three words
+        """Rows of the ledger for the study's files whose outcome is not simply "used"."""
+        return [LedgerRow(*row) for row in self.ledger]  # type: ignore[arg-type]  # the action is one of three literals
 
 
 class StudyRecords:
-    """A folder with a file for each study that is done.
+    """A folder with one file per finished study.
 
     Args:
-        folder: Made if missing; private.
+        folder: The folder, private and created if missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -78,35 +78,35 @@ class StudyRecords:
         folder.mkdir(parents=True, exist_ok=True)
 
     def read(self, identifier: str, files: list[FileRef], out: Path, digest: str = "") -> StudyRecord | None:
-        """What is remembered of a study.
+        """Read the record of a study if it is still valid.
 
         Args:
-            identifier: Of the study, as a file's name.
-            files: From which it would be read now.
-            digest: As it was written with the record, of all else that the record depends on.
+            identifier: Identifier of the study, which is the name of the file.
+            files: Files from which the study would be read now.
             out: The folder of predictions.
+            digest: Digest of everything else on which the record depends.
 
         Returns:
-            None if nothing is, if its files have changed since, or if something that was written for it is gone.
+            The record; None if there is none, if a file of the study has changed, or if a written file is missing.
         """
         record, states = self._load(identifier)
         if record is None or states != digest + states_of(files):
             return None
         return record if all((out / file).is_file() for file in record.files) else None
 
-    def remembered(self, identifier: str) -> StudyRecord | None:
-        """What is remembered of a study, whatever became of its files since; None if nothing is.
+    def read_any(self, identifier: str) -> StudyRecord | None:
+        """Read the record of a study, valid or not; None if there is none.
 
         Args:
-            identifier: Of the study, as a file's name.
+            identifier: Identifier of the study, which is the name of the file.
         """
         return self._load(identifier)[0]
 
-    def forget(self, identifier: str) -> None:
-        """Remove what is remembered of a study.
+    def remove(self, identifier: str) -> None:
+        """Remove the record of a study.
 
         Args:
-            identifier: Of the study, as a file's name.
+            identifier: Identifier of the study, which is the name of the file.
         """
         self._path(identifier).unlink(missing_ok=True)
 
@@ -116,16 +116,16 @@ class StudyRecords:
             states = kept.pop("states")
             return StudyRecord(**kept), states
         except (OSError, ValueError, TypeError, KeyError):
-            return None, ""  # there is none, or one of another version of the library
+            return None, ""  # there is no record, or it was written by another version of the library
 
     def write(self, identifier: str, files: list[FileRef], record: StudyRecord, digest: str = "") -> None:
-        """Remember a study; the file appears whole or not at all.
+        """Write the record of a study, completely or not at all.
 
         Args:
-            identifier: Of the study, as a file's name.
-            files: From which it was read.
-            record: What became of it.
-            digest: Of all else that the record depends on.
+            identifier: Identifier of the study, which is the name of the file.
+            files: Files from which the study was read.
+            record: The record to write.
+            digest: Digest of everything else on which the record depends.
         """
         with written_aside(self._path(identifier)) as aside:
             aside.write_text(json.dumps({**asdict(record), "states": digest + states_of(files)}), encoding="utf-8")
@@ -135,7 +135,7 @@ class StudyRecords:
 
 
 def states_of(files: list[FileRef]) -> str:
-    """What is another when one of the files is: a digest of names, sizes and times of change (of archives, of the archive)."""
+    """A digest of names, sizes and modification times, which changes with any of the files (for members, with the archive)."""
     digest = hashlib.sha256()
     known: dict[Path, str] = {}
     for ref in sorted(files, key=str):
@@ -149,15 +149,15 @@ def states_of(files: list[FileRef]) -> str:
 
 
 def csv_of(rows: pd.DataFrame) -> str:
-    """Rows as CSV with a header, as a record keeps them."""
+    """Convert rows to CSV with a header, the format in records."""
     return str(rows.to_csv(index=False, lineterminator="\n"))
 
 
 class JoinedTable:
-    """CSV texts with one header, written as one table piece by piece.
+    """A table that is written piece by piece from CSV texts with equal headers.
 
     Args:
-        file: Where to write, opened as text.
+        file: Output file, opened as text.
     """
 
     def __init__(self, file: IO[str]) -> None:
@@ -165,10 +165,10 @@ class JoinedTable:
         self.has_rows = False
 
     def add(self, text: str) -> None:
-        """Append the rows of a text.
+        """Append the rows of a CSV text.
 
         Args:
-            text: CSV with its header.
+            text: CSV text with a header.
         """
         header, _, rows = text.partition("\n")
         if not self.has_rows:

@@ -1,4 +1,4 @@
-"""The worklist: one row for every incoming study, the most urgent first."""
+"""The worklist: one row per study, the most urgent first."""
 
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -18,11 +18,11 @@ IDENTITY = ("accession_number", "study_uid", "patient_id", "study_date")
 
 
 class Listed(NamedTuple):
-    """A study and its row of ``scans.csv``, all cells as text.
+    """A study with its row of ``scans.csv``.
 
     Args:
-        record: Of the study.
-        row: Of the scan.
+        record: The record of the study.
+        row: Cells of the scan's row by column, all as text.
     """
 
     record: StudyRecord
@@ -30,7 +30,7 @@ class Listed(NamedTuple):
 
     @property
     def probability(self) -> float:
-        """Of "any"; NaN if the study could not be predicted."""
+        """The probability of "any"; NaN if the study could not be predicted."""
         return float(self.row[ANY] or "nan")
 
     @property
@@ -43,15 +43,17 @@ class Listed(NamedTuple):
 
     @property
     def called(self) -> list[str]:
-        """Labels called positive at the operating point."""
+        """Labels that are called positive at the operating point."""
         return [label for label in LABELS if self.row.get(CALLED_PREFIX + label, "") == "1"]
 
 
 def by_urgency(listed: Sequence[Listed]) -> list[Listed]:
-    """The flagged first, then what could not be judged and has to be looked at for that, then the rest; each by probability.
+    """Sort studies: flagged ones first, then those without a prediction, which must be read for that reason, then the rest.
+
+    Within each group, studies are sorted by decreasing probability of "any".
 
     Args:
-        listed: In the order in which they came, which decides between equals.
+        listed: Studies in order of arrival, which is kept between equals.
     """
 
     def urgency(each: Listed) -> tuple[int, float]:
@@ -68,18 +70,19 @@ def worklist_frame(
     """The worklist as a table.
 
     Args:
-        listed: In its order.
-        key: The project's key.
-        identify: Whether the studies are named as the hospital names them; such a table is private.
-        operating_point: The rule by which labels are called positive, or empty.
-        model_hash: Of the model's weights.
+        listed: Studies in the order of the worklist.
+        key: Key of the project, for hashed ids.
+        identify: Whether the hospital's identifiers of the studies are included; such a table is private.
+        operating_point: Rule by which labels are called positive; empty if there is none.
+        model_hash: Hash of the model's weights.
 
     Returns:
-        ``rank`` (from 1), ``study_id``, with ``identify`` accession number, study UID, patient id and study date,
-        ``scan_id``, ``flag`` (1 or 0; empty if not predicted), ``called`` (labels called positive at the operating point), six
-        probabilities, six calibrated ones if there are any, ``operating_point``, ``key_slices`` (from 1), ``series`` (which was
-        read, and why no other), ``flags`` (of the scan's quality), ``status``, ``left_out`` (what was asked for and could not be
-        made), ``seconds``, ``model_hash``.
+        A table with the columns ``rank`` (from 1), ``study_id``, with `identify` also accession number, study UID, patient id
+        and study date, ``scan_id``, without `identify` also the hashed ``patient_id``, ``flag`` (1 or 0; empty if not
+        predicted), ``called`` (labels called positive at the operating point), six probabilities, six calibrated probabilities
+        if available, ``operating_point``, ``key_slices`` (from 1), ``series`` (which one was read, and why no other), ``flags``
+        (of the scan's quality), ``status``, ``left_out`` (requested results that could not be made), ``seconds``,
+        ``model_hash``.
     """
     rows = []
     for rank, each in enumerate(listed, start=1):
@@ -111,9 +114,9 @@ def index_rows(listed: Sequence[Listed], *, identify: bool, folder: str) -> list
     """Convert the worklist to the rows of the index page.
 
     Args:
-        listed: In its order.
-        identify: Whether the studies are called by their accession numbers.
-        folder: Where the page will lie below the folder of predictions, beside its ``pages``.
+        listed: Studies in the order of the worklist.
+        identify: Whether the studies are identified by their accession numbers.
+        folder: Folder of the page relative to the folder of predictions; it also contains ``pages``.
     """
     rows = []
     for rank, each in enumerate(listed, start=1):

@@ -16,7 +16,7 @@ from ich_lstm.errors import CacheError
 from ich_lstm.files.atomic_write import written_aside
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.reading import SliceHeader
-from ich_lstm.reading.header.examinations import TELLING_FIELDS
+from ich_lstm.reading.header.examinations import PATIENT_FIELDS
 from ich_lstm.scan import Note
 
 FORMAT = 3
@@ -29,7 +29,7 @@ UNREADABLE = (
     *(ArithmeticError, MemoryError, SyntaxError),  # errors of blosc2 for a damaged header
 )
 
-_row_of = attrgetter(*(field.name for field in fields(SliceHeader) if field.name not in ("source", *TELLING_FIELDS)))
+_row_of = attrgetter(*(field.name for field in fields(SliceHeader) if field.name not in ("source", *PATIENT_FIELDS)))
 """The columns of the index that identify a slice for the digest. The place of its file is not among them, because a source may be
 moved, nor what distinguishes patients with equal ids, because the scan's id includes that where it matters."""
 

@@ -1,4 +1,4 @@
-"""The region that bone encloses in a section: the inside of a skull, or the marrow of a long bone."""
+"""Finds the regions that bone encloses in a section: the inside of a skull, or the marrow of a long bone."""
 
 from collections.abc import Iterator
 
@@ -8,25 +8,25 @@ import numpy as np
 BONE_HU = 200
 
 GAP_MM = 6.0
-"""Openings of the skull up to twice this are closed: sutures, burr holes, the foramina of its base."""
+"""Openings of up to twice this width are closed: sutures, burr holes, and the foramina of the skull base."""
 
 
 def enclosed_regions(bone: np.ndarray, row_mm: float, column_mm: float) -> Iterator[np.ndarray]:
-    """The regions of one section that bone encloses, the largest first.
+    """Find the regions of one section that bone encloses, the largest first.
 
-    Gaps of the bone up to 12 mm are closed. What only the edge of the picture closes is not enclosed.
+    Gaps of up to 12 mm in the bone are closed. A region that only the edge of the image closes is not enclosed.
 
     Args:
-        bone: bool ``(h, w)``.
-        row_mm: Row spacing.
-        column_mm: Column spacing.
+        bone: Mask of bone, bool ``(h, w)``.
+        row_mm: Distance between rows.
+        column_mm: Distance between columns.
 
     Yields:
-        bool ``(h, w)``, without the bone itself.
+        Mask of one region without the bone itself, bool ``(h, w)``.
     """
     reach = max(1, round(GAP_MM / row_mm)), max(1, round(GAP_MM / column_mm))
     frame = max(reach) + 1
-    # A frame of air: closing must not close a skull against the picture's edge.
+    # The frame of air prevents the closing from joining a skull to the edge of the image.
     padded = cv2.copyMakeBorder(bone.astype(np.uint8), frame, frame, frame, frame, cv2.BORDER_CONSTANT, value=0)
     closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, ellipse(*reach))
     count, regions, stats, _ = cv2.connectedComponentsWithStats(1 - closed, connectivity=4)
@@ -37,5 +37,5 @@ def enclosed_regions(bone: np.ndarray, row_mm: float, column_mm: float) -> Itera
 
 
 def ellipse(rows: int, columns: int) -> np.ndarray:
-    """A structuring element that reaches so far, and at least one pixel, to each side."""
+    """An elliptical structuring element that reaches the given distances, but at least one pixel, to each side."""
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * max(1, columns) + 1, 2 * max(1, rows) + 1))

@@ -1,4 +1,4 @@
-"""The container around a DICOM data set: preamble, File Meta Information, transfer syntax, deflation (PS3.10)."""
+"""The container of a DICOM data set: preamble, File Meta Information, transfer syntax, deflation (PS3.10)."""
 
 import io
 import struct
@@ -20,7 +20,7 @@ DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
 
 PREAMBLE = 128
 MAX_INFLATED_BYTES = 256 * 2**20
-"""A deflated slice holds 0.5 to 8 MiB; 256 MiB is a bomb."""
+"""Limit for an inflated data set: a slice has 0.5 to 8 MiB, so that a larger one is a decompression bomb."""
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
 _TRANSFER_SYNTAX = 0x00020010
@@ -28,13 +28,17 @@ _MEDIA_CLASS = 0x00020002
 
 
 def start_data_set(ref: FileRef, stream: BinaryIO) -> str:
-    """Read preamble and File Meta Information; leave the stream at the data set.
+    """Read preamble and File Meta Information, and position the stream at the data set.
+
+    Args:
+        ref: The file, for messages.
+        stream: The open file, at its beginning.
 
     Returns:
-        The Transfer Syntax UID; guessed from the first element if the file does not say.
+        The Transfer Syntax UID; if the file does not state it, it is inferred from the first element.
 
     Raises:
-        FileError: If the file is empty, a DICOMDIR, or no DICOM.
+        FileError: If the file is empty, a DICOMDIR, or not DICOM.
     """
     start = stream.read(PREAMBLE + 4)
     if not start:
@@ -52,13 +56,17 @@ def start_data_set(ref: FileRef, stream: BinaryIO) -> str:
             meta[element.tag] = element.value
     if _uid(meta.get(_MEDIA_CLASS)) == DICOMDIR_CLASS:
         raise FileError(
-            "dicomdir", where=str(ref), got="DICOMDIR", expected="an image", todo="The images it lists are read themselves."
+            "dicomdir",
+            where=str(ref),
+            got="DICOMDIR",
+            expected="an image",
+            todo="No action is needed: the images that it lists are read directly.",
         )
     return _uid(meta.get(_TRANSFER_SYNTAX)) or _guess_syntax(stream)
 
 
 def _guess_syntax(stream: BinaryIO) -> str:
-    """Tell the three plain encodings apart by the first element (PS3.5, 7.1)."""
+    """Distinguish the three uncompressed encodings by the first element (PS3.5, 7.1)."""
     first = stream.read(6)
     stream.seek(-len(first), io.SEEK_CUR)
     if len(first) < 6 or not first[4:].isalpha() or not first[4:].isupper():
@@ -67,7 +75,7 @@ def _guess_syntax(stream: BinaryIO) -> str:
 
 
 def _looks_like_data_set(start: bytes) -> bool:
-    """Whether bytes without a DICM mark begin with an element of group 0002 or 0008."""
+    """Whether bytes without the DICM prefix begin with an element of group 0002 or 0008."""
     if len(start) < 12:
         return False
     for order in "<", ">":
@@ -87,7 +95,7 @@ def _kind_of(start: bytes) -> str:
 
 
 def inflate(ref: FileRef, stream: BinaryIO) -> BinaryIO:
-    """The rest of a deflated file (PS3.5, A.5), inflated up to a bound."""
+    """Inflate the rest of a deflated file (PS3.5, A.5), up to ``MAX_INFLATED_BYTES``."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         data = inflater.decompress(stream.read(MAX_INFLATED_BYTES), MAX_INFLATED_BYTES)
@@ -106,13 +114,13 @@ def inflate(ref: FileRef, stream: BinaryIO) -> BinaryIO:
 
 
 @lru_cache(maxsize=1)
-def kept_bytes(ref: FileRef, inflated: bool, size: int) -> bytes:
-    """A whole file, or what a deflated one holds; the last one is kept, for its other frames will be asked for.
+def cached_bytes(ref: FileRef, inflated: bool, size: int) -> bytes:
+    """A complete file, or the inflated data set of a deflated one; the last result is cached for the file's other frames.
 
     Args:
-        ref: The file.
-        inflated: Whether the data set is deflated, and asked for.
-        size: Of the file; a file that has changed is read again.
+        ref: File to read.
+        inflated: Whether to return the inflated data set of a deflated file.
+        size: Current size of the file, part of the cache key: a changed file is read again.
     """
     with ref.open() as stream:
         if inflated:

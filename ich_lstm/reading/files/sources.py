@@ -11,7 +11,7 @@ from ich_lstm.errors import FileError, SourceError
 from ich_lstm.reading.files import archives
 
 MAX_OPEN_FOLDERS = 100
-"""Deeper than this, the listing of a folder is read whole: a process may open 1,024 files."""
+"""Below this depth a folder is listed completely before it is searched: a process may open 1,024 files."""
 
 OnProblem = Callable[["FileRef", FileError], None]
 
@@ -21,8 +21,9 @@ class FileRef:
     """A file, or a member of an archive.
 
     Args:
-        path: The file, or the archive that holds it.
-        member: The name inside the archive, ``inner.zip!name`` if it lies in an archive in the archive; None for a plain file.
+        path: Path of the file, or of the archive that contains it.
+        member: Name inside the archive, ``inner.zip!name`` for a member of an archive inside the archive; None for a plain
+            file.
     """
 
     path: Path
@@ -32,7 +33,7 @@ class FileRef:
         return str(self.path) if self.member is None else f"{self.path}!{self.member}"
 
     def open(self) -> BinaryIO:
-        """Open for reading.
+        """Open the file for reading.
 
         Raises:
             FileError: If it cannot be opened (``unreadable``, ``encrypted``, ``bad_archive``).
@@ -47,15 +48,15 @@ class FileRef:
             return archive.open(name)
         except OSError as error:
             raise unreadable(self, error) from error
-        except NotImplementedError as error:  # a kind of compression that zipfile does not know
+        except NotImplementedError as error:  # a compression method that zipfile does not support
             raise archives.bad_archive(str(self), str(error)) from error
-        except RuntimeError as error:  # zipfile's word for "password required"
+        except RuntimeError as error:  # raised by zipfile if a password is required
             raise archives.encrypted(str(self), error) from error
         except Exception as error:  # an archive that was damaged after it was listed
             raise archives.bad_archive(str(self), str(error) or type(error).__name__) from error
 
     def size(self) -> int:
-        """Bytes in the file."""
+        """Size in bytes."""
         try:
             if self.member is None:
                 return self.path.stat().st_size
@@ -66,31 +67,32 @@ class FileRef:
 
 
 def unreadable(ref: FileRef, error: Exception) -> FileError:
-    """The refusal of a file that the system, or a damaged archive, does not give out."""
+    """The error for a file that cannot be read from the disk or from a damaged archive."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
     return FileError("unreadable", where=str(ref), got=reason, todo="Check the disk and the permissions, then run again.")
 
 
 Found: TypeAlias = FileRef | tuple[FileRef, FileError]
-"""A file to read, or one that is not handed out, and why."""
+"""A file to read, or a file that is not read together with the error."""
 
 
 def walk_source(path: Path | str, *, on_problem: OnProblem | None = None, exclude: Path | None = None) -> Iterator[FileRef]:
-    """All files below a folder, in an archive, or the single file; archives inside a folder are opened too.
+    """Yield all files below a folder or in an archive, or the single file; archives inside a folder are opened too.
 
-    A stream: memory does not grow with the number of files. Links are never followed. The order is the file system's.
+    Files are streamed: memory does not grow with their number. Links are never followed. The order is that of the file
+    system.
 
     Args:
         path: A folder, an archive, or a file.
-        on_problem: Called for what is not handed out: links, damaged or hostile archives, unreadable folders. By default
-            refusals are raised, and links are passed over.
-        exclude: A folder that is not searched even if it lies in the source: where results are written.
+        on_problem: Called for each file that is not yielded: links, damaged or malicious archives, unreadable folders. By
+            default, refusals are raised and links are skipped.
+        exclude: A folder inside the source that is not searched, such as the output folder.
 
     Yields:
         One reference per file or member of an archive.
 
     Raises:
-        SourceError: If there is nothing: ``missing_path``, ``empty_folder``, or an archive that is refused.
+        SourceError: If there is nothing to read: ``missing_path``, ``empty_folder``, or the code of a refused archive.
     """
     report = on_problem or _raise_refusals
     nothing = True
@@ -101,14 +103,19 @@ def walk_source(path: Path | str, *, on_problem: OnProblem | None = None, exclud
         else:
             report(*found)
     if nothing:
-        raise _empty(Path(path))
+        raise _empty_source(Path(path))
 
 
 def find_files(path: Path | str, *, exclude: Path | None = None) -> Iterator[Found]:
-    """Like :func:`walk_source`, with what is not handed out in its place among the files.
+    """Yield the files of :func:`walk_source`, and the unreadable ones with their errors, in one sequence.
+
+    Args:
+        path: A folder, an archive, or a file.
+        exclude: A folder inside the source that is not searched, such as the output folder.
 
     Raises:
-        SourceError: ``missing_path``, ``special_file``, ``empty_folder``, or an archive alone that is refused.
+        SourceError: ``missing_path``, ``special_file``, ``empty_folder``, or the code of an archive that was given as path
+            and is refused.
     """
     root = Path(path)
     try:
@@ -133,10 +140,10 @@ def find_files(path: Path | str, *, exclude: Path | None = None) -> Iterator[Fou
     except FileError as error:
         raise SourceError(error.code, where=str(root), got=error.got, expected=error.expected, todo=error.todo) from error
     if nothing:
-        raise _empty(root)
+        raise _empty_source(root)
 
 
-def _empty(root: Path) -> SourceError:
+def _empty_source(root: Path) -> SourceError:
     return SourceError(
         "empty_folder",
         where=str(root),
@@ -152,9 +159,9 @@ def _raise_refusals(ref: FileRef, error: FileError) -> None:
 
 
 def _walk_folder(root: Path, exclude: Path | None) -> Iterator[Found]:
-    # Compared by inode: a folder has many spellings.
+    # Folders are compared by inode, because a folder can have several paths.
     own = exclude.stat() if exclude is not None and exclude.is_dir() else None
-    # Open listings, not names: of a folder with a million folders only one is held at a time.
+    # Open listings are kept, not names: only one name is held even if a folder has a million subfolders.
     listings = [_list_folder(root)]
     while listings:
         entry = next(listings[-1], None)
@@ -205,7 +212,7 @@ def _walk_archive(path: Path) -> Iterator[Found]:
     try:
         for name, error in archives.walk_archive(path):
             yield FileRef(path, name) if error is None else (FileRef(path, name), error)
-    except archives.NoArchive:
+    except archives.NotAnArchive:
         yield FileRef(path)
     except OSError as error:
         raise unreadable(FileRef(path), error) from error

@@ -1,8 +1,8 @@
-"""Patients and examinations of images: decides whether images with one identifier belong to one patient.
+"""Decides from headers whether images with one identifier belong to one patient and one examination.
 
-Anonymizers write one Study or Series Instance UID into the files of many patients, or none, and one Patient ID for all. A result
-under another person's name is the worst that this library could do, so that images come together only if nothing speaks against
-it; where it cannot be told, they are kept apart, and one series that cannot be parted safely is refused.
+Anonymizers may write one Study or Series Instance UID into the files of many patients, or none, and one Patient ID for all. A
+result under another person's name is the most harmful error of this library. Images are therefore combined only if nothing
+contradicts it; ambiguous images are kept separate, and a series that cannot be separated safely is refused.
 """
 
 import re
@@ -17,43 +17,44 @@ from ich_lstm.reading.files.sources import FileRef
 from ich_lstm.reading.header.header import SliceHeader
 
 ANONYMOUS = r"anon[a-z]*|unknown|unnamed|nobody|patient|test|none|null|nan|n/?a|no[\W_]?(?:id|name)|x+|0+|[\W_]*"
-"""Ids that name nobody, in any case. With a number behind them they are pseudonyms, and may be told apart."""
+"""Patient IDs that identify no person, in any case. With a number appended they are pseudonyms, which can be distinguished."""
 
-TELLING_FIELDS = ("issuer", "name_digest", "birth_digest", "sex")
-"""Fields of a header that serve only to tell two patients of one Patient ID apart."""
+PATIENT_FIELDS = ("issuer", "name_digest", "birth_digest", "sex")
+"""Header fields that serve only to distinguish two patients with the same Patient ID."""
 
-TOLD_BY = ("patient_id", *TELLING_FIELDS, "accession_number", "study_date")
-"""Fields of a header that tell patients and examinations apart."""
+IDENTITY_FIELDS = ("patient_id", *PATIENT_FIELDS, "accession_number", "study_date")
+"""Header fields that distinguish patients and examinations."""
 
 MANY = 64
-"""More kinds of images than this under one Study UID and Patient ID are not compared pair by pair: each stands alone."""
+"""Above this number of different origins under one Study UID and Patient ID, no pairs are compared; each origin is separate."""
 
 Relation = Literal["same", "other examination", "other patient", "unclear"]
 
 SAME_EXAMINATION: frozenset[Relation] = frozenset({"same"})
 SAME_PATIENT: frozenset[Relation] = frozenset({"same", "other examination"})
 
-ORIGIN_FIELDS = ("source", "study_uid", *TOLD_BY)
-"""Fields of a header from which its origin is made, in the order of the arguments of :func:`make_origin`."""
+ORIGIN_FIELDS = ("source", "study_uid", *IDENTITY_FIELDS)
+"""Header fields that make up an origin, in the order of the arguments of :func:`make_origin`."""
 
-_told = attrgetter("study_uid", *TOLD_BY)
+_identity_values = attrgetter("study_uid", *IDENTITY_FIELDS)
 _is_anonymous = re.compile(ANONYMOUS, re.IGNORECASE).fullmatch
 _examination = attrgetter("accession_number", "study_date", "folder")
 _SEXES = frozenset("MFO")
 
 
 class Origin(NamedTuple):
-    """What the header of an image says of its patient and its examination; empty where it says nothing.
+    """The patient and the examination that the header of an image states; fields are empty if the header has no value.
 
     Args:
-        patient_id: Patient ID (0010,0020), without blanks around it.
+        patient_id: Patient ID (0010,0020), without surrounding blanks.
         issuer: Issuer of Patient ID (0010,0021).
-        name_digest: Of Patient's Name (0010,0010), as :class:`~ich_lstm.reading.header.header.SliceHeader` has it.
-        birth_digest: Of Patient's Birth Date (0010,0030), as :class:`~ich_lstm.reading.header.header.SliceHeader` has it.
+        name_digest: Digest of Patient's Name (0010,0010), see :class:`~ich_lstm.reading.header.header.SliceHeader`.
+        birth_digest: Digest of Patient's Birth Date (0010,0030), see :class:`~ich_lstm.reading.header.header.SliceHeader`.
         sex: Patient's Sex (0010,0040): ``M``, ``F`` or ``O``.
-        accession_number: Accession Number (0008,0050).
-        study_date: Study Date (0008,0020).
-        folder: Where the file lies, if Study Instance UID is missing and nothing else tells the examination; else empty.
+        accession_number: Accession Number (0008,0050) of the examination.
+        study_date: Study Date (0008,0020) of the examination.
+        folder: Folder of the file, if Study Instance UID is missing and nothing else identifies the examination; otherwise
+            empty.
     """
 
     patient_id: str = ""
@@ -66,17 +67,17 @@ class Origin(NamedTuple):
     folder: str = ""
 
     @property
-    def is_nobody(self) -> bool:
-        """Whether the Patient ID names no single person."""
+    def is_anonymous(self) -> bool:
+        """Whether the Patient ID identifies no single person."""
         return _is_anonymous(self.patient_id) is not None
 
 
 class Identity(NamedTuple):
-    """What a result is filed under; private.
+    """The identity under which a result is filed. Private.
 
     Args:
-        patient_id: Patient ID (0010,0020), as the files have it.
-        accession_number: Accession Number (0008,0050).
+        patient_id: Patient ID (0010,0020) as stored in the files.
+        accession_number: Accession Number (0008,0050) of the examination.
         study_uid: Study Instance UID (0020,000D).
         study_date: Study Date (0008,0020) as ``YYYY-MM-DD``.
     """
@@ -88,8 +89,8 @@ class Identity(NamedTuple):
 
 
 def origin_of(header: SliceHeader) -> Origin:
-    """What a header says of its patient and its examination."""
-    return make_origin(header.source, *_told(header))
+    """The patient and the examination that a header states."""
+    return make_origin(header.source, *_identity_values(header))
 
 
 def make_origin(
@@ -103,18 +104,18 @@ def make_origin(
     accession_number: str,
     study_date: str,
 ) -> Origin:
-    """The origin of an image by the fields of its header that tell patients and examinations apart (``ORIGIN_FIELDS``).
+    """Make the origin of an image from the header fields listed in ``ORIGIN_FIELDS``.
 
     Args:
-        source: The image's file.
+        source: File of the image.
         study_uid: Study Instance UID (0020,000D).
-        patient_id: Patient ID (0010,0020).
+        patient_id: Patient ID (0010,0020) as stored.
         issuer: Issuer of Patient ID (0010,0021).
         name_digest: Digest of Patient's Name (0010,0010).
         birth_digest: Digest of Patient's Birth Date (0010,0030).
-        sex: Patient's Sex (0010,0040).
-        accession_number: Accession Number (0008,0050).
-        study_date: Study Date (0008,0020).
+        sex: Patient's Sex (0010,0040) as stored.
+        accession_number: Accession Number (0008,0050) as stored.
+        study_date: Study Date (0008,0020) as stored.
     """
     origin = Origin(
         " ".join(patient_id.split()),
@@ -125,49 +126,51 @@ def make_origin(
         accession_number,
         study_date,
     )
-    if study_uid or not (origin.is_nobody or not (origin.accession_number or origin.study_date)):
+    if study_uid or not (origin.is_anonymous or not (origin.accession_number or origin.study_date)):
         return origin
     return origin._replace(folder=folder_of_file(source))
 
 
 def folder_of(header: SliceHeader) -> str:
-    """The folder of a slice's file; in an archive, of the archive and of the member."""
+    """The folder of a slice's file; for a member of an archive, the archive and the member's folder in it."""
     return folder_of_file(header.source)
 
 
 def folder_of_file(source: FileRef) -> str:
-    """The folder of a file; in an archive, of the archive and of the member."""
+    """The folder of a file; for a member of an archive, the archive and the member's folder in it."""
     if source.member is None:
         return str(source.path.parent)
     return f"{source.path}!{source.member.rpartition('/')[0]}"
 
 
 def relate(one: Origin, other: Origin) -> Relation:
-    """What two images under one Study Instance UID have to do with each other.
+    """Decide how two images under one Study Instance UID are related.
 
-    Two Patient IDs, issuers, birth dates, sexes, or names are two patients; a name alone is not where an id that names somebody
-    and the birth date agree, for names change and are misspelt. Two accession numbers or study dates are two examinations. What
-    is missing in one of two speaks neither for nor against it; but nothing certain can be said if it is the id itself, if two
-    ids differ in case alone, or if the id names nobody and one of two has a name, birth date or sex. Where neither Study Instance
-    UID nor an id is there, two folders are two patients.
+    - Different Patient IDs, issuers, birth dates, sexes or names mean different patients. Names change and are misspelled, so a
+      different name alone does not count if the Patient ID identifies a person and the birth dates agree.
+    - Different accession numbers or study dates mean different examinations.
+    - A value that only one image has is no evidence. The relation is unclear, however, if this value is the Patient ID itself,
+      if two Patient IDs differ only in case, or if the Patient ID is anonymous and only one image has an issuer, a name, a
+      birth date or a sex.
+    - Without Study Instance UID and Patient ID, different folders mean different patients.
 
     Args:
-        one: Of an image.
-        other: Of another image.
+        one: Origin of the first image.
+        other: Origin of the second image.
     """
     if one == other:
         return "same"
     if one.patient_id != other.patient_id:
         is_alike = one.patient_id.casefold() == other.patient_id.casefold()
         return "unclear" if is_alike or not one.patient_id or not other.patient_id else "other patient"
-    if one.is_nobody and one.folder != other.folder:
+    if one.is_anonymous and one.folder != other.folder:
         return "other patient"
     personal = (one.issuer, other.issuer), (one.birth_digest, other.birth_digest), (one.sex, other.sex)
     names = one.name_digest, other.name_digest
-    is_known = not one.is_nobody and one.birth_digest != "" and one.birth_digest == other.birth_digest
+    is_known = not one.is_anonymous and one.birth_digest != "" and one.birth_digest == other.birth_digest
     if any(map(_differ, personal)) or (_differ(names) and not is_known):
         return "other patient"
-    if one.is_nobody and any(bool(a) != bool(b) for a, b in (*personal, names)):
+    if one.is_anonymous and any(bool(a) != bool(b) for a, b in (*personal, names)):
         return "unclear"
     differs = any(map(_differ, zip(_examination(one), _examination(other), strict=True)))
     return "other examination" if differs else "same"
@@ -178,18 +181,18 @@ def _differ(values: tuple[str, str]) -> bool:
 
 
 def is_same_patient(one: Origin, other: Origin) -> bool:
-    """Whether images of two studies are certainly of one patient; never if the Patient ID names nobody."""
-    return not one.is_nobody and relate(one, other) in SAME_PATIENT
+    """Whether images of two studies certainly belong to one patient; false if the Patient ID identifies no person."""
+    return not one.is_anonymous and relate(one, other) in SAME_PATIENT
 
 
 def split_patients(origins: Iterable[Origin]) -> list[set[Origin]] | None:
-    """Part the images of one Series Instance UID by patient.
+    """Group the images of one Series Instance UID by patient.
 
     Args:
-        origins: The origins of its images.
+        origins: Origins of the images.
 
     Returns:
-        What belongs to each patient, in a stable order; None if that is not clear.
+        The origins of each patient, in a stable order; None if the grouping is ambiguous.
     """
     found = set(origins)
     ids = {origin.patient_id for origin in found}
@@ -207,14 +210,14 @@ def split_patients(origins: Iterable[Origin]) -> list[set[Origin]] | None:
 
 
 def split_examinations(series: Iterable[frozenset[Origin]]) -> dict[frozenset[Origin], int]:
-    """Part the series of one Study Instance UID by patient and examination.
+    """Group the series of one Study Instance UID by patient and examination.
 
     Args:
-        series: Of each series the origins of its images, which are of one patient, or cannot be parted.
+        series: Origins of the images of each series. Each series belongs to one patient, or cannot be separated.
 
     Returns:
-        The number of the study, from 0, that each belongs to. A series that contradicts itself, or that fits several studies
-        which do not fit each other, is a study of its own.
+        The number of the study, from 0, to which each series belongs. A series is a study of its own if it contradicts itself,
+        or if it matches several studies that do not match each other.
     """
     found = sorted(set(series), key=sorted)
     alone = {of_one for of_one in found if any(relate(*pair) != "same" for pair in combinations(of_one, 2))}
@@ -242,7 +245,7 @@ def _by_id(origins: Iterable[Origin]) -> dict[str, set[Origin]]:
 
 
 def _components(origins: set[Origin], together: Collection[Relation]) -> list[set[Origin]] | None:
-    """Sets of which all pairs belong together and none with one of another set; None if there are no such sets."""
+    """Sets in which all pairs belong together, while no pair across sets does; None if no such sets exist."""
     if len(origins) > MANY:
         return None
     components: list[set[Origin]] = []
@@ -255,25 +258,25 @@ def _components(origins: set[Origin], together: Collection[Relation]) -> list[se
 
 
 def find_mixture(headers: Sequence[SliceHeader]) -> tuple[str, str]:
-    """Why slices are not those of one examination of one patient: a code and a reason without identity; empty if they are."""
-    told = {_told(header): header for header in headers}
-    if len(told) == 1 and (first := next(iter(told.values()))).study_uid and not origin_of(first).is_nobody:
-        return "", ""  # as nearly always: no need to look at each
+    """Code and reason, without identity, if slices are not from one examination of one patient; empty otherwise."""
+    by_identity = {_identity_values(header): header for header in headers}
+    if len(by_identity) == 1 and (first := next(iter(by_identity.values()))).study_uid and not origin_of(first).is_anonymous:
+        return "", ""  # the usual case, decided without reading each slice
     origins = set(map(origin_of, headers))
     parts = split_patients(origins)
     if parts is None:
-        return "mixed_patients", "slices of which it is not clear whether they are of one patient"
+        return "mixed_patients", "slices that may belong to several patients"
     if len(parts) > 1:
         return "mixed_patients", f"slices of {len(parts)} patients"
     if any(relate(*pair) != "same" for pair in combinations(origins, 2)):
         return "mixed_examinations", "slices of several examinations, by accession number or study date"
-    if any(origin.is_nobody for origin in origins) and _share_positions(headers):
+    if any(origin.is_anonymous for origin in origins) and _share_positions(headers):
         return "mixed_patients", "slices at the same positions in several folders, under a Patient ID that identifies no patient"
     return "", ""
 
 
 def _share_positions(headers: Iterable[SliceHeader]) -> bool:
-    """Whether different slices of one place lie in several folders; copies of a file share its SOP Instance UID."""
+    """Whether different slices at one position lie in several folders; copies of a file share its SOP Instance UID."""
     seen: dict[tuple[object, ...], SliceHeader] = {}
     for header in headers:
         if header.position is None:
@@ -285,14 +288,14 @@ def _share_positions(headers: Iterable[SliceHeader]) -> bool:
 
 
 def identity_of(headers: Sequence[SliceHeader], name: str = "series") -> Identity:
-    """What a result on these slices is filed under: the one place from which tables, reports and pictures have it.
+    """The identity under which a result on these slices is filed; tables, reports and pictures all use it.
 
     Args:
         headers: The slices that were read, at least one.
-        name: What messages call them.
+        name: Name of the series in messages.
 
     Raises:
-        SeriesError: ``mixed_patients`` or ``mixed_examinations`` if they are not those of one examination of one patient.
+        SeriesError: ``mixed_patients`` or ``mixed_examinations`` if the slices are not from one examination of one patient.
     """
     code, reason = find_mixture(headers)
     if not code and len({header.study_uid for header in headers}) > 1:
@@ -303,22 +306,22 @@ def identity_of(headers: Sequence[SliceHeader], name: str = "series") -> Identit
             where=name,
             got=reason,
             expected="one patient and one examination",
-            todo="Export the patients' studies again, each with identifiers of its own.",
+            todo="Export the studies of each patient again, with separate identifiers.",
         )
-    return agreed_identity(headers)
+    return common_identity(headers)
 
 
 _VALUES = tuple(map(attrgetter, Identity._fields))
 
 
-def agreed_identity(headers: Iterable[SliceHeader]) -> Identity:
-    """What headers agree on, whoever's they are: for what was refused, and has no result.
+def common_identity(headers: Iterable[SliceHeader]) -> Identity:
+    """The values on which headers agree, regardless of patient; used for refused studies, which have no result.
 
     Args:
-        headers: Any slices.
+        headers: Headers of any slices.
 
     Returns:
-        The Patient ID is empty if one of them has another or none; the rest is empty if two of them have different ones.
+        An identity whose Patient ID is empty if the headers differ or one has none; each other value is empty if they differ.
     """
     known: list[dict[str, str]] = [{} for _ in _VALUES]
     for header in headers:

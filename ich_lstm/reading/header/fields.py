@@ -1,4 +1,4 @@
-"""The header values that the library uses, and how they are decoded from their bytes (PS3.5, 6.2)."""
+"""The header values that the library uses, and their decoding from bytes (PS3.5, 6.2)."""
 
 import math
 import re
@@ -9,7 +9,7 @@ from typing import Any
 
 from ich_lstm.reading.header.age import age_in_years
 from ich_lstm.reading.terms.charset import decode_text
-from ich_lstm.reading.terms.contrast import told_contrast
+from ich_lstm.reading.terms.contrast import contrast_evidence
 
 
 def _text(value: bytes, little: bool) -> str:
@@ -24,28 +24,28 @@ def _upper(value: bytes, little: bool) -> str:
 
 
 def _date(value: bytes, little: bool) -> str:
-    """VR DA, or the older form with points (PS3.5, 6.2); what is no date is left out."""
+    """VR DA, or the older form with points (PS3.5, 6.2); empty if the value is not a date."""
     parts = re.fullmatch(r"(\d{4})(\.?)(\d{2})\2(\d{2})", _text(value, little))
     return f"{parts[1]}-{parts[3]}-{parts[4]}" if parts else ""
 
 
-@lru_cache(maxsize=256)  # the files of a study follow each other
+@lru_cache(maxsize=256)  # files of one study are usually read one after the other
 def _name_digest(value: bytes, little: bool) -> str:
-    """VR PN: a digest of the first component group that has text, without the blanks and carets that pad it (PS3.5, 6.2.1)."""
+    """VR PN: a digest of the first component group with text, without the padding blanks and carets (PS3.5, 6.2.1)."""
     for group in _text(value, little).split("="):
         if parts := group.replace("^", " ").split():
             return blake2b(" ".join(parts).casefold().encode(), digest_size=8).hexdigest()
     return ""
 
 
-@lru_cache(maxsize=256)  # the files of a study follow each other
+@lru_cache(maxsize=256)  # files of one study are usually read one after the other
 def _birth_digest(value: bytes, little: bool) -> str:
-    """VR DA: a digest of the date, by which two patients are told apart; empty of what is no date."""
+    """VR DA: a digest of the date, which serves to distinguish two patients; empty if the value is not a date."""
     date = _date(value, little)
     return blake2b(date.encode(), digest_size=8).hexdigest() if date else ""
 
 
-def _words(value: bytes, little: bool) -> tuple[str, ...]:
+def _split_values(value: bytes, little: bool) -> tuple[str, ...]:
     return tuple(word.strip() for word in _text(value, little).upper().split("\\"))
 
 
@@ -62,6 +62,7 @@ def _float(value: bytes, little: bool) -> float | None:
 
 
 def integer_text(value: bytes, little: bool) -> int | None:
+    """VR IS: the number; None if it is malformed or out of range."""
     try:
         number = int(value.strip(b" \0"))
     except ValueError:
@@ -77,8 +78,8 @@ def _is_yes(value: bytes, little: bool) -> bool:
     return value.strip(b" \0") in (b"01", b"YES")
 
 
-# Values are converted here, from the raw bytes that pydicom has cut out: its own conversion costs more than the
-# parsing, and complains about every "ID_..." of RSNA's.
+# Values are converted here, from the raw bytes that pydicom extracts: pydicom's own conversion takes longer than parsing,
+# and warns about every "ID_..." identifier of RSNA's files.
 FIELDS: tuple[tuple[str, int, Callable[[bytes, bool], Any]], ...] = (
     ("sop_uid", 0x00080018, _text),
     ("series_uid", 0x0020000E, _text),
@@ -91,7 +92,7 @@ FIELDS: tuple[tuple[str, int, Callable[[bytes, bool], Any]], ...] = (
     ("accession_number", 0x00080050, _text),
     ("study_date", 0x00080020, _date),
     ("modality", 0x00080060, _upper),
-    ("image_type", 0x00080008, _words),
+    ("image_type", 0x00080008, _split_values),
     ("sop_class_uid", 0x00080016, _text),
     ("rows", 0x00280010, _unsigned),
     ("columns", 0x00280011, _unsigned),
@@ -101,7 +102,7 @@ FIELDS: tuple[tuple[str, int, Callable[[bytes, bool], Any]], ...] = (
     ("instance_number", 0x00200013, integer_text),
     ("acquisition_number", 0x00200012, integer_text),
     ("acquisition_time", 0x00080033, _text),
-    ("acquisition_time", 0x00080032, _text),  # where both are there, this one stays
+    ("acquisition_time", 0x00080032, _text),  # replaces Content Time if both are present
     ("frame_of_reference", 0x00200052, _text),
     ("slice_location", 0x00201041, _float),
     ("series_number", 0x00200011, integer_text),
@@ -130,16 +131,16 @@ TEXTS: tuple[tuple[str, int], ...] = (
     ("kernel", 0x00181210),
     ("contrast_agent", 0x00180010),
 )
-"""Fields by whose words series are chosen: decoded by Specific Character Set (0008,0005)."""
+"""Fields whose text determines the choice of series; they are decoded by Specific Character Set (0008,0005)."""
 
 _CHARACTER_SET = 0x00080005
 _AGE, _BIRTH_DATE = 0x00101010, 0x00100030
 _DATES = (0x00080020, 0x00080022, 0x00080023, 0x00080021)
-"""Study, Acquisition, Content and Series Date: the first that is there."""
+"""Study, Acquisition, Content and Series Date: the first that is present is used."""
 
 
 def _plain_text(elements: Mapping[int, Any], tag: int) -> str:
-    """The text of an element in ASCII; other bytes are replaced."""
+    """The text of an element in ASCII; other bytes become replacement characters."""
     element = elements.get(tag)
     if element is None or element.value is None:
         return ""
@@ -166,7 +167,7 @@ def _decoded(elements: Mapping[int, Any]) -> dict[str, str]:
 
 
 def _age_of(elements: Mapping[int, Any]) -> float | None:
-    """Only the age is kept: a date of birth is part of an identity."""
+    """The age in years; the date of birth itself is part of an identity and is not kept."""
     years = age_in_years(_plain_text(elements, _AGE), "", "")
     if years is None and (birth := _plain_text(elements, _BIRTH_DATE)):
         return age_in_years("", birth, next(filter(None, (_plain_text(elements, tag) for tag in _DATES)), ""))
@@ -174,11 +175,14 @@ def _age_of(elements: Mapping[int, Any]) -> float | None:
 
 
 def convert_values(elements: Mapping[int, Any], little: bool) -> dict[str, Any]:
-    """The fields of a :class:`~ich_lstm.reading.header.header.SliceHeader` that a data set has.
+    """The fields of a :class:`~ich_lstm.reading.header.header.SliceHeader` that a data set contains.
 
     Args:
-        elements: Raw elements by tag, as pydicom cuts them out.
-        little: Whether their numbers are little endian.
+        elements: Raw elements by tag, as pydicom extracts them.
+        little: Whether numbers are little endian.
+
+    Returns:
+        The values by name of the field; fields that the data set does not contain are missing.
     """
     values: dict[str, Any] = {}
     for name, tag, convert in FIELDS:
@@ -186,7 +190,7 @@ def convert_values(elements: Mapping[int, Any], little: bool) -> dict[str, Any]:
         if element is not None and type(element.value) is bytes:
             values[name] = convert(element.value, little)
     values.update(_decoded(elements))
-    values["contrast_given"] = told_contrast(elements)
+    values["contrast_given"] = contrast_evidence(elements)
     values["age_years"] = _age_of(elements)
     if values.get("pixel_representation") == 1:
         for name in ("padding", "padding_limit"):

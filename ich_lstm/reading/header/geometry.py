@@ -1,4 +1,4 @@
-"""Directions and positions of slices in the patient (DICOM PS3.3 C.7.6.2): x to the left, y to the back, z to the head."""
+"""Directions and positions of slices in the patient (DICOM PS3.3 C.7.6.2): x left, y posterior, z superior."""
 
 import math
 from collections.abc import Sequence
@@ -9,28 +9,28 @@ import numpy as np
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 UNIT_TOLERANCE = 0.02
-"""Direction cosines are written with few digits; farther from length 1, or from a right angle, they are wrong."""
+"""Direction cosines are written with few digits; a larger deviation from unit length or from a right angle is an error."""
 
 MAX_POSITION_MM = 1e5
 
 MAX_TILT_DEGREES = 40.0
-"""Between the slice normal and the body axis. Gantries tilt up to 30; reformats to the orbitomeatal line 10 to 25."""
+"""Largest angle between slice normal and body axis. Gantries tilt up to 30; reformats to the orbitomeatal line 10 to 25."""
 
 
 SAME_POSITION_MM = 0.01
-"""Slices closer than this lie at one position; the thinnest CT slices are 0.2 mm apart."""
+"""Slices closer than this have the same position; the thinnest CT slices are 0.2 mm apart."""
 
 
 class Display(NamedTuple):
-    """How stored slices are turned into the radiological display convention.
+    """The steps that convert stored slices to the radiological display convention.
 
-    The patient's right is then at the left of the image, and the nose at the top.
+    In this convention the patient's right is at the left of the image, and the nose at the top.
 
     Args:
-        normal: Unit vector across the slices, pointing to the head in axial ones.
-        transpose: Exchange rows and columns, first.
-        flip_rows: Turn upside down.
-        flip_columns: Mirror left to right.
+        normal: Unit vector along the slice normal; it points superior in axial slices.
+        transpose: Whether rows and columns are exchanged, which is the first step.
+        flip_rows: Whether the image is then turned upside down.
+        flip_columns: Whether the image is then mirrored left to right.
     """
 
     normal: np.ndarray
@@ -39,7 +39,7 @@ class Display(NamedTuple):
     flip_columns: bool
 
     def apply(self, image: np.ndarray) -> np.ndarray:
-        """Turn one image ``(h, w)``; a view, not a copy."""
+        """Convert one image ``(h, w)``; the result is a view, not a copy."""
         if self.transpose:
             image = image.T
         if self.flip_rows:
@@ -55,7 +55,7 @@ class Display(NamedTuple):
 
 
 def is_orientation(orientation: Sequence[float]) -> bool:
-    """Whether these are two unit vectors at a right angle."""
+    """Whether six numbers are two perpendicular unit vectors."""
     if len(orientation) != 6 or not all(map(math.isfinite, orientation)):
         return False
     row, column = np.array(orientation[:3]), np.array(orientation[3:])
@@ -64,12 +64,12 @@ def is_orientation(orientation: Sequence[float]) -> bool:
 
 
 def is_position(position: Sequence[float]) -> bool:
-    """Whether this is a point that can lie in a patient: three numbers within 100 m."""
+    """Whether three numbers can be a position in a patient: each lies within 100 m."""
     return len(position) == 3 and all(abs(value) <= MAX_POSITION_MM for value in position)
 
 
 def display_of(orientation: Sequence[float]) -> Display:
-    """The display convention for slices of an orientation.
+    """Determine the display convention for slices of an orientation.
 
     Args:
         orientation: Six direction cosines that pass :func:`is_orientation`.
@@ -89,21 +89,21 @@ def display_of(orientation: Sequence[float]) -> Display:
 
 
 def tilt_degrees(normal: np.ndarray) -> float:
-    """Angle between a slice normal and the body axis."""
+    """Angle between a slice normal and the body axis, in degrees."""
     return math.degrees(math.acos(min(1.0, abs(float(normal[2])))))
 
 
 def positions_along(normal: np.ndarray, positions: Sequence[Sequence[float]]) -> np.ndarray:
-    """Project positions in the patient onto the slice normal: mm, ``(n,)``."""
+    """Project positions in the patient onto the slice normal, in mm ``(n,)``."""
     return np.asarray(positions, float) @ normal
 
 
 def origins_in_plane(
     display: Display, orientation: Sequence[float] | None, positions: Sequence[Sequence[float] | None]
 ) -> np.ndarray | None:
-    """Where slices begin in their own plane, in mm across and down the displayed image, ``(n, 2)``; None if not known.
+    """In-plane origin of each slice in mm, across and down the displayed image, ``(n, 2)``; None if unknown.
 
-    The corner is another one after a flip, but the same for all slices: only differences mean something.
+    After a flip the origin is another corner, which is the same for all slices: only differences have a meaning.
     """
     known = [position for position in positions if position is not None]
     if orientation is None or len(known) < len(positions):

@@ -1,4 +1,4 @@
-"""The header of one DICOM file: the values that the library needs, and where the pixel data lie."""
+"""The header of one DICOM file: the values that the library needs, and the location of the pixel data."""
 
 import warnings
 import zipfile
@@ -17,25 +17,25 @@ from ich_lstm.reading.header.frames import FRAME_MARK, count_frames, frame_value
 from ich_lstm.reading.terms.contrast import AGENT_SEQUENCE, agent_of_sequence
 
 DEFER_BYTES = 1 << 16
-"""Values above 64 KiB (thumbnails, private blobs) are passed over; none of them is asked for here."""
+"""Values above 64 KiB (thumbnails, private blobs) are skipped; the library uses none of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceHeader:
-    """What the library knows of one slice without its pixels. A field is None, or empty, where the file has none.
+    """The header values of one slice. A field is None, or empty, if the file does not contain the value.
 
     Args:
-        source: The file.
+        source: File that contains the slice.
         sop_uid: SOP Instance UID (0008,0018).
         series_uid: Series Instance UID (0020,000E).
         study_uid: Study Instance UID (0020,000D).
-        patient_id: Patient ID (0010,0020).
+        patient_id: Patient ID (0010,0020) as stored.
         issuer: Issuer of Patient ID (0010,0021).
-        name_digest: 16 hexadecimal digits that stand for Patient's Name (0010,0010) however it is padded or in which case; the
-            name itself is not kept.
-        birth_digest: 16 hexadecimal digits that stand for Patient's Birth Date (0010,0030); the date itself is not kept.
+        name_digest: Digest of Patient's Name (0010,0010), 16 hexadecimal digits, independent of padding and case; the name
+            itself is not kept.
+        birth_digest: Digest of Patient's Birth Date (0010,0030), 16 hexadecimal digits; the date itself is not kept.
         sex: Patient's Sex (0010,0040), upper case.
-        accession_number: Accession Number (0008,0050), which report lists name a study by.
+        accession_number: Accession Number (0008,0050), which identifies the study in lists of reports.
         study_date: Study Date (0008,0020) as ``YYYY-MM-DD``.
         modality: Modality (0008,0060).
         image_type: Image Type (0008,0008), upper case.
@@ -58,7 +58,7 @@ class SliceHeader:
         thickness: Slice Thickness (0018,0050) in mm.
         kernel: Convolution Kernel (0018,1210).
         contrast_agent: Contrast/Bolus Agent (0018,0010), or the meaning of the code in its sequence (0018,0012).
-        contrast_given: The attribute, by name and tag, that says that contrast was given, apart from the agent.
+        contrast_given: Name and tag of the attribute, other than the agent, that indicates contrast; empty if there is none.
         tilt: Gantry/Detector Tilt (0018,1120) in degrees.
         slope: Rescale Slope (0028,1053).
         intercept: Rescale Intercept (0028,1052).
@@ -71,14 +71,14 @@ class SliceHeader:
         padding: Pixel Padding Value (0028,0120), a stored value.
         padding_limit: Pixel Padding Range Limit (0028,0121), a stored value.
         patient_position: Patient Position (0018,5100), for example ``HFS``.
-        age_years: Age of the patient in years, by Patient's Age (0010,1010), or by the dates of birth and study.
+        age_years: Age of the patient in years, from Patient's Age (0010,1010) or from the dates of birth and study.
         kvp: KVP (0018,0060).
-        lossy: Lossy Image Compression (0028,2110) is ``01``.
-        burned_in: Burned In Annotation (0028,0301) is ``YES``.
-        big_endian: Stored values are big endian.
-        pixel_offset: Byte at which the pixel values begin (in a deflated file: after inflation, from the data set).
-        pixel_length: Length of Pixel Data in bytes as the file claims it; 0xFFFFFFFF if encapsulated.
-        frame: Number of the frame that this is, from 1, in a multi-frame file; 0 where the file is one slice.
+        lossy: Whether Lossy Image Compression (0028,2110) is ``01``.
+        burned_in: Whether Burned In Annotation (0028,0301) is ``YES``.
+        big_endian: Whether stored values are big endian.
+        pixel_offset: Byte offset of the pixel values (in a deflated file, counted from the inflated data set).
+        pixel_length: Length of Pixel Data in bytes as declared by the file; 0xFFFFFFFF if encapsulated.
+        frame: Number of the frame, from 1, in a multi-frame file; 0 if the file is one slice.
         frames: Number of Frames (0028,0008).
     """
 
@@ -144,7 +144,7 @@ _SECONDARY_CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
 
 
 class _Parsed(NamedTuple):
-    """A data set up to its pixels, and where they are."""
+    """A data set up to its pixels, and the location of the pixels."""
 
     syntax: str
     data_set: Dataset
@@ -158,18 +158,21 @@ class _Parsed(NamedTuple):
 
     @property
     def elements(self) -> dict[Any, Any]:
-        """As they were cut out, unconverted."""
+        """The raw elements, unconverted."""
         return dict(self.data_set.items())
 
 
 def read_header(ref: FileRef) -> SliceHeader:
     """Read one file up to its pixels.
 
-    A file without preamble is read too, if it looks like DICOM. Of an enhanced multi-frame file this is the first frame, with
-    the number of all of them in ``frames``; :func:`read_frames` gives each.
+    A file without preamble is accepted if its first element looks like DICOM. For an enhanced multi-frame file, the header of
+    the first frame is returned, with the number of frames in ``frames``; :func:`read_frames` returns all of them.
+
+    Args:
+        ref: The file to read.
 
     Raises:
-        FileError: If the file is no CT image; the code says why (``not_dicom``, ``dicomdir``, ``no_pixels``, ``not_ct``,
+        FileError: If the file is not a CT image; the code says why (``not_dicom``, ``dicomdir``, ``no_pixels``, ``not_ct``,
             ``multi_frame``, ``truncated_header``, ``unreadable`` and others).
     """
     parsed = _parse_file(ref, DEFER_BYTES)
@@ -189,35 +192,38 @@ def read_header(ref: FileRef) -> SliceHeader:
 
 
 def read_frames(header: SliceHeader) -> list[SliceHeader]:
-    """The slices of a multi-frame file, one per frame; of any other file, itself.
+    """The slices of a file: one per frame of a multi-frame file, otherwise the header itself.
 
     Args:
-        header: What :func:`read_header` gave.
+        header: A header from :func:`read_header`.
 
     Raises:
-        FileError: If the file has vanished or changed since.
+        FileError: If the file has been removed or changed since it was indexed.
     """
     return _frames_of(header.source) if header.frames > 1 and not header.frame else [header]
 
 
 def read_data_set(ref: FileRef) -> Dataset:
-    """Everything of a file before its pixels, as pydicom holds it; values above 64 KiB are left out.
+    """Read the complete data set before the pixels with pydicom, without values above 64 KiB.
+
+    Args:
+        ref: The file to read.
 
     Raises:
-        FileError: If the file has vanished, or is no DICOM.
+        FileError: If the file no longer exists, or is not DICOM.
     """
     return _parse_file(ref, DEFER_BYTES).data_set
 
 
 def _frames_of(ref: FileRef) -> list[SliceHeader]:
-    parsed = _parse_file(ref, None)  # functional groups are longer than what is deferred otherwise
+    parsed = _parse_file(ref, None)  # functional groups may be longer than the values that are skipped otherwise
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             frames = frame_values(parsed.data_set, parsed.little)
     except FileError:
         raise
-    except Exception as error:  # pydicom's, on damaged sequences; ValueError of our own
+    except Exception as error:  # pydicom's errors on damaged sequences, or the ValueError of `frame_values`
         is_capture = str(parsed.data_set.get("SOPClassUID", "")).startswith(_SECONDARY_CAPTURES)
         raise FileError(
             "secondary_capture" if is_capture else "multi_frame",
@@ -251,7 +257,7 @@ def _header(ref: FileRef, parsed: _Parsed, values: dict[str, Any]) -> SliceHeade
 def _parse_file(ref: FileRef, defer: int | None) -> _Parsed:
     with ref.open() as stream:
         try:
-            # pydicom warns of harmless oddities of a file; they are ours to judge.
+            # pydicom warns about harmless deviations; this module decides what is acceptable.
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return _parse(ref, stream, defer)
@@ -261,8 +267,8 @@ def _parse_file(ref: FileRef, defer: int | None) -> _Parsed:
             raise FileError("nested_too_deep", where=str(ref), got="sequences nested too deep to parse") from error
         except (zlib.error, zipfile.BadZipFile) as error:
             raise unreadable(ref, error) from error
-        except Exception as error:  # pydicom lets many kinds escape from damaged files (struct, value, key, EOF ...)
-            if isinstance(error, OSError) and error.errno is not None:  # the system's; pydicom's own have no number
+        except Exception as error:  # pydicom raises many kinds on damaged files (struct, value, key, EOF ...)
+            if isinstance(error, OSError) and error.errno is not None:  # from the system; pydicom's own have no number
                 raise unreadable(ref, error) from error
             raise FileError(
                 "truncated_header",
@@ -319,5 +325,5 @@ def _check_is_ct_image(ref: FileRef, values: dict[str, Any], parsed: _Parsed) ->
             where=where,
             got="no Series Instance UID (0020,000E)",
             expected="one for each slice",
-            todo="Export the study again; slices without it cannot be put together safely.",
+            todo="Export the study again; slices without it cannot be assigned to a series safely.",
         )

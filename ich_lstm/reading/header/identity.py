@@ -1,4 +1,4 @@
-"""Identity of patient and study: the attributes that a new series of the same study repeats."""
+"""Identity of patient and study: the attributes that a new series of the same study must repeat."""
 
 import warnings
 
@@ -11,10 +11,10 @@ from ich_lstm.errors import FileError
 from ich_lstm.reading.header.header import SliceHeader, read_data_set
 
 PATIENT = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex")
-"""Of the Patient Module (PS3.3 C.7.1.1); its comments, further names and numbers are left where they are."""
+"""Attributes of the Patient Module (PS3.3 C.7.1.1) that are copied; comments and additional names are not."""
 
 DEIDENTIFICATION = ("PatientIdentityRemoved", "DeidentificationMethod")
-"""Of the Patient Module too: what was de-identified must go on saying so. One is worth nothing without the other."""
+"""Further attributes of the Patient Module: a de-identified file must stay marked as such. They are only valid as a pair."""
 
 STUDY = (
     "StudyInstanceUID",
@@ -25,52 +25,52 @@ STUDY = (
     "StudyID",
     "StudyDescription",
 )
-"""Of the General Study Module (PS3.3 C.7.2.1)."""
+"""Attributes of the General Study Module (PS3.3 C.7.2.1)."""
 
 PATIENT_STUDY = ("PatientAge", "PatientSize", "PatientWeight")
-"""Of the Patient Study Module (PS3.3 C.7.2.2)."""
+"""Attributes of the Patient Study Module (PS3.3 C.7.2.2)."""
 
 DATES = ("ContentDate", "ContentTime", "AcquisitionDate", "AcquisitionTime", "SeriesDate", "SeriesTime")
 LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 
 REQUIRED = ("PatientName", "PatientID", "StudyInstanceUID")
-"""An archive files by these: a value that DICOM does not allow is no reason to leave one out."""
+"""Attributes by which an archive files a study: an invalid value is an error here, and is not omitted."""
 
 SEXES = ("M", "F", "O")
 
 
 def read_identity(header: SliceHeader) -> Dataset:
-    """The patient and the study of a slice, by a list of what is copied; nothing else of the file.
+    """Read the attributes of patient and study that a new series repeats, and no others.
 
     Args:
         header: Any slice of the series.
 
     Returns:
-        Those of ``PATIENT``, ``DEIDENTIFICATION``, ``STUDY``, ``PATIENT_STUDY``, ``DATES`` and ``LOSSY`` that the file has,
-        decoded by its Specific Character Set. A value that DICOM does not allow is left out.
+        The attributes of ``PATIENT``, ``DEIDENTIFICATION``, ``STUDY``, ``PATIENT_STUDY``, ``DATES`` and ``LOSSY`` that the file
+        contains, decoded by its Specific Character Set. Invalid values are omitted.
 
     Raises:
-        FileError: ``invalid_identity`` if such a value is one of ``REQUIRED``; or if the file cannot be read any more.
+        FileError: ``invalid_identity`` if an attribute of ``REQUIRED`` is invalid; or if the file can no longer be read.
     """
     source = read_data_set(header.source)
     kept = Dataset()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of values that are checked here
+        warnings.simplefilter("ignore")  # pydicom warns about values that are checked here
         for keyword in (*PATIENT, *DEIDENTIFICATION, *STUDY, *PATIENT_STUDY, *DATES, *LOSSY):
             tag = tag_for_keyword(keyword)
             assert tag is not None
             if tag not in source:
                 continue
             try:
-                # Text, not bytes: what is written is encoded anew.
+                # The value is decoded to text, because the new file has an encoding of its own.
                 value = source[tag].value
                 kept.add(DataElement(tag, dictionary_VR(tag), value, validation_mode=config.RAISE))
-            except Exception as error:  # pydicom's, of many kinds
+            except Exception as error:  # pydicom raises many kinds
                 if keyword in REQUIRED:
                     raise FileError(
                         "invalid_identity",
                         where=str(header.source),
-                        got=f"a {keyword} that DICOM does not allow",  # without the value: messages are shown
+                        got=f"a {keyword} that DICOM does not allow",  # without the value, because messages are displayed
                         expected=f"a value of VR {dictionary_VR(tag)} (PS3.5, 6.2)",
                         todo="Correct the study in the archive.",
                     ) from error

@@ -15,7 +15,7 @@ from ich_lstm.formatting import counted
 from ich_lstm.parallel import count_cores, map_ahead
 from ich_lstm.reading.files.sources import FileRef, Found, find_files
 from ich_lstm.reading.header.header import SliceHeader, read_header
-from ich_lstm.reading.index.shards import SHARD_FILES, Read, Shards, fitted, mapped, to_shard, write_parquet
+from ich_lstm.reading.index.shards import SHARD_FILES, Read, Shards, memory_mapped, select_columns, to_shard, write_parquet
 from ich_lstm.reading.ledger.header_table import FILES_SCHEMA, HeaderRows, Rows
 from ich_lstm.reading.ledger.ledger import Ledger
 from ich_lstm.reading.ledger.reasons import phrase_of
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 CHUNK_FILES = 256
 
 FILES_FOR_WORKERS = 4096
-"""Below this, starting processes takes longer than reading."""
+"""With fewer files, starting processes takes longer than reading them here."""
 
 INDEX_FILE = "files.parquet"
 
@@ -35,9 +35,9 @@ Progress = Callable[[int], None]
 
 
 class Index:
-    """The files of a source in one table: the header of each slice, and the reason of each file that is not used.
+    """The files of a source in one table: headers of slices, and reasons for files that are not used.
 
-    Private: it holds paths and identifiers, in memory and on disk.
+    Private: it contains paths and identifiers, in memory and on disk.
 
     Args:
         table: All files, rows of :data:`ich_lstm.reading.ledger.header_table.FILES_SCHEMA`.
@@ -48,48 +48,50 @@ class Index:
         self._slices = table.slices()
         self.ledger = Ledger(table)
         self.scans: int | None = None
-        """How many scans the files that are used make, once they have been read
-        (:func:`~ich_lstm.reading.index.check.check_source`);
-        None before."""
+        """Number of scans that the used files make up; None until they have been read by
+        :func:`~ich_lstm.reading.index.check.check_source`."""
 
     @property
     def headers(self) -> HeaderRows:
-        """All slices; a sequence whose items are made when they are asked for."""
+        """All slices, as a sequence that builds headers on access."""
         return HeaderRows(self._table, self._slices)
 
     @property
     def nifti_files(self) -> list[FileRef]:
-        """The NIfTI files among the files that are not DICOM, in the order of their names; each is a study of its own."""
+        """The NIfTI files in the order of their names; each is a study of its own."""
         return sorted(find_nifti(self._table), key=str)
 
     def refuse_empty(self, source: Path) -> None:
-        """Refuse a source with neither DICOM nor NIfTI.
+        """Raise an error if a source contains neither DICOM nor NIfTI.
 
         Args:
-            source: What was indexed.
+            source: The indexed source, for the message.
 
         Raises:
-            SourceError: ``no_ct``, which says what was found instead.
+            SourceError: ``no_ct``, with a description of what was found.
         """
         if not len(self._slices) and not self.nifti_files:
             raise no_ct(source.absolute(), self._table)
 
     def studies(self) -> list[Study]:
-        """The studies, ordered by UID. Their headers are made when they are asked for."""
+        """The studies, ordered by UID; their headers are built on access."""
         return group_studies(self.headers)
 
     def write(self, folder: Path | str) -> None:
-        """Write the index as a Parquet file, with the reasons as the ledger has them, into a folder, which should be private."""
+        """Write the index with the ledger's outcomes as a Parquet file into a folder, which should be private."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_parquet(self.ledger.batches(), FILES_SCHEMA, folder / INDEX_FILE)
 
     @classmethod
     def read(cls, folder: Path | str) -> "Index":
-        """Read what :meth:`write` wrote.
+        """Read an index that :meth:`write` wrote.
+
+        Args:
+            folder: The folder that contains the index.
 
         Raises:
-            SourceError: ``no_index`` if there is none, or it is damaged.
+            SourceError: ``no_index`` if the folder has no index, or a damaged one.
         """
         folder = Path(folder)
         try:
@@ -105,10 +107,10 @@ class Index:
 
 def _read_parquet(path: Path, schema: pa.Schema) -> Rows:
     with pq.ParquetFile(path) as file:
-        batches = (fitted(batch, schema) for batch in file.iter_batches(SHARD_FILES))
+        batches = (select_columns(batch, schema) for batch in file.iter_batches(SHARD_FILES))
         if file.metadata.num_rows <= SHARD_FILES:
             return Rows(list(batches), schema)
-        return mapped(batches, schema)
+        return memory_mapped(batches, schema)
 
 
 def index_source(
@@ -123,22 +125,22 @@ def index_source(
 ) -> Index:
     """Read the headers of all files of a folder, an archive or a single file.
 
-    A stream: what was read goes to disk shard by shard, and memory hardly grows with the number of files.
+    The results are written to disk in shards, so that memory hardly grows with the number of files.
 
     Args:
-        path: The source.
-        workers: Processes that read. By default one per core where there are thousands of files, else none but this one.
-            With an executor: how many calls it can run at a time.
-        executor: What reads instead of processes of this machine, for example that of a dask.distributed client. The
+        path: A folder, an archive, or a file.
+        workers: Number of reading processes. By default one per core if there are thousands of files, otherwise only this
+            process. With an executor: number of calls that it runs at a time.
+        executor: Runs the reading in place of processes on this machine, for example on a dask.distributed cluster. The
             source must have the same path there.
-        folder: Where to write the index, which should be private. An indexing of the same source that was interrupted
-            there goes on where it stopped, and ends with the same index.
-        progress: Called now and then with the number of files done since.
-        must_have_ct: Refuse a source without any CT slice; otherwise its index has no studies, and a ledger.
-        exclude: A folder that is not searched even if it lies in the source: where results are written.
+        folder: Folder for the index, which should be private. An interrupted indexing of the same source is continued, and
+            produces the same index.
+        progress: Called from time to time with the number of files done since the last call.
+        must_have_ct: Whether a source without any CT slice is refused; if not, its index has a ledger but no studies.
+        exclude: A folder inside the source that is not searched, such as the output folder.
 
     Raises:
-        SourceError: ``missing_path``, ``empty_folder``, ``no_ct``, which says what was found instead, or
+        SourceError: ``missing_path``, ``empty_folder``, ``no_ct`` (with a description of what was found), or
             ``executor_failed``.
     """
     source = Path(path).absolute()
@@ -164,7 +166,7 @@ def _read_files(
     progress: Progress,
     exclude: Path | None,
 ) -> Rows:
-    """All files of a source, without those that an earlier run has read."""
+    """Read all files of a source, except those that an interrupted run has already read."""
     known = 0
 
     def unread() -> Iterator[Found]:
@@ -184,13 +186,13 @@ def _read_files(
         progress(known % CHUNK_FILES)
     if known == len(shards):
         return shards.finish()
-    logger.warning("files were removed since indexing was interrupted; it begins again")
-    shards.forget()
+    logger.warning("files were removed since indexing was interrupted: indexing starts again")
+    shards.discard_all()
     return _read_files(source, shards, workers, executor, progress, exclude)
 
 
 def no_ct(source: Path, files: Rows) -> SourceError:
-    """The refusal of a source without a CT slice; it says what was found instead."""
+    """The error for a source without a CT slice, with a description of what was found."""
     found: Counter[str] = Counter()
     for batch in files.batches:
         for code, got in zip(batch.column("code").to_pylist(), batch.column("got").to_pylist(), strict=True):
@@ -225,7 +227,7 @@ def _chunked(files: Iterator[Found]) -> Iterator[list[Found]]:
 
 
 def _read_chunks(files: Iterator[Found], workers: int | None, executor: Executor | None) -> Iterator[pa.RecordBatch]:
-    """Read headers chunk by chunk, in the order of the source, in this process or in several."""
+    """Yield the headers chunk by chunk in the order of the source, read in this process or in several."""
     if workers is None:
         workers = count_cores()
         if executor is None:

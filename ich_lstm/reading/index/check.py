@@ -15,10 +15,10 @@ from ich_lstm.reading.series.nifti import NiftiSeries, nifti_series, read_nifti
 from ich_lstm.reading.study.choose import Study, choose_series
 
 SCANS_FOR_WORKERS = 8
-"""Below this, starting processes takes longer than reading."""
+"""With fewer scans, starting processes takes longer than reading them here."""
 
 Progress = Callable[[str, int, int | None], None]
-"""Called with what is being done, how much has been done since, and the total if known."""
+"""Called with the current activity, the number of items done since the last call, and the total if known."""
 
 
 def check_source(
@@ -32,32 +32,32 @@ def check_source(
     progress: Progress | None = None,
     exclude: Path | None = None,
 ) -> Index:
-    """Read a source like a prediction does, NIfTI files too, and keep nothing but the account of its files.
+    """Read a source as a prediction does, including NIfTI files, and keep only the ledger.
 
     Args:
         path: A folder, an archive, or a file.
-        allow_contrast: Take series with contrast too.
-        allow_other_part: Take series of other parts of the body too.
-        workers: Processes; by default one per core where there is much to do.
-        executor: What runs the calls instead of processes of this machine.
-        folder: Where the index is written, which should be private; one that was interrupted there goes on.
-        progress: Told how far it is.
-        exclude: A folder that is not searched even if it lies in the source: where results are written.
+        allow_contrast: Accept contrast-enhanced series.
+        allow_other_part: Accept series of other parts of the body.
+        workers: Number of processes; by default one per core if there are many scans.
+        executor: Runs the calls in place of processes on this machine.
+        folder: Folder for the index, which should be private. An interrupted index in it is continued.
+        progress: Called as the check advances.
+        exclude: A folder inside the source that is not searched, such as the output folder.
 
     Returns:
-        The index, whose ledger says of every file whether it is used, skipped or refused. A source without any CT in DICOM
-        has an index without studies. Its `scans` are counted.
+        The index, whose ledger states for every file whether it is used, skipped or refused, and whose ``scans`` is set. For a
+        source without CT in DICOM, the index has no studies.
 
     Raises:
-        SourceError: If there is no such path, or it is empty.
+        SourceError: If the path does not exist, or the source is empty.
     """
-    tell = progress or (lambda what, done, total: None)
+    report = progress or (lambda what, done, total: None)
     index = index_source(
         path,
         workers=workers,
         executor=executor,
         folder=folder,
-        progress=lambda done: tell("reading headers", done, None),
+        progress=lambda done: report("reading headers", done, None),
         must_have_ct=False,
         exclude=exclude,
     )
@@ -66,7 +66,7 @@ def check_source(
     count = len(studies) + len(files)
     if executor is None:
         workers = min(workers or count_cores(), count // SCANS_FOR_WORKERS)
-    tell("reading pixels", 0, count)
+    report("reading pixels", 0, count)
 
     def chosen() -> Iterator[Series | None]:
         for study in studies:
@@ -79,7 +79,7 @@ def check_source(
     for is_read, rows in map_ahead(load, chosen(), workers or count_cores(), executor):
         index.ledger.update(rows)
         index.scans += is_read
-        tell("reading pixels", 1, count)
+        report("reading pixels", 1, count)
     if folder is not None:
         index.write(folder)
     return index
@@ -89,7 +89,7 @@ def _choose(study: Study, ledger: Ledger, allow_contrast: bool, allow_other_part
     try:
         return choose_series(study, allow_contrast=allow_contrast, allow_other_part=allow_other_part, ledger=ledger).series
     except IchLstmError:
-        return None  # the ledger has the reason of each of its series
+        return None  # the ledger has the reason for each series of the study
 
 
 def _open_nifti(file: FileRef, ledger: Ledger) -> Series | None:
@@ -103,7 +103,7 @@ def _open_nifti(file: FileRef, ledger: Ledger) -> Series | None:
 
 
 def _try_to_load(series: Series | None, allow_other_part: bool) -> tuple[bool, list[LedgerRow]]:
-    """Whether there is a scan, and what became of the files that are not in it."""
+    """Whether a scan was loaded, and the outcomes of the files that it does not contain."""
     ledger = Ledger()
     if series is None:
         return False, []
@@ -115,5 +115,5 @@ def _try_to_load(series: Series | None, allow_other_part: bool) -> tuple[bool, l
     except IchLstmError as error:
         if isinstance(series, NiftiSeries):
             ledger.mark(series.headers, error.code, error.detail)
-        return False, ledger.rows()  # load_scan has noted the reason of each of its files
+        return False, ledger.rows()  # load_scan has recorded the reason for each file
     return True, ledger.rows()

@@ -1,4 +1,4 @@
-"""`read_scan`: from a path to the scan of the one study that it holds."""
+"""`read_scan`: loads the scan of a source that contains one study."""
 
 from pathlib import Path
 
@@ -12,17 +12,17 @@ from ich_lstm.scan import Scan
 
 
 def read_scan(path: Path | str, series_uid: str | None = None) -> Scan:
-    """Read the head CT of a folder, a zip or a file that holds one study, or a NIfTI file, alone or in a folder without DICOM.
+    """Read the head CT of one study: a folder, a zip or a file of DICOM, a NIfTI file, or a folder with only a NIfTI file.
 
     Args:
-        path: The source.
-        series_uid: The series to read, instead of the plain axial brain series that is chosen by rules.
+        path: A folder, an archive, or a file.
+        series_uid: UID of the series to read; by default the plain axial brain series is chosen by the library's rules.
 
     Raises:
-        SourceError: If there is no CT.
-        FileError: If a NIfTI file holds no head CT in HU.
-        StudyError: If there are several studies (``many_studies``), or no series that fits.
-        SeriesError: If the series makes no scan.
+        SourceError: If the source contains no CT.
+        FileError: If a NIfTI file does not contain a head CT in HU.
+        StudyError: If the source contains several studies (``many_studies``), or no suitable series.
+        SeriesError: If the series does not form a scan.
 
     Example:
         >>> scan = read_scan("export.zip")  # doctest: +SKIP
@@ -48,6 +48,6 @@ def read_scan(path: Path | str, series_uid: str | None = None) -> Scan:
             where=str(path),
             got=f"{len(names)} studies ({first_of(names)})",
             expected="one",
-            todo="Name the folder of one, or its series.",
+            todo="Name the folder of one study, or its series.",
         )
     return load_scan(choose_series(studies[0], series_uid).series)

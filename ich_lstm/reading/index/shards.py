@@ -1,4 +1,4 @@
-"""Shards of an index on disk: indexing needs little memory, and resumes after a kill."""
+"""Shards of an index on disk: indexing needs little memory, and resumes after an interruption."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from ich_lstm.reading.header.header import SliceHeader
 from ich_lstm.reading.ledger.header_table import FILES_SCHEMA, REASON_FIELDS, Rows, source_columns, to_batch, to_ref
 
 SHARD_FILES = 2048
-"""Files per shard: what a kill costs at most, and what is held in memory."""
+"""Files per shard, which limits the memory used, and the work lost in an interruption."""
 
 SHARDS_FOLDER = "unfinished"
 _SOURCE_FILE = "source.json"
@@ -28,16 +28,16 @@ _STATUS_FIELDS = [pa.field("file_size", pa.int64()), pa.field("modified_ns", pa.
 _SHARD_SCHEMA = pa.schema([*FILES_SCHEMA, *_STATUS_FIELDS])
 
 Read = tuple[FileRef, SliceHeader | FileError]
-"""A file, and what was read of it."""
+"""A file with its header, or with the error that prevented reading it."""
 
 
 def to_shard(files: Sequence[Read]) -> pa.RecordBatch:
-    """Files as one batch, in their order; a slice has no ``code``, and what is no slice has nothing else."""
+    """Convert files to one batch in their order. A slice has no ``code``; other files have no header fields."""
     errors = [what if isinstance(what, FileError) else None for _, what in files]
     headers = to_batch([SliceHeader(source=ref) if isinstance(what, FileError) else what for ref, what in files])
-    said = [[error and getattr(error, field.name) for error in errors] for field in REASON_FIELDS]
+    reasons = [[error and getattr(error, field.name) for error in errors] for field in REASON_FIELDS]
     status = zip(*map(_status_of, (ref for ref, _ in files)), strict=True) if files else ((), ())
-    arrays = [*headers.columns, *(pa.array(column, pa.string()) for column in said)]
+    arrays = [*headers.columns, *(pa.array(column, pa.string()) for column in reasons)]
     arrays += [pa.array(column, pa.int64()) for column in status]
     return pa.RecordBatch.from_arrays(arrays, schema=_SHARD_SCHEMA)
 
@@ -54,9 +54,9 @@ class Shards:
     """A folder of shards that is being filled.
 
     Args:
-        folder: Where the index will lie; what is unfinished there of the same source is taken over, unless a file of it
-            has changed. None: a folder of the moment, made only if there are many files.
-        source: What is indexed.
+        folder: Folder of the index. An unfinished index of the same source is continued, unless one of its files has changed.
+            None: a temporary folder is used, and created only if there are many files.
+        source: The source that is indexed.
     """
 
     def __init__(self, folder: Path | None, source: Path) -> None:
@@ -66,9 +66,9 @@ class Shards:
         self._files: list[Path] = []
         self._done = np.zeros(0, np.uint64)
         if self._folder is not None:
-            self._take_over(self._folder, source)
+            self._resume(self._folder, source)
 
-    def _take_over(self, folder: Path, source: Path) -> None:
+    def _resume(self, folder: Path, source: Path) -> None:
         note = json.dumps({"source": os.fsencode(source).hex()})
         try:
             same = (folder / _SOURCE_FILE).read_text() == note
@@ -88,35 +88,35 @@ class Shards:
                     raise ValueError("another version of the library")
                 digests += _digests_if_unchanged(shard)
             except (OSError, ValueError, pa.ArrowException):
-                path.unlink()  # read again
+                path.unlink()  # the files of this shard are read again
             else:
                 self._files.append(path)
         self._done = np.sort(np.array(digests, np.uint64))
 
     def __len__(self) -> int:
-        """Number of files that were taken over."""
+        """Number of files that an interrupted run has already read."""
         return len(self._done)
 
-    def forget(self) -> None:
-        """Drop everything, also what was taken over."""
+    def discard_all(self) -> None:
+        """Discard all shards, including those of an interrupted run."""
         for path in self._files:
             path.unlink(missing_ok=True)
         self._files, self._pending, self._done = [], [], self._done[:0]
 
     def __contains__(self, ref: FileRef) -> bool:
-        """Whether a file was read already."""
+        """Whether an interrupted run has already read a file."""
         digest = _digest(*(columns[0] for columns in source_columns([ref])))
         at = int(np.searchsorted(self._done, digest))
         return at < len(self._done) and int(self._done[at]) == digest
 
     def add(self, shard: pa.RecordBatch) -> None:
-        """Take in files."""
+        """Add a batch of files."""
         self._pending.append(shard)
         if sum(map(len, self._pending)) >= SHARD_FILES:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was taken in."""
+        """Write the added files to disk."""
         if not self._pending:
             return
         if self._folder is None:
@@ -128,12 +128,12 @@ class Shards:
         self._pending = []
 
     def finish(self) -> Rows:
-        """All files in order, rows of ``FILES_SCHEMA``; mapped from disk if they are many."""
+        """All files in order, rows of ``FILES_SCHEMA``; memory-mapped from disk if they are many."""
         if not self._files:
-            return Rows([fitted(batch, FILES_SCHEMA) for batch in self._pending], FILES_SCHEMA)
+            return Rows([select_columns(batch, FILES_SCHEMA) for batch in self._pending], FILES_SCHEMA)
         self.flush()
         try:
-            return mapped((batch for path in self._files for batch in _read_shard(path)), FILES_SCHEMA)
+            return memory_mapped((batch for path in self._files for batch in _read_shard(path)), FILES_SCHEMA)
         finally:
             pa.default_memory_pool().release_unused()
 
@@ -143,13 +143,13 @@ class Shards:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def close(self) -> None:
-        """Remove what nobody can take over."""
+        """Remove a temporary folder, which no later run could continue."""
         if not self._lasting:
             self.remove()
 
 
 def _read_shard(path: Path) -> Iterator[pa.RecordBatch]:
-    # Threads would each keep memory of their own.
+    # Threads would need additional memory each.
     with pq.ParquetFile(path, pre_buffer=False) as file:
         yield from file.iter_batches(SHARD_FILES, use_threads=False)
 
@@ -168,27 +168,27 @@ def _digest(path: bytes | None, member: bytes | None) -> int:
     return int.from_bytes(blake2b(name, digest_size=8).digest(), "little")
 
 
-def fitted(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """The columns of a schema, of a batch that may have others besides."""
+def select_columns(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Select the columns of a schema from a batch that may have others."""
     return pa.RecordBatch.from_arrays([batch.column(name) for name in schema.names], schema=schema)
 
 
-def mapped(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Rows:
-    """The columns of a schema, written to a temporary file and memory-mapped."""
+def memory_mapped(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Rows:
+    """Write the columns of a schema to a temporary file, and memory-map it."""
     folder = Path(tempfile.mkdtemp(prefix="ich_lstm-"))
     path = str(folder / "rows.arrow")
     try:
         with pa.ipc.new_file(path, schema) as writer:
             for batch in batches:
-                writer.write_batch(fitted(batch, schema))
+                writer.write_batch(select_columns(batch, schema))
         reader = pa.ipc.open_file(pa.memory_map(path))
         return Rows([reader.get_batch(i) for i in range(reader.num_record_batches)], schema)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # the mapping outlives the name
+        shutil.rmtree(folder, ignore_errors=True)  # the memory-mapped file stays readable without its name
 
 
 def write_parquet(batches: Iterator[pa.RecordBatch], schema: pa.Schema, path: Path) -> None:
-    """Write a Parquet file batch by batch; it appears only when it is whole."""
+    """Write a Parquet file batch by batch; the file appears only when it is complete."""
     with written_aside(path) as aside, pq.ParquetWriter(aside, schema, compression="zstd") as writer:
         for batch in batches:
             writer.write_batch(batch, row_group_size=SHARD_FILES)

@@ -29,24 +29,24 @@ _TUPLES = tuple(field.name for field in _FIELDS if pa.types.is_list(_TYPES[field
 _values_of = attrgetter(*_NAMES)
 
 SOURCE_FIELDS = [pa.field("path", pa.binary(), nullable=False), pa.field("member", pa.binary())]
-"""Paths are bytes: a file system's names need not be text."""
+"""Paths are stored as bytes: file names need not be valid text."""
 
 SCHEMA = pa.schema(SOURCE_FIELDS + [pa.field(field.name, _TYPES[field.type]) for field in _FIELDS])
-"""Slice headers."""
+"""Columns of slice headers."""
 
 REASON_FIELDS = [pa.field(name, pa.string()) for name in ("code", "got", "detail")]
-"""Why a file is not used, and what was found in it; null while it counts as used."""
+"""Columns for the reason why a file is not used, and for what was found in it; null if the file counts as used."""
 
 FILES_SCHEMA = pa.schema([*SCHEMA, *REASON_FIELDS])
-"""All files of a source, slices or not; a file that is no slice has no Series Instance UID."""
+"""Columns of all files of a source; a file that is not a slice has no Series Instance UID."""
 
 
 class Rows:
-    """Arrow batches of one schema as one table, any row of which is had without touching the others.
+    """Arrow batches of one schema as one table with access to single rows.
 
     Args:
-        batches: They may lie in a file that is mapped into memory.
-        schema: Theirs.
+        batches: Record batches, which may be memory-mapped from a file.
+        schema: Schema of the batches.
     """
 
     def __init__(self, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
@@ -61,21 +61,21 @@ class Rows:
         return Rows, (self.batches, self.schema)
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """One column of all rows."""
+        """The values of one column in all rows."""
         return pa.chunked_array([batch.column(name) for batch in self.batches], self.schema.field(name).type)
 
     def value(self, name: str, row: int) -> Any:
-        """One value."""
+        """The value of one column in one row."""
         place = int(np.searchsorted(self._starts, row, side="right")) - 1
         return self.batches[place].column(name)[row - int(self._starts[place])].as_py()
 
     def slices(self) -> np.ndarray:
-        """The numbers of the rows that are slices, uint32 ``(n,)``."""
+        """Indices of the rows that are slices, uint32 ``(n,)``."""
         is_slice = pc.not_equal(self.column("series_uid"), "")
         return np.flatnonzero(is_slice.to_numpy()).astype(np.uint32)
 
     def codes(self, name: str) -> tuple[np.ndarray, pa.Array]:
-        """A column of texts as numbers, int32 ``(n,)``, and the texts that they stand for; null is -1."""
+        """A dictionary-encoded text column: codes, int32 ``(n,)`` with -1 for null, and the texts they stand for."""
         encoded = self.column(name).dictionary_encode().unify_dictionaries()
         if not encoded.num_chunks:
             return np.zeros(0, np.int32), pa.array([], self.schema.field(name).type)
@@ -83,18 +83,18 @@ class Rows:
         return np.concatenate(indices).astype(np.int32, copy=False), encoded.chunk(0).dictionary
 
     def take(self, rows: np.ndarray, names: Sequence[str] | None = None) -> pa.Table:
-        """Some rows, in the order asked for.
+        """Select rows, in the given order.
 
         Args:
-            rows: Their numbers, ``(n,)``.
-            names: The columns to read; all by default.
+            rows: Row indices, ``(n,)``.
+            names: Columns to read; all by default.
         """
         schema = self.schema if names is None else pa.schema([self.schema.field(name) for name in names])
         rows = np.asarray(rows, np.int64)
         places = np.searchsorted(self._starts, rows, side="right") - 1
         order = np.argsort(places, kind="stable")
         groups = np.split(order, np.flatnonzero(np.diff(places[order])) + 1) if len(rows) else []
-        # Arrow's own take on a chunked table first copies whole columns.
+        # Arrow's own `take` on a chunked table first copies whole columns.
         taken = [
             self.batches[places[group[0]]].select(schema.names).take(rows[group] - self._starts[places[group[0]]])
             for group in groups
@@ -104,14 +104,14 @@ class Rows:
 
 
 def to_files(headers: Sequence[SliceHeader]) -> Rows:
-    """Headers as a table of files, all of which count as used."""
+    """Convert headers to a table of files, all of which count as used."""
     headers_alone = to_batch(headers)
     reasons = [pa.nulls(len(headers), field.type) for field in REASON_FIELDS]
     return Rows([pa.RecordBatch.from_arrays([*headers_alone.columns, *reasons], schema=FILES_SCHEMA)], FILES_SCHEMA)
 
 
 def to_batch(headers: Sequence[SliceHeader]) -> pa.RecordBatch:
-    """Headers as rows of :data:`SCHEMA`."""
+    """Convert headers to rows of :data:`SCHEMA`."""
     columns: list[Any] = list(source_columns([header.source for header in headers]))
     columns += zip(*map(_values_of, headers), strict=True) if headers else [() for _ in _NAMES]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
@@ -119,12 +119,12 @@ def to_batch(headers: Sequence[SliceHeader]) -> pa.RecordBatch:
 
 
 def source_columns(refs: Sequence[FileRef]) -> tuple[list[bytes], list[bytes | None]]:
-    """The columns ``path`` and ``member``."""
+    """The values of the columns ``path`` and ``member``."""
     return [_encode(str(ref.path)) for ref in refs], [None if ref.member is None else _encode(ref.member) for ref in refs]
 
 
 def to_ref(path: bytes, member: bytes | None) -> FileRef:
-    """What :func:`source_columns` took apart."""
+    """The file reference for values of the columns ``path`` and ``member``."""
     return FileRef(Path(_decode(path)), None if member is None else _decode(member))
 
 
@@ -137,7 +137,7 @@ def _decode(data: bytes) -> str:
 
 
 def to_headers(table: pa.Table) -> list[SliceHeader]:
-    """Rows of :data:`SCHEMA` as headers."""
+    """Convert rows of :data:`SCHEMA` to headers."""
     headers = []
     for row in table.to_pylist():
         source = to_ref(row.pop("path"), row.pop("member"))
@@ -149,29 +149,29 @@ def to_headers(table: pa.Table) -> list[SliceHeader]:
 
 
 def values_of(headers: Sequence[SliceHeader], name: str) -> list[Any]:
-    """One field of each header."""
+    """The values of one field in all headers."""
     return headers.values(name) if isinstance(headers, HeaderRows) else [getattr(header, name) for header in headers]
 
 
 def take_headers(headers: Sequence[SliceHeader], which: np.ndarray) -> Sequence[SliceHeader]:
-    """Some headers of a sequence.
+    """Select headers of a sequence.
 
     Args:
-        headers: Any headers.
-        which: The numbers of those to take, ``(n,)``.
+        headers: Headers to select from.
+        which: Indices of the selected headers, ``(n,)``.
     """
     return headers.take(which) if isinstance(headers, HeaderRows) else tuple(headers[number] for number in which)
 
 
 class HeaderRows(Sequence[SliceHeader]):
-    """Some rows of a table as a sequence of headers.
+    """Rows of a table as a sequence of headers.
 
-    A header is built each time it is asked for, so that millions of them cost no memory. What works on one study asks for
+    A header is built at each access, so that millions of them need no memory. A function that works on one study calls
     :meth:`decoded` once, and passes the result on.
 
     Args:
-        table: Rows with the columns of :data:`SCHEMA`.
-        rows: The row numbers of these headers, ``(n,)``.
+        table: Table with the columns of :data:`SCHEMA`.
+        rows: Row indices of the headers, ``(n,)``.
     """
 
     def __init__(self, table: Rows, rows: np.ndarray) -> None:
@@ -180,7 +180,7 @@ class HeaderRows(Sequence[SliceHeader]):
         self._decoded: list[SliceHeader] | None = None
 
     def decoded(self) -> "HeaderRows":
-        """The same headers, each built now and held from then on."""
+        """The headers as a sequence that builds all of them now and holds them."""
         if self._decoded is not None:
             return self
         held = HeaderRows(self.table, self.rows)
@@ -188,10 +188,10 @@ class HeaderRows(Sequence[SliceHeader]):
         return held
 
     def take(self, which: np.ndarray) -> "HeaderRows":
-        """Some of these headers.
+        """Select some of the headers.
 
         Args:
-            which: Their numbers, or a bool mask ``(n,)``.
+            which: Indices of the selected headers, or a bool mask ``(n,)``.
         """
         return HeaderRows(self.table, self.rows[which])
 
@@ -218,7 +218,7 @@ class HeaderRows(Sequence[SliceHeader]):
             yield from to_headers(self.table.take(self.rows[start : start + chunk], SCHEMA.names))
 
     def values(self, name: str) -> list[Any]:
-        """One field of each header, without building the headers."""
+        """The values of one field in all headers, read without building the headers."""
         if self._decoded is not None:
             return [getattr(header, name) for header in self._decoded]
         if name != "source":
@@ -234,6 +234,6 @@ class HeaderRows(Sequence[SliceHeader]):
     __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A series that travels to a worker takes its own rows along, not the whole table.
+        # Pickling for a worker process copies only the rows of this series, not the whole table.
         own = Rows(self.table.take(self.rows, SCHEMA.names).to_batches(), SCHEMA)
         return HeaderRows, (own, np.arange(len(own), dtype=np.uint32))

@@ -1,4 +1,4 @@
-"""The ledger: the outcome of every file, and the reason. It is private, since it holds paths and identifiers."""
+"""The ledger: the outcome of every file, and the reason. It is private, because it holds paths and identifiers."""
 
 import csv
 from collections import Counter
@@ -25,15 +25,15 @@ BLOCK_ROWS = 4096
 
 
 class LedgerRow(NamedTuple):
-    """One file's fate.
+    """The outcome of one file.
 
     Args:
-        path: The file; ``archive.zip!member`` inside an archive.
+        path: Path of the file; ``archive.zip!member`` inside an archive.
         sop_uid: SOP Instance UID, if known.
         series_uid: Series Instance UID, if known.
         action: ``used``, ``skipped`` or ``refused``.
-        code: Reason, empty if used.
-        detail: The reason for a person.
+        code: Reason code; empty if the file is used.
+        detail: The reason as text for a person.
     """
 
     path: str
@@ -44,12 +44,12 @@ class LedgerRow(NamedTuple):
     detail: str
 
 
-class _Fate(NamedTuple):
-    """The outcome that many files share.
+class _Outcome(NamedTuple):
+    """An outcome that many files share.
 
     Args:
         code: Reason code; empty if the files are used.
-        detail: The reason for a person; None: it stands in the table of files.
+        detail: The reason as text for a person; None if each file's own detail is in the table of files.
     """
 
     code: str
@@ -60,79 +60,79 @@ class _Fate(NamedTuple):
         return action_of(self.code) if self.code else "used"
 
 
-_USED = _Fate("", "")
+_USED = _Outcome("", "")
 
 
 class Ledger:
-    """What became of every file: used, skipped or refused, each once.
+    """The outcome of every file: used, skipped or refused.
 
-    A file of the index costs a few bytes here: a number that stands for its reason. Rows are made when they are asked for.
+    A file of the index needs only a few bytes here: the number of its outcome. Rows are built on access.
 
     Args:
         files: All files of a source, rows of :data:`ich_lstm.reading.ledger.header_table.FILES_SCHEMA`. A file whose ``code`` is
-            null counts as used until something else is noted. Without a table, the ledger knows only what is noted.
+            null counts as used until another outcome is recorded. Without a table, the ledger holds only recorded outcomes.
     """
 
     def __init__(self, files: Rows | None = None) -> None:
         self._files = Rows([], FILES_SCHEMA) if files is None else files
-        self._fates: list[_Fate] = [_USED]
-        self._numbers: dict[_Fate, int] = {_USED: 0}
+        self._outcomes: list[_Outcome] = [_USED]
+        self._numbers: dict[_Outcome, int] = {_USED: 0}
         self._extra: dict[str, LedgerRow] = {}
         self._known: tuple[np.ndarray, np.ndarray] | None = None
         codes, texts = self._files.codes("code")
-        number_of = np.array([*(self._number(_Fate(code, None)) for code in texts.to_pylist()), 0], np.int32)
-        self._fate_of = number_of[codes]  # a null is -1, which takes the last number: used
+        number_of = np.array([*(self._outcome_number(_Outcome(code, None)) for code in texts.to_pylist()), 0], np.int32)
+        self._outcome_of = number_of[codes]  # null has code -1, which selects the last number: used
 
-    def _number(self, fate: _Fate) -> int:
-        number = self._numbers.setdefault(fate, len(self._fates))
-        if number == len(self._fates):
-            self._fates.append(fate)
+    def _outcome_number(self, outcome: _Outcome) -> int:
+        number = self._numbers.setdefault(outcome, len(self._outcomes))
+        if number == len(self._outcomes):
+            self._outcomes.append(outcome)
         return number
 
     def add(self, ref: FileRef, error: IchLstmError) -> None:
-        """Note that a file was skipped or refused (the error's code decides which)."""
-        self._note(LedgerRow(str(ref), "", "", action_of(error.code), error.code, _one_line(error.detail)))
+        """Record that a file was skipped or refused, depending on the code of the error."""
+        self._record(LedgerRow(str(ref), "", "", action_of(error.code), error.code, _one_line(error.detail)))
 
     def mark(self, headers: Iterable[SliceHeader], code: str, detail: str) -> None:
-        """Note what became of slices that were read.
+        """Record the outcome of slices.
 
         Args:
-            headers: The slices.
-            code: Reason code, or empty for used.
-            detail: The reason for a person.
+            headers: Headers of the slices.
+            code: Reason code; empty if the slices are used.
+            detail: The reason as text for a person.
         """
         detail = _one_line(detail)
         if isinstance(headers, HeaderRows) and headers.table is self._files:
-            self._fate_of[headers.rows] = self._number(_Fate(code, detail))
+            self._outcome_of[headers.rows] = self._outcome_number(_Outcome(code, detail))
             return
         action: Action = action_of(code) if code else "used"
         for header in headers:
             if header.frame > 1:
-                continue  # its file has one row, and the fate of the series
-            self._note(LedgerRow(str(header.source), header.sop_uid, header.series_uid, action, code, detail))
+                continue  # a multi-frame file has one row, with the outcome of its first frame
+            self._record(LedgerRow(str(header.source), header.sop_uid, header.series_uid, action, code, detail))
 
     def mark_used(self, headers: Iterable[SliceHeader]) -> None:
-        """Note that slices were used after all."""
+        """Record that slices are used, replacing an earlier outcome."""
         self.mark(headers, "", "")
 
     def update(self, rows: Iterable[LedgerRow]) -> None:
-        """Take over rows, for example from the ledger of a worker process."""
+        """Record rows, for example from the ledger of a worker process."""
         for row in rows:
-            self._note(row)
+            self._record(row)
 
-    def _note(self, row: LedgerRow) -> None:
+    def _record(self, row: LedgerRow) -> None:
         place = self._find(row.path)
         if place is None:
             self._extra[row.path] = row
         else:
-            self._fate_of[place] = self._number(_Fate(row.code, row.detail))
+            self._outcome_of[place] = self._outcome_number(_Outcome(row.code, row.detail))
 
     def _find(self, path: str) -> int | None:
-        """The row of a file in the table."""
-        if not len(self._fate_of):
+        """The index of a file in the table; None if it is not there."""
+        if not len(self._outcome_of):
             return None
         if self._known is None:
-            hashes = np.empty(len(self._fate_of), np.int64)
+            hashes = np.empty(len(self._outcome_of), np.int64)
             row = 0
             for block in self._blocks(np.arange(len(hashes))):
                 hashes[row : row + len(block)] = [hash(name) for name, *_ in block]
@@ -149,7 +149,7 @@ class Ledger:
         return None
 
     def _blocks(self, rows: np.ndarray) -> Iterator[list[tuple[str, str, str, str | None]]]:
-        """Full path, UIDs and the table's own detail of rows in ascending order, some at a time."""
+        """Yield full path, UIDs and the table's own detail of rows in ascending order, in blocks."""
         for start in range(0, len(rows), BLOCK_ROWS):
             taken = self._files.take(rows[start : start + BLOCK_ROWS], ["path", "member", "sop_uid", "series_uid", "detail"])
             paths, members, *columns = (column.to_pylist() for column in taken.columns)
@@ -158,25 +158,25 @@ class Ledger:
     def _iterate(self, rows: np.ndarray) -> Iterator[LedgerRow]:
         places = iter(rows)
         for block in self._blocks(rows):
-            for path, sop_uid, series_uid, said in block:
-                fate = self._fates[self._fate_of[next(places)]]
-                detail = _one_line(said or "") if fate.detail is None else fate.detail
-                yield LedgerRow(path, sop_uid, series_uid, fate.action, fate.code, detail)
+            for path, sop_uid, series_uid, own_detail in block:
+                outcome = self._outcomes[self._outcome_of[next(places)]]
+                detail = _one_line(own_detail or "") if outcome.detail is None else outcome.detail
+                yield LedgerRow(path, sop_uid, series_uid, outcome.action, outcome.code, detail)
         yield from self._extra.values()
 
     def rows(self) -> list[LedgerRow]:
-        """The rows that were noted, without the files that are used and nothing else."""
-        return list(self._iterate(np.flatnonzero(self._fate_of)))
+        """The recorded rows, without files that are used."""
+        return list(self._iterate(np.flatnonzero(self._outcome_of)))
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """The table of files with the reasons as they are noted now, from which the same ledger can be made again."""
+        """The table of files with the outcomes recorded so far; a ledger made from it is equal to this one."""
         start = 0
         for batch in self._files.batches:
-            fates = [self._fates[number] for number in self._fate_of[start : start + len(batch)]]
-            details = zip(fates, batch.column("detail").to_pylist(), strict=True)
+            outcomes = [self._outcomes[number] for number in self._outcome_of[start : start + len(batch)]]
+            details = zip(outcomes, batch.column("detail").to_pylist(), strict=True)
             reasons = {
-                "code": [fate.code or None for fate in fates],
-                "detail": [said if fate.detail is None else fate.detail or None for fate, said in details],
+                "code": [outcome.code or None for outcome in outcomes],
+                "detail": [own_detail if outcome.detail is None else outcome.detail or None for outcome, own_detail in details],
             }
             columns = [
                 pa.array(reasons[name], pa.string()) if name in reasons else batch.column(name) for name in FILES_SCHEMA.names
@@ -192,19 +192,19 @@ class Ledger:
 
     def __len__(self) -> int:
         """Number of files."""
-        return len(self._fate_of) + len(self._extra)
+        return len(self._outcome_of) + len(self._extra)
 
-    def _count(self) -> Counter[_Fate]:
-        counts: Counter[_Fate] = Counter(_Fate(row.code, None) for row in self._extra.values())
-        for number, count in enumerate(np.bincount(self._fate_of, minlength=1)):
-            counts[_Fate(self._fates[number].code, None)] += int(count)
+    def _count(self) -> Counter[_Outcome]:
+        counts: Counter[_Outcome] = Counter(_Outcome(row.code, None) for row in self._extra.values())
+        for number, count in enumerate(np.bincount(self._outcome_of, minlength=1)):
+            counts[_Outcome(self._outcomes[number].code, None)] += int(count)
         return counts
 
     def counts(self) -> dict[str, int]:
-        """Files used, skipped and refused; their sum is the number of files."""
+        """Number of files used, skipped and refused; the sum is the number of files."""
         counts: dict[str, int] = dict.fromkeys(ACTIONS, 0)
-        for fate, count in self._count().items():
-            counts[fate.action] += count
+        for outcome, count in self._count().items():
+            counts[outcome.action] += count
         return counts
 
     def to_frame(self) -> "pd.DataFrame":
@@ -214,22 +214,22 @@ class Ledger:
         return pd.DataFrame(sorted(self._everything()), columns=list(LedgerRow._fields))
 
     def write_csv(self, path: Path) -> None:
-        """Write all files as CSV, in the order in which they were found, without holding them in memory."""
+        """Write all files as CSV in the order in which they were found, without holding all rows in memory."""
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(LedgerRow._fields)
             writer.writerows(self._everything())
 
     def _everything(self) -> Iterator[LedgerRow]:
-        """All rows, with names that are no text written as text."""
-        for row in self._iterate(np.arange(len(self._fate_of))):
+        """Yield all rows; file names that are not valid text are escaped."""
+        for row in self._iterate(np.arange(len(self._outcome_of))):
             yield row._replace(path=printable(row.path))
 
     def summary(self, *, scans: int | None = None) -> str:
-        """What became of the files, in one sentence that holds no path and no identifier.
+        """Summarize the outcomes in one sentence that contains no path and no identifier.
 
         Args:
-            scans: How many scans the used files make; left out: as many as they have series UIDs.
+            scans: Number of scans that the used files make up; by default the number of their series UIDs.
 
         Example:
             >>> Ledger().summary()
@@ -238,7 +238,7 @@ class Ledger:
         counts = self._count()
         parts = []
         for action in ACTIONS:
-            reasons = {fate: count for fate, count in counts.items() if fate.action == action and count}
+            reasons = {outcome: count for outcome, count in counts.items() if outcome.action == action and count}
             total = sum(reasons.values())
             if action != "used" and not total:
                 continue
@@ -246,34 +246,34 @@ class Ledger:
             if action == "used" and scans is not None:
                 series = scans
             within = f" in {counted(series, *(['scan'] if action == 'used' else ['series', 'series']))}" if series else ""
-            parts.append(f"{total:,} {action}{within}{_words(reasons)}")
+            parts.append(f"{total:,} {action}{within}{_reasons_in_words(reasons)}")
         return f"{counted(len(self), 'file')}: {', '.join(parts)}."
 
     def _series_of(self, action: Action) -> set[object]:
-        wanted = [number for number, fate in enumerate(self._fates) if fate.action == action]
+        wanted = [number for number, outcome in enumerate(self._outcomes) if outcome.action == action]
         found: set[object] = {row.series_uid for row in self._extra.values() if row.action == action and row.series_uid}
         codes, uids = self._files.codes("series_uid")
-        found.update(uids.take(pa.array(np.unique(codes[np.isin(self._fate_of, wanted)]))).to_pylist())
+        found.update(uids.take(pa.array(np.unique(codes[np.isin(self._outcome_of, wanted)]))).to_pylist())
         return found - {""}
 
 
-def _words(reasons: dict[_Fate, int]) -> str:
+def _reasons_in_words(reasons: dict[_Outcome, int]) -> str:
     phrases: Counter[str] = Counter()
-    for fate, count in reasons.items():
-        if fate.code:
-            phrases[phrase_of(fate.code)] += count
+    for outcome, count in reasons.items():
+        if outcome.code:
+            phrases[phrase_of(outcome.code)] += count
     if len(phrases) == 1:
         return f" ({next(iter(phrases))})"
     return f" ({', '.join(f'{count:,} {phrase}' for phrase, count in phrases.most_common())})" if phrases else ""
 
 
 def printable(path: str) -> str:
-    """A path as text that any table can hold: bytes that are no UTF-8 become ``\\xff``."""
+    """A path as text for any table: bytes that are not valid UTF-8 are escaped as ``\\xff``."""
     return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _full_path(path: bytes, member: bytes | None) -> str:
-    """As in :meth:`FileRef.__str__`."""
+    """The path of a file as :meth:`FileRef.__str__` writes it."""
     return (path if member is None else path + b"!" + member).decode(errors="surrogateescape")
 
 

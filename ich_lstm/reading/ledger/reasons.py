@@ -1,4 +1,4 @@
-"""Every reason to skip or refuse a file: its stable code, what is done, and the text for a person."""
+"""All reasons to skip or refuse a file: stable code, action, and text for a person."""
 
 from typing import Literal, NamedTuple
 
@@ -6,12 +6,12 @@ Action = Literal["used", "skipped", "refused"]
 
 
 class Reason(NamedTuple):
-    """What a reason code means.
+    """The meaning of a reason code.
 
     Args:
-        action: ``skipped``: the file or series is not of the kind that this library reads. ``refused``: it should have been
-            usable and is not. ich-prepare then exits with 3; ich-predict does where a study has no result for it, or where
-            the file belongs to no study.
+        action: ``skipped`` if the file or series is of a kind that this library does not read; ``refused`` if it should have
+            been usable and is not. After a refusal, ich-prepare exits with 3; ich-predict exits with 3 if a study then has no
+            result, or if the file belongs to no study.
         phrase: The reason in a few words, for a summary.
     """
 
@@ -20,7 +20,7 @@ class Reason(NamedTuple):
 
 
 REASONS: dict[str, Reason] = {
-    # one file, before anything is known of its series
+    # a single file, whose series is not yet known
     "empty_file": Reason("skipped", "empty file"),
     "not_dicom": Reason("skipped", "not DICOM"),
     "dicomdir": Reason("skipped", "DICOMDIR"),
@@ -29,7 +29,7 @@ REASONS: dict[str, Reason] = {
     "no_pixels": Reason("skipped", "no image"),
     "not_ct": Reason("skipped", "not CT"),
     "link": Reason("skipped", "symbolic link"),
-    "special_file": Reason("skipped", "no regular file"),
+    "special_file": Reason("skipped", "not a regular file"),
     "unreadable": Reason("refused", "unreadable"),
     "multi_frame": Reason("refused", "multi-frame"),
     "no_series_uid": Reason("refused", "no series UID"),
@@ -58,8 +58,8 @@ REASONS: dict[str, Reason] = {
     "not_finite": Reason("refused", "NaN or infinite values"),
     "not_hu": Reason("refused", "values that are not HU"),
     "nifti_bomb": Reason("refused", "NIfTI beyond bounds"),
-    # slices that are left out of a scan
-    "duplicate_file": Reason("skipped", "same file twice"),
+    # slices that are excluded from a scan
+    "duplicate_file": Reason("skipped", "the same file twice"),
     "repeated_position": Reason("skipped", "earlier of two slices at one position"),
     "other_orientation": Reason("skipped", "other orientation than its series"),
     "neck": Reason("skipped", "below the head"),
@@ -76,10 +76,10 @@ REASONS: dict[str, Reason] = {
     "mixed_patients": Reason("refused", "slices of several patients"),
     "mixed_examinations": Reason("refused", "slices of several examinations"),
     "no_usable_slice": Reason("refused", "no usable slice"),
-    # a series that is not the one to read
+    # a series that is not selected
     "localizer": Reason("skipped", "localizer"),
     "secondary_capture": Reason("skipped", "secondary capture"),
-    "color": Reason("skipped", "colour image"),
+    "color": Reason("skipped", "color image"),
     "derived_map": Reason("skipped", "derived map"),
     "not_axial": Reason("skipped", "not axial"),
     "few_slices": Reason("skipped", "fewer than 4 slices"),
@@ -90,19 +90,19 @@ REASONS: dict[str, Reason] = {
     "contrast": Reason("refused", "contrast given"),
     "not_chosen": Reason("skipped", "another series of the study is read"),
     "no_label": Reason("skipped", "no label"),
-    # a study that is there twice
+    # a study that occurs twice
     "repeated_study": Reason("skipped", "the same files below two paths"),
     "other_copy": Reason("refused", "another copy of a study that is read"),
     "superseded": Reason("skipped", "replaced by a later copy of its study"),
 }
-"""Codes stay the same from release to release; ledgers and scripts count on them."""
+"""Codes do not change between releases: stored ledgers and users' scripts depend on them."""
 
 
 def action_of(code: str) -> Action:
-    """What is done with a file for this reason; an unknown code counts as refused."""
+    """The action for a reason code; an unknown code counts as refused."""
     return REASONS[code].action if code in REASONS else "refused"
 
 
 def phrase_of(code: str) -> str:
-    """The reason in a few words."""
+    """The text of a reason code in a few words."""
     return REASONS[code].phrase if code in REASONS else code.replace("_", " ")

@@ -1,9 +1,9 @@
 """Decodes compressed pixels in a child process that may crash: ``python -m ich_lstm.reading.pixels.codec_worker``.
 
-Decoders are C libraries that abort, hang or take all memory on damaged streams. Here that costs one file: each process that
-reads has one child, asked over pipes, with a limit on the time of a frame and on its memory. A child that dies is replaced at
-the next frame, and one whose parent is gone reads the end of its pipe and ends. A plain subprocess, no pool: the workers of a
-data loader are daemonic, and may not have pools.
+Decoders are C libraries that may abort, hang or exhaust the memory on damaged streams. A child process limits the damage to
+one file: each reading process has one child, which it asks over pipes, with limits on time per frame and on memory. A child
+that dies is replaced at the next frame; a child whose parent has ended reads the end of its pipe and exits. A process pool
+cannot be used, because the workers of a data loader are daemonic and may not start pools.
 """
 
 import atexit
@@ -22,25 +22,25 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 FRAME_SECONDS = 10
-"""A frame of 512 x 512 takes 1 to 15 ms."""
+"""Time limit per frame; a frame of 512 x 512 takes 1 to 15 ms."""
 
 MEMORY_BYTES = 3 * 2**30
-"""Address space of the child; a frame of 8192 x 8192 takes less than 1 GiB."""
+"""Address space of the child; a frame of 8192 x 8192 needs less than 1 GiB."""
 
 REQUEST = struct.Struct("<4sII")  # mark, bytes of the request (JSON), bytes of the stream
-REPLY = struct.Struct("<4sBI")  # mark, whether it is pixels or a complaint, bytes
+REPLY = struct.Struct("<4sBI")  # mark, kind (pixels or an error), number of bytes
 MARK = b"ich1"
 PIXELS, ERROR = 0, 1
 
-JPEG_COMPLAINTS = (b"Corrupt", b"remature")
-"""What libjpeg, inside GDCM, prints of a damaged stream before it goes on with made-up values."""
+JPEG_ERRORS = (b"Corrupt", b"remature")
+"""Messages of libjpeg (inside GDCM) about a damaged stream, for which it then returns invented values."""
 
 
 class DecodeRequest(NamedTuple):
-    """What a decoder needs to know of a stream.
+    """The properties of a frame that a decoder needs.
 
     Args:
-        syntax: Transfer Syntax UID.
+        syntax: Transfer Syntax UID of the file.
         rows: Rows of the frame.
         columns: Columns of the frame.
         precision: Bits per value in the stream.
@@ -53,11 +53,11 @@ class DecodeRequest(NamedTuple):
 
 
 class CodecError(ValueError):
-    """Pixels that no decoder gives out.
+    """Raised for pixels that cannot be decoded.
 
     Args:
-        code: Stable reason, as in :mod:`ich_lstm.reading.ledger.reasons`.
-        got: What happened.
+        code: Reason code of :mod:`ich_lstm.reading.ledger.reasons`.
+        got: Description of what was found.
     """
 
     def __init__(self, code: str, got: str) -> None:
@@ -66,9 +66,9 @@ class CodecError(ValueError):
         self.got = got
 
 
-# In the child: one decoder per syntax, and no other when it fails. A second one would return something of a damaged stream.
+# Decoders, which run in the child. Each syntax has one and no fallback: another decoder might accept a damaged stream.
 def _rle(stream: bytes, request: DecodeRequest) -> bytes:
-    if find_spec("rle") is not None:  # a hundred times faster than pydicom's own, in Python
+    if find_spec("rle") is not None:  # a hundred times faster than pydicom's decoder in Python
         decode_frame = importlib.import_module("rle.rle").decode_frame
         return bytes(decode_frame(stream, request.rows * request.columns, 16, "<"))
     rle = importlib.import_module("pydicom.pixels.decoders.rle")
@@ -93,7 +93,7 @@ def _jpeg_lossless(stream: bytes, request: DecodeRequest) -> bytes:
     image.SetPixelFormat(gdcm.PixelFormat(1, 16, request.precision, request.precision - 1, 0))
     pixels = image.GetBuffer()
     if pixels is None:
-        raise ValueError("GDCM cannot decode it")
+        raise ValueError("GDCM cannot decode the stream")
     return pixels.encode("utf-8", "surrogateescape")
 
 
@@ -106,7 +106,7 @@ def _jpeg_2000(stream: bytes, request: DecodeRequest) -> bytes:
 
 
 class Codec(NamedTuple):
-    """A decoder, and the module it needs."""
+    """A decoder, and the module that it requires."""
 
     decode: Callable[[bytes, DecodeRequest], bytes]
     module: str
@@ -123,23 +123,23 @@ CODECS: dict[str, Codec] = {
     **dict.fromkeys(JPEG_LS, Codec(_jpeg_ls, "jpeg_ls")),
     **dict.fromkeys(JPEG_2000, Codec(_jpeg_2000, "openjpeg")),
 }
-"""Transfer syntaxes that can be decoded, if the module is installed."""
+"""Decoders by transfer syntax; each requires its module to be installed."""
 
 
 def is_installed(syntax: str) -> bool:
-    """Whether the module that decodes a syntax of :data:`CODECS` is there."""
+    """Whether the module that decodes a transfer syntax of :data:`CODECS` is installed."""
     return find_spec(CODECS[syntax].module) is not None
 
 
 def decode_frame(stream: bytes, request: DecodeRequest) -> bytes:
-    """Decode one frame in this process's child.
+    """Decode one frame in the child of this process.
 
     Args:
-        stream: The encoded frame.
+        stream: Bytes of the encoded frame.
         request: Transfer syntax, size and precision of the frame.
 
     Returns:
-        Little-endian values, row by row, of as many bytes as the precision asks for.
+        Little-endian values, row by row, in the number of bytes that the precision requires.
 
     Raises:
         CodecError: ``decode_failed``, ``codec_crashed`` or ``codec_timeout``.
@@ -148,26 +148,26 @@ def decode_frame(stream: bytes, request: DecodeRequest) -> bytes:
 
 
 def command(seconds: int, memory: int) -> list[str]:
-    """How a child is started: without the current folder on its path, where a data set could lay a module."""
+    """The command that starts a child. It excludes the current folder from the import path: a data set could contain a module."""
     return [sys.executable, "-P", "-m", "ich_lstm.reading.pixels.codec_worker", str(seconds), str(memory)]
 
 
 class Child:
-    """The process that decodes for this one; started when it is first needed."""
+    """The child process that decodes for this process; it is started on first use."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
     def ask(self, stream: bytes, request: DecodeRequest) -> bytes:
-        """The pixels of a stream; see :func:`decode_frame`."""
+        """Decode a stream, as :func:`decode_frame` describes."""
         with self._lock:
-            process = self._living()
+            process = self._running_process()
             assert process.stdin is not None
             assert process.stdout is not None
-            words = json.dumps(request).encode()
+            encoded = json.dumps(request).encode()
             try:
-                _write_all(process.stdin, REQUEST.pack(MARK, len(words), len(stream)) + words + stream)
+                _write_all(process.stdin, REQUEST.pack(MARK, len(encoded), len(stream)) + encoded + stream)
                 mark, kind, length = REPLY.unpack(_read_exactly(process.stdout, REPLY.size))
                 if mark != MARK or length > max(1 << 16, 4 * request.rows * request.columns):
                     raise EOFError
@@ -175,17 +175,17 @@ class Child:
             except (OSError, EOFError):
                 raise self._exit_error(process) from None
             except BaseException:
-                self.stop()  # its answer would be taken for the next one's
+                self.stop()  # a late reply must not be read as the reply to the next request
                 raise
         if kind != PIXELS:
             raise CodecError("decode_failed", reply.decode(errors="replace"))
         return reply
 
-    def _living(self) -> "subprocess.Popen[bytes]":
+    def _running_process(self) -> "subprocess.Popen[bytes]":
         if self._process is None or self._process.poll() is not None:
             self.stop()
             paths = [str(Path(__file__).parents[3]), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-            # One thread each: the cores are busy with other children, and threads reserve address space.
+            # One thread per child: all cores are busy with other children, and threads reserve address space.
             single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
             self._process = subprocess.Popen(
                 command(FRAME_SECONDS, MEMORY_BYTES),
@@ -198,7 +198,7 @@ class Child:
         return self._process
 
     def _exit_error(self, process: "subprocess.Popen[bytes]") -> CodecError:
-        """Why a child fell silent. It is gone afterwards."""
+        """End a child that does not reply, and return the reason."""
         try:
             status = process.wait(1)
         except subprocess.TimeoutExpired:
@@ -210,7 +210,7 @@ class Child:
         return CodecError("codec_crashed", f"the decoder crashed ({how})")
 
     def stop(self) -> None:
-        """End the child, if there is one."""
+        """End the child, if it runs."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -220,12 +220,12 @@ class Child:
             process.wait()
 
     def forget(self) -> None:
-        """In a forked process: let go of the parent's child, without ending it."""
+        """Forget the parent's child in a forked process, without ending it."""
         if self._process is not None:
             for pipe in (self._process.stdin, self._process.stdout):
                 if pipe is not None:
                     pipe.close()
-            self._process.returncode = 0  # it is not ours to wait for
+            self._process.returncode = 0  # only the parent waits for its child
 
 
 _child = Child()
@@ -235,7 +235,7 @@ atexit.register(lambda: _child.stop())
 def _after_fork() -> None:
     global _child
     _child.forget()
-    _child = Child()  # with a lock of its own: the parent's may be held
+    _child = Child()  # a new one with its own lock, because the parent's lock may be held
 
 
 if hasattr(os, "register_at_fork"):
@@ -259,41 +259,41 @@ def _read_exactly(pipe: IO[bytes], length: int) -> bytes:
 
 
 def serve(requests: IO[bytes], replies: IO[bytes], seconds: int) -> None:
-    """Answer requests until their pipe ends.
+    """Reply to requests until their pipe is closed.
 
     Args:
-        requests: Where they come from, unbuffered.
-        replies: Where the answers go.
-        seconds: Time limit of each; this process is killed by it, whatever C code it is in.
+        requests: Pipe of the requests, unbuffered.
+        replies: Pipe of the replies.
+        seconds: Time limit per request; it ends this process even inside C code.
     """
-    noise = tempfile.TemporaryFile()  # noqa: SIM115
-    os.dup2(noise.fileno(), 1)
-    os.dup2(noise.fileno(), 2)
+    messages = tempfile.TemporaryFile()  # noqa: SIM115
+    os.dup2(messages.fileno(), 1)
+    os.dup2(messages.fileno(), 2)
     while True:
         try:
-            mark, words, length = REQUEST.unpack(_read_exactly(requests, REQUEST.size))
+            mark, request_size, length = REQUEST.unpack(_read_exactly(requests, REQUEST.size))
         except EOFError:
             return
         if mark != MARK:
             return
         _set_alarm(seconds)
-        request = DecodeRequest(*json.loads(_read_exactly(requests, words)))
+        request = DecodeRequest(*json.loads(_read_exactly(requests, request_size)))
         stream = _read_exactly(requests, length)
-        os.ftruncate(noise.fileno(), 0)
-        os.lseek(noise.fileno(), 0, os.SEEK_SET)
+        os.ftruncate(messages.fileno(), 0)
+        os.lseek(messages.fileno(), 0, os.SEEK_SET)
         kind, reply = PIXELS, b""
         try:
             reply = CODECS[request.syntax].decode(stream, request)
-            said = os.pread(noise.fileno(), 1 << 12, 0)
-            if any(word in said for word in JPEG_COMPLAINTS):
+            output = os.pread(messages.fileno(), 1 << 12, 0)
+            if any(word in output for word in JPEG_ERRORS):
                 raise ValueError("the stream is damaged")
-        except BaseException as error:  # every decoder has its own kinds; a panic of one in Rust is no Exception
+        except BaseException as error:  # decoders raise many kinds; a panic in Rust is not an Exception
             kind, reply = ERROR, f"{type(error).__name__}: {error}".encode()[: 1 << 10]
         _set_alarm(0)
         try:
             _write_all(replies, REPLY.pack(MARK, kind, len(reply)) + reply)
         except OSError:
-            return  # nobody listens any more
+            return  # the parent has closed the pipe
 
 
 def _set_alarm(seconds: int) -> None:
@@ -302,23 +302,23 @@ def _set_alarm(seconds: int) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Be the child: read requests from standard input, answer on standard output.
+    """Run as the child: read requests from standard input, reply on standard output.
 
     Args:
-        arguments: Seconds per frame, bytes of address space.
+        arguments: Seconds per frame and bytes of address space, as text.
     """
     seconds, memory = map(int, arguments)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the parent's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     limit_memory(memory)
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
     serve(os.fdopen(os.dup(0), "rb", buffering=0), replies, seconds)
 
 
 def limit_memory(memory: int) -> None:
-    """Bound this process's address space, and let it leave no core files."""
+    """Limit the address space of this process, and disable core files."""
     try:
         import resource
-    except ImportError:  # no such thing on Windows
+    except ImportError:  # the module does not exist on Windows
         return
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

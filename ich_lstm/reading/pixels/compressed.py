@@ -1,4 +1,4 @@
-"""Compressed pixels of one file: extracts the encoded frame here, and has it decoded in the child process of `codec_worker`."""
+"""Reads compressed pixels: extracts the encoded frame here, and decodes it in the child process of `codec_worker`."""
 
 import io
 import warnings
@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ich_lstm.errors import FileError
-from ich_lstm.reading.files.container import kept_bytes
+from ich_lstm.reading.files.container import cached_bytes
 from ich_lstm.reading.files.sources import unreadable
 from ich_lstm.reading.header.header import SliceHeader
 from ich_lstm.reading.pixels.codec_worker import CODECS, CodecError, DecodeRequest, decode_frame, is_installed
@@ -25,11 +25,11 @@ TODO = {
 
 
 class BoundedFile:
-    """A file that is never asked for more than it has: a length field that lies would cost memory.
+    """A file that refuses to read past its end: a wrong length field would otherwise allocate memory.
 
     Args:
-        stream: The file.
-        size: Its length.
+        stream: The open file.
+        size: Size of the file in bytes.
     """
 
     def __init__(self, stream: BinaryIO, size: int) -> None:
@@ -37,16 +37,16 @@ class BoundedFile:
         self._size = size
 
     def read(self, count: int = -1, /) -> bytes:
-        """Read up to `count` bytes, but never past the end; the interface is that of a binary file."""
+        """Read up to `count` bytes, but never past the end, with the interface of a binary file."""
         rest = max(0, self._size - self._stream.tell())
         return self._stream.read(rest if count < 0 else min(count, rest))
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Move to an offset; the interface is that of a binary file."""
+        """Move to an offset, with the interface of a binary file."""
         return self._stream.seek(offset, whence)
 
     def tell(self) -> int:
-        """Give the current offset; the interface is that of a binary file."""
+        """The current offset, with the interface of a binary file."""
         return self._stream.tell()
 
 
@@ -54,7 +54,7 @@ def read_compressed(header: SliceHeader) -> np.ndarray:
     """Decode the pixels of a slice.
 
     Args:
-        header: Of a file in a compressed transfer syntax.
+        header: Header of a file in a compressed transfer syntax.
 
     Returns:
         Stored values, uint16 or int16 ``(rows, columns)``.
@@ -94,7 +94,7 @@ def read_compressed(header: SliceHeader) -> np.ndarray:
 
 
 def _with_sign(stored: np.ndarray, wanted: bool, precision: int, signed: bool | None) -> np.ndarray:
-    """Values of ``precision`` bits as the header wants them, signed or not; the stream may say otherwise, or not know."""
+    """Convert values of ``precision`` bits to the signedness that the header declares, which may differ from the stream's."""
     unused = 16 - precision
     if wanted:
         values = stored.view(np.int16)
@@ -134,9 +134,9 @@ def _encoded_frame(header: SliceHeader) -> bytes:
     ref = header.source
     try:
         size = ref.size()
-        with ref.open() if ref.member is None else io.BytesIO(kept_bytes(ref, False, size)) as stream:
+        with ref.open() if ref.member is None else io.BytesIO(cached_bytes(ref, False, size)) as stream:
             stream.seek(header.pixel_offset)
-            # pydicom warns of harmless oddities of a file; they are ours to judge.
+            # pydicom warns about harmless deviations; this module decides what is acceptable.
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 frames = max(1, header.frames)
@@ -145,11 +145,11 @@ def _encoded_frame(header: SliceHeader) -> bytes:
         raise
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise unreadable(ref, error) from error
-    except Exception as error:  # ValueError, struct.error, StopIteration and others, of damaged fragments
+    except Exception as error:  # ValueError, struct.error, StopIteration and others, from damaged fragments
         raise FileError(
             "decode_failed",
             where=str(ref),
-            got=f"encapsulated pixels that cannot be taken apart ({type(error).__name__})",
+            got=f"encapsulated pixels that cannot be parsed ({type(error).__name__})",
             expected="fragments (PS3.5, A.4)",
             todo="Export the file again.",
         ) from error

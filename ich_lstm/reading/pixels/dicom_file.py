@@ -15,8 +15,8 @@ from ich_lstm.reading.files.container import (
     EXPLICIT_LITTLE,
     IMPLICIT_LITTLE,
     UNDEFINED_LENGTH,
+    cached_bytes,
     inflate,
-    kept_bytes,
     start_data_set,
 )
 from ich_lstm.reading.files.sources import unreadable
@@ -29,28 +29,28 @@ from ich_lstm.scan import Note
 NATIVE_SYNTAXES = frozenset({IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED})
 
 MAX_MATRIX = 8192
-"""CT matrices end at 2048; a claim beyond 8192 is a lie that would cost memory."""
+"""CT matrices have at most 2048; a file that declares more than 8192 is damaged, and would cost memory."""
 
 BYTES_PER_PIXEL = 2
 
 READ_BYTES = 1 << 20
 
 RAW_TRAILING_GROUPS = range(0x7FE0, 0xFFFF)
-"""Groups of the elements that may follow Pixel Data."""
+"""Groups of elements that may follow Pixel Data."""
 
 
 def read_hu(header: SliceHeader) -> tuple[np.ndarray, tuple[Note, ...]]:
     """Read the pixels of a slice as HU.
 
     Args:
-        header: What :func:`read_header` gave.
+        header: A header from :func:`read_header`.
 
     Returns:
-        int16 ``(rows, columns)`` within [-1024, 3071], as stored (not yet turned into the display convention), and a
-        note for each repair.
+        HU, int16 ``(rows, columns)`` within [-1024, 3071], in the stored orientation (not yet in the display convention),
+        and a note for each repair.
 
     Raises:
-        FileError: If they cannot be had, or are no HU; the code says why (``truncated_pixels``, ``bad_matrix``,
+        FileError: If the pixels cannot be read, or are not HU; the code says why (``truncated_pixels``, ``bad_matrix``,
             ``pixel_format``, ``rescale_missing``, ``bad_rescale``, ``codec_missing`` and others).
     """
     stored, repairs = read_stored(header)
@@ -76,33 +76,33 @@ def read_hu(header: SliceHeader) -> tuple[np.ndarray, tuple[Note, ...]]:
 
 
 def read_stored(header: SliceHeader) -> tuple[np.ndarray, tuple[Note, ...]]:
-    """Read the pixels of a slice as they are stored, before any rescale.
+    """Read the stored pixel values of a slice, before any rescale.
 
     Args:
-        header: What :func:`read_header` gave.
+        header: A header from :func:`read_header`.
 
     Returns:
-        uint16 or int16 ``(rows, columns)``, and a note for each repair.
+        Stored values, uint16 or int16 ``(rows, columns)``, and a note for each repair.
 
     Raises:
-        FileError: On the same conditions as :func:`read_hu`.
+        FileError: If the pixels cannot be read; the code says why, see :func:`read_hu`.
     """
     _check_format(header)
     return _read_native(header) if header.transfer_syntax in NATIVE_SYNTAXES else (read_compressed(header), ())
 
 
 def has_rescale(header: SliceHeader) -> bool:
-    """Whether both Rescale Slope and Intercept are in the header."""
+    """Whether the header has both Rescale Slope and Rescale Intercept."""
     return header.slope is not None and header.intercept is not None
 
 
 def assume_rescale(headers: Sequence[SliceHeader]) -> list[SliceHeader]:
-    """Take the stored values of slices without rescale as HU, if those of all of them together have the peaks of HU.
+    """Accept stored values without rescale as HU, if the values of all slices together have the peaks of HU.
 
-    A slice through the vertex alone has too little soft tissue to tell.
+    A single slice may not suffice: one through the vertex has too little soft tissue.
 
     Args:
-        headers: Of one series.
+        headers: Headers of one series.
 
     Returns:
         The headers, with slope 1 and intercept 0 filled in where a rescale is missing; unchanged if the values are not HU.
@@ -110,7 +110,7 @@ def assume_rescale(headers: Sequence[SliceHeader]) -> list[SliceHeader]:
     peaks = StoredPeaks()
     for header in headers:
         if not has_rescale(header):
-            with suppress(FileError):  # it is met again, with its reason, when the slice is read
+            with suppress(FileError):  # the error is reported when the slice is read
                 peaks.add(read_stored(header)[0])
     if not peaks.are_hu():
         return list(headers)
@@ -132,7 +132,7 @@ def _check_format(header: SliceHeader) -> None:
             "pixel_format",
             where=where,
             got=f"{header.photometric or 'unknown'} pixels of {header.samples_per_pixel} samples",
-            expected="MONOCHROME2 with one",
+            expected="MONOCHROME2 with one sample",
             todo="Choose the series of CT slices, not of screenshots.",
         )
     if header.bits_allocated != 8 * BYTES_PER_PIXEL or not 8 <= (header.bits_stored or 16) <= 16:
@@ -161,7 +161,7 @@ def _read_native(header: SliceHeader) -> tuple[np.ndarray, tuple[Note, ...]]:
                 stream = inflate(header.source, stream)
             in_archive = header.source.member is not None
             if in_archive:
-                stream.read(header.pixel_offset)  # not seek: zipfile then gives up its checksum
+                stream.read(header.pixel_offset)  # a seek would disable zipfile's check of the checksum
             else:
                 stream.seek(header.pixel_offset)
             got = 0
@@ -184,11 +184,11 @@ def _read_native(header: SliceHeader) -> tuple[np.ndarray, tuple[Note, ...]]:
 
 
 def _open_data(header: SliceHeader) -> BinaryIO:
-    """The file; of a frame in an archive, or of a deflated one, the whole content, which is not unpacked for each frame."""
+    """Open the file. For frames in an archive or of a deflated file, the complete content is cached, and unpacked only once."""
     deflated = header.transfer_syntax == DEFLATED
     if header.frame and (deflated or header.source.member is not None):
         try:
-            return io.BytesIO(kept_bytes(header.source, deflated, header.source.size()))
+            return io.BytesIO(cached_bytes(header.source, deflated, header.source.size()))
         except FileError:
             raise
         except Exception as error:  # BadZipFile, zlib.error and EOFError of an archive
@@ -198,11 +198,11 @@ def _open_data(header: SliceHeader) -> BinaryIO:
 
 def _trailing_notes(header: SliceHeader, spare: int, after: bytes) -> tuple[Note, ...]:
     if header.frame < header.frames and header.frame:
-        return ()  # what follows is the next frame
+        return ()  # the next frame follows
     if spare > 1:
-        return (Note("excess_pixels", f"{spare} bytes more than the matrix needs, left out"),)
+        return (Note("excess_pixels", f"{spare} bytes of pixel data beyond the matrix were ignored"),)
     if after and int.from_bytes(after[:2], "big" if header.big_endian else "little") not in RAW_TRAILING_GROUPS:
-        return (Note("trailing_bytes", "bytes after the last element, left out"),)
+        return (Note("trailing_bytes", "bytes after the last element were ignored"),)
     return ()
 
 

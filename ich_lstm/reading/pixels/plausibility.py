@@ -1,4 +1,4 @@
-"""Checks that values can be Hounsfield units: air, soft tissue and bone must lie where they do in HU."""
+"""Checks that values can be Hounsfield units: air, soft tissue and bone must have plausible values."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -9,48 +9,48 @@ from ich_lstm.errors import IchLstmError
 from ich_lstm.scan import HU_MAX, HU_MIN
 
 LOW, HIGH = -4096, 4095
-"""Range that is counted; what lies beyond is counted at its end. Values that are not yet clipped show more than clipped ones."""
+"""Range of the histogram; values beyond are counted at its ends. Values before clipping are more informative."""
 
 SAMPLES = 128
-"""A slice is looked at in at least so many rows and columns: enough for the shares, for a sixteenth of the time."""
+"""Minimum number of rows and columns that are sampled per slice: enough for the shares, in a sixteenth of the time."""
 
 EDGE_PIXELS = 2
 EDGE_SPREAD_HU = 100
-"""Air at the edge of the picture spreads less than this between its quartiles; a head that is cut by the edge spreads more."""
+"""Largest interquartile range of air at the edge of the image; tissue cut by the edge has a larger one."""
 
 SOFT_HU = (-200, 200)
-"""Fat, water, brain, muscle, blood and most plastics."""
+"""Range of fat, water, brain, muscle, blood and most plastics."""
 
 WINDOW_HU = 100
-"""A tissue of one kind lies within as much; bone does not."""
+"""Width that contains the values of one kind of tissue; bone spreads over more."""
 
 MODE_HU = 20
-"""Wide enough for noise, and narrow enough to tell 35 from 70."""
+"""Width of the window for a mode: wider than noise, and narrow enough to separate 35 from 70."""
 
 DENSE_HU = 400
-"""Above most trabecular bone, contrast and calcification."""
+"""Values above most trabecular bone, contrast and calcification."""
 
 AIR_RANGE_HU = (-1050, -900)
 MIN_AIR_INSIDE = 0.06
-"""Air around a head within a circle is more; values of dense bone that were taken for signed ones are less."""
+"""Minimum share of air within a circle around a head; dense bone misread as signed values gives a lower share."""
 
 AIR_HU = -850
-"""Air outside and inside the head, and of the lungs."""
+"""Upper limit for air outside and inside the head, and in the lungs."""
 
 BELOW_AIR_HU = -1100
-"""Noise and streaks aside, nothing in a body is below; the corners outside the field of view hold one constant value there."""
+"""Only noise and streaks are lower within a body; the corners outside the field of view have one constant lower value."""
 
 GAP_HU = (-650, -300)
-"""Neither air, nor lung, nor fat: only pixels half in air."""
+"""Range between lung and fat: only pixels that are partly air lie here."""
 
 MIN_AIR = 0.002
 MAX_BELOW_AIR, MAX_SATURATED, MAX_GAP = 0.05, 0.05, 0.35
 MIN_SOFT = 0.03
 BRAIN_PEAK_HU = 50
-"""Grey and white matter have 25 to 40 HU, after contrast up to 45."""
+"""Upper limit for the peak of brain: grey and white matter have 25 to 40 HU, after contrast up to 45."""
 
 MIN_CLIPPED, MIN_AIR_LEFT = 0.3, 0.015
-"""The corners outside a circle are 21 % of the picture; where more is clipped, air itself may be."""
+"""The corners outside a circle are 21 % of the image; if a larger share is clipped, air itself may be clipped."""
 
 MAX_NARROW = 0.45
 
@@ -61,8 +61,8 @@ class Edge(NamedTuple):
     """The frame of a slice, where air is expected.
 
     Args:
-        level: Its median in HU.
-        spread: Distance of its quartiles in HU.
+        level: Median of the frame in HU.
+        spread: Interquartile range of the frame in HU.
     """
 
     level: float
@@ -70,10 +70,10 @@ class Edge(NamedTuple):
 
 
 class Levels:
-    """How many samples have each value.
+    """A histogram of the samples.
 
     Args:
-        counts: ``(HIGH - LOW + 1,)``, of the values from LOW on.
+        counts: Number of samples with each value from LOW to HIGH, ``(HIGH - LOW + 1,)``.
     """
 
     def __init__(self, counts: np.ndarray) -> None:
@@ -82,43 +82,43 @@ class Levels:
 
     @classmethod
     def of(cls, samples: Iterable[np.ndarray]) -> "Levels":
-        """Count the values of arrays, of any kind of numbers."""
+        """Count the values of arrays of any numeric type."""
         counts = np.zeros(HIGH - LOW + 1, np.int64)
         for sample in samples:
-            values = sample if sample.dtype == np.int16 else sample.astype(np.float64)  # unsigned bytes have no room for LOW
+            values = sample if sample.dtype == np.int16 else sample.astype(np.float64)  # uint8 cannot represent LOW
             whole = np.rint(np.clip(values, LOW, HIGH)).astype(np.intp)
             counts += np.bincount(whole.ravel() - LOW, minlength=len(counts))
         return cls(counts)
 
     def number(self, low: int, high: int) -> int:
-        """How many samples lie from ``low`` to ``high``."""
+        """Number of samples from ``low`` to ``high``."""
         return int(self._sums[min(high, HIGH) - LOW + 1] - self._sums[max(low, LOW) - LOW])
 
     def peak(self, low: int, high: int, width: int = WINDOW_HU) -> tuple[float, int]:
-        """The middle of the window between two values that holds most samples, and how many it holds.
+        """The center of the window that contains most samples, and their number.
 
         Args:
-            low: Where the first window begins.
-            high: Where the last one ends.
-            width: Of a window, in HU.
+            low: Start of the first window in HU.
+            high: End of the last window in HU.
+            width: Width of the window in HU.
         """
         starts = np.arange(low, max(low, high - width) + 1)
         numbers = self._sums[np.minimum(starts + width, HIGH + 1) - LOW] - self._sums[starts - LOW]
-        # Where several windows hold the same, as of a single value, the middle one is central on it.
+        # If several windows have the maximum, as for a single value, the middle one is centered on it.
         best = starts[numbers == numbers.max()]
         return float(best.mean()) + (width - 1) / 2, int(numbers.max())
 
 
 def check_hu(volume: np.ndarray, where: str, kind: type[IchLstmError]) -> None:
-    """Refuse values that cannot be HU, as :func:`find_fault` judges.
+    """Refuse values that cannot be HU by the rules of :func:`find_fault`.
 
     Args:
-        volume: ``(n, h, w)``, of any kind of numbers, best before they are clipped.
-        where: What messages call the series or file.
-        kind: What to raise.
+        volume: Values ``(n, h, w)`` of any numeric type, preferably before clipping.
+        where: Name of the series or file in messages.
+        kind: Class of the error to raise.
 
     Raises:
-        IchLstmError: ``not_hu``, of that kind.
+        IchLstmError: ``not_hu``, as an instance of ``kind``.
     """
     if fault := find_fault(volume):
         raise kind(
@@ -131,41 +131,42 @@ def check_hu(volume: np.ndarray, where: str, kind: type[IchLstmError]) -> None:
 
 
 def find_fault(volume: np.ndarray) -> str:
-    """Say why the values of a series cannot be HU.
+    """Find a reason why the values of a series cannot be HU.
 
-    In HU, air has about -1000, soft tissue -100 to 80, and bone is spread from 200 on. A wrong intercept or slope, display
-    values, maps and MR move them. Looked at are the values of all slices together, and the frame of each, where air is
-    expected; slices of one value do not count. Values are no HU if
+    In HU, air has about -1000, soft tissue -100 to 80, and bone spreads from 200 upward. A wrong intercept or slope, display
+    values, maps and MR change this. The rules use the values of all slices together, and the frame of each slice, where air
+    is expected; slices of one value are ignored. Values are not HU if one of these rules applies:
 
-    1. more than 5 % are below -1100, not counting the two commonest of them (padding; clipped values show none of it), or
-       more than 5 % are 3071 or above;
-    2. less than 0.2 % are below -200: there is no air, not even in the sinuses;
-    3. the frame of some slices is of one level above 200, or above -200 while most else that is dense lies in one narrow
-       peak above 400: that is soft tissue, and the frame is air. A frame of tissue of a head that fills the picture, and one
-       that was set to 0 around air at its place (6 % of the values), are no reason;
-    4. hardly anything is above -200, and it is not all air; or a peak above 400 holds more than twice as many as the largest
-       one between -200 and 200;
-    5. more than 35 % of what is no air lies between -650 and -300, where only the borders of a body do;
-    6. the frame and 30 % of the values are clipped at -1024 (the corners outside a circle are 21 %), and there is no soft
-       tissue (less than 3 % within any 100 HU between -200 and 200): air has gone below, and tissue into its place; or there
-       is hardly any air above -1024, and the peak of soft tissue lies above 50;
-    7. those of soft tissue come in steps of more than 6.
+    1. More than 5 % are below -1100, not counting the two most frequent of them (padding), or more than 5 % are 3071 or
+       above. Values that were clipped cannot show the former.
+    2. Less than 0.2 % are below -200: there is no air, not even in the sinuses.
+    3. The frame of some slices has one level above 200; or a level above -200 while most denser values lie in one narrow peak
+       above 400. The peak is then soft tissue, and the frame air. Two cases are accepted: a head that fills the image, whose
+       frame is tissue; and a frame set to 0 around air at its proper value (6 % of the values).
+    4. Hardly any value is above -200, and not all values are air; or a peak above 400 has more than twice as many values as
+       the largest peak between -200 and 200.
+    5. More than 35 % of the values that are not air lie between -650 and -300, where only the borders of a body lie.
+    6. The frame and 30 % of the values are clipped at -1024 (the corners outside a circle are 21 %), and either there is no
+       soft tissue (less than 3 % within any 100 HU between -200 and 200), or there is hardly any air above -1024 and the peak
+       of soft tissue lies above 50. Air was then shifted below the range, and tissue into its place.
+    7. The values of soft tissue have steps of more than 6.
 
-    A volume of nothing but air, or of water and air, passes: whether it is a head is judged elsewhere.
+    A volume of only air, or of water and air, passes: whether it shows a head is decided elsewhere.
 
-    Error (``tests/reading/pixels/test_plausibility.py``):
-    of 60 heads of :mod:`ich_lstm.phantom` of all difficulties and of two real
-    examinations, one of a plastic head, none is refused: as they are, cropped to the brain, the upper half or the lower third
-    of them, with the outside of a circle set to -1024 or 0. Of the same with any of 17 wrong scales none is read. Not seen are
-    shifts of less than 100 HU; of heads that fill the picture, half or more of those with the intercept twice or the slope
-    doubled or halved, and MR phase; and maps in air whose values are those of tissue. Refused without need is a hollow head
-    of plastic around which all air was set to -1024.
+    Measured errors (``tests/reading/pixels/test_plausibility.py``), on 60 heads of :mod:`ich_lstm.phantom` of all difficulties
+    and two real examinations, one of a plastic head:
+
+    - False alarms: none, for the volumes as they are, cropped to the brain, to the upper half or to the lower third, with the
+      outside of a circle set to -1024 or 0. One is known: a hollow plastic head around which all air was set to -1024.
+    - Missed: none of the same volumes with any of 17 wrong scales.
+    - Not detectable: shifts of less than 100 HU; for heads that fill the image, at least half of those with twice the
+      intercept, with a doubled or halved slope, or from MR phase; and maps with air whose values are those of tissue.
 
     Args:
-        volume: ``(n, h, w)``, of any kind of numbers, best before they are clipped.
+        volume: Values ``(n, h, w)`` of any numeric type, preferably before clipping.
 
     Returns:
-        What was found, with the values that tell; empty if they may be HU.
+        The fault, with the values that show it; empty if the values may be HU.
     """
     step = max(1, min(volume.shape[1:]) // SAMPLES)
     samples = volume[:, ::step, ::step]
@@ -177,7 +178,7 @@ def find_fault(volume: np.ndarray) -> str:
     levels = Levels.of(samples)
     edge = float(np.median([edge.level for edge in edges]))
     return (
-        _find_beyond(levels)
+        _find_out_of_range(levels)
         or _find_no_air(levels, edge)
         or _find_dense_frame(samples, edges)
         or _find_misplaced(levels, edge)
@@ -192,8 +193,8 @@ def _edge(image: np.ndarray, step: int) -> Edge:
     return Edge(float(np.rint(level)), third - first)
 
 
-def _find_beyond(levels: Levels) -> str:
-    """Much that is below air, or above what is kept."""
+def _find_out_of_range(levels: Levels) -> str:
+    """Rule 1: too many values below air, or at the upper limit."""
     size = levels.number(LOW, HIGH)
     below = levels.counts[: BELOW_AIR_HU - LOW]
     spread = int(below.sum() - np.sort(below)[-2:].sum())
@@ -207,12 +208,12 @@ def _find_no_air(levels: Levels, edge: float) -> str:
     if levels.number(LOW, SOFT_HU[0] - 1) >= MIN_AIR * levels.number(LOW, HIGH):
         return ""
     peak, number = levels.peak(min(max(round(edge) + WINDOW_HU, LOW), HIGH), HIGH)
-    denser = f"a peak of what is denser at {peak:.0f}" if number else f"nothing above {edge + WINDOW_HU:.0f}"
-    return f"no air, nothing below {SOFT_HU[0]} HU: the edge of the picture at {edge:.0f}, {denser}"
+    denser = f"a denser peak at {peak:.0f}" if number else f"nothing above {edge + WINDOW_HU:.0f}"
+    return f"no air, nothing below {SOFT_HU[0]} HU: the edge of the image at {edge:.0f}, {denser}"
 
 
 def _find_dense_frame(samples: np.ndarray, edges: list[Edge]) -> str:
-    """Slices whose air is not where air is."""
+    """Rule 3: slices whose air is not at the value of air."""
     odd = [i for i, edge in enumerate(edges) if edge.level > SOFT_HU[0] and edge.spread <= EDGE_SPREAD_HU]
     if not odd:
         return ""
@@ -222,13 +223,13 @@ def _find_dense_frame(samples: np.ndarray, edges: list[Edge]) -> str:
         return where
     levels = Levels.of(samples[odd])
     if level == 0 and levels.number(*AIR_RANGE_HU) >= MIN_AIR_INSIDE * levels.number(LOW, HIGH):
-        return ""  # an anonymizer has set to 0 what lies outside the field of view; within, air is where it should be
+        return ""  # an anonymizer has set the outside of the field of view to 0; the air inside has its proper value
     peak, number = levels.peak(DENSE_HU, HU_MAX)
     return f"{where}, a peak at {peak:.0f}" if number > MAX_NARROW * levels.number(DENSE_HU, HU_MAX) else ""
 
 
 def _find_misplaced(levels: Levels, edge: float) -> str:
-    """Soft tissue that lies elsewhere."""
+    """Rules 4 to 6: soft tissue at implausible values."""
     size = levels.number(LOW, HIGH)
     _, soft = levels.peak(*SOFT_HU)
     soft_peak, _ = levels.peak(*SOFT_HU, MODE_HU)
@@ -249,7 +250,7 @@ def _find_misplaced(levels: Levels, edge: float) -> str:
 
 
 def _find_steps(levels: Levels) -> str:
-    """Values that were quantised, as those of 8 bits are."""
+    """Rule 7: values that were quantized, such as 8-bit values."""
     soft = levels.counts[SOFT_HU[0] - LOW : SOFT_HU[1] - LOW + 1]
     used = np.flatnonzero(soft)
     if soft.sum() < MIN_COUNTED or len(used) < MIN_LEVELS or int(np.diff(used).min()) <= MAX_STEP_HU:

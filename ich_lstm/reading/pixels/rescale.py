@@ -1,4 +1,4 @@
-"""Converts stored pixel values to Hounsfield units, with the known repairs. Arrays only; no files."""
+"""Converts stored pixel values to Hounsfield units, with the known repairs. Works on arrays alone."""
 
 import math
 from typing import NamedTuple
@@ -8,31 +8,31 @@ import numpy as np
 from ich_lstm.scan import HU_MAX, HU_MIN, Note
 
 WRAP_12BIT = 3072
-"""Where the HU of RSNA's wrapped 12-bit files (whose headers say 0 or -1) wrap: 12 bits hold -1024 to 3071 exactly."""
+"""HU above which RSNA's 12-bit files with wrong headers (0 or -1) wrap around: 12 bits hold exactly -1024 to 3071."""
 
 NO_AIR_INTERCEPT = -100
-"""Above this intercept, unsigned values cannot reach air (-1000 HU): the header and the pixels disagree."""
+"""With a higher intercept, unsigned values cannot represent air (-1000 HU): header and pixels contradict each other."""
 
 MAX_SLOPE = 16.0
 MAX_INTERCEPT = 1 << 15
 
 PADDING_BELOW_HU = -500
-"""A padding value that stands for more than this, and less than metal, may be tissue: it is left alone."""
+"""A padding value that means more HU than this, but less than metal, may be tissue and is not replaced."""
 
 CIRCLE_BELOW_HU = -1100
-"""No CT number of air is as low; scanners fill the corners outside the field of view with -2000 or -3024."""
+"""Air is never this low; scanners fill the corners outside the field of view with -2000 or -3024 HU."""
 
 AIR_PEAK_HU = (-1050, -900)
 TISSUE_PEAK_HU = (0, 60)
 UNSIGNED_TISSUE_PEAK = (0, 100)
 MIN_PEAK_SHARE = 0.01
-"""A peak holds at least 1 % of the pixels."""
+"""Minimum share of the pixels in a peak."""
 
 SOFT_RANGE = 200
-"""HU around water in which the peak of soft tissue is looked for."""
+"""Range in HU around water that is searched for the peak of soft tissue."""
 
 MIN_PADDED_SHARE = 0.005
-"""The corners outside a circle are a fifth of a picture; a value that few pixels have by chance is no padding."""
+"""Minimum share of pixels with padding: the corners outside a circle are a fifth of the image, chance values are rarer."""
 
 INT16_SIZE = 1 << 16
 
@@ -40,15 +40,15 @@ BELOW_AIR = Note("below_air", "values below air, outside the field of view, set 
 
 
 class Storage(NamedTuple):
-    """How a slice's values are stored: the attributes of the Image Pixel and CT Image modules.
+    """The storage of a slice's values: attributes of the Image Pixel and CT Image modules.
 
     Args:
         slope: Rescale Slope (0028,1053); None if missing.
         intercept: Rescale Intercept (0028,1052); None if missing.
-        bits_stored: Bits Stored (0028,0101).
-        signed: Pixel Representation (0028,0103) is 1.
-        padding: Pixel Padding Value (0028,0120), as stored.
-        padding_limit: Pixel Padding Range Limit (0028,0121), as stored.
+        bits_stored: Bits Stored (0028,0101), 1 to 16.
+        signed: Whether Pixel Representation (0028,0103) is 1.
+        padding: Pixel Padding Value (0028,0120) as a stored value; None if missing.
+        padding_limit: Pixel Padding Range Limit (0028,0121) as a stored value; None if missing.
     """
 
     slope: float | None = 1.0
@@ -60,12 +60,12 @@ class Storage(NamedTuple):
 
 
 class RescaleError(ValueError):
-    """Stored values that cannot be turned into HU.
+    """Raised for stored values that cannot be converted to HU.
 
     Args:
-        code: Stable reason, as in :mod:`ich_lstm.reading.ledger.reasons`.
-        got: What was found.
-        expected: What would have been right.
+        code: Reason code of :mod:`ich_lstm.reading.ledger.reasons`.
+        got: Description of what was found.
+        expected: Description of acceptable values.
     """
 
     def __init__(self, code: str, got: str, expected: str) -> None:
@@ -76,17 +76,17 @@ class RescaleError(ValueError):
 
 
 def to_hu(stored: np.ndarray, storage: Storage) -> tuple[np.ndarray, tuple[Note, ...]]:
-    """Turn stored values into HU, clipped to [-1024, 3071]; padding becomes air.
+    """Convert stored values to HU, clipped to [-1024, 3071]; padding becomes air.
 
-    Follows the Modality LUT (PS3.3 C.11.1): HU = stored x slope + intercept. With whole numbers that is exact in int16;
-    fractional ones are computed in float32 and rounded.
+    The conversion is the Modality LUT (PS3.3 C.11.1): HU = stored x slope + intercept. Integer slopes and intercepts are
+    computed exactly in int16; fractional ones are computed in float32 and rounded.
 
     Args:
-        stored: uint16 or int16 ``(h, w)``, in the machine's byte order. May be overwritten.
-        storage: What the header says of them.
+        stored: Stored values, uint16 or int16 ``(h, w)``, in the machine's byte order. The array may be overwritten.
+        storage: Storage attributes from the header.
 
     Returns:
-        int16 ``(h, w)``, and a note for each repair.
+        HU, int16 ``(h, w)``, and a note for each repair.
 
     Raises:
         RescaleError: ``rescale_missing`` or ``bad_rescale``.
@@ -104,7 +104,7 @@ def to_hu(stored: np.ndarray, storage: Storage) -> tuple[np.ndarray, tuple[Note,
     if bits == 16 and not signed and intercept > NO_AIR_INTERCEPT and _looks_signed(stored):
         stored, signed = stored.view(np.int16), True
         repairs.append(Note("unsigned_flag", "signed values flagged as unsigned"))
-    # Before bits are masked or extended, which would make tissue of padding that lies outside of them.
+    # Padding comes before bits are masked or sign-extended: these steps could map its extra bits to values of tissue.
     stored, padded, padding = _without_padding(stored, storage._replace(signed=signed), slope, intercept)
     if bits == 12 and intercept > NO_AIR_INTERCEPT and not signed:
         hu = _unwrap_rsna(stored, repairs)
@@ -134,44 +134,44 @@ def _checked_rescale(storage: Storage) -> tuple[float, float]:
 
 
 def _unwrap_rsna(stored: np.ndarray, repairs: list[Note]) -> np.ndarray:
-    """The repair of RSNA's 12-bit files: stored values of 3072 and more are 4096 too high (3072 is -1024, 3096 air, 40 brain)."""
+    """Repair RSNA's 12-bit files: stored values of 3072 and more are 4096 too high (3072 is -1024, 3096 air, 40 brain)."""
     hu = (stored & 0x0FFF).view(np.int16)
     if int(hu.max()) >= WRAP_12BIT:
         hu -= HU_MIN
-        hu &= 0x0FFF  # subtracts 4096 where it is reached
+        hu &= 0x0FFF  # subtracts 4096 from values that reach it
         hu += HU_MIN
         repairs.append(Note("wrap_12bit", "12-bit values wrapped below 0 HU, unwrapped"))
     return hu
 
 
 def _extend_sign(stored: np.ndarray, bits: int, intercept: float, repairs: list[Note]) -> np.ndarray:
-    """Signed values of fewer than 16 bits, whose sign was not carried into the bits above, or has something else there."""
+    """Sign-extend signed values of fewer than 16 bits whose upper bits are unset or hold something else."""
     half = 1 << (bits - 1)
     low, high = int(stored.min()), int(stored.max())
     if -half <= low and high < half:
         return stored
     if -half <= low and high < 2 * half and (low < 0 or intercept <= NO_AIR_INTERCEPT):
-        return stored  # Bits Stored is one too small, or the values are unsigned: they are meant as they stand
+        return stored  # Bits Stored is one too small, or the values are unsigned: they are correct as stored
     if low >= 0 and high < 2 * half:
         repairs.append(Note(f"sign_{bits}bit", f"{bits}-bit signed values without sign extension, extended"))
     else:
-        repairs.append(Note("unused_bits", f"bits above the {bits} stored ones, left out"))
+        repairs.append(Note("unused_bits", f"bits above the {bits} stored ones were ignored"))
     return (stored << (16 - bits)) >> (16 - bits)
 
 
 def _mask_unused(stored: np.ndarray, bits: int, repairs: list[Note]) -> np.ndarray:
-    """Unsigned values without what stands in the bits above (PS3.5 8.1.1): an old overlay, or a sign."""
+    """Clear the bits of unsigned values above Bits Stored (PS3.5 8.1.1), which may hold an old overlay or a sign."""
     if int(stored.max()) < 1 << bits:
         return stored
     if int(stored[stored >= 1 << bits].min()) >= INT16_SIZE - (1 << (bits - 1)):
         repairs.append(Note("unsigned_flag", "signed values flagged as unsigned"))
         return stored.view(np.int16)
-    repairs.append(Note("unused_bits", f"bits above the {bits} stored ones, left out"))
+    repairs.append(Note("unused_bits", f"bits above the {bits} stored ones were ignored"))
     return stored & np.uint16((1 << bits) - 1)
 
 
 def _looks_signed(stored: np.ndarray) -> bool:
-    """Whether unsigned values have their peaks where signed HU would: near 65536 - 1000 and at 0 to 100."""
+    """Whether unsigned values have their peaks where signed HU would have them: near 65536 - 1000 and at 0 to 100."""
     if stored.max() < INT16_SIZE // 2:
         return False
     air = _share(stored, AIR_PEAK_HU[0] + INT16_SIZE, AIR_PEAK_HU[1] + INT16_SIZE)
@@ -179,7 +179,7 @@ def _looks_signed(stored: np.ndarray) -> bool:
 
 
 class StoredPeaks:
-    """Whether stored values are HU as they stand: air near -1000, and soft tissue at 0 to 60. Of one slice or of many."""
+    """Tests on one slice or many whether stored values are HU already: air near -1000, soft tissue at 0 to 60."""
 
     def __init__(self) -> None:
         self._size = 0
@@ -187,14 +187,14 @@ class StoredPeaks:
         self._soft = np.zeros(2 * SOFT_RANGE, np.int64)
 
     def add(self, stored: np.ndarray) -> None:
-        """Count the values of a slice."""
+        """Add the values of a slice to the histogram."""
         self._size += stored.size
         self._air += int(np.count_nonzero((stored >= AIR_PEAK_HU[0]) & (stored <= AIR_PEAK_HU[1])))
         soft = stored[(stored > -SOFT_RANGE) & (stored < SOFT_RANGE)]
         self._soft += np.bincount(soft.astype(np.int64) + SOFT_RANGE, minlength=2 * SOFT_RANGE)
 
     def are_hu(self) -> bool:
-        """Whether both peaks are there."""
+        """Whether both peaks are present."""
         least = max(1.0, MIN_PEAK_SHARE * self._size)
         peak = int(self._soft.argmax()) - SOFT_RANGE
         return self._air >= least and int(self._soft.sum()) >= least and TISSUE_PEAK_HU[0] <= peak <= TISSUE_PEAK_HU[1]
@@ -204,7 +204,7 @@ NO_RESCALE = Note("rescale_missing", "no rescale in the header; the stored value
 
 
 def _assume_hu(stored: np.ndarray, storage: Storage, repairs: list[Note]) -> Storage:
-    """Without rescale, take the values as HU if air and soft tissue lie where they should; refuse them otherwise."""
+    """Accept values without rescale as HU if air and soft tissue have their peaks in place; refuse them otherwise."""
     peaks = StoredPeaks()
     peaks.add(stored)
     if not peaks.are_hu():
@@ -224,10 +224,13 @@ def _share(values: np.ndarray, low: int, high: int) -> float:
 def _without_padding(
     stored: np.ndarray, storage: Storage, slope: float, intercept: float
 ) -> tuple[np.ndarray, np.ndarray | None, Note]:
-    """The values with something else in place of padding, where it stands (None: nowhere), and the note on it.
+    """Replace padding by a neutral value.
 
-    Padding is what Pixel Padding Value (PS3.3 C.7.5.1.1.2) says, and a value in a corner that no value of so many bits can
-    be, and that is far below air with a sign.
+    Padding is declared by Pixel Padding Value (PS3.3 C.7.5.1.1.2), or is a corner value that exceeds the stored bits and, read
+    as signed, lies far below air.
+
+    Returns:
+        The values, the mask of padding (None if there is none), and the note for the repair.
     """
     padded = _declared_padding(stored, storage, slope, intercept)
     note = Note("padding", f"padding value {storage.padding} set to air")
@@ -237,16 +240,16 @@ def _without_padding(
         return stored, None, note
     if not stored.flags.writeable:
         stored = stored.copy()
-    stored[padded] = stored.flat[int(padded.argmin())]  # the first that is none: no later step sees a value that is not there
+    stored[padded] = stored.flat[int(padded.argmin())]  # the first value that is not padding, so that no new value appears
     return stored, padded, note
 
 
 def _declared_padding(stored: np.ndarray, storage: Storage, slope: float, intercept: float) -> np.ndarray | None:
-    """Where the padding that the header names stands; None if nowhere, if it may be tissue, or if clipping does the same."""
+    """The mask of the padding that the header declares; None if it is absent, may be tissue, or is clipped to air anyway."""
     if storage.padding is None:
         return None
     limit = storage.padding if storage.padding_limit is None else storage.padding_limit
-    # The two may be written with the VR of the other signedness, and unsigned values may hold a padding that has a sign.
+    # Both attributes may be written with the VR of the other signedness, and unsigned values may hold signed padding.
     for signed in (True,) if storage.signed else (False, True):
         low, high = sorted(_as_16_bits(value, signed) for value in (storage.padding, limit))
         if high * slope + intercept <= PADDING_BELOW_HU or low * slope + intercept > HU_MAX:
@@ -258,7 +261,7 @@ def _declared_padding(stored: np.ndarray, storage: Storage, slope: float, interc
     masked = storage.padding & ((1 << bits) - 1)
     if bits == 16 or storage.padding_limit is not None or masked == storage.padding & (INT16_SIZE - 1):
         return None
-    return _around(stored, masked)
+    return _connected_to_corners(stored, masked)
 
 
 def _as_16_bits(value: int, signed: bool) -> int:
@@ -266,10 +269,10 @@ def _as_16_bits(value: int, signed: bool) -> int:
     return value - INT16_SIZE if signed and value >= INT16_SIZE // 2 else value
 
 
-def _around(stored: np.ndarray, value: int) -> np.ndarray | None:
-    """Where a value fills all four corners and what is connected to them.
+def _connected_to_corners(stored: np.ndarray, value: int) -> np.ndarray | None:
+    """The mask of a value in the regions that are connected to the corners; None unless it fills all four corners.
 
-    A codec of as many bits as are stored has cut off the others; what is left of padding may be a value of tissue.
+    A codec that keeps only the stored bits truncates padding, and the truncated value can equal one of tissue.
     """
     corners = stored[[0, 0, -1, -1], [0, -1, 0, -1]]
     if not (corners == value).all():
@@ -281,7 +284,7 @@ def _around(stored: np.ndarray, value: int) -> np.ndarray | None:
 
 
 def _undeclared_padding(stored: np.ndarray, storage: Storage, slope: float, intercept: float) -> np.ndarray | None:
-    """Where a value of a corner stands that is beyond the stored bits or a CT number, and with a sign far below air."""
+    """The mask of a corner value that exceeds the stored bits or any CT number and, read as signed, lies far below air."""
     half = 1 << (storage.bits_stored - 1)
     for value in {int(stored[row, column]) for row in (0, -1) for column in (0, -1)}:
         with_sign = _as_16_bits(value, True)

@@ -14,10 +14,10 @@ from ich_lstm.reading.body.head import (
     NECK_MARGIN_MM,
     brain_share,
     count_neck_slices,
-    describe_looks,
+    describe_sections,
     is_defaced,
     judge,
-    look_at_section,
+    measure_section,
     metal_mm2,
     missing_parts,
 )
@@ -35,7 +35,7 @@ from ich_lstm.reading.series.members import (
     check_same_grid,
     parallel_slices,
     thickness_of,
-    without_doubles,
+    without_duplicates,
     without_scouts,
     without_strays,
 )
@@ -47,7 +47,7 @@ from ich_lstm.reading.terms.charset import UNDECODED
 from ich_lstm.scan import Note, Scan
 
 FEW_SLICES = 12
-"""A head of 140 mm in slices of 12 mm; with fewer, part of it is likely missing."""
+"""A head of 140 mm has 12 slices of 12 mm; a scan with fewer slices likely misses part of the head."""
 
 TILT_FLAG_DEGREES = 1.0
 THICK_MM = 9.0
@@ -63,17 +63,16 @@ LOSSY_SYNTAXES = frozenset(
 
 @dataclass(frozen=True)
 class Series:
-    """The slices of one stack, in any order: those of a Series Instance UID, some of those, or those of several UIDs.
+    """The slices of one stack, in any order: all slices of a Series Instance UID, some of them, or those of several UIDs.
 
     Args:
         series_uid: Series Instance UID (0020,000E).
-        headers: At least one.
-        qualifier: Tells it apart from another series under the same UID: its kernel, its patient. Private; usually empty.
-        acquisition: Which of several acquisitions under the same UID it is, from 1 in the order in which they were taken; 0
-            if the UID stands for one.
-        acquisitions: How many there are under the UID.
-        joined: UIDs of further series whose slices are among the headers, for all are of one acquisition. `series_uid` is
-            that with the lowest Series Number, of equal ones the first in the order of text.
+        headers: Headers of the slices, at least one.
+        qualifier: Text that distinguishes series under one UID, such as the kernel or the patient. Private; usually empty.
+        acquisition: Number of the acquisition under the UID, from 1 in the order of acquisition; 0 if the UID has only one.
+        acquisitions: Number of acquisitions under the UID.
+        joined: UIDs of further series whose slices are included, because all are of one acquisition. `series_uid` is the
+            UID with the lowest Series Number, and the first in text order if several share it.
     """
 
     series_uid: str
@@ -85,18 +84,18 @@ class Series:
 
     @property
     def identifier(self) -> str:
-        """What no other series has: the UID, and the qualifier if the UID stands for several."""
+        """A unique identifier: the UID, with the qualifier and the acquisition if several series share the UID."""
         acquisition = f"acquisition {self.acquisition} of {self.acquisitions}" if self.acquisition else ""
         return "|".join(filter(None, (self.series_uid, self.qualifier, acquisition)))
 
     @property
     def series_uids(self) -> tuple[str, ...]:
-        """All that its slices may be called by, its own first."""
+        """All UIDs under which the slices are stored, `series_uid` first."""
         return self.series_uid, *self.joined
 
     @property
     def composition(self) -> str:
-        """For a person, how it differs from a series as it was stored; empty if it does not."""
+        """How the series differs from the series as stored, as text for a person; empty if it does not."""
         if self.acquisition:
             return f"acquisition {self.acquisition} of {self.acquisitions} in its series"
         if self.joined:
@@ -106,24 +105,25 @@ class Series:
         return ""
 
     def decoded(self) -> "Series":
-        """The same series with its headers decoded, where they are rows of an index: each is built once, and held.
+        """The series with decoded headers.
 
-        An index holds millions of headers undecoded. What works on one series decodes it first and passes it on.
+        An index holds millions of headers undecoded. A function that works on one series decodes its headers once, and passes
+        the decoded series on.
         """
         return replace(self, headers=self.headers.decoded()) if isinstance(self.headers, HeaderRows) else self
 
     def __len__(self) -> int:
-        """Number of files."""
+        """Number of slices."""
         return len(self.headers)
 
 
 def short_uid(uid: str) -> str:
-    """An identifier for people: a short one whole, of a long one the beginning and the end."""
+    """Shorten a long identifier for display: its beginning and its end."""
     return uid if len(uid) <= SHORT_UID_LENGTH else f"{uid[:8]}…{uid[-6:]}"
 
 
 def name_series(series: Series) -> str:
-    """How messages call a series: ``series 1.2.840.…123456 (28 slices)``."""
+    """The name of a series in messages: ``series 1.2.840.…123456 (28 slices)``."""
     return f"series {short_uid(series.series_uid)} ({counted(len(series), 'slice')})"
 
 
@@ -135,19 +135,19 @@ def load_scan(
     slab_mm: float | None = SLAB_MM,
     allow_other_part: bool = False,
 ) -> Scan:
-    """Read a series as a scan: ordered by the projection on the slice normal, in the display convention.
+    """Load a series as a scan: slices ordered by their projection on the slice normal, in the display convention.
 
     Args:
         series: The slices, in any order.
-        training: Leave out slices that cannot be read and flag the scan as ``incomplete``; otherwise one such slice
-            refuses the scan, because a partial scan must not get a probability.
-        ledger: Where to note the slices that were left out (doubles, scouts, unreadable ones) and, if the series is
-            refused, all of them. In a worker process: give it an empty one, and send its rows home.
-        slab_mm: Thin slices are averaged to slabs of about this thickness; None leaves them as they are.
-        allow_other_part: Read a series that shows no head by its pixels too (:func:`~ich_lstm.reading.body.head.judge`).
+        training: If true, unreadable slices are excluded and the scan is flagged as ``incomplete``. If false, one unreadable
+            slice refuses the scan, because a partial scan must not get a probability.
+        ledger: Records the excluded slices (duplicates, scouts, unreadable slices), and all slices if the series is refused. A
+            worker process passes an empty ledger and returns its rows to the parent process.
+        slab_mm: Thickness to which thin slices are averaged; None disables the averaging.
+        allow_other_part: Also read a series whose pixels do not show a head (:func:`~ich_lstm.reading.body.head.judge`).
 
     Raises:
-        SeriesError: If the slices make no scan; the code says why.
+        SeriesError: If the slices do not form a scan; the code says why.
 
     Example:
         >>> load_scan(series).positions_mm  # doctest: +SKIP
@@ -177,7 +177,7 @@ def _load(series: Series, training: bool, slab_mm: float | None, allow_other_par
     headers = without_strays(headers, notes)
     check_count(name, headers)
     identity = identity_of(headers, name)
-    headers = without_doubles(name, headers, notes)
+    headers = without_duplicates(name, headers, notes)
     headers, display = parallel_slices(name, headers, notes)
     check_same_grid(name, headers)
     check_units(name, headers)
@@ -213,48 +213,48 @@ def _load(series: Series, training: bool, slab_mm: float | None, allow_other_par
 
 
 def without_neck(scan: Scan, name: str, notes: ScanNotes, *, allow_other_part: bool = False) -> tuple[Scan, int]:
-    """See that a scan shows a head, how much of it, and leave out the slices of the neck and the trunk below it.
+    """Check that a scan shows a head, flag missing parts, and exclude the slices of the neck and the trunk.
 
     Args:
-        scan: In the display convention, with square pixels.
-        name: What messages call it.
-        notes: Takes flags and repairs.
-        allow_other_part: Do not refuse what is no head.
+        scan: A scan in the display convention, with square pixels.
+        name: Name of the scan in messages.
+        notes: Collects flags and repairs.
+        allow_other_part: Accept a scan that does not show a head.
 
     Returns:
-        The scan, and how many slices were left out at its lower end.
+        The scan, and the number of slices that were excluded at its lower end.
 
     Raises:
         SeriesError: ``not_head``.
     """
-    looks = [look_at_section(image, scan.spacing_mm[1]) for image in scan.hu]
-    verdict = judge(looks, scan.spacing_mm[0])
+    sections = [measure_section(image, scan.spacing_mm[1]) for image in scan.hu]
+    verdict = judge(sections, scan.spacing_mm[0])
     if verdict == "other" and not allow_other_part:
         raise SeriesError(
             "not_head",
             where=name,
-            got=f"images of another part of the body: {describe_looks(looks)}",
+            got=f"images of another part of the body: {describe_sections(sections)}",
             expected="a closed skull of plausible size around soft tissue",
             todo="Choose the series of the head, or read this one with --allow-other-body-part of ich-predict if it is one.",
         )
     if verdict != "head":
         notes.flag("no_skull", "no skull in the images: a phantom, or not the whole head")
     pixel_mm2 = scan.spacing_mm[1] * scan.spacing_mm[2]
-    if brain_share(looks) < BRAIN_SHARE:
+    if brain_share(sections) < BRAIN_SHARE:
         notes.flag("no_brain", "little within the skull has the density of a brain")
     if metal_mm2(scan.hu, pixel_mm2) >= METAL_MM2:
         notes.flag("metal", "metal in the images")
-    if verdict == "head" and is_defaced(looks):
+    if verdict == "head" and is_defaced(sections):
         notes.flag("defaced", "outside the skull there are regions of exactly 0 HU: the face was removed by a program")
-    below = count_neck_slices(looks, scan.positions_mm) if verdict == "head" else 0
+    below = count_neck_slices(sections, scan.positions_mm) if verdict == "head" else 0
     if len(scan) - below < MIN_SLICES:
         below = 0
-    for reason in missing_parts(looks[below:], scan.positions_mm[below:]):
+    for reason in missing_parts(sections[below:], scan.positions_mm[below:]):
         notes.flag("incomplete", reason)
     if below == 0:
         return scan, 0
     note = Note(
-        "neck", f"{counted(below, 'slice')} more than {NECK_MARGIN_MM:.0f} mm below the skull, of the neck or the trunk, left out"
+        "neck", f"{counted(below, 'slice')} of the neck or the trunk, more than {NECK_MARGIN_MM:.0f} mm below the skull, excluded"
     )
     above = replace(
         scan,
@@ -274,13 +274,13 @@ def finish_scan(
     thickness_mm: float | None = None,
     origins_mm: np.ndarray | None = None,
 ) -> Scan:
-    """Thin slices to slabs, and the flags: the last steps of every scan, wherever it comes from.
+    """Average thin slices to slabs and set the flags: the last steps for every scan, from DICOM or NIfTI.
 
     Args:
-        scan: In the display convention, with its repairs.
-        notes: Takes the flags.
-        slab_mm: Thin slices are averaged to slabs of about this thickness in mm; None leaves them as they are.
-        thickness_mm: Slice Thickness, if known.
+        scan: A scan in the display convention, with its repairs.
+        notes: Collects the flags.
+        slab_mm: Thickness in mm to which thin slices are averaged; None disables the averaging.
+        thickness_mm: Slice Thickness (0018,0050), if known.
         origins_mm: In-plane origin of each slice, across and down, ``(n, 2)``; None if it is the same for all slices.
     """
     if slab_mm is not None:
@@ -292,7 +292,7 @@ def finish_scan(
 def _read_volume(
     name: str, headers: Sequence[SliceHeader], display: Display, training: bool, notes: ScanNotes
 ) -> tuple[np.ndarray, list[int]]:
-    """All slices as int16 ``(n, h, w)``, and the indices of those that could be read."""
+    """The slices that can be read, int16 ``(n, h, w)``, and their indices."""
     if not all(map(has_rescale, headers)):
         headers = assume_rescale(headers)
         if all(map(has_rescale, headers)):
@@ -312,7 +312,7 @@ def _read_volume(
                     expected=error.expected,
                     todo=error.todo,
                 ) from error
-            notes.flag("incomplete", "slices that cannot be read are left out")
+            notes.flag("incomplete", "unreadable slices were excluded")
             continue
         hu = display.apply(hu)
         if volume is None:
@@ -329,7 +329,7 @@ def _read_volume(
 def _square_pixels(
     volume: np.ndarray, header: SliceHeader, display: Display, notes: ScanNotes
 ) -> tuple[np.ndarray, tuple[float, float]]:
-    """Resample to square pixels of the smaller spacing, if they are not."""
+    """Resample to square pixels of the smaller spacing; square pixels are returned unchanged."""
     assert header.pixel_spacing is not None
     row_mm, column_mm = header.pixel_spacing[::-1] if display.transpose else header.pixel_spacing
     if abs(row_mm - column_mm) <= SAME_MM:
@@ -344,7 +344,7 @@ def _square_pixels(
 
 
 def flag_scan(scan: Scan, notes: ScanNotes) -> None:
-    """Flag what can be seen of a scan itself: tilt, few or thick slices, slices without content."""
+    """Flag what the scan itself shows: tilt, few or thick slices, slices without content."""
     if scan.tilt_degrees >= TILT_FLAG_DEGREES:
         notes.flag("tilt", f"slices tilted by {scan.tilt_degrees:.1f} degrees")
     if len(scan) < FEW_SLICES:
@@ -363,12 +363,12 @@ def _flag_header(headers: Sequence[SliceHeader], notes: ScanNotes, tilt: float) 
     if reason := map_reason(headers):
         notes.flag("derived_map", reason)
     elif has_unspecified_unit(headers):
-        notes.flag("unspecified_unit", "Rescale Type (0028,1054) US: it does not say that the values are HU")
+        notes.flag("unspecified_unit", "Rescale Type (0028,1054) is US (unspecified): the values may not be HU")
     if any(UNDECODED in text for text in (first.series_description, first.study_description, first.body_part, first.kernel)):
-        notes.flag("character_set", "words of the header that cannot be decoded: they may say what was not understood")
+        notes.flag("character_set", "some text of the header could not be decoded and was not interpreted")
     if tilt < TILT_FLAG_DEGREES and first.tilt is not None and TILT_FLAG_DEGREES < abs(first.tilt) <= MAX_TILT_DEGREES:
-        told_tilt = f"Gantry/Detector Tilt (0018,1120) of {first.tilt:.1f} degrees"
-        notes.flag("tilt", f"{told_tilt}, by the orientation none: slices may be sheared against each other")
+        header_tilt = f"Gantry/Detector Tilt (0018,1120) of {first.tilt:.1f} degrees"
+        notes.flag("tilt", f"{header_tilt}, but the orientation has none: slices may be sheared against each other")
     if reason := bone_reason(headers, first.series_description):
         notes.flag("kernel", reason)
     if any(header.lossy or header.transfer_syntax in LOSSY_SYNTAXES for header in headers):

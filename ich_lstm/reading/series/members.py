@@ -17,30 +17,30 @@ from ich_lstm.reading.terms import vocabulary
 MIN_SLICES = 4
 
 SAME_MM = 0.01
-"""Pixel spacings closer than this are the same, but for rounding in the file."""
+"""Pixel spacings that differ by less are equal; the difference is rounding in the file."""
 
 SAME_DEGREES = 1.0
-"""Slices of one series are parallel within this."""
+"""Slices of one series are parallel if their directions differ by less than this."""
 
 PIXEL_SPACING_MM = (0.05, 10.0)
-"""A head of 200 mm on 4000 pixels, and on 20: beyond, the header is wrong."""
+"""A head of 200 mm has 4000 or 20 pixels at these limits; a header with a spacing beyond them is wrong."""
 
 _FLIPS_BY_PATIENT_POSITION = {"HFP": (-1.0, -1.0), "FFS": (-1.0, 1.0), "FFP": (1.0, -1.0)}
 
 
 def is_localizer(header: SliceHeader) -> bool:
-    """Whether Image Type says that this is a scout view."""
+    """Whether Image Type says that the image is a scout view."""
     return any(vocabulary.names_localizer(value) for value in header.image_type)
 
 
 def thickness_of(headers: Sequence[SliceHeader]) -> float | None:
-    """Slice Thickness (0018,0050) in mm, the median; None if no slice tells it."""
+    """The median Slice Thickness (0018,0050) in mm; None if no slice states it."""
     known = [header.thickness for header in headers if header.thickness is not None and 0 < header.thickness < math.inf]
     return float(np.median(known)) if known else None
 
 
 def check_count(name: str, headers: Sequence[SliceHeader]) -> None:
-    """Refuse a scan of too few slices.
+    """Refuse a scan that has too few slices.
 
     Raises:
         SeriesError: ``no_usable_slice`` or ``few_slices``.
@@ -58,7 +58,7 @@ def check_count(name: str, headers: Sequence[SliceHeader]) -> None:
 
 
 def without_scouts(headers: Sequence[SliceHeader], notes: ScanNotes) -> list[SliceHeader]:
-    """Leave out scouts that lie inside a series."""
+    """Exclude the scout views of a series."""
     kept = []
     for header in headers:
         if is_localizer(header):
@@ -69,23 +69,23 @@ def without_scouts(headers: Sequence[SliceHeader], notes: ScanNotes) -> list[Sli
 
 
 def without_strays(headers: Sequence[SliceHeader], notes: ScanNotes) -> list[SliceHeader]:
-    """Leave out pages that lie inside a series and are none of its slices."""
+    """Exclude images that are stored in a series but are not slices of it."""
     strays = find_strays(headers)
     for number, (code, reason) in strays.items():
         notes.exclude(headers[number], code, reason)
     return [header for number, header in enumerate(headers) if number not in strays]
 
 
-def without_doubles(name: str, headers: Sequence[SliceHeader], notes: ScanNotes) -> list[SliceHeader]:
-    """Keep one file of those that share a SOP Instance UID: the same slice of the same patient, with the same pixels.
+def without_duplicates(name: str, headers: Sequence[SliceHeader], notes: ScanNotes) -> list[SliceHeader]:
+    """Keep one file of those with the same SOP Instance UID: the same slice of the same patient, with the same pixels.
 
     Args:
-        name: What messages call the series.
+        name: Name of the series in messages.
         headers: Slices of one patient.
-        notes: Takes the files that are left out; of two the one that cannot be read.
+        notes: Collects the excluded files. If only one of two files can be read, the other one is excluded.
 
     Raises:
-        SeriesError: ``conflicting_uids`` if they are different slices, or their pixels differ.
+        SeriesError: ``conflicting_uids`` if the files are different slices, or if their pixels differ.
     """
     kept: dict[object, SliceHeader] = {}
     for header in headers:
@@ -105,12 +105,12 @@ def without_doubles(name: str, headers: Sequence[SliceHeader], notes: ScanNotes)
         else:
             notes.exclude(known, errors[0].code, errors[0].detail)
             kept[key] = header
-        notes.repair("duplicate_file", "files that came twice were read once")
+        notes.repair("duplicate_file", "duplicate files were read once")
     return list(kept.values())
 
 
 def _read_pixels(header: SliceHeader) -> tuple[np.ndarray, None] | tuple[None, FileError]:
-    """What is stored in a file, or why it cannot be read."""
+    """The stored pixel values of a file, or the reason why they cannot be read."""
     try:
         return read_stored(header)[0], None
     except FileError as error:
@@ -128,10 +128,10 @@ def _conflicting_uids(name: str, got: str) -> SeriesError:
 
 
 def parallel_slices(name: str, headers: Sequence[SliceHeader], notes: ScanNotes) -> tuple[list[SliceHeader], Display]:
-    """Keep the slices that are parallel to most, and find their display convention.
+    """Keep the slices that are parallel to the majority, and determine their display convention.
 
     Raises:
-        SeriesError: ``bad_orientation``, or ``not_axial``.
+        SeriesError: ``bad_orientation`` or ``not_axial``.
     """
     check_count(name, headers)
     if all(header.orientation is None for header in headers):
@@ -155,7 +155,7 @@ def parallel_slices(name: str, headers: Sequence[SliceHeader], notes: ScanNotes)
             continue
         for header in group:
             notes.exclude(header, "other_orientation", "not parallel to the other slices of the series")
-        notes.flag("incomplete", "slices of another orientation left out")
+        notes.flag("incomplete", "slices of another orientation were excluded")
     display = display_of(groups[common][0].orientation or AXIAL)
     tilt = tilt_degrees(display.normal)
     if tilt > MAX_TILT_DEGREES:
@@ -178,8 +178,8 @@ def _is_parallel(first: Sequence[float], second: Sequence[float]) -> bool:
 
 
 def _assumed_display(header: SliceHeader, notes: ScanNotes) -> Display:
-    """Axial; left and right, front and back as Patient Position (0018,5100) tells."""
-    notes.flag("no_orientation", "orientation missing, sides are not certain")
+    """Assume axial slices; Patient Position (0018,5100) determines left and right, front and back."""
+    notes.flag("no_orientation", "orientation missing: left and right are not certain")
     flips = _FLIPS_BY_PATIENT_POSITION.get(header.patient_position)
     if flips is None:
         notes.repair("no_orientation", "orientation missing, taken as axial")
@@ -189,7 +189,7 @@ def _assumed_display(header: SliceHeader, notes: ScanNotes) -> Display:
 
 
 def check_same_grid(name: str, headers: Sequence[SliceHeader]) -> None:
-    """Refuse slices of different sizes or pixel spacings.
+    """Refuse slices that differ in matrix size or pixel spacing.
 
     Raises:
         SeriesError: ``mixed_matrix``, ``mixed_spacing`` or ``no_spacing``.

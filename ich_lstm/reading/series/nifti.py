@@ -1,4 +1,4 @@
-"""Reads NIfTI as a Scan: orientation from the affine, values checked to be HU. Needs the extra ``nifti``."""
+"""Reads NIfTI files as scans: the affine gives the orientation, the values must be HU. Requires the extra ``nifti``."""
 
 import hashlib
 import math
@@ -29,16 +29,16 @@ from ich_lstm.scan import HU_MAX, HU_MIN, Scan
 SUFFIXES = (".nii", ".nii.gz")
 
 NOT_DICOM = frozenset({"not_dicom", "truncated_header"})
-"""What the index says of a NIfTI file."""
+"""Codes that the index assigns to NIfTI files."""
 
 MAGICS = (b"n+1", b"n+2")
-"""Of single files, in NIfTI 1 and 2."""
+"""Magic numbers of single-file NIfTI-1 and NIfTI-2."""
 
 MAX_VOXEL_BYTES = 2**30
-"""A head of 512 x 512 x 1000 in 16 bits takes half of it; what claims more is a bomb, or no head."""
+"""A head of 512 x 512 x 1000 voxels of 16 bits takes half of this. A file that declares more is a bomb, or not a head."""
 
 MAX_DATA_OFFSET = 2**24
-"""Where the voxels may begin: 352 bytes and header extensions."""
+"""The largest offset of the voxels, which follow 352 bytes of header and the header extensions."""
 
 
 def is_nifti(path: Path | str) -> bool:
@@ -48,11 +48,11 @@ def is_nifti(path: Path | str) -> bool:
 
 @dataclass(frozen=True)
 class NiftiSeries(Series):
-    """The slices of a NIfTI file, as :func:`nifti_series` gives them."""
+    """The slices of a NIfTI file, as :func:`nifti_series` returns them."""
 
 
 def find_nifti(files: Rows) -> Iterator[FileRef]:
-    """The NIfTI files among the files of a source; members of archives too.
+    """Find the NIfTI files among the files of a source, including members of archives.
 
     Args:
         files: Table with the columns ``path``, ``member`` and ``code``.
@@ -65,19 +65,20 @@ def find_nifti(files: Rows) -> Iterator[FileRef]:
 
 
 def in_archive(file: FileRef) -> FileError:
-    """The refusal of a NIfTI file that is a member of an archive."""
+    """The error for a NIfTI file that is a member of an archive."""
     return FileError("nifti_in_archive", where=str(file), got="NIfTI in an archive", todo="Unpack the archive.")
 
 
 def nifti_series(file: FileRef, identifier: str) -> NiftiSeries:
-    """The slices of a NIfTI file without their voxels, for what asks for headers: one per slice, in the file's own order.
+    """Describe the slices of a NIfTI file without reading its voxels: one header per slice, in the file's own order.
 
     Args:
-        file: A ``.nii`` or ``.nii.gz``.
-        identifier: UID of its study and series, and with a number, from 1 along the file's slice axis, of its slices.
+        file: A ``.nii`` or ``.nii.gz`` file.
+        identifier: UID of the study and the series. The UID of a slice is this with the slice's number along the file's
+            slice axis, from 1.
 
     Raises:
-        FileError: If it lies in an archive, or is no readable NIfTI of three dimensions; the code says why.
+        FileError: If the file lies in an archive, or is not a readable three-dimensional NIfTI; the code says why.
     """
     if file.member is not None:
         raise in_archive(file)
@@ -107,20 +108,21 @@ def read_nifti(
 ) -> Scan:
     """Read a head CT from a NIfTI file.
 
-    The affine gives the orientation: any order and direction of the axes comes out in the radiological display convention.
-    A NIfTI has no identifiers; the scan is called by a hash of its content, ``nifti-3f...``, and its slices by that and
-    their number in the file, from 1: ``nifti-3f....7``. It has no kernel, contrast or age either: nothing is known of them.
+    The affine gives the orientation: axes in any order and direction are converted to the radiological display convention.
+    A NIfTI file has no identifiers. The identifier of the scan is a hash of its content (``nifti-3f...``); that of a slice
+    adds its number in the file, from 1 (``nifti-3f....7``). Kernel, contrast and age are unknown.
 
     Args:
-        path: A ``.nii`` or ``.nii.gz``.
-        identifier: What to call the scan instead.
-        slab_mm: Thin slices are averaged to slabs of about this thickness; None leaves them as they are.
-        allow_other_part: Read a volume that shows no head by its pixels too.
+        path: A ``.nii`` or ``.nii.gz`` file.
+        identifier: Identifier of the scan; by default the hash of its content.
+        slab_mm: Thickness to which thin slices are averaged; None disables the averaging.
+        allow_other_part: Also read a volume whose pixels do not show a head.
 
     Raises:
         SeriesError: ``not_head``.
-        FileError: If it holds no head CT in HU; the code says why (``codec_missing``, ``not_nifti``, ``four_dimensions``,
-            ``not_finite``, ``not_hu``, ``nifti_bomb``, ``truncated_pixels``, ``not_axial``, ``few_slices`` and others).
+        FileError: If the file holds no head CT in HU. The code says why (``codec_missing``, ``not_nifti``,
+            ``four_dimensions``, ``not_finite``, ``not_hu``, ``nifti_bomb``, ``truncated_pixels``, ``not_axial``,
+            ``few_slices`` and others).
 
     Example:
         >>> scan = read_nifti("049.nii.gz")  # doctest: +SKIP
@@ -129,11 +131,11 @@ def read_nifti(
     notes = ScanNotes()
     voxels, affine, is_oriented = _read_voxels(path)
     if not is_oriented:
-        notes.flag("no_orientation", "orientation missing, sides are not certain")
-        notes.flag("order_assumed", "position missing, head and foot end are not certain")
+        notes.flag("no_orientation", "orientation missing: left and right are not certain")
+        notes.flag("order_assumed", "position missing: superior and inferior end are not certain")
     identifier = identifier or nifti_identifier(voxels.tobytes() + affine.tobytes())
     axes, flips = _axes_to_display(path, affine)
-    # (x, y, z) of the file -> (n, h, w): superior, to the back, to the left
+    # From (x, y, z) of the file to (n, h, w): superior, posterior, left.
     ordered = np.transpose(voxels, axes)
     ordered = ordered[tuple(slice(None, None, -1) if flip else slice(None) for flip in flips)]
     steps = [affine[:3, axis] * (-1 if flip else 1) for axis, flip in zip(axes, flips, strict=True)]
@@ -142,7 +144,8 @@ def read_nifti(
         (affine[:3, axis] * (size - 1) for axis, size, flip in zip(axes, ordered.shape, flips, strict=True) if flip), np.zeros(3)
     )
     across, down = (step / np.linalg.norm(step) for step in (steps[2], steps[1]))
-    normal = np.cross(across, down)  # to the head, in NIfTI's axes (right, front, head) as in DICOM's (left, back, head)
+    # The normal points superior in NIfTI's axes (right, anterior, superior) and in DICOM's (left, posterior, superior).
+    normal = np.cross(across, down)
     normal /= np.linalg.norm(normal)
     tilt = tilt_degrees(normal)
     spacing = (float(abs(steps[0] @ normal)), float(np.linalg.norm(steps[1])), float(np.linalg.norm(steps[2])))
@@ -169,10 +172,10 @@ def read_nifti(
 
 
 def nifti_identifier(content: bytes) -> str:
-    """What stands for a UID, of which a NIfTI has none.
+    """Derive the identifier that replaces a UID, which NIfTI files do not have.
 
     Args:
-        content: What tells the file from all others.
+        content: Bytes that differ between any two files.
     """
     return "nifti-" + hashlib.sha256(content).hexdigest()[:24]
 
@@ -182,7 +185,7 @@ def _slice_uid(identifier: str, number: int) -> str:
 
 
 def _read_voxels(path: Path) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Values after scaling, ``(x, y, z)``, the affine to mm, and whether the file says that it is one."""
+    """Values after scaling ``(x, y, z)``, the affine to mm, and whether the header declares the affine valid."""
     image = _open(path)
     with _reading(path):
         values = np.asanyarray(image.dataobj)
@@ -193,14 +196,14 @@ def _read_voxels(path: Path) -> tuple[np.ndarray, np.ndarray, bool]:
 
 
 def _open(path: Path) -> Any:
-    """The image of nibabel, of which nothing but the header has been read, and is sound."""
+    """Open the image with nibabel, read its header alone, and check it."""
     if find_spec("nibabel") is None:
         raise FileError(
             "codec_missing", where=str(path), got="NIfTI without nibabel", todo='Install it with: pip install "ich_lstm[nifti]"'
         )
     import nibabel
 
-    # its complaints about headers are ours to judge
+    # nibabel logs warnings about headers; this module decides what is acceptable.
     with _reading(path), nibabel.imageglobals.LoggingOutputSuppressor():
         image: Any = nibabel.load(path)
         if not isinstance(image, nibabel.Nifti1Image) or bytes(image.header["magic"]).rstrip(b"\0")[:3] not in MAGICS:
@@ -211,7 +214,7 @@ def _open(path: Path) -> Any:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """What goes wrong inside becomes a refusal of the file."""
+    """Convert any error raised inside the context to a FileError."""
     try:
         yield
     except FileError:
@@ -220,13 +223,13 @@ def _reading(path: Path) -> Iterator[None]:
         raise _truncated(path) from error
     except MemoryError as error:
         raise _bomb(path, "more voxels than memory") from error
-    except Exception as error:  # nibabel's own kinds, ValueError, OSError of a cut file
+    except Exception as error:  # nibabel's own exceptions, ValueError, and the OSError of a truncated file
         if isinstance(error, OSError) and "Expected" in str(error):
             raise _truncated(path) from error
         raise FileError(
             "not_nifti",
             where=str(path),
-            got=f"no readable NIfTI ({type(error).__name__})",
+            got=f"not a readable NIfTI ({type(error).__name__})",
             expected="one .nii or .nii.gz file",
             todo="Convert or copy it again.",
         ) from error
@@ -246,7 +249,7 @@ def _check_header(path: Path, image: Any) -> None:
         raise FileError("pixel_format", where=str(path), got=f"voxels of {kind}", expected="numbers", todo="Convert it again.")
     size, offset = math.prod(shape) * max(kind.itemsize, 2), int(image.dataobj.offset)
     if size > MAX_VOXEL_BYTES or not 0 <= offset <= MAX_DATA_OFFSET:
-        raise _bomb(path, f"{size:,} bytes of voxels that begin at {offset:,}")
+        raise _bomb(path, f"a header that declares {size:,} bytes of voxels from offset {offset:,}")
     if not np.isfinite(image.affine).all() or np.linalg.matrix_rank(image.affine[:3, :3]) < 3:
         raise FileError(
             "bad_orientation", where=str(path), got="an affine that is singular or not finite", todo="Convert it again."
@@ -254,10 +257,10 @@ def _check_header(path: Path, image: Any) -> None:
 
 
 def _axes_to_display(path: Path, affine: np.ndarray) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
-    """Which axis of the file runs to the head, to the back and to the left, and which of them must be turned round."""
+    """The file's axes that run superior, posterior and left, and which of them must be reversed."""
     import nibabel
 
-    found = nibabel.orientations.io_orientation(affine)  # (3, 2): axis of the patient (right, front, head), direction
+    found = nibabel.orientations.io_orientation(affine)  # (3, 2): axis of the patient (right, anterior, superior), direction
     if np.isnan(found).any():
         raise FileError("bad_orientation", where=str(path), got="an affine without clear axes", todo="Convert it again.")
     place = {int(axis): (i, direction) for i, (axis, direction) in enumerate(found)}
@@ -292,7 +295,7 @@ def _to_hu(path: Path, values: np.ndarray, notes: ScanNotes) -> np.ndarray:
         raise FileError(
             "not_finite", where=str(path), got="NaN or infinite voxels", expected="HU", todo="Convert it again from DICOM."
         )
-    check_hu(values, str(path), FileError)  # before clipping, which makes air of whatever lies below it
+    check_hu(values, str(path), FileError)  # before clipping, which would turn impossible low values into air
     if float(values.min()) < CIRCLE_BELOW_HU:
         notes.repair("below_air", "values below air, outside the field of view, set to air")
     hu = np.clip(np.rint(values) if values.dtype.kind == "f" else values, HU_MIN, HU_MAX).astype(np.int16)

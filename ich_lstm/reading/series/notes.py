@@ -13,9 +13,9 @@ class Excluded(NamedTuple):
     """A slice that is excluded from its scan.
 
     Args:
-        header: The slice.
-        code: Reason code.
-        detail: The reason for a person.
+        header: Header of the slice.
+        code: Reason code of the ledger.
+        detail: The reason as text for a person.
     """
 
     header: SliceHeader
@@ -46,13 +46,13 @@ class ScanNotes:
         self._slices[note.code] += 1
 
     def flag(self, code: str, detail: str) -> None:
-        """Note what a reader of the scan should know; different details of one code are joined."""
+        """Note a property that users of the scan should know; different details of one code are joined."""
         details = self._flags.setdefault(code, [])
         if detail not in details:
             details.append(detail)
 
     def repairs(self) -> tuple[Note, ...]:
-        """All repairs, each once, with the number of slices that it was made in."""
+        """All repairs, each once, with the number of slices that were repaired."""
         return tuple(Note(code, self._with_count(code, detail)) for code, detail in self._repairs.items())
 
     def flags(self) -> tuple[Note, ...]:
@@ -62,7 +62,7 @@ class ScanNotes:
     def write(self, ledger: Ledger) -> None:
         """Note the excluded slices in a ledger.
 
-        Single frames of a multi-frame file are not noted: the ledger has one row per file, and other frames of the file are used.
+        A single frame of a multi-frame file is not noted: the ledger has one row per file, and the file's other frames are used.
         """
         for header, code, detail in self.excluded:
             if header.frames == 1 or not header.frame:

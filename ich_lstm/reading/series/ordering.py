@@ -1,4 +1,4 @@
-"""The order of slices: their positions along the slice normal, repeats, and gaps."""
+"""Orders slices by their positions along the slice normal, and finds repeats and gaps."""
 
 import math
 from collections import Counter, defaultdict
@@ -15,16 +15,16 @@ from ich_lstm.reading.series.rounding import undo_rounding
 from ich_lstm.scan import Note
 
 EVEN_SHARE = 0.05
-"""Steps that differ by less than 5 % from their median are even: positions are rounded in many files."""
+"""Steps that differ from their median by less than 5 % are even: many files have rounded positions."""
 
 GAP_RATIO = 1.5
-"""A step this much longer than those around it has lost a slice. A lasting change of the step is no gap."""
+"""Slices are missing where a step is longer than its neighbors by this factor. A lasting change of the step is not a gap."""
 
 GAP_WINDOW = 2
-"""Steps looked at on each side."""
+"""Number of neighboring steps on each side that a step is compared with."""
 
 MAX_REPEATS = 3
-"""A position seen more often than this is a time series; 2 or 3 times, a scan repeated after motion."""
+"""A series with more slices per position than this is a time series; 2 or 3 per position are a scan repeated after motion."""
 
 ASSUMED_STEP_MM = 5.0
 
@@ -32,13 +32,13 @@ ASSUMED_STEP_MM = 5.0
 def place_slices(
     name: str, headers: Sequence[SliceHeader], normal: np.ndarray, notes: ScanNotes
 ) -> tuple[list[SliceHeader], np.ndarray]:
-    """Order slices inferior to superior.
+    """Order slices from inferior to superior.
 
     Args:
-        name: What messages call the series.
+        name: Name of the series in messages.
         headers: Parallel slices in any order.
-        normal: Unit vector across them, pointing to the head.
-        notes: Takes the repairs and what is left out.
+        normal: Unit vector along the slice normal, pointing superior.
+        notes: Collects repairs and excluded slices.
 
     Returns:
         The slices in order, and their positions along the normal in mm, increasing.
@@ -46,8 +46,8 @@ def place_slices(
     Raises:
         SeriesError: ``bad_position``, ``no_position``, ``equal_positions`` or ``perfusion``.
     """
-    places = _places(name, headers, normal, notes)
-    if len(headers) > 1 and np.ptp(places) < SAME_POSITION_MM:
+    positions = _positions_of(name, headers, normal, notes)
+    if len(headers) > 1 and np.ptp(positions) < SAME_POSITION_MM:
         raise SeriesError(
             "equal_positions",
             where=name,
@@ -55,17 +55,17 @@ def place_slices(
             expected="a position for each",
             todo="Export the series again.",
         )
-    headers, places = undo_rounding(headers, places, normal, notes)
-    order = sorted(range(len(headers)), key=lambda i: (places[i], _recency(headers[i])))
-    _check_no_time_series(name, len(headers), 1 + int((np.diff(places[order]) >= SAME_POSITION_MM).sum()))
+    headers, positions = undo_rounding(headers, positions, normal, notes)
+    order = sorted(range(len(headers)), key=lambda i: (positions[i], _recency(headers[i])))
+    _check_no_time_series(name, len(headers), 1 + int((np.diff(positions[order]) >= SAME_POSITION_MM).sum()))
     kept: list[int] = []
     for i in order:
-        if kept and places[i] - places[kept[-1]] < SAME_POSITION_MM:
-            # Sorted by time within a position: the later one, taken again after motion, stays.
+        if kept and positions[i] - positions[kept[-1]] < SAME_POSITION_MM:
+            # The sort is by time within a position, so that the slice that was taken again after motion is kept.
             notes.exclude(headers[kept.pop()], "repeated_position", "another slice at its position was taken later")
-            notes.repair("repeated_position", "of slices at one position the latest was kept")
+            notes.repair("repeated_position", "the latest of the slices at one position was kept")
         kept.append(i)
-    return [headers[i] for i in kept], places[kept]
+    return [headers[i] for i in kept], positions[kept]
 
 
 def _recency(header: SliceHeader) -> tuple[int, str, int, str]:
@@ -88,8 +88,8 @@ def _check_no_time_series(name: str, count: int, positions: int) -> None:
         )
 
 
-def _places(name: str, headers: Sequence[SliceHeader], normal: np.ndarray, notes: ScanNotes) -> np.ndarray:
-    """Positions along the normal; from Slice Location or Instance Number where the position is missing."""
+def _positions_of(name: str, headers: Sequence[SliceHeader], normal: np.ndarray, notes: ScanNotes) -> np.ndarray:
+    """Positions along the normal; derived from Slice Location or Instance Number if Image Position is missing."""
     positions = [header.position for header in headers]
     if any(position is not None and not is_position(position) for position in positions):
         raise SeriesError(
@@ -105,14 +105,14 @@ def _places(name: str, headers: Sequence[SliceHeader], normal: np.ndarray, notes
     locations = [header.slice_location for header in headers]
     if all(location is not None and math.isfinite(location) for location in locations):
         notes.repair("no_position", "position missing, ordered by Slice Location")
-        notes.flag("order_assumed", "position missing, head and foot end are not certain")
+        notes.flag("order_assumed", "position missing: superior and inferior end are not certain")
         return np.array(locations, float)
     numbers = [header.instance_number for header in headers]
     if all(number is not None for number in numbers):
         step = headers[0].thickness
         step = step if step is not None and math.isfinite(step) and step > 0 else ASSUMED_STEP_MM
         notes.repair("no_position", f"position missing, ordered by Instance Number, {step:g} mm apart")
-        notes.flag("order_assumed", "position missing, head and foot end are not certain")
+        notes.flag("order_assumed", "position missing: superior and inferior end are not certain")
         return np.array(numbers, float) * step
     raise SeriesError(
         "no_position",
@@ -124,10 +124,13 @@ def _places(name: str, headers: Sequence[SliceHeader], normal: np.ndarray, notes
 
 
 def spacing_flags(positions: np.ndarray) -> Iterator[Note]:
-    """Flags for uneven steps and gaps.
+    """Describe uneven steps and gaps.
 
     Args:
-        positions: Along the normal in mm, increasing.
+        positions: Positions along the normal in mm, increasing.
+
+    Yields:
+        One flag per finding.
     """
     steps = np.diff(positions)
     median = float(np.median(steps))
@@ -140,7 +143,7 @@ def spacing_flags(positions: np.ndarray) -> Iterator[Note]:
 
 
 def gap_steps(steps: np.ndarray) -> list[int]:
-    """Indices of the steps that are much longer than those around them.
+    """Indices of the steps that are much longer than the neighboring steps.
 
     Example:
         >>> gap_steps(np.array([5, 5, 10, 5, 5.0])), gap_steps(np.array([5, 5, 5, 10, 10, 10.0]))
@@ -153,7 +156,7 @@ def gap_steps(steps: np.ndarray) -> list[int]:
 
 
 def _describe(steps: np.ndarray) -> str:
-    """Steps that lie within a few percent of each other count as one: ``4.00 mm (13), 7.00 mm (13), 1.08 mm (1)``."""
+    """Describe steps, grouped if they differ by a few percent: ``4.00 mm (13), 7.00 mm (13), 1.08 mm (1)``."""
     groups: dict[float, list[float]] = defaultdict(list)
     for step in sorted(map(float, steps)):
         near = next((key for key in groups if abs(step - key) <= max(SAME_POSITION_MM, EVEN_SHARE * key)), step)

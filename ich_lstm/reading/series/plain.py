@@ -1,4 +1,4 @@
-"""Recognizes by their headers series that are not plain: maps, renderings, other units, contrast, bone kernels."""
+"""Recognizes from headers the series that are not plain: maps, renderings, other units, contrast, bone kernels."""
 
 from collections.abc import Sequence
 
@@ -8,33 +8,33 @@ from ich_lstm.reading.terms import vocabulary
 from ich_lstm.reading.terms.contrast import contrast_by_header
 
 HU_TYPES = frozenset({"", "HU", "H.U.", "HOUNSFIELD", "HOUNSFIELD UNIT", "HOUNSFIELD UNITS"})
-"""Rescale Type (0028,1054) of plain HU; PS3.3 C.11.1.1.2 lets it be left out."""
+"""Values of Rescale Type (0028,1054) that mean plain HU; PS3.3 C.11.1.1.2 allows the attribute to be missing."""
 
 UNSPECIFIED_TYPES = frozenset({"US", "UNSPECIFIED"})
-"""A map of an unknown unit, unless Image Type (0008,0008) says ORIGINAL PRIMARY: software that compresses or rewrites plain
-images anew fills in US where the scanner wrote nothing (GDCM does)."""
+"""Values that mean an unknown unit, unless Image Type (0008,0008) is ORIGINAL PRIMARY. Software that compresses or rewrites
+plain images (such as GDCM) inserts US where the scanner wrote nothing."""
 
 DOUBTFUL_TYPES = UNSPECIFIED_TYPES | {"HU_MOD"}
-"""Unspecified, and modified HU: a map of them is read only if the series is named."""
+"""Unspecified units and modified HU. A map with one of these is read only if the user names the series."""
 
 KNOWN_TYPES = frozenset({*DOUBTFUL_TYPES, "OD", "MGML", "Z_EFF", "ED", "EDW", "PCT"})
 """The other defined terms of PS3.3 C.11.1.1.2: optical density, mg/ml, effective atomic number, electron densities, percent."""
 
 
 def text_of(header: SliceHeader) -> str:
-    """Series Description and Image Type (0008,0008), which both say what a series is."""
+    """Series Description and Image Type (0008,0008), which both describe the kind of a series."""
     return f"{header.series_description} {' '.join(header.image_type)}"
 
 
 def map_reason(headers: Sequence[SliceHeader]) -> str:
-    """Why the values of a series are no plain HU, for a person; empty if nothing says so.
+    """Why the values of a series are not plain HU, as text for a person; empty if the headers give no reason.
 
     Args:
         headers: Slices of one series, at least one.
     """
     units = sorted({header.rescale_type for header in headers if not _may_be_original(header)} - HU_TYPES)
     if units:
-        return f"Rescale Type (0028,1054) {_named(units)}, not HU"
+        return f"Rescale Type (0028,1054) {_unit_names(units)}, not HU"
     for text in sorted(set(map(text_of, headers))):
         if vocabulary.names_virtual_plain(text):
             return "contrast removed by computation, by its name"
@@ -44,20 +44,20 @@ def map_reason(headers: Sequence[SliceHeader]) -> str:
 
 
 def contrast_reason(headers: Sequence[SliceHeader], description: str) -> str:
-    """Why a series counts as one with contrast, for a person; empty if nothing says so.
+    """Why a series counts as contrast-enhanced, as text for a person; empty if the headers give no reason.
 
     Args:
         headers: Slices of one series.
         description: Series Description (0008,103E).
     """
-    told = contrast_by_header((header.contrast_agent for header in headers), (header.contrast_given for header in headers))
-    if told:
-        return f"contrast given, by {told}"
+    evidence = contrast_by_header((header.contrast_agent for header in headers), (header.contrast_given for header in headers))
+    if evidence:
+        return f"contrast given, by {evidence}"
     return "contrast given, by its name" if vocabulary.names_contrast(description) else ""
 
 
 def bone_reason(headers: Sequence[SliceHeader], description: str) -> str:
-    """Why a series counts as a reconstruction for bone, for a person; empty if nothing says so.
+    """Why a series counts as a bone reconstruction, as text for a person; empty if the headers give no reason.
 
     Args:
         headers: Slices of one series.
@@ -68,7 +68,7 @@ def bone_reason(headers: Sequence[SliceHeader], description: str) -> str:
 
 
 def has_unspecified_unit(headers: Sequence[SliceHeader]) -> bool:
-    """Whether the unit of some slices is not specified (PS3.3 C.11.1.1.2: US)."""
+    """Whether the unit of at least one slice is unspecified (PS3.3 C.11.1.1.2: US)."""
     return any(header.rescale_type in UNSPECIFIED_TYPES for header in headers)
 
 
@@ -77,7 +77,7 @@ def _may_be_original(header: SliceHeader) -> bool:
 
 
 def check_units(name: str, headers: Sequence[SliceHeader]) -> None:
-    """Refuse slices whose values are measured in another unit than HU.
+    """Refuse slices whose values are not in HU.
 
     Raises:
         SeriesError: ``not_hu``.
@@ -87,12 +87,12 @@ def check_units(name: str, headers: Sequence[SliceHeader]) -> None:
         raise SeriesError(
             "not_hu",
             where=name,
-            got=f"Rescale Type (0028,1054) {_named(units)}",
+            got=f"Rescale Type (0028,1054) {_unit_names(units)}",
             expected="HU",
             todo="Choose the plain series.",
         )
 
 
-def _named(units: Sequence[str]) -> str:
-    # The attribute is free text, and reasons may be shared.
+def _unit_names(units: Sequence[str]) -> str:
+    # The attribute is free text that could identify a person, and the reason is written to shareable files.
     return ", ".join(unit if unit in KNOWN_TYPES else "of another unit" for unit in units)

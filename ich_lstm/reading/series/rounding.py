@@ -13,117 +13,122 @@ from ich_lstm.reading.series.members import thickness_of
 from ich_lstm.reading.series.notes import ScanNotes
 
 GRIDS_MM = (1.0, 0.1)
-"""To what positions are rounded, the coarser first."""
+"""Grids to which positions may have been rounded, the coarser first."""
 
-ON_GRID_MM = 1e-6
-"""Decimal fractions are not exact in binary."""
+GRID_TOLERANCE = 1e-6
+"""Tolerance of values on a grid, relative to the grid: decimal fractions are not exact in binary."""
 
 UNEVEN_SHARE = 0.05
-"""Steps that differ by less from their median are left as they are."""
+"""Steps that differ from their median by less than this share are even, and are left unchanged."""
 
 FIT_SHARE = 1.2
-"""The slope through rounded places is that of least squares: the largest error is a little above half the grid."""
+"""Largest deviation from the line, as a multiple of the rounding error: a least-squares line through rounded positions deviates
+by slightly more than half the grid."""
 
 THICKNESS_SHARE = 0.75
-"""Slices of one position each of which comes as often may be repeats; they are not if their true step is so much of their
-thickness."""
+"""If every position holds equally many slices, these may be repeats. They are different slices if their fitted step is at least
+this share of the slice thickness."""
 
 TABLE_SLOPES = (0.8, 1.02)
-"""Slice Location counts along the table, whose way is longer than the normal of a tilted gantry's slices (30 degrees)."""
+"""Slope of the positions over Slice Location, which counts along the table. With a tilted gantry (30 degrees) the table moves
+farther than the slices advance along their normal."""
 
 
 def undo_rounding(
-    headers: Sequence[SliceHeader], places: np.ndarray, normal: np.ndarray, notes: ScanNotes
+    headers: Sequence[SliceHeader], positions: np.ndarray, normal: np.ndarray, notes: ScanNotes
 ) -> tuple[list[SliceHeader], np.ndarray]:
-    """Put slices back where they were before their positions were rounded.
+    """Restore the positions of slices that were rounded on export.
 
-    Different slices that were rounded to one position are no repeats. By Slice Location they lie where it says, if it is
-    finer. Otherwise they are ordered by Instance Number, or by what is left of their positions, and spaced evenly, if that
-    moves none by more than the rounding has. Slices of the same pixels are repeats nevertheless.
+    Different slices that were rounded to one position are not repeats. If Slice Location is finer than the positions, it gives
+    the positions. Otherwise the slices are ordered by Instance Number, or by their rounded positions, and spaced evenly; this
+    is done only if no slice moves by more than the rounding error. Slices with equal pixels at one position are repeats
+    in any case.
 
     Args:
         headers: Parallel slices in any order.
-        places: Along the normal in mm, ``(n,)``.
-        normal: Unit vector across the slices.
-        notes: Takes the repair ``rounded_positions``, the repeats, and the flag ``rounded_positions`` where slices of one
-            position have nothing that orders them.
+        positions: Positions along the normal in mm, ``(n,)``.
+        normal: Unit vector along the slice normal.
+        notes: Collects the repair ``rounded_positions`` and the excluded repeats, and the flag ``rounded_positions`` if nothing
+            orders the slices of one position.
 
     Returns:
-        The slices and their places; both as they came if the positions are not rounded, or are even, or if no even spacing fits.
+        The slices and their positions. Both are returned unchanged if the positions are not rounded, if they are even, or if
+        no even spacing fits.
     """
     headers = list(headers)
-    positions = [header.position for header in headers]
-    known = [position for position in positions if position is not None]
-    if len(known) < len(headers) or len(headers) < 4 or _is_even(places):
-        return headers, places
-    along = abs(normal) > ON_GRID_MM
+    known = [header.position for header in headers if header.position is not None]
+    if len(known) < len(headers) or len(headers) < 4 or _is_even(positions):
+        return headers, positions
+    along = abs(normal) > GRID_TOLERANCE
     components = np.array(known, float)[:, along]
-    grid = next((grid for grid in GRIDS_MM if _lie_on(components, grid)), None)
+    grid = next((grid for grid in GRIDS_MM if _are_on_grid(components, grid)), None)
     if grid is None:
-        return headers, places
+        return headers, positions
     error = grid / 2 * float(abs(normal[along]).sum())
-    located = _by_location(headers, places, grid, error)
+    located = _positions_by_location(headers, positions, grid, error)
     if located is not None:
         notes.repair("rounded_positions", f"positions rounded to {grid:g} mm, taken from Slice Location")
         return headers, located
-    if any(len({headers[i].acquisition_number for i in group}) > 1 for group in _crowded(places)):
-        return headers, places  # taken again
-    copies = _copies(headers, places)
+    if any(len({headers[i].acquisition_number for i in group}) > 1 for group in _shared_positions(positions)):
+        return headers, positions  # the slices of one position are repeated acquisitions
+    copies = _find_copies(headers, positions)
     kept = np.array([i for i in range(len(headers)) if i not in copies])
-    if len(kept) < 4 or _is_even(places[kept]):
-        return headers, places  # but for slices taken again, nothing is uneven
-    respaced = _evenly([headers[i] for i in kept], places[kept], error)
+    if len(kept) < 4 or _is_even(positions[kept]):
+        return headers, positions  # the positions are even, apart from the repeats
+    respaced = _even_positions([headers[i] for i in kept], positions[kept], error)
     if respaced is None:
-        return headers, places
+        return headers, positions
     fitted, step, by_number = respaced
     for i in copies:
         notes.exclude(headers[i], "repeated_position", "the same pixels as another slice at its position")
-        notes.repair("repeated_position", "slices that came twice at one position were read once")
+        notes.repair("repeated_position", "repeated slices at one position were read once")
     how = "by Instance Number" if by_number else "in the order of their positions"
     notes.repair("rounded_positions", f"positions rounded to {grid:g} mm, spaced evenly {how}, {step:.3g} mm apart")
-    if not by_number and _crowded(places[kept]):
-        notes.flag("rounded_positions", f"several slices rounded to one position, their order within {grid:g} mm is not certain")
+    if not by_number and _shared_positions(positions[kept]):
+        notes.flag(
+            "rounded_positions", f"several slices were rounded to one position: their order within {grid:g} mm is not certain"
+        )
     return [headers[i] for i in kept], fitted
 
 
-def _is_even(places: np.ndarray) -> bool:
-    steps = np.diff(np.sort(places))
+def _is_even(positions: np.ndarray) -> bool:
+    steps = np.diff(np.sort(positions))
     middle = float(np.median(steps))
     return middle >= SAME_POSITION_MM and bool((abs(steps - middle) <= max(SAME_POSITION_MM, UNEVEN_SHARE * middle)).all())
 
 
-def _lie_on(values: np.ndarray, grid: float) -> bool:
-    return bool((abs(values / grid - np.rint(values / grid)) <= ON_GRID_MM * np.maximum(1, abs(values / grid))).all())
+def _are_on_grid(values: np.ndarray, grid: float) -> bool:
+    return bool((abs(values / grid - np.rint(values / grid)) <= GRID_TOLERANCE * np.maximum(1, abs(values / grid))).all())
 
 
-def _by_location(headers: Sequence[SliceHeader], places: np.ndarray, grid: float, error: float) -> np.ndarray | None:
-    """Places by Slice Location, if it is finer than the positions and agrees with them."""
+def _positions_by_location(headers: Sequence[SliceHeader], positions: np.ndarray, grid: float, error: float) -> np.ndarray | None:
+    """Positions from Slice Location, if it is finer than the rounded positions and agrees with them; otherwise None."""
     locations = np.array([np.nan if header.slice_location is None else header.slice_location for header in headers])
-    if not np.isfinite(locations).all() or _lie_on(locations, grid) or np.ptp(locations) < SAME_POSITION_MM:
+    if not np.isfinite(locations).all() or _are_on_grid(locations, grid) or np.ptp(locations) < SAME_POSITION_MM:
         return None
-    slope = float(np.polyfit(locations, places, 1)[0])
+    slope = float(np.polyfit(locations, positions, 1)[0])
     low, high = TABLE_SLOPES
     if not low <= abs(slope) <= high:
         return None
     slope = float(np.sign(slope)) if abs(slope) > 2 - high else slope
-    offsets = places - slope * locations
+    offsets = positions - slope * locations
     if np.ptp(offsets) / 2 > FIT_SHARE * error:
         return None
     return slope * locations + (offsets.min() + offsets.max()) / 2
 
 
-def _evenly(headers: Sequence[SliceHeader], places: np.ndarray, error: float) -> tuple[np.ndarray, float, bool] | None:
-    """Places on an even lattice, its step, and whether Instance Number orders them; None if none fits."""
+def _even_positions(headers: Sequence[SliceHeader], positions: np.ndarray, error: float) -> tuple[np.ndarray, float, bool] | None:
+    """Evenly spaced positions, their step, and whether Instance Number orders them; None if no even spacing fits."""
     numbers = [header.instance_number for header in headers]
     if all(number is not None for number in numbers):
-        fitted = _line(np.array(numbers, float), places, error)
+        fitted = _fit_line(np.array(numbers, float), positions, error)
         if fitted is not None:
             return *fitted, True
-    order = sorted(range(len(headers)), key=lambda i: (places[i], headers[i].sop_uid))
+    order = sorted(range(len(headers)), key=lambda i: (positions[i], headers[i].sop_uid))
     ranks = np.empty(len(order))
     ranks[order] = np.arange(len(order))
-    fitted = _line(ranks, places, error)
-    counts = {len(group) for group in _groups(places)}
+    fitted = _fit_line(ranks, positions, error)
+    counts = {len(group) for group in _group_by_position(positions)}
     if fitted is None or (
         counts != {1} and len(counts) == 1 and not fitted[1] >= THICKNESS_SHARE * (thickness_of(headers) or np.inf)
     ):
@@ -131,37 +136,37 @@ def _evenly(headers: Sequence[SliceHeader], places: np.ndarray, error: float) ->
     return *fitted, False
 
 
-def _line(numbers: np.ndarray, places: np.ndarray, error: float) -> tuple[np.ndarray, float] | None:
-    """Places that grow evenly with a number, and the step, if none of them moves by more than the rounding."""
+def _fit_line(numbers: np.ndarray, positions: np.ndarray, error: float) -> tuple[np.ndarray, float] | None:
+    """Positions that increase linearly with a number, and their step; None if a slice would move by more than the rounding."""
     if np.ptp(numbers) == 0:
         return None
-    slope = float(np.polyfit(numbers, places, 1)[0])
-    offsets = places - slope * numbers
+    slope = float(np.polyfit(numbers, positions, 1)[0])
+    offsets = positions - slope * numbers
     if abs(slope) < SAME_POSITION_MM or np.ptp(offsets) / 2 > FIT_SHARE * error:
         return None
     return slope * numbers + (offsets.min() + offsets.max()) / 2, abs(slope)
 
 
-def _groups(places: np.ndarray) -> list[list[int]]:
-    """Slices of each position."""
+def _group_by_position(positions: np.ndarray) -> list[list[int]]:
+    """Indices of the slices at each position."""
     groups: dict[int, list[int]] = defaultdict(list)
-    for i, place in enumerate(places):
-        groups[round(float(place) / SAME_POSITION_MM)].append(i)
+    for i, position in enumerate(positions):
+        groups[round(float(position) / SAME_POSITION_MM)].append(i)
     return list(groups.values())
 
 
-def _crowded(places: np.ndarray) -> list[list[int]]:
-    """Slices of each position that has several."""
-    return [group for group in _groups(places) if len(group) > 1]
+def _shared_positions(positions: np.ndarray) -> list[list[int]]:
+    """Indices of the slices at each position that holds several."""
+    return [group for group in _group_by_position(positions) if len(group) > 1]
 
 
-def _copies(headers: Sequence[SliceHeader], places: np.ndarray) -> set[int]:
-    """Slices whose pixels are those of another at their position; of slices of one value, such as air, nothing can be told."""
+def _find_copies(headers: Sequence[SliceHeader], positions: np.ndarray) -> set[int]:
+    """Slices whose pixels equal those of another slice at their position. Slices of one value, such as air, are not compared."""
     copies: set[int] = set()
-    for group in _crowded(places):
+    for group in _shared_positions(positions):
         seen: set[bytes] = set()
         for i in sorted(group, key=lambda i: (headers[i].instance_number or 0, headers[i].sop_uid)):
-            pixels = _pixels(headers[i])
+            pixels = _pixel_bytes(headers[i])
             if pixels is None:
                 continue
             if pixels in seen:
@@ -170,9 +175,9 @@ def _copies(headers: Sequence[SliceHeader], places: np.ndarray) -> set[int]:
     return copies
 
 
-def _pixels(header: SliceHeader) -> bytes | None:
+def _pixel_bytes(header: SliceHeader) -> bytes | None:
     try:
         hu, _ = read_hu(header)
     except FileError:
-        return None  # reading the scan will say what is wrong with it
+        return None  # reading the scan reports the error
     return None if hu.min() == hu.max() else hu.tobytes()

@@ -1,4 +1,4 @@
-"""Averages thin slices to slabs as thick as the slices that networks are trained on; each slab records its slices."""
+"""Averages thin slices to slabs of the thickness that networks are trained on; each slab records its slices."""
 
 import math
 from collections.abc import Sequence
@@ -9,19 +9,19 @@ import numpy as np
 from ich_lstm.scan import HU_MIN, Note, Scan, Slab
 
 SLAB_MM = 5.0
-"""The usual thickness of head CT for reading; most of RSNA's scans have it."""
+"""The usual slice thickness for reading head CT; most of RSNA's scans have it."""
 
 THIN_MM = 2.5
 """The largest step between slices that are averaged: two slices 3 mm apart would make a slab of 6 mm, thicker than `SLAB_MM`."""
 
 BREAK_RATIO = 1.5
-"""A step longer than this times the usual one is a gap; a slab does not reach across it."""
+"""A step longer than this multiple of the usual step is a gap; no slab extends across a gap."""
 
 SAME_MM = 1e-3
-"""Positions in files have so many digits; by less, no slice is nearer than another."""
+"""Positions in files have about this resolution; distances that differ by less are equal."""
 
 SHIFT_PIXELS = 0.1
-"""Slices that lie this much beside each other in their own plane are brought over each other before they are averaged."""
+"""Slices that are offset in their plane by at least this much are registered before they are averaged."""
 
 
 def mean_slabs(
@@ -29,19 +29,20 @@ def mean_slabs(
 ) -> Scan:
     """Average thin slices along their normal.
 
-    The mean of 8 slices of 0.6 mm has about a third of their noise, and the thickness that networks are used to. Slices
-    are counted by their distance and thickness, so overlapping thick ones are left alone. Where the stack does not run along
-    the slice normal (a tilted gantry over a moving table), the slices of a slab are first shifted over its middle one,
-    which gives the slab its identifier and its grid; the slab's position along the normal is the mean of its slices'.
+    The mean of 8 slices of 0.6 mm has about a third of their noise, and the thickness that networks are trained on. The
+    number of slices per slab follows from their distance and their thickness, so overlapping thick slices are not averaged.
+    If the stack does not run along the slice normal (a tilted gantry over a moving table), the slices of a slab are first
+    registered to the middle slice. The middle slice also gives the slab its identifier; the slab's position along the normal
+    is the mean over its slices.
 
     Args:
-        scan: Any scan; one of thick slices is given back as it is.
-        slab_mm: Thickness aimed at.
-        thickness_mm: Slice Thickness (0018,0050); by default the distance of slices.
-        origins_mm: Where each slice begins in its own plane, across and down, ``(n, 2)``; left out if that is the same.
+        scan: Any scan; a scan of thick slices is returned unchanged.
+        slab_mm: Target thickness of a slab.
+        thickness_mm: Slice Thickness (0018,0050); by default the distance between slices.
+        origins_mm: In-plane origin of each slice, across and down, ``(n, 2)``; None if it is the same for all slices.
 
     Returns:
-        A scan whose ``slabs`` hold the identifiers and positions of all slices, and that notes the repair.
+        A scan whose ``slabs`` hold the identifiers and positions of all slices, and whose repairs mention the averaging.
 
     Example:
         >>> thin = Scan(hu=np.zeros((8, 4, 4), np.int16), positions_mm=np.arange(8) * 1.25, spacing_mm=(1.25, 1, 1),
@@ -74,7 +75,7 @@ def mean_slabs(
 
 
 def slices_per_slab(step_mm: float, thickness_mm: float | None = None, slab_mm: float = SLAB_MM) -> int:
-    """How many slices make a slab; 1 if they are thick enough as they are.
+    """The number of slices per slab; 1 if the slices are thick enough.
 
     Example:
         >>> slices_per_slab(0.625), slices_per_slab(0.625, 1.25), slices_per_slab(2.5, 5.0), slices_per_slab(3.0)
@@ -83,11 +84,11 @@ def slices_per_slab(step_mm: float, thickness_mm: float | None = None, slab_mm: 
     if not 0 < step_mm <= THIN_MM:
         return 1
     thickness = max(step_mm, thickness_mm or 0.0)
-    return max(1, math.ceil((slab_mm - thickness) / step_mm - 0.5) + 1)  # the nearest whole number, halves down
+    return max(1, math.ceil((slab_mm - thickness) / step_mm - 0.5) + 1)  # rounds to the nearest integer, halves down
 
 
 def _groups(positions: np.ndarray, step: float, per_slab: int) -> list[np.ndarray]:
-    """Indices of the slices of each slab, by position; every slice is in one, and none reaches across a gap."""
+    """Indices of the slices of each slab, by position; every slice is in one slab, and no slab extends across a gap."""
     groups: list[np.ndarray] = []
     for run in np.split(np.arange(len(positions)), np.flatnonzero(np.diff(positions) > BREAK_RATIO * step) + 1):
         bins = np.floor((positions[run] - positions[run[0]] + step / 2) / (per_slab * step)).astype(int)
@@ -100,13 +101,13 @@ def _groups(positions: np.ndarray, step: float, per_slab: int) -> list[np.ndarra
 
 
 def _middle(positions: np.ndarray, group: np.ndarray) -> int:
-    """The slice of a slab that is nearest to its mean position; of two that are equally near, the lower one."""
+    """The slice of a slab that is nearest to the slab's mean position; the lower one of two that are equally near."""
     distances = abs(positions[group] - positions[group].mean())
     return int(group[np.flatnonzero(distances <= distances.min() + SAME_MM)[0]])
 
 
 def _mean(scan: Scan, group: np.ndarray, middle: int, origins_mm: np.ndarray | None) -> np.ndarray:
-    """The rounded mean of some slices on the grid of the middle one, int16 ``(h, w)``."""
+    """The rounded mean of some slices on the grid of the middle slice, int16 ``(h, w)``."""
     images: Sequence[np.ndarray] = scan.hu[group]
     if origins_mm is not None:
         shifts = (origins_mm[middle] - origins_mm[group]) / np.array([scan.spacing_mm[2], scan.spacing_mm[1]])
@@ -115,7 +116,7 @@ def _mean(scan: Scan, group: np.ndarray, middle: int, origins_mm: np.ndarray | N
 
 
 def _shifted(image: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """The image as seen from another corner, ``shift`` pixels across and down from its own."""
+    """Translate an image so that its origin moves by ``shift`` pixels, across and down; the border is filled with air."""
     if (abs(shift) < SHIFT_PIXELS).all():
         return image
     import cv2

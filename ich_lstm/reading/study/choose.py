@@ -1,4 +1,4 @@
-"""Chooses the plain axial brain series of a study, and says why the others were not chosen."""
+"""Chooses the plain axial brain series of a study, and states why the others were not chosen."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -9,10 +9,10 @@ import numpy as np
 
 from ich_lstm.errors import FileError, StudyError
 from ich_lstm.reading.header.examinations import (
+    IDENTITY_FIELDS,
     ORIGIN_FIELDS,
-    TOLD_BY,
     Origin,
-    agreed_identity,
+    common_identity,
     folder_of,
     make_origin,
     origin_of,
@@ -25,14 +25,14 @@ from ich_lstm.reading.ledger.header_table import HeaderRows, Rows, take_headers,
 from ich_lstm.reading.ledger.ledger import Ledger
 from ich_lstm.reading.series.load import Series, name_series, short_uid
 from ich_lstm.reading.study.acquisitions import Acquisitions
-from ich_lstm.reading.study.rules import Facts, describe, facts_of, first_objection, preference
+from ich_lstm.reading.study.rules import Facts, describe, facts_of, first_exclusion, preference
 
 WHOLE_HEAD_MM = 120.0
 COVERAGE_SHARE = 0.75
-"""A series is part of the head if it covers less than three quarters of what another one shows (120 mm at most)."""
+"""A series shows only part of the head if it covers less than this share of what another one covers (120 mm at most)."""
 
 SOFT_OVERRIDES = frozenset({"derived_map", "not_head", "bone_kernel", "partial_coverage"})
-"""Reasons that naming the series overrides. The others say that it is no scan, or no plain one."""
+"""Reasons that are overridden if the user names the series. Other reasons mean that it is not a scan, or not a plain one."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Study:
 
     Args:
         study_uid: Study Instance UID (0020,000D).
-        patient_id: Patient ID (0010,0020); empty where its images do not agree on one.
-        series: At least one.
-        qualifier: Tells it apart from another study under the same UID: patient, examination, folder. Private; usually empty.
-        origins: What its images say of their patient and examination; empty where nothing is known, as of a NIfTI file.
+        patient_id: Patient ID (0010,0020); empty if the images do not agree on one.
+        series: Series of the study, at least one.
+        qualifier: Text that distinguishes studies under one UID: patient, examination, folder. Private; usually empty.
+        origins: Patient and examination as stated by the images; empty if unknown, as for a NIfTI file.
     """
 
     study_uid: str
@@ -55,13 +55,14 @@ class Study:
 
     @property
     def identifier(self) -> str:
-        """What no other study of the source has: the UID, and the qualifier if the UID stands for several."""
+        """An identifier that is unique in the source: the UID, with the qualifier if several studies share the UID."""
         return f"{self.study_uid}|{self.qualifier}" if self.qualifier else self.study_uid
 
     def decoded(self) -> "Study":
-        """The same study with the headers of its series decoded: each is built once, and held.
+        """The study with decoded headers.
 
-        An index holds millions of headers undecoded. What ranks, chooses and loads the series of one study decodes it first.
+        An index holds millions of headers undecoded. A function that ranks, chooses or loads the series of a study decodes
+        its headers once.
         """
         return replace(self, series=tuple(series.decoded() for series in self.series))
 
@@ -70,11 +71,11 @@ class Candidate(NamedTuple):
     """A series and its rank in its study.
 
     Args:
-        series: The series.
-        eligible: Whether it may be read for prediction.
-        rank: 1 is best; those that are not eligible come last.
-        code: Why not, or empty.
-        reason: For a person, why not, or what it is. No identity.
+        series: The series that was ranked.
+        eligible: Whether the series may be read for prediction.
+        rank: Rank in the study, 1 for the best; series that are not eligible come last.
+        code: Reason code if the series is not eligible; otherwise empty.
+        reason: Text for a person: why the series is not eligible, or a description of it. Contains no identity.
     """
 
     series: Series
@@ -85,18 +86,18 @@ class Candidate(NamedTuple):
 
 
 def rank_series(study: Study, *, allow_contrast: bool = False, allow_other_part: bool = False) -> list[Candidate]:
-    """Order the series of a study, the one to read first; each with its reason.
+    """Rank the series of a study, best first, each with a reason.
 
     Args:
-        study: The study.
-        allow_contrast: Take series with contrast too; they come last.
-        allow_other_part: Take series too that are of another part of the body by their names; they come last.
+        study: The study whose series are ranked.
+        allow_contrast: Accept contrast-enhanced series; they rank last.
+        allow_other_part: Accept series that are of another part of the body by their names; they rank last.
     """
     allowed = {code for code, allow in (("contrast", allow_contrast), ("not_head", allow_other_part)) if allow}
     eligible: list[Facts] = []
     others: list[tuple[Facts, str, str]] = []
     for facts in map(facts_of, study.series):
-        code, reason = first_objection(facts, allowed)
+        code, reason = first_exclusion(facts, allowed)
         if code:
             others.append((facts, code, reason))
         else:
@@ -122,21 +123,22 @@ def choose_series(
     allow_other_part: bool = False,
     ledger: Ledger | None = None,
 ) -> Candidate:
-    """Choose the series of a study that is to be read.
+    """Choose the series of a study that is read.
 
-    The study's headers are decoded here; the series that is returned holds them, so that :func:`load_scan` builds none again.
+    The headers of the study are decoded here. The returned series holds them, so that :func:`load_scan` does not build them
+    again.
 
     Args:
-        study: The study.
-        series_uid: The series to take instead of the best; its beginning is enough. It may be a bone or partial series,
-            but not a localizer, a screenshot, or one with contrast (unless allowed).
-        allow_contrast: Take series with contrast too.
-        allow_other_part: Take series too that are of another part of the body by their names.
-        ledger: Where to note all the slices that are not read, with the reason.
+        study: The study to choose from.
+        series_uid: UID of the series to take in place of the best, or the beginning of the UID. It may be a bone or partial
+            series, but not a localizer, a screenshot, or a contrast-enhanced series (unless allowed).
+        allow_contrast: Accept contrast-enhanced series.
+        allow_other_part: Accept series that are of another part of the body by their names.
+        ledger: Records all slices that are not read, with the reason.
 
     Raises:
-        StudyError: ``no_series`` if none fits, ``no_such_series`` if the one named is not there or not unique. Every
-            candidate's reason is in the text.
+        StudyError: ``no_series`` if no series is suitable; ``no_such_series`` if the named series does not exist or is not
+            unique. The message states the reason for every candidate.
     """
     study = study.decoded()
     ranked = rank_series(study, allow_contrast=allow_contrast, allow_other_part=allow_other_part)
@@ -146,16 +148,16 @@ def choose_series(
 def choose_among(
     study: Study, ranked: list[Candidate], series_uid: str | None = None, *, ledger: Ledger | None = None
 ) -> Candidate:
-    """Choose the series that is to be read, as :func:`choose_series` does, where the ranking is there already.
+    """Choose the series that is read from an existing ranking, by the rules of :func:`choose_series`.
 
     Args:
-        study: The study.
-        ranked: What :func:`rank_series` gave.
-        series_uid: The series to take instead of the best; its beginning is enough.
-        ledger: Where to note all the slices that are not read, with the reason.
+        study: The study to choose from.
+        ranked: The ranking from :func:`rank_series`.
+        series_uid: UID of the series to take in place of the best, or the beginning of the UID.
+        ledger: Records all slices that are not read, with the reason.
 
     Raises:
-        StudyError: As :func:`choose_series`.
+        StudyError: ``no_series`` or ``no_such_series``, see :func:`choose_series`.
     """
     chosen: Candidate | None = ranked[0] if ranked and ranked[0].eligible else None
     if series_uid is not None:
@@ -168,7 +170,7 @@ def choose_among(
                 where=_name_study(study),
                 got=f"{len(named)} series whose UID begins with {series_uid}",
                 expected="one",
-                todo=f"Choose among: {_list(ranked)}",
+                todo=f"Choose among: {_list_candidates(ranked)}",
             )
         chosen = named[0] if named[0].eligible or named[0].code in SOFT_OVERRIDES else None
         if chosen is None:
@@ -182,14 +184,14 @@ def choose_among(
         raise StudyError(
             ranked[0].code if len(ranked) == 1 else "no_series",
             where=_name_study(study),
-            got=f"no plain axial head series: {_list(ranked)}",
-            todo="Name one if it is the right one (--series of ich-predict, --choices of ich-prepare).",
+            got=f"no plain axial head series: {_list_candidates(ranked)}",
+            todo="If one of them is the right series, name it (--series of ich-predict, --choices of ich-prepare).",
         )
     return chosen
 
 
 def _why_not(series: Series, chosen: Candidate | None) -> str:
-    """Of a series that might have been read."""
+    """The reason for an eligible series that was not chosen."""
     of_its_series = chosen is not None and series.acquisition and series.series_uid == chosen.series.series_uid
     return f"another {'acquisition of the series' if of_its_series else 'series of the study'} is read"
 
@@ -198,7 +200,7 @@ def _name_study(study: Study) -> str:
     return f"study {short_uid(study.study_uid) or 'without UID'}"
 
 
-def _list(candidates: Sequence[Candidate]) -> str:
+def _list_candidates(candidates: Sequence[Candidate]) -> str:
     return "; ".join(
         f"{name_series(candidate.series)} {candidate.series.headers[0].series_description!r}: {candidate.reason}"
         for candidate in candidates
@@ -206,11 +208,11 @@ def _list(candidates: Sequence[Candidate]) -> str:
 
 
 def group_studies(headers: HeaderRows) -> list[Study]:
-    """Headers as studies, ordered by UID, each with its series ordered by UID.
+    """Group headers into studies, ordered by UID, each with its series ordered by UID.
 
-    A study is what shares a Study Instance UID, a patient and an examination
-    (:mod:`ich_lstm.reading.header.examinations`); one Series Instance UID in the files of two patients is two series. Where it is
-    not clear whose the images of a series are, the series stays whole, as a study of its own, and is refused.
+    A study is defined by Study Instance UID, patient and examination (:mod:`ich_lstm.reading.header.examinations`). One Series
+    Instance UID in the files of two patients is two series. A series whose images cannot be assigned to patients is kept as a
+    study of its own, which is refused.
     """
     table = headers.table
     study_codes, study_uids = table.codes("study_uid")
@@ -224,28 +226,30 @@ def group_studies(headers: HeaderRows) -> list[Study]:
     is_mixed = np.logical_or.reduceat(_differs_from_last(table, order, starts), [0, *starts]) if groups else np.zeros(0, bool)
     found: dict[str, list[_OneSeries]] = {}
     firsts = HeaderRows(table, order[[0, *starts]] if groups else order)
-    told_first = zip(_origins_of(firsts), firsts.values("patient_id"), strict=True)
-    for rows, mixed, (origin, patient_id) in zip(groups, is_mixed, told_first, strict=True):
+    first_values = zip(_origins_of(firsts), firsts.values("patient_id"), strict=True)
+    for rows, mixed, (origin, patient_id) in zip(groups, is_mixed, first_values, strict=True):
         study_uid, series_uid = study_uids[study_codes[rows[0]]].as_py(), series_uids[series_codes[rows[0]]].as_py()
-        for mine, origins in _by_patient(table, rows) if mixed or not study_uid else [(rows, frozenset({origin}))]:
-            # A copy: a view would keep the order of the whole table alive.
+        for mine, origins in _split_by_patient(table, rows) if mixed or not study_uid else [(rows, frozenset({origin}))]:
+            # The sort makes a copy: a view would keep the order of the whole table in memory.
             series = Series(series_uid, HeaderRows(table, np.sort(mine).astype(np.uint32)))
             if multi_frame[mine].any():
                 series = with_frames(series)
-            patient = patient_id if len(origins) == 1 and not mixed else agreed_identity(series.headers).patient_id
+            patient = patient_id if len(origins) == 1 and not mixed else common_identity(series.headers).patient_id
             one_kernel = bool((kernel_codes[mine] == kernel_codes[mine[0]]).all())
             split = [each for one in ([series] if one_kernel else split_by_kernel(series)) for each in acquisitions.split(one)]
             found.setdefault(study_uid, []).extend(_OneSeries(origins, patient, each) for each in split)
-    return tell_apart([study for uid in sorted(found) for study in _by_examination(uid, found[uid], acquisitions)])
+    return make_identifiers_unique(
+        [study for uid in sorted(found) for study in _split_by_examination(uid, found[uid], acquisitions)]
+    )
 
 
 class _OneSeries(NamedTuple):
     """A series of one patient, or one that cannot be split by patient.
 
     Args:
-        origins: What its images say of their patient and examination.
-        patient_id: The Patient ID on which its images agree, or empty.
-        series: The series.
+        origins: Patient and examination as stated by the images.
+        patient_id: Patient ID on which the images agree; otherwise empty.
+        series: The series itself.
     """
 
     origins: frozenset[Origin]
@@ -254,9 +258,9 @@ class _OneSeries(NamedTuple):
 
 
 def _differs_from_last(table: Rows, order: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """Whether a row tells of another patient or examination than the row before it in its series, bool ``(n,)`` in this order."""
+    """Whether each row has another patient or examination than the row before it in its series, bool ``(n,)`` in this order."""
     differs = np.zeros(len(order), bool)
-    for name in TOLD_BY:
+    for name in IDENTITY_FIELDS:
         codes, values = table.codes(name)
         if len(values) > 1:
             differs[1:] |= np.diff(codes[order]) != 0
@@ -264,8 +268,8 @@ def _differs_from_last(table: Rows, order: np.ndarray, starts: np.ndarray) -> np
     return differs
 
 
-def _by_patient(table: Rows, rows: np.ndarray) -> list[tuple[np.ndarray, frozenset[Origin]]]:
-    """The rows of one Series Instance UID, split by patient if that is safe, and what they say of patient and examination."""
+def _split_by_patient(table: Rows, rows: np.ndarray) -> list[tuple[np.ndarray, frozenset[Origin]]]:
+    """The rows of one Series Instance UID, split by patient if that is safe, with the origins of each group."""
     origins = _origins_of(HeaderRows(table, rows))
     patients = split_patients(origins)
     if patients is None:
@@ -274,30 +278,30 @@ def _by_patient(table: Rows, rows: np.ndarray) -> list[tuple[np.ndarray, frozens
 
 
 def _origins_of(headers: HeaderRows) -> list[Origin]:
-    """The origin of each header, from the columns of the table alone."""
+    """The origin of each header, read from the columns of the table."""
     return list(map(make_origin, *map(headers.values, ORIGIN_FIELDS)))
 
 
-def _by_examination(study_uid: str, found: list[_OneSeries], acquisitions: Acquisitions) -> list[Study]:
-    """The studies that share a Study Instance UID; in each, the series of one acquisition joined."""
+def _split_by_examination(study_uid: str, found: list[_OneSeries], acquisitions: Acquisitions) -> list[Study]:
+    """The studies that share a Study Instance UID; within each, series of one acquisition are joined."""
     number_of = split_examinations(one.origins for one in found)
     studies: dict[int, list[_OneSeries]] = {}
     for one in found:
         studies.setdefault(number_of[one.origins], []).append(one)
-    made = []
+    grouped = []
     for _, mine in sorted(studies.items()):
         (patient, *others) = sorted({one.patient_id for one in mine})
         series = sorted(acquisitions.join([one.series for one in mine]), key=lambda series: series.series_uid)
         origins = frozenset().union(*(one.origins for one in mine))
-        made.append(Study(study_uid, "" if others else patient, tuple(series), origins=origins))
-    return made
+        grouped.append(Study(study_uid, "" if others else patient, tuple(series), origins=origins))
+    return grouped
 
 
-def tell_apart(studies: Sequence[Study]) -> list[Study]:
-    """Give studies that share a Study or Series Instance UID with another study a qualifier, so that identifiers are unique.
+def make_identifiers_unique(studies: Sequence[Study]) -> list[Study]:
+    """Give a qualifier to studies that share a Study or Series Instance UID with another study, so that identifiers are unique.
 
     Args:
-        studies: Of one source, or of several.
+        studies: Studies of one or several sources.
     """
     known_studies = Counter(study.identifier for study in studies)
     known_series = Counter(series.identifier for study in studies for series in study.series)
@@ -309,35 +313,35 @@ def tell_apart(studies: Sequence[Study]) -> list[Study]:
 
 
 def with_qualifier(study: Study, shared: Collection[str]) -> Study:
-    """Give a study whose identifiers are shared a qualifier, which makes its identifiers unique.
+    """Give a study a qualifier if its identifiers are shared, so that they become unique.
 
     Args:
-        study: The study.
-        shared: Identifiers of studies and series that others have too.
+        study: The study to qualify.
+        shared: Identifiers of studies and series that occur more than once.
     """
     is_shared = study.identifier in shared
     if not is_shared and not any(series.identifier in shared for series in study.series):
         return study
     header = study.series[0].headers[0]
-    # The folder tells apart what nothing else does: two exports of studies that name nobody.
+    # The folder distinguishes studies that nothing else does, such as two anonymous exports.
     own = "\x1f".join([study.study_uid, *origin_of(header), folder_of(header)])
     series = (replace(each, qualifier=f"{each.qualifier}|{own}") if each.identifier in shared else each for each in study.series)
     return replace(study, series=tuple(series), qualifier=f"{study.qualifier}|{own}" if is_shared else study.qualifier)
 
 
 def with_frames(series: Series) -> Series:
-    """Expand multi-frame files of a series to one header per slice."""
+    """Expand the multi-frame files of a series to one header per slice."""
     headers: list[SliceHeader] = []
     for header in series.headers:
         try:
             headers += read_frames(header)
         except FileError:
-            headers.append(header)  # it was sound when it was indexed; reading its pixels will say what became of it
+            headers.append(header)  # the file was readable when it was indexed; reading its pixels reports the error
     return Series(series.series_uid, tuple(headers))
 
 
 def split_by_kernel(series: Series) -> list[Series]:
-    """Split a series in which two kernels show the same positions; one that changes its kernel on the way stays whole."""
+    """Split a series in which two kernels cover the same positions; a series whose kernel changes along the head stays whole."""
     kernels = np.array(values_of(series.headers, "kernel"), object)
     seen: dict[tuple[int, ...], str] = {}
     for kernel, position in zip(kernels, values_of(series.headers, "position"), strict=True):

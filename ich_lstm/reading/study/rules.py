@@ -1,4 +1,4 @@
-"""The rules by which a series is, or is not, the plain axial brain series; written as a readable list."""
+"""The rules that decide whether a series is the plain axial brain series, written as a readable list."""
 
 import math
 from collections.abc import Callable, Collection
@@ -25,32 +25,32 @@ from ich_lstm.reading.series.strays import find_strays
 from ich_lstm.reading.terms import vocabulary
 
 SECONDARY_CAPTURE_CLASSES = "1.2.840.10008.5.1.4.1.1.7"
-"""Prefix of the Secondary Capture Image Storage classes."""
+"""Prefix of the UIDs of the Secondary Capture Image Storage classes."""
 
 PREFERRED_MM = 5.0
-"""Slice thickness for which networks are trained; of two series the one nearer to it is preferred."""
+"""Slice thickness that networks are trained on; the series nearer to it is preferred."""
 
 PREFERRED_FROM_MM, PREFERRED_TO_MM = 2.0, 7.5
-"""Thinner or thicker series are taken only where there is no other. `THIN_MM` of `slabs.py` bounds the step between slices,
-not their thickness."""
+"""Thinner or thicker series are taken only if there is no other. This limits the thickness; `THIN_MM` of `slabs.py` limits the
+step between slices."""
 
 
 class Facts(NamedTuple):
-    """What the rules look at."""
+    """The properties of a series that the rules use."""
 
     series: Series
-    headers: tuple[SliceHeader, ...]  # without scouts and stray pages, unless there is nothing else
+    headers: tuple[SliceHeader, ...]  # without scouts and strays, unless there are no others
     first: SliceHeader
     text: str
     tilt: float
     coverage_mm: float
     thickness_mm: float
-    step_mm: float  # the distance of slices that a scan of them has; 0 if they have no positions
+    step_mm: float  # the distance between the slices of the loaded scan; 0 if they have no positions
     number: int
 
 
 def facts_of(series: Series) -> Facts:
-    """Gather what the rules look at."""
+    """Collect the properties of a series that the rules use."""
     everything = tuple(sorted(series.headers, key=lambda header: (header.instance_number or 0, header.sop_uid)))
     headers = tuple(header for header in everything if not is_localizer(header)) or everything
     strays = find_strays(headers)
@@ -76,7 +76,7 @@ def facts_of(series: Series) -> Facts:
     )
 
 
-# The rules, in the order in which they are asked; the first that has something to say decides.
+# The rules in order; the first one that returns a reason decides.
 def _mixed_patients(facts: Facts) -> str:
     code, reason = find_mixture(facts.headers)
     return reason if code == "mixed_patients" else ""
@@ -140,14 +140,15 @@ RULES: tuple[tuple[str, Callable[[Facts], str]], ...] = (
     ("bone_kernel", _bone_kernel),
     ("contrast", _contrast),
 )
-"""Why a series is not eligible: code, and a function that gives the reason or an empty text."""
+"""Rules for excluding a series: a reason code, and a function that returns the reason or an empty text."""
 
 
 def preference(facts: Facts) -> tuple[object, ...]:
-    """Smaller is better, in this order.
+    """Sort key of an eligible series; smaller is better.
 
-    No contrast, a head, surely HU, usual energies, thick slices, plain by name, near 5 mm, more, the lower number. Of several
-    acquisitions in one series, the latest: it was taken again because the patient had moved.
+    In order of importance: no contrast, a head by its name, certain HU, the usual energies, thick slices, plain by its name,
+    a thickness near 5 mm, more slices, the lower number. Of several acquisitions in one series the latest is preferred,
+    because an acquisition is repeated after the patient has moved.
     """
     thin, thick = facts.thickness_mm < PREFERRED_FROM_MM, facts.thickness_mm > PREFERRED_TO_MM
     return (
@@ -167,7 +168,7 @@ def preference(facts: Facts) -> tuple[object, ...]:
 
 
 def describe(facts: Facts) -> str:
-    """A series in a few words; the distance of its slices is that of the scan, whatever Slice Thickness says."""
+    """Describe a series in a few words; the distance between slices is that of the scan, regardless of Slice Thickness."""
     name = vocabulary.kernel_name(facts.first.kernel)
     kernel = f", kernel {name}" if name else ""
     spaced = f"{facts.step_mm:.1f} mm apart" if facts.step_mm else f"of {facts.thickness_mm:.1f} mm"
@@ -175,12 +176,12 @@ def describe(facts: Facts) -> str:
     return f"axial, {len(facts.headers)} slices {spaced}{kernel}{composition}"
 
 
-def first_objection(facts: Facts, allowed: Collection[str] = ()) -> tuple[str, str]:
-    """Code and reason of the first rule that speaks against a series; empty if none does.
+def first_exclusion(facts: Facts, allowed: Collection[str] = ()) -> tuple[str, str]:
+    """Code and reason of the first rule that excludes a series; empty if no rule does.
 
     Args:
-        facts: Of the series.
-        allowed: Codes of rules that are not asked.
+        facts: Properties of the series.
+        allowed: Codes of rules that are not applied.
     """
     for code, rule in RULES:
         if code not in allowed and (reason := rule(facts)):

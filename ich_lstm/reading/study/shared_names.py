@@ -1,4 +1,4 @@
-"""Names shared by images of several patients, with which a label or report could be assigned to the wrong person."""
+"""Finds names that images of several patients share: by such a name, a label or report could be assigned to the wrong person."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -8,23 +8,23 @@ from ich_lstm.reading.series.load import Series
 from ich_lstm.reading.study.choose import Study
 
 Name = tuple[str, str]
-"""A kind (``accession_number``, ``study_uid`` or ``series_uid``), and a name of that kind."""
+"""The kind of a name (``accession_number``, ``study_uid`` or ``series_uid``), and the name."""
 
 
 def find_shared_names(studies: Sequence[Study]) -> frozenset[Name]:
-    """The accession numbers and UIDs that images of more than one patient have; of most sources none.
+    """Find the accession numbers and UIDs that occur in images of more than one patient; most sources have none.
 
     Args:
-        studies: All of a source, those too from which nothing will be read.
+        studies: All studies of a source, including those from which nothing will be read.
 
     Returns:
-        Also what two studies share whose patient nobody can tell.
+        The shared names, including names of two studies whose patient is not certain to be the same.
     """
     known: dict[Name, list[tuple[int, Origin]]] = defaultdict(list)
     shared: set[Name] = set()
     for number, study in enumerate(studies):
         for origin in study.origins:
-            for name in _names(study, origin):
+            for name in _names_of(study, origin):
                 if name in shared:
                     continue
                 others = known[name]
@@ -36,7 +36,7 @@ def find_shared_names(studies: Sequence[Study]) -> frozenset[Name]:
     return frozenset(shared)
 
 
-def _names(study: Study, origin: Origin) -> list[Name]:
+def _names_of(study: Study, origin: Origin) -> list[Name]:
     uids = {("series_uid", uid) for series in study.series for uid in series.series_uids}
     return [name for name in (("accession_number", origin.accession_number), ("study_uid", study.study_uid), *uids) if name[1]]
 
@@ -46,17 +46,17 @@ def _is_same_patient(number: int, origin: Origin, other_number: int, other: Orig
 
 
 def shared_kinds(shared: frozenset[Name], study: Study, series: Series) -> str:
-    """By which kinds of names a series must not be called, with blanks between; usually empty.
+    """The kinds of names by which a series must not be identified, separated by blanks; usually empty.
 
     Args:
-        shared: The shared names that `find_shared_names` found.
-        study: That of the series.
-        series: The series.
+        shared: Shared names from :func:`find_shared_names`.
+        study: The study that contains the series.
+        series: The series to check.
     """
     if not shared:
         return ""
     mine = {("study_uid", study.study_uid), *(("series_uid", uid) for uid in series.series_uids)}
     kinds = {kind for kind, _ in shared & (mine | {("accession_number", origin.accession_number) for origin in study.origins})}
     if "series_uid" in kinds:
-        kinds.add("sop_uid")  # what copies the UID of a series does not stop at its slices
+        kinds.add("sop_uid")  # software that copies the UIDs of series also copies those of slices
     return " ".join(sorted(kinds))

@@ -23,20 +23,20 @@ _QUANTITIES = {
     0x00181042: "Contrast/Bolus Start Time (0018,1042)",
     0x00181043: "Contrast/Bolus Stop Time (0018,1043)",
 }
-"""Attributes whose number says that contrast was given, if it is not zero."""
+"""Attributes whose number, if it is not zero, indicates that contrast was given."""
 
 _TEXTS = {
     0x00181048: "Contrast/Bolus Ingredient (0018,1048)",
     0x00181040: "Contrast/Bolus Route (0018,1040)",
 }
-"""Attributes whose text says that contrast was given; a protocol may have filled them where the agent says that there is none."""
+"""Attributes whose text indicates that contrast was given. A protocol may fill them although the agent is given as none."""
 
 
-def told_contrast(elements: Mapping[int, Any]) -> str:
-    """The first attribute that says that contrast was given, apart from the agent; empty if none does.
+def contrast_evidence(elements: Mapping[int, Any]) -> str:
+    """The first attribute, other than the agent, that indicates contrast; empty if there is none.
 
     Args:
-        elements: Raw elements by tag, as pydicom cuts them out.
+        elements: Raw elements by tag, as pydicom extracts them.
     """
     for tag, name in _QUANTITIES.items():
         element = elements.get(tag)
@@ -50,26 +50,26 @@ def told_contrast(elements: Mapping[int, Any]) -> str:
 
 
 def agent_of_sequence(data_set: Dataset) -> str:
-    """The agent by its code's meaning in Contrast/Bolus Agent Sequence (0018,0012); empty if the sequence is, or is missing."""
+    """The agent as the code meaning in Contrast/Bolus Agent Sequence (0018,0012); empty if the sequence is empty or missing."""
     if AGENT_SEQUENCE not in data_set:
         return ""
     try:
         items = data_set[AGENT_SEQUENCE].value or []
         meanings = [str(item[_CODE_MEANING].value) if _CODE_MEANING in item else _UNNAMED for item in items if len(item)]
-    except Exception:  # pydicom's, of many kinds: a sequence that cannot be parsed is none that says "none"
+    except Exception:  # pydicom raises many kinds; a sequence that cannot be parsed does not state that there is no agent
         return _UNNAMED
     return " + ".join(meanings)
 
 
-def contrast_by_header(agents: Iterable[str], told: Iterable[str]) -> str:
-    """The attribute that says that contrast was given in a series; empty if none does.
+def contrast_by_header(agents: Iterable[str], evidence: Iterable[str]) -> str:
+    """The attribute that indicates contrast in a series; empty if there is none.
 
     Args:
-        agents: Contrast/Bolus Agent of its slices.
-        told: What :func:`told_contrast` gave for its slices.
+        agents: Contrast/Bolus Agent (0018,0010) of each slice.
+        evidence: Result of :func:`contrast_evidence` for each slice.
     """
     named = set(agents)
     if any(UNDECODED in agent or vocabulary.names_agent(agent) for agent in named):
         return AGENT
     denied = any(agent.strip() for agent in named)
-    return next((name for name in sorted(set(told)) if name and not (denied and name in _TEXTS.values())), "")
+    return next((name for name in sorted(set(evidence)) if name and not (denied and name in _TEXTS.values())), "")

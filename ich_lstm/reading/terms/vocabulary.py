@@ -1,7 +1,7 @@
-"""Interprets series descriptions, kernels and image types, in the words of many vendors and languages.
+"""Interprets series descriptions, kernels and image types in the terms of many vendors and languages.
 
-The words stand in ``word_table.csv`` (:mod:`ich_lstm.reading.terms.word_table`); here is what is made of them.
-All patterns are for the normal form of a text: upper case, single spaces.
+The words are in ``word_table.csv`` (:mod:`ich_lstm.reading.terms.word_table`); this module builds patterns from them.
+All patterns apply to the normal form of a text: upper case, single spaces.
 """
 
 import re
@@ -12,10 +12,10 @@ PLAIN_ENERGIES_KEV = range(60, 81)
 _KEV = re.compile(r"\b(\d{2,3}) ?KEV\b")
 _MIXED = re.compile(r"\b(MIXED|MONO|MONOENERGETIC|MONOCHROMATIC|VMI)\b")
 
-# GE BONE, BONEPLUS, EDGE, LUNG; Philips YA to YE; Canon FC30 to FC39, FC50 to FC52, FC80 on; Siemens from 60 up (H60s, Hr64h).
+# GE BONE, BONEPLUS, EDGE, LUNG; Philips YA to YE; Canon FC30 to FC39, FC50 to FC52, FC80 and up; Siemens 60 and up (H60s, Hr64h).
 _BONE_KERNEL = re.compile(r"(BONE|EDGE|ULTRA|LUNG|SHARP|Y[A-E]\b|FC(3\d|5[0-2]|8\d)|[BHJUIQTD][A-Z]{0,2}[6-9]\d)")
 
-# Words of GE; Philips UA to UE, YA to YE; Canon FC and two digits; Siemens letters, two digits, a letter.
+# Kernel names: GE words; Philips UA to UE, YA to YE; Canon FC with two digits; Siemens letters, two digits, a letter.
 _KERNEL = re.compile(
     r"(BONE(PLUS)?|EDGE|ULTRA|LUNG|SHARP|SOFT|STANDARD|STD|DETAIL|[UY][A-E]|[A-Z]{1,3}\d{2,3}[A-Z]?)(?![A-Z0-9])"
 )
@@ -51,8 +51,9 @@ def _plain(words: Vocabulary) -> re.Pattern[str]:
 
 @of_vocabulary
 def _denial(words: Vocabulary) -> re.Pattern[str]:
-    """What says that no contrast was given, though it names it: "w/o IV contrast", "IV-", "kontrast yok", "造影なし"."""
-    # Not in "with and without contrast", "w/wo contrast", "con y sin contraste". Of each word its own: their lengths differ.
+    """Phrases that name contrast but say that none was given: "w/o IV contrast", "IV-", "kontrast yok", "造影なし"."""
+    # These are not denials: "with and without contrast", "w/wo contrast", "con y sin contraste". A lookbehind has a fixed
+    # length, so that each word for "and" needs its own.
     not_after_and = "".join(rf"(?<!\b{re.escape(normal_form(word))} )" for word in words.of("and"))
     agent = words.any_of("agent", "agent_short")
     between = f"(?:(?:{words.any_of('of_agent', 'agent')})[ -]+){{0,3}}"
@@ -93,12 +94,12 @@ def _head(words: Vocabulary) -> re.Pattern[str]:
 
 
 def names_localizer(text: str) -> bool:
-    """Whether a description or an image type is that of a scout view."""
+    """Whether a description or an image type denotes a scout view."""
     return bool(_localizer().search(normal_form(text)))
 
 
 def names_report(text: str) -> bool:
-    """Whether a series is a report or a screenshot."""
+    """Whether a text denotes a report or a screenshot."""
     return bool(_report().search(normal_form(text)))
 
 
@@ -119,7 +120,7 @@ def names_contrast(description: str) -> bool:
 
 
 def names_agent(agent: str) -> bool:
-    """Whether Contrast/Bolus Agent (0018,0010) names one, and is not "NONE", "sans injection" or the like."""
+    """Whether Contrast/Bolus Agent (0018,0010) names an agent, rather than "NONE", "sans injection" or the like."""
     text = normal_form(agent)
     if text in _no_agent():
         return False
@@ -128,17 +129,17 @@ def names_agent(agent: str) -> bool:
 
 
 def names_bone(description: str) -> bool:
-    """Whether a description names a reconstruction for bone."""
+    """Whether a description denotes a bone reconstruction."""
     return bool(_bone().search(normal_form(description)))
 
 
 def is_bone_kernel(kernel: str) -> bool:
-    """Whether a Convolution Kernel (0018,1210) is one for bone or lung."""
+    """Whether a Convolution Kernel (0018,1210) is a bone or lung kernel."""
     return bool(_BONE_KERNEL.match(normal_form(kernel)))
 
 
 def kernel_name(kernel: str) -> str:
-    """A Convolution Kernel (0018,1210) as vendors name it; empty if it is any other text, which may say anything.
+    """A Convolution Kernel (0018,1210) as vendors name it; empty for any other text, which could identify a person.
 
     Example:
         >>> [kernel_name(text) for text in ("H31s", "Hr40f\\\\3", "BONEPLUS", "FC21", "H40 Smith", "Smith")]
@@ -149,24 +150,24 @@ def kernel_name(kernel: str) -> str:
 
 
 def names_map(text: str) -> bool:
-    """Whether a series is a map, a rendering, other software's result, or an energy far from the usual 60 to 80 keV."""
+    """Whether a text denotes a map, a rendering, a result of other software, or an energy far from the usual 60 to 80 keV."""
     text = normal_form(text)
     return bool(_map().search(text)) or any(int(energy) not in PLAIN_ENERGIES_KEV for energy in _KEV.findall(text))
 
 
 def names_virtual_plain(text: str) -> bool:
-    """Whether a series is one from which contrast was taken away by computation."""
+    """Whether a text denotes a series from which contrast was removed by computation."""
     return bool(_virtual_plain().search(normal_form(text)))
 
 
 def names_energy(text: str) -> bool:
-    """Whether a series is a mixed or monoenergetic image of a dual-energy scan."""
+    """Whether a text denotes a mixed or monoenergetic image of a dual-energy scan."""
     text = normal_form(text)
     return bool(_KEV.search(text) or _MIXED.search(text))
 
 
 def names_other_part(description: str, body_part: str) -> bool:
-    """Whether a series is of another part of the body than the head; its own name counts more than Body Part (0018,0015)."""
+    """Whether a series shows another part of the body than the head; its description overrides Body Part (0018,0015)."""
     for text in map(normal_form, (description, body_part)):
         if _head().search(text):
             return False

@@ -4,7 +4,7 @@ import pytest
 from ich_lstm.phantom import PhantomScan, PhantomSettings, make_head
 from ich_lstm.phantom.anatomy.neck import with_neck
 from ich_lstm.phantom.layouts.cq500_series import NECK_SLICES
-from ich_lstm.reading.body.head import count_neck_slices, judge, look_at_section
+from ich_lstm.reading.body.head import count_neck_slices, judge, measure_section
 
 SETTINGS = PhantomSettings(seed=5, size=128, slices=24, prevalence=1.0)
 
@@ -34,7 +34,7 @@ def test_there_is_no_blood_in_the_neck(pair):
 
 def test_the_reader_knows_it_for_a_neck(pair):
     _, longer = pair
-    looks = [look_at_section(image, longer.acquisition.pixel_mm) for image in longer.hu]
-    assert judge(looks[:NECK_SLICES], longer.spacing_mm[0]) == "other"
-    assert judge(looks, longer.spacing_mm[0]) == "head"
-    assert 0 < count_neck_slices(looks, longer.positions_mm) <= NECK_SLICES
+    sections = [measure_section(image, longer.acquisition.pixel_mm) for image in longer.hu]
+    assert judge(sections[:NECK_SLICES], longer.spacing_mm[0]) == "other"
+    assert judge(sections, longer.spacing_mm[0]) == "head"
+    assert 0 < count_neck_slices(sections, longer.positions_mm) <= NECK_SLICES

@@ -30,13 +30,13 @@ from dicom_files import slice_hu
 from ich_lstm.errors import IchLstmError
 from ich_lstm.phantom import PhantomSettings, make_head
 from ich_lstm.reading import choose_series, index_source, load_scan, read_nifti, read_scan
-from ich_lstm.reading.body.head import count_neck_slices, find_skull, is_defaced, judge, look_at_section, missing_parts
+from ich_lstm.reading.body.head import count_neck_slices, find_skull, is_defaced, judge, measure_section, missing_parts
 from ich_lstm.scan import Scan
 
 
 def looks_of(shape: Shape, count: int = 20) -> list[Any]:
     hu = np.rint(slice_hu((*START, 0), anatomy=shape, **FIELD)).astype(np.int16)  # type: ignore[arg-type]
-    return [look_at_section(hu, FIELD["spacing"])] * count
+    return [measure_section(hu, FIELD["spacing"])] * count
 
 
 class TestJudge:
@@ -57,15 +57,15 @@ class TestJudge:
     @pytest.mark.parametrize("patient", range(12))
     def test_phantom_heads_are_heads_and_have_no_neck(self, patient: int) -> None:
         head = make_head(PhantomSettings(patients=12, size=96, seed=62), patient)
-        looks = [look_at_section(image, head.spacing_mm[1]) for image in head.hu]
-        assert judge(looks, head.spacing_mm[0]) == "head"
-        assert count_neck_slices(looks, np.asarray(head.positions_mm)) == 0
+        sections = [measure_section(image, head.spacing_mm[1]) for image in head.hu]
+        assert judge(sections, head.spacing_mm[0]) == "head"
+        assert count_neck_slices(sections, np.asarray(head.positions_mm)) == 0
 
     @pytest.mark.parametrize("value", [-1024, 0, 40, 500, 3071])
     def test_pictures_without_content_are_unclear(self, value: int) -> None:
-        looks = [look_at_section(np.full((64, 64), value, np.int16), 4.0)] * 10
-        assert judge(looks, 5.0) == "unclear"
-        assert count_neck_slices(looks, np.arange(10) * 5.0) == 0
+        sections = [measure_section(np.full((64, 64), value, np.int16), 4.0)] * 10
+        assert judge(sections, 5.0) == "unclear"
+        assert count_neck_slices(sections, np.arange(10) * 5.0) == 0
 
 
 class TestSeries:
@@ -175,11 +175,11 @@ class TestHeads:
     def test_e37_hard_phantoms_are_heads_and_whole(self, size: int, difficulty: float) -> None:
         for patient in range(8):
             head = make_head(PhantomSettings(size=size, seed=37, difficulty=difficulty), patient)
-            looks = [look_at_section(image, head.spacing_mm[1]) for image in head.hu]
-            found = find_skull(looks, head.spacing_mm[0])
+            sections = [measure_section(image, head.spacing_mm[1]) for image in head.hu]
+            found = find_skull(sections, head.spacing_mm[0])
             assert found is not None, patient
             assert found.volume_ml > 1000, patient
-            assert missing_parts(looks, np.asarray(head.positions_mm)) == [], patient
+            assert missing_parts(sections, np.asarray(head.positions_mm)) == [], patient
 
     def test_e37_real_heads_are_heads_and_whole(self, real_data: Path) -> None:
         files = sorted((real_data / "phe_sich").glob("*.npz"))
@@ -190,9 +190,9 @@ class TestHeads:
             hu = np.rint(-20 + gray * (120 / 255)).astype(np.int16)
             hu[gray == 255], hu[gray == 0] = 1000, -1000
             step = 2.5 if len(hu) > 40 else 5.0  # the data set does not say; a head of 69 slices is not 345 mm high
-            looks = [look_at_section(image, 0.9) for image in hu]
-            assert judge(looks, step) == "head", path.name
-            assert missing_parts(looks, np.arange(len(hu)) * step) == [], path.name
+            sections = [measure_section(image, 0.9) for image in hu]
+            assert judge(sections, step) == "head", path.name
+            assert missing_parts(sections, np.arange(len(hu)) * step) == [], path.name
 
 
 class TestIncomplete:
@@ -224,8 +224,8 @@ class TestIncomplete:
             head = make_head(PhantomSettings(size=96, seed=9), patient)
             middle = len(head.hu) // 2
             part = slice(middle, None) if half == "upper" else slice(0, middle)
-            looks = [look_at_section(image, head.spacing_mm[1]) for image in head.hu[part]]
-            (covers, missing) = missing_parts(looks, np.asarray(head.positions_mm)[part])
+            sections = [measure_section(image, head.spacing_mm[1]) for image in head.hu[part]]
+            (covers, missing) = missing_parts(sections, np.asarray(head.positions_mm)[part])
             assert covers.startswith("covers")
             assert ("base" if half == "upper" else "vertex") in missing
 
@@ -273,17 +273,17 @@ class TestDefaced:
             for i, image in enumerate(removed[: len(removed) // 2]):
                 image[: int(50 - 50 * i / len(removed))] = 0
             for hu, expected in ((head.hu, False), (removed, True)):
-                looks = [look_at_section(image, head.spacing_mm[1]) for image in hu]
-                assert judge(looks, head.spacing_mm[0]) == "head"
-                assert is_defaced(looks) is expected
-                assert count_neck_slices(looks, np.asarray(head.positions_mm)) == 0
+                sections = [measure_section(image, head.spacing_mm[1]) for image in hu]
+                assert judge(sections, head.spacing_mm[0]) == "head"
+                assert is_defaced(sections) is expected
+                assert count_neck_slices(sections, np.asarray(head.positions_mm)) == 0
 
     @pytest.mark.parametrize("fill", [0, -1024])
     def test_12_a_real_head(self, fill: int, real_data: Path) -> None:
         scan = read_scan(real_data / "ge_head_tilt")
         hu = scan.hu.copy()
         hu[:10, :170] = fill
-        looks = [look_at_section(image, scan.spacing_mm[1]) for image in hu]
-        assert judge(looks, scan.spacing_mm[0]) == "head"
-        assert count_neck_slices(looks, scan.positions_mm) == 0
-        assert is_defaced(looks) is (fill == 0)
+        sections = [measure_section(image, scan.spacing_mm[1]) for image in hu]
+        assert judge(sections, scan.spacing_mm[0]) == "head"
+        assert count_neck_slices(sections, scan.positions_mm) == 0
+        assert is_defaced(sections) is (fill == 0)

@@ -152,7 +152,7 @@ class TestRule:
 
     def test_22b_what_was_found_is_said(self) -> None:
         fault = find_fault(np.maximum(phantom(0), -1000) + 1024)
-        assert "the edge of the picture at 24" in fault
+        assert "the edge of the image at 24" in fault
         assert abs(int(fault.rsplit(" ", 1)[1]) - 1064) < 40
 
 
