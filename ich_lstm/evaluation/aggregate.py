@@ -37,7 +37,7 @@ class LevelCases(NamedTuple):
     Args:
         level: ``slice``, ``scan`` or ``patient``.
         output: ``sequence``, or ``encoder`` for the encoder's own probabilities.
-        aggregation: Method by which slices were aggregated to these cases, in words.
+        aggregation: A description of the method that aggregated slices to these cases.
         ids: Shareable id of each case, ``(n,)``; for slices, the id of their scan.
         patients: Shareable id of each case's patient, ``(n,)``.
         labels: Labels of the cases, ``(n, k)``: 1 present, 0 absent, NaN unknown.
@@ -62,7 +62,7 @@ def cases_at(evidence: Evidence, level: Level, *, aggregation: str = OWN, output
     Args:
         evidence: The predictions and labels to evaluate.
         level: ``slice``, ``scan`` or ``patient``.
-        aggregation: One of `AGGREGATIONS`; the encoder has no scan output of its own.
+        aggregation: One of `AGGREGATIONS`; `OWN` is not available for the encoder, which has no scan output.
         output: The output of the model to evaluate: ``sequence`` or ``encoder``.
 
     Raises:
@@ -160,7 +160,7 @@ def check_aggregation(aggregation: str) -> None:
 
 
 def in_words(aggregation: str) -> str:
-    """The aggregation in words, as every figure of scans or patients names it.
+    """Describe an aggregation for the tables and pages.
 
     Example:
         >>> in_words("top-3")

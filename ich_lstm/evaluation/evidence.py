@@ -36,7 +36,7 @@ class Evidence:
     Args:
         slices: One row per slice; the slices of a scan are consecutive and in order. ``scan_id, slice`` (from 1), ``slice_id``,
             ``position_mm, patient_id`` (hashed), the probabilities, the labels (``label_``; NaN: unknown), and the encoder's own
-            probabilities (``encoder_``) if the model has an encoder of its own.
+            probabilities (``encoder_``) if the model has a recurrent head.
         scans: One row per scan, in the order of the slices: ``scan_id, patient_id``, the probabilities, the labels; further
             columns are strata.
         source: Origin of the predictions, without private information: ``kind``, ``model``, ``part``, ``truth``, ``counts`` (what
@@ -142,7 +142,7 @@ def make_evidence(
         source: Origin of the predictions; the numbers of scans, slices and patients, and of unknown labels, are added to its
             counts.
         is_test: Whether these are held-out patients or another data set, on which nothing may be chosen.
-        where: The folder of the predictions as it is named in messages.
+        where: The folder of the predictions, for messages.
 
     Raises:
         TableError: If columns are missing, rows are repeated, slices and scans do not match, a probability is NaN or
@@ -175,12 +175,12 @@ def make_evidence(
 
 
 def check_unseen(patients: Collection[str], trained_on: Collection[str], *, where: str) -> None:
-    """Check that a model is not evaluated on patients of its own training or validation set.
+    """Check that a model is not evaluated on patients of its training or validation set.
 
     Args:
         patients: Raw ids of the patients to evaluate.
         trained_on: Raw ids of the patients of the training and validation sets.
-        where: The predictions or the data as they are named in the message.
+        where: The predictions or the data, for the message.
 
     Raises:
         ConfigError: If patients are in both, with the code ``trained_on``.
@@ -205,7 +205,7 @@ def check_unique(where: str, frame: pd.DataFrame, key: list[str]) -> None:
     """Check that no row is repeated.
 
     Args:
-        where: The file as it is named in the message.
+        where: The file, for the message.
         frame: The rows of the file.
         key: The columns that identify a row.
 
@@ -235,7 +235,7 @@ def _check_values(where: str, frame: pd.DataFrame) -> None:
     prefixes = ["", ENCODER_PREFIX] if ENCODER_PREFIX + LABELS[0] in frame else [""]
     for columns in ([prefix + label for label in LABELS] for prefix in prefixes):
         p = _numbers(frame, columns)
-        wrong = ~((p >= 0) & (p <= 1))  # NaN too
+        wrong = ~((p >= 0) & (p <= 1))  # also True for NaN
         if wrong.any():
             got = f"the probability {_first(frame[columns], wrong)}"
             todo = "Give probabilities, not logits, and one for every case."

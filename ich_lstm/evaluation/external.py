@@ -25,7 +25,7 @@ def predict_evidence(
     truth: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> Evidence:
-    """Predict all scans of a data set that the model was not trained on; the subset of its own split does not matter.
+    """Predict all scans of a data set on which the model was not trained, in all subsets of the data set's split.
 
     Args:
         classifier: The model, on the device to predict on.

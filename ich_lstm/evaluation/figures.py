@@ -90,7 +90,7 @@ def compute_figures(
 
 
 def labels_name_scans(evidence: Evidence) -> bool:
-    """Whether scans are known to be positive and no slice is, so that figures of slices would rest on negative slices alone."""
+    """Whether scans are known to be positive but no slice is; figures of slices would be based only on negative slices."""
     slices, scans = (columns_of(frame, LABEL_PREFIX) for frame in (evidence.slices, evidence.scans))
     return bool((scans == 1).any() and not (slices == 1).any())
 

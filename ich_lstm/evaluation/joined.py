@@ -85,13 +85,13 @@ def join_predictions(
     missing = located.unmatched
     if missing.any() and (located.scan == NOWHERE).all():
         code, got = NO_PREDICTION
-        todo = "Name the labels of these images, because none of the labelled ones was predicted."
+        todo = "Give the labels of the predicted images; none of the labelled images was predicted."
         stop_at(table.source, table.rows["line"][missing], code, got, "a prediction of every labelled image", todo=todo)
     joined = join_labels(located, patient_ids=patient_ids, disagreement=disagreement)
     check_unseen(set(joined.patient_ids[joined.is_labelled]), trained_on, where=str(folder))
     slice_labels, scan_labels = _label_frames(joined, project_key)
-    judged = scan_labels["scan_id"]
-    unlabelled = ~scans["scan_id"].isin(judged)
+    labelled = scan_labels["scan_id"]
+    unlabelled = ~scans["scan_id"].isin(labelled)
     _stop_at_unmatched(table, missing, folder / SCANS, scans.index[unlabelled], unmatched)
     scan_labels = scan_labels.merge(_strata(located), on="scan_id", how="left")
     counts = {
@@ -111,8 +111,8 @@ def join_predictions(
         "notes": list(table.flags),
     }
     return make_evidence(
-        _beside(slices[slices["scan_id"].isin(judged)], slice_labels, ["scan_id", "slice"]),
-        _beside(scans.drop(columns="patient_id"), scan_labels, ["scan_id"]),
+        _with_labels(slices[slices["scan_id"].isin(labelled)], slice_labels, ["scan_id", "slice"]),
+        _with_labels(scans.drop(columns="patient_id"), scan_labels, ["scan_id"]),
         source,
         is_test=True,
         where=str(folder),
@@ -167,14 +167,14 @@ def _check_key(folder: Path, slices: pd.DataFrame, scans: pd.DataFrame, key: pd.
         raise ConfigError(
             "other_project_key",
             where="--project-key",
-            got="a key that gives other ids than the predictions have",
+            got="a project key whose ids differ from those of the predictions",
             expected="the project key that ich-predict used",
             todo="Name its file with --project-key.",
         )
 
 
 def _stop_at_unmatched(table: LabelTable, missing: np.ndarray, scans: Path, unlabelled: pd.Index, unmatched: Unmatched) -> None:
-    """Stop at labels without a prediction and at predictions without a label, and name both where both occur.
+    """Stop if there are labels without a prediction or predictions without a label; the error names both.
 
     Args:
         table: The labels that were joined.
@@ -222,11 +222,11 @@ def _excluded_names(private: Path) -> pd.DataFrame:
 def _label_frames(joined: JoinedLabels, project_key: ProjectKey) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Tabulate the labels of labelled scans: those of slices by scan and number, and those of scans with their patients."""
     columns = [LABEL_PREFIX + label for label in LABELS]
-    images, judged = joined.images, joined.is_labelled
+    images, labelled = joined.images, joined.is_labelled
     slices = images.key[["scan_id", "slice"]].join(pd.DataFrame(joined.slice_labels, columns=columns))
-    patients = [project_key.hash_id(patient) for patient in joined.patient_ids[judged]]
-    scans = pd.DataFrame({"scan_id": images.of_scans("scan_id")[judged], "patient_id": patients})
-    return slices[judged[images.scan]], scans.join(pd.DataFrame(joined.scan_labels[judged], columns=columns))
+    patients = [project_key.hash_id(patient) for patient in joined.patient_ids[labelled]]
+    scans = pd.DataFrame({"scan_id": images.of_scans("scan_id")[labelled], "patient_id": patients})
+    return slices[labelled[images.scan]], scans.join(pd.DataFrame(joined.scan_labels[labelled], columns=columns))
 
 
 def _strata(located: LocatedLabels) -> pd.DataFrame:
@@ -238,7 +238,7 @@ def _strata(located: LocatedLabels) -> pd.DataFrame:
     return rows.merge(located.table.strata, on="name").drop(columns="name").drop_duplicates("scan_id")
 
 
-def _beside(frame: pd.DataFrame, labels: pd.DataFrame, on: list[str]) -> pd.DataFrame:
+def _with_labels(frame: pd.DataFrame, labels: pd.DataFrame, on: list[str]) -> pd.DataFrame:
     """Add labels to predictions; the index still gives the line of each prediction."""
     return frame.reset_index().merge(labels, on=on).set_index("index").rename_axis(None)
 

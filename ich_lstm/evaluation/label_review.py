@@ -259,7 +259,7 @@ def _present(labels: np.ndarray) -> tuple[str, ...] | None:
 def _about(evidence: Evidence, found: pd.DataFrame, aggregation: str) -> dict[str, Any]:
     """Collect facts and notes for the head of the page."""
     source = evidence.source
-    facts = {"Model": str(source["model"].get("name", "")), "Part": str(source["part"]), "Truth": str(source["truth"])}
+    facts = {"Model": str(source["model"].get("name", "")), "Subset": str(source["part"]), "Truth": str(source["truth"])}
     facts |= {name.capitalize(): f"{source['counts'][name]:,}" for name in ("patients", "scans", "slices")}
     if (found["level"] == "scan").any():
         facts["Scan"] = in_words(aggregation)

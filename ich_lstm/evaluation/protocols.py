@@ -51,8 +51,8 @@ class Protocol:
 
 
 HELD_OUT_IS_NOT_PRIVATE = (
-    "Held-out patients of the training set are not the private test set: one system had 0.0574 held out and "
-    "0.046 on the private set, another 0.0629 and 0.0522."
+    "Held-out patients of the training set are not the private test set: one system had a log loss of 0.0574 on held-out "
+    "patients and 0.046 on the private set, another 0.0629 and 0.0522."
 )
 """A remark wherever a log loss on held-out patients of RSNA's data is shown."""
 
@@ -97,7 +97,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
                 name="burduja-table5",
                 views=_BURDUJA_VIEWS,
                 figures=_BURDUJA_FIGURES,
-                source=f"{_BURDUJA}, on the 100 scans that three radiologists read too",
+                source=f"{_BURDUJA}, on the 100 scans that three radiologists also read",
                 notes=(*_BURDUJA_NOTES, "Evaluate predictions of the scans that were read, and no others."),
             ),
         )

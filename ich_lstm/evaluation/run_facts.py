@@ -31,7 +31,7 @@ class StudyFacts:
         recipe: Name of the recipe; empty if unknown.
         seconds: Duration of the training.
         history: A PNG file of the losses by epoch; empty if there is none.
-        patients_are_studies: Whether every study was counted as a patient of its own; None if unknown.
+        patients_are_studies: Whether every study was counted as a separate patient; None if unknown.
         is_synthetic: Whether model or data are of synthetic heads.
     """
 
@@ -55,7 +55,7 @@ def read_study(run: Path | str | None = None, data: Path | str | None = None) ->
 
     Args:
         run: A run's folder, its model folder, or a ``.ckpt`` in it.
-        data: The evaluated data: a folder made by `prepare`, or predictions. None: the prepared folder named by the run.
+        data: The evaluated data: a folder made by `prepare`, or predictions; None for the prepared folder named by the run.
     """
     run = None if run is None else _run_folder(Path(run))
     config, model, results, audit = ({}, {}, {}, {})

@@ -110,7 +110,7 @@ def check_that_the_card_says_what_ran(run: Path, stages: list[str]) -> None:
     evidence, facts = read_run(run), read_study(run)
     figures = compute_figures(evidence, all_figures(levels=("scan",)), replicates=100)
     card = model_card(gather_contents(evidence, figures, facts, Supplements()))
-    assert "All weights at random." in card
+    assert "All weights were initialized at random." in card
     config = yaml.safe_load((run / "config.yaml").read_text())
     rows = training_rows(facts)
     assert [name for name, _ in rows] == stages

@@ -56,7 +56,7 @@ def test_a_table_saved_by_a_german_excel_trains(heads: Path, tmp_path: Path, cap
         "the label WAHR as 1",
         "commas in numbers as decimal points",
         "dates as day, month, year",
-        "left out, which holds totals",
+        "excluded, which contains totals",
     ):
         assert assumed in example
     assert caplog.text.count("read as saved by a spreadsheet") == 1

@@ -99,7 +99,7 @@ class TestStartingWeights:
     """Where the weights began, in the words of the model card."""
 
     def test_random(self) -> None:
-        assert describe_initialization(facts_of(small())) == "All weights at random."
+        assert describe_initialization(facts_of(small())) == "All weights were initialized at random."
 
     def test_a_file_of_timm_s_weights(self, tmp_path: Path) -> None:
         import timm
@@ -123,7 +123,7 @@ class TestStartingWeights:
         fit(model, data, tmp_path, enable_checkpointing=False)
         text = describe_initialization(facts_of(model))
         assert start.weights_hash() in text
-        assert text.endswith("All weights at random.")
+        assert text.endswith("All weights were initialized at random.")
         assert [name for name, _ in training_rows(facts_of(model))] == ["earlier, fit 1", "fit 1"]
 
     def test_a_model_that_does_not_know(self) -> None:

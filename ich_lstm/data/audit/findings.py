@@ -119,8 +119,8 @@ CHECKS: dict[str, Check] = {
     ),
     "labels_left_out": Check(
         "FLAG",
-        "label whose image was left out",
-        "labels whose image was left out",
+        "label whose image was excluded",
+        "labels whose image was excluded",
         "The ledger (private/ledger.csv) gives the reason for each.",
     ),
     "scan_unknown": Check(

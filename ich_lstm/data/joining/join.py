@@ -60,7 +60,7 @@ class JoinedLabels(NamedTuple):
         scan_labels: float32 ``(scans, k)``: 1 present, 0 absent, NaN unknown.
         patient_ids: Raw patient id of each scan, ``(scans,)``.
         study_dates: Date of each scan's study as ``YYYY-MM-DD``, ``(scans,)``; empty if unknown.
-        is_labelled: Which scans have a known label of their own or of a slice, bool ``(scans,)``.
+        is_labelled: Whether each scan has a known label, of the scan or of a slice, bool ``(scans,)``.
     """
 
     images: ImageTable
@@ -206,7 +206,7 @@ def _combine(table: LabelTable, chosen: np.ndarray, places: np.ndarray, count: i
     """The labels of each slice or scan, float32 ``(count, k)``; several rows may reference the same one by different names.
 
     Args:
-        table: The label table.
+        table: The label table, whose rows are combined.
         chosen: The rows to combine, bool ``(rows,)``.
         places: The index of the slice or scan that each row references, ``(rows,)``.
         count: The number of slices or scans.

@@ -26,12 +26,12 @@ class LocatedLabels:
     """The rows of a label table with the slices and scans that they reference.
 
     Args:
-        table: The label table.
+        table: The label table, whose rows are located.
         images: The images that labels may reference.
         slice: The row in the key of the slice that each label references, ``(rows,)``; `NOWHERE` for labels of whole scans.
         scan: The index of the scan that each label references directly or by one of its slices, ``(rows,)``; `NOWHERE` where
             there is none.
-        excluded: Which rows reference images that have no scan for a reason given in the ledger, bool ``(rows,)``.
+        excluded: Whether each row references an image that has no scan for a reason given in the ledger, bool ``(rows,)``.
     """
 
     table: LabelTable
@@ -42,7 +42,7 @@ class LocatedLabels:
 
     @property
     def unmatched(self) -> np.ndarray:
-        """Which rows reference no image without a reason for it in the ledger, bool ``(rows,)``."""
+        """Whether each row references no image, without a reason for it in the ledger, bool ``(rows,)``."""
         return (self.scan == NOWHERE) & ~self.excluded
 
     def check_unmatched(self, unmatched: Unmatched) -> None:
@@ -69,7 +69,7 @@ def locate_labels(table: LabelTable, images: ImageTable) -> LocatedLabels:
     """Join the rows of a label table to the images that they reference, by ``kind`` and ``name``.
 
     Args:
-        table: The label table.
+        table: The label table, whose rows are located.
         images: The images that labels may reference.
 
     Raises:
@@ -137,7 +137,7 @@ def _look_up_paths(found: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
 
 
 def _find_excluded(kinds: np.ndarray, located: pd.DataFrame, images: ImageTable) -> np.ndarray:
-    """Which rows reference what was excluded, bool ``(rows,)``.
+    """Find the rows that reference excluded images, bool ``(rows,)``.
 
     Slices of a file that was excluded as a whole count too. So do slices of a series that was not chosen, if other rows reference
     its study as a whole and there is a scan of that study.

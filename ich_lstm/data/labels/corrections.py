@@ -28,7 +28,7 @@ def read_corrections(paths: Sequence[Path | str], *, repair_any: bool = False) -
         A table for :func:`apply_corrections`, whose lines are named ``file:number``.
 
     Raises:
-        TableError: If :func:`read_label_table` refuses the file, a row is unsure of something that is no label, or a row is
+        TableError: If :func:`read_label_table` refuses the file, a row is unsure of something that is not a label, or a row is
             unsure of a label that it also gives.
     """
     tables = [_read(path, repair_any) for path in dict.fromkeys(map(Path, paths))]
@@ -67,7 +67,7 @@ class Correction(NamedTuple):
 
     @property
     def said(self) -> np.ndarray:
-        """Which labels the correction gives or makes unknown, bool ``(m, k)``."""
+        """Whether the correction gives each label or makes it unknown, bool ``(m, k)``."""
         return ~np.isnan(self.labels) | self.unsure
 
 

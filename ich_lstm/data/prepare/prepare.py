@@ -81,7 +81,7 @@ def prepare(
 
     Of each study, the series requested in ``choices`` is used; otherwise the series that the labels name by slice or by series,
     of whatever kind; otherwise the plain axial brain series. A NIfTI file is a study of its own. A slice that cannot be read is
-    left out and its scan flagged; a series that gives no scan is refused. Every file has a row in the ledger. Scans that are
+    excluded and its scan flagged; a series that gives no scan is refused. Every file has a row in the ledger. Scans that are
     cached already are checked, and prepared again only if damaged.
 
     Args:

@@ -93,7 +93,7 @@ class SplitFile:
                 where="folds, split_by",
                 got=f"{folds} folds by date",
                 expected="folds at random, or three subsets by date",
-                todo="Leave one of the two out.",
+                todo="Give only one of the two.",
             )
         return cls(fold_patients(patients, folds, seed=seed), seed, by, (), folds)
 

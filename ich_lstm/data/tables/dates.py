@@ -32,7 +32,7 @@ def read_dates(path: Path, texts: pd.Series, lines: np.ndarray) -> tuple[pd.Seri
         The dates, and the assumptions that were made, as texts.
 
     Raises:
-        TableError: ``bad_date`` for a cell that is no date; ``ambiguous_dates`` if no row settles the order;
+        TableError: ``bad_date`` for a cell that is not a date; ``ambiguous_dates`` if no row settles the order;
             ``contradicting_date_orders`` if two rows settle it differently.
     """
     bare = texts.str.replace(_TIME, "", regex=True)

@@ -56,7 +56,7 @@ class LabelTable:
 
     @property
     def corrects(self) -> np.ndarray:
-        """Which rows override the others, bool ``(rows,)``."""
+        """Whether each row overrides the others, bool ``(rows,)``."""
         return self.rows[CORRECTS].to_numpy(bool) if CORRECTS in self.rows else np.zeros(len(self.rows), bool)
 
 
@@ -161,11 +161,11 @@ def stop_at(
     """Raise a TableError that names the first ten lines and the number of all.
 
     Args:
-        path: The file as it is named in the message.
+        path: The file, for the message.
         lines: Numbers of the lines at fault; the header is line 1.
         code: Stable code of the error.
         got: The fault of these lines.
-        expected: The correct content.
+        expected: The content that these lines should have.
         todo: What the user can do about it.
     """
     lines = list(lines)

@@ -331,7 +331,7 @@ def read_sheet(path: Path | str) -> Sheet:
 
     The delimiter may be a comma, semicolon, tab or bar, or be given by a first line such as ``sep=;``. The text may be UTF-8,
     UTF-16 (with or without a byte-order mark) or Windows-1252. Lines may end as on any system, also within quotes. Empty rows and
-    columns, and a last row with nothing but totals, are left out.
+    columns, and a last row with only totals, are excluded.
 
     Args:
         path: The path of the CSV file.
@@ -562,7 +562,7 @@ def _finished(path: Path, header: list[str], cells: pd.DataFrame, lines: np.ndar
     if last_line in SHEET_LINES:
         assumed = [*assumed, f"rows may be missing: the table ends at line {last_line:,}, the last that a spreadsheet can hold"]
     if _is_total(cells):
-        assumed = [*assumed, f"line {lines[-1]} left out, which holds totals"]
+        assumed = [*assumed, f"line {lines[-1]} excluded, which contains totals"]
         cells, lines = cells.iloc[:-1], lines[:-1]
     empty = [i for i, name in enumerate(header) if not name and cells[i].eq("").all()]
     cells = cells.drop(columns=empty)

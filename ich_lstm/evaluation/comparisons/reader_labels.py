@@ -80,7 +80,7 @@ def place_marks(marks: pd.DataFrame, path: Path | str, key: pd.DataFrame | None 
 
     Args:
         marks: Table made by `read_marks`.
-        path: The file of the marks as it is named in messages.
+        path: The file of the marks, for messages.
         key: The private key to the ids, with the columns of `PreparedFolder.key`; needed unless scans are named by their ids.
 
     Returns:

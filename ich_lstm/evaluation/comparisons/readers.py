@@ -128,17 +128,17 @@ def evaluate_readers(
     points = np.broadcast_to(np.asarray(thresholds, dtype=np.float64), len(LABELS)).tolist()
     called = (cases.probabilities >= points).astype(np.float64)
     tables, differences = [], []
-    for truth, y, judged in _truths(marks, cases):
+    for truth, y, evaluated in _truths(marks, cases):
         tables.append(
             _rated(truth, MODEL, evaluate_detection(y, cases.probabilities, cases.patients, thresholds=points, **settings))
         )
-        for r in judged:
+        for r in evaluated:
             labels, marked = _marked(marks.marks[r], y)
             table = evaluate_detection(labels, marked, cases.patients, thresholds=READ_BY, **settings)
             tables.append(_rated(truth, marks.readers[r], table[table["metric"] != "auroc"]))
         differences += [
             {"truth": truth, "reader": marks.readers[r], **row}
-            for r in judged
+            for r in evaluated
             for row in _differences(y, called, marks.marks[r], cases.patients)
         ]
     return ReaderFigures(

@@ -76,7 +76,7 @@ def read_strata(path: Path | str) -> pd.DataFrame:
         ) from error
     sheet = sheet.numbers(str(column) for column in sheet.cells if column != "scan_id")
     sheet.log()
-    # Parsed again by pandas, which tells columns of numbers from columns of text.
+    # pandas parses the text again, because it detects columns of numbers.
     frame = pd.read_csv(StringIO(sheet.cells.to_csv(index=False)), dtype={"scan_id": str})
     if "scan_id" not in frame or frame.shape[1] < 2:
         raise TableError(

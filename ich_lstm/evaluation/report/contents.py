@@ -66,7 +66,7 @@ class ReportContents(NamedTuple):
 
 
 def gather_contents(evidence: Evidence, figures: Figures, facts: StudyFacts, supplements: Supplements) -> ReportContents:
-    """Gather the contents; nothing but counts is computed.
+    """Gather the contents; only counts are computed.
 
     Args:
         evidence: The evaluated predictions and labels.
@@ -102,7 +102,7 @@ def thresholds_of(figures: Figures, cases: LevelCases) -> float | Sequence[float
 def _remarks(evidence: Evidence, figures: Figures, facts: StudyFacts) -> list[str]:
     lines = remarks(evidence, figures)
     if facts.is_synthetic:
-        lines.insert(0, "Synthetic heads: the figures show that the software works, and nothing about real hemorrhage.")
+        lines.insert(0, "Synthetic heads: the figures show that the software works, but say nothing about real hemorrhage.")
     if not evidence.is_test:
         lines.append("These patients are the validation set (used for model selection), so these figures are optimistic.")
     return [f"{line[0].upper()}{line[1:]}" for line in lines]

@@ -23,19 +23,21 @@ def _start_in_words(start: Mapping[str, Any] | None) -> str:
     if not start:
         return ""
     if "released" in start:
-        return f"Weights released by others. {start['released']}"
+        return f"Weights released by other authors. {start['released']}"
     if "model" in start:
         return (
             f"The trained model {start['model']}, weights {start['hash']}. {_start_in_words(start['starting_weights'])}".strip()
         )
     encoder = start["encoder"]
     if encoder["source"] == "random":
-        return "All weights at random."
+        return "All weights were initialized at random."
     if encoder["source"] == "file":
-        return f"Encoder: weights of timm's {encoder['name']} from the file {encoder['file']}; the rest at random."
+        return (
+            f"Encoder: weights of timm's {encoder['name']} from the file {encoder['file']}; the rest was initialized at random."
+        )
     origin = encoder.get("hf_hub_id") or encoder.get("url")
     further = "; ".join(filter(None, [origin, f"licence {encoder['license']}" if encoder.get("license") else ""]))
-    return f"Encoder: timm's {encoder['name']}{f' ({further})' if further else ''}; the rest at random."
+    return f"Encoder: timm's {encoder['name']}{f' ({further})' if further else ''}; the rest was initialized at random."
 
 
 def training_rows(facts: StudyFacts) -> list[tuple[str, dict[str, str]]]:

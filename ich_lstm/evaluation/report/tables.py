@@ -129,7 +129,7 @@ def _markdown(evidence: Evidence, figures: Figures) -> str:
         parts.append(f"Protocol `{protocol.name}`: {protocol.source}.")
     for title, cells, over_all in readable_tables(figures):
         parts += [f"## {title}", over_all, *([markdown_table(cells.reset_index())] if cells.size else [])]
-    parts += ["## Called right and wrong", markdown_table(figures.confusion)]
+    parts += ["## Confusion matrices", markdown_table(figures.confusion)]
     lines = [*remarks(evidence, figures), *figure_notes(figures.table)]
     parts += ["## Remarks", "\n".join(f"- {line}" for line in lines)]
     parts += ["## Data", "\n".join(f"- {name}: {count:,}" for name, count in flat_counts(evidence).items())]

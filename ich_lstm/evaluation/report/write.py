@@ -38,7 +38,7 @@ class Report:
 
     Args:
         summary: The contents of ``report.json``, from which the page is made.
-        tables: The tables by the names of their files; figures, comparisons, strata and readers have files of their own.
+        tables: The tables by the names of their files; figures, comparisons, strata and readers have separate files.
         claim: The answers to the CLAIM checklist, made by `fill_claim`.
         card: The model card in Markdown.
         pictures: Shareable PNG files of slices, by the hashed id of their scan.

@@ -193,7 +193,7 @@ def operating_thresholds(evidence: Evidence, calibration: ModelCalibration) -> t
         missing = [label for label, value in zip(LABELS, found, strict=True) if np.isnan(value)]
         values[level] = np.where(np.isnan(found), NO_THRESHOLD, found).tolist()
         notes += [
-            f"{level}: no operating point for {label} ({points.thresholds[level][label].note}): {NO_THRESHOLD} stands in"
+            f"{level}: no operating point for {label} ({points.thresholds[level][label].note}): {NO_THRESHOLD} is used instead"
             for label in missing
         ]
     values["patient"] = values["scan"]

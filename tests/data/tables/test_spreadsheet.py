@@ -142,7 +142,7 @@ class TestTotals:
     def test_a_row_that_adds_up_the_others_is_left_out_and_told(self, write: Write, row: str) -> None:
         table = read_label_table(write(f"{self.TYPES}{row}\n,,\n"))
         assert table.rows["name"].tolist() == ["A1", "A2", "A3"]
-        assert "line 5 left out" in table.flags[0]
+        assert "line 5 excluded" in table.flags[0]
 
     @pytest.mark.parametrize(("row", "code"), [("Total,1,7", "bad_label"), (",1,1", "no_name"), ("Summe,12,9", "bad_label")])
     def test_one_that_does_not_add_up_stops(self, write: Write, row: str, code: str) -> None:

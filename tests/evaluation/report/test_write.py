@@ -159,7 +159,7 @@ def test_the_page_asks_the_network_for_nothing(folder: Path) -> None:
 
 def test_a_held_out_loss_says_that_it_is_not_the_private_one(folder: Path) -> None:
     for name in ("report.html", "MODEL_CARD.md"):
-        assert "0.0574 held out" in (folder / name).read_text(encoding="utf-8")
+        assert "0.0574 on held-out patients" in (folder / name).read_text(encoding="utf-8")
 
 
 class TestUndefinedFigures:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 OPEN = "open: for the authors"
-"""Stands wherever the authors must add something."""
+"""The answer where the authors must add information."""
 
 KNOWN, IN_PART, UNKNOWN = "known", "in part", "open"
 """The statuses of an answer: complete, incomplete and missing."""
