@@ -138,7 +138,7 @@ def _with_unlabelled(steps: list[FlowStep], facts: StudyFacts) -> list[FlowStep]
 def _by_subset(evidence: Evidence, facts: StudyFacts) -> list[FlowStep]:
     """Count labelled scans, and the subsets that are not evaluated."""
     counts, evaluated = evidence.source["counts"], evidence.source["part"]
-    words = {"train": "training", "validation": "validation (model selection)", "test": "held out"}
+    words = {"train": "training", "validation": "validation", "test": "held out"}
     if not facts.subsets:
         left = {name: counts.get(f"scans_of_{name}_not_judged", 0) for name in words}
         lost = [(words[name], {"scans": count}) for name, count in left.items() if count]
