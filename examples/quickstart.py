@@ -18,9 +18,17 @@ def main(folder: Path) -> None:
     dicom = write_phantom(PhantomSettings(patients=12, size=128), folder / "dicom")
 
     data = ich_lstm.ScanDataModule(
-        root=str(dicom), size=64, slices_per_batch=64, num_workers=0, cache_dir=str(folder / "prepared")
+        dicom,
+        preprocessing=ich_lstm.Preprocessing(size=64),
+        batches=ich_lstm.Batches(slices=64),
+        num_workers=0,
+        cache_dir=folder / "prepared",
     )
-    model = ich_lstm.ScanClassifier(backbone="resnet10t", pretrained=False, hidden_size=32, encoder_learning_rate=1e-3)
+    model = ich_lstm.ScanClassifier(
+        encoder=ich_lstm.Encoder(backbone="resnet10t", pretrained=False),
+        head=ich_lstm.LSTM(hidden_size=32),
+        optimizer=ich_lstm.Optimizer(encoder_lr=1e-3),  # the head's, because the encoder starts from scratch too
+    )
     Trainer(max_epochs=2, logger=False, enable_checkpointing=False, accelerator="cpu").fit(model, data)
     model.save_pretrained(folder / "model")
 

@@ -10,13 +10,19 @@ from ich_lstm.data.joining.join import LabelledScan
 from ich_lstm.data.loading.batch import ScanSample
 from ich_lstm.data.prepared.scan_cache import CachedScan, write_cached
 from ich_lstm.labels import LABELS
-from ich_lstm.models.scan_model import ScanModel
+from ich_lstm.models.encoder import Encoder
+from ich_lstm.models.heads import GRU, LSTM
+from ich_lstm.models.scan_model import ModelSettings, ScanModel
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.scan import Scan
-from ich_lstm.training.classifier import ScanClassifier
+from ich_lstm.settings import merged
+from ich_lstm.training.classifier import ClassifierSettings, ScanClassifier
 
-TINY: dict[str, Any] = {"backbone": "test_resnet", "pretrained": False, "hidden_size": 8, "num_layers": 1}
-"""The keywords of a network that is built in a blink."""
+TINY = ClassifierSettings(encoder=Encoder(backbone="test_resnet", pretrained=False), head=LSTM(hidden_size=8, num_layers=1))
+"""The settings of a network that is built in a blink."""
+
+TINY_GRU = GRU(hidden_size=8, num_layers=1)
+"""A head of the same size."""
 
 
 def make_scan(hu: np.ndarray | None = None, **changes: Any) -> Scan:
@@ -50,22 +56,28 @@ def make_sample(slices: int, seed: int = 0, size: int = 32) -> ScanSample:
     )
 
 
-def make_model(seed: int = 0, **changes: Any) -> ScanModel:
-    """A small network in evaluation mode whose every parameter plays a part; not even the zeros of the start are left."""
+def make_model(seed: int = 0, settings: ModelSettings = TINY, **changes: Any) -> ScanModel:
+    """A small network in evaluation mode whose every parameter plays a part; not even the zeros of the start are left.
+
+    ``changes`` are settings that differ from ``settings``, as `merged` takes them.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = ScanModel(**(TINY | changes))
+        model = ScanModel(merged(settings, changes))
         for name, parameter in model.named_parameters():
             if not name.startswith("encoder."):
                 torch.nn.init.normal_(parameter, std=0.3)
     return model.eval()
 
 
-def make_classifier(seed: int = 0, size: int = 32, **changes: Any) -> ScanClassifier:
-    """A small classifier that knows how scans are prepared for it."""
+def make_classifier(seed: int = 0, size: int = 32, settings: ClassifierSettings = TINY, **changes: Any) -> ScanClassifier:
+    """A small classifier that knows how scans are prepared for it.
+
+    ``changes`` are settings that differ from ``settings``, as `merged` takes them.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        classifier = ScanClassifier(**(TINY | changes))
+        classifier = ScanClassifier.from_settings(merged(settings, changes))
     classifier.preprocessing = Preprocessing(size=size)
     return classifier
 

@@ -10,7 +10,9 @@ from fabricated import make_classifier
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
 
 from ich_lstm import ScanClassifier, ScanDataModule
+from ich_lstm.data.loading.batches import Batches
 from ich_lstm.data.prepared.folder import PreparedFolder
+from ich_lstm.data.split.split_file import Split
 from ich_lstm.training.callbacks import PathlessCheckpoint
 
 EPOCHS = 4
@@ -78,7 +80,12 @@ def data(prepared: PreparedFolder, phantom: Path) -> Callable[..., ScanDataModul
     """Data modules on the prepared phantom, four patients to train on."""
 
     def _data(**changes: Any) -> ScanDataModule:
-        settings = {"labels": str(phantom / "stage_2_train.csv"), "num_workers": 0, "slices_per_batch": 24, "split": (4, 2, 0)}
+        settings = {
+            "labels": str(phantom / "stage_2_train.csv"),
+            "num_workers": 0,
+            "batches": Batches(slices=24),
+            "split": Split(fractions=(4, 2, 0)),
+        }
         return ScanDataModule(str(prepared.folder), **(settings | changes))
 
     return _data
@@ -103,7 +110,7 @@ def fit(data: Callable[..., ScanDataModule]) -> Callable[..., Fit]:
         checkpoint = PathlessCheckpoint(
             dirpath=folder / "checkpoints", filename="best", monitor="val/monitor", save_last=True, enable_version_counter=False
         )
-        classifier = make_classifier(**({"learning_rate": 3e-3, "encoder_learning_rate": 1e-3} | changes))
+        classifier = make_classifier(**({"optimizer": {"lr": 3e-3, "encoder_lr": 1e-3}} | changes))
         classifier.preprocessing = None
         classifier = way(classifier) if way else classifier
         settings: dict[str, Any] = {

@@ -36,16 +36,20 @@ def write_study(folder: Path, tables: dict[str, pd.DataFrame] | None = None) -> 
     config = {
         "seed_everything": 1,
         "trainer": {"max_epochs": 8},
-        "model": {"learning_rate": 1e-3, "encoder_learning_rate": 1e-4, "weight_decay": 0.01, "slice_loss": 1.0},
-        "data": {"labels": "labels.csv", "slices_per_batch": 256, "augment": {"flip": 0.5}},
+        "model": {"optimizer": {"lr": 1e-3, "encoder_lr": 1e-4, "weight_decay": 0.01}, "loss": {"slice": 1.0}},
+        "data": {"labels": "labels.csv", "batches": {"slices": 256}, "augment": {"flip": 0.5}},
     }
-    settings = {"backbone": "resnet18", "windows": [[40, 80]], "sequence": "lstm", "num_layers": 2, "hidden_size": 64}
+    settings = {
+        "encoder": {"backbone": "resnet18", "pretrained": False},
+        "windows": {"channels": [[40, 80]]},
+        "head": {"class_path": "LSTM", "init_args": {"num_layers": 2, "hidden_size": 64}},
+    }
     fit = FitRecord(
         stage="joint",
         encoder="all",
         head="train",
-        settings={"optimizer": "adamw", "learning_rate": 1e-3, "encoder_learning_rate": 1e-4},
-        batches={"slices_per_batch": 256, "slices_per_sample": None},
+        settings={"optimizer": {"kind": "adamw", "lr": 1e-3, "encoder_lr": 1e-4}},
+        batches={"slices": 256, "slices_per_sample": None},
         augmentation={"flip": 0.5},
         seed=1,
         max_epochs=8,
@@ -56,7 +60,7 @@ def write_study(folder: Path, tables: dict[str, pd.DataFrame] | None = None) -> 
         accumulated_batches=1,
         gradient_clip=None,
     )
-    model = {"name": "resnet18", "hash": "c0ffee12ab34", "settings": {**settings, "pooling": "max", "pretrained": False}}
+    model = {"name": "resnet18", "hash": "c0ffee12ab34", "settings": {**settings, "pooling": {"kind": "max"}}}
     model |= {"starting_weights": {"encoder": {"source": "timm", "name": "resnet18.a1_in1k"}}, "fits": [fit.to_dict()]}
     whole = {unit: sum(part[unit] for part in parts.values()) + UNLABELLED[unit] for unit in UNLABELLED}
     _write(folder / "results.json", {"recipe": "demo", "counts": parts, "seconds": 600.0, "patients_are_studies": False})

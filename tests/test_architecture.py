@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ich_lstm"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "labels", "window", "scan", "formatting", "explanation", "prediction", "privacy", "keywords", "files", "parallel"),
+    ("errors", "labels", "window", "scan", "formatting", "explanation", "prediction", "privacy", "settings", "files", "parallel"),
     ("statistics", "reading"),
     ("preprocessing", "pages", "phantom"),
     ("models", "data"),

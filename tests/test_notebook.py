@@ -54,8 +54,8 @@ def test_every_picture_appears_and_no_cell_prints_more_than_ten_lines(tmp_path: 
             {"import_module", "TYPE_CHECKING", "Any"},
             marks=pytest.mark.slow,
         ),
-        ("ich_lstm.ScanClassifier(hid", {"hidden_size="}, set()),
-        pytest.param("ich_lstm.ScanDataModule.set_batching(slices_per_b", {"slices_per_batch="}, set(), marks=pytest.mark.slow),
+        ("ich_lstm.LSTM(hid", {"hidden_size="}, set()),
+        pytest.param("ich_lstm.ScanDataModule(prepro", {"preprocessing="}, set(), marks=pytest.mark.slow),
     ],
 )
 def test_tab_offers_public_names_and_every_keyword(typed: str, offered: set[str], hidden: set[str]) -> None:

@@ -3,16 +3,17 @@
 import importlib
 import inspect
 from collections.abc import Callable, Iterator
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 import pytest
 
 import ich_lstm
-from ich_lstm.data.loading.batching import BATCHING
 from ich_lstm.errors import ConfigError
 from ich_lstm.evaluation.comparisons import compare
-from ich_lstm.keywords import ARGS, keywords_of, takes_keywords
-from ich_lstm.training.classifier import STAGED
+from ich_lstm.models.heads import Head
+from ich_lstm.settings import staged
+from ich_lstm.training.classifier import ClassifierSettings
 
 
 def public_callables() -> Iterator[tuple[str, Callable[..., Any]]]:
@@ -41,33 +42,56 @@ def test_nothing_hides_behind_stars(name: str) -> None:
     assert inspect.Parameter.VAR_POSITIONAL not in kinds
 
 
+PARTS = [type(each.default) for each in fields(ClassifierSettings) if is_dataclass(each.default)]
+"""The classes of which a `ScanClassifier` is made."""
+
+HEADS = [kind for kind in Head.choices().values() if kind.__module__.startswith("ich_lstm.")]
+
+
+def small() -> ich_lstm.ScanClassifier:
+    encoder = ich_lstm.Encoder(backbone="test_resnet", pretrained=False)
+    return ich_lstm.ScanClassifier(encoder, head=ich_lstm.LSTM(hidden_size=8))
+
+
 class TestScanClassifier:
-    def test_its_signature_holds_all_of_the_network_s_keywords_with_their_defaults(self) -> None:
-        shown = inspect.signature(ich_lstm.ScanClassifier).parameters
-        network = inspect.signature(ich_lstm.ScanModel).parameters
-        assert set(network) < set(shown)
-        assert all(shown[name] == parameter for name, parameter in network.items())
-        assert {"learning_rate", "test_time", "hidden_size", "backbone"} <= set(shown)
+    def test_its_arguments_are_its_settings_with_their_defaults(self) -> None:
+        shown = {name: each.default for name, each in inspect.signature(ich_lstm.ScanClassifier).parameters.items()}
+        assert shown == {each.name: each.default for each in fields(ClassifierSettings)}
+        assert {"encoder", "head", "optimizer", "test_time"} <= set(shown)
 
     def test_its_docstring_describes_every_keyword(self) -> None:
         doc = inspect.getdoc(ich_lstm.ScanClassifier)
-        section = ARGS.search(doc)[2]
         for name in inspect.signature(ich_lstm.ScanClassifier).parameters:
-            assert section.count(f"\n    {name}: ") + section.startswith(f"    {name}: ") == 1, name
+            assert doc.count(f"\n    {name}: ") == 1, name
         assert doc.index("max_slices:") < doc.index("Raises:") < doc.index("Example:")
 
     def test_settings_are_what_was_given(self) -> None:
-        model = ich_lstm.ScanClassifier(backbone="test_resnet", pretrained=False, hidden_size=8, learning_rate=0.5)
-        assert (model.settings["hidden_size"], model.settings["learning_rate"]) == (8, 0.5)
+        encoder, optimizer = ich_lstm.Encoder(backbone="test_resnet", pretrained=False), ich_lstm.Optimizer(lr=0.5)
+        model = ich_lstm.ScanClassifier(encoder, head=ich_lstm.LSTM(hidden_size=8), optimizer=optimizer)
+        assert model.settings == ClassifierSettings(encoder=encoder, head=ich_lstm.LSTM(hidden_size=8), optimizer=optimizer)
+
+    def test_a_name_is_short_for_an_encoder(self) -> None:
+        assert ClassifierSettings(encoder="resnet18").encoder == ich_lstm.Encoder(backbone="resnet18")
+
+
+class TestSettings:
+    @pytest.mark.parametrize("kind", PARTS)
+    def test_are_public(self, kind: type) -> None:
+        assert getattr(ich_lstm, kind.__name__) is kind
+
+    @pytest.mark.parametrize("kind", sorted({*PARTS, *HEADS}, key=lambda kind: kind.__name__))
+    def test_every_field_has_a_default_and_is_described(self, kind: type) -> None:
+        described = "\n".join(inspect.getdoc(each) or "" for each in kind.__mro__ if is_dataclass(each))
+        for each in fields(kind):
+            assert each.default is not MISSING, each.name
+            assert f"\n    {each.name}: " in described, each.name
 
 
 @pytest.mark.parametrize(
     ("call", "near"),
     [
-        (lambda: ich_lstm.ScanClassifier(hiden_size=3), "hidden_size"),
-        (lambda: ich_lstm.ScanClassifier(learning_rte=3), "learning_rate"),
-        (lambda: ich_lstm.ScanDataModule().set_batching(slices_per_bach=3), "slices_per_batch"),
-        (lambda: compare.compare_position(None, replicats=3), "replicates"),
+        (lambda: small().change_training({"optimiser": {"lr": 3.0}}), "optimizer"),
+        (lambda: small().change_training({"optimizer": {"weight_decy": 3.0}}), "weight_decay"),
     ],
 )
 def test_an_unknown_keyword_is_refused_with_the_nearest(call: Callable[[], Any], near: str) -> None:
@@ -76,31 +100,17 @@ def test_an_unknown_keyword_is_refused_with_the_nearest(call: Callable[[], Any],
     assert caught.value.todo == f"Did you mean {near}?"
 
 
-def test_changes_show_what_can_be_changed_and_that_the_rest_stays() -> None:
-    shown = inspect.signature(ich_lstm.ScanClassifier.change_training).parameters
-    assert set(shown) == {"self", *STAGED}
-    assert repr(shown["warmup"].default) == "unchanged"
-    assert set(inspect.signature(ich_lstm.ScanDataModule.set_batching).parameters) == {"self", *BATCHING}
-    model = ich_lstm.ScanClassifier(backbone="test_resnet", pretrained=False, hidden_size=8)
+def test_changes_are_of_what_can_be_changed_and_the_rest_stays() -> None:
+    model = small()
+    before = model.settings
     with pytest.raises(ConfigError) as caught:
-        model.change_training(hidden_size=9)
-    assert "learning_rate" in caught.value.expected
-    before = model.staged_settings
-    model.change_training(warmup=0.25)
-    assert model.staged_settings == before | {"warmup": 0.25}
-
-
-def test_a_name_that_both_have_is_shown_once_and_as_the_function_s_own() -> None:
-    def inner(*, a: int = 1, b: int = 2) -> None: ...
-
-    @takes_keywords(keywords_of(inner))
-    def outer(*, a: str = "own", **rest: int) -> tuple[str, dict[str, int]]:
-        return a, rest
-
-    assert str(inspect.signature(outer)).startswith("(*, a: str = 'own', b: int = 2)")
-    assert outer(b=5) == ("own", {"b": 5})
-    with pytest.raises(ConfigError, match="c, expected one of a, b"):
-        outer(c=1)
+        model.change_training({"head": {"hidden_size": 9}})
+    assert (caught.value.code, caught.value.where) == ("other_network", "head.hidden_size")
+    assert model.settings == model.model.settings == before
+    model.change_training({"optimizer": {"warmup": 0.25}})
+    expected = staged(before)
+    expected["optimizer"] = {**expected["optimizer"], "warmup": 0.25}
+    assert staged(model.settings) == expected
 
 
 def test_only_public_names_are_offered() -> None:

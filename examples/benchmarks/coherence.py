@@ -2,7 +2,8 @@
 
     for s in 1 2 3; do
       ich-train --config demo --out runs/coherence-$s --seed_everything $s --phantom.seed $s --phantom.patients 150 \
-        --phantom.slices 20 --phantom.size 128 --data.size 96 --data.split "[0.6,0.2,0.2]" --trainer.max_epochs 20
+        --phantom.slices 20 --phantom.size 128 --data.preprocessing.size 96 --data.split.fractions "[0.6,0.2,0.2]" \
+        --trainer.max_epochs 20
     done
     python examples/benchmarks/coherence.py runs/coherence-1 runs/coherence-2 runs/coherence-3
 
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ich_lstm import LABELS, ScanClassifier, ScanDataModule
+from ich_lstm import LABELS, ScanClassifier, ScanDataModule, Split
 from ich_lstm.evaluation.aggregate import aggregate
 from ich_lstm.evaluation.evaluate import LabelledPredictions, predict_subset
 from ich_lstm.evaluation.evidence import LABEL_PREFIX, columns_of
@@ -31,13 +32,10 @@ OF_ANY = LABELS.index(ANY)
 
 
 def data_of(run: Path, classifier: ScanClassifier) -> ScanDataModule:
-    preprocessing = classifier.known_preprocessing()
     data = ScanDataModule(
         str(run / "phantom"),
-        size=preprocessing.size,
-        crop=preprocessing.crop,
-        clip=preprocessing.clip,
-        split_file=str(run / PRIVATE / "split.json"),
+        preprocessing=classifier.known_preprocessing(),
+        split=Split(file=run / PRIVATE / "split.json"),
         num_workers=0,
         cache_dir=str(run / PRIVATE / "prepared"),
     )

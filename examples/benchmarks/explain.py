@@ -35,12 +35,13 @@ from rich.console import Console
 from rich.progress import track
 from scipy.ndimage import distance_transform_edt
 
-from ich_lstm import LABELS, Explanation, Scan, ScanClassifier, explain
+from ich_lstm import LABELS, Encoder, Explanation, Scan, ScanClassifier, explain
 from ich_lstm.labels import HEMORRHAGE_TYPES
 from ich_lstm.phantom import PhantomScan, PhantomSettings, make_head
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.privacy import ProjectKey
 from ich_lstm.scan import HU_MAX, HU_MIN
+from ich_lstm.settings import merged
 from ich_lstm.statistics import wilson
 from ich_lstm.statistics.bootstrap import PatientBootstrap, bootstrap_interval
 from ich_lstm.statistics.proportions import ratio
@@ -54,7 +55,7 @@ TRAINING = {
     "phantom.slices": 20,
     "phantom.patients": 90,
     "phantom.prevalence": 0.8,
-    "data.size": 192,
+    "data.preprocessing.size": 192,
     "trainer.max_epochs": 18,
 }
 """Beside the demo's settings: maps of 128 pixels have cells of 50 mm at stride 32."""
@@ -102,7 +103,7 @@ def with_random_weights(classifier: ScanClassifier, seed: int = 0) -> ScanClassi
     """The same network, as it begins."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        other = ScanClassifier(**(classifier.settings | {"pretrained": False}))
+        other = ScanClassifier.from_settings(merged(classifier.settings, {"encoder": {"pretrained": False}}))
     other.preprocessing = classifier.preprocessing
     return other.eval()
 
@@ -220,7 +221,7 @@ def measure_localization(given: argparse.Namespace, out: Console) -> None:
 def make_case(given: argparse.Namespace, slices: int) -> tuple[ScanClassifier, Scan]:
     """A network with random weights and a scan of noise."""
     torch.manual_seed(0)
-    classifier = ScanClassifier(backbone=given.backbone, pretrained=False).to(given.device).eval()
+    classifier = ScanClassifier(Encoder(backbone=given.backbone, pretrained=False)).to(given.device).eval()
     classifier.preprocessing = Preprocessing(size=given.size)
     hu = np.random.default_rng(0).normal(40, 60, (slices, given.size, given.size)).clip(-1000, 3000).astype(np.int16)
     uids = tuple(f"1.2.{i}" for i in range(slices))

@@ -43,7 +43,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from ich_lstm import ScanClassifier, ScanModel
+from ich_lstm import Encoder, ModelSettings, ScanClassifier, ScanModel
 from ich_lstm.data.joining.join import LabelledScan
 from ich_lstm.data.loading.batch import ScanBatch
 from ich_lstm.data.loading.dataset import ScanDataset
@@ -96,7 +96,7 @@ class Point(NamedTuple):
 def make_model(given: argparse.Namespace, way: Way) -> ScanModel:
     """A network in training mode, with random weights."""
     torch.manual_seed(0)
-    model = ScanModel(backbone=given.backbone[0], pretrained=False, **way._asdict())
+    model = ScanModel(ModelSettings(encoder=Encoder(backbone=given.backbone[0], pretrained=False, **way._asdict())))
     return model.to(given.device).train()
 
 
@@ -405,7 +405,7 @@ def scan_rate(given: argparse.Namespace, backbone: str, scans: Sequence[Labelled
     )
     if is_cuda:
         torch.cuda.reset_peak_memory_stats()
-    trainer.fit(ScanClassifier(backbone=backbone, pretrained=False, compiled=compiled), loader)
+    trainer.fit(ScanClassifier(Encoder(backbone=backbone, pretrained=False, compiled=compiled)), loader)
     return clock.rate, torch.cuda.max_memory_allocated() / MIB if is_cuda else 0.0
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from ich_lstm import ScanClassifier
+from ich_lstm import Encoder, ScanClassifier
 from ich_lstm.inference.forward import evaluating, infer
 from ich_lstm.phantom import PhantomSettings, write_phantom
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing, preprocess_scan
@@ -36,7 +36,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
-    classifier = ScanClassifier(backbone=given.backbone, pretrained=False).to(given.device).eval()
+    classifier = ScanClassifier(Encoder(backbone=given.backbone, pretrained=False)).to(given.device).eval()
     classifier.preprocessing = Preprocessing(size=given.size)
     key = ProjectKey(bytes(32))
     with tempfile.TemporaryDirectory() as made:

@@ -36,9 +36,19 @@ import pandas as pd
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
 
-from ich_lstm import HEMORRHAGE_TYPES, LABELS, ScanClassifier, ScanDataModule
+from ich_lstm import (
+    HEMORRHAGE_TYPES,
+    LABELS,
+    LSTM,
+    Batches,
+    Encoder,
+    Optimizer,
+    Preprocessing,
+    ScanClassifier,
+    ScanDataModule,
+    Split,
+)
 from ich_lstm.data.loading.batch import ScanBatch
-from ich_lstm.data.loading.slice_sampling import SliceSampling
 from ich_lstm.data.prepared.folder import PreparedFolder
 from ich_lstm.evaluation.aggregate import LevelCases, cases_at
 from ich_lstm.evaluation.comparisons.compare import check_same_cases
@@ -49,8 +59,10 @@ from ich_lstm.labels import ANY
 from ich_lstm.phantom import PhantomSettings, RsnaLayout, write_phantom
 from ich_lstm.phantom.identifiers import patient_identifier
 from ich_lstm.privacy import PRIVATE, ProjectKey
+from ich_lstm.settings import merged
 from ich_lstm.statistics import auroc, compare_labels, weighted_log_loss
 from ich_lstm.training.callbacks import PathlessCheckpoint
+from ich_lstm.training.classifier import ClassifierSettings
 from ich_lstm.training.stages import Stage, fit_stages
 
 RUN = "run.json"
@@ -68,10 +80,14 @@ CHECKS = 8
 """Validations of a run, of which the best gives the weights."""
 
 REFERENCE = "whole-scan"
-PLAIN_HEAD = {"encoder_residual": False, "positions": "none", "pooling": "max", "scan_loss": 0.0, "encoder_loss": 0.0}
+PLAIN_HEAD: dict[str, Any] = {
+    "head": {"encoder_residual": False, "positions": "none"},
+    "pooling": {"kind": "max"},
+    "loss": {"scan": 0.0, "encoder": 0.0},
+}
 """What the published recurrent heads have in common: they see features, and are trained by the slices' labels."""
 
-SINGLE_SLICES = {"slices_per_sample": 1, "sample": "every", "slices_per_batch": BATCH}
+SINGLE_SLICES = {"slices": BATCH, "slices_per_sample": 1, "sample": "every"}
 WARM_UP_SHARE = 0.5
 JOINT_RATE = 0.1
 """Of the encoder in the joint stage, as a share of its rate in the warm-up. This and the share above were chosen on the
@@ -101,15 +117,15 @@ class Arm:
     Args:
         about: In words, for the table.
         phases: In their order; the shares sum to 1.
-        model: Settings of `ScanClassifier` beside the common ones.
-        data: Settings of `ScanDataModule` likewise.
+        model: Changes of the common settings of `ScanClassifier`, one after the other.
+        data: Settings of `ScanDataModule` beside the common ones.
         once: Whether one seed is enough.
         weights_of: The arm whose trained weights are evaluated otherwise, in place of a training.
     """
 
     about: str
     phases: tuple[Phase, ...] = ()
-    model: Mapping[str, Any] = field(default_factory=dict)
+    model: tuple[Mapping[str, Any], ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     once: bool = False
     weights_of: str | None = None
@@ -120,16 +136,11 @@ def stage(name: str, **settings: Any) -> Stage:
     return Stage(name=name, max_epochs=10**6, **settings)
 
 
-ENCODER_ALONE = stage("encoder", head="skip", data=SINGLE_SLICES)
+ENCODER_ALONE = stage("encoder", train="encoder", batches=SINGLE_SLICES)
 OURS: dict[str, Any] = {
-    "encoder_residual": True,
-    "positions": "mm",
-    "pooling": "attention",
-    "instance_pooling": True,
-    "reversal": 0.5,
-    "encoder_loss": 0.5,
-    "scan_loss": 0.25,
-    "instance_loss": 0.1,
+    "head": {"encoder_residual": True, "positions": "mm", "reversal": 0.5},
+    "pooling": {"kind": "attention", "instances": True},
+    "loss": {"encoder": 0.5, "scan": 0.25, "instance": 0.1},
     "test_time": "flip-reverse",
 }
 
@@ -151,45 +162,42 @@ def arms(slices_seen: int, learning_rate: float) -> dict[str, Arm]:
         has_ema: bool = True,
         data: Mapping[str, Any] | None = None,
         once: bool = True,
-        **changes: Any,
+        changes: Mapping[str, Any] | None = None,
     ) -> Arm:
         """Our recipe with one part changed."""
         decay = max(0.5, 1 - 10 * BATCH / slices_seen)
-        joint = {"encoder_learning_rate": joint_rate * learning_rate} | ({"ema": decay} if has_ema else {})
-        phases = [Phase(stage("joint", model=joint), 1 - warm_up_share)]
+        joint: dict[str, Any] = {"optimizer": {"encoder_lr": joint_rate * learning_rate}} | ({"ema": decay} if has_ema else {})
+        phases = [Phase(stage("joint", changes=joint), 1 - warm_up_share)]
         if warm_up_share:
-            phases.insert(0, Phase(stage("warm-up", head="skip", data=dict(warm_up)), warm_up_share))
-        return Arm(about=about, phases=tuple(phases), model=OURS | changes, data=data or {}, once=once)
+            phases.insert(0, Phase(stage("warm-up", train="encoder", batches=dict(warm_up)), warm_up_share))
+        return Arm(about=about, phases=tuple(phases), model=(OURS, changes or {}), data=data or {}, once=once)
 
     return {
         "2d": Arm(
             about="encoder alone on shuffled single slices",
-            phases=(Phase(stage("encoder", data=SINGLE_SLICES), 1.0),),
-            model={"sequence": "none", "pooling": "max", "scan_loss": 0.0, "encoder_loss": 0.0},
+            phases=(Phase(stage("encoder", batches=SINGLE_SLICES), 1.0),),
+            model=({"head": {"class_path": "NoHead"}, "pooling": {"kind": "max"}, "loss": {"scan": 0.0, "encoder": 0.0}},),
         ),
         "ten-slices": Arm(
             about="CNN-LSTM end to end on ten adjacent slices (Nguyen et al. 2020)",
-            phases=(Phase(stage("joint", data={"slices_per_sample": 10, "sample": "adjacent", "slices_per_batch": 50}), 1.0),),
-            model=PLAIN_HEAD | {"encoder_classifier": False, "sequence_norm": False},
+            phases=(Phase(stage("joint", batches={"slices": 50, "slices_per_sample": 10, "sample": "adjacent"}), 1.0),),
+            model=({**PLAIN_HEAD, "encoder": {"classifier": False}}, {"head": {"norm": False}}),
         ),
         "frozen": Arm(
             about="encoder on single slices, then frozen, and a BiLSTM on whole scans",
-            phases=(Phase(ENCODER_ALONE, 0.5), Phase(stage("sequence", encoder="freeze"), 0.5)),
-            model=PLAIN_HEAD,
+            phases=(Phase(ENCODER_ALONE, 0.5), Phase(stage("sequence", train="head"), 0.5)),
+            model=(PLAIN_HEAD,),
         ),
         "staged-pca": Arm(
             about="encoder, then PCA and the encoder's probabilities, then a BiLSTM (Burduja et al. 2020)",
-            phases=(Phase(ENCODER_ALONE, 0.5), Phase(stage("sequence", encoder="freeze"), 0.5)),
-            model=PLAIN_HEAD
-            | {
-                "reduction": "pca",
-                "reduced_features": 64,
-                "reducer_slices": REDUCER_SLICES,
-                "encoder_probabilities": True,
-                "sequence_norm": False,
-                "layer_dropout": 0.3,
-                "output_dropout": 0.5,
-            },
+            phases=(Phase(ENCODER_ALONE, 0.5), Phase(stage("sequence", train="head"), 0.5)),
+            model=(
+                PLAIN_HEAD,
+                {
+                    "reduction": {"kind": "pca", "features": 64, "slices": REDUCER_SLICES},
+                    "head": {"encoder_probabilities": True, "norm": False, "layer_dropout": 0.3, "output_dropout": 0.5},
+                },
+            ),
         ),
         REFERENCE: ours("ours: 2D warm-up, then encoder and BiLSTM together on whole scans", once=False),
         "short-warm-up": ours(
@@ -197,19 +205,17 @@ def arms(slices_seen: int, learning_rate: float) -> dict[str, Arm]:
             warm_up_share=0.25,
             joint_rate=1.0,
         ),
-        "no-residual": ours("without the encoder's logits as a gated residual", encoder_residual=False),
-        "no-positions": ours("without the slices' positions", positions="none"),
-        "no-encoder-loss": ours("without the encoder's own loss in the joint stage", encoder_loss=0.0),
+        "no-residual": ours("without the encoder's logits as a gated residual", changes={"head": {"encoder_residual": False}}),
+        "no-positions": ours("without the slices' positions", changes={"head": {"positions": "none"}}),
+        "no-encoder-loss": ours("without the encoder's own loss in the joint stage", changes={"loss": {"encoder": 0.0}}),
         "no-scan-losses": ours(
             "without the losses of scans, attention and multiple-instance",
-            scan_loss=0.0,
-            instance_loss=0.0,
-            instance_pooling=False,
+            changes={"loss": {"scan": 0.0, "instance": 0.0}, "pooling": {"instances": False}},
         ),
         "no-ema": ours("without the moving average of the weights", has_ema=False),
         "no-test-time": Arm(
             about="without flips and reversed reading at test time: the same weights",
-            model={"test_time": "none"},
+            model=({"test_time": "none"},),
             weights_of=REFERENCE,
             once=True,
         ),
@@ -219,9 +225,11 @@ def arms(slices_seen: int, learning_rate: float) -> dict[str, Arm]:
         "no-augmentation": ours("without geometric augmentation", data={"augment": None}),
         # Single slices have no neighbours: the warm-up must see whole scans, or it would learn that there are none.
         "plus-neighbours": ours(
-            "with the slice on either side as channels; its warm-up is on whole scans", warm_up={}, neighbours=1
+            "with the slice on either side as channels; its warm-up is on whole scans",
+            warm_up={},
+            changes={"encoder": {"adjacent_slices": 1}},
         ),
-        "plus-cutmix": ours("with CutMix over the slices of a batch", data={"cutmix": 1.0}),
+        "plus-cutmix": ours("with CutMix over the slices of a batch", data={"batches": Batches(slices=BATCH, cutmix=1.0)}),
     }
 
 
@@ -257,7 +265,7 @@ def make_heads(given: argparse.Namespace) -> Heads:
         pd.DataFrame({"patient_id": patients, "subset": subsets}).to_csv(heads.split, index=False)
     if not PreparedFolder.is_one(heads.prepared):
         data = ScanDataModule(
-            str(written), str(heads.labels), size=SIZE, cache_dir=str(heads.prepared), project_key=str(heads.key)
+            written, heads.labels, preprocessing=Preprocessing(size=SIZE), cache_dir=heads.prepared, project_key=heads.key
         )
         data.prepare_data()
     return heads
@@ -268,20 +276,18 @@ def make_data(heads: Heads, seed: int, **settings: Any) -> ScanDataModule:
     return ScanDataModule(
         str(heads.prepared),
         str(heads.labels),
-        split_file=str(heads.split),
-        project_key=str(heads.key),
-        slices_per_batch=BATCH,
+        split=Split(file=heads.split),
+        project_key=heads.key,
         seed=seed,
         num_workers=0,  # on few cores a loader process takes a core from the network
-        **settings,
+        **({"batches": Batches(slices=BATCH)} | settings),
     )
 
 
 def steps_for(data: ScanDataModule, slices: int) -> int:
     """In how many steps the training loader deals so many slices, the last batch being the one that reaches the number."""
     loader = data.train_dataloader()
-    batching = data.batching
-    sampling = SliceSampling(batching["slices_per_sample"], batching["sample"])
+    sampling = data.batches.sampling
     lengths = [len(scan.slice_labels) for scan in data.scans["train"]]
     sizes, groups = sampling.sizes_of(lengths), sampling.samples_of(lengths)
     first = np.cumsum(groups) - groups
@@ -323,25 +329,23 @@ class Fitted(NamedTuple):
 
 def train(given: argparse.Namespace, arm: Arm, data: ScanDataModule, folder: Path) -> Fitted:
     """Fit the stages of an arm, each within its share of the slices; the weights are those of the best validation."""
-    classifier = ScanClassifier(
-        **{
-            "backbone": given.backbone,
-            "pretrained": False,
-            "global_pool": "catavgmax",  # the maximum finds a small bleeding that the mean dilutes
-            "hidden_size": HIDDEN,
-            "num_layers": 2,
-            "learning_rate": given.learning_rate,
-            "encoder_learning_rate": given.learning_rate,  # the head's, because the encoder starts from scratch too
-            **arm.model,
-        }
+    settings = ClassifierSettings(
+        # The maximum finds a small bleeding that the mean dilutes.
+        encoder=Encoder(backbone=given.backbone, pretrained=False, global_pool="catavgmax"),
+        head=LSTM(hidden_size=HIDDEN, num_layers=2),
+        # The encoder has the head's rate, because it starts from scratch too.
+        optimizer=Optimizer(lr=given.learning_rate, encoder_lr=given.learning_rate),
     )
+    for changes in arm.model:
+        settings = merged(settings, changes)
+    classifier = ScanClassifier.from_settings(settings)
     shares = {phase.stage.name: phase.share for phase in arm.phases}
     stages: list[dict[str, Any]] = []
     budgets: list[_Budget] = []
 
     def trainer_of(now: Stage, is_last: bool) -> Trainer:
         share = shares[now.name]
-        fitted_to = REDUCER_SLICES if now.head != "skip" and arm.model.get("reduction") == "pca" else 0
+        fitted_to = REDUCER_SLICES if now.train != "encoder" and settings.reduction.kind == "pca" else 0
         steps = steps_for(data, round(share * given.slices_seen) - fitted_to)
         stages.append({"name": now.name, "steps": steps, "slices": fitted_to})
         budgets.append(_Budget())
@@ -417,8 +421,9 @@ def run(given: argparse.Namespace, heads: Heads, name: str, seed: int) -> None:
         classifier, stages = train(given, arm, data, folder)
     else:
         run(given, heads, arm.weights_of, seed)
-        classifier, stages = ScanClassifier.load(folder_of(given, arm.weights_of, seed) / "model"), []
-        classifier.change_training(**arm.model)
+        (changes,) = arm.model
+        model = folder_of(given, arm.weights_of, seed) / "model"
+        classifier, stages = ScanClassifier.load_from_checkpoint(model, changes=changes), []
     trained = time.monotonic()
     classifier.to("cuda" if given.accelerator == "gpu" else "cpu")
     key = ProjectKey.open(heads.key)

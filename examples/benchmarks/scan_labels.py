@@ -19,7 +19,19 @@ import pandas as pd
 import torch
 from pytorch_lightning import Trainer, seed_everything
 
-from ich_lstm import LABELS, ScanClassifier, ScanDataModule
+from ich_lstm import (
+    LABELS,
+    Batches,
+    Encoder,
+    Loss,
+    NoHead,
+    Optimizer,
+    Pooling,
+    Preprocessing,
+    ScanClassifier,
+    ScanDataModule,
+    Split,
+)
 from ich_lstm.evaluation.evaluate import predict_subset, summarize
 from ich_lstm.labels import ANY
 from ich_lstm.phantom import PhantomSettings, write_phantom
@@ -45,7 +57,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--patients", type=int, default=400, help="a fifth of them to be judged on")
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--pooling", default="attention", help="as of ScanClassifier")
+    parser.add_argument("--pooling", default="attention", help="kind, as of Pooling")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--at-least", type=float, help="end with an error if the slices' AUC of any is lower")
@@ -61,20 +73,24 @@ def main() -> None:
     def data_of(labels: Path) -> ScanDataModule:
         cache = given.out / f"prepared-{labels.stem}"
         return ScanDataModule(
-            str(folder), str(labels), size=SIZE, slices_per_batch=64, num_workers=0, cache_dir=str(cache), split=(0.8, 0.2, 0)
+            folder,
+            labels,
+            preprocessing=Preprocessing(size=SIZE),
+            batches=Batches(slices=64),
+            num_workers=0,
+            cache_dir=cache,
+            split=Split(fractions=(0.8, 0.2, 0)),
         )
 
     seed_everything(given.seed, verbose=False)
     data = data_of(scan_labels)
     model = ScanClassifier(
-        backbone="test_byobnet",
-        global_pool="catavgmax",  # the maximum finds a small bleeding that the mean dilutes
-        pretrained=False,
-        sequence="none",
-        pooling=given.pooling,
-        scan_loss=1.0,
-        learning_rate=3e-3,
-        encoder_learning_rate=3e-3,
+        # The maximum finds a small bleeding that the mean dilutes.
+        Encoder(backbone="test_byobnet", global_pool="catavgmax", pretrained=False),
+        head=NoHead(),
+        pooling=Pooling(kind=given.pooling),
+        loss=Loss(scan=1.0),
+        optimizer=Optimizer(lr=3e-3, encoder_lr=3e-3),
     )
     began = time.monotonic()
     trainer = Trainer(

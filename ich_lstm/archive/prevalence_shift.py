@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ich_lstm.errors import ConfigError
-from ich_lstm.files.atomic_write import written_aside
+from ich_lstm.files.atomic_write import atomic_write
 from ich_lstm.inference.calibration import ModelCalibration, move_prevalence
 from ich_lstm.labels import ANY, LABELS
 from ich_lstm.prediction import CALIBRATED_PREFIX
@@ -82,8 +82,8 @@ def move_to_estimated_share(
     moved = move_prevalence(*before, scan, trained=trained, site=share.value)
     for path, table, rows, values in ((slices, of_slices, of_slices, moved[0]), (scans, of_scans, predicted, moved[1])):
         table.loc[rows.index, COLUMNS] = np.where(np.isnan(values), "", values.astype(str))
-        with written_aside(path) as aside:
-            table.to_csv(aside, index=False)
+        with atomic_write(path) as unfinished:
+            table.to_csv(unfinished, index=False)
     return share
 
 

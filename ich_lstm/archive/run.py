@@ -37,7 +37,7 @@ from ich_lstm.archive.prevalence_shift import check_estimable, describe_calibrat
 from ich_lstm.archive.study import REPEATED, Job, PredictOptions, predict_study
 from ich_lstm.data.labels.submission import SampleSubmission, write_submission
 from ich_lstm.errors import ConfigError, IchLstmError
-from ich_lstm.files.atomic_write import remove_asides, written_aside
+from ich_lstm.files.atomic_write import atomic_write, remove_unfinished
 from ich_lstm.inference.predictor import Predictor
 from ich_lstm.labels import LABELS
 from ich_lstm.pages.index_page import index_page
@@ -204,7 +204,7 @@ class ArchiveRun:
             if self.sample is not None:
                 self._write_answers(self.sample)
         finally:
-            remove_asides(self.out)
+            remove_unfinished(self.out)
             self._write_manifest(listed, counts, estimated)
         records = [mine[self._identifier(number)] for number in range(len(self))]
         return Finished(records, len(listed), refused_alone, list(self._arrivals.unfinished))
@@ -222,8 +222,8 @@ class ArchiveRun:
         with ExitStack() as stack:
             tables = {}
             for name in names:
-                aside = stack.enter_context(written_aside(self.out / name))
-                file = stack.enter_context(aside.open("w", encoding="utf-8", newline=""))
+                unfinished = stack.enter_context(atomic_write(self.out / name))
+                file = stack.enter_context(unfinished.open("w", encoding="utf-8", newline=""))
                 tables[name] = JoinedTable(file)
             for identifier, job, record in self._all_records():
                 for name, text in record.tables.items():
@@ -311,8 +311,8 @@ class ArchiveRun:
         }
         path = self.out / PRIVATE / BEGUN
         if is_free(self.out):
-            with written_aside(private_folder(self.out) / BEGUN) as aside:
-                aside.write_text(json.dumps(begun))
+            with atomic_write(private_folder(self.out) / BEGUN) as unfinished:
+                unfinished.write_text(json.dumps(begun))
             return
         try:
             there = json.loads(path.read_text())
@@ -331,7 +331,7 @@ class ArchiveRun:
             )
 
     def _write(self, table: str, lines: Iterable[str]) -> None:
-        with written_aside(self.out / table) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+        with atomic_write(self.out / table) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
             file.writelines(lines)
         if not (self.out / table).stat().st_size:  # no study has rows for this table
             (self.out / table).unlink()
@@ -340,8 +340,8 @@ class ArchiveRun:
         """Write the outcome of every file, and return the number of files by action."""
         path = self.out / PRIVATE / LEDGER_TABLE
         ledgers = [*self.archive.ledgers.values(), self._loose]
-        with written_aside(path) as aside:
-            return write_merged(path, aside, ledgers, roots=[job.root for job in self.archive.jobs], again=self._again)
+        with atomic_write(path) as unfinished:
+            return write_merged(path, unfinished, ledgers, roots=[job.root for job in self.archive.jobs], again=self._again)
 
     def _write_worklist(self, records: Sequence[StudyRecord]) -> None:
         scans = pd.read_csv(self.out / SCANS, dtype=str, keep_default_na=False)

@@ -18,7 +18,7 @@ from ich_lstm.archive.folder.study_record import StudyRecord, csv_of
 from ich_lstm.data.prepared.file_names import SLICE_MARK, relative_name
 from ich_lstm.data.prepared.folder import KEY_COLUMNS, key_rows
 from ich_lstm.errors import IchLstmError, StudyError
-from ich_lstm.files.atomic_write import written_aside
+from ich_lstm.files.atomic_write import atomic_write
 from ich_lstm.inference.explain import explain
 from ich_lstm.inference.predictor import Predictor
 from ich_lstm.labels import LABELS
@@ -252,7 +252,7 @@ class _StudyRun:
     key: ProjectKey
     ledger: Ledger = field(default_factory=Ledger)
     candidates: list[Candidate] = field(default_factory=list)
-    left_out: dict[str, str] = field(default_factory=dict)
+    not_made: dict[str, str] = field(default_factory=dict)
     thumbnails: dict[str, str] = field(default_factory=dict)
 
     def predict_dicom(self, study: Study) -> StudyRecord:
@@ -306,7 +306,7 @@ class _StudyRun:
         try:
             return replace(prediction, explanation=explain(self.predictor, encoded, labels=labels))
         except IchLstmError as error:  # the encoder does not support heat maps; the probabilities are kept
-            self.left_out["heat_maps"] = str(error)
+            self.not_made["heat_maps"] = str(error)
             return prediction
 
     def write_pages(self, prediction: ScanPrediction, slices_with_text: Sequence[int]) -> list[str]:
@@ -319,14 +319,14 @@ class _StudyRun:
             path = Path(folder) / f"{prediction.scan_id}.html"
             (self.out / folder).mkdir(exist_ok=True)
             html = prediction_page(shown.prediction, notice=shown.notice, blank_reasons=shown.not_shown)
-            with written_aside(self.out / path) as aside:
-                aside.write_text(html, encoding="utf-8")
+            with atomic_write(self.out / path) as unfinished:
+                unfinished.write_text(html, encoding="utf-8")
             self.thumbnails[path.as_posix()] = encode_thumbnail(shown.prediction)
             written.append(path.as_posix())
         return written
 
     def write_exports(self, predicted: PredictedStudy) -> list[str]:
-        """Write the study in each requested format; `left_out` gets the reason if a format cannot be written."""
+        """Write the study in each requested format; `not_made` gets the reason if a format cannot be written."""
         written: list[Path] = []
         for name in self.options.exports:
             export = find_export(name)
@@ -335,7 +335,7 @@ class _StudyRun:
             try:
                 written += export.write(predicted, folder)
             except IchLstmError as error:
-                self.left_out[name] = str(error)
+                self.not_made[name] = str(error)
         return [path.relative_to(self.out).as_posix() for path in written]
 
     def tables(self, prediction: ScanPrediction) -> dict[str, str]:
@@ -362,7 +362,7 @@ class _StudyRun:
             key_slices=[i + 1 for i in prediction.key_slices],
             tables=tables,
             ledger=[list(row) for row in self.ledger.rows()],
-            left_out=self.left_out,
+            not_made=self.not_made,
             files=files,
             thumbnails=self.thumbnails,
         )

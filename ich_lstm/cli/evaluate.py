@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ich_lstm.cli.console import DONE, OptionParser, choose_device, console, progress_bar, run_command
-from ich_lstm.cli.evaluating.comparisons import add_options, write_supplements
+from ich_lstm.cli.evaluating.comparisons import add_options, figure_settings, write_supplements
 from ich_lstm.cli.evaluating.comparisons import check_options as check_supplements
 from ich_lstm.cli.evaluating.report import write_report_pages
 from ich_lstm.cli.evaluating.review import add_review_options, check_review_options, write_review_pages
@@ -118,9 +118,9 @@ def _evaluate(arguments: list[str]) -> int:
         figures = compute_figures(
             evidence,
             protocol,
+            settings=figure_settings(given),
             progress=lambda done: progress("computing figures", done, len(protocol.views)),
-            **_settings(given),
-            **chosen,
+            **{**_thresholds(given), **chosen},
         )
         write_figures(given.out, evidence, figures)
         shown, supplements = write_supplements(
@@ -201,9 +201,9 @@ def _protocol(given: argparse.Namespace) -> "Protocol":
     return all_figures(**chosen)
 
 
-def _settings(given: argparse.Namespace) -> dict[str, Any]:
-    """The settings of `compute_figures` that were given."""
-    settings = _given(given, "prevalences", "replicates", "seed", "bins")
+def _thresholds(given: argparse.Namespace) -> dict[str, float]:
+    """The threshold that was given, by the name that `compute_figures` has for it."""
+    settings = {}
     if "threshold" in given:
         try:
             settings["thresholds"] = float(given.threshold)
@@ -269,11 +269,11 @@ def _predict(given: argparse.Namespace, key: Any, readers: dict[str, Any], progr
     # A prepared folder says itself how its scans were prepared; whether that is the model's way, `predict_evidence` checks.
     is_prepared = PreparedFolder.is_one(given.root)
     data = ScanDataModule(
-        root=str(given.root),
-        labels=[str(path) for path in given.labels],
-        cache_dir=str(given.cache_dir) if given.cache_dir else None,
-        project_key=str(given.project_key) if given.project_key else None,
-        **(classifier.preprocessing.to_dict() if classifier.preprocessing and not is_prepared else {}),
+        root=given.root,
+        labels=given.labels,
+        cache_dir=given.cache_dir,
+        project_key=given.project_key,
+        preprocessing=None if is_prepared else classifier.preprocessing,
         **_given(given, "patient_ids", "num_workers", "unmatched", "disagreement", "repair_any"),
         **readers,
     )

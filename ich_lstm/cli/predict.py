@@ -185,7 +185,7 @@ def _is_whole(finished: "Finished", asked: set[str]) -> bool:
 
     # The same files below two paths have their result in the other path's row.
     has_result = all(record.is_predicted or record.status == REPEATED for record in finished.records)
-    is_made = not any(asked & set(record.left_out) for record in finished.records)
+    is_made = not any(asked & set(record.not_made) for record in finished.records)
     return has_result and is_made and not finished.refused_alone
 
 
@@ -202,7 +202,7 @@ def _print_study(out: "Console", progressed: "Progressed", folder: Path, *, is_l
         for line in record.choices:
             out.print(f"  {line}", markup=False)
         out.print(record.text, markup=False)
-    for what, reason in record.left_out.items():
+    for what, reason in record.not_made.items():
         out.print(f"{record.name}: no {what.replace('_', ' ')}: {reason}", markup=False)
 
 

@@ -36,22 +36,23 @@ Train a CNN-LSTM end to end on whole scans of head CT, and report on held-out pa
   --out DIR                 folder of the run, new or empty; left out: runs/<recipe>-<time>
   --data.root PATH          folder or zip of DICOM files, or a folder made by ich-prepare
   --data.labels CSV         RSNA's stage_2_train.csv, or a table with one row per slice or per scan
-  --data.size 256           side of the network's input in pixels; left out with a prepared folder: as it was prepared
-  --data.slices_per_batch 256    most slices in a batch; whole scans, never cut; auto: as many as fit
-  --data.split [0.7,0.15,0.15]   shares of patients: training, validation, held out
-  --data.split_file FILE    where the split is kept, so that no patient changes sides; or a CSV with patient_id and subset
-  --model.backbone NAME     any model of timm, for example resnext50_32x4d
-  --model.pretrained true   start from timm's weights (downloaded on first use); --model.pretrained_file FILE without internet
-  --model.sequence lstm     or gru, or none for the 2D baseline
-  --model.learning_rate 0.001    of the head; --model.encoder_learning_rate 0.0001
+  --data.preprocessing.size 256  side of the network's input in pixels; left out with a prepared folder: as it was prepared
+  --data.batches.slices 256      most slices in a batch; whole scans, never cut; auto: as many as fit
+  --data.split.fractions [0.7,0.15,0.15]   shares of patients: training, validation, held out
+  --data.split.file FILE    where the split is kept, so that no patient changes sides; or a CSV with patient_id and subset
+  --model.encoder.backbone NAME     any model of timm, for example resnext50_32x4d
+  --model.encoder.pretrained true   start from timm's weights (downloaded on first use); --model.encoder.pretrained_file FILE
+                            without internet
+  --model.head LSTM         or GRU, or NoHead for the 2D baseline; --model.head.hidden_size 512
+  --model.optimizer.lr 0.001     of the head; --model.optimizer.encoder_lr 0.0001
   --trainer.max_epochs 8    --trainer.devices 2   --trainer.precision bf16-mixed
-  --model.slices_per_chunk 32    train whole scans in the memory of so many slices; auto: as many as fit
+  --model.encoder.slices_per_chunk 32    train whole scans in the memory of so many slices; auto: as many as fit
   --plan                    only say how many slices fit into this device's memory, found by trying, for --plan_minutes 10
                             at most
   --wandb offline           or online: log to Weights & Biases too; its files lie in private/
   --tensorboard true        log for TensorBoard too (pip install tensorboard); its files lie in private/
   --stages.NAME.KEY VALUE   change one key of one stage of the recipe: --stages.joint.max_epochs 1
-  --seed_everything 1       seed of the weights, the order and the augmentation; the split's is --data.split_seed 0
+  --seed_everything 1       seed of the weights, the order and the augmentation; the split's is --data.split.seed 0
   --phantom.patients 100    (with --phantom.seed, .slices, .size ...) make synthetic heads and train on them
 
   --help=full               every key with its default     --print_config   the configuration that would run
@@ -71,7 +72,8 @@ def _train(arguments: list[str]) -> int:
     arguments = resolve_stages(arguments)
     from ich_lstm.cli.training.fit import run_training  # seconds: torch and Lightning
 
-    return run_training(recipe, ["--help" if argument == "--help=full" else argument for argument in arguments])
+    checkpoint = find_checkpoint(arguments)
+    return run_training(recipe, ["--help" if argument == "--help=full" else argument for argument in arguments], checkpoint)
 
 
 def resolve_recipes(arguments: Sequence[str]) -> tuple[str, list[str]]:
@@ -98,7 +100,7 @@ def resolve_recipes(arguments: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def resolve_stages(arguments: Sequence[str]) -> list[str]:
-    """Replace keys of single stages (``--stages.joint.model.learning_rate 1e-4``) by the whole mapping in which they are changed.
+    """Replace keys of single stages (``--stages.joint.optimizer.lr 1e-4``) by the whole mapping in which they are changed.
 
     Args:
         arguments: With the recipes' paths in place of their names.
@@ -140,13 +142,36 @@ def resolve_stages(arguments: Sequence[str]) -> list[str]:
     return [*resolved, "--stages", json.dumps(stages)] if changes else resolved
 
 
+def find_checkpoint(arguments: Sequence[str]) -> Path | None:
+    """The model to begin with, whose settings are the defaults of all others: it must be known before they are parsed.
+
+    Args:
+        arguments: With the recipes' paths in place of their names.
+    """
+    checkpoint = None
+    words = iter(arguments)
+    for word in words:
+        option, has_value, value = word.partition("=")
+        if option in ("--config", "--checkpoint"):
+            value = value if has_value else next(words, "")
+            checkpoint = _in_yaml(option, value, "checkpoint") or checkpoint
+    return Path(str(checkpoint)) if checkpoint else None
+
+
 def _stages_in(option: str, value: str) -> dict[str, Any] | None:
     """The stages that a recipe or ``--stages`` brings; what is wrong with them is said where they are checked."""
+    stages = _in_yaml(option, value, "stages")
+    is_mapping = isinstance(stages, dict) and all(isinstance(stage, dict) for stage in stages.values())
+    return stages if is_mapping else None
+
+
+def _in_yaml(option: str, value: str, key: str) -> Any:
+    """What ``--config`` brings under a key, or the option of that key itself."""
     with suppress(OSError, ValueError, yaml.YAMLError):
-        given = yaml.safe_load(Path(value).read_text(encoding="utf-8") if option == "--config" else value)
-        stages = (given or {}).get("stages") if option == "--config" else given
-        if isinstance(stages, dict) and all(isinstance(stage, dict) for stage in stages.values()):
-            return stages
+        if option != "--config":
+            return yaml.safe_load(value)
+        given = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
+        return given.get(key) if isinstance(given, dict) else None
     return None
 
 

@@ -3,10 +3,9 @@
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,22 +24,21 @@ from ich_lstm.data.labels.cq500 import Truth
 from ich_lstm.data.labels.rsna import LABEL_FILE
 from ich_lstm.data.labels.table import read_label_tables
 from ich_lstm.data.loading.balance import balanced_weights
-from ich_lstm.data.loading.batching import Batching
+from ich_lstm.data.loading.batches import Batches
 from ich_lstm.data.loading.dataset import ScanDataset
 from ich_lstm.data.loading.loader import ScanLoader, worker_context, workers_for
 from ich_lstm.data.loading.sampler import FixedSliceBudgetSampler, SliceBudgetSampler
-from ich_lstm.data.loading.slice_sampling import SliceChoice, SliceSampling
+from ich_lstm.data.loading.slice_sampling import SliceSampling
 from ich_lstm.data.prepare.prepare import Progress, prepare
 from ich_lstm.data.prepared.folder import PreparedFolder, settle_preprocessing
 from ich_lstm.data.prepared.scan_cache import read_cached
-from ich_lstm.data.split.assign import SplitBy, Subset, tabulate_patients
-from ich_lstm.data.split.split_file import SplitFile
+from ich_lstm.data.split.assign import Subset, tabulate_patients
+from ich_lstm.data.split.split_file import Split, SplitFile
 from ich_lstm.data.tables.labelled import LabelTable, Unmatched
 from ich_lstm.errors import ConfigError, SourceError, SplitError
-from ich_lstm.keywords import changes_of, keywords_of, takes_keywords
 from ich_lstm.parallel import count_cores
 from ich_lstm.preprocessing.augmentation import Geometry, sample_seed
-from ich_lstm.preprocessing.crop_and_resize import Crop
+from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.privacy import ProjectKey
 
 logger = logging.getLogger(__name__)
@@ -59,31 +57,13 @@ class ScanDataModule(LightningDataModule):
         corrections: CSV of corrections, or several: they win over the labels. Which scans are read, the labels alone say.
         truth: Who of CQ500's three readers must have seen a finding: ``majority``, ``unanimous``, ``any``, or one of them.
         repair_any: Where labels say that a type is present and any is not, believe the type, and count it; otherwise stop.
-        size: Side of the network's input in pixels. Null: that of a prepared folder, otherwise `Preprocessing`'s default. Another
-            size than the prepared folder's is refused.
-        crop: ``head``, ``center`` or ``none``. Null: that of a prepared folder, otherwise `Preprocessing`'s default. Another crop
-            than the prepared folder's is refused.
-        clip: Lowest and highest HU to keep, for a smaller cache. Null: those of a prepared folder, otherwise all HU. Others than
-            the prepared folder's are refused.
+        preprocessing: How scans are prepared for the network: size, crop and clip. Null: as in a prepared folder, otherwise
+            `Preprocessing`'s defaults. Other settings than the prepared folder's are refused.
         choices: CSV of the series to take (columns ``study`` and ``series``) where the rules would take another; a prepared
             folder has its own.
-        slices_per_batch: Most slices in a batch; a longer scan travels alone. ``auto``, which is for ich-train alone: as many as
-            the device's memory holds, found by trying.
-        scans_per_batch: Most scans in a batch, if given.
-        slices_per_sample: Most slices of a scan in a training sample; null for whole scans. Evaluation is on whole scans.
-        sample: Which slices these are: ``adjacent`` around a random centre, ``random`` ones, or ``every`` slice of the scan once
-            in an epoch, in random groups.
-        balance: Draw scans of rare hemorrhage types more often in training, so that all types are seen equally often.
-        cutmix: Alpha of CutMix over the slices of a batch in training (Yun et al. 2019), which makes labels soft; 0 for none.
+        batches: How training samples are made and put into batches; ``batches=Batches(slices=128)``.
         augment: Flip, shift, scale and rotation in training; null for none.
-        split: Shares of patients to train on, to validate on, and to hold out.
-        split_by: ``random``: each label's positive patients in nearly these shares; ``date``: the earliest patients train, the
-            latest are held out.
-        split_seed: Seed of the split. It is not the run's, so that all runs hold out the same patients.
-        split_file: Where the split is kept: made if missing, otherwise read, and only new patients are placed. Or a table of
-            one's own: a CSV with ``patient_id`` and ``subset`` (train, validation, test).
-        folds: Number of folds, in place of the shares.
-        fold: The fold that is held out, from 0; the next one validates, the others train.
+        split: How patients are divided into those to train on, to validate on, and to hold out.
         patient_ids: What to do with ids that seem not to tell patients apart: ``checked``: stop; ``trusted``: take them;
             ``study``: count every study as a patient's.
         disagreement: Where what labels say of a scan is not what they say of its slices: ``stop``, or let this label be
@@ -102,72 +82,41 @@ class ScanDataModule(LightningDataModule):
 
     def __init__(
         self,
-        root: str | None = None,
-        labels: list[str] | str | None = None,
+        root: Path | str | None = None,
+        labels: list[Path] | Path | str | None = None,
         *,
-        corrections: list[str] | str | None = None,
+        corrections: list[Path] | Path | str | None = None,
         truth: Truth = "majority",
         repair_any: bool = False,
-        size: int | None = None,
-        crop: Crop | None = None,
-        clip: tuple[int, int] | None = None,
-        choices: str | None = None,
-        slices_per_batch: int | Literal["auto"] = 256,
-        scans_per_batch: int | None = None,
-        slices_per_sample: int | None = None,
-        sample: SliceChoice = "adjacent",
-        balance: bool = False,
-        cutmix: float = 0.0,
+        preprocessing: Preprocessing | None = None,
+        choices: Path | str | None = None,
+        batches: Batches = Batches(),  # noqa: B008  (frozen)
         augment: Geometry | None = Geometry(),  # noqa: B008  (frozen)
-        split: Sequence[float] = (0.7, 0.15, 0.15),
-        split_by: SplitBy = "random",
-        split_seed: int = 0,
-        split_file: str | None = None,
-        folds: int | None = None,
-        fold: int = 0,
+        split: Split = Split(),  # noqa: B008  (frozen)
         patient_ids: PatientIds = "checked",
         disagreement: Disagreement = "stop",
         unmatched: Unmatched = "stop",
         seed: int = 0,
         num_workers: int | None = None,
-        cache_dir: str | None = None,
-        project_key: str | None = None,
+        cache_dir: Path | str | None = None,
+        project_key: Path | str | None = None,
     ) -> None:
         super().__init__()
         if num_workers is not None and num_workers < 0:
             raise ConfigError("workers_out_of_range", where="num_workers", got=str(num_workers), expected="at least 0")
-        if slices_per_batch == "auto":
-            raise ConfigError(
-                "auto_unresolved",
-                where="slices_per_batch",
-                got="auto",
-                expected="a number: only ich-train replaces auto, before it makes the data",
-                todo="Find it with ich-train --plan, or with ich_lstm.training.memory_planner.plan_memory.",
-            )
         self.root = root
         self.labels = labels
         self.corrections = corrections
         self.truth = truth
         self.repair_any = repair_any
-        self._asked_preprocessing: dict[str, Any] = {"size": size, "crop": crop, "clip": clip}
-        self.preprocessing = settle_preprocessing(None, **self._asked_preprocessing)
-        """How scans are prepared: as was asked for; after `setup`, as they were."""
+        self._requested_preprocessing = preprocessing
+        self.preprocessing = settle_preprocessing(None, preprocessing)
+        """How scans are prepared: as requested; after `setup`, as they were."""
         self.choices = choices
-        self._batching = Batching(
-            slices_per_batch=slices_per_batch,
-            scans_per_batch=scans_per_batch,
-            slices_per_sample=slices_per_sample,
-            sample=sample,
-            balance=balance,
-            cutmix=cutmix,
-        )
+        self.batches = batches
+        """How training samples are made and put into batches, from the next loader on; evaluation uses the budgets alone."""
         self.augment = augment
         self.split = split
-        self.split_by = split_by
-        self.split_seed = split_seed
-        self.split_file = split_file
-        self.folds = folds
-        self.fold = fold
         self.patient_ids = patient_ids
         self.disagreement = disagreement
         self.unmatched = unmatched
@@ -185,29 +134,6 @@ class ScanDataModule(LightningDataModule):
         self._is_prepared = False
         self._prepared: PreparedFolder | None = None
         self._table: LabelTable | None = None
-
-    @property
-    def batching(self) -> dict[str, Any]:
-        """How training samples are made and put into batches: what `set_batching` can change, by name."""
-        return asdict(self._batching)
-
-    @takes_keywords(changes_of(keywords_of(Batching)), code="unknown_batching")
-    def set_batching(self, **changes: Any) -> None:
-        """Make other batches from the next loader on, for another stage of the training; evaluation heeds the budgets alone.
-
-        Args:
-            **changes: Some of ``slices_per_batch, scans_per_batch, slices_per_sample, sample, balance, cutmix``, as in the
-                constructor.
-
-        Raises:
-            ConfigError: If a name is none of these, or a value is out of range; then nothing is changed.
-        """
-        self._batching = replace(self._batching, **changes)
-
-    @property
-    def balance(self) -> bool:
-        """Whether scans of rare hemorrhage types are drawn more often in training."""
-        return self._batching.balance
 
     def prepare_data(self) -> None:
         """Read and cache the scans, unless that is done; Lightning calls it in one process only."""
@@ -238,7 +164,7 @@ class ScanDataModule(LightningDataModule):
             return
         root = self._checked_root()
         if PreparedFolder.is_one(root):
-            self.preprocessing = settle_preprocessing(root, **self._asked_preprocessing)
+            self.preprocessing = settle_preprocessing(root, self._requested_preprocessing)
             folder = PreparedFolder.open(root)
         else:  # it is read where another process has prepared the scans
             folder = self._prepared or PreparedFolder.open(self._prepared_path(root))
@@ -251,8 +177,8 @@ class ScanDataModule(LightningDataModule):
         located.check_unmatched("both")  # the audit stops at labels and at images without the other, and lists both
         known = join_labels(located, patient_ids=self.patient_ids, disagreement=self.disagreement).scans(folder.cache)
         try:
-            split = self._split(known)
-            scans = split.divide(known, self.fold)
+            split = SplitFile.open(tabulate_patients(known), self.split)
+            scans = split.divide(known, self.split.fold)
         except SplitError:
             # Ids that many patients share leave too few of them to divide: then the audit says what is wrong.
             audit = self._audit({UNDIVIDED: known}, folder, located)
@@ -262,20 +188,10 @@ class ScanDataModule(LightningDataModule):
             raise
         self.audit = self._audit({str(subset): mine for subset, mine in scans.items()}, folder, located, split)
         self.audit.stop()
-        if self.split_file and not self.split_file.lower().endswith(".csv") and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-            split.write(Path(self.split_file))
+        kept_in = Path(self.split.file) if self.split.file else None
+        if kept_in and kept_in.suffix.lower() != ".csv" and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            split.write(kept_in)
         self.scans, self.patients = scans, split
-
-    def _split(self, known: Sequence[LabelledScan]) -> SplitFile:
-        """Who is in which subset: as the file says, and new patients as the settings say."""
-        return SplitFile.open(
-            Path(self.split_file) if self.split_file else None,
-            tabulate_patients(known),
-            fractions=self.split,
-            seed=self.split_seed,
-            by=self.split_by,
-            folds=self.folds,
-        )
 
     def _audit(
         self,
@@ -291,7 +207,7 @@ class ScanDataModule(LightningDataModule):
             patient_ids=self.patient_ids,
             unmatched=self.unmatched,
             split=split,
-            fold=self.fold,
+            fold=self.split.fold,
             key=ProjectKey.open(Path(self.project_key) if self.project_key else None),
         )
 
@@ -344,28 +260,28 @@ class ScanDataModule(LightningDataModule):
         self, subset: Subset, *, training: bool = False, alone: bool = False, scans: list[LabelledScan] | None = None
     ) -> ScanLoader:
         scans = self._scans_of(subset) if scans is None else scans
-        batching = self._batching
-        sampling = batching.sampling if training else SliceSampling()
+        batches = self.batches
+        sampling = batches.sampling if training else SliceSampling()
         dataset = ScanDataset(
             scans,
             self.augment if training else None,
             sampling=sampling,
-            cutmix=batching.cutmix if training else 0.0,
+            cutmix=batches.cutmix if training else 0.0,
             seed=self.seed,
         )
         trainer = None if alone else self.trainer
         # To overfit some batches they must be the same ones in every epoch.
         shuffle = training and not (trainer and trainer.overfit_batches > 0)  # type: ignore[attr-defined]
         weights = None
-        if shuffle and batching.balance:
+        if shuffle and batches.balance:
             weights = balanced_weights([scan.slice_labels for scan in scans], np.array([scan.scan_labels for scan in scans]))
         sampler = (SliceBudgetSampler if shuffle else FixedSliceBudgetSampler)(
             dataset.lengths,
             identifiers=[scan.series_uid for scan in scans],
             sampling=sampling,
             weights=weights,
-            slices_per_batch=batching.slices_per_batch,
-            scans_per_batch=batching.scans_per_batch,
+            slices_per_batch=batches.slices,
+            scans_per_batch=batches.scans,
             shuffle=shuffle,
             seed=self.seed,
             rank=trainer.global_rank if trainer else 0,
@@ -434,10 +350,10 @@ class ScanDataModule(LightningDataModule):
         if self.cache_dir:
             return Path(self.cache_dir)
         # One folder per source, labels and choices; the scans' own files are named for their content as well.
-        tables = [path.resolve() for path in (*self._label_files(), *map(Path, filter(None, [self.choices])))]
+        tables = [path.resolve() for path in (*self._label_files(), *_paths(self.choices))]
         name = "|".join(map(str, [root.resolve(), *tables, self.preprocessing]))
         return user_cache_path("ich_lstm") / hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
-def _paths(files: list[str] | str | None) -> list[Path]:
-    return [Path(file) for file in ([files] if isinstance(files, str) else files or []) if file]
+def _paths(files: list[Path] | Path | str | None) -> list[Path]:
+    return [Path(file) for file in ([files] if isinstance(files, str | Path) else files or []) if file]

@@ -1,7 +1,7 @@
 """All figures of an evaluation protocol as one table."""
 
 from collections.abc import Callable, Mapping, Sequence
-from inspect import signature
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from ich_lstm.evaluation.aggregate import LevelCases, cases_at
 from ich_lstm.evaluation.evidence import LABEL_PREFIX, Evidence, columns_of
 from ich_lstm.evaluation.protocols import Protocol
 from ich_lstm.labels import LABELS
-from ich_lstm.statistics import confusion, evaluate_labels
+from ich_lstm.statistics import FigureSettings, confusion, evaluate_labels
 
 VIEW = ["level", "output", "aggregation"]
 """Columns that identify the view to which a figure belongs."""
@@ -44,8 +44,8 @@ def compute_figures(
     protocol: Protocol,
     *,
     thresholds: Thresholds | None = None,
+    settings: FigureSettings = FigureSettings(),  # noqa: B008  (frozen)
     progress: Callable[[int], None] | None = None,
-    **settings: Any,
 ) -> Figures:
     """Compute every figure of a protocol.
 
@@ -53,8 +53,8 @@ def compute_figures(
         evidence: The predictions and labels to evaluate.
         protocol: The levels, aggregation and figures to compute.
         thresholds: Operating points that replace the protocol's; chosen on other patients, never on these cases.
+        settings: How figures and their intervals are computed.
         progress: Called with the number of views done since the last call.
-        settings: Keyword arguments of `evaluate_labels`: ``prevalences, bins, replicates, seed, workers``.
 
     Raises:
         TableError: If no view has a known label, or a view needs predictions that are missing.
@@ -71,7 +71,7 @@ def compute_figures(
         else:
             points = thresholds[view.level] if isinstance(thresholds, Mapping) else thresholds
             given = (cases.labels, cases.probabilities, cases.patients)
-            tables.append(_of_view(cases, evaluate_labels(*given, thresholds=points, **settings)))
+            tables.append(_of_view(cases, evaluate_labels(*given, thresholds=points, **asdict(settings))))
             counts.append(_of_view(cases, _confusions(cases, points)))
         if progress is not None:
             progress(1)
@@ -85,7 +85,8 @@ def compute_figures(
         )
     table = pd.concat(tables, ignore_index=True)
     asked = table[table["metric"].isin(protocol.figures)].reset_index(drop=True)
-    used = {"thresholds": thresholds, **_defaults(), **settings}
+    used = {"thresholds": thresholds, **asdict(settings)}
+    del used["workers"]  # they do not change the numbers
     return Figures(asked, pd.concat(counts, ignore_index=True), protocol, used, tuple(excluded))
 
 
@@ -109,12 +110,6 @@ def figure_notes(table: pd.DataFrame) -> list[str]:
         f"{level}, {output}, {label}: {', '.join(dict.fromkeys(metrics)).replace('_', ' ')}: {note}"
         for (level, output, _, label, note), metrics in groups
     ]
-
-
-def _defaults() -> dict[str, Any]:
-    """Defaults of the settings of `evaluate_labels` that change the numbers."""
-    parameters = signature(evaluate_labels).parameters
-    return {name: parameters[name].default for name in ("prevalences", "bins", "replicates", "seed", "stratified")}
 
 
 def _of_view(cases: LevelCases, table: pd.DataFrame) -> pd.DataFrame:

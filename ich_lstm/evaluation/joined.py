@@ -96,7 +96,7 @@ def join_predictions(
     scan_labels = scan_labels.merge(_strata(located), on="scan_id", how="left")
     counts = {
         "labels": len(table),
-        "labels_of_images_left_out": int(located.excluded.sum()),
+        "labels_of_excluded_images": int(located.excluded.sum()),
         "labels_without_prediction": int(missing.sum()),
         "scans_refused": refused[STATUS].value_counts().sort_index().to_dict(),
         "scans_without_labels_not_judged": int(unlabelled.sum()),

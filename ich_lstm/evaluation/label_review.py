@@ -84,7 +84,7 @@ def find_disagreements(
             got="the training set",
             expected="patients on whom the model was not trained",
             todo="A model learns the wrong labels that it is trained on. "
-            "Train with --data.folds of ich-train, and review the held-out patients of each run.",
+            "Train with --data.split.folds of ich-train, and review the held-out patients of each run.",
         )
     if most < 1 or most_per_scan < 1:
         raise ConfigError("nothing_to_review", where="--most", got=f"{most}, {most_per_scan} of a scan", expected="at least 1")

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from ich_lstm.inference.older_settings import with_parts
 from ich_lstm.privacy import PRIVATE
 from ich_lstm.reading.ledger.reasons import phrase_of
 
@@ -67,7 +68,7 @@ def read_study(run: Path | str | None = None, data: Path | str | None = None) ->
     manifest = {} if folder is None else _read_json(folder / "manifest.json")
     findings = audit.get("findings") or ()
     return StudyFacts(
-        model=model,
+        model=with_parts(model),
         config=config,
         subsets=results.get("counts") or audit.get("parts") or {},
         positives=audit.get("labels") or {},

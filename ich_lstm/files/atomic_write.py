@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-SUFFIX = ".aside"
+SUFFIX = ".unfinished"
 """Suffix of temporary files; if no process is writing, such a file was left by a process that was killed."""
 
 
 @contextmanager
-def written_aside(path: Path, *, mode: int | None = None) -> Iterator[Path]:
+def atomic_write(path: Path, *, mode: int | None = None) -> Iterator[Path]:
     """Yield a temporary path, which is renamed to the file at the end, or removed after an error.
 
     Args:
@@ -19,30 +19,30 @@ def written_aside(path: Path, *, mode: int | None = None) -> Iterator[Path]:
         mode: Permissions of the file from the beginning, such as 0o600; None for the system's default.
 
     Example:
-        >>> with written_aside(Path("a.txt")) as aside:  # doctest: +SKIP
-        ...     aside.write_text("whole")
+        >>> with atomic_write(Path("a.txt")) as unfinished:  # doctest: +SKIP
+        ...     unfinished.write_text("whole")
     """
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}{SUFFIX}")
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}{SUFFIX}")
     try:
         if mode is not None:
-            aside.touch(mode=mode)
-        yield aside
-        os.replace(aside, path)
+            unfinished.touch(mode=mode)
+        yield unfinished
+        os.replace(unfinished, path)
     except OSError as error:
         if error.filename is None:  # the error of a full disk does not name the file
             error.filename = str(path)
         raise
     finally:
-        aside.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, completely or not at all."""
-    with written_aside(path) as aside:
-        aside.write_text(text, encoding="utf-8")
+    with atomic_write(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
-def remove_asides(folder: Path) -> None:
+def remove_unfinished(folder: Path) -> None:
     """Remove the temporary files that killed processes have left below a folder. No process may be writing in the folder."""
-    for aside in folder.rglob(f".*{SUFFIX}"):
-        aside.unlink(missing_ok=True)
+    for unfinished in folder.rglob(f".*{SUFFIX}"):
+        unfinished.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ich_lstm.errors import CheckpointError, ConfigError, IchLstmError
+from ich_lstm.inference.older_settings import with_parts
 from ich_lstm.inference.pickles import pickle_in
 from ich_lstm.labels import LABELS
 from ich_lstm.models.compiled import plain_names, unwrapped
@@ -259,6 +260,7 @@ def _checked(path: Path, about: Any, weights: dict[str, Tensor]) -> SavedModel:
         "fits",
         "name",
     )
+    about = with_parts(about)
     return SavedModel({name: about.get(name) for name in names}, weights)
 
 

@@ -1,9 +1,9 @@
 """Predictor: a model, its preprocessing and its calibration, from a scan or a folder to `ScanPrediction`."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -12,8 +12,7 @@ from ich_lstm.inference.calibration import ModelCalibration
 from ich_lstm.inference.calibration_file import read_calibration
 from ich_lstm.inference.checkpoint import SavedModel, WeightsHash, find_model_folder, fitting, read_model
 from ich_lstm.inference.forward import EncodedScan, TestTime, encode_scan, evaluation_mode, infer, predicted
-from ich_lstm.keywords import keywords_of
-from ich_lstm.models.scan_model import ScanModel
+from ich_lstm.models.scan_model import ModelSettings, ScanModel
 from ich_lstm.prediction import ScanPrediction
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.privacy import ProjectKey
@@ -21,6 +20,7 @@ from ich_lstm.reading import FileRef, Study, choose_series, index_source, is_nif
 from ich_lstm.reading.series.nifti import in_archive
 from ich_lstm.reading.series.slabs import SLAB_MM, THIN_MM
 from ich_lstm.scan import Note, Scan, Slab
+from ich_lstm.settings import merged
 
 if TYPE_CHECKING:
     from ich_lstm.models.released.weights import ChannelOrder
@@ -77,14 +77,14 @@ class Predictor:
         saved = read_model(path, channel_order)
         about = saved.about
         with fitting(path):
-            model = ScanModel(**{**network_settings(saved), "pretrained": False})
+            model = ScanModel(network_settings(saved))
             model.load_state_dict(saved.weights)
             preprocessing = None if about["preprocessing"] is None else Preprocessing(**about["preprocessing"])
         folder = find_model_folder(path)
         return cls(
             model=model.eval(),
             preprocessing=preprocessing,
-            name=about["name"] or model.settings["backbone"],
+            name=about["name"] or model.settings.encoder.backbone,
             calibration=None if folder is None else read_calibration(folder, saved.hash),
             is_synthetic=bool(about["is_synthetic"]),
             slice_mm=about["slice_mm"],
@@ -224,18 +224,18 @@ class Predictor:
         return prediction if self.calibration is None else self.calibration.apply(prediction)
 
 
-def network_settings(saved: SavedModel) -> dict[str, Any]:
+def network_settings(saved: SavedModel) -> ModelSettings:
     """Those of the stored settings that make the network; the others say how it was trained.
 
     Args:
         saved: A model as it is stored.
 
     Raises:
-        TypeError: If there is a setting that belongs neither to the network nor to its training: a newer version has written it.
+        ConfigError: If a setting belongs neither to the network nor to its training: a newer version has written it.
     """
-    names = {each.name for each in keywords_of(ScanModel)}
-    stored = saved.about["settings"]
-    of_training = saved.about["of_training"]
-    if of_training is not None and (unknown := stored.keys() - names - set(of_training)):
-        raise TypeError(f"unknown settings: {', '.join(sorted(unknown))}")
-    return {name: value for name, value in stored.items() if name in names}
+    names = {each.name for each in fields(ModelSettings)}
+    stored, of_training = saved.about["settings"], saved.about["of_training"]
+    if of_training is None:  # of the versions that did not tell the two apart
+        of_training = stored.keys() - names
+    stored = {name: value for name, value in stored.items() if name in names or name not in of_training}
+    return merged(ModelSettings(), {**stored, "encoder": {**stored.get("encoder", {}), "pretrained": False}})

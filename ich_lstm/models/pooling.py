@@ -1,13 +1,14 @@
 """Pooling of slice logits to scan logits."""
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ich_lstm.errors import ConfigError
+from ich_lstm.settings import require, require_choice
 
 PoolingKind = Literal["max", "noisy-or", "log-sum-exp", "attention", "feature-attention"]
 
@@ -19,31 +20,50 @@ SMALL_ODDS = 1e-10
 """Below these odds of a scan, noisy-or is the sum of its slices' odds, to that relative error."""
 
 
-class ScanPooling(nn.Module):
-    """One logit per scan and label, so that a label of the whole scan can train the slices.
+@dataclass(frozen=True, kw_only=True)
+class Pooling:
+    """How the logits of slices become those of their scan, so that a label of the whole scan can train the slices.
 
     ``max`` is the largest slice logit. ``noisy-or`` takes the slices as independent: 1 - prod(1 - p). ``log-sum-exp`` is a
     smooth maximum. ``attention`` is a weighted mean of the slice logits, the weights learned per label, then a learned scale
     and shift, because the mean of a scan's best slices is not yet the logit of the scan. ``feature-attention`` leaves the
-    slice logits alone: a mean of the slice features per label, weighted likewise, then a linear classifier per label
+    slice logits alone: a mean of the slice features per label, with learned weights, then a linear classifier per label
     (attention-based multiple instance learning, Ilse et al. 2018).
 
     Args:
         kind: One of the five.
-        in_features: Features per slice d, which both kinds of attention look at.
-        labels: Number of labels k.
         attention_size: Hidden units of the attention, at least 1.
+        encoder_residual: Add the largest of the encoder's own logits in a scan to the scan's, through a learned gate per label.
+        instances: Whether there are further logits of each scan by attention over the encoder's features, without the sequence
+            head, which only train (multiple-instance loss).
 
     Raises:
-        ConfigError: If ``attention_size`` is out of range.
+        ConfigError: If the kind is unknown, or ``attention_size`` is out of range.
     """
 
-    def __init__(self, kind: PoolingKind, *, in_features: int, labels: int, attention_size: int = 64) -> None:
+    kind: PoolingKind = "attention"
+    attention_size: int = 64
+    encoder_residual: bool = False
+    instances: bool = False
+
+    def __post_init__(self) -> None:
+        require_choice("unknown_pooling", "pooling", self.kind, PoolingKind)
+        wrong = {"attention_size": self.attention_size} if self.attention_size < 1 else {}
+        require("attention_size_out_of_range", "at least 1", wrong)
+
+
+class ScanPooling(nn.Module):
+    """One logit per scan and label.
+
+    Args:
+        settings: Kind of pooling, as `Pooling` describes them, and its attention.
+        in_features: Features per slice d, which both kinds of attention look at.
+        labels: Number of labels k.
+    """
+
+    def __init__(self, settings: Pooling, *, in_features: int, labels: int) -> None:
         super().__init__()
-        if attention_size < 1:
-            raise ConfigError(
-                "attention_size_out_of_range", where="attention_size", got=f"{attention_size}", expected="at least 1"
-            )
+        kind, attention_size = settings.kind, settings.attention_size
         self.kind = kind
         if kind in ("attention", "feature-attention"):
             self.attention = nn.Sequential(nn.Linear(in_features, attention_size), nn.Tanh(), nn.Linear(attention_size, labels))

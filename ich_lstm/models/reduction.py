@@ -1,11 +1,13 @@
 """Reduction of the number of features per slice, between the encoder and the sequence head."""
 
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ich_lstm.errors import ConfigError
+from ich_lstm.settings import require, require_choice, setting
 
 ReducerKind = Literal["none", "linear", "pca", "deviation", "largest-weights", "smallest-weights", "drop"]
 
@@ -16,19 +18,55 @@ SIZED: tuple[ReducerKind, ...] = ("linear", *FITTED)
 """Kinds that need to be told how many features to leave."""
 
 
-class FeatureReducer(nn.Module):
-    """What of each slice's features goes on.
+@dataclass(frozen=True, kw_only=True)
+class Reduction:
+    """What of each slice's features goes on to the sequence head.
 
     ``none`` passes them all. ``linear`` learns a linear layer. ``pca`` projects on the principal components, not whitened.
     ``deviation`` keeps the features of largest standard deviation. ``largest-weights`` and ``smallest-weights`` keep those
     with the largest or smallest absolute weight in the encoder's classifier (Burduja et al. 2020): the labels choose in turns,
     each its best feature that no label has chosen yet, until there are enough, so all features kept are distinct and the
-    labels' shares differ by one at most. ``drop`` keeps none: the sequence then sees only what is concatenated.
+    labels' shares differ by one at most. ``drop`` keeps none: the head then sees only what is concatenated.
+
+    Args:
+        kind: One of the seven. All but ``none``, ``linear`` and ``drop`` are fitted on features of training scans.
+        features: Features to leave, from 1 to those of the encoder; null for ``none`` and ``drop``.
+        slices: Training slices to whose features it is fitted.
+
+    Raises:
+        ConfigError: If the kind is unknown, or ``features`` is missing, or given where nothing uses it.
+    """
+
+    kind: ReducerKind = "none"
+    features: int | None = None
+    slices: int = setting(30_000, free=True)
+
+    def __post_init__(self) -> None:
+        require_choice("unknown_reducer", "reduction.kind", self.kind, ReducerKind)
+        require("training_out_of_range", "at least 1", {"reduction.slices": self.slices} if self.slices < 1 else {})
+        if self.kind not in SIZED and self.features is not None:
+            raise ConfigError(
+                "reduced_features_unused",
+                where="reduction.features",
+                got=f"{self.features} with reduction {self.kind}, which leaves {'all' if self.kind == 'none' else 'no'} features",
+                expected="none given",
+                todo=f"Leave it out, or choose one of {', '.join(SIZED)}.",
+            )
+        if self.kind in SIZED and self.features is None:
+            raise ConfigError(
+                "reduced_features_missing",
+                where="reduction.features",
+                got=f"none with reduction {self.kind}",
+                expected="a number of features",
+            )
+
+
+class FeatureReducer(nn.Module):
+    """Reduces the features of slices as `Reduction` says.
 
     Args:
         in_features: Features per slice d.
-        kind: One of the seven.
-        reduced_features: Features to leave r, from 1 to d; None for ``none`` and ``drop``, which leave d and 0.
+        settings: Kind of reduction, and features to leave r.
 
     Attributes:
         out_features: Features that are left.
@@ -38,7 +76,7 @@ class FeatureReducer(nn.Module):
             [0, 1], 0 until fitted; 1 for ``none``; None for the other kinds, of which it is not known.
 
     Raises:
-        ConfigError: If ``kind`` is unknown, or ``reduced_features`` is out of range, missing, or given where nothing uses it.
+        ConfigError: If the features to leave are not between 1 and d.
     """
 
     is_fitted: Tensor
@@ -47,25 +85,14 @@ class FeatureReducer(nn.Module):
     components: Tensor
     selected: Tensor
 
-    def __init__(self, in_features: int, *, kind: ReducerKind, reduced_features: int | None) -> None:
+    def __init__(self, in_features: int, settings: Reduction) -> None:
         super().__init__()
-        if kind not in get_args(ReducerKind):
+        kind, reduced_features = settings.kind, settings.features
+        if reduced_features is not None and not 1 <= reduced_features <= in_features:
             raise ConfigError(
-                "unknown_reducer", where="reducer", got=repr(kind), expected=f"one of {', '.join(get_args(ReducerKind))}"
-            )
-        if kind not in SIZED and reduced_features is not None:
-            raise ConfigError(
-                "reduced_features_unused",
-                where="reduced_features",
-                got=f"{reduced_features} with reducer {kind}, which leaves {'all' if kind == 'none' else 'no'} features",
-                expected="none given",
-                todo=f"Leave it out, or choose one of {', '.join(SIZED)}.",
-            )
-        if kind in SIZED and (reduced_features is None or not 1 <= reduced_features <= in_features):
-            raise ConfigError(
-                "reduced_features_missing" if reduced_features is None else "reduced_features_out_of_range",
-                where="reduced_features",
-                got=f"{reduced_features} with reducer {kind}",
+                "reduced_features_out_of_range",
+                where="reduction.features",
+                got=f"{reduced_features} with reduction {kind}",
                 expected=f"a number of features from 1 to {in_features}, which the encoder gives",
             )
         self.kind = kind
@@ -174,7 +201,7 @@ class FeatureReducer(nn.Module):
                 where=f"reducer {self.kind}",
                 got=f"{len(features)} slices",
                 expected=f"at least {self.out_features}, one for each component",
-                todo="Give more slices, or set reduced_features lower.",
+                todo="Give more slices, or set reduction.features lower.",
             )
         mean = features.mean(dim=0)
         centred = features - mean

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,17 +12,16 @@ from ich_lstm.errors import ConfigError
 from ich_lstm.labels import LABELS, UNIONS
 from ich_lstm.models.adjacent_slices import stack_neighbours
 from ich_lstm.models.compiled import keep_plain_names
-from ich_lstm.models.encoder import BatchNorm, GlobalPool, SliceEncoder
-from ich_lstm.models.heads.recurrent import Positions, SequenceHead, relative_positions
+from ich_lstm.models.encoder import Encoder, SliceEncoder
+from ich_lstm.models.heads import LSTM, Head, ScanHead
+from ich_lstm.models.heads.head import SequenceHead
+from ich_lstm.models.heads.positions import relative_positions
 from ich_lstm.models.long_scans import nearest_looked_at, thinned
-from ich_lstm.models.pooling import PoolingKind, ScanPooling
+from ich_lstm.models.pooling import Pooling, ScanPooling
 from ich_lstm.models.recompute import batch_norms, run_in_chunks, strided_places
-from ich_lstm.models.reduction import FeatureReducer, ReducerKind
-from ich_lstm.preprocessing.intensity import Intensity
-from ich_lstm.preprocessing.windows import WindowStack
-from ich_lstm.window import BONE, BRAIN, SUBDURAL
-
-SequenceKind = Literal["lstm", "gru", "none"]
+from ich_lstm.models.reduction import FeatureReducer, Reduction
+from ich_lstm.preprocessing.windows import Windows
+from ich_lstm.settings import differences, require, setting
 
 INFERENCE_SLICES_PER_CHUNK = {"cpu": 8, "cuda": 128}
 """Without gradients the encoder runs chunk by chunk: memory stays flat, and on a CPU the activations of 8 slices stay in
@@ -29,21 +29,6 @@ the caches, which made a 35-slice scan 2.3 times faster than all slices at once.
 
 SURE = math.log(1e6 - 1)
 """The logit of 1 - 1e-6: beyond, the most suspicious slice adds nothing more to its scan."""
-
-RUNNING = ("pretrained_file", "batch_norm", "slices_per_chunk", "checkpoint_blocks", "compiled", "intensity")
-"""Arguments that say how the network is run and trained, and not what it is: with others the same weights mean the same."""
-
-CHANGEABLE = (
-    "encoder_dropout",
-    "input_dropout",
-    "layer_dropout",
-    "recurrent_dropout",
-    "output_dropout",
-    "reversal",
-    "coherent_any",
-    "max_slices",
-)
-"""Settings of the network that any weights go with."""
 
 
 class ScanLogits(NamedTuple):
@@ -54,7 +39,7 @@ class ScanLogits(NamedTuple):
         scan_logits: Of each scan, ``(b, k)``.
         encoder_logits: Of each slice, seen alone, ``(n, k)``; None if the model has no recurrent head, or no such logits.
         instance_logits: Of each scan, by attention over what the encoder sees alone, ``(b, k)``; None without
-            ``instance_pooling``. It trains; it is no prediction.
+            ``pooling.instances``. It trains; it is no prediction.
     """
 
     slice_logits: Tensor
@@ -63,184 +48,137 @@ class ScanLogits(NamedTuple):
     instance_logits: Tensor | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """What a `ScanModel` is made of, and how it is run.
+
+    Args:
+        encoder: The CNN that all slices share; a name is short for ``Encoder(backbone=name)``.
+        windows: How HU become the channels that the encoder sees.
+        reduction: What of the encoder's features goes on to the head.
+        head: What looks along the scan: ``LSTM(...)``, ``GRU(...)``, or ``NoHead()`` for the 2D baseline.
+        pooling: How slice logits become scan logits.
+        coherent_any: Raise "any" to the most probable type, in evaluation.
+        max_slices: In evaluation, the head and the pooling look at so many slices of a scan with more, evenly spaced; every slice
+            gets the context of the nearest. The encoder looks at all of them; null for no limit.
+
+    Raises:
+        ConfigError: If settings do not go together.
+    """
+
+    encoder: Encoder = Encoder()  # noqa: RUF009  (frozen)
+    windows: Windows = Windows()  # noqa: RUF009  (frozen)
+    reduction: Reduction = Reduction()  # noqa: RUF009  (frozen)
+    head: Head = LSTM()  # noqa: RUF009  (frozen)
+    pooling: Pooling = Pooling()  # noqa: RUF009  (frozen)
+    coherent_any: bool = setting(False, free=True)
+    max_slices: int | None = setting(None, free=True)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.encoder, str):
+            object.__setattr__(self, "encoder", Encoder(backbone=self.encoder))
+        if self.max_slices is not None and self.max_slices < 1:
+            require("head_out_of_range", "at least 1, or null", {"max_slices": self.max_slices})
+        along = self.head if isinstance(self.head, ScanHead) else None
+        if not self.encoder.classifier:
+            needs = {
+                "head.encoder_residual": along is not None and along.encoder_residual,
+                "head.encoder_probabilities": along is not None and along.encoder_probabilities,
+                "pooling.encoder_residual": self.pooling.encoder_residual,
+                "pooling.instances": self.pooling.instances,
+                "head=NoHead": along is None,
+            }
+            asking = ", ".join(name for name, is_set in needs.items() if is_set)
+            if asking:
+                raise ConfigError(
+                    "no_encoder_classifier",
+                    where=asking,
+                    got="encoder.classifier=false",
+                    expected="logits of the encoder, which these need",
+                    todo=f"Leave encoder.classifier true, or change {asking}.",
+                )
+        if self.reduction.kind == "drop" and along is not None and not along.encoder_probabilities:
+            raise ConfigError(
+                "nothing_left",
+                where="reduction.kind, head.encoder_probabilities",
+                got="drop, and false",
+                expected="the encoder's probabilities, where no feature enters the head",
+                todo="Set head.encoder_probabilities=true.",
+            )
+        if along is None and self.reduction.kind != "none":
+            raise ConfigError(
+                "nothing_to_reduce_for",
+                where="reduction.kind",
+                got=f"{self.reduction.kind}, and no head",
+                expected="a head that takes the reduced features",
+                todo="Leave reduction out, or give the model a head.",
+            )
+
+
 class ScanModel(nn.Module):
     """CNN-LSTM over whole scans of head CT. HU in, logits of the six labels out.
 
     Args:
-        backbone: Encoder, any model name of timm.
-        pretrained: Start the encoder from timm's pretrained weights.
-        pretrained_file: Start it from this file of timm's weights instead, on a machine without internet.
-        global_pool: Pooling of the encoder's last map: ``avg``, ``max``, ``avgmax`` or ``catavgmax``; ``late``: behind the
-            backbone's head; None is the backbone's own.
-        windows: Level and width in HU of each input channel.
-        mean: Mean of the windowed channels (0 to 1): one value, or one per window. The default is ImageNet's average.
-        std: Standard deviation of the windowed channels: one value, or one per window. The default is ImageNet's average.
-        quantize: Round the windowed channels down to 8 bit.
-        integer_windows: Halve odd widths in whole numbers, as programs do that compute windows in integers: 75/215 then reaches
-            from -32 to 182 HU, still divided by 215.
-        learnable_windows: Whether levels and widths are trained too.
-        neighbours: So many slices on either side are shown to the encoder beside each slice, as further channels; beyond the ends
-            of a scan they are what a window shows of the lowest HU.
-        batch_norm: ``batch``: the encoder's batch-norm layers normalize by the batch in training; ``synchronized``: by the
-            batches of all processes; ``frozen``: by their running statistics, which stay as they are.
-        slices_per_chunk: Train the encoder in chunks of at most so many slices, whose activations are computed again in the
-            backward pass: memory does not grow with the batch, and gradients are exact. Batch statistics are those of a chunk.
-            ``auto``, which is for ich-train alone: as many as the device's memory holds, found by trying.
-        checkpoint_blocks: Compute activations inside timm's blocks again in the backward pass; statistics are the batch's.
-        compiled: Compile the encoder.
-        intensity: Augmentation of the windowed channels in training; null for none.
-        encoder_dropout: Dropout on the encoder's features.
-        encoder_classifier: Whether the encoder has logits of its own, seeing each slice alone.
-        encoder_residual: Add the encoder's own logits to the sequence's, through a learned gate per label, so that what the
-            context cannot improve is not lost.
-        encoder_probabilities: Concatenate the encoder's own probabilities to what enters the recurrent head, and again to what
-            leaves it.
-        reduction: What is made of the features before the recurrent head: ``none``; ``linear``; ``pca``; ``deviation``: those of
-            largest standard deviation; ``largest-weights`` or ``smallest-weights`` in the encoder's classifier; ``drop``: no
-            feature at all. All but ``none``, ``linear`` and ``drop`` are fitted on features of the training scans.
-        reduced_features: How many features it makes.
-        sequence: Recurrent head; ``none`` is the 2D baseline.
-        hidden_size: Hidden units of the recurrent head, per direction.
-        num_layers: Layers of the recurrent head.
-        bidirectional: Whether the recurrent head runs both ways.
-        sequence_norm: Whether features are normalized (LayerNorm) before the recurrent head.
-        projection: Features after a linear layer, GELU and LayerNorm before the recurrent head; null for no such layer.
-        input_dropout: Dropout on what enters the recurrent head: one mask per scan.
-        layer_dropout: Dropout between recurrent layers.
-        recurrent_dropout: Dropout on the hidden state that is fed back: one mask per scan.
-        output_dropout: Dropout before the last layer.
-        positions: Slice positions as inputs of the recurrent head: ``mm``, ``relative`` (0 to 1) or ``none``.
-        reversal: Share of the scans in training that the recurrent head reads from top to bottom.
-        pooling: How slice logits become scan logits.
-        attention_size: Hidden units of the attention of poolings.
-        scan_residual: Add the largest of the encoder's logits in a scan to the scan's, through a learned gate per label.
-        instance_pooling: Whether there are logits of each scan by attention over the encoder's features, without the recurrent
-            head, which only train (multiple-instance loss).
-        coherent_any: Raise "any" to the most probable type, in evaluation.
-        max_slices: In evaluation, the recurrent head and the pooling look at so many slices of a scan with more, evenly spaced;
-            every slice gets the context of the nearest. The encoder looks at all of them; null for no limit.
+        settings: What it is made of; None: the default of `ModelSettings`.
 
     Raises:
-        ConfigError: If a setting is out of range or the backbone is unknown.
+        ConfigError: If the backbone is unknown, or a setting does not fit it.
+
+    Example:
+        >>> model = ScanModel(ModelSettings(encoder=Encoder(backbone="resnet18", pretrained=False), head=LSTM(hidden_size=64)))
     """
 
-    def __init__(
-        self,
-        *,
-        backbone: str = "resnext50_32x4d",
-        pretrained: bool = True,
-        pretrained_file: str | None = None,
-        global_pool: GlobalPool | None = None,
-        windows: Sequence[tuple[float, float]] = (BRAIN, SUBDURAL, BONE),
-        mean: Sequence[float] = (0.449,),
-        std: Sequence[float] = (0.226,),
-        quantize: bool = False,
-        integer_windows: bool = False,
-        learnable_windows: bool = False,
-        neighbours: int = 0,
-        batch_norm: BatchNorm = "batch",
-        slices_per_chunk: int | Literal["auto"] | None = None,
-        checkpoint_blocks: bool = False,
-        compiled: bool = False,
-        intensity: Intensity | None = None,
-        encoder_dropout: float = 0.0,
-        encoder_classifier: bool = True,
-        encoder_residual: bool = True,
-        encoder_probabilities: bool = False,
-        reduction: ReducerKind = "none",
-        reduced_features: int | None = None,
-        sequence: SequenceKind = "lstm",
-        hidden_size: int = 512,
-        num_layers: int = 2,
-        bidirectional: bool = True,
-        sequence_norm: bool = True,
-        projection: int | None = None,
-        input_dropout: float = 0.0,
-        layer_dropout: float = 0.0,
-        recurrent_dropout: float = 0.0,
-        output_dropout: float = 0.0,
-        positions: Positions = "mm",
-        reversal: float = 0.0,
-        pooling: PoolingKind = "attention",
-        attention_size: int = 64,
-        scan_residual: bool = False,
-        instance_pooling: bool = False,
-        coherent_any: bool = False,
-        max_slices: int | None = None,
-    ) -> None:
-        # What was asked for, to the last default: stored with the weights, so that a later default changes no old model.
-        settings: dict[str, Any] = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+    def __init__(self, settings: ModelSettings | None = None) -> None:
         super().__init__()
         keep_plain_names(self)
-        _check(settings)
-        try:
-            self.windows = WindowStack(
-                windows,
-                mean,
-                std,
-                quantize=quantize,
-                integer_edges=integer_windows,
-                learnable=learnable_windows,
-                intensity=intensity,
-            )
-        except ValueError as error:
-            raise ConfigError("windows_out_of_range", where="windows, mean, std", got=str(error)) from error
-        settings["windows"] = [[float(level), float(width)] for level, width in windows]
-        settings["mean"], settings["std"] = [float(value) for value in mean], [float(value) for value in std]
-        self.settings = {name: value for name, value in settings.items() if name not in RUNNING}
-        self.neighbours = neighbours
-        self.slices_per_chunk: int | None = slices_per_chunk  # type: ignore[assignment]  # auto is refused above
-        self.reversal = reversal
-        self.coherent_any = coherent_any
-        self.max_slices = max_slices
-        self.has_probabilities = encoder_probabilities
-        self.encoder = SliceEncoder(
-            backbone,
-            in_channels=len(windows) * (2 * neighbours + 1),
-            global_pool=global_pool,
-            pretrained=pretrained,
-            pretrained_file=pretrained_file,
-            batch_norm=batch_norm,
-            checkpoint_blocks=checkpoint_blocks,
-            compiled=compiled,
-        )
+        self.settings = settings = settings or ModelSettings()
+        along = settings.head if isinstance(settings.head, ScanHead) else None
+        self.windows = settings.windows.build()
+        neighbours = settings.encoder.adjacent_slices
+        self.encoder = SliceEncoder(settings.encoder, in_channels=len(self.windows) * (2 * neighbours + 1))
         features, k = self.encoder.out_features, len(LABELS)
-        self.encoder_dropout = nn.Dropout(encoder_dropout)
-        self.encoder_classifier = nn.Linear(features, k) if encoder_classifier else None
-        self.instance_pooling = (
-            ScanPooling("feature-attention", in_features=features, labels=k, attention_size=attention_size)
-            if instance_pooling
-            else None
-        )
+        self.encoder_dropout = nn.Dropout(settings.encoder.dropout)
+        self.encoder_classifier = nn.Linear(features, k) if settings.encoder.classifier else None
+        instances = replace(settings.pooling, kind="feature-attention")
+        self.instance_pooling = ScanPooling(instances, in_features=features, labels=k) if settings.pooling.instances else None
         self.reducer: FeatureReducer | None = None
         self.sequence: SequenceHead | None = None
         self.gate: nn.Parameter | None = None
-        self.scan_gate = nn.Parameter(torch.zeros(k)) if scan_residual else None
-        if sequence != "none":
-            self.reducer = FeatureReducer(features, kind=reduction, reduced_features=reduced_features)
-            further = k if encoder_probabilities else 0
-            self.sequence = SequenceHead(
-                self.reducer.out_features + further,
-                kind=sequence,
-                hidden_size=hidden_size,
-                num_layers=num_layers,
-                bidirectional=bidirectional,
-                norm=sequence_norm,
-                projection=projection,
-                input_dropout=input_dropout,
-                layer_dropout=layer_dropout,
-                recurrent_dropout=recurrent_dropout,
-                positions=positions,
-            )
+        self.scan_gate = nn.Parameter(torch.zeros(k)) if settings.pooling.encoder_residual else None
+        self.has_probabilities = along is not None and along.encoder_probabilities
+        if along is not None:
+            self.reducer = FeatureReducer(features, settings.reduction)
+            further = k if along.encoder_probabilities else 0
+            self.sequence = along.build(self.reducer.out_features + further)
             features = self.sequence.out_features + further
-            self.output_dropout = nn.Dropout(output_dropout)
+            self.output_dropout = nn.Dropout(along.output_dropout)
             self.sequence_classifier = nn.Linear(features, k)
             nn.init.zeros_(self.sequence_classifier.bias)
-            if encoder_residual:
+            if along.encoder_residual:
                 self.gate = nn.Parameter(torch.ones(k))
                 # The head begins as a correction of nothing: the first sequence logits are the encoder's.
                 nn.init.zeros_(self.sequence_classifier.weight)
-        self.pooling = ScanPooling(pooling, in_features=features, labels=k, attention_size=attention_size)
+        self.pooling = ScanPooling(settings.pooling, in_features=features, labels=k)
+
+    def change(self, settings: ModelSettings) -> None:
+        """Run by other settings from now on, which may differ in what may differ from stage to stage of a training.
+
+        Args:
+            settings: The new settings.
+
+        Raises:
+            ConfigError: ``other_network``, if anything else differs.
+        """
+        fixed = [each for each in differences(self.settings, settings) if not each.stage]
+        if fixed:
+            raise ConfigError(
+                "other_network",
+                where=", ".join(each.name for each in fixed),
+                got=", ".join(repr(each.after) for each in fixed),
+                expected=f"{', '.join(repr(each.before) for each in fixed)}, which cannot change between stages",
+            )
+        self.settings = settings
+        self.encoder.batch_norm = settings.encoder.batch_norm
 
     def forward(
         self,
@@ -278,7 +216,8 @@ class ScanModel(nn.Module):
         # The head is a thousandth of the work; in full precision its sums over many slices cost nothing and stay exact.
         with torch.autocast(features.device.type, enabled=False):
             if self.training:
-                is_reversed = _drawn(draws, lengths) < self.reversal if draws is not None and self.reversal > 0 else None
+                share = self.settings.head.reversal if isinstance(self.settings.head, ScanHead) else 0.0
+                is_reversed = _drawn(draws, lengths) < share if draws is not None and share > 0 else None
                 return self.head(features, lengths, positions_mm, is_reversed)
             upwards = self.head(features, lengths, positions_mm)
             if not both_ways:
@@ -288,8 +227,8 @@ class ScanModel(nn.Module):
     def encode(self, hu: Tensor, lengths: Tensor, draws: Tensor | None = None) -> Tensor:
         """Features of each slice, ``(n, d)``, at least float32; arguments as in `forward`.
 
-        In training, `slices_per_chunk` slices are encoded at a time, and again in the backward pass; where nothing of the encoder
-        is trained, and in evaluation without gradients, as many as suit the device, and nothing is kept.
+        In training, ``encoder.slices_per_chunk`` slices are encoded at a time, and again in the backward pass; where nothing of
+        the encoder is trained, and in evaluation without gradients, as many as suit the device, and nothing is kept.
         """
         features_of = self.features_of(hu, lengths, draws)
         is_frozen = self.encoder.is_frozen and not any(p.requires_grad for p in self.windows.parameters())
@@ -299,12 +238,13 @@ class ScanModel(nn.Module):
                 # Not strided: nothing here depends on which slices go together, and neighbours share their channels.
                 features = run_in_chunks(features_of, torch.arange(len(hu), device=hu.device).split(size), recompute=False)
         else:
-            size = self.slices_per_chunk or len(hu)
+            chunk = self.settings.encoder.slices_per_chunk
+            size = chunk or len(hu)
             inside = (hu, *self.windows.parameters(), *self.encoder.parameters())
             features = run_in_chunks(
                 features_of,
                 strided_places(len(hu), size, hu.device),
-                recompute=self.slices_per_chunk is not None,
+                recompute=chunk is not None,
                 trained=[tensor for tensor in inside if tensor.requires_grad],
                 normalizing=batch_norms(self.encoder),
             )
@@ -317,7 +257,7 @@ class ScanModel(nn.Module):
         """
 
         def features_of(places: Tensor) -> Tensor:
-            return self.encoder(stack_neighbours(self.windows, hu, lengths, places, self.neighbours, draws))
+            return self.encoder(stack_neighbours(self.windows, hu, lengths, places, self.settings.encoder.adjacent_slices, draws))
 
         return features_of
 
@@ -338,11 +278,12 @@ class ScanModel(nn.Module):
         if self.has_probabilities:
             x = torch.cat([x, encoder_logits.sigmoid()], dim=1)
         own = None if self.encoder_classifier is None else encoder_logits
-        if self.training or self.max_slices is None or int(lengths.max()) <= self.max_slices:
+        most = self.settings.max_slices
+        if self.training or most is None or int(lengths.max()) <= most:
             slice_logits, context = self._slice_logits(self.sequence(x, lengths, positions_mm, is_reversed), own)
             scan_logits = self.pooling(slice_logits, context, lengths)
         else:
-            places, fewer = thinned(lengths, self.max_slices)
+            places, fewer = thinned(lengths, most)
             at = places.to(x.device)
             there = None if positions_mm is None else positions_mm[at]
             context = self.sequence(x[at], fewer, there, is_reversed, relative_positions(lengths)[places])
@@ -389,7 +330,7 @@ class ScanModel(nn.Module):
         if self.scan_gate is not None and encoder_logits is not None:
             largest = _largest(encoder_logits, lengths).clamp(-SURE, SURE)
             logits = logits._replace(scan_logits=logits.scan_logits + self.scan_gate * largest)
-        if self.coherent_any and not self.training:
+        if self.settings.coherent_any and not self.training:
             logits = logits._replace(slice_logits=raise_unions(logits.slice_logits), scan_logits=raise_unions(logits.scan_logits))
         return logits
 
@@ -425,79 +366,3 @@ def _drawn(draws: Tensor, lengths: Tensor) -> Tensor:
     firsts = torch.cumsum(lengths, 0) - lengths
     seeds = draws.cpu()[firsts.cpu()]
     return torch.tensor([torch.rand((), generator=torch.Generator().manual_seed(int(seed))).item() for seed in seeds])
-
-
-def _check(settings: dict[str, Any]) -> None:
-    """See that settings are in range and go together.
-
-    Raises:
-        ConfigError: If not.
-    """
-    for name, choices in (
-        ("sequence", get_args(SequenceKind)),
-        ("pooling", get_args(PoolingKind)),
-        ("positions", get_args(Positions)),
-        ("batch_norm", get_args(BatchNorm)),
-        ("reduction", get_args(ReducerKind)),
-    ):
-        if settings[name] not in choices:
-            raise ConfigError(f"unknown_{name}", where=name, got=repr(settings[name]), expected=f"one of {', '.join(choices)}")
-    if settings["slices_per_chunk"] == "auto":
-        raise ConfigError(
-            "auto_unresolved",
-            where="slices_per_chunk",
-            got="auto",
-            expected="a number or null: only ich-train replaces auto, before it makes the model",
-            todo="Find it with ich-train --plan, or with ich_lstm.training.memory_planner.plan_memory.",
-        )
-    counts = ("hidden_size", "num_layers", "attention_size", "projection", "slices_per_chunk", "max_slices")
-    shares = ("encoder_dropout", "input_dropout", "layer_dropout", "recurrent_dropout", "output_dropout", "reversal")
-    wrong = [name for name in counts if settings[name] is not None and settings[name] < 1]
-    wrong += [name for name in shares if not 0 <= settings[name] < 1 and not (name == "reversal" and settings[name] == 1)]
-    wrong += ["neighbours"] if settings["neighbours"] < 0 else []
-    if wrong:
-        raise ConfigError(
-            "head_out_of_range" if "neighbours" not in wrong else "neighbours_out_of_range",
-            where=", ".join(wrong),
-            got=", ".join(str(settings[name]) for name in wrong),
-            expected="counts of at least 1, neighbours of at least 0, shares in [0, 1)",
-        )
-    if settings["batch_norm"] == "synchronized" and settings["slices_per_chunk"] is not None:
-        # Processes have different numbers of chunks, and would wait for one another for ever.
-        raise ConfigError(
-            "chunks_and_synchronized_statistics",
-            where="batch_norm, slices_per_chunk",
-            got="synchronized statistics, and chunks",
-            expected="one of them",
-            todo="Set checkpoint_blocks=true in place of slices_per_chunk, or batch_norm=frozen.",
-        )
-    has_sequence = settings["sequence"] != "none"
-    if not settings["encoder_classifier"]:
-        needs = [
-            name for name in ("encoder_residual", "encoder_probabilities", "scan_residual", "instance_pooling") if settings[name]
-        ]
-        needs += [] if has_sequence else ["sequence=none"]
-        if needs:
-            raise ConfigError(
-                "no_encoder_classifier",
-                where=", ".join(needs),
-                got="encoder_classifier=false",
-                expected="logits of the encoder, which these need",
-                todo=f"Leave encoder_classifier true, or set {', '.join(needs)} to false.",
-            )
-    if settings["reduction"] == "drop" and not settings["encoder_probabilities"]:
-        raise ConfigError(
-            "nothing_left",
-            where="reduction, encoder_probabilities",
-            got="drop, and false",
-            expected="the encoder's probabilities, where no feature enters the recurrent head",
-            todo="Set encoder_probabilities=true.",
-        )
-    if not has_sequence and settings["reduction"] != "none":
-        raise ConfigError(
-            "nothing_to_reduce_for",
-            where="reduction",
-            got=f"{settings['reduction']}, and sequence=none",
-            expected="a recurrent head that takes the reduced features",
-            todo="Leave reduction out, or give the model a recurrent head.",
-        )

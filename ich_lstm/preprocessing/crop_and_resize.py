@@ -78,7 +78,7 @@ class Preprocessing:
                     got=f"the window (level {level:g}, width {width:g}) from {bottom:g} to {top:g} HU, and HU clipped to "
                     f"[{low}, {high}]",
                     expected="windows within the clipped range",
-                    todo="Widen data.clip (null keeps all HU), or remove the window from model.windows.",
+                    todo="Widen data.preprocessing.clip (null keeps all HU), or remove the window from model.windows.channels.",
                 )
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,17 +1,77 @@
 """Grey-scale windows as the first layer of the model, so that a model cannot be used with the wrong windows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from ich_lstm.errors import ConfigError
 from ich_lstm.preprocessing.intensity import Intensity
+from ich_lstm.settings import merged, setting
+from ich_lstm.window import BONE, BRAIN, SUBDURAL
 
 NARROWEST = 1.0
 """Smallest width in HU of a learned window: HU are whole numbers, and a width of 0 would cause a division by zero."""
 
 GREYS = 255
 """Largest value of 8 bits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windows:
+    """How HU become the channels that the encoder sees.
+
+    Args:
+        channels: Level and width in HU of each channel.
+        mean: Mean of the windowed channels, in [0, 1]: one value, or one per channel. The default is ImageNet's average.
+        std: Standard deviation of the windowed channels: one value, or one per channel. The default is ImageNet's average.
+        quantize: Round the windowed channels down to 8 bit.
+        integer_widths: Halve odd widths in whole numbers, as programs do that compute windows in integers: 75/215 then reaches
+            from -32 to 182 HU, still divided by 215.
+        learnable: Whether levels and widths are trained too.
+        intensity: Augmentation of the windowed channels in training; null for none.
+
+    Raises:
+        ConfigError: ``windows_out_of_range``.
+    """
+
+    channels: tuple[tuple[float, float], ...] = (BRAIN, SUBDURAL, BONE)
+    mean: tuple[float, ...] = (0.449,)
+    std: tuple[float, ...] = (0.226,)
+    quantize: bool = False
+    integer_widths: bool = False
+    learnable: bool = False
+    intensity: Intensity | None = setting(None, free=True, stored=False)
+
+    def __post_init__(self) -> None:
+        # YAML and JSON know lists only, and whole numbers where a fraction is zero.
+        try:
+            channels = tuple((float(level), float(width)) for level, width in self.channels)
+            means, deviations = tuple(map(float, self.mean)), tuple(map(float, self.std))
+        except (TypeError, ValueError) as error:
+            raise ConfigError("windows_out_of_range", where="windows", got=str(error), expected="numbers") from error
+        object.__setattr__(self, "channels", channels)
+        object.__setattr__(self, "mean", means)
+        object.__setattr__(self, "std", deviations)
+        if isinstance(self.intensity, Mapping):
+            object.__setattr__(self, "intensity", merged(Intensity(), self.intensity, where="windows.intensity"))
+        try:
+            self.build()
+        except ValueError as error:
+            raise ConfigError("windows_out_of_range", where="windows", got=str(error)) from error
+
+    def build(self) -> "WindowStack":
+        """The layer that does it."""
+        return WindowStack(
+            self.channels,
+            self.mean,
+            self.std,
+            quantize=self.quantize,
+            integer_edges=self.integer_widths,
+            learnable=self.learnable,
+            intensity=self.intensity,
+        )
 
 
 class WindowStack(nn.Module):

@@ -19,6 +19,7 @@ from ich_lstm.statistics.measures.discrimination import auroc as auroc
 from ich_lstm.statistics.measures.discrimination import average_precision as average_precision
 from ich_lstm.statistics.measures.discrimination import precision_recall_curve as precision_recall_curve
 from ich_lstm.statistics.measures.discrimination import roc_curve as roc_curve
+from ich_lstm.statistics.measures.evaluation import FigureSettings as FigureSettings
 from ich_lstm.statistics.measures.evaluation import evaluate_labels as evaluate_labels
 from ich_lstm.statistics.measures.scores import log_loss as log_loss
 from ich_lstm.statistics.measures.scores import weighted_log_loss as weighted_log_loss

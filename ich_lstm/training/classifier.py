@@ -2,10 +2,10 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, get_args
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -30,22 +30,27 @@ from ich_lstm.inference.checkpoint import (
 from ich_lstm.inference.forward import PredictedScan, TestTime, infer, predicted, probabilities_of, split_scans
 from ich_lstm.inference.hub import model_folder
 from ich_lstm.inference.predictor import Predictor
-from ich_lstm.keywords import changes_of, documents_keywords_of, keywords_of, takes_keywords
 from ich_lstm.labels import ANY, LABELS
 from ich_lstm.models.compiled import keep_plain_names, unwrapped
+from ich_lstm.models.encoder import Encoder
+from ich_lstm.models.heads import Head
+from ich_lstm.models.pooling import Pooling
 from ich_lstm.models.recompute import batch_norms
+from ich_lstm.models.reduction import Reduction
 from ich_lstm.models.released.weights import ChannelOrder
-from ich_lstm.models.scan_model import CHANGEABLE, RUNNING, ScanLogits, ScanModel
+from ich_lstm.models.scan_model import ModelSettings, ScanLogits, ScanModel
 from ich_lstm.prediction import ScanPrediction
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing
+from ich_lstm.preprocessing.windows import Windows
 from ich_lstm.privacy import ProjectKey
 from ich_lstm.scan import Scan
+from ich_lstm.settings import differences, merged, require, require_choice, setting, staged, to_stored
 from ich_lstm.training.callbacks import MovingAverage, without_folders
 from ich_lstm.training.fit_record import FitRecord, begun, record_fit
 from ich_lstm.training.fit_reduction import fit_reducer
-from ich_lstm.training.losses import LossMean, weighted_loss_sums
+from ich_lstm.training.losses import Loss, weighted_loss_sums
 from ich_lstm.training.metrics import LabelAUROC, WeightedLogLoss
-from ich_lstm.training.optimizer import OptimizerKind, Schedule, make_optimizer, make_schedule
+from ich_lstm.training.optimizer import Optimizer, make_optimizer, make_schedule
 
 if TYPE_CHECKING:
     from ich_lstm.data.datamodule import ScanDataModule
@@ -53,66 +58,49 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TRAINING = (
-    "learning_rate",
-    "encoder_learning_rate",
-    "window_learning_rate",
-    "weight_decay",
-    "optimizer",
-    "epsilon",
-    "schedule",
-    "warmup",
-    "ema",
-    "slice_loss",
-    "encoder_loss",
-    "scan_loss",
-    "instance_loss",
-    "any_weight",
-    "loss_mean",
-    "reducer_slices",
-    "test_time",
-)
-"""Arguments of `ScanClassifier` itself; all others are its network's."""
-
-STAGED = (
-    *(name for name in TRAINING if name not in ("reducer_slices", "test_time")),
-    "batch_norm",
-    "slices_per_chunk",
-    "reversal",
-)
-"""What may differ from stage to stage of a training."""
-
-HeadMode = Literal["train", "freeze", "skip"]
+Trained = Literal["all", "head", "encoder", "encoder-through-head"]
+"""What a fit trains: ``all``; the ``head``, with the encoder frozen; the ``encoder`` alone, by its own logits; or the encoder by
+the logits of a frozen head (``encoder-through-head``)."""
 
 FIT_BEGUN_KEY = "ich_lstm_fit_begun"
 """In a checkpoint: whether its last record of a fit is the running fit's, which has begun; none is at step 0."""
 
 
-@documents_keywords_of(ScanModel)
+@dataclass(frozen=True, kw_only=True)
+class ClassifierSettings(ModelSettings):
+    """What a `ScanClassifier` is made of, and how it is trained; its arguments, in one object."""
+
+    loss: Loss = setting(Loss(), stage=True)
+    optimizer: Optimizer = setting(Optimizer(), stage=True)
+    ema: float | None = setting(None, stage=True)
+    test_time: TestTime = setting("none", free=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ema is not None:
+            require("training_out_of_range", "in (0, 1), or null", {} if 0 < self.ema < 1 else {"ema": self.ema})
+        require_choice("training_out_of_range", "test_time", self.test_time, TestTime)
+
+
+OF_TRAINING = sorted({each.name for each in fields(ClassifierSettings)} - {each.name for each in fields(ModelSettings)})
+"""Names of the settings that are no part of the network, which a model is stored with."""
+
+
 class ScanClassifier(LightningModule):
     """A CNN-LSTM that is trained end to end on whole scans of head CT.
 
-    How it is trained stands first; the keywords from ``backbone`` on make the network, which is a `ScanModel`.
-
     Args:
-        learning_rate: Peak rate of the head.
-        encoder_learning_rate: Peak rate of the encoder; pretrained weights want about a tenth of the head's.
-        window_learning_rate: Peak rate of learnable windows, in HU: the others' would not move them.
-        weight_decay: Not applied to biases and normalizations.
-        optimizer: ``adamw`` or ``adam``.
-        epsilon: Added to the denominator of the optimizer's update.
-        schedule: What the rates do after the warm-up: ``cosine``: fall to 0; ``constant``: stay. They stay under either where
-            nobody knows the number of steps, as with ``Trainer(max_epochs=-1, max_time=...)``, and the record of the fit says so.
-        warmup: Share of the steps in which the rates rise linearly to their peaks; where nobody knows the number of steps, share
-            of the first epoch's.
+        encoder: The CNN that all slices share; a name of timm is short for ``Encoder(backbone=name)``.
+        windows: How HU become the channels that the encoder sees.
+        reduction: What of the encoder's features goes on to the head.
+        head: What looks along the scan: ``LSTM(...)``, ``GRU(...)``, or ``NoHead()`` for the 2D baseline.
+        pooling: How slice logits become scan logits.
+        coherent_any: Raise "any" to the most probable type, in evaluation.
+        max_slices: In evaluation, the head and the pooling look at so many slices of a scan with more, evenly spaced; every slice
+            gets the context of the nearest. The encoder looks at all of them; null for no limit.
+        loss: Weights of the terms of the training loss.
+        optimizer: The optimizer, its rates and their schedule.
         ema: Decay of an exponential moving average of the weights, which is validated and saved in their place; null for none.
-        slice_loss: Weight of the slices' loss.
-        encoder_loss: Weight of the loss of the encoder's own logits, which sees each slice alone.
-        scan_loss: Weight of the scans' loss, which lets labels of whole scans train the network.
-        instance_loss: Weight of the loss of the scans' logits by attention over the encoder's features (``instance_pooling``).
-        any_weight: Weight of "any" in all of these beside 1 for each type; RSNA's is 2.
-        loss_mean: Whether the losses are divided by the sum of the ``weights``, as RSNA does, or by the number of ``labels``.
-        reducer_slices: Training slices to whose features a reduction is fitted.
         test_time: What a prediction is the mean of: ``flip``: the scan and its mirror image; ``flip-reverse``: both, each read
             upwards and downwards; ``none``: nothing but the scan.
 
@@ -129,43 +117,48 @@ class ScanClassifier(LightningModule):
       loss and its terms before they are weighted.
 
     Raises:
-        ConfigError: If a keyword is unknown, or a value is out of range.
+        ConfigError: If a value is out of range, or settings do not go together.
 
     Example:
-        >>> model = ScanClassifier(backbone="resnet18", pretrained=False, hidden_size=64)
+        >>> from ich_lstm import LSTM
+        >>> model = ScanClassifier(encoder=Encoder(backbone="resnet18", pretrained=False), head=LSTM(hidden_size=64))
         >>> Trainer(max_epochs=8).fit(model, ScanDataModule("dicom/", "labels.csv"))  # doctest: +SKIP
     """
 
-    @takes_keywords(keywords_of(ScanModel))
     def __init__(
         self,
+        encoder: Encoder | str = ClassifierSettings.encoder,
         *,
-        learning_rate: float = 1e-3,
-        encoder_learning_rate: float = 1e-4,
-        window_learning_rate: float = 0.1,
-        weight_decay: float = 1e-2,
-        optimizer: OptimizerKind = "adamw",
-        epsilon: float = 1e-8,
-        schedule: Schedule = "cosine",
-        warmup: float = 0.05,
-        ema: float | None = None,
-        slice_loss: float = 1.0,
-        encoder_loss: float = 0.5,
-        scan_loss: float = 0.25,
-        instance_loss: float = 0.1,
-        any_weight: float = 2.0,
-        loss_mean: LossMean = "weights",
-        reducer_slices: int = 30_000,
-        test_time: TestTime = "none",
-        **model: Any,
+        windows: Windows = ClassifierSettings.windows,
+        reduction: Reduction = ClassifierSettings.reduction,
+        head: Head = ClassifierSettings.head,
+        pooling: Pooling = ClassifierSettings.pooling,
+        coherent_any: bool = ClassifierSettings.coherent_any,
+        max_slices: int | None = ClassifierSettings.max_slices,
+        loss: Loss = ClassifierSettings.loss,
+        optimizer: Optimizer = ClassifierSettings.optimizer,
+        ema: float | None = ClassifierSettings.ema,
+        test_time: TestTime = ClassifierSettings.test_time,
     ) -> None:
-        training = {name: value for name, value in locals().items() if name in TRAINING}
         super().__init__()
-        self.training_settings = _checked(training)
-        self.model = ScanModel(**model)
+        self.settings = ClassifierSettings(
+            encoder=encoder,  # type: ignore[arg-type]  # a name becomes an Encoder
+            windows=windows,
+            reduction=reduction,
+            head=head,
+            pooling=pooling,
+            coherent_any=coherent_any,
+            max_slices=max_slices,
+            loss=loss,
+            optimizer=optimizer,
+            ema=ema,
+            test_time=test_time,
+        )
+        """What the model is made of and how the next fit trains it; `change_training` replaces it."""
+        self.model = ScanModel(self.settings)
         keep_plain_names(self)
-        self.head_mode: HeadMode = "train"
-        """Whether the recurrent head is trained, frozen, or left out, so that the encoder alone is trained on single slices."""
+        self.trained: Trained = "all"
+        """What the next fit trains; `choose_trained` sets it."""
         self.preprocessing: Preprocessing | None = None
         """How scans are prepared for this model: taken over from the data it is trained on."""
         self.slice_mm: float | None = None
@@ -186,15 +179,19 @@ class ScanClassifier(LightningModule):
         self._encoder_groups: int | None = None
         self.calibration: ModelCalibration | None = None
         """What `ich-evaluate --calibrate` has chosen on validation patients; predictions show it. Void after more training."""
-        self.name = self.model.settings["backbone"]
+        self.name = self.settings.encoder.backbone
         """What predictions call the model."""
         self._hash = WeightsHash()
         self.slice_metrics, self.encoder_metrics, self.scan_metrics = _metrics(), _metrics(), _metrics()
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Every argument of the constructor that makes the model what it is: all it takes to build it again."""
-        return self.training_settings | self.model.settings
+    @classmethod
+    def from_settings(cls, settings: ClassifierSettings) -> "ScanClassifier":
+        """Make a model of settings in one object.
+
+        Args:
+            settings: Its arguments.
+        """
+        return cls(**{each.name: getattr(settings, each.name) for each in fields(settings)})
 
     def forward(self, batch: "ScanBatch") -> ScanLogits:
         """Logits of a batch of scans."""
@@ -202,57 +199,53 @@ class ScanClassifier(LightningModule):
 
     def infer(self, batch: "ScanBatch") -> ScanLogits:
         """Logits of a batch of scans in evaluation, as the mean over what is shown at test time."""
-        return infer(self.model, batch.hu, batch.lengths, batch.positions_mm, test_time=self.training_settings["test_time"])
+        return infer(self.model, batch.hu, batch.lengths, batch.positions_mm, test_time=self.settings.test_time)
 
     # Training
 
     @property
     def learning_rate(self) -> float:
         """Peak rate of the head in the next fit; ``Tuner.lr_find`` sets it to what it finds, with one rate for all weights."""
-        return self.training_settings["learning_rate"]
+        return self.settings.optimizer.lr
 
     @learning_rate.setter
     def learning_rate(self, rate: float) -> None:
-        self.change_training(learning_rate=rate)
+        self.change_training({"optimizer": {"lr": rate}})
 
     @property
     def encoder_learning_rate(self) -> float:
         """Peak rate of the encoder in the next fit; ``Tuner.lr_find(attr_name="encoder_learning_rate")`` sets it."""
-        return self.training_settings["encoder_learning_rate"]
+        return self.settings.optimizer.encoder_lr
 
     @encoder_learning_rate.setter
     def encoder_learning_rate(self, rate: float) -> None:
-        self.change_training(encoder_learning_rate=rate)
+        self.change_training({"optimizer": {"encoder_lr": rate}})
 
-    @property
-    def staged_settings(self) -> dict[str, Any]:
-        """The values of `STAGED`: how the next fit trains."""
-        network = {
-            "batch_norm": self.model.encoder.batch_norm,
-            "slices_per_chunk": self.model.slices_per_chunk,
-            "reversal": self.model.reversal,
-        }
-        return {name: self.training_settings[name] for name in STAGED if name in TRAINING} | network
-
-    @takes_keywords(changes_of(each for each in keywords_of(__init__) if each.name in STAGED))
-    def change_training(self, **changes: Any) -> None:
-        """Change how the next fit trains: the keywords in the signature, as in the constructor.
+    def change_training(self, changes: Mapping[str, Any]) -> None:
+        """Change how the next fit trains.
 
         Args:
-            **changes: What is to be another than it is.
+            changes: Arguments of the constructor by name, and their fields in mappings:
+                ``{"optimizer": {"lr": 1e-4}, "encoder": {"batch_norm": "frozen"}}``. What is not given stays as it is.
 
         Raises:
-            ConfigError: If a name is not among these, or a value is out of range.
+            ConfigError: If a setting is unknown or out of range, or one that cannot change with the same weights from fit to fit.
         """
-        self.training_settings = _checked(
-            self.training_settings | {name: value for name, value in changes.items() if name in TRAINING}
-        )
-        if "batch_norm" in changes:
-            self.model.encoder.batch_norm = changes["batch_norm"]
-        if "slices_per_chunk" in changes:
-            self.model.slices_per_chunk = changes["slices_per_chunk"]
-        if "reversal" in changes:
-            self.model.reversal = changes["reversal"]
+        self.use_settings(merged(self.settings, changes, where="model"))
+
+    def use_settings(self, settings: ClassifierSettings) -> None:
+        """Train the next fit by these settings.
+
+        Args:
+            settings: They may differ from the present ones in what may differ from stage to stage.
+
+        Raises:
+            ConfigError: ``other_network``, if anything else differs.
+        """
+        network = unwrapped(self.model)
+        assert isinstance(network, ScanModel)
+        network.change(settings)
+        self.settings = settings
 
     def load_weights_from(self, other: "ScanClassifier") -> None:
         """Take over another model's weights and name, and how scans are prepared for it.
@@ -270,41 +263,39 @@ class ScanClassifier(LightningModule):
         }
         self.fits = ()
 
-    def choose_parts(self, *, encoder: int | None = None, head: HeadMode = "train") -> None:
+    def choose_trained(self, trained: Trained = "all", *, encoder_groups: int | None = None) -> None:
         """Choose what the next fit trains. It may not change inside a fit: DDP's ranks would diverge in silence.
 
         Args:
-            encoder: The last so many of the encoder's layer groups; None for all, 0 for none of it.
-            head: ``train``; ``freeze``; or ``skip``: leave the recurrent head out.
+            trained: ``all``; ``head``: the encoder is frozen; ``encoder``: alone on single slices, by its own logits;
+                ``encoder-through-head``: by the logits of a frozen head.
+            encoder_groups: Where the encoder is trained, the last so many of its layer groups, at least 1; None for all.
 
         Raises:
-            ConfigError: If nothing would be trained, or the encoder has no logits of its own to be trained by.
+            ConfigError: If the encoder has no logits of its own to be trained by, or the backbone no layer groups.
         """
-        if head == "skip" and not self.model.has_encoder_view:
+        require_choice("unknown_trained", "train", trained, Trained)
+        if trained == "encoder" and not self.model.has_encoder_view:
             raise ConfigError(
                 "no_encoder_classifier",
-                where="head=skip",
-                got="encoder_classifier=false",
+                where="train=encoder",
+                got="encoder.classifier=false",
                 expected="logits of the encoder, by which it is trained alone",
-                todo="Leave encoder_classifier true.",
+                todo="Leave encoder.classifier true.",
             )
-        if encoder == 0 and head != "train":
-            raise ConfigError(
-                "nothing_trained", where="encoder, head", got=f"encoder frozen, head={head}", expected="one of them trained"
-            )
-        self.head_mode = head
-        self._encoder_groups = encoder
-        self.model.requires_grad_(head == "train")
+        self.trained = trained
+        self._encoder_groups = 0 if trained == "head" else encoder_groups
+        self.model.requires_grad_(trained in ("all", "head"))
         for module in self.model.encoder_modules():
-            module.requires_grad_(encoder != 0)
-        self.model.encoder.unfreeze_last(encoder)
+            module.requires_grad_(trained != "head")
+        self.model.encoder.unfreeze_last(self._encoder_groups)
 
     def setup(self, stage: str) -> None:
         """Take over how the data are prepared, and fit the reduction of features if that is to be done."""
         data = _scan_data(self.trainer)
         if data is not None:
             self._check_preprocessing(data)
-        if self.trainer.precision == "bf16-true" and self.model.settings["positions"] == "mm":
+        if self.trainer.precision == "bf16-true" and getattr(self.settings.head, "positions", None) == "mm":
             # Lightning rounds the batch as well as the weights.
             logger.warning(
                 "precision bf16-true: the slices' positions in mm are rounded to 8 binary digits, to 1 mm between 128 and "
@@ -313,13 +304,14 @@ class ScanClassifier(LightningModule):
         if stage != "fit":
             return
         if data is not None:
-            if self.model.neighbours and data.batching["slices_per_sample"] and data.batching["sample"] != "adjacent":
+            shown, batches = self.settings.encoder.adjacent_slices, data.batches
+            if shown and batches.slices_per_sample and batches.sample != "adjacent":
                 raise ConfigError(
                     "no_neighbours",
-                    where="model.neighbours, data.sample",
-                    got=f"{self.model.neighbours}, and samples of {data.batching['sample']} slices",
+                    where="model.encoder.adjacent_slices, data.batches.sample",
+                    got=f"{shown}, and samples of {batches.sample} slices",
                     expected="samples in which a slice's neighbours are those of its scan",
-                    todo="Set data.sample=adjacent, or data.slices_per_sample=null for whole scans.",
+                    todo="Set data.batches.sample=adjacent, or data.batches.slices_per_sample=null for whole scans.",
                 )
             self.preprocessing = data.preprocessing
             self.slice_mm = data.slice_mm
@@ -332,19 +324,19 @@ class ScanClassifier(LightningModule):
             data,
             stage=self.stage_name,
             encoder_groups=self._encoder_groups,
-            head=self.head_mode,
-            settings=self.staged_settings,
+            trained=self.trained,
+            settings=staged(self.settings),
         )
         self.fits = (*begun(self.fits), running)
         # Lightning leaves the mode as it is, and a model that was loaded is in evaluation mode.
         self.train()
         reducer = self.model.reducer
-        if self.head_mode != "skip" and reducer is not None and not reducer.is_fitted:
-            fit_reducer(self.model, self.trainer, data, self.training_settings["reducer_slices"])
+        if self.trained != "encoder" and reducer is not None and not reducer.is_fitted:
+            fit_reducer(self.model, self.trainer, data, self.settings.reduction.slices)
 
     def _check_preprocessing(self, data: "ScanDataModule") -> None:
         """See that the scans are prepared as the model needs them."""
-        data.preprocessing.check_windows(self.model.settings["windows"])
+        data.preprocessing.check_windows(self.settings.windows.channels)
         if self.preprocessing not in (None, data.preprocessing):
             raise ConfigError(
                 "other_preprocessing",
@@ -360,7 +352,7 @@ class ScanClassifier(LightningModule):
 
     def on_fit_start(self) -> None:
         """Refuse what would let processes wait for one another for ever."""
-        if self.model.slices_per_chunk is not None and self.trainer.world_size > 1:
+        if self.settings.encoder.slices_per_chunk is not None and self.trainer.world_size > 1:
             _refuse_synchronized(self.model.encoder)
 
     def configure_callbacks(self) -> list[Callback]:
@@ -376,10 +368,9 @@ class ScanClassifier(LightningModule):
                 where="Tuner.scale_batch_size, BatchSizeFinder",
                 got="a search for a number of scans in a batch",
                 expected="a budget of slices: scans differ in length, and the longest batch is what fills the memory",
-                todo="Find slices_per_batch with ich-train --plan, or with ich_lstm.training.memory_planner.plan_memory.",
+                todo="Find batches.slices with ich-train --plan, or with ich_lstm.training.memory_planner.plan_memory.",
             )
-        decay = self.training_settings["ema"]
-        return [] if decay is None else [MovingAverage(decay)]
+        return [] if self.settings.ema is None else [MovingAverage(self.settings.ema)]
 
     def on_train_batch_end(self, outputs: Any, batch: "ScanBatch", batch_index: int) -> None:
         """Count epochs and steps in the record of the running fit."""
@@ -388,18 +379,18 @@ class ScanClassifier(LightningModule):
 
     def training_step(self, batch: "ScanBatch", batch_index: int) -> Tensor:
         """The loss of a batch: slices, the encoder's own view of them, and scans, each with its weight."""
-        chosen = self.training_settings
+        loss_settings = self.settings.loss
         logits = self._logits(batch)
-        options = {"any_weight": chosen["any_weight"], "mean": chosen["loss_mean"]}
         candidates = {
-            "slice_loss": (logits.slice_logits, batch.slice_labels),
-            "scan_loss": (logits.scan_logits, batch.scan_labels),
-            "encoder_loss": (logits.encoder_logits, batch.slice_labels),
-            "instance_loss": (logits.instance_logits, batch.scan_labels),
+            "slice_loss": (loss_settings.slice, logits.slice_logits, batch.slice_labels),
+            "scan_loss": (loss_settings.scan, logits.scan_logits, batch.scan_labels),
+            "encoder_loss": (loss_settings.encoder, logits.encoder_logits, batch.slice_labels),
+            "instance_loss": (loss_settings.instance, logits.instance_logits, batch.scan_labels),
         }
+        any_weight, mean = loss_settings.any_weight, loss_settings.mean
         terms = {
-            name: (chosen[name], weighted_loss_sums(predicted, labels, **options))
-            for name, (predicted, labels) in candidates.items()
+            name: (factor, weighted_loss_sums(predicted, labels, any_weight=any_weight, mean=mean))
+            for name, (factor, predicted, labels) in candidates.items()
             if predicted is not None
         }
         weights = self._world_sum(torch.stack([sums[1].detach() for _, sums in terms.values()]))
@@ -416,7 +407,7 @@ class ScanClassifier(LightningModule):
         return loss
 
     def _logits(self, batch: "ScanBatch") -> ScanLogits:
-        if self.head_mode == "skip":
+        if self.trained == "encoder":
             return self.model.encoder_view(batch.hu, batch.lengths, batch.draws)
         return self(batch)
 
@@ -467,7 +458,7 @@ class ScanClassifier(LightningModule):
     def _metrics_by_view(self) -> dict[str, MetricCollection]:
         """The metrics of the slices, of the scans, and of the slices by the encoder alone, by how their names begin."""
         metrics = {"": self.slice_metrics, "scan_": self.scan_metrics}
-        has_both = self.head_mode != "skip" and self.model.sequence is not None and self.model.has_encoder_view
+        has_both = self.trained != "encoder" and self.model.sequence is not None and self.model.has_encoder_view
         return {**metrics, "encoder_": self.encoder_metrics} if has_both else metrics
 
     def predict_step(self, batch: "ScanBatch", batch_index: int) -> list[PredictedScan]:
@@ -495,24 +486,17 @@ class ScanClassifier(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """An optimizer with a rate for the encoder and one for the head, and their schedule."""
-        chosen = self.training_settings
-        optimizer = make_optimizer(
-            self.model,
-            kind=chosen["optimizer"],
-            learning_rate=chosen["learning_rate"],
-            encoder_learning_rate=chosen["encoder_learning_rate"],
-            window_learning_rate=chosen["window_learning_rate"],
-            weight_decay=chosen["weight_decay"],
-            epsilon=chosen["epsilon"],
-        )
-        kind, steps = chosen["schedule"], self.trainer.estimated_stepping_batches
+        chosen = self.settings.optimizer
+        optimizer = make_optimizer(self.model, chosen)
+        kind, steps = chosen.schedule, self.trainer.estimated_stepping_batches
         if 0 <= steps < math.inf:
-            schedule = make_schedule(optimizer, kind, steps=int(steps), warmup=chosen["warmup"])
+            schedule = make_schedule(optimizer, kind, steps=int(steps), warmup=chosen.warmup)
         else:  # nobody knows the number of steps: infinite, or -1
-            schedule = make_schedule(optimizer, "constant", steps=self._steps_of_an_epoch(), warmup=chosen["warmup"])
+            schedule = make_schedule(optimizer, "constant", steps=self._steps_of_an_epoch(), warmup=chosen.warmup)
             if kind != "constant":
                 logger.warning("schedule %s: the number of steps is unknown, so after the warm-up the rates stay.", kind)
-                self.fits = (*self.fits[:-1], replace(self.fits[-1], settings={**self.fits[-1].settings, "schedule": "constant"}))
+                said = {**self.fits[-1].settings, "optimizer": {**self.fits[-1].settings["optimizer"], "schedule": "constant"}}
+                self.fits = (*self.fits[:-1], replace(self.fits[-1], settings=said))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _steps_of_an_epoch(self) -> int:
@@ -585,15 +569,15 @@ class ScanClassifier(LightningModule):
         return cls._load(Path(path), {}, channel_order)
 
     @classmethod
-    @takes_keywords(changes_of(keywords_of(__init__)))
-    def load_from_checkpoint(
+    def load_from_checkpoint(  # type: ignore[override]  # Lightning hands on any keyword
         cls,
         checkpoint_path: Path | str | IO[bytes],
         map_location: torch.device | str | int | Callable[..., Any] | dict[Any, Any] | None = None,
         hparams_file: Path | str | None = None,
         strict: bool | None = None,
         weights_only: bool | None = None,
-        **changes: Any,
+        *,
+        changes: Mapping[str, Any] | None = None,
     ) -> "ScanClassifier":
         """Read a model as `load` does: Lightning's name for it.
 
@@ -603,9 +587,9 @@ class ScanClassifier(LightningModule):
             hparams_file: None, for a model's settings are stored with its weights.
             strict: True or None: weights that do not fit are refused.
             weights_only: True or None: nothing but tensors and plain values is ever read.
-            **changes: Keywords of `ScanClassifier` that leave the meaning of the weights as it is: how it is trained
-                (`TRAINING`), how it is run (`RUNNING`), and what any weights go with (`CHANGEABLE`). Other keywords may be
-                given with the values that are stored.
+            changes: Arguments of the constructor by name, and their fields in mappings, as `change_training` takes them, that
+                leave the meaning of the weights as it is: how it is trained, how it is run, and what any weights go with. Other
+                settings may be given with the values that are stored.
 
         Returns:
             The model in evaluation mode.
@@ -630,16 +614,19 @@ class ScanClassifier(LightningModule):
                 expected="a path, a single device, and the settings and all weights that are stored in the file",
                 todo="Leave the argument out; save an open file, and name it.",
             )
-        classifier = cls._load(Path(checkpoint_path), changes)
+        classifier = cls._load(Path(checkpoint_path), changes or {})
         return classifier if map_location is None else classifier.to(map_location)
 
     @classmethod
-    def _load(cls, path: Path, changes: dict[str, Any], channel_order: ChannelOrder | None = None) -> "ScanClassifier":
+    def _load(cls, path: Path, changes: Mapping[str, Any], channel_order: ChannelOrder | None = None) -> "ScanClassifier":
         """Read a model, with other values of settings that its weights do not depend on."""
         saved = read_model(path, channel_order)
-        _check_changes(changes, saved.about["settings"], path)
         with fitting(path):
-            classifier = cls(**{**saved.about["settings"], **changes, "pretrained": False})
+            stored = merged(ClassifierSettings(), saved.about["settings"])
+        settings = merged(stored, changes, where="load_from_checkpoint")
+        check_same_network(stored, settings, where="load_from_checkpoint, ", whose=path.name)
+        with fitting(path):
+            classifier = cls.from_settings(merged(settings, {"encoder": {"pretrained": False, "pretrained_file": None}}))
             classifier.model.load_state_dict(saved.weights)
             if saved.about["preprocessing"] is not None:
                 classifier.preprocessing = Preprocessing(**saved.about["preprocessing"])
@@ -658,8 +645,8 @@ class ScanClassifier(LightningModule):
     def _saved(self) -> SavedModel:
         about = {
             "name": self.name,
-            "settings": self.settings,
-            "of_training": sorted(self.training_settings),
+            "settings": to_stored(self.settings),
+            "of_training": OF_TRAINING,
             "preprocessing": self.preprocessing.to_dict() if self.preprocessing else None,
             "slice_mm": self.slice_mm,
             "is_synthetic": self.is_synthetic,
@@ -686,7 +673,7 @@ class ScanClassifier(LightningModule):
             calibration=self.calibration,
             is_synthetic=self.is_synthetic,
             slice_mm=self.slice_mm,
-            test_time=self.training_settings["test_time"],
+            test_time=self.settings.test_time,
             hash=self._hash,
         )
 
@@ -741,37 +728,29 @@ class ScanClassifier(LightningModule):
         return self.predictor.predict_scan(scan, project_key, coherent=coherent)
 
 
-def _check_changes(changes: dict[str, Any], stored: dict[str, Any], path: Path) -> None:
-    """See that none of the keywords makes another model of the stored weights."""
-    free = {*TRAINING, *RUNNING, *CHANGEABLE} - {"pretrained_file"}
-    fixed = {name: value for name, value in changes.items() if name not in free}
+def check_same_network(stored: ClassifierSettings, wanted: ClassifierSettings, *, where: str, whose: str) -> None:
+    """See that the settings that are wanted make no other model of the stored weights.
+
+    Args:
+        stored: With which the weights were trained.
+        wanted: With which they are to be used.
+        where: What an error puts before the names of settings.
+        whose: Name of the model's file or folder.
+
+    Raises:
+        ConfigError: ``other_network``.
+    """
+    wrong = [each for each in differences(stored, wanted) if not each.free]
     # The weights come from the file: whether others were downloaded before the training makes no difference.
-    wrong = [name for name, value in fixed.items() if name != "pretrained" and not _is_stored(name, value, stored)]
-    wrong += ["pretrained"] if fixed.get("pretrained") else []
+    wrong = [each for each in wrong if each.name != "encoder.pretrained" or each.after]
     if wrong:
         raise ConfigError(
             "other_network",
-            where=f"load_from_checkpoint, {', '.join(wrong)}",
-            got=", ".join(repr(changes[name]) for name in wrong),
-            expected="; ".join(_what_is_stored(name, stored) for name in wrong),
-            todo=f"Leave them out, for {path.name} says what its model is; or train another model.",
+            where=", ".join(f"{where}{each.name}" for each in wrong),
+            got=", ".join(repr(each.after) for each in wrong),
+            expected="; ".join(f"{each.name}={each.before!r}, with which the weights were trained" for each in wrong),
+            todo=f"Leave them out, for {whose} says what its model is; or train another model.",
         )
-
-
-def _is_stored(name: str, value: Any, stored: dict[str, Any]) -> bool:
-    return name in stored and _as_lists(value) == _as_lists(stored[name])
-
-
-def _what_is_stored(name: str, stored: dict[str, Any]) -> str:
-    if name == "pretrained":
-        return "pretrained=False, for the weights are the file's"
-    if name == "pretrained_file":
-        return "no pretrained_file, for the weights are the file's"
-    return f"{name}={stored[name]!r}, with which the weights were trained" if name in stored else f"no {name}"
-
-
-def _as_lists(value: Any) -> Any:
-    return [_as_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _scan_data(trainer: Trainer) -> "ScanDataModule | None":
@@ -785,7 +764,7 @@ def _scan_data(trainer: Trainer) -> "ScanDataModule | None":
 
 def _positive_share(data: "ScanDataModule") -> float | None:
     """Among the training scans of which it is known whether they are positive; None where balance draws them otherwise."""
-    if data.balance:
+    if data.batches.balance:
         return None
     known = [label for scan in data.scans["train"] if not math.isnan(label := float(scan.scan_labels[LABELS.index(ANY)]))]
     return sum(known) / len(known) if known else None
@@ -795,35 +774,13 @@ def _metrics() -> MetricCollection:
     return MetricCollection({"loss": WeightedLogLoss(), "auroc": LabelAUROC()}, compute_groups=False)
 
 
-def _checked(training: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a training, if they are in range."""
-    factors = ("slice_loss", "encoder_loss", "scan_loss", "instance_loss", "any_weight")
-    rates = ("learning_rate", "encoder_learning_rate", "window_learning_rate")
-    not_below_0 = (*rates, "weight_decay", "epsilon", *factors)
-    wrong = [name for name in not_below_0 if training[name] < 0]
-    wrong += ["warmup"] if not 0 <= training["warmup"] < 1 else []
-    wrong += ["ema"] if training["ema"] is not None and not 0 < training["ema"] < 1 else []
-    wrong += ["reducer_slices"] if training["reducer_slices"] < 1 else []
-    kinds = {"optimizer": OptimizerKind, "schedule": Schedule, "loss_mean": LossMean, "test_time": TestTime}
-    wrong += [name for name, kind in kinds.items() if training[name] not in get_args(kind)]
-    if wrong:
-        choices = "; ".join(f"{name} one of {', '.join(get_args(kinds[name]))}" for name in wrong if name in kinds)
-        raise ConfigError(
-            "training_out_of_range",
-            where=", ".join(wrong),
-            got=", ".join(str(training[name]) for name in wrong),
-            expected=choices or "warmup in [0, 1), ema in (0, 1) or null, reducer_slices at least 1, all others not below 0",
-        )
-    return training
-
-
 def _refuse_synchronized(encoder: nn.Module) -> None:
     """Processes whose batches differ in length have different numbers of chunks, and would wait for one another for ever."""
     if any(isinstance(layer, nn.SyncBatchNorm) and layer.training for layer in batch_norms(encoder)):
         raise ConfigError(
             "chunks_and_synchronized_statistics",
-            where="model.slices_per_chunk, trainer.sync_batchnorm",
+            where="model.encoder.slices_per_chunk, trainer.sync_batchnorm",
             got="both",
             expected="one of them",
-            todo="Set model.checkpoint_blocks=true in place of slices_per_chunk, or model.batch_norm=frozen.",
+            todo="Set model.encoder.checkpoint_blocks=true in place of slices_per_chunk, or model.encoder.batch_norm=frozen.",
         )

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from ich_lstm.data.datamodule import ScanDataModule
 
 
+HEAD = {"all": "train", "head": "train", "encoder": "skip", "encoder-through-head": "freeze"}
+"""What a record says of the head, by what was trained."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FitRecord:
     """One fit: a stage of a recipe, or one call of ``Trainer.fit``.
@@ -18,8 +22,8 @@ class FitRecord:
         stage: Name of the stage; empty where the fit was none.
         encoder: Which layers of the encoder were trained: ``all``, ``none``, or ``last N layer groups``.
         head: ``train``, ``freeze``, or ``skip``: the encoder was trained alone, on single slices.
-        settings: Learning rates, optimizer, schedule, loss weights and so on, by the names of `ScanClassifier`.
-        batches: How samples were made and batched, by the names of `ScanDataModule`; empty if it was not used.
+        settings: Learning rates, optimizer, schedule, loss weights and so on, in the parts of `ScanClassifier`'s settings.
+        batches: How samples were made and batched, by the names of `Batches`; empty if it was not used.
         augmentation: Ranges of the geometric augmentation; empty for none.
         seed: Seed of the order and the augmentation; None if unknown.
         max_epochs: Epochs that were allowed; None or -1: no limit.
@@ -57,7 +61,7 @@ def record_fit(
     *,
     stage: str,
     encoder_groups: int | None,
-    head: str,
+    trained: str,
     settings: Mapping[str, Any],
 ) -> FitRecord:
     """Record a fit as it begins.
@@ -67,8 +71,8 @@ def record_fit(
         data: The data it fits on; None if they are not a `ScanDataModule`.
         stage: Name of the stage; empty for none.
         encoder_groups: The last so many of the encoder's layer groups are trained; None for all, 0 for none.
-        head: ``train``, ``freeze`` or ``skip``.
-        settings: How this fit trains, by the names of `ScanClassifier`.
+        trained: ``all``, ``head``, ``encoder`` or ``encoder-through-head``.
+        settings: How this fit trains, in the parts of `ScanClassifier`'s settings.
 
     Returns:
         A record without epochs and steps.
@@ -78,9 +82,9 @@ def record_fit(
     return FitRecord(
         stage=stage,
         encoder={None: "all", 0: "none"}.get(encoder_groups, f"last {encoder_groups} layer groups"),
-        head=head,
+        head=HEAD[trained],
         settings=dict(settings),
-        batches={} if data is None else dict(data.batching),
+        batches={} if data is None else asdict(data.batches),
         augmentation={} if augment is None else asdict(augment),
         seed=None if data is None else data.seed,
         max_epochs=trainer.max_epochs,

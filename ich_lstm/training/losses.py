@@ -1,5 +1,6 @@
 """The RSNA weighted multi-label log loss, for training on logits."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -7,8 +8,39 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ich_lstm.labels import ANY, LABEL_WEIGHTS, LABELS
+from ich_lstm.settings import require, require_choice
 
 LossMean = Literal["weights", "labels"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss:
+    """The training loss: a weighted sum of losses of slices and scans.
+
+    Args:
+        slice: Weight of the slices' loss.
+        encoder: Weight of the loss of the encoder's own logits, which sees each slice alone.
+        scan: Weight of the scans' loss, which lets labels of whole scans train the network.
+        instance: Weight of the loss of the scans' logits by attention over the encoder's features (``pooling.instances``).
+        any_weight: Weight of "any" in all of these beside 1 for each type; RSNA's is 2.
+        mean: Whether the losses are divided by the sum of the ``weights``, as RSNA does, or by the number of ``labels``.
+
+    Raises:
+        ConfigError: ``training_out_of_range``.
+    """
+
+    slice: float = 1.0
+    encoder: float = 0.5
+    scan: float = 0.25
+    instance: float = 0.1
+    any_weight: float = LABEL_WEIGHTS[LABELS.index(ANY)]
+    mean: LossMean = "weights"
+
+    def __post_init__(self) -> None:
+        weights = {name: getattr(self, name) for name in ("slice", "encoder", "scan", "instance", "any_weight")}
+        wrong = {f"loss.{name}": weight for name, weight in weights.items() if weight < 0}
+        require("training_out_of_range", "not below 0", wrong)
+        require_choice("training_out_of_range", "loss.mean", self.mean, LossMean)
 
 
 def weighted_loss_sums(

@@ -9,9 +9,10 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -19,7 +20,7 @@ from torch import nn
 from ich_lstm.data.loading.batch import ScanBatch
 from ich_lstm.errors import ConfigError
 from ich_lstm.labels import LABELS
-from ich_lstm.models.scan_model import ScanModel
+from ich_lstm.models.scan_model import ModelSettings, ScanModel
 from ich_lstm.training.losses import weighted_loss_sums
 
 MOST_SLICES = 512
@@ -43,8 +44,8 @@ class MemoryPlan(NamedTuple):
     """What fits.
 
     Args:
-        slices_per_chunk: For ``model.slices_per_chunk``; None: a whole batch fits without recomputation.
-        slices_per_batch: For ``data.slices_per_batch``.
+        slices_per_chunk: For ``model.encoder.slices_per_chunk``; None: a whole batch fits without recomputation.
+        slices_per_batch: For ``data.batches.slices``.
         needed: Peak memory of the trial with these, in bytes.
         available: Memory that was free, in bytes, times `SPARE`.
     """
@@ -57,7 +58,7 @@ class MemoryPlan(NamedTuple):
     def __str__(self) -> str:
         chunk = "null" if self.slices_per_chunk is None else self.slices_per_chunk
         return (
-            f"--data.slices_per_batch {self.slices_per_batch} --model.slices_per_chunk {chunk}   "
+            f"--data.batches.slices {self.slices_per_batch} --model.encoder.slices_per_chunk {chunk}   "
             f"({self.needed / MIB:,.0f} of {self.available / MIB:,.0f} MiB)"
         )
 
@@ -71,7 +72,7 @@ class Trial(NamedTuple):
 
 
 def plan_memory(
-    settings: dict[str, Any],
+    settings: ModelSettings,
     *,
     size: int,
     device: torch.device,
@@ -89,7 +90,7 @@ def plan_memory(
     On a CPU every trial is a process of its own, whose peak is read; on a GPU it is torch's own account.
 
     Args:
-        settings: Keywords of `ScanModel`.
+        settings: Of the network.
         size: Side of the input in pixels.
         device: Where training will take place.
         precision: Lightning's name of it.
@@ -128,7 +129,7 @@ def plan_memory(
             where=f"{slices_per_batch or 1} slices of {size} x {size} on {device}",
             got=f"nothing that fits after {seconds:.0f} s" if not search.good else f"{search.good} slices after {seconds:.0f} s",
             expected="an answer in that time",
-            todo="Raise --plan_minutes, or give data.slices_per_batch and model.slices_per_chunk as numbers.",
+            todo="Raise --plan_minutes, or give data.batches.slices and model.encoder.slices_per_chunk as numbers.",
         ) from None
 
 
@@ -185,7 +186,7 @@ def _no_room(device: torch.device, room: int, what: str) -> ConfigError:
 
 
 def _measure(
-    settings: dict[str, Any], trial: Trial, device: torch.device, precision: str, deadline: float = math.inf
+    settings: ModelSettings, trial: Trial, device: torch.device, precision: str, deadline: float = math.inf
 ) -> int | None:
     """Peak memory of a training step in bytes, or None if it did not fit."""
     if device.type != "cuda":
@@ -202,7 +203,7 @@ def _measure(
         torch.cuda.empty_cache()
 
 
-def _measure_in_child(settings: dict[str, Any], trial: Trial, precision: str, deadline: float = math.inf) -> int | None:
+def _measure_in_child(settings: ModelSettings, trial: Trial, precision: str, deadline: float = math.inf) -> int | None:
     context = multiprocessing.get_context("spawn")  # a forked process would begin with this one's memory
     receiving, sending = context.Pipe(duplex=False)
     child = context.Process(target=_child, args=(sending, settings, trial, precision), daemon=True)
@@ -230,7 +231,7 @@ def _measure_in_child(settings: dict[str, Any], trial: Trial, precision: str, de
     return answer
 
 
-def _child(connection: Connection, settings: dict[str, Any], trial: Trial, precision: str) -> None:
+def _child(connection: Connection, settings: ModelSettings, trial: Trial, precision: str) -> None:
     """Send the peak of this process in bytes; None if the memory was too small; otherwise what went wrong."""
     try:
         _step(settings, trial, torch.device("cpu"), precision)
@@ -253,9 +254,10 @@ def _peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _step(settings: dict[str, Any], trial: Trial, device: torch.device, precision: str) -> None:
+def _step(settings: ModelSettings, trial: Trial, device: torch.device, precision: str) -> None:
     """Two steps, with an optimizer of AdamW's size: its state comes with the first, and is there in the second."""
-    model = ScanModel(**{**settings, "pretrained": False, "pretrained_file": None, "slices_per_chunk": trial.chunk})
+    encoder = replace(settings.encoder, pretrained=False, pretrained_file=None, slices_per_chunk=trial.chunk)
+    model = ScanModel(replace(settings, encoder=encoder))
     model.to(device).train()
     if model.reducer is not None and model.reducer.needs_fit:
         _pretend_fitted(model)

@@ -1,94 +1,104 @@
 """Training in stages: each stage is a fit of its own, and starts from the weights of the stage before."""
 
-import difflib
 import inspect
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pytorch_lightning import Trainer
 
 from ich_lstm.data.datamodule import ScanDataModule
-from ich_lstm.data.loading.batching import BATCHING
+from ich_lstm.data.loading.batches import Batches
 from ich_lstm.errors import CheckpointError, ConfigError
 from ich_lstm.inference.checkpoint import read_model
 from ich_lstm.models.compiled import unwrapped
-from ich_lstm.training.classifier import STAGED, HeadMode, ScanClassifier
+from ich_lstm.settings import merged, require_choice, staged, unknown_setting
+from ich_lstm.training.classifier import ClassifierSettings, ScanClassifier, Trained
 from ich_lstm.training.fit_record import FitRecord
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageSettings:
-    """What differs in a part of a training from the recipe's other settings.
-
-    Args:
-        max_epochs: Epochs; ``trainer.max_epochs``, where given, is an upper bound.
-        encoder: ``train``, ``freeze``, or a number: train the last so many of the encoder's layer groups.
-        head: ``train``, ``freeze``, or ``skip``: train the encoder alone, on its own logits.
-        model: Rates, loss weights and so on of this stage; see `STAGED`.
-        data: Batches of this stage: ``slices_per_batch``, ``slices_per_sample`` and so on.
-        trainer: Settings of Lightning's Trainer in this stage.
-    """
-
-    max_epochs: int
-    encoder: Literal["train", "freeze"] | int = "train"
-    head: HeadMode = "train"
-    model: dict[str, Any] = field(default_factory=dict)
-    data: dict[str, Any] = field(default_factory=dict)
-    trainer: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        where = f"stages, {getattr(self, 'name', '')}".rstrip(", ")
-        if self.max_epochs < 1:
-            raise ConfigError("stage_out_of_range", where=where, got=f"max_epochs {self.max_epochs}", expected="at least 1 epoch")
-        if isinstance(self.encoder, int) and self.encoder < 1:
-            raise ConfigError(
-                "stage_out_of_range",
-                where=f"{where}, encoder",
-                got=str(self.encoder),
-                expected="train, freeze, or at least 1 layer group",
-            )
-        _check_names(f"{where}, model", self.model, STAGED)
-        _check_names(f"{where}, data", self.data, BATCHING)
-        _check_names(f"{where}, trainer", self.trainer, tuple(inspect.signature(Trainer).parameters))
-
-    @property
-    def encoder_groups(self) -> int | None:
-        """Layer groups of the encoder that are trained: None for all, 0 for none."""
-        return {"train": None, "freeze": 0}[self.encoder] if isinstance(self.encoder, str) else self.encoder
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage(StageSettings):
+class Stage:
     """A part of a training, with its name and what differs from the recipe's other settings.
 
     Args:
-        name: For logs and folders; in a recipe, the key under which the settings stand.
+        name: For logs and folders; in a recipe, the key under which the stage stands.
+        max_epochs: Epochs; ``trainer.max_epochs``, where given, is an upper bound.
+        train: ``all``; ``head``: the encoder is frozen; ``encoder``: alone, by its own logits; ``encoder-through-head``: by the
+            logits of a frozen head.
+        encoder_groups: Train the last so many of the encoder's layer groups; null for all.
+        batches: Settings of `Batches` that differ in this stage: ``slices``, ``slices_per_sample`` and so on.
+        trainer: Settings of Lightning's Trainer in this stage.
+        changes: Settings of the model that differ in this stage, in the parts of `ClassifierSettings`. In a recipe they stand
+            beside the other keys: ``joint: {max_epochs: 6, optimizer: {lr: 5e-4}, ema: 0.999}``.
+
+    Raises:
+        ConfigError: If a setting is unknown, out of range, or cannot change between stages.
     """
 
     name: str
+    max_epochs: int
+    train: Trained = "all"
+    encoder_groups: int | None = None
+    batches: Mapping[str, Any] = field(default_factory=dict)
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_recipe(cls, name: str, given: Mapping[str, Any]) -> "Stage":
+        """A stage as it stands in a recipe.
+
+        Args:
+            name: Its key.
+            given: Its own settings, and beside them those of the model that differ.
+        """
+        own = {each.name for each in fields(cls)} - {"name", "changes"}
+        changeable = staged(ClassifierSettings())
+        for key in given:
+            if key not in own and key not in changeable:
+                raise unknown_setting(f"stages, {name}", key, sorted({*own, *changeable}))
+        if "max_epochs" not in given:
+            raise ConfigError(
+                "stage_out_of_range", where=f"stages, {name}", got="no max_epochs", expected="a number of epochs, at least 1"
+            )
+        changes = {key: value for key, value in given.items() if key not in own}
+        return cls(name=name, changes=changes, **{key: value for key, value in given.items() if key in own})
 
     def __post_init__(self) -> None:
+        where = f"stages, {self.name}"
         if not self.name or set(self.name) & set('/\\:*?"<>|'):
             raise ConfigError(
                 "stage_out_of_range", where="stages", got=f"name {self.name!r}", expected="a name that can be a folder's"
             )
-        super().__post_init__()
+        for name, count in (("max_epochs", self.max_epochs), ("encoder_groups", self.encoder_groups)):
+            if count is not None and (not isinstance(count, int) or count < 1):
+                raise ConfigError(
+                    "stage_out_of_range", where=f"{where}, {name}", got=str(count), expected="a whole number, at least 1"
+                )
+        require_choice("unknown_trained", f"{where}, train", self.train, Trained)
+        _check_changes(where, self.changes, staged(ClassifierSettings()))
+        _check_changes(f"{where}, batches", self.batches, asdict(Batches()))
+        _check_changes(f"{where}, trainer", self.trainer, inspect.signature(Trainer).parameters)
+
+    def settings(self, usual: ClassifierSettings) -> ClassifierSettings:
+        """How the model is trained in this stage.
+
+        Args:
+            usual: The recipe's settings.
+        """
+        return merged(usual, self.changes, where=f"stages, {self.name}")
 
 
-def _check_names(where: str, given: Iterable[str], known: Sequence[str]) -> None:
-    for name in given:
+def _check_changes(where: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    for name, value in given.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise ConfigError(
-                "unknown_setting",
-                where=where,
-                got=name,
-                expected=f"one of {', '.join(known)}",
-                todo=f"Did you mean {near[0]}?" if near else "All else cannot change between stages.",
-            )
+            error = unknown_setting(where, name, list(known))
+            todo = error.todo or "All else cannot change between stages."
+            raise ConfigError(error.code, where=where, got=name, expected=error.expected, todo=todo)
+        if isinstance(value, Mapping) and isinstance(known[name], Mapping):
+            _check_changes(f"{where}, {name}", value, known[name])
 
 
 def fit_stages(
@@ -117,14 +127,14 @@ def fit_stages(
     Raises:
         CheckpointError: If a stage ended without any checkpoint.
     """
-    usual = classifier.staged_settings
-    batching = data.batching
+    usual = classifier.settings
+    batches = data.batches
     trainer = None
     for number, stage in enumerate(stages):
-        classifier.change_training(**(usual | stage.model))
-        classifier.choose_parts(encoder=stage.encoder_groups, head=stage.head)
+        classifier.use_settings(stage.settings(usual))
+        classifier.choose_trained(stage.train, encoder_groups=stage.encoder_groups)
         classifier.stage_name = stage.name
-        data.set_batching(**(batching | stage.data))
+        data.batches = merged(batches, stage.batches, where=f"stages, {stage.name}, batches")
         trainer = trainer_of(stage, number == len(stages) - 1)
         trainer.fit(classifier, data)
         # All processes read what the first one wrote.

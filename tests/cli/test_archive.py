@@ -126,7 +126,7 @@ class TestStopped:
         assert {path.stem for path in (out / "private/pages").iterdir()} == done
         again = [path for path, changed in before.items() if path.stat().st_mtime_ns != changed]
         assert len(again) <= 1  # of the study in which it was killed
-        assert not list(out.rglob("*.aside"))
+        assert not list(out.rglob("*.unfinished"))
 
     def test_what_is_done_is_not_done_again(
         self, archive: Path, model_folder: Path, predicted: Path, monkeypatch: pytest.MonkeyPatch

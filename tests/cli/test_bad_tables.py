@@ -47,12 +47,22 @@ def run(request: pytest.FixtureRequest, heads: Path, tmp_path: Path, capsys: pyt
         if labels is not None:
             table.write_bytes(labels.encode() if isinstance(labels, str) else labels)
         if request.param == "ich-train":
-            data = {"root": root, "labels": table, "cache_dir": tmp_path / "cache", "size": 32, "num_workers": 0, **options}
+            data = {
+                "root": root,
+                "labels": table,
+                "cache_dir": tmp_path / "cache",
+                "preprocessing.size": 32,
+                "num_workers": 0,
+                **options,
+            }
             # No such network: a run that comes as far as its model ends there.
-            arguments = [f"--data.{key}={value}" for key, value in data.items()] + ["--model.backbone=none_such", f"--out={out}"]
+            arguments = [f"--data.{key}={value}" for key, value in data.items()] + [
+                "--model.encoder.backbone=none_such",
+                f"--out={out}",
+            ]
             code = train.main(arguments)
         else:
-            words = {f"--{key.replace('_', '-')}": value for key, value in options.items()}
+            words = {f"--{key.replace('_', '-').replace('.', '-')}": value for key, value in options.items()}
             flags = [word for key, value in words.items() for word in ([key] if value is True else [key, str(value)])]
             code = prepare.main([str(root), "--labels", str(table), "--out", str(out), "--size=32", "--workers=1", *flags])
         audit = out / "audit.json"
@@ -181,7 +191,7 @@ class TestRow77:
         patients = sorted({pydicom.dcmread(path).PatientID for path in (heads / "stage_2_train").iterdir()})
         rows = [f"{patient},{part}" for patient in patients for part in ("train", "validation", "test")]
         (tmp_path / "split.csv").write_text("patient_id,part\n" + "\n".join(rows) + "\n")
-        assert_stops(run(None, split_file=tmp_path / "split.csv"), "patient_in_two_parts", 12)
+        assert_stops(run(None, **{"split.file": tmp_path / "split.csv"}), "patient_in_two_parts", 12)
 
 
 class TestRow78:
@@ -217,11 +227,11 @@ class TestRow78:
 
     def test_the_same_pixels_stop_across_parts(self, run: Run, copies: Path, heads: Path, tmp_path: Path) -> None:
         file = self.split(heads, tmp_path / "split.csv", ("train", "train", "validation", "test"))
-        assert_stops(run(None, copies, split_file=file), "pixels_in_two_parts", 1)
+        assert_stops(run(None, copies, **{"split.file": file}), "pixels_in_two_parts", 1)
 
     def test_the_same_pixels_are_flagged_within(self, run: Run, copies: Path, heads: Path, tmp_path: Path) -> None:
         outcome = run(
-            None, copies, split_file=self.split(heads, tmp_path / "split.csv", ("train", "validation", "test", "train"))
+            None, copies, **{"split.file": self.split(heads, tmp_path / "split.csv", ("train", "validation", "test", "train"))}
         )
         assert_goes_on(outcome)
         assert outcome.count("same_pixels") == 1
@@ -289,8 +299,13 @@ class TestRow80:
 
 def test_a_training_that_is_stopped_has_its_audit_and_no_model(heads: Path, tmp_path: Path) -> None:
     root = copy_heads(heads, tmp_path / "anonymous", lambda patient, dataset: setattr(dataset, "PatientID", "ANON"))
-    data = [f"--data.root={root}", f"--data.cache_dir={tmp_path / 'cache'}", "--data.size=32", "--data.num_workers=0"]
-    assert train.main([*data, "--model.pretrained=false", f"--out={tmp_path / 'run'}"]) == 1
+    data = [
+        f"--data.root={root}",
+        f"--data.cache_dir={tmp_path / 'cache'}",
+        "--data.preprocessing.size=32",
+        "--data.num_workers=0",
+    ]
+    assert train.main([*data, "--model.encoder.pretrained=false", f"--out={tmp_path / 'run'}"]) == 1
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"audit.html", "audit.json", "private"}
     rows = pd.read_csv(tmp_path / "run/private/audit_rows.csv")
     assert (rows.query("code == 'patient_id_anonymous'")["patient_id"] == "ANON").all()

@@ -202,8 +202,13 @@ def check_manifest(folder: Path) -> None:
 def trained(export: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("trained") / "run"
     (table,) = export.parent.glob("*.csv")
-    data = ["--data.root", str(export), "--data.labels", str(table), "--data.size=32", "--data.num_workers=0"]
-    model = ["--model.backbone=test_byobnet", "--model.pretrained=false", "--model.hidden_size=8", "--model.num_layers=1"]
+    data = ["--data.root", str(export), "--data.labels", str(table), "--data.preprocessing.size=32", "--data.num_workers=0"]
+    model = [
+        "--model.encoder.backbone=test_byobnet",
+        "--model.encoder.pretrained=false",
+        "--model.head.hidden_size=8",
+        "--model.head.num_layers=1",
+    ]
     trainer = ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--out", str(out)]
     assert train.main([*data, *model, *trainer]) == 0
     return out
@@ -270,8 +275,13 @@ class TestCrash:
             raise RuntimeError(f"at {export} {canary('PatientName', 3)}")
 
         monkeypatch.setattr(ScanClassifier, "on_validation_epoch_end", crash)
-        data = ["--data.root", str(export), "--data.labels", str(table), "--data.size=32", "--data.num_workers=0"]
-        model = ["--model.backbone=test_byobnet", "--model.pretrained=false", "--model.hidden_size=8", "--debug"]
+        data = ["--data.root", str(export), "--data.labels", str(table), "--data.preprocessing.size=32", "--data.num_workers=0"]
+        model = [
+            "--model.encoder.backbone=test_byobnet",
+            "--model.encoder.pretrained=false",
+            "--model.head.hidden_size=8",
+            "--debug",
+        ]
         assert train.main([*data, *model, "--trainer.accelerator=cpu", "--out", str(out)]) == 1
         check(out, canaries, paths=(export, table))
 

@@ -10,7 +10,12 @@ from dicom_files import make_series, slice_hu
 from ich_lstm.cli import prepare, train
 from ich_lstm.data.prepared.folder import PreparedFolder
 
-TINY = ["--model.backbone=test_byobnet.r160_in1k", "--model.pretrained=false", "--model.hidden_size=8", "--trainer.max_epochs=1"]
+TINY = [
+    "--model.encoder.backbone=test_byobnet.r160_in1k",
+    "--model.encoder.pretrained=false",
+    "--model.head.hidden_size=8",
+    "--trainer.max_epochs=1",
+]
 TINY += ["--trainer.accelerator=cpu", "--data.num_workers=0"]
 
 

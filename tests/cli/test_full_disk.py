@@ -62,7 +62,7 @@ class TestSmallDisk:
         assert prepare.main([str(studies), "--out", str(out), "--size", "64"]) == 1
         error = said_in_one_line(capsys, out)
         assert "The scans in the cache are complete" in error
-        assert not list(out.rglob("*.aside"))
+        assert not list(out.rglob("*.unfinished"))
 
     def test_predict_and_go_on_where_there_is_room(
         self, studies: Path, model_folder: Path, small_disk: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
@@ -83,8 +83,8 @@ class TestSmallDisk:
         self, phantom: Path, small_disk: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         out = small_disk("1m") / "run"  # too small for a checkpoint
-        data = ["--data.root", str(phantom), "--data.size=32", "--data.cache_dir", str(tmp_path / "cache")]
-        model = ["--model.backbone=test_resnet", "--model.pretrained=false", "--model.hidden_size=8"]
+        data = ["--data.root", str(phantom), "--data.preprocessing.size=32", "--data.cache_dir", str(tmp_path / "cache")]
+        model = ["--model.encoder.backbone=test_resnet", "--model.encoder.pretrained=false", "--model.head.hidden_size=8"]
         assert train.main([*data, *model, "--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--out", str(out)]) == 1
         said_in_one_line(capsys, out)
 
@@ -117,7 +117,7 @@ class TestSimulated:
         assert predict.main([str(studies), "--checkpoint", str(model_folder), "--out", str(out)]) == 1
         error = said_in_one_line(capsys, out)
         assert ("of 4 that are not done" in error) == (good == 8)
-        assert not list(tmp_path.rglob("*.aside"))
+        assert not list(tmp_path.rglob("*.unfinished"))
 
     def test_what_a_library_says_of_it_counts_too(self) -> None:
         def raised(error: Exception, cause: Exception | None = None) -> Exception:

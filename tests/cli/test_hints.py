@@ -1,7 +1,6 @@
 """What an error tells to do, the command that printed it accepts, and it helps."""
 
 import ast
-import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,13 @@ from prediction_files import label_text, make_tables, write_predictions
 import ich_lstm
 from ich_lstm.cli import evaluate, predict, prepare, train
 from ich_lstm.cli.console import OptionParser
+from ich_lstm.cli.training.configuration import make_parser
 from ich_lstm.data.datamodule import ScanDataModule
 from ich_lstm.errors import ConfigError
 from ich_lstm.labels import LABELS
 from ich_lstm.phantom import PhantomSettings, write_phantom
+from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.privacy import ProjectKey
-from ich_lstm.training.classifier import ScanClassifier
 
 PACKAGE = Path(ich_lstm.__file__).parent
 
@@ -32,8 +32,7 @@ COMMANDS = {"ich-prepare": prepare, "ich-predict": predict, "ich-evaluate": eval
 def options_of(command: str) -> set[str]:
     """All options that a command knows."""
     if command == "ich-train":
-        keys = {f"--data.{name}" for name in inspect.signature(ScanDataModule).parameters}
-        keys |= {f"--model.{name}" for name in inspect.signature(ScanClassifier).parameters}
+        keys = {f"--{action.dest}" for action in make_parser({})._actions}
         return keys | set(re.findall(r"--[a-z][\w.]*", train.HELP))
     known: set[str] = set()
 
@@ -174,10 +173,16 @@ class TestWhatIsToldHelps:
         def run(*more: str, out: str) -> tuple[int, str]:
             place = str(tmp_path / out)
             if command == "ich-train":
-                data = {"root": root, "labels": table, "cache_dir": tmp_path / "cache", "size": 32, "num_workers": 0}
+                data = {
+                    "root": root,
+                    "labels": table,
+                    "cache_dir": tmp_path / "cache",
+                    "preprocessing.size": 32,
+                    "num_workers": 0,
+                }
                 arguments = [f"--data.{key}={value}" for key, value in data.items()]
                 # No such network: a run that comes as far as its model ends there.
-                code = train.main([*arguments, "--model.backbone=none_such", f"--out={place}", *more])
+                code = train.main([*arguments, "--model.encoder.backbone=none_such", f"--out={place}", *more])
             elif command == "ich-prepare":
                 code = prepare.main([str(root), "--labels", str(table), "--out", place, "--size=32", "--workers=1", *more])
             else:
@@ -232,7 +237,9 @@ class TestWhatIsToldHelps:
 
 def test_python_is_told_its_own_names(heads: Path, tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text(faulty(heads, "both"))
-    data = ScanDataModule(str(heads), str(tmp_path / "labels.csv"), cache_dir=str(tmp_path / "cache"), size=32)
+    data = ScanDataModule(
+        str(heads), str(tmp_path / "labels.csv"), cache_dir=str(tmp_path / "cache"), preprocessing=Preprocessing(size=32)
+    )
     data.prepare_data()
     with pytest.raises(ich_lstm.errors.AuditError) as caught:
         data.setup()

@@ -212,8 +212,15 @@ def test_a_model_of_synthetic_heads_warns(phantom: Path, archive: Path, tmp_path
     """Somebody will try the demo's model on a patient."""
     from ich_lstm.cli import train
 
-    data = ["--data.root", str(phantom), "--data.size=32", "--data.num_workers=0", "--data.cache_dir", str(tmp_path / "cache")]
-    model = ["--model.backbone=test_resnet", "--model.pretrained=false", "--model.hidden_size=8"]
+    data = [
+        "--data.root",
+        str(phantom),
+        "--data.preprocessing.size=32",
+        "--data.num_workers=0",
+        "--data.cache_dir",
+        str(tmp_path / "cache"),
+    ]
+    model = ["--model.encoder.backbone=test_resnet", "--model.encoder.pretrained=false", "--model.head.hidden_size=8"]
     trainer = ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--out", str(tmp_path / "run")]
     assert train.main([*data, *model, *trainer]) == 0
     assert run([archive / "study-0"], tmp_path / "run", tmp_path / "out") == 0

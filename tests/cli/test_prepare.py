@@ -40,7 +40,12 @@ def test_a_prepared_folder_can_be_trained_on(phantom: Path, tmp_path: Path) -> N
         str(phantom / "stage_2_train.csv"),
         "--data.num_workers=0",
     ]
-    model = ["--model.backbone=test_resnet", "--model.pretrained=false", "--model.hidden_size=8", "--model.sequence=gru"]
+    model = [
+        "--model.encoder.backbone=test_resnet",
+        "--model.encoder.pretrained=false",
+        "--model.head.hidden_size=8",
+        "--model.head=GRU",
+    ]
     trainer = ["--trainer.max_epochs=1", "--trainer.accelerator=cpu"]
     assert train.main([*data, *model, *trainer, "--out", str(tmp_path / "run")]) == 0
     about = json.loads((tmp_path / "run/model/model.json").read_text())
@@ -76,9 +81,21 @@ def test_a_model_that_looks_beyond_the_clipped_hu_is_refused(
     prepared = ["--out", str(tmp_path / "prepared"), "--size", "32", "--clip", "-250", "450", "--labels", labels]
     assert prepare.main([str(phantom), *prepared]) == 0
     capsys.readouterr()
-    model = ["--model.backbone=test_resnet", "--model.pretrained=false", "--model.hidden_size=8", "--trainer.max_epochs=1"]
+    model = [
+        "--model.encoder.backbone=test_resnet",
+        "--model.encoder.pretrained=false",
+        "--model.head.hidden_size=8",
+        "--trainer.max_epochs=1",
+    ]
     cache = tmp_path / "cache"
-    raw = [str(phantom), "--data.clip", "[-250, 450]", "--data.size=32", "--data.cache_dir", str(cache)]
+    raw = [
+        str(phantom),
+        "--data.preprocessing.clip",
+        "[-250, 450]",
+        "--data.preprocessing.size=32",
+        "--data.cache_dir",
+        str(cache),
+    ]
     for i, root in enumerate(([str(tmp_path / "prepared")], raw)):
         run = ["--data.root", *root, "--data.labels", labels, "--data.num_workers=0", "--out", str(tmp_path / f"run{i}")]
         assert train.main([*run, *model]) == 2

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from fabricated import make_classifier
 
 from ich_lstm import ScanClassifier, ScanModel
 from ich_lstm.cli import train
@@ -23,11 +24,18 @@ from ich_lstm.evaluation.report.contents import Supplements, gather_contents
 from ich_lstm.evaluation.report.descriptions import training_rows
 from ich_lstm.evaluation.report.model_card import model_card
 from ich_lstm.evaluation.run_facts import read_study
-from ich_lstm.training.classifier import STAGED
+from ich_lstm.settings import flattened, merged, staged
+from ich_lstm.statistics import FigureSettings
+from ich_lstm.training.classifier import ClassifierSettings
 from ich_lstm.training.stages import Stage
 
-SMALL = ["--data.size=32", "--data.num_workers=0", "--data.slices_per_batch=40", "--data.split=[0.5,0.25,0.25]"]
-SMALL += ["--model.backbone=test_resnet", "--model.pretrained=false", "--model.hidden_size=8"]
+SMALL = [
+    "--data.preprocessing.size=32",
+    "--data.num_workers=0",
+    "--data.batches.slices=40",
+    "--data.split.fractions=[0.5,0.25,0.25]",
+]
+SMALL += ["--model.encoder.backbone=test_resnet", "--model.encoder.pretrained=false", "--model.head.hidden_size=8"]
 SMALL += ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--trainer.precision=32-true"]
 
 STAGES = {
@@ -37,9 +45,9 @@ STAGES = {
     "rsna": ["warm-up", "joint"],
 }
 FURTHER = {
-    "burduja2020": ["--model.reduced_features=12"],
-    "ko2020": ["--model.slices_per_chunk=16"],
-    "rsna": ["--model.slices_per_chunk=16"],
+    "burduja2020": ["--model.reduction.features=12"],
+    "ko2020": ["--model.encoder.slices_per_chunk=16"],
+    "rsna": ["--model.encoder.slices_per_chunk=16"],
 }
 
 PROBE = """
@@ -61,9 +69,8 @@ def settings_of(name: str) -> dict[str, Any]:
 
 def model_of(name: str, **changes: Any) -> ScanModel:
     """The network of a recipe, with random weights."""
-    settings = {key: value for key, value in settings_of(name)["model"].items() if key in ScanModel.__init__.__kwdefaults__}
-    settings.pop("intensity", None)
-    return ScanModel(**(settings | {"pretrained": False} | changes))
+    settings = merged(ClassifierSettings(), settings_of(name)["model"])
+    return ScanModel(merged(merged(settings, {"encoder": {"pretrained": False}}), changes))
 
 
 def count(*modules: torch.nn.Module) -> int:
@@ -108,25 +115,34 @@ def test_two_processes_hold_the_same_weights_after_every_stage(name: str, phanto
 def check_that_the_card_says_what_ran(run: Path, stages: list[str]) -> None:
     """The model card's table of the training is the run's configuration, stage by stage."""
     evidence, facts = read_run(run), read_study(run)
-    figures = compute_figures(evidence, all_figures(levels=("scan",)), replicates=100)
+    figures = compute_figures(evidence, all_figures(levels=("scan",)), settings=FigureSettings(replicates=100))
     card = model_card(gather_contents(evidence, figures, facts, Supplements()))
     assert "All weights were initialized at random." in card
     config = yaml.safe_load((run / "config.yaml").read_text())
     rows = training_rows(facts)
     assert [name for name, _ in rows] == stages
+    model = {**config["model"], "head": config["model"]["head"]["init_args"]}
+    usual = merged(ClassifierSettings(), model)
     given = config["stages"] or {}
-    by_name = {stage["name"]: stage for stage in given} if isinstance(given, list) else given
     for name, cells in rows:
-        stage = by_name.get(name) or {}
-        wanted = {key: value for key, value in config["model"].items() if key in STAGED} | (stage.get("model") or {})
-        shown = {key: cells[key.replace("_", " ")] for key in wanted}
-        assert shown == {key: setting_in_words(value) for key, value in wanted.items()}, name
+        changes = {key: value for key, value in given.get(name, {}).items() if key in staged(usual)}
+        wanted = flattened(staged(merged(usual, changes)))
+        assert len(wanted) >= 15
+        assert {key: cells[key] for key in wanted} == {key: setting_in_words(value) for key, value in wanted.items()}, name
         assert cells["epochs"] == "1 of at most 1"
         assert cells["processes"] == "2"
         assert int(cells["steps"]) >= 1
         assert cells["precision"] == "32-true"
     for name in stages:
         assert f" {name} |" in card
+
+
+def value_at(settings: dict[str, Any], key: str) -> Any:
+    """The value of a key with dots; of a head's settings, that of the chosen head."""
+    value: Any = settings
+    for name in key.split("."):
+        value = value["init_args"][name] if "init_args" in value else value[name]
+    return value
 
 
 def setting_in_words(value: Any) -> str:
@@ -184,7 +200,7 @@ class TestNetworks:
 
     @pytest.mark.parametrize(("backbone", "weights"), [("resnet50", 23_508_032), ("legacy_seresnext50_32x4d", 25_510_896)])
     def test_nguyen2020(self, backbone: str, weights: int) -> None:
-        model = model_of("nguyen2020", backbone=backbone)
+        model = model_of("nguyen2020", encoder={"backbone": backbone})
         assert count(model.encoder) == weights
         assert count(model.sequence) == lstm_weights(2048, 512, layers=2, directions=2)
         assert tuple(model.sequence_classifier.weight.shape) == (6, 1024)
@@ -213,18 +229,18 @@ class TestNetworks:
     @pytest.mark.parametrize(
         ("changes", "inputs", "outputs"),
         [
-            ({"reduction": "drop", "reduced_features": None}, 6, 518),
-            ({"reduction": "deviation", "reduced_features": 192, "encoder_probabilities": False}, 192, 512),
-            ({"reduction": "largest-weights", "reduced_features": 192, "encoder_probabilities": False}, 192, 512),
-            ({"reduction": "smallest-weights", "reduced_features": 120, "encoder_probabilities": False}, 120, 512),
-            ({"reduced_features": 192, "encoder_probabilities": False}, 192, 512),
-            ({"encoder_probabilities": False}, 120, 512),
-            ({"reduction": "none", "reduced_features": None}, 256 + 6, 518),
+            ({"reduction": {"kind": "drop", "features": None}}, 6, 518),
+            ({"reduction": {"kind": "deviation", "features": 192}, "head": {"encoder_probabilities": False}}, 192, 512),
+            ({"reduction": {"kind": "largest-weights", "features": 192}, "head": {"encoder_probabilities": False}}, 192, 512),
+            ({"reduction": {"kind": "smallest-weights", "features": 120}, "head": {"encoder_probabilities": False}}, 120, 512),
+            ({"reduction": {"features": 192}, "head": {"encoder_probabilities": False}}, 192, 512),
+            ({"head": {"encoder_probabilities": False}}, 120, 512),
+            ({"reduction": {"kind": "none", "features": None}}, 256 + 6, 518),
         ],
         ids=str,
     )
     def test_rows_of_burduja_s_table(self, changes: dict, inputs: int, outputs: int) -> None:
-        model = model_of("burduja2020", backbone="test_byobnet", **changes)  # 256 features
+        model = model_of("burduja2020", encoder={"backbone": "test_byobnet"}, **changes)  # 256 features
         assert model.sequence.recurrence.input_size == inputs
         assert model.sequence_classifier.in_features == outputs
 
@@ -246,7 +262,7 @@ class TestNetworks:
                 train.main(["--config", "burduja2020", *words, "--print_config"])
             printed = yaml.safe_load(capsys.readouterr().out)["model"]
             for key, value in zip(words[::2], words[1::2], strict=True):
-                assert str(printed[key.removeprefix("--model.")]) == str(yaml.safe_load(value)), row
+                assert str(value_at(printed, key.removeprefix("--model."))) == str(yaml.safe_load(value)), row
 
 
 class TestStage:
@@ -255,11 +271,12 @@ class TestStage:
         [
             ({"max_epochs": 0}, "stage_out_of_range", "epoch"),
             ({"name": "a/b"}, "stage_out_of_range", "folder"),
-            ({"encoder": 0}, "stage_out_of_range", "layer group"),
-            ({"model": {"lerning_rate": 1}}, "unknown_setting", "learning_rate"),
-            ({"model": {"hidden_size": 1}}, "unknown_setting", "cannot change"),
-            ({"data": {"slices_per_bach": 1}}, "unknown_setting", "slices_per_batch"),
-            ({"data": {"size": 1}}, "unknown_setting", "one of"),
+            ({"encoder_groups": 0}, "stage_out_of_range", "at least 1"),
+            ({"train": "everything"}, "unknown_trained", "encoder-through-head"),
+            ({"changes": {"optimizer": {"lrr": 1}}}, "unknown_setting", "Did you mean lr?"),
+            ({"changes": {"head": {"hidden_size": 1}}}, "unknown_setting", "cannot change"),
+            ({"batches": {"slice": 1}}, "unknown_setting", "slices"),
+            ({"batches": {"size": 1}}, "unknown_setting", "one of"),
             ({"trainer": {"acumulate_grad_batches": 1}}, "unknown_setting", "accumulate_grad_batches"),
         ],
         ids=str,
@@ -270,19 +287,10 @@ class TestStage:
         assert caught.value.code == code
         assert word in str(caught.value)
 
-    def test_nothing_to_train(self) -> None:
-        classifier = ScanClassifier(backbone="test_resnet", pretrained=False, hidden_size=8)
-        for head in ("freeze", "skip"):
-            with pytest.raises(ConfigError) as caught:
-                classifier.choose_parts(encoder=0, head=head)
-            assert caught.value.code == "nothing_trained"
-
     def test_no_logits_to_train_the_encoder_by(self) -> None:
-        classifier = ScanClassifier(
-            backbone="test_resnet", pretrained=False, hidden_size=8, encoder_classifier=False, encoder_residual=False
-        )
+        classifier = make_classifier(encoder={"classifier": False}, head={"encoder_residual": False})
         with pytest.raises(ConfigError) as caught:
-            classifier.choose_parts(head="skip")
+            classifier.choose_trained("encoder")
         assert caught.value.code == "no_encoder_classifier"
 
 
@@ -302,10 +310,10 @@ class TestStagesFromTheCommandLine:
         [
             (["--stages.joint.max_epochs", "1"], ("joint", "max_epochs"), 1),
             (["--stages.warm-up.max_epochs=1"], ("warm-up", "max_epochs"), 1),
-            (["--stages.joint.model.learning_rate", "1e-5"], ("joint", "model", "learning_rate"), 1e-5),
-            (["--stages.warm-up.data.slices_per_batch=7"], ("warm-up", "data", "slices_per_batch"), 7),
+            (["--stages.joint.optimizer.lr", "1e-5"], ("joint", "optimizer", "lr"), 1e-5),
+            (["--stages.warm-up.batches.slices=7"], ("warm-up", "batches", "slices"), 7),
             (["--stages.joint.trainer.accumulate_grad_batches=3"], ("joint", "trainer", "accumulate_grad_batches"), 3),
-            (["--stages.joint.encoder=freeze"], ("joint", "encoder"), "freeze"),
+            (["--stages.joint.train=head"], ("joint", "train"), "head"),
         ],
         ids=str,
     )
@@ -316,7 +324,7 @@ class TestStagesFromTheCommandLine:
         changed = self.printed(capsys, "--config", "rsna", *words)
         within = expected
         for part in place[:-1]:
-            within = within[part]
+            within = within.setdefault(part, {})
         within[place[-1]] = value
         assert changed == expected
 

@@ -40,9 +40,14 @@ def german_table(heads: Path) -> bytes:
 def test_a_table_saved_by_a_german_excel_trains(heads: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "befunde.csv").write_bytes(german_table(heads))
     out = tmp_path / "run"
-    data = {"root": heads, "labels": tmp_path / "befunde.csv", "split_by": "date", "size": 32, "slices_per_batch": 24}
+    data = {"root": heads, "labels": tmp_path / "befunde.csv", "split.by": "date", "preprocessing.size": 32, "batches.slices": 24}
     data |= {"num_workers": 0, "cache_dir": tmp_path / "cache"}
-    model = ["--model.backbone=test_resnet", "--model.pretrained=false", "--model.global_pool=null", "--model.hidden_size=8"]
+    model = [
+        "--model.encoder.backbone=test_resnet",
+        "--model.encoder.pretrained=false",
+        "--model.encoder.global_pool=null",
+        "--model.head.hidden_size=8",
+    ]
     arguments = [f"--data.{name}={value}" for name, value in data.items()]
     assert train.main([*arguments, *model, "--trainer.max_epochs=1", f"--out={out}"]) == 0
     audit = json.loads((out / "audit.json").read_text())

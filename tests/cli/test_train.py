@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,11 +23,11 @@ SMALL = [
     "--phantom.slices=8",
     "--phantom.size=64",
     "--phantom.prevalence=0.6",
-    "--data.size=32",
-    "--data.slices_per_batch=24",
-    "--model.backbone=test_resnet",
-    "--model.global_pool=null",
-    "--model.hidden_size=8",
+    "--data.preprocessing.size=32",
+    "--data.batches.slices=24",
+    "--model.encoder.backbone=test_resnet",
+    "--model.encoder.global_pool=null",
+    "--model.head.hidden_size=8",
     "--trainer.max_epochs=1",
 ]
 
@@ -53,23 +54,24 @@ class TestTheConfigurationOfARun:
     def test_it_tells_the_size_of_a_prepared_folder(self, prepared, phantom: Path, tmp_path: Path) -> None:
         options = [
             *SMALL[6:],
-            "--data.size=null",
             "--data.num_workers=0",
-            "--model.pretrained=false",
+            "--model.encoder.pretrained=false",
             "--trainer.accelerator=cpu",
         ]
         root = ["--data.root", str(prepared.folder), "--data.labels", str(phantom / "stage_2_train.csv")]
         assert train.main([*root, *options, "--out", str(tmp_path / "run")]) == 0
         for config in ("config.yaml", "private/config.yaml"):
             data = yaml.safe_load((tmp_path / "run" / config).read_text())["data"]
-            assert (data["size"], data["crop"], data["clip"]) == (32, "head", None)
+            assert data["preprocessing"] == {"size": 32, "crop": "head", "clip": None}
 
-    @pytest.mark.parametrize("asked", ["--data.size=48", "--data.crop=none", "--data.clip=[-100, 200]"])
+    @pytest.mark.parametrize(
+        "asked", ["--data.preprocessing.size=48", "--data.preprocessing.crop=none", "--data.preprocessing.clip=[-100, 200]"]
+    )
     def test_another_preprocessing_than_the_prepared_folder_s_stops(
         self, asked: str, prepared, phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         root = ["--data.root", str(prepared.folder), "--data.labels", str(phantom / "stage_2_train.csv")]
-        assert train.main([*root, asked, "--model.pretrained=false", "--out", str(tmp_path / "run")]) == 2
+        assert train.main([*root, asked, "--model.encoder.pretrained=false", "--out", str(tmp_path / "run")]) == 2
         error = capsys.readouterr().err
         assert "[other_preprocessing]" in error
         assert asked.split("=")[0].removeprefix("--") in error
@@ -159,7 +161,7 @@ class TestRunFolder:
 
     def test_configuration_runs_again(self, run: Path) -> None:
         config = yaml.safe_load((run / "config.yaml").read_text())
-        assert config["model"]["backbone"] == "test_resnet"
+        assert config["model"]["encoder"]["backbone"] == "test_resnet"
         assert config["out"] == "run"
 
 
@@ -214,13 +216,13 @@ class TestWrongInput:
     def test_unknown_key_names_the_nearest(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         code, error = self.fails(["--model.lerning_rate=1", "--out", str(tmp_path / "run")], capsys)
         assert code == 2
-        assert "model.learning_rate" in error
+        assert "Did you mean model.optimizer.lr?" in error
 
     def test_unknown_key_in_a_file_names_the_nearest(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "mine.yaml").write_text("data:\n  slices_per_bach: 3\n")
         code, error = self.fails(["--config", str(tmp_path / "mine.yaml"), "--out", str(tmp_path / "run")], capsys)
         assert code == 2
-        assert "slices_per_batch" in error
+        assert "Did you mean data.batches.slices?" in error
 
     def test_abbreviated_key(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """``--data.slices`` might mean several keys, now or later."""
@@ -233,7 +235,7 @@ class TestWrongInput:
         assert "demo" in error
 
     def test_unknown_backbone(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        arguments = ["--config", "demo", *SMALL, "--model.backbone=resnext50_32x4", "--out", str(tmp_path / "run")]
+        arguments = ["--config", "demo", *SMALL, "--model.encoder.backbone=resnext50_32x4", "--out", str(tmp_path / "run")]
         code, error = self.fails(arguments, capsys)
         assert code == 2
         assert "resnext50_32x4d" in error
@@ -255,7 +257,7 @@ class TestWrongInput:
             str(tmp_path / "data"),
             "--data.labels",
             str(tmp_path / "labels.csv"),
-            "--model.pretrained=false",
+            "--model.encoder.pretrained=false",
         ]
         code, error = self.fails([*options, "--out", str(tmp_path / "run")], capsys)
         assert code == 1
@@ -264,7 +266,7 @@ class TestWrongInput:
 
     def test_labels_that_name_no_image(self, phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "labels.csv").write_text("series_uid,any,patient_id\n1.2.3,1,a\n")
-        options = ["--data.root", str(phantom), "--data.labels", str(tmp_path / "labels.csv"), "--model.pretrained=false"]
+        options = ["--data.root", str(phantom), "--data.labels", str(tmp_path / "labels.csv"), "--model.encoder.pretrained=false"]
         code, error = self.fails([*options, "--out", str(tmp_path / "run")], capsys)
         assert code == 1
         assert "[labels_without_image]" in error
@@ -276,25 +278,34 @@ class TestWrongInput:
         assert "[out_not_empty]" in error
 
 
+MISSING = object()
+
+
+def value_of(config: dict[str, Any], key: str) -> Any:
+    """The value of a key with dots in a printed configuration; of a head's settings, that of the chosen head."""
+    value: Any = config
+    for name in key.split("."):
+        value = value.get(name, value.get("init_args", {}).get(name, MISSING)) if isinstance(value, dict) else MISSING
+    return value
+
+
 class TestHelp:
     def test_keys_exist(self, capsys: pytest.CaptureFixture[str]) -> None:
         """Every key in the short help is one of the real parser, with the default that it states."""
         with pytest.raises(SystemExit):
-            train.main(["--print_config"])
+            train.main(["--data.preprocessing.crop=head", "--print_config"])
         config = yaml.safe_load(capsys.readouterr().out)
-        named = re.findall(r"--((?:data|model|trainer)\.\w+)(?: ([\w.\[\],-]+))?", train.HELP)
+        named = set(re.findall(r"--((?:data|model|trainer)\.[\w.]*\w)", train.HELP))
         assert len(named) >= 10
-        for key, _ in named:
-            section, name = key.split(".")
-            assert name in config[section], key
+        for key in named:
+            assert value_of(config, key) is not MISSING, key
         # The size is settled when the data are known: a prepared folder's, otherwise 256.
-        assert config["data"]["size"] is None
         assert settle_preprocessing(None).size == 256
-        stated = {"data.slices_per_batch": 256, "data.split": [0.7, 0.15, 0.15], "model.pretrained": True}
-        stated |= {"model.sequence": "lstm", "model.learning_rate": 0.001, "model.encoder_learning_rate": 0.0001}
+        stated = {"data.batches.slices": 256, "data.split.fractions": [0.7, 0.15, 0.15], "model.encoder.pretrained": True}
+        stated |= {"model.head.hidden_size": 512, "model.optimizer.lr": 0.001, "model.optimizer.encoder_lr": 0.0001}
         for key, value in stated.items():
-            section, name = key.split(".")
-            assert config[section][name] == value
+            assert value_of(config, key) == value
+        assert config["model"]["head"]["class_path"].endswith(".LSTM")
 
     def test_recipes_that_it_names_exist(self) -> None:
         for name in re.findall(r"--config ([a-z]\w+) ", train.HELP):
@@ -306,8 +317,8 @@ class TestRealScans:
         """Scan-level labels for two real scans, one of them in a zip; the values are for plumbing only."""
         (tmp_path / "labels.csv").write_text("folder,any,epidural\nge_head_tilt,1,\nphilips_exam.zip,0,\n")
         options = ["--data.root", str(real_data), "--data.labels", str(tmp_path / "labels.csv")]
-        small = ["--data.size=32", "--data.num_workers=0", "--trainer.max_epochs=1", "--trainer.accelerator=cpu"]
-        model = ["--model.backbone=test_resnet", "--model.pretrained=false", "--model.hidden_size=8"]
+        small = ["--data.preprocessing.size=32", "--data.num_workers=0", "--trainer.max_epochs=1", "--trainer.accelerator=cpu"]
+        model = ["--model.encoder.backbone=test_resnet", "--model.encoder.pretrained=false", "--model.head.hidden_size=8"]
         assert train.main([*options, *small, *model, "--out", str(tmp_path / "run")]) == 0
         results = json.loads((tmp_path / "run/results.json").read_text())
         assert results["part"] == "validation"

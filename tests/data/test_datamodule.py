@@ -13,10 +13,13 @@ import torch
 from ich_lstm import LABELS, ScanDataModule
 from ich_lstm.data.loading.balance import balanced_weights
 from ich_lstm.data.loading.batch import ScanBatch
+from ich_lstm.data.loading.batches import Batches
 from ich_lstm.data.loading.loader import workers_for
 from ich_lstm.data.prepared.folder import PreparedFolder
 from ich_lstm.data.prepared.images import ImageTable
+from ich_lstm.data.split.split_file import Split
 from ich_lstm.errors import AuditError, ConfigError, SourceError, TableError
+from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 
 
 @pytest.fixture
@@ -24,7 +27,12 @@ def module(prepared: PreparedFolder, phantom: Path):
     """A data module on the prepared phantom, set up."""
 
     def _module(**changes) -> ScanDataModule:
-        settings = {"labels": str(phantom / "stage_2_train.csv"), "num_workers": 0, "slices_per_batch": 24, "split": (1, 1, 1)}
+        settings = {
+            "labels": str(phantom / "stage_2_train.csv"),
+            "num_workers": 0,
+            "batches": Batches(slices=24),
+            "split": Split(fractions=(1, 1, 1)),
+        }
         data = ScanDataModule(str(prepared.folder), **(settings | changes))
         data.prepare_data()
         data.setup("fit")
@@ -45,11 +53,11 @@ class TestScanDataModule:
     def test_from_dicom_and_table(self, phantom: Path, heads, tmp_path: Path) -> None:
         data = ScanDataModule(
             str(phantom),
-            size=16,
+            preprocessing=Preprocessing(size=16),
             num_workers=0,
             cache_dir=str(tmp_path / "cache"),
             project_key=str(tmp_path / "project.key"),
-            split=(1, 1, 1),
+            split=Split(fractions=(1, 1, 1)),
         )
         steps = []
         data.progress = lambda what, done, total: steps.append(what)
@@ -65,7 +73,9 @@ class TestScanDataModule:
 
     def test_what_was_prepared_is_not_read_back(self, phantom: Path, tmp_path: Path) -> None:
         paths = {"cache_dir": str(tmp_path / "cache"), "project_key": str(tmp_path / "project.key")}
-        data = ScanDataModule(str(phantom), size=16, num_workers=0, split=(1, 1, 1), **paths)
+        data = ScanDataModule(
+            str(phantom), preprocessing=Preprocessing(size=16), num_workers=0, split=Split(fractions=(1, 1, 1)), **paths
+        )
         data.prepare_data()
         for file in (tmp_path / "cache/private").iterdir():
             if file.is_file():
@@ -81,14 +91,14 @@ class TestScanDataModule:
 
     def test_prepared_folder_brings_its_preprocessing(self, module) -> None:
         assert module().preprocessing.size == 32
-        assert module(size=32, crop="head").preprocessing.size == 32
+        assert module(preprocessing=Preprocessing(size=32, crop="head")).preprocessing.size == 32
 
     @pytest.mark.parametrize("asked", [{"size": 999}, {"crop": "none"}, {"clip": (-100, 200)}], ids=str)
     def test_another_preprocessing_than_the_folder_s_is_refused(self, module, asked: dict) -> None:
         with pytest.raises(ConfigError) as caught:
-            module(**asked)
+            module(preprocessing=Preprocessing(**({"size": 32} | asked)))
         assert caught.value.code == "other_preprocessing"
-        assert f"data.{next(iter(asked))}" in str(caught.value)
+        assert f"data.preprocessing.{next(iter(asked))}" in str(caught.value)
 
     def test_each_scan_once_in_its_part(self, module) -> None:
         data = module()
@@ -132,31 +142,31 @@ class TestScanDataModule:
         assert [workers_for(16, processes) for processes in (1, 2, 4, 16)] == [8, 7, 3, 0]
 
     def test_number_of_loader_processes_changes_nothing(self, module) -> None:
-        here = bytes_of(list(module(num_workers=0, slices_per_batch=12).train_dataloader()))
-        workers = module(num_workers=2, slices_per_batch=12).train_dataloader()
+        here = bytes_of(list(module(num_workers=0, batches=Batches(slices=12)).train_dataloader()))
+        workers = module(num_workers=2, batches=Batches(slices=12)).train_dataloader()
         assert bytes_of(list(workers)) == here
         del workers
 
     def test_budget_and_number_of_scans(self, module) -> None:
-        data = module(split=(1, 0.01, 0), slices_per_batch=36, scans_per_batch=2)
+        data = module(split=Split(fractions=(1, 0.01, 0)), batches=Batches(slices=36, scans=2))
         assert all(len(batch.lengths) <= 2 for batch in data.train_dataloader())
         assert all(int(batch.lengths.sum()) <= 36 for batch in data.train_dataloader())
 
     @pytest.mark.parametrize("settings", [{"slices_per_sample": 5}, {"slices_per_sample": 3, "sample": "random"}])
     def test_parts_in_training_and_whole_scans_in_evaluation(self, module, settings: dict) -> None:
-        data = module(**settings)
+        data = module(batches=Batches(slices=24, **settings))
         assert {int(length) for batch in data.train_dataloader() for length in batch.lengths} == {settings["slices_per_sample"]}
         for loader in (data.val_dataloader(), data.test_dataloader(), data.evaluation_loader("train")):
             assert {int(length) for batch in loader for length in batch.lengths} == {12}
 
     def test_every_slice_once_in_an_epoch(self, module) -> None:
-        data = module(slices_per_sample=5, sample="every", slices_per_batch=10, augment=None)
+        data = module(batches=Batches(slices_per_sample=5, sample="every", slices=10), augment=None)
         given = Counter(image.numpy().tobytes() for batch in data.train_dataloader() for image in batch.hu)
         whole = Counter(image.numpy().tobytes() for batch in data.evaluation_loader("train") for image in batch.hu)
         assert given == whole
 
     def test_balance(self, module) -> None:
-        data = module(split=(1, 0.01, 0), balance=True, slices_per_batch=12)
+        data = module(split=Split(fractions=(1, 0.01, 0)), batches=Batches(balance=True, slices=12))
         scans = data.scans["train"]
         weights = balanced_weights([scan.slice_labels for scan in scans], np.array([scan.scan_labels for scan in scans]))
         loader = data.train_dataloader()
@@ -169,7 +179,7 @@ class TestScanDataModule:
         assert sorted(ids_of(list(data.evaluation_loader("train")))) == sorted(scan.scan_id for scan in scans)
 
     def test_cutmix_in_training_alone(self, module) -> None:
-        plain, mixed = module(augment=None), module(augment=None, cutmix=1.0)
+        plain, mixed = module(augment=None), module(augment=None, batches=Batches(slices=24, cutmix=1.0))
         for loader in ("val_dataloader", "test_dataloader"):
             assert bytes_of(list(getattr(plain, loader)())) == bytes_of(list(getattr(mixed, loader)()))
         (before,), (after,) = plain.train_dataloader(), mixed.train_dataloader()
@@ -188,44 +198,20 @@ class TestScanDataModule:
 
 
 class TestStages:
-    def test_the_constructor_s_batching(self) -> None:
-        given = {"slices_per_batch": 9, "scans_per_batch": 2, "slices_per_sample": 3, "sample": "every", "balance": True}
-        assert ScanDataModule(**given, cutmix=0.5).batching == given | {"cutmix": 0.5}
-
     def test_a_stage_is_batched_as_if_built_so(self, module) -> None:
-        warm = {"slices_per_batch": 10, "slices_per_sample": 5, "sample": "every", "balance": True, "cutmix": 1.0}
-        data, default = module(), module().batching
+        warm = Batches(slices=10, slices_per_sample=5, sample="every", balance=True, cutmix=1.0)
+        data, usual = module(), module().batches
         before = bytes_of(list(data.train_dataloader()))
-        data.set_batching(**warm)
-        assert data.batching == default | warm
-        built_so = module(**warm)
+        data.batches = warm
+        built_so = module(batches=warm)
         for loader in ("train_dataloader", "val_dataloader"):
             assert bytes_of(list(getattr(data, loader)())) == bytes_of(list(getattr(built_so, loader)()))
-        data.set_batching(**default)
+        data.batches = usual
         assert bytes_of(list(data.train_dataloader())) == before
-
-    def test_an_unknown_name_is_told_the_nearest(self) -> None:
-        data = ScanDataModule()
-        with pytest.raises(ConfigError) as caught:
-            data.set_batching(slices_per_batches=3)
-        assert caught.value.code == "unknown_batching"
-        assert "slices_per_batch?" in caught.value.todo
-        with pytest.raises(ConfigError):
-            data.set_batching(augment=None)
-
-    @pytest.mark.parametrize(
-        "change", [{"slices_per_batch": 0}, {"scans_per_batch": 0}, {"slices_per_sample": 0}, {"sample": "some"}, {"cutmix": -1}]
-    )
-    def test_what_is_out_of_range_changes_nothing(self, change: dict) -> None:
-        data = ScanDataModule()
-        before = data.batching
-        with pytest.raises(ConfigError):
-            data.set_batching(**({"balance": True} | change))
-        assert data.batching == before
 
 
 def test_the_training_part_in_numbers(module) -> None:
-    data = module(split=(2, 1, 0))
+    data = module(split=Split(fractions=(2, 1, 0)))
     described = data.describe_training()
     scans = data.scans["train"]
     assert described == json.loads(json.dumps(described))
@@ -245,25 +231,27 @@ class TestSplit:
 
     def test_the_run_s_seed_moves_nobody(self, module) -> None:
         assert self.patients(module(seed=1)) == self.patients(module(seed=2))
-        assert any(self.patients(module(split_seed=seed)) != self.patients(module()) for seed in (1, 2, 3))
+        assert any(
+            self.patients(module(split=Split(fractions=(1, 1, 1), seed=seed))) != self.patients(module()) for seed in (1, 2, 3)
+        )
 
     def test_a_split_file_is_made_and_then_kept(self, module, tmp_path: Path) -> None:
         path = tmp_path / "split.json"
-        first = module(split_file=str(path), split_seed=1)
+        first = module(split=Split(fractions=(1, 1, 1), file=str(path), seed=1))
         text = path.read_text()
-        again = module(split_file=str(path), split_seed=2, split=(0.5, 0.5, 0))
+        again = module(split=Split(file=str(path), seed=2, fractions=(0.5, 0.5, 0)))
         assert self.patients(again) == self.patients(first)
         assert path.read_text() == text
 
     def test_every_patient_is_held_out_in_one_fold(self, module) -> None:
-        held_out = [self.patients(module(folds=3, fold=fold))["test"] for fold in range(3)]
+        held_out = [self.patients(module(split=Split(fractions=(1, 1, 1), folds=3, fold=fold)))["test"] for fold in range(3)]
         assert sum(map(len, held_out)) == len(set.union(*held_out)) == 6
 
     def test_a_table_of_one_s_own_decides(self, module, tmp_path: Path) -> None:
         patients = sorted(set.union(*self.patients(module()).values()))
         rows = [f"{patient},{'train' if i < 4 else 'validation'}" for i, patient in enumerate(patients)]
         (tmp_path / "split.csv").write_text("patient_id,part\n" + "\n".join(rows))
-        data = module(split_file=str(tmp_path / "split.csv"))
+        data = module(split=Split(fractions=(1, 1, 1), file=str(tmp_path / "split.csv")))
         assert self.patients(data) == {"train": set(patients[:4]), "validation": set(patients[4:]), "test": set()}
 
     def test_the_audit_is_there_after_setup(self, module) -> None:
@@ -308,13 +296,19 @@ class TestRefused:
     @pytest.mark.parametrize(
         "changes",
         [
-            *({"slices_per_batch": 0}, {"scans_per_batch": 0}, {"num_workers": -1}, {"size": 3}, {"slices_per_sample": 0}),
-            *({"sample": "some"}, {"cutmix": -0.1}, {"cutmix": float("nan")}, {"cutmix": float("inf")}),
+            *({"slices": 0}, {"slices": "auto"}, {"scans": 0}, {"slices_per_sample": 0}, {"sample": "some"}),
+            *({"cutmix": -0.1}, {"cutmix": float("nan")}, {"cutmix": float("inf")}),
         ],
     )
-    def test_settings_out_of_range(self, changes: dict) -> None:
+    def test_batches_out_of_range(self, changes: dict) -> None:
         with pytest.raises(ConfigError):
-            ScanDataModule("somewhere", **changes)
+            Batches(**changes)
+
+    def test_other_settings_out_of_range(self) -> None:
+        with pytest.raises(ConfigError):
+            ScanDataModule("somewhere", num_workers=-1)
+        with pytest.raises(ConfigError):
+            Preprocessing(size=3)
 
 
 def test_a_bad_file_that_the_ledger_names_does_not_stop_the_training(phantom: Path, tmp_path: Path) -> None:
@@ -323,7 +317,7 @@ def test_a_bad_file_that_the_ledger_names_does_not_stop_the_training(phantom: Pa
     shutil.copytree(phantom, root)
     bad = sorted((root / "stage_2_train").iterdir())[5]
     bad.write_bytes(bad.read_bytes()[:-3000])
-    data = ScanDataModule(str(root), size=32, num_workers=0, cache_dir=str(tmp_path / "cache"))
+    data = ScanDataModule(str(root), preprocessing=Preprocessing(size=32), num_workers=0, cache_dir=str(tmp_path / "cache"))
     data.prepare_data()
     data.setup()
     lengths = [len(scan.slice_labels) for scans in data.scans.values() for scan in scans]
@@ -332,7 +326,7 @@ def test_a_bad_file_that_the_ledger_names_does_not_stop_the_training(phantom: Pa
 
 def test_loading_leaves_torch_s_random_state_alone(phantom: Path, tmp_path: Path) -> None:
     """Or dropout would depend on the number of loader processes."""
-    data = ScanDataModule(str(phantom), size=32, num_workers=0, cache_dir=str(tmp_path / "cache"))
+    data = ScanDataModule(str(phantom), preprocessing=Preprocessing(size=32), num_workers=0, cache_dir=str(tmp_path / "cache"))
     data.prepare_data()
     data.setup()
     before = torch.get_rng_state()

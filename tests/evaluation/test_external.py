@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from fabricated import make_classifier
 
 from ich_lstm import ScanClassifier, ScanDataModule
 from ich_lstm.data.split.split_file import SplitFile
 from ich_lstm.errors import ConfigError
 from ich_lstm.evaluation.evidence import columns_of
 from ich_lstm.evaluation.external import patients_of_run, predict_evidence
-from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.privacy import ProjectKey
 
 
@@ -25,9 +25,7 @@ def data(prepared, phantom: Path) -> ScanDataModule:
 
 @pytest.fixture(scope="module")
 def classifier() -> ScanClassifier:
-    model = ScanClassifier(backbone="test_resnet", pretrained=False, hidden_size=8)
-    model.preprocessing = Preprocessing(size=32)
-    return model.eval()
+    return make_classifier().eval()
 
 
 def test_every_labelled_scan_is_judged(
@@ -52,8 +50,7 @@ def test_patients_who_were_trained_on_stop(data: ScanDataModule, classifier: Sca
 
 
 def test_data_prepared_in_another_way_stop(data: ScanDataModule, project_key: ProjectKey) -> None:
-    other = ScanClassifier(backbone="test_resnet", pretrained=False, hidden_size=8)
-    other.preprocessing = Preprocessing(size=64)
+    other = make_classifier(size=64)
     with pytest.raises(ConfigError) as caught:
         predict_evidence(other, data, key=project_key)
     assert caught.value.code == "other_preprocessing"

@@ -13,8 +13,9 @@ from ich_lstm.errors import ConfigError, TableError
 from ich_lstm.evaluation.evidence import read_run
 from ich_lstm.evaluation.figures import VIEW, Figures, compute_figures, figure_notes, main_rows
 from ich_lstm.evaluation.protocols import PROTOCOLS, all_figures, find_protocol
+from ich_lstm.statistics import FigureSettings
 
-FEW = {"replicates": 100}
+FEW = FigureSettings(replicates=100)
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def figures(run: Path) -> Figures:
-    return compute_figures(read_run(run), all_figures(), **FEW)
+    return compute_figures(read_run(run), all_figures(), settings=FEW)
 
 
 def figure(figures: Figures, level: str, label: str, metric: str) -> float:
@@ -61,7 +62,7 @@ def test_labels_of_whole_scans_give_no_figures_of_slices(tmp_path: Path) -> None
     positive = set(tables["scans"].loc[tables["scans"]["label_any"] == 1, "scan_id"])
     slices = tables["slices"].assign(**dict.fromkeys(columns, 0.0))
     slices.loc[slices["scan_id"].isin(positive), columns] = np.nan
-    found = compute_figures(read_run(write_run(tmp_path, tables | {"slices": slices})), all_figures(), **FEW)
+    found = compute_figures(read_run(write_run(tmp_path, tables | {"slices": slices})), all_figures(), settings=FEW)
     assert set(found.table["level"]) == {"scan", "patient"}
     assert any("the labels name whole scans" in line for line in found.excluded)
 
@@ -86,7 +87,7 @@ def test_slices_of_a_patient_do_not_count_as_independent(figures: Figures) -> No
 
 def test_thresholds_may_differ_by_level_and_label(run: Path) -> None:
     points = {"slice": [0.1] * 6, "scan": [0.3] * 5 + [0.9], "patient": [0.5] * 6}
-    table = compute_figures(read_run(run), all_figures(), thresholds=points, **FEW).confusion
+    table = compute_figures(read_run(run), all_figures(), thresholds=points, settings=FEW).confusion
     assert table.query("level == 'scan'")["threshold"].tolist() == points["scan"]
     assert table.query("level == 'slice'")["threshold"].tolist() == points["slice"]
 
@@ -102,7 +103,7 @@ class TestMissing:
         tables = make_tables()
         for table in tables.values():
             table["label_epidural"] = 0
-        figures = compute_figures(read_run(write_run(tmp_path, tables)), all_figures(("scan",)), **FEW)
+        figures = compute_figures(read_run(write_run(tmp_path, tables)), all_figures(("scan",)), settings=FEW)
         rows = main_rows(figures.table).query("label == 'epidural'").set_index("metric")
         assert np.isnan(rows.loc["auroc", "value"])
         assert rows.loc["auroc", "note"]
@@ -115,24 +116,24 @@ class TestMissing:
         tables = make_tables()
         tables["slices"][[f"label_{label}" for label in LABELS]] = np.nan
         evidence = read_run(write_run(tmp_path, tables))
-        figures = compute_figures(evidence, all_figures(), **FEW)
+        figures = compute_figures(evidence, all_figures(), settings=FEW)
         assert set(figures.table["level"]) == {"scan", "patient"}
         assert len(figures.excluded) == 1
         with pytest.raises(TableError) as caught:
-            compute_figures(evidence, all_figures(("slice",)), **FEW)
+            compute_figures(evidence, all_figures(("slice",)), settings=FEW)
         assert caught.value.code == "no_known_label"
 
 
 class TestProtocols:
     def test_rsna_is_the_loss_on_slices(self, run: Path, figures: Figures) -> None:
-        table = compute_figures(read_run(run), find_protocol("rsna"), **FEW).table
+        table = compute_figures(read_run(run), find_protocol("rsna"), settings=FEW).table
         assert set(table["level"]) == {"slice"}
         assert set(table["metric"]) == {"weighted_log_loss", "log_loss"}
         expected = figure(figures, "slice", "all", "weighted_log_loss")
         assert table.set_index("metric").loc["weighted_log_loss", "value"] == expected
 
     def test_nguyen_takes_the_maximum_over_slices(self, run: Path) -> None:
-        table = compute_figures(read_run(run), find_protocol("cq500-nguyen"), **FEW).table
+        table = compute_figures(read_run(run), find_protocol("cq500-nguyen"), settings=FEW).table
         slices = pd.read_csv(run / "predictions" / "slices.csv", dtype={"scan_id": str}).groupby("scan_id")
         expected = roc_auc_score(slices["label_any"].max(), slices["any"].max())
         assert table.query("metric == 'auroc' and label == 'any'")["value"].item() == pytest.approx(expected, abs=1e-12)
@@ -141,7 +142,7 @@ class TestProtocols:
 
     @pytest.mark.parametrize("name", ["burduja-table3", "burduja-table5"])
     def test_burduja_sets_the_encoder_beside_the_whole(self, run: Path, name: str) -> None:
-        table = main_rows(compute_figures(read_run(run), find_protocol(name), **FEW).table)
+        table = main_rows(compute_figures(read_run(run), find_protocol(name), settings=FEW).table)
         counts = table.groupby(["level", "output"]).size()
         assert counts.to_dict() == dict.fromkeys(
             [(level, output) for level in ("slice", "scan") for output in ("encoder", "sequence")], 24

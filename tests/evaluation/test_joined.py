@@ -75,7 +75,7 @@ class TestJoin:
         text = label_text(make_tables()) + "1.x.1,0,0,0,0,0,0\n"
         counts = join(text).source["counts"]
         assert counts["scans_refused"] == {"truncated_pixels": 1}
-        assert counts["labels_of_images_left_out"] == 1
+        assert counts["labels_of_excluded_images"] == 1
         assert counts["labels_without_prediction"] == 0
 
     def test_strata_stand_beside_the_scans(self, join: Join) -> None:

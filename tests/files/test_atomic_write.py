@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ich_lstm.files.atomic_write import SUFFIX, remove_asides, write_text, written_aside
+from ich_lstm.files.atomic_write import SUFFIX, atomic_write, remove_unfinished, write_text
 
 
 def test_an_error_leaves_the_old_file_and_nothing_of_the_new_one(tmp_path: Path) -> None:
@@ -12,8 +12,8 @@ def test_an_error_leaves_the_old_file_and_nothing_of_the_new_one(tmp_path: Path)
     write_text(path, "old")
 
     def fail() -> None:
-        with written_aside(path) as aside:
-            aside.write_text("half")
+        with atomic_write(path) as unfinished:
+            unfinished.write_text("half")
             raise KeyError
 
     with pytest.raises(KeyError):
@@ -24,9 +24,9 @@ def test_an_error_leaves_the_old_file_and_nothing_of_the_new_one(tmp_path: Path)
 
 def test_permissions_hold_from_the_first_byte_on(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    with written_aside(path, mode=0o600) as aside:
-        assert aside.stat().st_mode & 0o777 == 0o600
-        aside.write_text("private")
+    with atomic_write(path, mode=0o600) as unfinished:
+        assert unfinished.stat().st_mode & 0o777 == 0o600
+        unfinished.write_text("private")
     assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -35,5 +35,5 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     kept.parent.mkdir()
     write_text(kept, "whole")
     (kept.parent / f".a.txt.00000000{SUFFIX}").write_text("half")
-    remove_asides(tmp_path)
+    remove_unfinished(tmp_path)
     assert list(kept.parent.iterdir()) == [kept]

@@ -1,4 +1,4 @@
-"""Models at rest."""
+"""Saving and loading models."""
 
 import json
 import pickle
@@ -20,6 +20,9 @@ from ich_lstm.data.loading.batch import pack_scans
 from ich_lstm.errors import CheckpointError, ConfigError
 from ich_lstm.inference.checkpoint import read_model, write_model
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing
+from ich_lstm.settings import merged, to_stored
+
+STORED = to_stored(TINY)
 
 
 @pytest.fixture
@@ -45,7 +48,13 @@ def logits_of(classifier: ScanClassifier) -> list[np.ndarray]:
 
 class TestFolder:
     def test_comes_back_bit_for_bit(self, tmp_path: Path) -> None:
-        for i, changes in enumerate(({}, {"sequence": "none", "pooling": "max"}, {"windows": [(50, 100)], "learning_rate": 0.5})):
+        for i, changes in enumerate(
+            (
+                {},
+                {"head": {"class_path": "NoHead"}, "pooling": {"kind": "max"}},
+                {"windows": {"channels": [(50, 100)]}, "optimizer": {"lr": 0.5}},
+            )
+        ):
             classifier = make_classifier(**changes)
             classifier.name = "my model"
             classifier.save_pretrained(tmp_path / str(i))
@@ -128,8 +137,8 @@ class TestRefused:
             {"state_dict": {}},
             {"ich_lstm": {}, "state_dict": {}},
             {"ich_lstm": 3, "state_dict": {}},
-            {"ich_lstm": {"settings": TINY, "preprocessing": None}, "state_dict": [1]},
-            {"ich_lstm": {"settings": TINY, "preprocessing": None}, "state_dict": {"model.a": 1}},
+            {"ich_lstm": {"settings": STORED, "preprocessing": None}, "state_dict": [1]},
+            {"ich_lstm": {"settings": STORED, "preprocessing": None}, "state_dict": {"model.a": 1}},
             torch.zeros(3),
             [1, 2],
         ],
@@ -140,7 +149,7 @@ class TestRefused:
         refusal(tmp_path / "other.ckpt")
 
     def test_weights_of_another_network(self, saved: Path, tmp_path: Path) -> None:
-        make_classifier(hidden_size=16).save_pretrained(tmp_path / "other")
+        make_classifier(head={"hidden_size": 16}).save_pretrained(tmp_path / "other")
         (tmp_path / "other" / "model.safetensors").rename(saved / "model.safetensors")
         refusal(saved)
 
@@ -165,12 +174,13 @@ class TestRefused:
         [
             {"settings": None},
             {"settings": {}},
-            {"settings": {**TINY, "backbone": "no such"}},
-            {"settings": {**TINY, "backbone": 5}},
-            {"settings": {**TINY, "sequence": "rnn"}},
-            {"settings": {**TINY, "unheard": 1}},
-            {"settings": {**TINY, "hidden_size": "8"}},
-            {"settings": {**TINY, "windows": 3}},
+            {"settings": STORED | {"encoder": {"backbone": "no such", "pretrained": False}}},
+            {"settings": STORED | {"encoder": {"backbone": 5}}},
+            {"settings": STORED | {"head": {"class_path": "RNN"}}},
+            {"settings": STORED | {"unheard": 1}},
+            {"settings": STORED | {"head": {"class_path": "LSTM", "init_args": {"hidden_size": "8"}}}},
+            {"settings": STORED | {"windows": 3}},
+            {"settings": {"backbone": "test_resnet", "pretrained": False, "hidden_size": "8", "sequence": "lstm"}},
             {"preprocessing": {"size": 3}},
             {"preprocessing": {"side": 32}},
             {"preprocessing": 7},
@@ -258,7 +268,11 @@ class TestLoadFromCheckpoint:
     @pytest.fixture
     def unusual(self, tmp_path: Path, trained) -> dict[str, Path]:
         """A model whose every part differs from the defaults, in all forms in which it may lie."""
-        classifier = make_classifier(windows=[(50, 100)], mean=[0.2], std=[0.3], sequence="gru", pooling="max", positions="none")
+        classifier = make_classifier(
+            windows={"channels": [(50, 100)], "mean": [0.2], "std": [0.3]},
+            head={"class_path": "GRU", "init_args": {"positions": "none"}},
+            pooling={"kind": "max"},
+        )
         classifier.save_pretrained(tmp_path / "run" / "model")
         trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
         trainer.strategy.connect(classifier)
@@ -282,54 +296,62 @@ class TestLoadFromCheckpoint:
         assert back.weights_hash() == trained.classifier.weights_hash()
         assert back.training_data == trained.classifier.training_data
 
-    def test_keywords_that_leave_the_weights_their_meaning(self, unusual: dict[str, Path]) -> None:
+    def test_changes_that_leave_the_weights_their_meaning(self, unusual: dict[str, Path]) -> None:
         changes = {
-            "learning_rate": 0.7,
+            "optimizer": {"lr": 0.7},
             "test_time": "flip",
-            "slices_per_chunk": 3,
-            "output_dropout": 0.4,
+            "encoder": {"slices_per_chunk": 3},
+            "head": {"output_dropout": 0.4, "reversal": 0.1},
             "ema": 0.5,
-            "reversal": 0.1,
         }
-        back = ScanClassifier.load_from_checkpoint(unusual["ckpt"], **changes)
-        assert {name: back.settings[name] for name in changes if name != "slices_per_chunk"} == {
-            name: value for name, value in changes.items() if name != "slices_per_chunk"
-        }
-        assert back.model.slices_per_chunk == 3
+        back = ScanClassifier.load_from_checkpoint(unusual["ckpt"], changes=changes)
+        assert back.settings == merged(ScanClassifier.load(unusual["ckpt"]).settings, changes)
+        assert back.model.settings.encoder.slices_per_chunk == 3
         assert back.weights_hash() == ScanClassifier.load(unusual["ckpt"]).weights_hash()
 
-    def test_keywords_with_the_stored_value_are_welcome(self, unusual: dict[str, Path]) -> None:
-        same = {"backbone": "test_resnet", "windows": ((50, 100),), "sequence": "gru", "pretrained": False, "std": (0.3,)}
-        assert ScanClassifier.load_from_checkpoint(unusual["ckpt"], **same).model.settings["windows"] == [[50.0, 100.0]]
+    def test_changes_to_the_stored_value_are_welcome(self, unusual: dict[str, Path]) -> None:
+        same = {
+            "encoder": {"backbone": "test_resnet", "pretrained": False},
+            "windows": {"channels": ((50, 100),), "std": (0.3,)},
+            "head": {"class_path": "GRU"},
+        }
+        back = ScanClassifier.load_from_checkpoint(unusual["ckpt"], changes=same)
+        assert back.settings == ScanClassifier.load(unusual["ckpt"]).settings
 
     @pytest.mark.parametrize(
         "changes",
         [
-            {"backbone": "resnet18"},
-            {"windows": [(40, 80)]},
-            {"mean": [0.5]},
-            {"sequence": "lstm"},
-            {"positions": "mm"},
-            {"pooling": "mean"},
-            {"hidden_size": 16},
-            {"quantize": True},
-            {"pretrained": True},
-            {"pretrained_file": "weights.pth"},
-            {"hparams_file": "hparams.yaml"},
-            {"strict": False},
-            {"weights_only": False},
-            {"map_location": {"cuda:0": "cpu"}},
+            {"encoder": {"backbone": "resnet18"}},
+            {"windows": {"channels": [(40, 80)]}},
+            {"windows": {"mean": [0.5]}},
+            {"head": {"class_path": "LSTM"}},
+            {"head": {"positions": "mm"}},
+            {"pooling": {"kind": "mean"}},
+            {"head": {"hidden_size": 16}},
+            {"windows": {"quantize": True}},
+            {"encoder": {"pretrained": True}},
+            {"encoder": {"pretrained_file": "weights.pth"}},
         ],
         ids=str,
     )
-    def test_keywords_that_would_make_another_model_are_refused(self, unusual: dict[str, Path], changes: dict) -> None:
+    def test_changes_that_would_make_another_model_are_refused(self, unusual: dict[str, Path], changes: dict) -> None:
         with pytest.raises(ConfigError) as caught:
-            ScanClassifier.load_from_checkpoint(unusual["ckpt"], **changes)
+            ScanClassifier.load_from_checkpoint(unusual["ckpt"], changes=changes)
         assert next(iter(changes)) in caught.value.where
 
+    @pytest.mark.parametrize(
+        "arguments",
+        [{"hparams_file": "hparams.yaml"}, {"strict": False}, {"weights_only": False}, {"map_location": {"cuda:0": "cpu"}}],
+        ids=str,
+    )
+    def test_what_it_does_not_do_is_refused(self, unusual: dict[str, Path], arguments: dict) -> None:
+        with pytest.raises(ConfigError) as caught:
+            ScanClassifier.load_from_checkpoint(unusual["ckpt"], **arguments)
+        assert next(iter(arguments)) in caught.value.where
+
     def test_the_near_name_is_told(self, unusual: dict[str, Path]) -> None:
-        with pytest.raises(ConfigError, match="Did you mean learning_rate"):
-            ScanClassifier.load_from_checkpoint(unusual["ckpt"], lerning_rate=0.1)
+        with pytest.raises(ConfigError, match="Did you mean optimizer"):
+            ScanClassifier.load_from_checkpoint(unusual["ckpt"], changes={"optimiser": {"lr": 0.1}})
 
     def test_what_load_refuses_it_refuses(self, tmp_path: Path) -> None:
         (tmp_path / "a.ckpt").write_bytes(b"hello")
@@ -342,8 +364,13 @@ class TestLoadFromCheckpoint:
 
 class TestPretrained:
     def test_gives_the_same_logits_bit_for_bit(self, tmp_path: Path) -> None:
-        settings = {"quantize": True, "neighbours": 1, "scan_residual": True, "instance_pooling": True, "reduction": "linear"}
-        classifier = make_classifier(**settings, reduced_features=5).eval()
+        settings = {
+            "windows": {"quantize": True},
+            "encoder": {"adjacent_slices": 1},
+            "pooling": {"encoder_residual": True, "instances": True},
+            "reduction": {"kind": "linear", "features": 5},
+        }
+        classifier = make_classifier(**settings).eval()
         classifier.save_pretrained(tmp_path / "model")
         again = ScanClassifier.from_pretrained(tmp_path / "model")
         batch = pack_scans([make_sample(5), make_sample(3)])

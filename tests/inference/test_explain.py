@@ -7,20 +7,21 @@ import numpy as np
 import pytest
 import timm
 import torch
-from fabricated import make_classifier, make_scan
+from fabricated import TINY, make_classifier, make_scan
 
 import ich_lstm
 from ich_lstm import ScanClassifier, explain
 from ich_lstm.errors import CheckpointError, ConfigError
 from ich_lstm.inference import explain as explain_module
 from ich_lstm.labels import LABELS
-from ich_lstm.models.heads.recurrent import SequenceHead
+from ich_lstm.models.heads.recurrent import RecurrentHead
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing, network_box, preprocess_scan
 from ich_lstm.scan import Scan
+from ich_lstm.settings import merged
 
 ANY, SUBDURAL = LABELS.index("any"), LABELS.index("subdural")
 
-TINY = {"backbone": "test_byobnet", "size": 64}
+SMALL = merged(TINY, {"encoder": {"backbone": "test_byobnet"}})
 
 
 def noisy_scan(slices: int, seed: int = 0, size: int = 64) -> Scan:
@@ -36,7 +37,7 @@ def noisy_scan(slices: int, seed: int = 0, size: int = 64) -> Scan:
 
 def lively(seed: int = 0, **changes) -> ScanClassifier:
     """A small classifier in evaluation mode whose every parameter plays a part."""
-    classifier = make_classifier(seed, **(TINY | changes))
+    classifier = make_classifier(seed, settings=SMALL, **({"size": 64} | changes))
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in classifier.model.named_parameters():
         if not name.startswith("encoder."):
@@ -72,13 +73,13 @@ class TestMaps:
         [
             ({}, None, "final_conv"),
             ({}, 16, "stages.2"),
-            ({"global_pool": "catavgmax", "positions": "relative"}, 32, "final_conv"),
-            ({"neighbours": 1, "global_pool": "max", "sequence": "gru"}, None, "final_conv"),
-            ({"sequence": "none", "coherent_any": True}, None, "final_conv"),
+            ({"encoder": {"global_pool": "catavgmax"}, "head": {"positions": "relative"}}, 32, "final_conv"),
+            ({"encoder": {"adjacent_slices": 1, "global_pool": "max"}, "head": {"class_path": "GRU"}}, None, "final_conv"),
+            ({"head": {"class_path": "NoHead"}, "coherent_any": True}, None, "final_conv"),
             ({"max_slices": 3}, None, "final_conv"),
-            ({"backbone": "test_convnext", "global_pool": "late"}, None, "head.norm"),
-            ({"backbone": "test_resnet", "checkpoint_blocks": True}, 16, "layer3"),
-            ({"encoder_probabilities": True, "projection": 6, "num_layers": 2, "layer_dropout": 0.5}, 32, "final_conv"),
+            ({"encoder": {"backbone": "test_convnext", "global_pool": "late"}}, None, "head.norm"),
+            ({"encoder": {"backbone": "test_resnet", "checkpoint_blocks": True}}, 16, "layer3"),
+            ({"head": {"encoder_probabilities": True, "projection": 6, "num_layers": 2, "layer_dropout": 0.5}}, 32, "final_conv"),
         ],
         ids=lambda value: str(value) if isinstance(value, dict) else None,
     )
@@ -153,7 +154,7 @@ class TestMaps:
 
     def test_they_point_at_what_is_bright(self) -> None:
         """An encoder of hand-made weights that adds up how bright the subdural window is, in each cell by itself."""
-        classifier = make_classifier(**TINY, sequence="none", pooling="max")
+        classifier = make_classifier(size=64, settings=SMALL, head={"class_path": "NoHead"}, pooling={"kind": "max"})
         classifier.preprocessing = Preprocessing(size=64, crop="head")
         network = torch.nn.Conv2d(3, 2, 8, stride=8)
         network.weight.data.fill_(1 / 64)
@@ -188,7 +189,12 @@ class TestMaps:
 class TestContributions:
     @pytest.mark.parametrize(
         "changes",
-        [{}, {"pooling": "noisy-or", "sequence": "gru"}, {"pooling": "max", "scan_residual": True}, {"sequence": "none"}],
+        [
+            {},
+            {"pooling": {"kind": "noisy-or"}, "head": {"class_path": "GRU"}},
+            {"pooling": {"kind": "max", "encoder_residual": True}},
+            {"head": {"class_path": "NoHead"}},
+        ],
         ids=str,
     )
     def test_they_add_up_to_the_scans_logit_less_the_baselines(self, changes: dict) -> None:
@@ -216,7 +222,8 @@ class TestContributions:
 def in_training() -> ScanClassifier:
     """In training mode, partly frozen, with gradients, dropout and batch statistics at work."""
     classifier = lively(
-        encoder_dropout=0.5, input_dropout=0.5, recurrent_dropout=0.5, output_dropout=0.5, checkpoint_blocks=True
+        encoder={"dropout": 0.5, "checkpoint_blocks": True},
+        head={"input_dropout": 0.5, "recurrent_dropout": 0.5, "output_dropout": 0.5},
     ).train()
     classifier.model.encoder.network.stages[0].requires_grad_(False).eval()
     for parameter in classifier.parameters():
@@ -292,14 +299,14 @@ class TestCudnn:
     def seen(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[bool, bool]]]:
         """Whether cuDNN was allowed, and gradients were recorded, whenever the recurrent head ran."""
         seen = []
-        run = SequenceHead.forward
+        run = RecurrentHead.forward
 
-        def watched(self: SequenceHead, *arguments: object) -> torch.Tensor:
+        def watched(self: RecurrentHead, *arguments: object) -> torch.Tensor:
             y = run(self, *arguments)
             seen.append((torch.backends.cudnn.enabled, y.requires_grad))
             return y
 
-        monkeypatch.setattr(SequenceHead, "forward", watched)
+        monkeypatch.setattr(RecurrentHead, "forward", watched)
         return seen
 
     def test_its_lstm_which_has_no_backward_in_evaluation_is_not_used(self, seen: list[tuple[bool, bool]]) -> None:
@@ -324,7 +331,7 @@ class TestErrors:
             explain(lively(), noisy_scan(2), **options)
         assert caught.value.code == code
 
-    @pytest.mark.parametrize("changes", [{"backbone": "test_vit", "size": 160}], ids=str)
+    @pytest.mark.parametrize("changes", [{"encoder": {"backbone": "test_vit"}, "size": 160}], ids=str)
     def test_of_a_backbone_without_maps(self, changes: dict) -> None:
         with pytest.raises(ConfigError) as caught:
             explain(lively(**changes), noisy_scan(1))

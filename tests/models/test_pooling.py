@@ -6,7 +6,7 @@ import torch
 from scipy.special import expit, logit
 
 from ich_lstm.errors import ConfigError
-from ich_lstm.models.pooling import SHARPNESS, PoolingKind, ScanPooling
+from ich_lstm.models.pooling import SHARPNESS, Pooling, PoolingKind, ScanPooling
 
 LENGTHS = torch.tensor([1, 5, 3])
 KINDS: tuple[PoolingKind, ...] = ("max", "noisy-or", "log-sum-exp", "attention", "feature-attention")
@@ -20,7 +20,7 @@ def draw(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 def make(kind: PoolingKind) -> ScanPooling:
     torch.manual_seed(0)
-    pooling = ScanPooling(kind, in_features=4, labels=6).double()
+    pooling = ScanPooling(Pooling(kind=kind), in_features=4, labels=6).double()
     for parameter in pooling.parameters():
         torch.nn.init.normal_(parameter)
     return pooling
@@ -128,7 +128,7 @@ class TestAttention:
         ],
     )
     def test_names_and_shapes(self, kind: PoolingKind, own: dict[str, tuple[int, ...]]) -> None:
-        pooling = ScanPooling(kind, in_features=4, labels=6, attention_size=9)
+        pooling = ScanPooling(Pooling(kind=kind, attention_size=9), in_features=4, labels=6)
         shapes = {name: tuple(parameter.shape) for name, parameter in pooling.named_parameters()}
         attention = {
             "attention.0.weight": (9, 4),
@@ -142,5 +142,5 @@ class TestAttention:
     @pytest.mark.parametrize("size", [0, -1])
     def test_a_size_out_of_range(self, kind: PoolingKind, size: int) -> None:
         with pytest.raises(ConfigError) as caught:
-            ScanPooling(kind, in_features=4, labels=6, attention_size=size)
+            Pooling(kind=kind, attention_size=size)
         assert caught.value.code == "attention_size_out_of_range"

@@ -1,15 +1,17 @@
 """Training in chunks: the gradients and the statistics of the whole."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from fabricated import make_model, make_sample
+from fabricated import TINY_GRU, make_model, make_sample
 from timm.layers import DropPath
 
 from ich_lstm import ScanModel
 from ich_lstm.data.loading.batch import ScanBatch, pack_scans
+from ich_lstm.models.encoder import BatchNorm
 from ich_lstm.models.recompute import batch_norms, run_in_chunks, strided_places
 from ich_lstm.preprocessing.intensity import Intensity
 
@@ -32,8 +34,9 @@ def step(model: ScanModel, batch: ScanBatch) -> dict[str, torch.Tensor]:
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
-def training(slices_per_chunk: int | None = None, **changes: Any) -> ScanModel:
-    return make_model(slices_per_chunk=slices_per_chunk, **changes).double().train()
+def training(slices_per_chunk: int | None = None, batch_norm: BatchNorm = "batch", **changes: Any) -> ScanModel:
+    changes["encoder"] = {"slices_per_chunk": slices_per_chunk, "batch_norm": batch_norm} | changes.get("encoder", {})
+    return make_model(**changes).double().train()
 
 
 def statistics(model: ScanModel) -> dict[str, torch.Tensor]:
@@ -46,8 +49,14 @@ class TestGradients:
         "changes",
         [
             {},
-            {"neighbours": 1, "learnable_windows": True, "intensity": Intensity(noise=0.1, brightness=0.2, contrast=0.2)},
-            {"sequence": "gru", "encoder_probabilities": True, "instance_pooling": True, "scan_residual": True},
+            {
+                "encoder": {"adjacent_slices": 1},
+                "windows": {"learnable": True, "intensity": Intensity(noise=0.1, brightness=0.2, contrast=0.2)},
+            },
+            {
+                "head": replace(TINY_GRU, encoder_probabilities=True),
+                "pooling": {"instances": True, "encoder_residual": True},
+            },
         ],
         ids=["plain", "input", "head"],
     )
@@ -120,10 +129,10 @@ class TestStatistics:
     @pytest.mark.parametrize(
         "changes",
         [
-            {"slices_per_chunk": 17},
-            {"checkpoint_blocks": True},
-            {"slices_per_chunk": 500},
-            {"slices_per_chunk": 17, "checkpoint_blocks": True},
+            {"encoder": {"slices_per_chunk": 17}},
+            {"encoder": {"checkpoint_blocks": True}},
+            {"encoder": {"slices_per_chunk": 500}},
+            {"encoder": {"slices_per_chunk": 17, "checkpoint_blocks": True}},
         ],
         ids=str,
     )
@@ -198,7 +207,7 @@ class TestChunks:
 
 class TestFreezing:
     def test_a_frozen_encoder_rests(self, batch: ScanBatch) -> None:
-        model = training(backbone="test_resnet")
+        model = training(encoder={"backbone": "test_resnet"})
         model.encoder.unfreeze_last(0)
         before = statistics(model)
         gradients = step(model, batch)

@@ -9,14 +9,14 @@ from sklearn.decomposition import PCA
 from torch import nn
 
 from ich_lstm.errors import ConfigError
-from ich_lstm.models.reduction import FITTED, SIZED, FeatureReducer, ReducerKind
+from ich_lstm.models.reduction import FITTED, SIZED, FeatureReducer, ReducerKind, Reduction
 
 D, R, K = 12, 5, 3
 
 
 def make(kind: ReducerKind, reduced: int = R, width: int = D) -> FeatureReducer:
     torch.manual_seed(0)
-    return FeatureReducer(width, kind=kind, reduced_features=reduced if kind in SIZED else None)
+    return FeatureReducer(width, Reduction(kind=kind, features=reduced if kind in SIZED else None))
 
 
 def draw(rows: int = 40, seed: int = 0) -> torch.Tensor:
@@ -142,7 +142,7 @@ class TestPca:
 
 class TestDeviation:
     def test_by_hand(self) -> None:
-        reducer = FeatureReducer(4, kind="deviation", reduced_features=2)
+        reducer = make("deviation", 2, 4)
         features = torch.tensor([[9.0, 1, 0, 5], [9, 3, 4, 6]])  # deviations 0, 1, 2, 0.5
         reducer.fit(features)
         assert reducer.selected.tolist() == [2, 1]
@@ -159,7 +159,7 @@ class TestDeviation:
         assert torch.equal(moved.selected, fitted("deviation").selected)
 
     def test_of_equal_ones_the_first(self) -> None:
-        reducer = FeatureReducer(4, kind="deviation", reduced_features=2)
+        reducer = make("deviation", 2, 4)
         reducer.fit(torch.tensor([[0.0, 0, 0, 0], [1, 1, 1, 1]]))
         assert reducer.selected.tolist() == [0, 1]
 
@@ -262,18 +262,18 @@ class TestSettings:
     )
     def test_number_needed(self, kind: ReducerKind, reduced: int | None, code: str) -> None:
         with pytest.raises(ConfigError) as caught:
-            FeatureReducer(D, kind=kind, reduced_features=reduced)
+            FeatureReducer(D, Reduction(kind=kind, features=reduced))
         assert caught.value.code == code
-        assert FeatureReducer(D, kind=kind, reduced_features=D).out_features == D
+        assert make(kind, D).out_features == D
 
     @pytest.mark.parametrize("kind", ["none", "drop"])
     @pytest.mark.parametrize("reduced", [0, R, D])
     def test_number_in_vain(self, kind: ReducerKind, reduced: int) -> None:
         with pytest.raises(ConfigError) as caught:
-            FeatureReducer(D, kind=kind, reduced_features=reduced)
+            FeatureReducer(D, Reduction(kind=kind, features=reduced))
         assert caught.value.code == "reduced_features_unused"
 
     def test_unknown(self) -> None:
         with pytest.raises(ConfigError) as caught:
-            FeatureReducer(D, kind="ica", reduced_features=R)
+            Reduction(kind="ica", features=R)
         assert caught.value.code == "unknown_reducer"

@@ -1,21 +1,26 @@
 """The whole network."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
-from fabricated import TINY, make_model, make_sample
+from fabricated import TINY, TINY_GRU, make_model, make_sample
 from safetensors.torch import save_file
 
 from ich_lstm import ScanModel
 from ich_lstm.data.loading.batch import ScanBatch, pack_scans
 from ich_lstm.errors import ConfigError
 from ich_lstm.models.adjacent_slices import stack_neighbours
+from ich_lstm.models.encoder import Encoder
+from ich_lstm.models.heads import Head, NoHead
 from ich_lstm.models.long_scans import thinned
 from ich_lstm.models.scan_model import ScanLogits
+from ich_lstm.settings import merged, to_stored
+from ich_lstm.training.classifier import ClassifierSettings
 
 LENGTHS = [5, 1, 11]
 EXACT = {"rtol": 0, "atol": 1e-6}
@@ -31,19 +36,19 @@ def samples() -> list:
     return [make_sample(length, seed=1) for length in LENGTHS]
 
 
-@pytest.mark.parametrize("sequence", ["lstm", "gru", "none"])
+@pytest.mark.parametrize("head", [TINY.head, TINY_GRU, NoHead()], ids=["LSTM", "GRU", "NoHead"])
 @pytest.mark.parametrize("pooling", ["max", "noisy-or", "log-sum-exp", "attention"])
 class TestAnyNetwork:
-    def test_shapes(self, sequence: str, pooling: str, samples: list) -> None:
-        logits = run(make_model(sequence=sequence, pooling=pooling), pack_scans(samples))
+    def test_shapes(self, head: Head, pooling: str, samples: list) -> None:
+        logits = run(make_model(head=head, pooling={"kind": pooling}), pack_scans(samples))
         assert logits.slice_logits.shape == (17, 6)
         assert logits.scan_logits.shape == (3, 6)
-        assert (logits.encoder_logits is None) == (sequence == "none")
+        assert (logits.encoder_logits is None) == (head == NoHead())
         assert all(values is None or values.isfinite().all() for values in logits)
 
     @pytest.mark.parametrize(("precision", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-5)])
-    def test_neighbours_do_not_matter(self, sequence: str, pooling: str, samples: list, precision, tolerance: float) -> None:
-        model = make_model(sequence=sequence, pooling=pooling).to(precision)
+    def test_neighbours_do_not_matter(self, head: Head, pooling: str, samples: list, precision, tolerance: float) -> None:
+        model = make_model(head=head, pooling={"kind": pooling}).to(precision)
         together = run(model, pack_scans(samples))
         for i, slices in enumerate(together.slice_logits.split(LENGTHS)):
             alone = run(model, pack_scans(samples[i : i + 1]))
@@ -68,10 +73,10 @@ class TestScanModel:
 
     def test_sequence_begins_as_the_encoder(self, samples: list) -> None:
         torch.manual_seed(0)
-        logits = run(ScanModel(**TINY).eval(), pack_scans(samples))
+        logits = run(ScanModel(TINY).eval(), pack_scans(samples))
         assert torch.equal(logits.slice_logits, logits.encoder_logits)
         torch.manual_seed(0)
-        logits = run(ScanModel(**TINY, encoder_residual=False).eval(), pack_scans(samples))
+        logits = run(ScanModel(merged(TINY, {"head": {"encoder_residual": False}})).eval(), pack_scans(samples))
         assert not torch.allclose(logits.slice_logits, logits.encoder_logits, atol=1e-3)
 
     def test_positions_count_relative_to_the_scan(self, samples: list) -> None:
@@ -96,14 +101,22 @@ class TestScanModel:
         # DDP stops at one that does not.
         for changes in (
             {},
-            {"sequence": "none"},
-            {"encoder_residual": False},
-            {"encoder_residual": False, "encoder_classifier": False},
-            {"positions": "none", "num_layers": 2, "recurrent_dropout": 0.2},
-            {"positions": "relative", "projection": 5, "sequence_norm": False, "pooling": "feature-attention"},
-            {"encoder_probabilities": True, "reduction": "linear", "reduced_features": 7, "encoder_residual": False},
-            {"encoder_probabilities": True, "reduction": "drop", "learnable_windows": True, "neighbours": 1},
-            {"scan_residual": True, "instance_pooling": True, "slices_per_chunk": 4},
+            {"head": {"class_path": "NoHead"}},
+            {"head": {"encoder_residual": False}},
+            {"head": {"encoder_residual": False}, "encoder": {"classifier": False}},
+            {"head": {"positions": "none", "num_layers": 2, "recurrent_dropout": 0.2}},
+            {"head": {"positions": "relative", "projection": 5, "norm": False}, "pooling": {"kind": "feature-attention"}},
+            {
+                "head": {"encoder_probabilities": True, "encoder_residual": False},
+                "reduction": {"kind": "linear", "features": 7},
+            },
+            {
+                "head": {"encoder_probabilities": True},
+                "reduction": {"kind": "drop"},
+                "windows": {"learnable": True},
+                "encoder": {"adjacent_slices": 1},
+            },
+            {"pooling": {"encoder_residual": True, "instances": True}, "encoder": {"slices_per_chunk": 4}},
         ):
             model = make_model(**changes).train()
             logits = model(*pack_scans(samples)[:3])
@@ -113,27 +126,40 @@ class TestScanModel:
     def test_settings_build_the_same_network(self, samples: list) -> None:
         for changes in (
             {},
-            {"windows": [(50, 100)], "mean": (0.3,), "pooling": "max", "sequence": "gru", "bidirectional": False},
-            {"quantize": True, "neighbours": 2, "projection": 6, "scan_residual": True, "instance_pooling": True},
-            {"learnable_windows": True, "encoder_probabilities": True, "reduction": "linear", "reduced_features": 5},
+            {
+                "windows": {"channels": [(50, 100)], "mean": (0.3,)},
+                "pooling": {"kind": "max"},
+                "head": replace(TINY_GRU, bidirectional=False),
+            },
+            {
+                "windows": {"quantize": True},
+                "encoder": {"adjacent_slices": 2},
+                "head": {"projection": 6},
+                "pooling": {"encoder_residual": True, "instances": True},
+            },
+            {
+                "windows": {"learnable": True},
+                "head": {"encoder_probabilities": True},
+                "reduction": {"kind": "linear", "features": 5},
+            },
         ):
             model = make_model(**changes)
-            settings = json.loads(json.dumps(model.settings))
-            again = ScanModel(**{**settings, "pretrained": False})
+            stored = json.loads(json.dumps(to_stored(model.settings)))
+            again = ScanModel(merged(ClassifierSettings(), stored))
             again.load_state_dict(model.state_dict())
             assert again.settings == model.settings
             assert torch.equal(run(again.eval(), pack_scans(samples)).scan_logits, run(model, pack_scans(samples)).scan_logits)
 
     def test_windows_are_the_first_layer(self, samples: list) -> None:
         clipped = [sample._replace(hu=sample.hu.clip(0, 80)) for sample in samples]
-        model = make_model(windows=[(40, 80)])
+        model = make_model(windows={"channels": [(40, 80)]})
         torch.testing.assert_close(
             run(model, pack_scans(clipped)).slice_logits, run(model, pack_scans(samples)).slice_logits, rtol=0, atol=1e-5
         )
 
     def test_dropout_rests_in_evaluation(self, samples: list) -> None:
-        rates = {f"{name}_dropout": 0.5 for name in ("encoder", "input", "layer", "recurrent", "output")}
-        model = make_model(**rates, num_layers=2)
+        rates = {f"{name}_dropout": 0.5 for name in ("input", "layer", "recurrent", "output")}
+        model = make_model(encoder={"dropout": 0.5}, head={**rates, "num_layers": 2})
         assert torch.equal(run(model, pack_scans(samples)).scan_logits, run(model, pack_scans(samples)).scan_logits)
         model.train()
         assert not torch.equal(run(model, pack_scans(samples)).scan_logits, run(model, pack_scans(samples)).scan_logits)
@@ -141,45 +167,46 @@ class TestScanModel:
     @pytest.mark.parametrize(
         "changes",
         [
-            {"hidden_size": 0},
-            {"num_layers": 0},
-            {"encoder_dropout": 1.0},
-            {"input_dropout": -0.1},
-            {"layer_dropout": 1.5},
-            {"recurrent_dropout": 1.0},
-            {"output_dropout": -1},
-            {"reversal": 1.1},
-            {"neighbours": -1},
-            {"slices_per_chunk": 0},
+            {"head": {"hidden_size": 0}},
+            {"head": {"num_layers": 0}},
+            {"encoder": {"dropout": 1.0}},
+            {"head": {"input_dropout": -0.1}},
+            {"head": {"layer_dropout": 1.5}},
+            {"head": {"recurrent_dropout": 1.0}},
+            {"head": {"output_dropout": -1}},
+            {"head": {"reversal": 1.1}},
+            {"encoder": {"adjacent_slices": -1}},
+            {"encoder": {"slices_per_chunk": 0}},
             {"max_slices": 0},
-            {"projection": 0},
-            {"positions": "cm"},
-            {"batch_norm": "off"},
-            {"reduction": "ica"},
-            {"reduction": "pca"},
-            {"reduction": "linear", "sequence": "none", "reduced_features": 2},
-            {"encoder_classifier": False},
-            {"encoder_classifier": False, "encoder_residual": False, "sequence": "none"},
-            {"batch_norm": "synchronized", "slices_per_chunk": 4},
-            {"checkpoint_blocks": True, "backbone": "legacy_xception"},
-            {"windows": []},
-            {"windows": [(40, 0)]},
-            {"mean": (0, 0)},
-            {"std": (0,)},
-            {"sequence": "rnn"},
-            {"pooling": "mean"},
-            {"backbone": "resnet10x"},
+            {"head": {"projection": 0}},
+            {"head": {"positions": "cm"}},
+            {"encoder": {"batch_norm": "off"}},
+            {"encoder": {"global_pool": "min"}},
+            {"reduction": {"kind": "ica"}},
+            {"reduction": {"kind": "pca"}},
+            {"reduction": {"kind": "linear", "features": 2}, "head": {"class_path": "NoHead"}},
+            {"encoder": {"classifier": False}},
+            {"encoder": {"classifier": False}, "head": {"class_path": "NoHead"}},
+            {"encoder": {"batch_norm": "synchronized", "slices_per_chunk": 4}},
+            {"encoder": {"checkpoint_blocks": True, "backbone": "legacy_xception"}},
+            {"windows": {"channels": []}},
+            {"windows": {"channels": [(40, 0)]}},
+            {"windows": {"mean": (0, 0)}},
+            {"windows": {"std": (0,)}},
+            {"head": {"class_path": "RNN"}},
+            {"pooling": {"kind": "mean"}},
+            {"encoder": {"backbone": "resnet10x"}},
         ],
         ids=str,
     )
     def test_settings_out_of_range(self, changes: dict) -> None:
         with pytest.raises(ConfigError):
-            ScanModel(**(TINY | changes))
+            ScanModel(merged(TINY, changes))
 
 
 class TestNeighbours:
     def test_channels_are_those_of_the_slices_beside(self, samples: list) -> None:
-        model = make_model(neighbours=1)
+        model = make_model(encoder={"adjacent_slices": 1})
         batch = pack_scans(samples)
         shown = stack_neighbours(model.windows, batch.hu, batch.lengths, torch.arange(17), 1)
         assert shown.shape == (17, 9, 32, 32)
@@ -193,7 +220,7 @@ class TestNeighbours:
             torch.testing.assert_close(shown[row, channels], absent.expand(3, 32, 32))
 
     def test_a_slice_sees_its_neighbour_and_no_further(self, samples: list) -> None:
-        model = make_model(neighbours=1, sequence="none", pooling="max").double()
+        model = make_model(encoder={"adjacent_slices": 1}, head={"class_path": "NoHead"}, pooling={"kind": "max"}).double()
         changed = samples[0]._replace(hu=samples[0].hu.copy())
         changed.hu[4] = 1000
         before, after = run(model, pack_scans(samples[:1])).slice_logits, run(model, pack_scans([changed])).slice_logits
@@ -203,8 +230,8 @@ class TestNeighbours:
     def test_the_stem_s_weights_are_repeated(self, tmp_path: Path) -> None:
         source = timm.create_model("resnet18", pretrained=False)
         save_file(source.state_dict(), tmp_path / "model.safetensors")
-        settings = {"pretrained": False, "hidden_size": 8, "num_layers": 1, "backbone": "resnet18"}
-        model = ScanModel(**settings, pretrained_file=str(tmp_path / "model.safetensors"), neighbours=1)
+        encoder = Encoder(backbone="resnet18", pretrained_file=tmp_path / "model.safetensors", adjacent_slices=1)
+        model = ScanModel(replace(TINY, encoder=encoder))
         expected = source.conv1.weight.detach().repeat(1, 3, 1, 1) * 3 / 9
         torch.testing.assert_close(model.encoder.network.conv1.weight.detach(), expected)
         torch.testing.assert_close(model.encoder.network.layer4[0].conv1.weight, source.layer4[0].conv1.weight)
@@ -227,14 +254,14 @@ class TestPretrainedFile:
         path = tmp_path / "weights.pth"
         write(path)
         with pytest.raises(ConfigError) as caught:
-            make_model(backbone="resnet18", pretrained_file=str(path))
+            make_model(encoder={"backbone": "resnet18", "pretrained_file": str(path)})
         assert caught.value.code == "no_pretrained_weights"
         assert "weights.pth" in caught.value.where
 
     def test_a_machine_without_internet_is_told_what_to_do(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(timm, "create_model", lambda *_, **__: (_ for _ in ()).throw(OSError("no connection")))
         with pytest.raises(ConfigError) as caught:
-            make_model(backbone="resnet18", pretrained=True)
+            make_model(encoder={"backbone": "resnet18", "pretrained": True})
         assert "pretrained_file" in caught.value.todo
         assert "timm/resnet18" in caught.value.todo
 
@@ -246,10 +273,13 @@ class TestLongScans:
         expected = np.round(np.linspace(0, 199, 64)).astype(int) + 3
         assert places.tolist() == [0, 1, 2, *expected.tolist(), *range(203, 267)]
 
-    @pytest.mark.parametrize("own", [{"encoder_residual": True}, {"encoder_residual": False, "encoder_probabilities": True}])
+    @pytest.mark.parametrize(
+        "own", [{"head": {"encoder_residual": True}}, {"head": {"encoder_residual": False, "encoder_probabilities": True}}]
+    )
     def test_every_slice_gets_the_context_of_the_nearest(self, own: dict) -> None:
         """The encoder sees all slices, each with its true neighbours; the recurrent head and the pooling see some."""
-        settings = {"neighbours": 1, "pooling": "feature-attention", "scan_residual": True, **own}
+        pooling = {"kind": "feature-attention", "encoder_residual": True}
+        settings = {"encoder": {"adjacent_slices": 1}, "pooling": pooling, **own}
         model, limited = make_model(**settings).double(), make_model(max_slices=7, **settings).double()
         sample = make_sample(31, seed=2)
         got = run(limited, pack_scans([sample, make_sample(5)]))
@@ -273,7 +303,7 @@ class TestLongScans:
         torch.testing.assert_close(got.slice_logits[:31], expected, **EXACT)
 
     def test_a_slice_s_relative_place_is_that_among_all(self) -> None:
-        limited = make_model(max_slices=7, positions="relative").double()
+        limited = make_model(max_slices=7, head={"positions": "relative"}).double()
         features = torch.randn(31, limited.encoder.out_features, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         places = torch.tensor(np.round(np.linspace(0, 30, 7)).astype(int))
         with torch.no_grad():
@@ -289,7 +319,7 @@ class TestReading:
     """From the bottom to the top, from the top to the bottom, and both."""
 
     def test_reversed_is_another_reading_of_the_same_slices(self, samples: list) -> None:
-        model = make_model(positions="none", bidirectional=False).double()
+        model = make_model(head={"positions": "none", "bidirectional": False}).double()
         batch = pack_scans(samples[:1])
         features = model.encode(batch.hu, batch.lengths)
         downwards = model.head(features, batch.lengths, None, torch.tensor([True])).slice_logits
@@ -310,7 +340,7 @@ class TestReading:
         torch.testing.assert_close(both.scan_logits, (views[0].scan_logits + views[1].scan_logits) / 2, **EXACT)
 
     def test_training_draws_it_by_the_scans_own_seeds(self, samples: list) -> None:
-        model = make_model(reversal=0.5, bidirectional=False, batch_norm="frozen").double().train()
+        model = make_model(head={"reversal": 0.5, "bidirectional": False}, encoder={"batch_norm": "frozen"}).double().train()
         batches = [pack_scans([make_sample(6, seed=seed) for seed in range(12)])]
         batch = batches[0]
         logits = model(batch.hu, batch.lengths, batch.positions_mm, batch.draws).slice_logits.split(6)
@@ -332,7 +362,7 @@ class TestOptions:
 
     def test_the_scan_s_residual_is_the_most_suspicious_slice(self, samples: list) -> None:
         batch = pack_scans(samples)
-        model = make_model(scan_residual=True).double()
+        model = make_model(pooling={"encoder_residual": True}).double()
         with_it = run(model, batch)
         gate = model.scan_gate.detach().clone()
         torch.nn.init.zeros_(model.scan_gate)
@@ -341,12 +371,14 @@ class TestOptions:
         torch.testing.assert_close(with_it.scan_logits - without.scan_logits, gate * largest.clamp(-13.8155, 13.8155), **EXACT)
 
     def test_probabilities_reach_both_ends_of_the_head(self) -> None:
-        model = make_model(encoder_probabilities=True, reduction="drop", positions="none", encoder_residual=False)
+        model = make_model(
+            head={"encoder_probabilities": True, "positions": "none", "encoder_residual": False}, reduction={"kind": "drop"}
+        )
         assert model.sequence.recurrence.input_size == 6
         assert model.sequence_classifier.in_features == 2 * 8 + 6
 
     def test_the_encoder_s_view_is_its_logits(self, samples: list) -> None:
-        model, batch = make_model(instance_pooling=True).double(), pack_scans(samples)
+        model, batch = make_model(pooling={"instances": True}).double(), pack_scans(samples)
         whole = run(model, batch)
         with torch.inference_mode():
             view = model.encoder_view(batch.hu, batch.lengths)

@@ -32,6 +32,7 @@ from ich_lstm.pages.review_page import ReviewCase, ReviewPicture, review_page
 from ich_lstm.pages.scan_page import prediction_page
 from ich_lstm.pages.style import HEAT_COLORS
 from ich_lstm.scan import Note
+from ich_lstm.statistics import FigureSettings
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 if CHROMIUM is None:
@@ -714,12 +715,14 @@ def evaluation() -> str:
         history = pd.DataFrame({"epoch": [0, 1], "train/loss": [1.0, 0.5], "val/loss": [0.9, 0.1], "val/auroc_any": [0.6, 0.9]})
         save_figure(plot_history(history), study / "history.png")
         evidence = read_run(study)
-        few = {"replicates": 100}
+        few = FigureSettings(replicates=100)
         supplements = Supplements(
-            comparisons=compare_encoder(evidence, level="slice", **few),
-            strata=evaluate_strata(evidence, find_strata(evidence), **few),
+            comparisons=compare_encoder(evidence, level="slice", settings=few),
+            strata=evaluate_strata(evidence, find_strata(evidence), settings=few),
         )
-        return build_report(evidence, compute_figures(evidence, all_figures(), **few), read_study(study), supplements).to_html()
+        return build_report(
+            evidence, compute_figures(evidence, all_figures(), settings=few), read_study(study), supplements
+        ).to_html()
 
 
 PAGES = {"review": review, "evaluation": evaluation}

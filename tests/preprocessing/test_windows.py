@@ -1,6 +1,7 @@
 """Windows, as a function and as the first layer of the model."""
 
 import json
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from ich_lstm import ScanClassifier, Window
 from ich_lstm.errors import ConfigError
 from ich_lstm.models.released.weights import PAN
 from ich_lstm.preprocessing.intensity import Intensity
-from ich_lstm.preprocessing.windows import NARROWEST, WindowStack
+from ich_lstm.preprocessing.windows import NARROWEST, Windows, WindowStack
+from ich_lstm.settings import merged
 from ich_lstm.window import BONE, BRAIN, SUBDURAL
 
 WINDOWS = (BRAIN, SUBDURAL, BONE)
@@ -217,10 +219,10 @@ class TestPublishedSystems:
     @pytest.mark.parametrize("recipe", PUBLISHED)
     def test_every_window_is_that_of_the_published_program_for_every_hu(self, recipe: str) -> None:
         model = yaml.safe_load((resources.files("ich_lstm.configs") / f"{recipe}.yaml").read_text())["model"]
-        quantize, integer = model.get("quantize", False), model.get("integer_windows", False)
-        stack = WindowStack(model["windows"], quantize=quantize, integer_edges=integer)
+        settings = merged(Windows(), model["windows"])
+        stack = replace(settings, mean=(0.0,), std=(1.0,)).build()
         got = stack(torch.from_numpy(EVERY_HU).reshape(1, 1, -1))[0, :, 0].numpy()
-        for channel, (level, width) in zip(got, model["windows"], strict=True):
+        for channel, (level, width) in zip(got, settings.channels, strict=True):
             expected = PUBLISHED[recipe](EVERY_HU.astype(np.int64), level, width)
             np.testing.assert_allclose(channel, expected, rtol=0, atol=1e-6)
 
@@ -232,7 +234,7 @@ class TestPublishedSystems:
         assert (exact(hu).flatten() * 255).round().tolist()[-1] == 255
 
     def test_pan_divides_by_a_millionth_more(self) -> None:
-        for level, width in PAN["windows"]:
+        for level, width in PAN.windows.channels:
             theirs = (np.clip(EVERY_HU.astype(float), level - width / 2, level + width / 2) - (level - width / 2)) / (
                 width + 1e-6
             )
@@ -258,13 +260,13 @@ class TestPublishedSystems:
         with pytest.raises(ValueError, match="integer_edges"):
             WindowStack([(75, 215)], learnable=True, integer_edges=True)
         with pytest.raises(ConfigError):
-            make_model(learnable_windows=True, integer_windows=True)
+            make_model(windows={"learnable": True, "integer_widths": True})
 
     def test_a_model_stores_which_it_has(self, tmp_path: Path) -> None:
-        classifier = make_classifier(integer_windows=True, quantize=True, windows=[(75, 215)])
+        classifier = make_classifier(windows={"channels": [(75, 215)], "quantize": True, "integer_widths": True})
         classifier.save_pretrained(tmp_path)
         assert ScanClassifier.load(tmp_path).model.windows.integer_edges
         about = json.loads((tmp_path / "model.json").read_text())
-        del about["settings"]["integer_windows"]  # as of earlier versions
+        del about["settings"]["windows"]["integer_widths"]  # as of earlier versions
         (tmp_path / "model.json").write_text(json.dumps(about))
         assert not ScanClassifier.load(tmp_path).model.windows.integer_edges

@@ -40,7 +40,7 @@ class TestTraining:
         assert trained.classifier.preprocessing.size == 32
 
     def test_rates_rise_to_their_peaks_and_fall_along_a_cosine(self, fit, tmp_path: Path) -> None:
-        rates = np.array(fit(tmp_path, warmup=0.25, learning_rate=1e-2, encoder_learning_rate=1e-3).rates)
+        rates = np.array(fit(tmp_path, optimizer={"warmup": 0.25, "lr": 1e-2, "encoder_lr": 1e-3}).rates)
         head, encoder = rates.max(axis=0).max(), rates.max(axis=0).min()
         assert (head, encoder) == pytest.approx((1e-2, 1e-3))
         share = rates[:, rates[0].argmax()] / 1e-2
@@ -52,7 +52,7 @@ class TestTraining:
         )
 
     def test_a_model_without_head_trains_too(self, fit, tmp_path: Path) -> None:
-        assert np.isfinite(fit(tmp_path, sequence="none", trainer={"max_epochs": 1}).losses).all()
+        assert np.isfinite(fit(tmp_path, head={"class_path": "NoHead"}, trainer={"max_epochs": 1}).losses).all()
 
     def test_labels_of_scans_alone_train_the_encoder_too(self, fit, heads, tmp_path: Path) -> None:
         table = tmp_path / "labels.csv"
@@ -90,11 +90,11 @@ class TestOptimizer:
         return _groups
 
     def test_encoder_and_head_have_their_own_rates(self, groups) -> None:
-        for (rate, _), names in groups(learning_rate=1e-2, encoder_learning_rate=1e-3).items():
+        for (rate, _), names in groups(optimizer={"lr": 1e-2, "encoder_lr": 1e-3}).items():
             assert {name.startswith("encoder.") for name in names} == {rate == 1e-3}
 
     def test_biases_and_normalizations_do_not_decay(self, groups) -> None:
-        found = groups(weight_decay=0.1)
+        found = groups(optimizer={"weight_decay": 0.1})
         still = set().union(*(names for (_, decay), names in found.items() if decay == 0))
         decaying = set().union(*(names for (_, decay), names in found.items() if decay == 0.1))
         assert {"gate", "sequence.norm.weight", "encoder_classifier.bias", "sequence.recurrence.bias_hh_l0"} <= still
@@ -102,10 +102,17 @@ class TestOptimizer:
         assert not [name for name in decaying if name.endswith("bias") or ".bn" in name]
 
     def test_equal_rates_leave_nothing_out(self, groups) -> None:
-        assert groups(learning_rate=1e-3, encoder_learning_rate=1e-3)
+        assert groups(optimizer={"lr": 1e-3, "encoder_lr": 1e-3})
 
     @pytest.mark.parametrize(
-        "changes", [{"warmup": 1.0}, {"warmup": -0.1}, {"learning_rate": -1}, {"encoder_learning_rate": -1}, {"weight_decay": -1}]
+        "changes",
+        [
+            {"optimizer": {"warmup": 1.0}},
+            {"optimizer": {"warmup": -0.1}},
+            {"optimizer": {"lr": -1}},
+            {"optimizer": {"encoder_lr": -1}},
+            {"optimizer": {"weight_decay": -1}},
+        ],
     )
     def test_settings_out_of_range(self, changes: dict) -> None:
         with pytest.raises(ConfigError):
@@ -162,7 +169,7 @@ class TestPredict:
         assert classifier.training
 
     def test_training_mode_does_not_change_a_prediction(self, project_key) -> None:
-        classifier = make_classifier(encoder_dropout=0.5, output_dropout=0.5)
+        classifier = make_classifier(encoder={"dropout": 0.5}, head={"output_dropout": 0.5})
         (first,) = classifier.train().predict(make_scan(), project_key=project_key)
         (second,) = classifier.eval().predict(make_scan(), project_key=project_key)
         np.testing.assert_array_equal(first.slice_probabilities, second.slice_probabilities)

@@ -55,7 +55,13 @@ class TestProbabilities:
 
 
 @pytest.fixture(
-    params=[{}, {"sequence": "none", "pooling": "attention"}, {"pooling": "max"}, {"test_time": "flip-reverse"}], ids=str
+    params=[
+        {},
+        {"head": {"class_path": "NoHead"}, "pooling": {"kind": "attention"}},
+        {"pooling": {"kind": "max"}},
+        {"test_time": "flip-reverse"},
+    ],
+    ids=str,
 )
 def classifier(request) -> ScanClassifier:
     """Models whose scans hang together with their slices in several ways."""

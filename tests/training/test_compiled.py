@@ -12,7 +12,7 @@ from ich_lstm import ScanClassifier
 from ich_lstm.data.loading.batch import pack_scans
 from ich_lstm.inference.checkpoint import SavedModel, read_model, write_model
 from ich_lstm.inference.explain import explain
-from ich_lstm.training.optimizer import make_optimizer
+from ich_lstm.training.optimizer import Optimizer, make_optimizer
 
 BATCH = pack_scans([make_sample(4), make_sample(7)])
 
@@ -76,10 +76,9 @@ class TestNames:
         assert plain.weights_hash() == compiled.weights_hash()
 
     def test_the_encoder_keeps_its_own_rate(self, way: Way) -> None:
-        options = {"kind": "adamw", "learning_rate": 1.0, "encoder_learning_rate": 0.5, "window_learning_rate": 0.1}
-        options |= {"weight_decay": 0.0, "epsilon": 1e-8}
+        settings = Optimizer(lr=1.0, encoder_lr=0.5, window_lr=0.1, weight_decay=0.0)
         sizes = [
-            {group["lr"]: sum(p.numel() for p in group["params"]) for group in make_optimizer(model, **options).param_groups}
+            {group["lr"]: sum(p.numel() for p in group["params"]) for group in make_optimizer(model, settings).param_groups}
             for model in (way(make_classifier()).model, make_classifier().model)
         ]
         assert sizes[0] == sizes[1]

@@ -7,18 +7,27 @@ import torch
 from pytorch_lightning import Trainer
 
 from ich_lstm import ScanClassifier, ScanDataModule
+from ich_lstm.data.loading.batches import Batches
 from ich_lstm.evaluation.report.descriptions import describe_initialization, training_rows
 from ich_lstm.evaluation.run_facts import StudyFacts
+from ich_lstm.models.encoder import Encoder
+from ich_lstm.models.heads import LSTM
+from ich_lstm.settings import merged
+from ich_lstm.training.classifier import ClassifierSettings
 from ich_lstm.training.stages import Stage, fit_stages
+
+SMALL = ClassifierSettings(encoder=Encoder(backbone="test_byobnet", pretrained=False), head=LSTM(hidden_size=4))
 
 
 @pytest.fixture
 def data(prepared, phantom: Path) -> ScanDataModule:
-    return ScanDataModule(str(prepared.folder), str(phantom / "stage_2_train.csv"), num_workers=0, slices_per_batch=24, seed=7)
+    return ScanDataModule(
+        str(prepared.folder), str(phantom / "stage_2_train.csv"), num_workers=0, batches=Batches(slices=24), seed=7
+    )
 
 
 def small(**settings) -> ScanClassifier:
-    return ScanClassifier(**({"backbone": "test_byobnet", "pretrained": False, "hidden_size": 4} | settings))
+    return ScanClassifier.from_settings(merged(SMALL, settings))
 
 
 def trainer(folder: Path, epochs: int = 1, **settings) -> Trainer:
@@ -37,12 +46,12 @@ def facts_of(model: ScanClassifier) -> StudyFacts:
 
 
 def test_a_fit_records_what_it_was(data: ScanDataModule, tmp_path: Path) -> None:
-    model = small(learning_rate=2e-3, optimizer="adam")
+    model = small(optimizer={"lr": 2e-3, "kind": "adam"})
     done = fit(model, data, tmp_path, epochs=2, enable_checkpointing=False, gradient_clip_val=1.0)
     (record,) = model.fits
     assert (record.epochs, record.max_epochs, record.steps) == (2, 2, done.global_step)
-    assert (record.settings["learning_rate"], record.settings["optimizer"]) == (2e-3, "adam")
-    assert (record.batches["slices_per_batch"], record.seed, record.gradient_clip) == (24, 7, 1.0)
+    assert (record.settings["optimizer"]["lr"], record.settings["optimizer"]["kind"]) == (2e-3, "adam")
+    assert (record.batches["slices"], record.seed, record.gradient_clip) == (24, 7, 1.0)
     assert (record.encoder, record.head, record.processes) == ("all", "train", 1)
 
 
@@ -57,11 +66,11 @@ def test_a_checkpoint_holds_the_steps_of_its_own_weights(data: ScanDataModule, t
 def test_two_fits_are_two_records_and_survive_saving(data: ScanDataModule, tmp_path: Path) -> None:
     model = small()
     fit(model, data, tmp_path, enable_checkpointing=False)
-    model.change_training(learning_rate=5e-4)
+    model.change_training({"optimizer": {"lr": 5e-4}})
     fit(model, data, tmp_path, enable_checkpointing=False)
     model.save_pretrained(tmp_path / "model")
     loaded = ScanClassifier.load(tmp_path / "model")
-    assert [record.settings["learning_rate"] for record in loaded.fits] == [1e-3, 5e-4]
+    assert [record.settings["optimizer"]["lr"] for record in loaded.fits] == [1e-3, 5e-4]
     assert loaded.starting_weights == {"encoder": {"source": "random"}}
 
 
@@ -76,8 +85,8 @@ def test_a_resumed_fit_goes_on_with_its_record(data: ScanDataModule, tmp_path: P
 
 def test_stages_are_recorded_by_name_with_their_own_rates(data: ScanDataModule, tmp_path: Path) -> None:
     stages = [
-        Stage(name="warm-up", max_epochs=1, head="skip", model={"encoder_learning_rate": 3e-4}),
-        Stage(name="head", max_epochs=2, encoder="freeze"),
+        Stage(name="warm-up", max_epochs=1, train="encoder", changes={"optimizer": {"encoder_lr": 3e-4}}),
+        Stage(name="head", max_epochs=2, train="head"),
     ]
     model = small()
     last = fit_stages(
@@ -92,7 +101,7 @@ def test_stages_are_recorded_by_name_with_their_own_rates(data: ScanDataModule, 
         ("warm-up", "all", "skip"),
         ("head", "none", "train"),
     ]
-    assert [record.settings["encoder_learning_rate"] for record in best.fits] == [3e-4, 1e-4]
+    assert [record.settings["optimizer"]["encoder_lr"] for record in best.fits] == [3e-4, 1e-4]
 
 
 class TestStartingWeights:
@@ -105,7 +114,7 @@ class TestStartingWeights:
         import timm
 
         torch.save(timm.create_model("test_byobnet", pretrained=False).state_dict(), tmp_path / "weights.pth")
-        text = describe_initialization(facts_of(small(pretrained_file=str(tmp_path / "weights.pth"))))
+        text = describe_initialization(facts_of(small(encoder={"pretrained_file": tmp_path / "weights.pth"})))
         assert "test_byobnet" in text
         assert "weights.pth" in text
         assert str(tmp_path) not in text
@@ -127,4 +136,4 @@ class TestStartingWeights:
         assert [name for name, _ in training_rows(facts_of(model))] == ["earlier, fit 1", "fit 1"]
 
     def test_a_model_that_does_not_know(self) -> None:
-        assert describe_initialization(StudyFacts(model={"settings": {"pretrained": False}})) == ""
+        assert describe_initialization(StudyFacts(model={"settings": {"encoder": {"pretrained": False}}})) == ""

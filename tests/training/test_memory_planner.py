@@ -2,14 +2,18 @@
 
 import multiprocessing
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from fabricated import TINY
 
-from ich_lstm import ScanClassifier, ScanDataModule
+from ich_lstm import ScanDataModule
+from ich_lstm.data.loading.batches import Batches
 from ich_lstm.errors import ConfigError
+from ich_lstm.models.encoder import Encoder
+from ich_lstm.models.reduction import Reduction
 from ich_lstm.training import memory_planner
 from ich_lstm.training.memory_planner import MOST_SLICES, SPARE, MemoryPlan, Trial, _child, _measure, plan_memory
 
@@ -30,7 +34,7 @@ def plan(available: int, **options: Any) -> tuple[MemoryPlan, list[Trial]]:
         return needs(trial) if needs(trial) < 4 * available else None  # far beyond, the process dies
 
     settings = {"size": 1, "device": CPU, "precision": "32-true", "measure": measure, "available": available}
-    return plan_memory({}, **(settings | options)), tried
+    return plan_memory(TINY, **(settings | options)), tried
 
 
 class TestPlan:
@@ -45,7 +49,7 @@ class TestPlan:
     def test_a_large_device_needs_no_chunks(self) -> None:
         found, _ = plan(100_000)
         assert (found.slices_per_chunk, found.slices_per_batch) == (None, MOST_SLICES)
-        assert "--model.slices_per_chunk null" in str(found)
+        assert "--model.encoder.slices_per_chunk null" in str(found)
 
     def test_a_batch_that_is_settled_stays(self) -> None:
         found, _ = plan(1000, slices_per_batch=200)
@@ -97,10 +101,9 @@ class TestTimeLimit:
         assert caught.value.code == "plan_timeout"
 
     def test_a_trial_that_takes_too_long_is_ended(self) -> None:
-        settings = {"backbone": "test_resnet", "hidden_size": 8}
         began = time.monotonic()
         with pytest.raises(memory_planner._OutOfTime):
-            _measure(settings, Trial(4096, None, 256), CPU, "32-true", began + 0.5)
+            _measure(TINY, Trial(4096, None, 256), CPU, "32-true", began + 0.5)
         assert time.monotonic() - began < 20
 
 
@@ -114,7 +117,7 @@ class TestTrial:
     def test_is_a_process_of_its_own(self) -> None:
         """What this one holds does not count."""
         held = b"x" * (3 * 2**29)
-        settings = {"backbone": "test_resnet", "hidden_size": 8, "reduction": "pca", "reduced_features": 4}
+        settings = replace(TINY, reduction=Reduction(kind="pca", features=4))
         needed = _measure(settings, Trial(8, 4, 32), CPU, "32-true")
         assert needed is not None
         assert 100 * 2**20 < needed < len(held)
@@ -146,19 +149,14 @@ class TestTrial:
 
         monkeypatch.setattr(memory_planner.multiprocessing, "get_context", lambda _: Context)
         if code < 0:
-            assert _measure({}, Trial(1, None, 32), CPU, "32-true") is None
+            assert _measure(TINY, Trial(1, None, 32), CPU, "32-true") is None
             return
         with pytest.raises(ConfigError) as caught:
-            _measure({}, Trial(1, None, 32), CPU, "32-true")
+            _measure(TINY, Trial(1, None, 32), CPU, "32-true")
         assert caught.value.code == "trial_failed"
 
 
 def test_auto_is_for_the_command_alone() -> None:
-    for make in (
-        lambda: ScanDataModule("x", "y", slices_per_batch="auto"),
-        lambda: ScanClassifier(backbone="test_resnet", pretrained=False, slices_per_chunk="auto"),
-    ):
-        with pytest.raises(ConfigError) as caught:
+    for make in (lambda: ScanDataModule("x", "y", batches=Batches(slices="auto")), lambda: Encoder(slices_per_chunk="auto")):
+        with pytest.raises(ConfigError, match=r"'?auto'?.*a whole number"):
             make()
-        assert caught.value.code == "auto_unresolved"
-        assert "--plan" in caught.value.todo

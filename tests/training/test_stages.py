@@ -85,12 +85,18 @@ LAYERS = {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4"}
 class TestStages:
     def test_each_trains_what_it_says_with_its_own_settings(self, train) -> None:
         stages = [
-            Stage(name="2d", head="skip", max_epochs=1, data={"slices_per_sample": 1, "sample": "every", "slices_per_batch": 8}),
-            Stage(name="head", encoder="freeze", max_epochs=1, model={"learning_rate": 0.02, "schedule": "constant"}),
-            Stage(name="last", encoder=1, head="freeze", max_epochs=1, model={"encoder_learning_rate": 0.03}),
-            Stage(name="all", max_epochs=1, model={"batch_norm": "frozen", "slices_per_chunk": 5}),
+            Stage(name="2d", train="encoder", max_epochs=1, batches={"slices": 8, "slices_per_sample": 1, "sample": "every"}),
+            Stage(name="head", train="head", max_epochs=1, changes={"optimizer": {"lr": 0.02, "schedule": "constant"}}),
+            Stage(
+                name="last",
+                train="encoder-through-head",
+                encoder_groups=1,
+                max_epochs=1,
+                changes={"optimizer": {"encoder_lr": 0.03}},
+            ),
+            Stage(name="all", max_epochs=1, changes={"encoder": {"batch_norm": "frozen", "slices_per_chunk": 5}}),
         ]
-        _, notes = train(stages, learning_rate=0.01, encoder_learning_rate=0.005)
+        _, notes = train(stages, optimizer={"lr": 0.01, "encoder_lr": 0.005})
         changes = [moved(before, after) for before, after in zip(notes.before, notes.after, strict=True)]
         assert changes[0] >= LAYERS | {"encoder_classifier"}
         assert not changes[0] & HEAD
@@ -104,14 +110,14 @@ class TestStages:
         assert all(torch.equal(notes.after[3][name], notes.before[3][name]) for name in statistics)
 
     def test_each_begins_with_the_best_of_the_one_before(self, train, tmp_path: Path) -> None:
-        _, notes = train([Stage(name="a", max_epochs=3, model={"learning_rate": 0.3}), Stage(name="b", max_epochs=1)])
+        _, notes = train([Stage(name="a", max_epochs=3, changes={"optimizer": {"lr": 0.3}}), Stage(name="b", max_epochs=1)])
         best = torch.load(tmp_path / "0/best.ckpt", weights_only=True)["state_dict"]
         assert moved({name.removeprefix("model."): value for name, value in best.items()}, notes.before[1]) == set()
         assert moved(notes.before[0], notes.before[1])
 
     def test_a_reduction_is_fitted_once(self, train) -> None:
-        stages = [Stage(name="head", encoder="freeze", max_epochs=1), Stage(name="more", max_epochs=1)]
-        settings = {"reduction": "pca", "reduced_features": 5, "encoder_residual": False}
+        stages = [Stage(name="head", train="head", max_epochs=1), Stage(name="more", max_epochs=1)]
+        settings = {"reduction": {"kind": "pca", "features": 5}, "head": {"encoder_residual": False}}
         classifier, notes = train(stages, **settings)
         components = [state["reducer.components"] for state in (*notes.before, *notes.after)]
         assert all(torch.equal(component, components[0]) for component in components)
@@ -119,9 +125,9 @@ class TestStages:
         assert float(classifier.model.reducer.explained) > 0.2
 
     def test_neighbours_of_random_slices_are_none(self, train) -> None:
-        stage = Stage(name="2d", head="skip", max_epochs=1, data={"slices_per_sample": 2, "sample": "every"})
+        stage = Stage(name="2d", train="encoder", max_epochs=1, batches={"slices_per_sample": 2, "sample": "every"})
         with pytest.raises(ConfigError) as caught:
-            train([stage], neighbours=1)
+            train([stage], encoder={"adjacent_slices": 1})
         assert caught.value.code == "no_neighbours"
 
     def test_no_stage(self, train) -> None:

@@ -11,8 +11,17 @@ from pytorch_lightning.callbacks import EarlyStopping, LearningRateFinder, Model
 from pytorch_lightning.tuner import Tuner
 
 from ich_lstm import ScanClassifier, ScanDataModule
+from ich_lstm.data.loading.batches import Batches
+from ich_lstm.data.split.split_file import Split
 from ich_lstm.errors import ConfigError
 from ich_lstm.labels import ANY, LABELS
+from ich_lstm.models.encoder import Encoder
+from ich_lstm.models.heads import LSTM
+from ich_lstm.preprocessing.crop_and_resize import Preprocessing
+from ich_lstm.settings import merged
+from ich_lstm.training.classifier import ClassifierSettings
+
+SMALL = ClassifierSettings(encoder=Encoder(backbone="test_byobnet", pretrained=False), head=LSTM(hidden_size=4))
 
 
 @pytest.fixture
@@ -21,13 +30,14 @@ def data(prepared, phantom: Path) -> ScanDataModule:
 
 
 def data_of(prepared, phantom: Path, **settings) -> ScanDataModule:
-    chosen = {"num_workers": 0, "slices_per_batch": 24, "seed": 7, "split": (0.34, 0.33, 0.33)} | settings
+    split = Split(fractions=(0.34, 0.33, 0.33))
+    chosen = {"num_workers": 0, "batches": Batches(slices=24), "seed": 7, "split": split} | settings
     return ScanDataModule(str(prepared.folder), str(phantom / "stage_2_train.csv"), **chosen)
 
 
 def small(**settings) -> ScanClassifier:
     torch.manual_seed(0)
-    return ScanClassifier(**({"backbone": "test_byobnet", "pretrained": False, "hidden_size": 4} | settings))
+    return ScanClassifier.from_settings(merged(SMALL, settings))
 
 
 def trainer(folder: Path, **settings) -> Trainer:
@@ -62,7 +72,7 @@ class TestTest:
         assert after == pytest.approx(alone, nan_ok=True)
 
     def test_a_model_without_a_head_is_tested_too(self, data: ScanDataModule, tmp_path: Path) -> None:
-        (found,) = trainer(tmp_path).test(small(sequence="none"), datamodule=data, verbose=False)
+        (found,) = trainer(tmp_path).test(small(head={"class_path": "NoHead"}), datamodule=data, verbose=False)
         assert math.isfinite(found["test/loss"])
         assert "test/encoder_loss" not in found
 
@@ -70,7 +80,6 @@ class TestTest:
     def test_scans_prepared_in_another_way_are_refused(
         self, prepared, phantom: Path, data: ScanDataModule, tmp_path: Path, act: str
     ) -> None:
-        from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 
         model = small()
         model.preprocessing = Preprocessing(size=48)
@@ -84,7 +93,7 @@ class TestPredict:
     def test_every_held_out_scan_once_with_coherent_probabilities(
         self, prepared, phantom: Path, tmp_path: Path, slices_per_batch: int
     ) -> None:
-        data = data_of(prepared, phantom, slices_per_batch=slices_per_batch)
+        data = data_of(prepared, phantom, batches=Batches(slices=slices_per_batch))
         batches = trainer(tmp_path).predict(small(), datamodule=data)
         found = [scan for batch in batches for scan in batch]
         held_out = {scan.scan_id: len(scan.slice_ids) for scan in data.scans["test"]}
@@ -100,7 +109,9 @@ class TestPredict:
         one, many = (
             {
                 scan.scan_id: scan.scan
-                for batch in trainer(tmp_path).predict(model, datamodule=data_of(prepared, phantom, slices_per_batch=slices))
+                for batch in trainer(tmp_path).predict(
+                    model, datamodule=data_of(prepared, phantom, batches=Batches(slices=slices))
+                )
                 for scan in batch
             }
             for slices in (1, 1000)
@@ -124,19 +135,19 @@ class TestTuner:
         return Tuner(searching).lr_find(model, datamodule=data, num_training=16, early_stop_threshold=None, **options)
 
     def test_the_rate_found_is_the_next_fit_s(self, data: ScanDataModule, tmp_path: Path) -> None:
-        model = small(schedule="constant", warmup=0.0)
+        model = small(optimizer={"schedule": "constant", "warmup": 0.0})
         found = self.search(model, data, tmp_path).suggestion()
         assert model.learning_rate == found != 1e-3
         done = trainer(tmp_path)
         done.fit(model, data)
         assert {group["lr"] for group in done.optimizers[0].param_groups} == {found, 1e-4}
-        assert model.fits[0].settings["learning_rate"] == found
+        assert model.fits[0].settings["optimizer"]["lr"] == found
 
     def test_the_encoder_s_rate_can_be_searched_too(self, data: ScanDataModule, tmp_path: Path) -> None:
         model = small()
         found = self.search(model, data, tmp_path, attr_name="encoder_learning_rate").suggestion()
         assert (model.encoder_learning_rate, model.learning_rate) == (found, 1e-3)
-        assert model.settings["encoder_learning_rate"] == found
+        assert model.settings.optimizer.encoder_lr == found
 
     @pytest.mark.parametrize("ema", [None, 0.9])
     def test_a_search_is_no_fit(self, data: ScanDataModule, tmp_path: Path, ema: float | None) -> None:
@@ -201,16 +212,16 @@ class TestUnknownNumberOfSteps:
                 trainer.should_stop = len(rates) == 6
 
         data = data_of_one_scan_batches(data)
-        model = small(schedule=schedule, warmup=0.5)
+        model = small(optimizer={"schedule": schedule, "warmup": 0.5})
         trainer(tmp_path, max_time=timedelta(minutes=5), limit_val_batches=0, callbacks=[Watch()], **limit).fit(model, data)
         assert rates == pytest.approx([5e-4, *[1e-3] * 5])  # two batches an epoch: half of it is one step
-        assert model.fits[0].settings["schedule"] == "constant"
+        assert model.fits[0].settings["optimizer"]["schedule"] == "constant"
 
     def test_a_number_of_steps_is_heeded_without_a_number_of_epochs(self, data: ScanDataModule, tmp_path: Path) -> None:
-        model = small(warmup=0.0)
+        model = small(optimizer={"warmup": 0.0})
         done = trainer(tmp_path, max_epochs=-1, max_steps=4, limit_val_batches=0)
         done.fit(model, data)
-        assert model.fits[0].settings["schedule"] == "cosine"
+        assert model.fits[0].settings["optimizer"]["schedule"] == "cosine"
         assert done.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.0)
 
     def test_time_ends_the_fit(self, data: ScanDataModule, tmp_path: Path) -> None:
@@ -220,7 +231,7 @@ class TestUnknownNumberOfSteps:
 
 
 def data_of_one_scan_batches(data: ScanDataModule) -> ScanDataModule:
-    data.set_batching(slices_per_batch=1)
+    data.batches = Batches(slices=1)
     return data
 
 
@@ -240,8 +251,8 @@ class TestOverfitting:
                 seen[-1] += batch.scan_ids
                 losses.append(float(outputs["loss"]))
 
-        data = data_of(prepared, phantom, slices_per_batch=1, augment=None)
-        model = small(learning_rate=1e-2, warmup=0.0)
+        data = data_of(prepared, phantom, batches=Batches(slices=1), augment=None)
+        model = small(optimizer={"lr": 1e-2, "warmup": 0.0})
         trainer(tmp_path, max_epochs=8, overfit_batches=share, callbacks=[Watch()]).fit(model, data)
         assert len(seen) == 8
         assert len({tuple(epoch) for epoch in seen}) == 1
@@ -264,12 +275,12 @@ def test_other_precisions_give_finite_losses_and_metrics_in_float64(data: ScanDa
 @pytest.mark.parametrize(
     "settings",
     [
-        {"sequence": "none"},
-        {"encoder_classifier": False, "encoder_residual": False},
-        {"positions": "relative"},
-        {"quantize": True},
-        {"instance_pooling": True},
-        {"slices_per_chunk": 8},
+        {"head": {"class_path": "NoHead"}},
+        {"encoder": {"classifier": False}, "head": {"encoder_residual": False}},
+        {"head": {"positions": "relative"}},
+        {"windows": {"quantize": True}},
+        {"pooling": {"instances": True}},
+        {"encoder": {"slices_per_chunk": 8}},
         {"ema": 0.9},
     ],
     ids=str,
@@ -283,7 +294,7 @@ def test_half_weights_train_every_kind_of_network(data: ScanDataModule, tmp_path
 
 def test_half_weights_train_the_encoder_alone(data: ScanDataModule, tmp_path: Path) -> None:
     model = small()
-    model.choose_parts(head="skip")
+    model.choose_trained("encoder")
     done = trainer(tmp_path, precision="bf16-true")
     done.fit(model, data)
     assert math.isfinite(done.callback_metrics["train/loss"])
@@ -310,7 +321,7 @@ def test_a_model_trained_in_half_precision_is_saved_and_loaded(data: ScanDataMod
 def test_positions_that_would_be_rounded_are_told(
     data: ScanDataModule, tmp_path: Path, caplog: pytest.LogCaptureFixture, precision: str, warns: bool
 ) -> None:
-    trainer(tmp_path, precision=precision).predict(small(positions="mm"), datamodule=data)
+    trainer(tmp_path, precision=precision).predict(small(head={"positions": "mm"}), datamodule=data)
     assert ("positions in mm are rounded" in caplog.text) == warns
 
 

@@ -14,7 +14,7 @@ from ich_lstm.archive.exports import dicom_codes as codes
 from ich_lstm.archive.exports.dicom_picture import draw_summary, shown_slices
 from ich_lstm.archive.exports.requirement import HIGHDICOM
 from ich_lstm.errors import SeriesError
-from ich_lstm.files.atomic_write import written_aside
+from ich_lstm.files.atomic_write import atomic_write
 from ich_lstm.formatting import RESEARCH_USE
 from ich_lstm.labels import LABELS, PRIVATE_SCHEME
 from ich_lstm.pages.style import library_version
@@ -116,8 +116,8 @@ def write_dicom(prediction: ScanPrediction, scan: Scan, series: Series | None, f
     paths = []
     for end, data_set in ((REPORT_END, _make_report(prediction, source)), (PICTURE_END, _make_picture(prediction, source))):
         path = folder / f"{prediction.scan_id}{end}"
-        with written_aside(path) as aside:
-            aside.write_bytes(_encode(_with_content_uid(data_set)))
+        with atomic_write(path) as unfinished:
+            unfinished.write_bytes(_encode(_with_content_uid(data_set)))
         paths.append(path)
     return paths
 

@@ -33,7 +33,7 @@ class Export(Protocol):
     """
 
     name: str
-    """Name in lower-case letters, used for the option ``ich-predict --NAME``, the folder, and the key in ``left_out``."""
+    """Name in lower-case letters, used for the option ``ich-predict --NAME``, the folder, and the key in ``not_made``."""
 
     description: str
     """Description for the help of ``ich-predict``, without a capital letter at the beginning and without a full stop."""

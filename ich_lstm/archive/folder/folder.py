@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ich_lstm.archive.folder.file_names import BEGUN, LOCK
 from ich_lstm.errors import ConfigError
-from ich_lstm.files.atomic_write import written_aside
+from ich_lstm.files.atomic_write import atomic_write
 from ich_lstm.files.folder_lock import claimed
 from ich_lstm.files.output_folder import is_new_or_empty, out_not_empty
 from ich_lstm.privacy import PRIVATE, private_folder
@@ -101,9 +101,9 @@ class Arrivals:
         self._write()
 
     def _write(self) -> None:
-        with written_aside(self._path) as aside:
+        with atomic_write(self._path) as unfinished:
             kept = {"studies": list(self.studies), "unfinished": list(self.unfinished)}
-            aside.write_text(json.dumps(kept, indent=0), encoding="utf-8")
+            unfinished.write_text(json.dumps(kept, indent=0), encoding="utf-8")
 
 
 def _path_text(path: Path) -> str:

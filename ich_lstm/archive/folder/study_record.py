@@ -11,7 +11,7 @@ from typing import IO
 import pandas as pd
 
 from ich_lstm.archive.folder.file_names import PREDICTED
-from ich_lstm.files.atomic_write import written_aside
+from ich_lstm.files.atomic_write import atomic_write
 from ich_lstm.reading.files.sources import FileRef
 from ich_lstm.reading.ledger.ledger import LedgerRow
 
@@ -34,7 +34,7 @@ class StudyRecord:
         seconds: Time from reading the first file to writing the last one.
         tables: Rows of each table, as CSV with a header, by the table's path in the folder of predictions.
         ledger: Rows of the ledger for the study's files whose outcome is not simply "used".
-        left_out: Reasons for requested results that could not be made, by name (``heat_maps``, or the name of an export).
+        not_made: Reasons for requested results that could not be made, by name (``heat_maps``, or the name of an export).
         files: Files that were written for this study alone (pages and exports), as paths in the folder of predictions.
         thumbnails: Thumbnails of the scan for the indexes, by path of the linked page; base64 of a PNG, or empty.
     """
@@ -51,7 +51,7 @@ class StudyRecord:
     seconds: float = 0.0
     tables: Mapping[str, str] = field(default_factory=dict)
     ledger: list[list[str]] = field(default_factory=list)
-    left_out: Mapping[str, str] = field(default_factory=dict)
+    not_made: Mapping[str, str] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
     thumbnails: Mapping[str, str] = field(default_factory=dict)
 
@@ -127,8 +127,8 @@ class StudyRecords:
             record: The record to write.
             digest: Digest of everything else on which the record depends.
         """
-        with written_aside(self._path(identifier)) as aside:
-            aside.write_text(json.dumps({**asdict(record), "states": digest + states_of(files)}), encoding="utf-8")
+        with atomic_write(self._path(identifier)) as unfinished:
+            unfinished.write_text(json.dumps({**asdict(record), "states": digest + states_of(files)}), encoding="utf-8")
 
     def _path(self, identifier: str) -> Path:
         return self.folder / f"{identifier}.json"

@@ -81,7 +81,7 @@ def worklist_frame(
         and study date, ``scan_id``, without `identify` also the hashed ``patient_id``, ``flag`` (1 or 0; empty if not
         predicted), ``called`` (labels called positive at the operating point), six probabilities, six calibrated probabilities
         if available, ``operating_point``, ``key_slices`` (from 1), ``series`` (which one was read, and why no other), ``flags``
-        (of the scan's quality), ``status``, ``left_out`` (requested results that could not be made), ``seconds``,
+        (of the scan's quality), ``status``, ``not_made`` (requested results that could not be made), ``seconds``,
         ``model_hash``.
     """
     rows = []
@@ -102,7 +102,7 @@ def worklist_frame(
                 "series": record.series,
                 "flags": row["flags"],
                 "status": record.status,
-                "left_out": ";".join(record.left_out),
+                "not_made": ";".join(record.not_made),
                 "seconds": f"{record.seconds:.2f}",
                 "model_hash": model_hash,
             }

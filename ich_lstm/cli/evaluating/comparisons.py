@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ich_lstm.evaluation.figures import Figures
     from ich_lstm.evaluation.report.contents import Supplements
     from ich_lstm.evaluation.report.tables import ReadableTable
+    from ich_lstm.statistics import FigureSettings
 
     Progress = Callable[[str, int, int | None], None]
     Load = Callable[[Path], tuple[Evidence, Mapping[str, Any]]]
@@ -86,6 +87,18 @@ def _lead(cells: "pd.DataFrame") -> "pd.DataFrame":
     return cells[leading] if leading.any() else cells
 
 
+def figure_settings(given: argparse.Namespace) -> "FigureSettings":
+    """How figures and their intervals are computed, from the options that were given.
+
+    Args:
+        given: Options of ich-evaluate.
+    """
+    from ich_lstm.statistics import FigureSettings
+
+    names = ("prevalences", "replicates", "seed", "bins")
+    return FigureSettings(**{name: getattr(given, name) for name in names if name in given})
+
+
 def _compare(
     given: argparse.Namespace, evidence: "Evidence", figures: "Figures", load: "Load", progress: "Progress"
 ) -> tuple[list["ReadableTable"], "pd.DataFrame"]:
@@ -94,18 +107,18 @@ def _compare(
     from ich_lstm.evaluation.comparisons.compare import compare_encoder, compare_models, compare_position
     from ich_lstm.evaluation.report.comparison_tables import write_comparisons
 
-    settings = {name: value for name, value in figures.settings.items() if name != "thresholds"}
+    settings = figure_settings(given)
     views = _views(figures)
     tables = []
     progress("comparing models", 0, len(given.compare) * len(views))
     for other in given.compare:
         if other == POSITION:
-            tables.append(compare_position(evidence, _other_patients(given, evidence), **settings))
+            tables.append(compare_position(evidence, _other_patients(given, evidence), settings=settings))
             progress("comparing models", len(views), None)
             continue
         second, chosen = (None, {}) if other == ENCODER else load(Path(other))
         for level, (aggregation, points) in views.items():
-            options: dict[str, Any] = {"level": level, "aggregation": aggregation, **settings}
+            options: dict[str, Any] = {"level": level, "aggregation": aggregation, "settings": settings}
             if second is None:
                 # What was chosen for the whole model is no operating point of its encoder.
                 own = None if isinstance(figures.settings["thresholds"], Mapping) else points
@@ -133,7 +146,7 @@ def _strata(
     progress("evaluating strata", 0, len(views))
     for level, (aggregation, points) in views.items():
         options: dict[str, Any] = {"level": level, "aggregation": aggregation, "thresholds": points}
-        tables.append(evaluate_strata(evidence, strata, **options, **_draws(figures)))
+        tables.append(evaluate_strata(evidence, strata, **options, settings=figure_settings(given)))
         progress("evaluating strata", 1, None)
     if not tables:
         return [], None
@@ -152,7 +165,7 @@ def _readers(
     marks = align_marks(placed, evidence, allow_missing=getattr(given, "unmatched", "stop") in ("labels", "both"))
     progress("evaluating readers", 0, None)
     options = dict(zip(("aggregation", "thresholds"), _views(figures)["scan"], strict=True)) if "scan" in _views(figures) else {}
-    judged = evaluate_readers(marks, evidence, **options, **_draws(figures))
+    judged = evaluate_readers(marks, evidence, **options, settings=figure_settings(given))
     readable = write_readers(given.out, judged)
     return [readable[0], readable[-1]], judged
 
@@ -182,10 +195,6 @@ def _views(figures: "Figures") -> dict[str, tuple[str, Any]]:
         for view in figures.protocol.views
         if view.level in there
     }
-
-
-def _draws(figures: "Figures") -> dict[str, Any]:
-    return {name: figures.settings[name] for name in ("replicates", "seed") if name in figures.settings}
 
 
 def _other_patients(given: argparse.Namespace, evidence: "Evidence") -> "Evidence | None":

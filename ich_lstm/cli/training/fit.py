@@ -1,48 +1,42 @@
-"""The part of ich-train that imports torch: LightningCLI, the stages of a training, and the report of a run."""
+"""The part of ich-train that imports torch: configuration, data, the stages of a training, and the report of a run."""
 
 import copy
-import difflib
 import logging
-import math
-import re
 import time
 import warnings
-from argparse import ArgumentError
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
-from jsonargparse import ArgumentParser, Namespace
-from jsonargparse.typing import PositiveFloat
-from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback, RichProgressBar
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from jsonargparse import Namespace
+from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.utilities import rank_zero_only
 
 from ich_lstm.cli.audit import report_audit
 from ich_lstm.cli.console import DONE, console, progress_bar
-from ich_lstm.cli.progress import ProgressLines
-from ich_lstm.cli.training.logs import WandbMode, check_logging, make_loggers
-from ich_lstm.cli.training.planning import PLAN_MINUTES, plan_training, wants_plan
-from ich_lstm.cli.training.run_folder import run_folder, write_config
+from ich_lstm.cli.training.configuration import make_parser, parse
+from ich_lstm.cli.training.epoch_lines import EpochLines
+from ich_lstm.cli.training.logs import check_logging, make_loggers
+from ich_lstm.cli.training.planning import AUTO, plan_training, wants_plan
+from ich_lstm.cli.training.run_folder import Settled, handed_over, new_folder, settled_before, write_config
 from ich_lstm.cli.training.run_report import counts_in_words, evaluate_run, print_results, write_run_report
-from ich_lstm.cli.training.warm_start import adopt_checkpoint
+from ich_lstm.cli.training.warm_start import adopted, with_weights_of
 from ich_lstm.data.datamodule import ScanDataModule
+from ich_lstm.data.loading.batches import Batches
 from ich_lstm.data.prepared.folder import settle_preprocessing
 from ich_lstm.data.split.split_file import SPLIT_FILE
 from ich_lstm.errors import ConfigError
-from ich_lstm.labels import ANY, LABELS
 from ich_lstm.models.encoder import check_pretrained
 from ich_lstm.phantom import PhantomSettings, write_phantom
+from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.privacy import PRIVATE, private_folder
 from ich_lstm.reading import walk_source
+from ich_lstm.settings import merged
 from ich_lstm.training.callbacks import PathlessCheckpoint
-from ich_lstm.training.classifier import ScanClassifier
-from ich_lstm.training.stages import Stage, StageSettings, fit_stages
-
-DEFAULT_SEED = 1
+from ich_lstm.training.classifier import ClassifierSettings, ScanClassifier
+from ich_lstm.training.stages import Stage, fit_stages
 
 DEFAULT_EPOCHS = 8
 """Of a training for which nothing says how many: a fit without end would be Lightning's choice otherwise."""
@@ -51,12 +45,13 @@ STAGES = "stages"
 """Folder of the logs and checkpoints of all stages but the last, whose lie in the run's folder itself."""
 
 
-def run_training(recipe: str, arguments: list[str]) -> int:
+def run_training(recipe: str, arguments: list[str], checkpoint: Path | None) -> int:
     """Configure, fit, and report.
 
     Args:
         recipe: Name of the recipe, for the run's folder and the report.
         arguments: Command line with the recipes' paths in place of their names.
+        checkpoint: The model that the command line, or a recipe, says to begin with; None: there is none.
 
     Returns:
         The exit code.
@@ -64,22 +59,55 @@ def run_training(recipe: str, arguments: list[str]) -> int:
     started = time.monotonic()
     _quiet()
     out = console()
-    try:
-        training = _Training(recipe, arguments)
-    except _OnlyPlanned:
+    start = None if checkpoint is None else ScanClassifier.load(checkpoint)
+    parser = make_parser({} if start is None else adopted(start))
+    config = parse(parser, arguments)
+    seed_everything(config.seed_everything, workers=True, verbose=False)
+    stages = [Stage.from_recipe(name, given) for name, given in (config.stages or {}).items()] or [_only_stage(config)]
+    settings = merged(ClassifierSettings(), _without_auto(config.model), where="model")
+    for stage in stages:
+        stage.settings(settings)  # what does not go together should show before the data are read
+    if start is not None and checkpoint is not None:
+        settings = with_weights_of(start, settings, config.data, checkpoint)
+    _check(config, settings)
+    _settle_preprocessing(config.data)
+    config.trainer.precision = config.trainer.precision or best_precision(str(config.trainer.accelerator))
+    if config.plan:
+        plan_training(config, settings, out)
         return DONE
-    folder, data = training.folder, training.data
-    trainer = fit_stages(training.model, data, training.stages, training.trainer_of, best_of=_best_of)
+    settled = _settle(config, settings, recipe)
+    settings = merged(settings, {"encoder": {"slices_per_chunk": settled.slices_per_chunk}})
+    folder = Path(settled.folder)
+
+    # The data come before the model: what is wrong with them should show at once, not after a download of weights.
+    built = parser.instantiate(config.clone())
+    data = _make_data(built, folder)
+    data.preprocessing.check_windows(settings.windows.channels)  # before hours of caching
+    if _rank() == 0:
+        _prepare(data, config, folder)
+        write_config(folder, config, parser)
+        out.print(f"[bold]{recipe}[/]: {counts_in_words(data)}")
+    classifier = ScanClassifier.from_settings(settings)
+    if start is not None:
+        classifier.load_weights_from(start)
+
+    def trainer_of(stage: Stage, is_last: bool) -> Trainer:
+        number = stages.index(stage) + 1
+        place = folder if is_last else folder / STAGES / f"{number}-{stage.name}"
+        return _make_trainer(built, stage, place, folder, shown=stage.name if len(stages) > 1 else "")
+
+    with handed_over(settled):
+        trainer = fit_stages(classifier, data, stages, trainer_of, best_of=_best_of)
     if _rank() != 0:
         return DONE
     classifier = ScanClassifier.load(Path(_best_of(trainer))).to(trainer.strategy.root_device)
     classifier.save_pretrained(folder / "model")
-    with progress_bar(out) as tell:
-        results = evaluate_run(folder, classifier, data, tell)
+    with progress_bar(out) as progress:
+        results = evaluate_run(folder, classifier, data, progress)
     results["seconds"] = round(time.monotonic() - started, 1)
     write_run_report(recipe, folder, results)
     print_results(out, results)
-    if training.config.phantom is not None:
+    if config.phantom is not None:
         out.print("These are synthetic heads: the figures show that the software works, and nothing about real hemorrhage.")
     out.print(f"Done in {results['seconds']:.0f} s. Report: {folder / 'report.html'}")
     out.print(f"Next: ich-predict PATH --checkpoint {folder} --out predictions")
@@ -91,208 +119,146 @@ def _best_of(trainer: Trainer) -> str:
     return next((callback.best_model_path for callback in checkpoints if callback.monitor is not None), "")
 
 
-class _OnlyPlanned(Exception):
-    """A plan of the memory was all that was asked for."""
-
-
-class _Training(LightningCLI):
-    """LightningCLI without subcommands, with the keys of a run, its folder, and a Trainer for each stage."""
-
-    model: ScanClassifier
-
-    def __init__(self, recipe: str, arguments: list[str]) -> None:
-        self.recipe = recipe
-        try:
-            super().__init__(
-                ScanClassifier,
-                ScanDataModule,
-                run=False,
-                args=arguments,
-                save_config_callback=None,
-                seed_everything_default=DEFAULT_SEED,
-                auto_configure_optimizers=False,
-                parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
-                trainer_defaults={"enable_model_summary": False, "num_sanity_val_steps": 0, "log_every_n_steps": 1},
-            )
-        except ArgumentError as error:
-            raise _config_error(self.parser, str(error)) from error
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The keys that are neither the model's, the data's nor the trainer's."""
-        parser.add_argument("--out", type=str | None, default=None, help="Folder of the run.")
-        parser.add_argument("--checkpoint", type=str | None, default=None, help="Model to begin with.")
-        parser.add_argument("--plan", type=bool, nargs="?", const=True, default=False, help="Only say how many slices fit.")
-        parser.add_argument("--plan_minutes", type=PositiveFloat, default=PLAN_MINUTES, help="How long --plan and auto may try.")
-        parser.add_argument(
-            "--stages", type=dict[str, StageSettings] | None, default=None, help="Stages by name, in their order."
-        )
-        parser.add_argument("--wandb", type=WandbMode | None, default=None, help="Log to Weights & Biases too.")
-        parser.add_argument("--tensorboard", type=bool, default=False, help="Log for TensorBoard too.")
-        parser.add_argument("--phantom", type=PhantomSettings | None, default=None, help="Synthetic heads to train on.")
-        parser.link_arguments("seed_everything", "data.seed", compute_fn=_seed_of_data)
-
-    def before_instantiate_classes(self) -> None:
-        """Settle the run's folder, the start, the data and the precision."""
-        config = self.config
-        if config.trainer.sync_batchnorm:
-            raise ConfigError(
-                "wrong_usage",
-                where="trainer.sync_batchnorm",
-                got="true",
-                expected="false: torch's conversion loses the activations in some of timm's layers",
-                todo="Set model.batch_norm=synchronized.",
-            )
-        if _rank() == 0:
-            check_logging(wandb=config.wandb, tensorboard=config.tensorboard)
-        stages = (config.stages or {}).items()
-        self.stages = [Stage(name=name, **vars(settings)) for name, settings in stages] or [_only_stage(config)]
-        self.start = None if config.checkpoint is None else adopt_checkpoint(Path(config.checkpoint), config, self.parser)
-        if _rank() == 0:
-            _check_sources(config)
-        _settle_preprocessing(config.data)
-        config.trainer.precision = config.trainer.precision or best_precision(str(config.trainer.accelerator))
-        if wants_plan(config):
-            plan_training(config, console(), rank=_rank())
-            if config.plan:
-                raise _OnlyPlanned
-        self.plain_config = yaml.safe_load(self.parser.dump(config, skip_none=False))
-        self.folder = run_folder(config.out, self.recipe, rank=_rank())
-        if config.phantom is not None and config.data.root is None:
-            config.data.root = str(self.folder / "phantom")
-            config.data.cache_dir = config.data.cache_dir or str(self.folder / PRIVATE / "prepared")
-        config.trainer.default_root_dir = str(self.folder)
-        config.trainer.enable_progress_bar = console().is_terminal
-        # The data come before the model: what is wrong with them should show at once, not after a download of weights.
-        parser = ArgumentParser()
-        parser.add_class_arguments(ScanDataModule, "data")
-        self.data: ScanDataModule = parser.instantiate(Namespace(data=config.data)).data
-        self.data.preprocessing.check_windows(config.model.windows)  # before hours of caching
-        if _rank() == 0:
-            self._prepare_data()
-            write_config(self.folder, self.plain_config)
-
-    def _prepare_data(self) -> None:
-        out = console()
-        with progress_bar(out) as tell:
-            if self.config.phantom is not None:
-                settings = PhantomSettings(**vars(self.config.phantom))
-                what = "making synthetic heads"
-                tell(what, 0, settings.patients)
-                write_phantom(settings, self.folder / "phantom", progress=lambda done: tell(what, done, settings.patients))
-            self.data.progress = tell
-            self.data.prepare_data()
-            self.data.progress = None
-        try:
-            self.data.setup("fit")
-        finally:
-            if self.data.audit is not None:  # also of what stops
-                report_audit(self.data.audit, self.folder, out)
-        if self.data.patients is not None:
-            self.data.patients.write(private_folder(self.folder) / SPLIT_FILE)
-        out.print(f"[bold]{self.recipe}[/]: {counts_in_words(self.data)}")
-
-    def after_instantiate_classes(self) -> None:
-        """Begin with the weights of a checkpoint, if one is given."""
-        if self.start is not None:
-            self.model.load_weights_from(self.start)
-
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """None yet: every stage has its own."""
-        return None  # type: ignore[return-value]
-
-    def trainer_of(self, stage: Stage, is_last: bool) -> Trainer:
-        """The Trainer of a stage: its files lie in the run's folder if it is the last, otherwise in ``stages/``."""
-        number = self.stages.index(stage) + 1
-        place = self.folder if is_last else self.folder / STAGES / f"{number}-{stage.name}"
-        config = self.config_init.trainer
-        best = PathlessCheckpoint(
-            dirpath=place / "checkpoints", filename="best", monitor="val/monitor", enable_version_counter=False
-        )
-        # Not save_last: Lightning writes that only when it writes the best.
-        last = PathlessCheckpoint(dirpath=place / "checkpoints", filename="last", enable_version_counter=False)
-        shown = RichProgressBar() if config.enable_progress_bar else _EpochLines(stage.name if len(self.stages) > 1 else "")
-        given = config.callbacks if isinstance(config.callbacks, list) else [config.callbacks] if config.callbacks else []
-        changes = {
-            "max_epochs": min(stage.max_epochs, self.config.trainer.max_epochs or stage.max_epochs),
-            "callbacks": [*given, best, last, shown],
-            "logger": make_loggers(
-                config.logger, place, private_folder(self.folder), wandb=self.config.wandb, tensorboard=self.config.tensorboard
-            ),
-            **stage.trainer,
-        }
-        if isinstance(config.strategy, Strategy):
-            changes.setdefault("strategy", copy.deepcopy(config.strategy))  # one that has run cannot run again
-        return super().instantiate_trainer(**changes)
-
-
-def _settle_preprocessing(data: Namespace) -> None:
-    """Put the size, crop and clip that will be used into the configuration, so that it tells what ran."""
-    root = Path(data.root) if data.root else None
-    settled = settle_preprocessing(root, size=data.size, crop=data.crop, clip=data.clip)
-    for name, value in settled.to_dict().items():
-        data[name] = value
-
-
-def _check_sources(config: Namespace) -> None:
-    """See that there is something to train on and to begin with, before hours of trying, reading and auditing.
-
-    Raises:
-        SourceError: If the data's root is missing or empty.
-        ConfigError: If the pretrained weights cannot be had.
-    """
-    if config.data.root is not None:
-        next(walk_source(Path(config.data.root).absolute()))
-    model = config.model
-    if not config.plan and (model.pretrained or model.pretrained_file is not None):  # a plan needs no weights
-        check_pretrained(model.backbone, model.pretrained_file)
-
-
 def _only_stage(config: Namespace) -> Stage:
     """The stage of a recipe without stages: all is trained at once."""
     return Stage(name="joint", max_epochs=config.trainer.max_epochs or DEFAULT_EPOCHS)
 
 
-class _EpochLines(Callback):
-    """A line per epoch and, in long epochs, one a minute, where a progress bar would only fill a log file."""
-
-    def __init__(self, stage: str) -> None:
-        self.stage = stage
-        self._lines = ProgressLines(lambda line: console().print(line, markup=False))
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
-        self._started = time.monotonic()
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Say how far the epoch is, once a minute."""
-        if trainer.is_global_zero:
-            batches = trainer.num_training_batches
-            self._lines.advance(self._name(trainer), 1, int(batches) if math.isfinite(batches) else None)
-
-    def _name(self, trainer: Trainer) -> str:
-        return f"{self.stage} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}".strip()
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print what the epoch gave."""
-        if not trainer.is_global_zero:
-            return
-        known = {name: float(value) for name, value in trainer.callback_metrics.items() if not math.isnan(float(value))}
-        # Labels of whole scans leave the slices of positive ones unknown: then only the scans' figures tell good from bad.
-        level, whose = ("val/", "") if any(f"val/auroc_{label}" in known for label in LABELS) else ("val/scan_", ", scans")
-        if f"{level}loss" not in known:
-            level, whose = "val/", ""
-        shown = {
-            "train/loss": "train loss",
-            f"{level}loss": f"validation loss{whose}",
-            f"{level}auroc_{ANY}": f"AUC any{whose}",
-        }
-        figures = [f"{name} {known[key]:.4f}" for key, name in shown.items() if key in known]
-        console().print(f"{self._name(trainer)}: {', '.join(figures)} ({time.monotonic() - self._started:.0f} s)")
+def _without_auto(model: Namespace) -> dict[str, Any]:
+    """The configuration of the model; ``auto`` is replaced when the number is known."""
+    given: dict[str, Any] = model.clone().as_dict()
+    if given["encoder"]["slices_per_chunk"] == AUTO:
+        given["encoder"]["slices_per_chunk"] = None
+    return given
 
 
-def _seed_of_data(seed: int | bool) -> int:
-    """The seed of everything, for the data too; ``true`` and ``false`` mean a seed that nobody named."""
-    return DEFAULT_SEED if isinstance(seed, bool) else seed
+def _check(config: Namespace, settings: ClassifierSettings) -> None:
+    """See that what is asked for can be had, before hours of trying, reading and auditing.
+
+    Raises:
+        SourceError: If the data's root is missing or empty.
+        ConfigError: If the statistics, a logger or the pretrained weights cannot be had.
+    """
+    if config.trainer.sync_batchnorm:
+        raise ConfigError(
+            "wrong_usage",
+            where="trainer.sync_batchnorm",
+            got="true",
+            expected="false: torch's conversion loses the activations in some of timm's layers",
+            todo="Set model.encoder.batch_norm=synchronized.",
+        )
+    if _rank() != 0:
+        return
+    check_logging(wandb=config.wandb, tensorboard=config.tensorboard)
+    if config.data.root is not None:
+        next(walk_source(Path(config.data.root).absolute()))
+    if not config.plan:  # a plan needs no weights
+        check_pretrained(settings.encoder)
+
+
+def _settle_preprocessing(data: Namespace) -> None:
+    """Put the preprocessing that will be used into the configuration, so that it tells what ran."""
+    asked = None if data.preprocessing is None else Preprocessing(**data.preprocessing.as_dict())
+    data.preprocessing = Namespace(settle_preprocessing(Path(data.root) if data.root else None, asked).to_dict())
+
+
+def _settle(config: Namespace, settings: ClassifierSettings, recipe: str) -> Settled:
+    """The run's folder and the numbers for ``auto``: settled here, or by the process that started this one.
+
+    Args:
+        config: The configuration, which gets the numbers.
+        settings: Of the model.
+        recipe: Name of the recipe.
+
+    Raises:
+        ConfigError: If the folder is not new or empty; or in one of several processes that were started together, of which none
+            can tell the others, if the folder or a number is not given.
+    """
+    settled = None if _rank() == 0 else settled_before()
+    if settled is None:
+        if wants_plan(config):
+            if _rank() != 0:
+                raise ConfigError(
+                    "auto_unresolved",
+                    where="data.batches.slices, model.encoder.slices_per_chunk",
+                    got="auto, in one of several processes that were started together",
+                    expected="numbers",
+                    todo="Find them with ich-train --plan on one process, and give them.",
+                )
+            plan = plan_training(config, settings, console())
+            if config.data.batches.slices == AUTO:
+                config.data.batches.slices = plan.slices_per_batch
+            if config.model.encoder.slices_per_chunk == AUTO:
+                config.model.encoder.slices_per_chunk = plan.slices_per_chunk
+        if _rank() != 0 and config.out is None:
+            raise ConfigError(
+                "no_out", where="--out", got="nothing", expected="one folder for all processes", todo="Give --out DIR."
+            )
+        config.out = new_folder(config.out, recipe) if _rank() == 0 else config.out
+        return Settled(str(config.out), config.data.batches.slices, config.model.encoder.slices_per_chunk)
+    config.out = Path(settled.folder)
+    config.data.batches.slices = settled.slices_per_batch
+    config.model.encoder.slices_per_chunk = settled.slices_per_chunk
+    return settled
+
+
+def _make_data(built: Namespace, folder: Path) -> ScanDataModule:
+    given = built.data
+    if built.phantom is not None and given.root is None:
+        given.root = folder / "phantom"
+        given.cache_dir = given.cache_dir or folder / PRIVATE / "prepared"
+    return ScanDataModule(**{**vars(given), "batches": Batches(**vars(given.batches))}, seed=built.seed_everything)
+
+
+def _prepare(data: ScanDataModule, config: Namespace, folder: Path) -> None:
+    """Make synthetic heads if they are asked for; read, cache and audit the scans, and keep the split."""
+    out = console()
+    with progress_bar(out) as progress:
+        if config.phantom is not None:
+            settings = PhantomSettings(**vars(config.phantom))
+            what = "making synthetic heads"
+            progress(what, 0, settings.patients)
+            write_phantom(settings, folder / "phantom", progress=lambda done: progress(what, done, settings.patients))
+        data.progress = progress
+        data.prepare_data()
+        data.progress = None
+    try:
+        data.setup("fit")
+    finally:
+        if data.audit is not None:  # also of what stops
+            report_audit(data.audit, folder, out)
+    if data.patients is not None:
+        data.patients.write(private_folder(folder) / SPLIT_FILE)
+
+
+def _make_trainer(built: Namespace, stage: Stage, place: Path, folder: Path, *, shown: str) -> Trainer:
+    """The Trainer of a stage.
+
+    Args:
+        built: The configuration, with objects in place of ``class_path``; callbacks and loggers are those of all stages.
+        stage: The stage.
+        place: Folder of its files: the run's folder if it is the last, otherwise one in ``stages/``.
+        folder: The run's folder.
+        shown: Name of the stage in its lines; empty for none.
+    """
+    given = vars(built.trainer)
+    best = PathlessCheckpoint(dirpath=place / "checkpoints", filename="best", monitor="val/monitor", enable_version_counter=False)
+    # Not save_last: Lightning writes that only when it writes the best.
+    last = PathlessCheckpoint(dirpath=place / "checkpoints", filename="last", enable_version_counter=False)
+    is_terminal = console().is_terminal
+    own = [best, last, RichProgressBar() if is_terminal else EpochLines(shown)]
+    callbacks = given["callbacks"] if isinstance(given["callbacks"], list) else [given["callbacks"]]
+    changes = {
+        "default_root_dir": str(folder),
+        "enable_progress_bar": is_terminal,
+        "max_epochs": min(stage.max_epochs, given["max_epochs"] or stage.max_epochs),
+        "callbacks": [*filter(None, callbacks), *own],
+        "logger": make_loggers(given["logger"], place, private_folder(folder), wandb=built.wandb, tensorboard=built.tensorboard),
+        **stage.trainer,
+    }
+    if isinstance(given["strategy"], Strategy):
+        changes.setdefault("strategy", copy.deepcopy(given["strategy"]))  # one that has run cannot run again
+    return Trainer(**{**given, **changes})
 
 
 def best_precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:
@@ -315,27 +281,11 @@ def _quiet() -> None:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     # The number of workers is the recipe's choice: on two cores, a loader process takes a core from the network.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    # The arguments are those of the command line, with the recipes' names resolved.
-    warnings.filterwarnings("ignore", message="LightningCLI's args parameter.*")
     # The run's folder holds the configuration and the data before the log begins.
     warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty.*")
     # Stages freeze parts of the model, which rest in evaluation mode.
     warnings.filterwarnings("ignore", message="Found .* module.s. in eval mode at the start of training.*")
-    # Lightning 2.6 calls jsonargparse and torch in older ways.
-    warnings.filterwarnings("ignore", message=r"(?s).*(JsonargparseDeprecationWarning|deprecated in v4).*")
+    # Lightning 2.6 calls torch in older ways.
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
     # torch's scheduler is stepped by Lightning, after the optimizer; the warning is of the AMP scaler's skipped first step.
     warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*optimizer.step.*")
-
-
-def _config_error(parser: LightningArgumentParser, message: str) -> ConfigError:
-    """What jsonargparse found wrong, with the nearest key where one is unknown."""
-    known = [action.dest for action in parser._actions]
-    in_group = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message)
-    unrecognized = re.search(r"(?:unrecognized arguments: --|[Kk]ey ')([\w.]+)", message)
-    todo = "ich-train --help=full lists every key."
-    if in_group or unrecognized:
-        unknown = ".".join(in_group.groups()) if in_group else unrecognized[1]  # type: ignore[index]
-        near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
-        todo = (f"Did you mean {near[0]}? " if near else "") + todo
-    return ConfigError("bad_configuration", where="configuration", got=" ".join(message.split()), todo=todo)

@@ -1,15 +1,12 @@
 """``ich-train --plan``, and the value ``auto`` for numbers of slices."""
 
-import inspect
-import sys
 from typing import Any
 
 import torch
 from jsonargparse import Namespace
 from rich.console import Console
 
-from ich_lstm.errors import ConfigError
-from ich_lstm.models.scan_model import ScanModel
+from ich_lstm.training.classifier import ClassifierSettings
 from ich_lstm.training.memory_planner import MIB, MemoryPlan, Trial, plan_memory
 
 AUTO = "auto"
@@ -20,59 +17,34 @@ PLAN_MINUTES = 10.0
 
 def wants_plan(config: Namespace) -> bool:
     """Whether the configuration asks for a plan of the memory."""
-    return bool(config.plan) or AUTO in (config.data.slices_per_batch, config.model.slices_per_chunk)
+    return bool(config.plan) or AUTO in (config.data.batches.slices, config.model.encoder.slices_per_chunk)
 
 
-def plan_training(config: Namespace, out: Console, *, rank: int) -> MemoryPlan:
-    """Find out how many slices fit, say so, and put the numbers where ``auto`` stands.
+def plan_training(config: Namespace, settings: ClassifierSettings, out: Console) -> MemoryPlan:
+    """Find out how many slices fit, and say so.
 
     Args:
-        config: Of ich-train; changed in place.
+        config: Of ich-train.
+        settings: Of the model; how many slices are encoded at once does not matter.
         out: Where every trial is told.
-        rank: Of this process.
-
-    Raises:
-        ConfigError: In a further process: all must train with the same numbers, so the first one decides before it starts them.
     """
-    if rank != 0:
-        raise ConfigError(
-            "auto_unresolved",
-            where="slices_per_batch, slices_per_chunk",
-            got="auto, in one of several processes that were started together",
-            expected="numbers",
-            todo="Find them with ich-train --plan on one process, and give them.",
-        )
     device = _device(str(config.trainer.accelerator))
-    processes = _processes(config.trainer.devices) if device.type == "cpu" else 1
-    batch = config.data.slices_per_batch
-    settings = {**vars(config.model), "slices_per_chunk": None}
-    out.print(f"Trying what fits on {device}, {config.data.size} x {config.data.size} pixels, {config.trainer.precision}:")
+    batch = config.data.batches.slices
+    size = config.data.preprocessing.size
+    out.print(f"Trying what fits on {device}, {size} x {size} pixels, {config.trainer.precision}:")
     plan = plan_memory(
-        {name: value for name, value in settings.items() if name in _network_settings()},
-        size=config.data.size,
+        settings,
+        size=size,
         device=device,
         precision=str(config.trainer.precision),
-        processes=processes,
+        processes=_processes(config.trainer.devices) if device.type == "cpu" else 1,
         slices_per_batch=batch if isinstance(batch, int) and not config.plan else None,
         seconds=60 * config.plan_minutes,
         begin=lambda trial: out.print(f"  trying {_in_words(trial)}"),
         progress=lambda trial, needed: out.print(f"  {_in_words(trial)}: {_needed(needed)}"),
     )
     out.print(str(plan))
-    for section, name, value in (
-        (config.data, "slices_per_batch", plan.slices_per_batch),
-        (config.model, "slices_per_chunk", plan.slices_per_chunk),
-    ):
-        if section[name] == AUTO:
-            section[name] = value
-            # Lightning starts its other processes with this command line.
-            key = "data" if section is config.data else "model"
-            sys.argv.append(f"--{key}.{name}={'null' if value is None else value}")
     return plan
-
-
-def _network_settings() -> set[str]:
-    return set(inspect.signature(ScanModel.__init__).parameters) - {"self"}
 
 
 def _device(accelerator: str) -> torch.device:

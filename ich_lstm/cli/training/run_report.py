@@ -25,6 +25,7 @@ from ich_lstm.files.atomic_write import write_text
 from ich_lstm.labels import LABELS
 from ich_lstm.pages.plots.curves import plot_history, save_figure
 from ich_lstm.privacy import ProjectKey
+from ich_lstm.statistics import FigureSettings
 from ich_lstm.training.classifier import ScanClassifier
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ def _how_many(counts: dict[str, int]) -> str:
 
 
 def evaluate_run(
-    folder: Path, classifier: ScanClassifier, data: ScanDataModule, tell: Callable[[str, int, int | None], None]
+    folder: Path, classifier: ScanClassifier, data: ScanDataModule, progress: Callable[[str, int, int | None], None]
 ) -> dict[str, Any]:
     """Predict the validation and the held-out patients, write the predictions, and compute the leading figures.
 
@@ -62,7 +63,7 @@ def evaluate_run(
         folder: The run's folder.
         classifier: The trained model.
         data: The data of the run, set up.
-        tell: Called with what is being done, the number of scans done since the last call, and the number of all scans.
+        progress: Called with what is being done, the number of scans done since the last call, and the number of all scans.
 
     Returns:
         The contents of ``results.json``, apart from the duration and the recipe.
@@ -76,7 +77,7 @@ def evaluate_run(
             data,
             subset,
             hash_patient=key.hash_id,
-            progress=lambda done: tell("predicting held-out scans", done, total),
+            progress=lambda done: progress("predicting held-out scans", done, total),
         )
         for subset in subsets
     ]
@@ -98,13 +99,15 @@ def write_run_report(recipe: str, folder: Path, results: dict[str, Any]) -> None
     write_text(folder / "results.json", json.dumps({"recipe": recipe, **results}, indent=2) + "\n")
     evidence = read_run(folder, results["part"])
     try:
-        figures = compute_figures(evidence, all_figures(), replicates=REPLICATES)
+        figures = compute_figures(evidence, all_figures(), settings=FigureSettings(replicates=REPLICATES))
     except TableError as error:  # without a known label there is nothing to report, but the model is whole
         logger.warning("no report was written: %s", error)
         return
     supplements = Supplements()
     if evidence.has_encoder and not labels_name_scans(evidence):
-        supplements = Supplements(comparisons=compare_encoder(evidence, level="slice", replicates=REPLICATES))
+        supplements = Supplements(
+            comparisons=compare_encoder(evidence, level="slice", settings=FigureSettings(replicates=REPLICATES))
+        )
     write_report(folder, build_report(evidence, figures, read_study(folder), supplements))
 
 

@@ -1,58 +1,58 @@
 """Warm start: a training takes over the network and preprocessing of an existing model, but not its training settings."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from ich_lstm.errors import ConfigError
-from ich_lstm.models.scan_model import CHANGEABLE
-from ich_lstm.training.classifier import ScanClassifier
+from ich_lstm.models.scan_model import ModelSettings
+from ich_lstm.preprocessing.crop_and_resize import Preprocessing
+from ich_lstm.settings import differences, merged, to_stored
+from ich_lstm.training.classifier import ClassifierSettings, ScanClassifier, check_same_network
 
 
-def adopt_checkpoint(path: Path, config: Namespace, parser: ArgumentParser) -> ScanClassifier:
-    """Read the model, and put its network and preprocessing into the configuration.
-
-    Of `CHANGEABLE` settings, the configuration's count where it has them.
+def adopted(start: ScanClassifier) -> dict[str, Any]:
+    """What a training takes over of a model, by key of ich-train: its network, and how scans are prepared for it.
 
     Args:
-        path: A run's folder, a model's folder, a ``.ckpt``, or released weights.
-        config: Of ich-train; changed in place.
-        parser: Its parser, which knows the defaults.
+        start: The model to begin with.
+    """
+    stored = to_stored(start.settings)
+    keys = {f"model.{each.name}": stored[each.name] for each in fields(ModelSettings) if each.name != "encoder"}
+    keys |= {f"model.encoder.{name}": value for name, value in stored["encoder"].items()}
+    prepared = {} if start.preprocessing is None else {"data.preprocessing": start.preprocessing.to_dict()}
+    return {**keys, "model.encoder.pretrained": False, **prepared}
+
+
+def with_weights_of(start: ScanClassifier, settings: ClassifierSettings, data: Namespace, path: Path) -> ClassifierSettings:
+    """The settings of a training that begins with a model.
+
+    Args:
+        start: The model.
+        settings: What is asked for.
+        data: The configuration of the data; what it leaves out becomes the model's.
+        path: Of the model.
+
+    Returns:
+        The settings, with weights that are the model's.
 
     Raises:
-        CheckpointError: If there is no model.
-        ConfigError: If the configuration asks for another network or preprocessing than the model's.
+        ConfigError: ``other_network``, if another network or preprocessing is asked for than the model's.
     """
-    start = ScanClassifier.load(path)
-    defaults = parser.get_defaults()
-    for name, value in start.model.settings.items():
-        if name in ("pretrained", *CHANGEABLE):
-            continue
-        _adopt(config.model, defaults.model, name, value, f"model.{name}", path)
-    for name in CHANGEABLE:
-        if config.model[name] == defaults.model[name]:
-            config.model[name] = start.model.settings[name]
-    config.model.pretrained = False
-    config.model.pretrained_file = None
+    settings = merged(settings, {"encoder": {"pretrained": False, "pretrained_file": None}})
+    check_same_network(start.settings, settings, where="model.", whose=path.name)
     if start.preprocessing is not None:
-        for name, value in start.preprocessing.to_dict().items():
-            _adopt(config.data, defaults.data, name, value, f"data.{name}", path)
-    return start
-
-
-def _adopt(section: Namespace, defaults: Namespace, name: str, value: Any, key: str, path: Path) -> None:
-    given = section[name]
-    if _plain(given) not in (_plain(value), _plain(defaults[name])):
-        raise ConfigError(
-            "other_network",
-            where=key,
-            got=str(_plain(given)),
-            expected=f"{_plain(value)}, as in {path.name}",
-            todo=f"Leave {key} out, or begin without --checkpoint.",
-        )
-    section[name] = value
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+        asked = start.preprocessing if data.preprocessing is None else Preprocessing(**data.preprocessing.as_dict())
+        found = list(differences(asked, start.preprocessing))
+        if found:
+            raise ConfigError(
+                "other_network",
+                where=", ".join(f"data.preprocessing.{each.name}" for each in found),
+                got=", ".join(str(each.before) for each in found),
+                expected=f"{', '.join(str(each.after) for each in found)}, as in {path.name}",
+                todo="Leave data.preprocessing out, or begin without --checkpoint.",
+            )
+        data.preprocessing = Namespace(start.preprocessing.to_dict())
+    return settings

@@ -11,7 +11,7 @@ from ich_lstm.data.labels.rsna import HEADER, IDENTIFIER, RsnaIds, first_rows, s
 from ich_lstm.data.tables.labelled import stop_at
 from ich_lstm.data.tables.spreadsheet import read_sheet
 from ich_lstm.errors import TableError
-from ich_lstm.files.atomic_write import written_aside
+from ich_lstm.files.atomic_write import atomic_write
 from ich_lstm.formatting import first_of
 from ich_lstm.labels import LABELS
 
@@ -98,8 +98,8 @@ def write_submission(slices: pd.DataFrame, key: pd.DataFrame, sample: SampleSubm
         logger.warning("%s: %d predicted images are not in the sample submission", sample.source.name, len(named) - len(wanted))
     probabilities = wanted.set_index("sop_uid")[list(LABELS)].loc[asked].to_numpy(np.float64)  # (images, k)
     answers = pd.DataFrame(dict(zip(HEADER, (sample.identifiers, probabilities.ravel()[sample.ids.cell]), strict=True)))
-    with written_aside(out) as aside:
-        answers.to_csv(aside, index=False, lineterminator="\n")  # with enough digits to restore each float64 exactly
+    with atomic_write(out) as unfinished:
+        answers.to_csv(unfinished, index=False, lineterminator="\n")  # with enough digits to restore each float64 exactly
     return out
 
 

@@ -26,7 +26,7 @@ from ich_lstm.data.prepared.folder import (
 )
 from ich_lstm.data.tables.labelled import NO_IMAGE, LabelTable, stop_at
 from ich_lstm.errors import ConfigError, FileError, SourceError
-from ich_lstm.files.atomic_write import SUFFIX, remove_asides, written_aside
+from ich_lstm.files.atomic_write import SUFFIX, atomic_write, remove_unfinished
 from ich_lstm.files.folder_lock import claimed
 from ich_lstm.formatting import first_of
 from ich_lstm.parallel import count_cores, map_ahead
@@ -107,7 +107,7 @@ def prepare(
         TableError: If the labels reference no image, or a choice fits no series.
         ConfigError: If ``out`` is not writable, or is the source itself.
     """
-    tell = progress or (lambda what, done, total: None)
+    report = progress or (lambda what, done, total: None)
     root, out = root.absolute(), out.absolute()
     exclude = exclude or out
     next(walk_source(root, exclude=exclude))  # so that a missing path or an empty folder leaves nothing behind
@@ -118,7 +118,7 @@ def prepare(
             workers=workers,
             executor=executor,
             folder=private / INDEX_FOLDER,
-            progress=lambda done: tell("reading headers", done, None),
+            progress=lambda done: report("reading headers", done, None),
             must_have_ct=False,
             exclude=exclude,
         )
@@ -135,7 +135,7 @@ def prepare(
             ScanJob(each, len(study.series), root, out, key, preprocessing, shared_kinds(shared, study, each))
             for study, (each, *_) in chosen
         ]
-        results = _run(jobs, workers, executor, ledger, lambda done: tell("preparing scans", done, len(jobs)))
+        results = _run(jobs, workers, executor, ledger, lambda done: report("preparing scans", done, len(jobs)))
         ledger.write_csv(private / LEDGER_TABLE)
         scans = sum(result.key is not None for result in results)
         if not scans:
@@ -168,10 +168,10 @@ def prepare(
             # The root may be a subfolder of a data set: stage_2_train, ct_scans.
             "synthetic": any((folder / PHANTOM_MARKER).is_file() for folder in (root, root.parent)),
         }
-        with written_aside(out / MANIFEST) as aside:
-            aside.write_text(json.dumps(manifest, indent=2) + "\n")
+        with atomic_write(out / MANIFEST) as unfinished:
+            unfinished.write_text(json.dumps(manifest, indent=2) + "\n")
         if is_alone:
-            remove_asides(out)
+            remove_unfinished(out)
     return PreparedFolder(out, preprocessing, key_table, manifest, tables | {LEDGER_TABLE: unprepared_rows(ledger)})
 
 
@@ -248,10 +248,10 @@ def _forget_other(out: Path, preprocessing: Preprocessing) -> None:
 def _write_tables(private: Path, tables: Mapping[str, pd.DataFrame], chosen: list[tuple[Study, Choice]], root: Path) -> None:
     """Write the private tables and the list of chosen series."""
     for name, table in tables.items():
-        with written_aside(private / name) as aside:
-            table.to_parquet(aside)
-    with written_aside(private / SERIES_TABLE) as aside:
-        pd.DataFrame([_choice_row(study, choice, root) for study, choice in chosen]).to_csv(aside, index=False)
+        with atomic_write(private / name) as unfinished:
+            table.to_parquet(unfinished)
+    with atomic_write(private / SERIES_TABLE) as unfinished:
+        pd.DataFrame([_choice_row(study, choice, root) for study, choice in chosen]).to_csv(unfinished, index=False)
 
 
 def _choice_row(study: Study, choice: Choice, root: Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ import pandas as pd
 from ich_lstm.data.prepared.folder import CACHE_FOLDER, key_rows
 from ich_lstm.data.prepared.scan_cache import CachedScan, ScanCache, encode_scan, file_checksum
 from ich_lstm.errors import IchLstmError
-from ich_lstm.files.atomic_write import written_aside
+from ich_lstm.files.atomic_write import atomic_write
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing, preprocess_scan
 from ich_lstm.privacy import PRIVATE, ProjectKey
 from ich_lstm.reading import FileRef, Ledger, Series, SliceHeader, load_scan, read_nifti
@@ -103,7 +103,7 @@ class _Record(NamedTuple):
         crc32: Checksum of the cached file.
         sop_uids: SOP Instance UID of each slice, inferior to superior.
         hu_hashes: Hash of each slice's HU, inferior to superior, with the digits of the key table.
-        left_out: Rows of the ledger on files that are not in the scan: the index of the file, its UID, action, code and detail.
+        excluded: Rows of the ledger on files that are not in the scan: the index of the file, its UID, action, code and detail.
         facts: Columns of the table of scans that depend on this scan alone.
     """
 
@@ -111,7 +111,7 @@ class _Record(NamedTuple):
     crc32: int
     sop_uids: list[str]
     hu_hashes: list[str]
-    left_out: list[list[Any]]
+    excluded: list[list[Any]]
     facts: dict[str, Any]
 
     @classmethod
@@ -123,8 +123,8 @@ class _Record(NamedTuple):
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
-        with written_aside(path) as aside:
-            aside.write_text(json.dumps(self._asdict()))
+        with atomic_write(path) as unfinished:
+            unfinished.write_text(json.dumps(self._asdict()))
 
 
 def _record_path(job: ScanJob, path: Path) -> Path:
@@ -142,7 +142,7 @@ def _load(series: Series, ledger: Ledger) -> Scan:
         raise
 
 
-def _make(job: ScanJob, headers: Sequence[SliceHeader], path: Path, scan: Scan, left_out: list[LedgerRow]) -> _Record:
+def _make(job: ScanJob, headers: Sequence[SliceHeader], path: Path, scan: Scan, excluded: list[LedgerRow]) -> _Record:
     """Record a scan and cache it."""
     cached = CachedScan(
         hu=preprocess_scan(scan, job.preprocessing),
@@ -158,16 +158,16 @@ def _make(job: ScanJob, headers: Sequence[SliceHeader], path: Path, scan: Scan, 
         crc32=zlib.crc32(content),
         sop_uids=list(scan.sop_uids),
         hu_hashes=[_hash_hu(image) for image in scan.hu],
-        left_out=[[places[row.path], row.sop_uid, row.action, row.code, row.detail] for row in left_out],
+        excluded=[[places[row.path], row.sop_uid, row.action, row.code, row.detail] for row in excluded],
         facts=_facts_of(scan, headers),
     )
     # In this order, because a record without a cached scan does no harm, but a cached scan without a record would.
-    if all(row.action != "refused" for row in left_out):
+    if all(row.action != "refused" for row in excluded):
         record.write(_record_path(job, path))
     else:  # refused files are tried again the next time, when a codec may be installed
         _record_path(job, path).unlink(missing_ok=True)
-    with written_aside(path) as aside:
-        aside.write_bytes(content)
+    with atomic_write(path) as unfinished:
+        unfinished.write_bytes(content)
     return record
 
 
@@ -175,7 +175,7 @@ def _done(
     job: ScanJob, headers: Sequence[SliceHeader], path: Path, record: _Record, state: Literal["made", "whole", "damaged"]
 ) -> ScanDone:
     sources = _sources(headers)
-    ledger = [LedgerRow(str(sources[place]), uid, job.series.series_uid, *row) for place, uid, *row in record.left_out]
+    ledger = [LedgerRow(str(sources[place]), uid, job.series.series_uid, *row) for place, uid, *row in record.excluded]
     dropped = {row.path for row in ledger}
     by_uid = {header.sop_uid: header for header in headers if str(header.source) not in dropped}
     scan_id = job.key.hash_id(job.series.identifier)

@@ -16,12 +16,13 @@ from pyarrow import csv
 from ich_lstm.data.prepared.file_names import slice_name
 from ich_lstm.data.prepared.images import ImageTable
 from ich_lstm.errors import ConfigError, SourceError
-from ich_lstm.files.atomic_write import written_aside
-from ich_lstm.preprocessing.crop_and_resize import Crop, Preprocessing
+from ich_lstm.files.atomic_write import atomic_write
+from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.privacy import PRIVATE, ProjectKey
 from ich_lstm.reading import Ledger, SliceHeader
 from ich_lstm.reading.header.examinations import identity_of
 from ich_lstm.reading.ledger.ledger import printable
+from ich_lstm.settings import differences
 
 MANIFEST = "manifest.json"
 KEY_TABLE = "key.parquet"
@@ -177,8 +178,8 @@ def name_private(folder: Path, name: str) -> None:
     named = f"{PRIVATE}/{name}"
     if named not in manifest["private"]:
         manifest["private"].append(named)
-        with written_aside(folder / MANIFEST) as aside:
-            aside.write_text(json.dumps(manifest, indent=2) + "\n")
+        with atomic_write(folder / MANIFEST) as unfinished:
+            unfinished.write_text(json.dumps(manifest, indent=2) + "\n")
 
 
 def _read_private(folder: Path, table: str) -> pd.DataFrame:
@@ -254,33 +255,26 @@ def key_rows(key: ProjectKey, scan_id: str, headers: Sequence[SliceHeader], root
     )
 
 
-def settle_preprocessing(
-    root: Path | None, *, size: int | None = None, crop: Crop | None = None, clip: tuple[int, int] | None = None
-) -> Preprocessing:
+def settle_preprocessing(root: Path | None, requested: Preprocessing | None = None) -> Preprocessing:
     """Determine how scans are prepared: as in the prepared folder if there is one, otherwise as requested.
 
     Args:
         root: The path of the data; None if it is not known yet.
-        size: Side of the output in pixels; None if nothing is requested.
-        crop: Kind of the crop; None if nothing is requested.
-        clip: Lowest and highest HU to keep; None if nothing is requested.
+        requested: How to prepare scans; None: as in the prepared folder if there is one, otherwise `Preprocessing`'s defaults.
 
     Raises:
         ConfigError: If something else is requested than the prepared folder has, with the code ``other_preprocessing``.
     """
-    asked: dict[str, Any] = {"size": size, "crop": crop, "clip": clip}
-    asked = {name: value for name, value in asked.items() if value is not None}
-    wanted = Preprocessing(**asked)
     if root is None or not PreparedFolder.is_one(root):
-        return wanted
+        return requested or Preprocessing()
     prepared = PreparedFolder.open(root).preprocessing
-    for name in asked:
-        if (want := getattr(wanted, name)) != (has := getattr(prepared, name)):
-            raise ConfigError(
-                "other_preprocessing",
-                where=f"data.{name}",
-                got=str(list(want) if isinstance(want, tuple) else want),
-                expected=f"{list(has) if isinstance(has, tuple) else has}, as {root.name} was prepared",
-                todo=f"Leave data.{name} out (null), or prepare the scans again with this setting: ich-prepare.",
-            )
+    found = list(differences(requested or prepared, prepared))
+    if found:
+        raise ConfigError(
+            "other_preprocessing",
+            where=", ".join(f"data.preprocessing.{each.name}" for each in found),
+            got=", ".join(str(each.before) for each in found),
+            expected=f"{', '.join(str(each.after) for each in found)}, as {root.name} was prepared",
+            todo="Leave data.preprocessing out (null), or prepare the scans again with these settings: ich-prepare.",
+        )
     return prepared

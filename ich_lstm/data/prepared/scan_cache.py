@@ -13,7 +13,7 @@ import blosc2
 import numpy as np
 
 from ich_lstm.errors import CacheError
-from ich_lstm.files.atomic_write import written_aside
+from ich_lstm.files.atomic_write import atomic_write
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.reading import SliceHeader
 from ich_lstm.reading.header.examinations import PATIENT_FIELDS
@@ -82,8 +82,8 @@ class ScanCache:
 
 def write_cached(path: Path, scan: CachedScan) -> None:
     """Write a scan to a temporary file and rename it, so that no partial file is ever read."""
-    with written_aside(path) as aside:
-        aside.write_bytes(encode_scan(scan))
+    with atomic_write(path) as unfinished:
+        unfinished.write_bytes(encode_scan(scan))
 
 
 def encode_scan(scan: CachedScan) -> bytes:

@@ -149,7 +149,7 @@ def first_dates(patients: pd.DataFrame, shares: np.ndarray) -> tuple[str, str]:
             where="split by date",
             got=f"{len(np.unique(dates))} different dates for {len(dates)} patients",
             expected="earlier patients for training and later ones for validation",
-            todo="Split at random instead: --data.split_by of ich-train.",
+            todo="Split at random instead: --data.split.by of ich-train.",
         )
     return days
 
@@ -197,7 +197,7 @@ def checked_dates(patients: pd.DataFrame) -> np.ndarray:
             where="split by date",
             got=f"{missing} of {len(dates)} patients without a dated study",
             expected="a date for each patient, in the images or in the table",
-            todo=f"Add a column {STUDY_DATE} (YYYY-MM-DD) to the table, or split at random: --data.split_by of ich-train.",
+            todo=f"Add a column {STUDY_DATE} (YYYY-MM-DD) to the table, or split at random: --data.split.by of ich-train.",
         )
     return dates
 

@@ -27,7 +27,7 @@ from ich_lstm.data.split.assign import (
 from ich_lstm.data.tables.labelled import PATIENT, name_lines, stop_at
 from ich_lstm.data.tables.spreadsheet import EXPORT_AGAIN, find_lost_digits, read_sheet
 from ich_lstm.errors import SplitError
-from ich_lstm.files.atomic_write import written_aside
+from ich_lstm.files.atomic_write import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,30 @@ SUBSET_WORDS: dict[str, Subset] = {
     "valid": "validation",
     "held_out": "test",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """How patients are divided.
+
+    Args:
+        fractions: Shares of patients to train on, to validate on, and to hold out; ignored if ``folds`` is given.
+        by: ``random``: each label's positive patients in nearly these shares; ``date``: the earliest patients train, the latest
+            are held out.
+        seed: Seed of the split. It is not the run's, so that all runs hold out the same patients.
+        file: Where the split is kept: made if missing, otherwise read, and only new patients are placed; the fractions, seed and
+            dates in it override those given here. Or a table of the user's: a CSV with ``patient_id`` and ``subset`` (train,
+            validation, test).
+        folds: Number of folds, in place of the shares; if given, an existing file must have as many.
+        fold: The fold that is held out, from 0; the next one validates, the others train.
+    """
+
+    fractions: Sequence[float] = (0.7, 0.15, 0.15)
+    by: SplitBy = "random"
+    seed: int = 0
+    file: Path | str | None = None
+    folds: int | None = None
+    fold: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,28 +93,24 @@ class SplitFile:
     days: tuple[str, str] | None = None
 
     @classmethod
-    def make(
-        cls, patients: pd.DataFrame, *, fractions: Sequence[float], seed: int, by: SplitBy = "random", folds: int | None = None
-    ) -> "SplitFile":
+    def make(cls, patients: pd.DataFrame, settings: Split) -> "SplitFile":
         """Divide patients for the first time.
 
         Args:
             patients: Table made by `tabulate_patients`.
-            fractions: Shares of train, validation and test; ignored if ``folds`` is given.
-            seed: Seed of the random assignment.
-            by: How to split patients: ``random`` or ``date``.
-            folds: The number of folds, in place of three subsets.
+            settings: How to divide them.
 
         Raises:
             SplitError: If the patients cannot be divided in this way.
         """
+        fractions, seed, by, folds = settings.fractions, settings.seed, settings.by, settings.folds
         if folds is None:
             days = first_dates(patients, checked_fractions(fractions)) if by == "date" and len(patients) > 1 else None
             return cls(split_patients(patients, fractions, seed=seed, by=by), seed, by, tuple(map(float, fractions)), None, days)
         if by == "date":
             raise SplitError(
                 "folds_by_date",
-                where="folds, split_by",
+                where="split.folds, split.by",
                 got=f"{folds} folds by date",
                 expected="folds at random, or three subsets by date",
                 todo="Give only one of the two.",
@@ -98,32 +118,19 @@ class SplitFile:
         return cls(fold_patients(patients, folds, seed=seed), seed, by, (), folds)
 
     @classmethod
-    def open(
-        cls,
-        path: Path | None,
-        patients: pd.DataFrame,
-        *,
-        fractions: Sequence[float],
-        seed: int,
-        by: SplitBy = "random",
-        folds: int | None = None,
-    ) -> "SplitFile":
+    def open(cls, patients: pd.DataFrame, settings: Split) -> "SplitFile":
         """Read a split from a file and place new patients in it; or make a new split where there is no file yet.
 
         Args:
-            path: A ``.json`` file, which may not exist yet, or a ``.csv`` table provided by the user; None always makes a new
-                split. The fractions, seed and dates in an existing file override those given here.
             patients: Table made by `tabulate_patients`.
-            fractions: Shares of patients for training, validation and test in a new split.
-            seed: Seed of a new split.
-            by: How a new split divides patients: ``random`` or ``date``.
-            folds: The number of folds of a new split; if given, an existing file must have as many.
+            settings: How to divide patients, and the file: JSON, which may not exist yet, or CSV.
 
         Raises:
             SplitError: If the file cannot be read, or has another number of folds.
         """
+        path, folds = Path(settings.file) if settings.file else None, settings.folds
         if path is None or (not path.exists() and path.suffix.lower() != ".csv"):
-            return cls.make(patients, fractions=fractions, seed=seed, by=by, folds=folds)
+            return cls.make(patients, settings)
         split = cls.read(path)
         if folds is not None and split.folds != folds:
             raise SplitError(
@@ -228,8 +235,8 @@ class SplitFile:
     def write(self, path: Path) -> None:
         """Write the split as JSON, atomically, readable by its owner only."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_aside(path, mode=0o600) as aside:
-            aside.write_text(json.dumps({**self._content(), "sha256": self.digest}, indent=1) + "\n")
+        with atomic_write(path, mode=0o600) as unfinished:
+            unfinished.write_text(json.dumps({**self._content(), "sha256": self.digest}, indent=1) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> "SplitFile":

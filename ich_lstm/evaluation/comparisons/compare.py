@@ -1,6 +1,7 @@
 """Comparison of two models on the same cases: the differences, their uncertainty, and the test used."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,9 @@ from ich_lstm.evaluation.aggregate import OWN, Level, LevelCases, cases_at
 from ich_lstm.evaluation.comparisons.position_baseline import predict_from_position
 from ich_lstm.evaluation.evidence import LABEL_PREFIX, Evidence, columns_of
 from ich_lstm.formatting import first_of
-from ich_lstm.keywords import keywords_of, takes_keywords
 from ich_lstm.labels import LABELS
 from ich_lstm.pages.report.sections import INTERVAL_ELSEWHERE
-from ich_lstm.statistics import compare_auroc, compare_labels, mcnemar
+from ich_lstm.statistics import FigureSettings, compare_auroc, compare_labels, mcnemar
 from ich_lstm.statistics.cases import patient_index
 from ich_lstm.statistics.comparison.significance import Comparison
 from ich_lstm.statistics.proportions import PROPORTIONS
@@ -24,11 +24,7 @@ SLICE_KEY, SCAN_KEY = ["scan_id", "slice"], ["scan_id"]
 Points = float | Sequence[float]
 """One operating point for all labels, or one for each label."""
 
-SETTINGS = [each for each in keywords_of(compare_labels) if each.name not in ("thresholds", "names", "weights")]
-"""Keyword arguments that are passed to `compare_labels`."""
 
-
-@takes_keywords(SETTINGS)
 def compare_models(
     evidence: Evidence,
     other: Evidence,
@@ -37,7 +33,7 @@ def compare_models(
     aggregation: str = OWN,
     names: tuple[str, str] = ("first", "second"),
     thresholds: tuple[Points, Points] = (0.5, 0.5),
-    **settings: Any,
+    settings: FigureSettings = FigureSettings(),  # noqa: B008  (frozen)
 ) -> pd.DataFrame:
     """Compare two models that have predicted the same cases.
 
@@ -48,7 +44,7 @@ def compare_models(
         aggregation: Method by which `cases_at` aggregates slices to scans, applied to both models.
         names: Names of the two models.
         thresholds: Operating points of the two models, chosen on other patients.
-        settings: Keyword arguments of `compare_labels`: ``prevalences, bins, replicates, seed, workers``.
+        settings: How differences and their intervals are computed.
 
     Returns:
         A table as described in `compare_cases`.
@@ -58,12 +54,16 @@ def compare_models(
     """
     check_same_cases(evidence, other, level)
     first, second = (cases_at(each, level, aggregation=aggregation) for each in (evidence, other))
-    return compare_cases(first, second, names=names, thresholds=thresholds, **settings)
+    return compare_cases(first, second, names=names, thresholds=thresholds, settings=settings)
 
 
-@takes_keywords(SETTINGS)
 def compare_encoder(
-    evidence: Evidence, *, level: Level, aggregation: str = OWN, thresholds: Points | None = 0.5, **settings: Any
+    evidence: Evidence,
+    *,
+    level: Level,
+    aggregation: str = OWN,
+    thresholds: Points | None = 0.5,
+    settings: FigureSettings = FigureSettings(),  # noqa: B008  (frozen)
 ) -> pd.DataFrame:
     """Compare the whole model with its encoder alone, which sees one slice at a time.
 
@@ -74,7 +74,7 @@ def compare_encoder(
         level: ``slice``, ``scan`` or ``patient``.
         aggregation: Method by which `cases_at` aggregates slices to scans.
         thresholds: Operating point of both; None omits figures that need one.
-        settings: Keyword arguments of `compare_labels`: ``prevalences, bins, replicates, seed, workers``.
+        settings: How differences and their intervals are computed.
 
     Raises:
         TableError: If the encoder's probabilities are missing.
@@ -83,17 +83,21 @@ def compare_encoder(
     first = cases_at(evidence, level, aggregation=alike)
     second = cases_at(evidence, level, aggregation=alike, output="encoder")
     points = None if thresholds is None else (thresholds, thresholds)
-    return compare_cases(first, second, names=("sequence", "encoder"), thresholds=points, **settings)
+    return compare_cases(first, second, names=("sequence", "encoder"), thresholds=points, settings=settings)
 
 
-@takes_keywords(SETTINGS)
-def compare_position(evidence: Evidence, fitted_on: Evidence | None = None, **settings: Any) -> pd.DataFrame:
+def compare_position(
+    evidence: Evidence,
+    fitted_on: Evidence | None = None,
+    *,
+    settings: FigureSettings = FigureSettings(),  # noqa: B008  (frozen)
+) -> pd.DataFrame:
     """Compare a model with a null model that knows only the position of a slice in its scan; figures at a threshold are omitted.
 
     Args:
         evidence: Predictions of the model.
         fitted_on: Predictions on other patients, on whom the null model is fitted; None cross-fits it by patient.
-        settings: Keyword arguments of `compare_labels`: ``prevalences, bins, replicates, seed, workers``.
+        settings: How differences and their intervals are computed.
 
     Returns:
         A table as described in `compare_cases`; the second model's name says on which patients it was fitted.
@@ -104,17 +108,18 @@ def compare_position(evidence: Evidence, fitted_on: Evidence | None = None, **se
     cases = cases_at(evidence, "slice")
     null = predict_from_position(evidence, fitted_on)
     second = cases._replace(probabilities=null.probabilities)
-    return compare_cases(cases, second, names=("sequence", f"position alone, {null.fitted_on}"), thresholds=None, **settings)
+    return compare_cases(
+        cases, second, names=("sequence", f"position alone, {null.fitted_on}"), thresholds=None, settings=settings
+    )
 
 
-@takes_keywords(SETTINGS)
 def compare_cases(
     first: LevelCases,
     second: LevelCases,
     *,
     names: tuple[str, str],
     thresholds: tuple[Points, Points] | None = (0.5, 0.5),
-    **settings: Any,
+    settings: FigureSettings = FigureSettings(),  # noqa: B008  (frozen)
 ) -> pd.DataFrame:
     """Compute the difference of every figure by a paired bootstrap of patients, and the tests for single figures.
 
@@ -126,7 +131,7 @@ def compare_cases(
         second: Cases of the second model, in the order of the first.
         names: Names of the two models.
         thresholds: Operating points of the first and of the second model; None omits figures that need one.
-        settings: Keyword arguments of `compare_labels`: ``prevalences, bins, replicates, seed, workers``.
+        settings: How differences and their intervals are computed.
 
     Returns:
         The columns ``model``, ``other``, ``level`` and ``aggregation``, then those of `compare_labels`. A figure with several
@@ -134,7 +139,7 @@ def compare_cases(
     """
     points = (0.5, 0.5) if thresholds is None else thresholds
     given = (first.labels, first.probabilities, second.probabilities, first.patients)
-    table = compare_labels(*given, thresholds=points, **settings)
+    table = compare_labels(*given, thresholds=points, **asdict(settings))
     tests = pd.DataFrame(_tests(first, second, points))
     table = pd.concat([table, tests], ignore_index=True)
     if thresholds is None:

@@ -16,7 +16,7 @@ from ich_lstm.evaluation.comparisons.detection import evaluate_detection
 from ich_lstm.evaluation.comparisons.reader_labels import READER
 from ich_lstm.evaluation.evidence import Evidence
 from ich_lstm.labels import LABELS
-from ich_lstm.statistics import Estimate, cohen_kappa, fleiss_kappa, mcnemar
+from ich_lstm.statistics import Estimate, FigureSettings, cohen_kappa, fleiss_kappa, mcnemar
 
 MODEL = "model"
 GIVEN = "labels"
@@ -104,9 +104,7 @@ def evaluate_readers(
     *,
     aggregation: str = OWN,
     thresholds: float | Sequence[float] = 0.5,
-    replicates: int = 2000,
-    seed: int = 0,
-    workers: int = 2,
+    settings: FigureSettings = FigureSettings(),  # noqa: B008  (frozen)
 ) -> ReaderFigures:
     """Evaluate each reader and the model against the given labels, and against the other readers where these agree.
 
@@ -119,22 +117,24 @@ def evaluate_readers(
         evidence: The predictions of the model, and the given labels.
         aggregation: Method by which `cases_at` aggregates slices to scans.
         thresholds: Operating point of the model, chosen on other patients, never on these cases.
-        replicates: Number of bootstrap resamples of patients.
-        seed: Seed of the bootstrap.
-        workers: Number of threads of the bootstrap.
+        settings: How the intervals are computed; ``prevalences`` and ``bins`` do not apply.
     """
     cases = cases_at(evidence, "scan", aggregation=aggregation)
-    settings: dict[str, Any] = {"replicates": replicates, "seed": seed, "workers": workers}
+    draws: dict[str, Any] = {"replicates": settings.replicates, "seed": settings.seed}
     points = np.broadcast_to(np.asarray(thresholds, dtype=np.float64), len(LABELS)).tolist()
     called = (cases.probabilities >= points).astype(np.float64)
     tables, differences = [], []
     for truth, y, evaluated in _truths(marks, cases):
         tables.append(
-            _rated(truth, MODEL, evaluate_detection(y, cases.probabilities, cases.patients, thresholds=points, **settings))
+            _rated(
+                truth,
+                MODEL,
+                evaluate_detection(y, cases.probabilities, cases.patients, thresholds=points, workers=settings.workers, **draws),
+            )
         )
         for r in evaluated:
             labels, marked = _marked(marks.marks[r], y)
-            table = evaluate_detection(labels, marked, cases.patients, thresholds=READ_BY, **settings)
+            table = evaluate_detection(labels, marked, cases.patients, thresholds=READ_BY, workers=settings.workers, **draws)
             tables.append(_rated(truth, marks.readers[r], table[table["metric"] != "auroc"]))
         differences += [
             {"truth": truth, "reader": marks.readers[r], **row}
@@ -144,7 +144,7 @@ def evaluate_readers(
     return ReaderFigures(
         pd.concat(tables, ignore_index=True),
         pd.DataFrame(differences),
-        pd.DataFrame(_kappas(marks, called, cases.patients, {"replicates": replicates, "seed": seed})),
+        pd.DataFrame(_kappas(marks, called, cases.patients, draws)),
         cases.aggregation,
         marks.notes,
     )
@@ -206,7 +206,7 @@ def _differences(labels: np.ndarray, called: np.ndarray, marks: np.ndarray, pati
     return rows
 
 
-def _kappas(marks: ReaderMarks, called: np.ndarray, patients: np.ndarray, settings: dict[str, int]) -> list[dict[str, Any]]:
+def _kappas(marks: ReaderMarks, called: np.ndarray, patients: np.ndarray, draws: dict[str, int]) -> list[dict[str, Any]]:
     """Compute kappa of all readers, of each pair of readers, and of each reader with the model at its operating point."""
     rows = []
     raters = [*zip(marks.readers, marks.marks, strict=True), (MODEL, called)]
@@ -215,12 +215,12 @@ def _kappas(marks: ReaderMarks, called: np.ndarray, patients: np.ndarray, settin
             of_label = marks.marks[:, :, k]
             whole = ~np.isnan(of_label).any(axis=0)
             seen = (of_label[:, whole] == 1).sum(axis=0)
-            kappa = fleiss_kappa(np.stack([len(of_label) - seen, seen], axis=1), patients[whole], **settings)
+            kappa = fleiss_kappa(np.stack([len(of_label) - seen, seen], axis=1), patients[whole], **draws)
             excluded = f"{int((~whole).sum())} cases excluded, not marked by all readers" if not whole.all() else ""
             kappa = kappa._replace(note="; ".join(filter(None, [excluded, kappa.note])))
             rows.append(_kappa_row(", ".join(marks.readers), label, "Fleiss", kappa, int(whole.sum())))
         for (first, one), (second, other) in itertools.combinations(raters, 2):
-            kappa = cohen_kappa(one[:, k], other[:, k], patients, **settings)
+            kappa = cohen_kappa(one[:, k], other[:, k], patients, **draws)
             both = int((~np.isnan(one[:, k]) & ~np.isnan(other[:, k])).sum())
             rows.append(_kappa_row(f"{first}, {second}", label, "Cohen", kappa, both))
     return rows

@@ -17,6 +17,7 @@ from ich_lstm.evaluation.aggregate import OWN, Level, cases_at
 from ich_lstm.evaluation.comparisons.detection import evaluate_detection
 from ich_lstm.evaluation.evidence import LABEL_PREFIX, Evidence, columns_of
 from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
+from ich_lstm.statistics import FigureSettings
 from ich_lstm.statistics.bootstrap import FEW_PATIENTS
 
 UNKNOWN = "unknown"
@@ -149,7 +150,7 @@ def evaluate_strata(
     level: Level = "scan",
     aggregation: str = OWN,
     thresholds: float | Sequence[float] = 0.5,
-    **settings: Any,
+    settings: FigureSettings = FigureSettings(),  # noqa: B008  (frozen)
 ) -> pd.DataFrame:
     """Compute the figures of every stratum.
 
@@ -159,7 +160,7 @@ def evaluate_strata(
         level: ``scan``, or ``slice`` for the slices of these scans. A patient may have scans in several strata.
         aggregation: Method by which `cases_at` aggregates slices to scans.
         thresholds: Operating point, chosen on other patients, never on these cases.
-        settings: Keyword arguments of `evaluate_detection`: ``replicates, seed, workers``.
+        settings: How the intervals are computed; ``prevalences`` and ``bins`` do not apply.
 
     Returns:
         The columns ``grouping``, ``stratum``, ``level``, ``aggregation`` and ``scans`` (their number), then those of
@@ -175,7 +176,9 @@ def evaluate_strata(
     for stratum in strata:
         rows = stratum.scans[evidence.scan_index] if level == "slice" else stratum.scans
         given = (cases.labels[rows], cases.probabilities[rows], cases.patients[rows])
-        table = evaluate_detection(*given, thresholds=thresholds, **settings)
+        table = evaluate_detection(
+            *given, thresholds=thresholds, replicates=settings.replicates, seed=settings.seed, workers=settings.workers
+        )
         about: dict[str, Any] = {
             "grouping": stratum.grouping,
             "stratum": stratum.value,

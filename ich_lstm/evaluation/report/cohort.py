@@ -22,12 +22,12 @@ class FlowStep(NamedTuple):
     Args:
         title: The name of this step.
         counts: The numbers of files, patients, scans and slices, by unit.
-        left_out: The cases that do not reach the next box, as reason and counts by unit.
+        excluded: The cases that do not reach the next box, as reason and counts by unit.
     """
 
     title: str
     counts: dict[str, int]
-    left_out: list[tuple[str, dict[str, int]]]
+    excluded: list[tuple[str, dict[str, int]]]
 
 
 def data_flow(evidence: Evidence, facts: StudyFacts) -> list[FlowStep]:
@@ -132,7 +132,7 @@ def _with_unlabelled(steps: list[FlowStep], facts: StudyFacts) -> list[FlowStep]
         return steps
     lost = {unit: facts.prepared[unit] - sum(totals[unit] for totals in facts.subsets.values()) for unit in facts.prepared}
     excluded = {unit: count for unit, count in lost.items() if count > 0}
-    return [*steps[:-1], steps[-1]._replace(left_out=[("without a label", excluded)])] if excluded else steps
+    return [*steps[:-1], steps[-1]._replace(excluded=[("without a label", excluded)])] if excluded else steps
 
 
 def _by_subset(evidence: Evidence, facts: StudyFacts) -> list[FlowStep]:

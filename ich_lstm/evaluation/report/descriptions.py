@@ -8,6 +8,7 @@ from ich_lstm.evaluation.evidence import Evidence
 from ich_lstm.evaluation.figures import Figures
 from ich_lstm.evaluation.report.cohort import FlowStep
 from ich_lstm.evaluation.run_facts import COUNTED_UNITS, StudyFacts
+from ich_lstm.settings import flattened
 from ich_lstm.statistics.proportions import PROPORTIONS
 
 DEFAULT_THRESHOLD = 0.5
@@ -59,8 +60,8 @@ def _rows_of_fits(start: Mapping[str, Any] | None, fits: Sequence[Mapping[str, A
             "head": fit["head"],
             "epochs": f"{fit['epochs']}" + ("" if limit in (None, -1) else f" of at most {limit}"),
             "steps": f"{fit['steps']:,}",
-            **{name.replace("_", " "): _setting(value) for name, value in fit["settings"].items()},
-            **{name.replace("_", " "): _setting(value) for name, value in fit["batches"].items()},
+            **_rows(fit["settings"]),
+            **_rows(fit["batches"]),
             "augmentation": ", ".join(f"{name} {_setting(value)}" for name, value in fit["augmentation"].items() if value)
             or "none",
             "seed": _setting(fit["seed"]),
@@ -76,8 +77,9 @@ def _rows_of_fits(start: Mapping[str, Any] | None, fits: Sequence[Mapping[str, A
 def network_rows(facts: StudyFacts) -> dict[str, str]:
     """List the settings of the network by name, as stored with the weights."""
     # The record of each fit contains the settings of training; `describe_initialization` says which weights were loaded first.
-    elsewhere = {"pretrained", *(name for fit in facts.model.get("fits") or () for name in fit["settings"])}
-    return _rows({name: value for name, value in (facts.model.get("settings") or {}).items() if name not in elsewhere})
+    elsewhere = {"encoder pretrained", *(name for fit in facts.model.get("fits") or () for name in flattened(fit["settings"]))}
+    rows = _rows(facts.model.get("settings") or {})
+    return {name: text for name, text in rows.items() if name not in elsewhere}
 
 
 def preprocessing_rows(facts: StudyFacts) -> dict[str, str]:
@@ -115,13 +117,9 @@ def rows_in_words(rows: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {text}" for name, text in rows.items()) + ("." if rows else "")
 
 
-def _rows(settings: Mapping[str, Any], within: str = "") -> dict[str, str]:
-    """List settings by name; nested settings follow the name of their mapping."""
-    rows: dict[str, str] = {}
-    for name, value in settings.items():
-        words = f"{within} {name}".strip().replace("_", " ")
-        rows |= _rows(value, words) if isinstance(value, Mapping) and value else {words: _setting(value)}
-    return rows
+def _rows(settings: Mapping[str, Any]) -> dict[str, str]:
+    """List settings as text by name; those of a part follow the name of the part."""
+    return {name: _setting(value) for name, value in flattened(settings).items()}
 
 
 def _setting(value: Any) -> str:
@@ -177,7 +175,7 @@ def describe_flow(flow: Sequence[FlowStep]) -> str:
     """Describe the flow diagram in one line."""
     lines = []
     for step in flow:
-        lost = "; ".join(f"{reason}: {amounts(counts)}" for reason, counts in step.left_out)
+        lost = "; ".join(f"{reason}: {amounts(counts)}" for reason, counts in step.excluded)
         lines.append(f"{step.title}: {amounts(step.counts)}" + (f" (excluded: {lost})" if lost else ""))
     return ". ".join(lines) + "."
 

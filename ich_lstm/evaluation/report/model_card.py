@@ -171,7 +171,7 @@ def _settings_table(columns: dict[str, dict[str, str]]) -> str:
 
 def _flow_table(flow: Sequence[FlowStep]) -> str:
     """Tabulate the data flow, with a row for each box."""
-    excluded = ["; ".join(f"{reason}: {amounts(counts)}" for reason, counts in step.left_out) for step in flow]
+    excluded = ["; ".join(f"{reason}: {amounts(counts)}" for reason, counts in step.excluded) for step in flow]
     rows = {"step": [step.title for step in flow], "count": [amounts(step.counts) for step in flow], "excluded": excluded}
     return markdown_table(pd.DataFrame(rows))
 

@@ -101,7 +101,7 @@ def write_figures(folder: Path, evidence: Evidence, figures: Figures) -> None:
         "is_test": evidence.is_test,
         "protocol": protocol,
         "settings": dict(figures.settings),
-        "left_out": figures.excluded,
+        "excluded": figures.excluded,
         "figures": _records(figures.table),
         "confusion": _records(figures.confusion),
     }

@@ -145,8 +145,8 @@ def _long_flow(contents: ReportContents) -> pd.DataFrame:
     """Tabulate the flow, with a row per box or reason, and unit."""
     rows = []
     for step in contents.flow:
-        for reason, counts in [("", step.counts), *step.left_out]:
-            rows += [{"step": step.title, "left_out": reason, "unit": unit, "count": count} for unit, count in counts.items()]
+        for reason, counts in [("", step.counts), *step.excluded]:
+            rows += [{"step": step.title, "excluded": reason, "unit": unit, "count": count} for unit, count in counts.items()]
     return pd.DataFrame(rows)
 
 

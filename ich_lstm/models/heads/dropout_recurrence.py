@@ -1,57 +1,12 @@
 """LSTM and GRU with recurrent dropout: one mask on the hidden state for a whole scan."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
-
-from ich_lstm.errors import ConfigError
-
-
-def make_recurrence(
-    kind: Literal["lstm", "gru"],
-    in_features: int,
-    hidden_size: int,
-    num_layers: int,
-    *,
-    bidirectional: bool,
-    layer_dropout: float,
-    recurrent_dropout: float,
-) -> "RecurrentDropoutLSTM | RecurrentDropoutGRU":
-    """Build torch's LSTM or GRU, with recurrent dropout.
-
-    Args:
-        kind: ``lstm`` or ``gru``.
-        in_features: Features per slice.
-        hidden_size: Hidden units per direction.
-        num_layers: Stacked layers.
-        bidirectional: Whether it runs both ways.
-        layer_dropout: Dropout between layers, in [0, 1]; of no effect with a single layer.
-        recurrent_dropout: Dropout of the hidden state that is fed back, in [0, 1).
-
-    Returns:
-        A module from a `PackedSequence` to a `PackedSequence` and the last state. Names, initial values and order of its
-        parameters are those of `nn.LSTM` or `nn.GRU`.
-
-    Raises:
-        ConfigError: If ``recurrent_dropout`` is out of range.
-    """
-    if not 0 <= recurrent_dropout < 1:
-        raise ConfigError(
-            "recurrent_dropout_out_of_range", where="recurrent_dropout", got=f"{recurrent_dropout}", expected="in [0, 1)"
-        )
-    recurrence = RecurrentDropoutLSTM if kind == "lstm" else RecurrentDropoutGRU
-    return recurrence(
-        in_features,
-        hidden_size,
-        num_layers,
-        bidirectional=bidirectional,
-        dropout=layer_dropout if num_layers > 1 else 0.0,  # torch warns of dropout without a layer to follow
-        recurrent_dropout=recurrent_dropout,
-    )
 
 
 class _RecurrentDropout(nn.RNNBase):

@@ -1,74 +1,121 @@
-"""The recurrent sequence head (LSTM or GRU) along a scan."""
+"""Recurrent sequence heads: an LSTM or a GRU along a scan."""
 
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 
-from ich_lstm.models.heads.dropout_recurrence import make_recurrence
-
-Positions = Literal["none", "mm", "relative"]
-
-POSITION_UNIT_MM = 50.0
-STEP_UNIT_MM = 5.0
-"""A head is about 150 mm high and a slice about 5 mm thick, so the inputs made with these units are of the order of 1."""
-
-POSITION_FEATURES: dict[Positions, int] = {"none": 0, "mm": 2, "relative": 1}
+from ich_lstm.models.heads.dropout_recurrence import RecurrentDropoutGRU, RecurrentDropoutLSTM
+from ich_lstm.models.heads.head import ScanHead, SequenceHead
+from ich_lstm.models.heads.positions import POSITION_FEATURES, Positions, position_features, relative_positions
+from ich_lstm.settings import require, require_choice, setting
 
 
-class SequenceHead(nn.Module):
+@dataclass(frozen=True, kw_only=True)
+class Recurrent(ScanHead):
+    """Settings of an LSTM or a GRU along the scan.
+
+    Args:
+        hidden_size: Hidden units, per direction.
+        num_layers: Stacked layers.
+        bidirectional: Whether slices above are seen as well as slices below.
+        norm: Whether features are normalized (LayerNorm) first.
+        projection: Features after a linear layer, GELU and LayerNorm before the recurrence; null for no such layer.
+        input_dropout: Dropout on what enters the recurrence: one mask for all slices of a scan, as in Keras.
+        layer_dropout: Dropout between recurrent layers.
+        recurrent_dropout: Dropout on the hidden state that is fed back: one mask for all steps; it excludes cuDNN's kernels in
+            training.
+        positions: Where a slice lies, as further inputs: ``mm``: its distances to the scan's top and to the slice below;
+            ``relative``: its place in the scan, from 0 to 1; ``none``.
+        output_dropout: Dropout before the last layer.
+        reversal: Share of the scans in training that are read from top to bottom.
+        encoder_residual: Add the encoder's own logits to the head's, through a learned gate per label, so that what the context
+            cannot improve is not lost.
+        encoder_probabilities: Concatenate the encoder's own probabilities to what enters the head, and again to what leaves it.
+
+    Raises:
+        ConfigError: If a setting is out of range.
+    """
+
+    hidden_size: int = 512
+    num_layers: int = 2
+    bidirectional: bool = True
+    norm: bool = True
+    projection: int | None = None
+    input_dropout: float = setting(0.0, free=True)
+    layer_dropout: float = setting(0.0, free=True)
+    recurrent_dropout: float = setting(0.0, free=True)
+    positions: Positions = "mm"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        counts = {"hidden_size": self.hidden_size, "num_layers": self.num_layers, "projection": self.projection}
+        wrong = {name: count for name, count in counts.items() if count is not None and count < 1}
+        require("head_out_of_range", "counts of at least 1", wrong)
+        shares = {name: getattr(self, name) for name in ("input_dropout", "layer_dropout", "recurrent_dropout")}
+        require("head_out_of_range", "in [0, 1)", {name: share for name, share in shares.items() if not 0 <= share < 1})
+        require_choice("unknown_positions", "positions", self.positions, Positions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LSTM(Recurrent):
+    """An LSTM along the scan; its settings are those of `Recurrent`."""
+
+    def build(self, in_features: int) -> SequenceHead:
+        """The module of these settings.
+
+        Args:
+            in_features: Features per slice.
+        """
+        return RecurrentHead(in_features, self, RecurrentDropoutLSTM)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GRU(Recurrent):
+    """A GRU along the scan; its settings are those of `Recurrent`."""
+
+    def build(self, in_features: int) -> SequenceHead:
+        """The module of these settings.
+
+        Args:
+            in_features: Features per slice.
+        """
+        return RecurrentHead(in_features, self, RecurrentDropoutGRU)
+
+
+class RecurrentHead(SequenceHead):
     """An LSTM or GRU over the slices of each scan.
 
     Scans are packed, not padded: the recurrence ends where a scan ends, so neighbours in the batch never matter.
 
     Args:
         in_features: Features per slice.
-        kind: ``lstm`` or ``gru``.
-        hidden_size: Hidden units per direction.
-        num_layers: Stacked layers.
-        bidirectional: Whether slices above are seen as well as slices below.
-        norm: Whether features are normalized (LayerNorm) first.
-        projection: Features after a linear layer, GELU and LayerNorm that come before the recurrence; None for no such layer.
-        input_dropout: Of what enters the recurrence: one mask for all slices of a scan, as Keras has it.
-        layer_dropout: Between recurrent layers.
-        recurrent_dropout: Of the hidden state that is fed back: one mask for all steps; it excludes cuDNN's kernels in training.
-        positions: Where a slice lies, as further inputs: ``mm``: its distances to the scan's top and to the slice below, from
-            ``positions_mm``; ``relative``: its place in the scan, from 0 to 1; ``none``.
+        settings: Its settings.
+        recurrence: Class of the recurrence.
     """
 
     def __init__(
-        self,
-        in_features: int,
-        *,
-        kind: Literal["lstm", "gru"],
-        hidden_size: int,
-        num_layers: int,
-        bidirectional: bool,
-        norm: bool,
-        projection: int | None,
-        input_dropout: float,
-        layer_dropout: float,
-        recurrent_dropout: float,
-        positions: Positions,
+        self, in_features: int, settings: Recurrent, recurrence: type[RecurrentDropoutLSTM] | type[RecurrentDropoutGRU]
     ) -> None:
         super().__init__()
-        self.positions = positions
-        self.input_dropout = input_dropout
-        self.norm = nn.LayerNorm(in_features) if norm else nn.Identity()
+        self.positions = settings.positions
+        self.input_dropout = settings.input_dropout
+        self.norm = nn.LayerNorm(in_features) if settings.norm else nn.Identity()
         self.projection: nn.Module = nn.Identity()
-        if projection is not None:
-            self.projection = nn.Sequential(nn.Linear(in_features, projection), nn.GELU(), nn.LayerNorm(projection))
-        self.recurrence = make_recurrence(
-            kind,
-            (projection or in_features) + POSITION_FEATURES[positions],
-            hidden_size,
-            num_layers,
-            bidirectional=bidirectional,
-            layer_dropout=layer_dropout if num_layers > 1 else 0.0,  # torch warns of dropout without a layer to follow
-            recurrent_dropout=recurrent_dropout,
+        if settings.projection is not None:
+            self.projection = nn.Sequential(
+                nn.Linear(in_features, settings.projection), nn.GELU(), nn.LayerNorm(settings.projection)
+            )
+        self.recurrence = recurrence(
+            (settings.projection or in_features) + POSITION_FEATURES[settings.positions],
+            settings.hidden_size,
+            settings.num_layers,
+            bidirectional=settings.bidirectional,
+            dropout=settings.layer_dropout if settings.num_layers > 1 else 0.0,  # torch warns of dropout without a next layer
+            recurrent_dropout=settings.recurrent_dropout,
         )
-        self.out_features = hidden_size * (2 if bidirectional else 1)
+        self.out_features = settings.hidden_size * (2 if settings.bidirectional else 1)
 
     def forward(
         self,
@@ -78,19 +125,7 @@ class SequenceHead(nn.Module):
         is_reversed: Tensor | None = None,
         relative: Tensor | None = None,
     ) -> Tensor:
-        """Run along every scan.
-
-        Args:
-            features: ``(n, d)``, slices of all scans in a row.
-            lengths: Slices of each scan, ``(b,)``.
-            positions_mm: Position of each slice along the normal ``(n,)``; needed if ``positions`` is ``mm``.
-            is_reversed: Scans that are read from top to bottom, ``(b,)``; by default none is. A slice's place stays what it is.
-            relative: Place of each slice in its scan, from 0 to 1, ``(n, 1)``, if these are some of its slices; by default
-                they are all of them.
-
-        Returns:
-            ``(n, out_features)``, in the order of ``features``.
-        """
+        """Run along every scan; arguments and result as in `SequenceHead`. ``positions_mm`` is needed by positions in mm."""
         x = self.projection(self.norm(features))
         if self.positions == "mm":
             if positions_mm is None:
@@ -111,21 +146,3 @@ def _turned(scans: tuple[Tensor, ...] | list[Tensor], is_reversed: Tensor | None
     if is_reversed is None:
         return list(scans)
     return [scan.flip(0) if turn else scan for scan, turn in zip(scans, is_reversed.tolist(), strict=True)]
-
-
-def position_features(positions_mm: Tensor, lengths: Tensor) -> Tensor:
-    """Where a slice lies in its scan, whatever the origin: ``(n, 2)``, distance to the top slice and to the slice below.
-
-    The top is the anchor because scans end at the vertex, while they begin anywhere between the eyes and the neck.
-    """
-    rows = []
-    for positions in positions_mm.float().split(lengths.tolist()):
-        to_top = (positions[-1] - positions) / POSITION_UNIT_MM
-        step = torch.diff(positions, prepend=positions[:1]) / STEP_UNIT_MM
-        rows.append(torch.stack([to_top, step], dim=1))
-    return torch.cat(rows)
-
-
-def relative_positions(lengths: Tensor) -> Tensor:
-    """A slice's number in its scan over the last one's, ``(n, 1)``: 0 at the bottom, 1 at the top; a single slice is at 0."""
-    return torch.cat([torch.arange(size) / max(1, size - 1) for size in lengths.tolist()]).unsqueeze(1)

@@ -19,8 +19,13 @@ from torch import Tensor
 from ich_lstm.errors import CheckpointError
 from ich_lstm.formatting import first_of
 from ich_lstm.labels import LABELS
-from ich_lstm.models.scan_model import ScanModel
-from ich_lstm.preprocessing.windows import WindowStack
+from ich_lstm.models.encoder import Encoder
+from ich_lstm.models.heads import GRU, LSTM
+from ich_lstm.models.pooling import Pooling
+from ich_lstm.models.reduction import Reduction
+from ich_lstm.models.scan_model import ModelSettings, ScanModel
+from ich_lstm.preprocessing.windows import Windows
+from ich_lstm.settings import merged, to_stored
 from ich_lstm.window import BONE, BRAIN, SUBDURAL
 
 RSNA_SLICE_MM = 5.0
@@ -42,7 +47,7 @@ class ReleasedModel(NamedTuple):
 
     Args:
         name: What predictions call the model.
-        settings: Keywords of `ScanModel`.
+        settings: Settings of `ScanModel`, as they are stored.
         preprocessing: Keywords of `ich_lstm.preprocessing.crop_and_resize.Preprocessing`.
         weights: State of the `ScanModel`.
         source: Where it comes from, and under which licence, in a sentence.
@@ -79,50 +84,40 @@ def is_released_folder(path: Path) -> bool:
     return (path / CLASSIFIER_FILE).is_file() or (path / SEQUENCE_FILE).is_file()
 
 
-# What is the same in both: every keyword of `ScanModel` is named, so that no later default changes what an old file means.
-
-PLAIN: dict[str, Any] = {
-    "pretrained": False,
-    "learnable_windows": False,
-    "integer_windows": False,
-    "encoder_dropout": 0.0,
-    "encoder_probabilities": False,
-    "reduction": "none",
-    "reduced_features": None,
-    "num_layers": 2,
-    "bidirectional": True,
-    "input_dropout": 0.0,
-    "recurrent_dropout": 0.0,
-    "output_dropout": 0.0,
-    "reversal": 0.0,
-    "instance_pooling": False,
-    "coherent_any": False,
-}
-
+# Every field is named in both, so that no later default changes what an old file means.
 
 # Nguyen et al. 2020
 
-NGUYEN: dict[str, Any] = PLAIN | {
-    "global_pool": "avg",
-    "windows": [list(BONE), list(SUBDURAL), list(BRAIN)],  # see `ChannelOrder`
-    "mean": [0.485, 0.456, 0.406],
-    "std": [0.229, 0.224, 0.225],
-    "quantize": True,
-    "integer_windows": True,
-    "neighbours": 0,
-    "encoder_classifier": False,
-    "encoder_residual": False,
-    "sequence": "lstm",
-    "hidden_size": 512,
-    "sequence_norm": False,
-    "projection": None,
-    "layer_dropout": 0.0,
-    "positions": "none",
-    "pooling": "max",
-    "attention_size": 64,
-    "scan_residual": False,
-    "max_slices": None,
-}
+NGUYEN = ModelSettings(
+    encoder=Encoder(backbone="resnet50", pretrained=False, global_pool="avg", adjacent_slices=0, dropout=0.0, classifier=False),
+    windows=Windows(
+        channels=(BONE, SUBDURAL, BRAIN),  # see `ChannelOrder`
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        quantize=True,
+        integer_widths=True,
+        learnable=False,
+    ),
+    reduction=Reduction(kind="none", features=None),
+    head=LSTM(
+        hidden_size=512,
+        num_layers=2,
+        bidirectional=True,
+        norm=False,
+        projection=None,
+        input_dropout=0.0,
+        layer_dropout=0.0,
+        recurrent_dropout=0.0,
+        output_dropout=0.0,
+        positions="none",
+        reversal=0.0,
+        encoder_residual=False,
+        encoder_probabilities=False,
+    ),
+    pooling=Pooling(kind="max", attention_size=64, encoder_residual=False, instances=False),
+    coherent_any=False,
+    max_slices=None,
+)
 
 ChannelOrder = Literal["bgr", "rgb"]
 """In which order Nguyen et al.'s network saw the windows, if their pictures hold them as in the paper's figure, brain in red,
@@ -173,36 +168,47 @@ def _read_nguyen(path: Path, state: dict[str, Any], channel_order: ChannelOrder)
             return f"decoder.recurrent.{rest.removeprefix('recurrence.')}"
         return f"decoder.fc.{rest}" if part == "sequence_classifier" else None
 
-    windows = NGUYEN["windows"] if channel_order == "bgr" else NGUYEN["windows"][::-1]
-    settings = NGUYEN | {"backbone": backbone, "windows": windows}
+    channels = NGUYEN.windows.channels if channel_order == "bgr" else NGUYEN.windows.channels[::-1]
+    settings = merged(NGUYEN, {"encoder": {"backbone": backbone}, "windows": {"channels": channels}})
     weights = _renamed(state, settings, published, labels=NGUYEN_LABELS, where=str(path))
     name = f"nguyen2020-{'seresnext50' if is_se else 'resnet50'}"
-    return ReleasedModel(name, settings, NGUYEN_PREPROCESSING, weights, NGUYEN_SOURCE)
+    return ReleasedModel(name, to_stored(settings), NGUYEN_PREPROCESSING, weights, NGUYEN_SOURCE)
 
 
 # Pan 2026
 
-PAN: dict[str, Any] = PLAIN | {
-    "backbone": "maxvit_tiny_tf_512",
-    "global_pool": "late",
-    "windows": [[40.0, 80.0], [80.0, 200.0], [600.0, 2800.0]],
-    "mean": [0.5, 0.5, 0.5],
-    "std": [0.5, 0.5, 0.5],
-    "quantize": False,
-    "neighbours": 1,
-    "encoder_classifier": True,
-    "encoder_residual": True,
-    "sequence": "gru",
-    "hidden_size": 256,
-    "sequence_norm": True,
-    "projection": 512,
-    "layer_dropout": 0.2,
-    "positions": "relative",
-    "pooling": "feature-attention",
-    "attention_size": 128,
-    "scan_residual": True,
-    "max_slices": 64,
-}
+PAN = ModelSettings(
+    encoder=Encoder(
+        backbone="maxvit_tiny_tf_512", pretrained=False, global_pool="late", adjacent_slices=1, dropout=0.0, classifier=True
+    ),
+    windows=Windows(
+        channels=((40.0, 80.0), (80.0, 200.0), (600.0, 2800.0)),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        quantize=False,
+        integer_widths=False,
+        learnable=False,
+    ),
+    reduction=Reduction(kind="none", features=None),
+    head=GRU(
+        hidden_size=256,
+        num_layers=2,
+        bidirectional=True,
+        norm=True,
+        projection=512,
+        input_dropout=0.0,
+        layer_dropout=0.2,
+        recurrent_dropout=0.0,
+        output_dropout=0.0,
+        positions="relative",
+        reversal=0.0,
+        encoder_residual=True,
+        encoder_probabilities=False,
+    ),
+    pooling=Pooling(kind="feature-attention", attention_size=128, encoder_residual=True, instances=False),
+    coherent_any=False,
+    max_slices=64,
+)
 
 PAN_PREPROCESSING: dict[str, Any] = {"size": 512, "crop": "center", "clip": None}
 
@@ -214,14 +220,14 @@ PAN_SCAN_SHARES = (0.5, 0.25, 0.5, 1.0, 0.5, 0.5)
 """The recurrent head's share in the logits of slices and scans, in the order of `PAN_LABELS`; the rest is the CNN's."""
 
 PAN_CONFIG: dict[str, Any] = {
-    "architecture": {"slice_classifier": PAN["backbone"]},
+    "architecture": {"slice_classifier": PAN.encoder.backbone},
     "input": {
         "height": 512,
         "width": 512,
         "large_image_resize_threshold": 640,
         "adjacent_slices": 3,
         "channel_order": "slice-major",
-        "windows": [{"center": level, "width": width} for level, width in PAN["windows"]],
+        "windows": [{"center": level, "width": width} for level, width in PAN.windows.channels],
         "normalization": {"input_min": 0, "input_max": 1, "output_min": -1, "output_max": 1},
     },
     "labels": list(PAN_LABELS),
@@ -229,7 +235,7 @@ PAN_CONFIG: dict[str, Any] = {
     "slice_blend_alphas": list(PAN_SLICE_SHARES),
     "series_blend_alphas": list(PAN_SCAN_SHARES),
     "series_baseline_aggregation": "max_probability",
-    "training_max_sequence_length": PAN["max_slices"],
+    "training_max_sequence_length": PAN.max_slices,
 }
 """What their ``config.json`` says, as far as the model depends on it."""
 
@@ -275,7 +281,7 @@ def _read_pan(path: Path) -> ReleasedModel:
         for name in names:
             weights[name] = weights[name] * share.reshape(-1, *[1] * (weights[name].ndim - 1))
         weights[gate] = 1 - share
-    return ReleasedModel("ianpan-2026", PAN, PAN_PREPROCESSING, weights, PAN_SOURCE)
+    return ReleasedModel("ianpan-2026", to_stored(PAN), PAN_PREPROCESSING, weights, PAN_SOURCE)
 
 
 def _check_pan_config(path: Path) -> None:
@@ -340,12 +346,12 @@ COUNTER = "num_batches_tracked"
 
 
 def _renamed(
-    state: dict[str, Any], settings: dict[str, Any], published: Names, *, labels: Sequence[str], where: str
+    state: dict[str, Any], settings: ModelSettings, published: Names, *, labels: Sequence[str], where: str
 ) -> dict[str, Tensor]:
     """The weights under our names, all of them and no others, in our precision and in the order of our labels."""
     rows = _rows_by_name(labels, where)
     with torch.device("meta"):
-        wanted = ScanModel(**settings).state_dict()
+        wanted = ScanModel(settings).state_dict()
     names = {ours: theirs for ours in wanted if (theirs := published(ours)) is not None}
     missing = [theirs for theirs in names.values() if theirs not in state and not theirs.endswith(COUNTER)]
     unexpected = sorted(set(state) - set(names.values()))
@@ -364,15 +370,14 @@ def _renamed(
             "weights_do_not_fit",
             where=where,
             got=first_of(wrong, FIRST_FEW),
-            expected=f"the shapes of {settings['backbone']} and its {settings['sequence'].upper()}",
+            expected=f"the shapes of {settings.encoder.backbone} and its {type(settings.head).__name__}",
             todo="This is another network than the one that is known here, or a damaged copy.",
         )
     return weights
 
 
-def _window_buffers(settings: dict[str, Any]) -> dict[str, Tensor]:
-    windows = WindowStack(settings["windows"], settings["mean"], settings["std"])
-    return {f"windows.{name}": tensor for name, tensor in windows.state_dict().items()}
+def _window_buffers(settings: ModelSettings) -> dict[str, Tensor]:
+    return {f"windows.{name}": tensor for name, tensor in settings.windows.build().state_dict().items()}
 
 
 def _do_not_fit(where: Path | str, *, missing: list[str], unexpected: list[str]) -> CheckpointError:

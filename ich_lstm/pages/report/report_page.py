@@ -146,7 +146,7 @@ def _headlines(views: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _box(step: Mapping[str, Any]) -> FlowBox:
     return FlowBox(
-        step["title"], _amounts(step["counts"]), [(reason, ", ".join(_amounts(counts))) for reason, counts in step["left_out"]]
+        step["title"], _amounts(step["counts"]), [(reason, ", ".join(_amounts(counts))) for reason, counts in step["excluded"]]
     )
 
 

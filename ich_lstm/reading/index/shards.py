@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ich_lstm.errors import FileError
-from ich_lstm.files.atomic_write import written_aside
+from ich_lstm.files.atomic_write import atomic_write
 from ich_lstm.reading.files.sources import FileRef
 from ich_lstm.reading.header.header import SliceHeader
 from ich_lstm.reading.ledger.header_table import FILES_SCHEMA, REASON_FIELDS, Rows, source_columns, to_batch, to_ref
@@ -189,6 +189,6 @@ def memory_mapped(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Rows:
 
 def write_parquet(batches: Iterator[pa.RecordBatch], schema: pa.Schema, path: Path) -> None:
     """Write a Parquet file batch by batch; the file appears only when it is complete."""
-    with written_aside(path) as aside, pq.ParquetWriter(aside, schema, compression="zstd") as writer:
+    with atomic_write(path) as unfinished, pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
         for batch in batches:
             writer.write_batch(batch, row_group_size=SHARD_FILES)

@@ -11,7 +11,7 @@ from ich_lstm.errors import ConfigError
 from ich_lstm.labels import LABEL_WEIGHTS, LABELS
 from ich_lstm.statistics.bootstrap import METHOD, PatientBootstrap
 from ich_lstm.statistics.cases import Cases, check_labels, check_probabilities, patient_index
-from ich_lstm.statistics.measures.evaluation import ALL_LABELS, WeightedLosses, check_settings
+from ich_lstm.statistics.measures.evaluation import ALL_LABELS, FigureSettings, WeightedLosses, check_settings
 from ich_lstm.statistics.measures.figures import AUROC, KINDS, LabelFigures
 
 NOT_COMPARED = ("calibration_slope", "calibration_intercept", "calibration_in_the_large")
@@ -25,14 +25,14 @@ def compare_labels(
     patients: Iterable,
     *,
     thresholds: tuple[float | Sequence[float], float | Sequence[float]] = (0.5, 0.5),
-    prevalences: Sequence[float] = (),
-    bins: int = 10,
+    prevalences: Sequence[float] = FigureSettings.prevalences,
+    bins: int = FigureSettings.bins,
     names: Sequence[str] = LABELS,
     weights: Sequence[float] = LABEL_WEIGHTS,
-    replicates: int = 2000,
-    seed: int = 0,
+    replicates: int = FigureSettings.replicates,
+    seed: int = FigureSettings.seed,
     stratified: bool = True,
-    workers: int = 2,
+    workers: int = FigureSettings.workers,
 ) -> pd.DataFrame:
     """Compute the differences of two models' figures with 95 % intervals and p values, paired by patient.
 

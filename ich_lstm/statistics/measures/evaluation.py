@@ -1,6 +1,7 @@
 """All figures of all labels, each with its interval, as one table."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,20 +20,39 @@ ALL_LABELS = "all"
 """The value of the column ``label`` for a figure over all labels together."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class FigureSettings:
+    """How figures and their intervals are computed; the same for every table of a report.
+
+    Args:
+        prevalences: Prevalences between 0 and 1 at which PPV and NPV are also computed.
+        bins: Number of bins of equal width of the expected calibration error.
+        replicates: Number of bootstrap resamples.
+        seed: Seed of the bootstrap.
+        workers: Number of threads of the bootstrap.
+    """
+
+    prevalences: Sequence[float] = ()
+    bins: int = 10
+    replicates: int = 2000
+    seed: int = 0
+    workers: int = 2
+
+
 def evaluate_labels(
     labels: np.ndarray,
     probabilities: np.ndarray,
     patients: Iterable,
     *,
     thresholds: float | Sequence[float] = 0.5,
-    prevalences: Sequence[float] = (),
-    bins: int = 10,
+    prevalences: Sequence[float] = FigureSettings.prevalences,
+    bins: int = FigureSettings.bins,
     names: Sequence[str] = LABELS,
     weights: Sequence[float] = LABEL_WEIGHTS,
-    replicates: int = 2000,
-    seed: int = 0,
+    replicates: int = FigureSettings.replicates,
+    seed: int = FigureSettings.seed,
     stratified: bool = True,
-    workers: int = 2,
+    workers: int = FigureSettings.workers,
 ) -> pd.DataFrame:
     """Compute every figure of every label with a 95 % interval over patients; a case is a slice, a scan or a patient.
 
@@ -79,8 +99,7 @@ def evaluate_labels(
     for k, name in enumerate(names):
         known = ~np.isnan(y[:, k])
         cases = Cases(y[known, k] == 1, p[known, k], int((~known).sum()))
-        settings = {"threshold": points[k], "prevalences": prevalences, "bins": bins}
-        figures = LabelFigures(cases, index[known], count, **settings)
+        figures = LabelFigures(cases, index[known], count, threshold=points[k], prevalences=prevalences, bins=bins)
         rows += [{"label": name, **row} for row in _rows(figures, bootstrap, stratified, points[k])]
     return pd.DataFrame(rows)
 

@@ -30,8 +30,8 @@ TWO_STAGES = "{warm-up: {max_epochs: 1}, joint: {max_epochs: 1}}"
 ARGUMENTS = [
     *("--config=demo", "--out=run", "--wandb=offline", f"--stages={TWO_STAGES}"),
     *("--phantom.patients=6", "--phantom.slices=8", "--phantom.size=64", "--phantom.prevalence=0.6"),
-    *("--data.size=32", "--data.num_workers=0", "--data.slices_per_batch=24", "--trainer.accelerator=cpu"),
-    *("--model.backbone=test_resnet", "--model.global_pool=null", "--model.hidden_size=8"),
+    *("--data.preprocessing.size=32", "--data.num_workers=0", "--data.batches.slices=24", "--trainer.accelerator=cpu"),
+    *("--model.encoder.backbone=test_resnet", "--model.encoder.global_pool=null", "--model.head.hidden_size=8"),
 ]
 
 
@@ -216,9 +216,9 @@ class TestEpochLines:
     def line(self, capsys: pytest.CaptureFixture[str], **metrics: float) -> str:
         from types import SimpleNamespace
 
-        from ich_lstm.cli.training.fit import _EpochLines
+        from ich_lstm.cli.training.epoch_lines import EpochLines
 
-        lines = _EpochLines("")
+        lines = EpochLines("")
         trainer = SimpleNamespace(
             is_global_zero=True,
             current_epoch=0,

@@ -1,6 +1,5 @@
 """ich-train --plan, and auto in its configuration."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +8,23 @@ import yaml
 
 from ich_lstm.cli import train
 from ich_lstm.cli.training import fit, planning
+from ich_lstm.training.classifier import ClassifierSettings
 from ich_lstm.training.memory_planner import MemoryPlan, Trial
 
 SMALL = [
-    *("--phantom.patients=8", "--phantom.slices=8", "--phantom.size=64", "--phantom.prevalence=0.6", "--data.size=32"),
-    *("--model.backbone=test_resnet", "--model.global_pool=null", "--model.hidden_size=8", "--trainer.max_epochs=1"),
+    *(
+        "--phantom.patients=8",
+        "--phantom.slices=8",
+        "--phantom.size=64",
+        "--phantom.prevalence=0.6",
+        "--data.preprocessing.size=32",
+    ),
+    *(
+        "--model.encoder.backbone=test_resnet",
+        "--model.encoder.global_pool=null",
+        "--model.head.hidden_size=8",
+        "--trainer.max_epochs=1",
+    ),
 ]
 
 pytestmark = pytest.mark.usefixtures("one_core")
@@ -24,13 +35,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the planner was asked for; it finds 24 slices in chunks of 5."""
     given: dict[str, Any] = {}
 
-    def plan(settings: dict[str, Any], **options: Any) -> MemoryPlan:
+    def plan(settings: ClassifierSettings, **options: Any) -> MemoryPlan:
         given.update(options, settings=settings)
-        options["tell"](Trial(24, 5, options["size"]), 300 * 2**20)
+        options["progress"](Trial(24, 5, options["size"]), 300 * 2**20)
         return MemoryPlan(5, 24, 300 * 2**20, 400 * 2**20)
 
     monkeypatch.setattr(planning, "plan_memory", plan)
-    monkeypatch.setattr(sys, "argv", ["ich-train"])
     return given
 
 
@@ -38,38 +48,37 @@ def test_plan_only_says_what_fits(asked: dict[str, Any], tmp_path: Path, capsys:
     assert train.main(["--config", "demo", "--plan", "--out", str(tmp_path / "run")]) == 0
     said = capsys.readouterr().out
     assert "24 slices in chunks of 5: 300 MiB" in said
-    assert "--data.slices_per_batch 24 --model.slices_per_chunk 5" in said
+    assert "--data.batches.slices 24 --model.encoder.slices_per_chunk 5" in said
     assert list(tmp_path.iterdir()) == []
     assert asked["size"] == 128
     assert asked["slices_per_batch"] is None  # of the recipe; a plan seeks it too
-    assert asked["settings"]["backbone"] == "test_byobnet"
+    assert asked["settings"].encoder.backbone == "test_byobnet"
 
 
 def test_auto_becomes_numbers(asked: dict[str, Any], tmp_path: Path) -> None:
-    auto = ["--model.slices_per_chunk=auto", "--data.slices_per_batch=24"]
+    auto = ["--model.encoder.slices_per_chunk=auto", "--data.batches.slices=24"]
     assert train.main(["--config", "demo", "--out", str(tmp_path / "run"), *SMALL, *auto]) == 0
     assert asked["slices_per_batch"] == 24
     config = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
-    assert (config["model"]["slices_per_chunk"], config["data"]["slices_per_batch"]) == (5, 24)
-    assert sys.argv == ["ich-train", "--model.slices_per_chunk=5"]  # for the processes that Lightning starts
+    assert (config["model"]["encoder"]["slices_per_chunk"], config["data"]["batches"]["slices"]) == (5, 24)
 
 
 def test_one_of_several_processes_is_refused(
     asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(fit, "_rank", lambda: 1)
-    options = ["--config", "demo", "--out", str(tmp_path / "run"), "--data.slices_per_batch=auto"]
+    options = ["--config", "demo", "--out", str(tmp_path / "run"), "--data.batches.slices=auto"]
     assert train.main(options) == 2
     assert "[auto_unresolved]" in capsys.readouterr().err
     assert asked == {}
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("further", [["--plan"], ["--model.slices_per_chunk=auto"], []])
+@pytest.mark.parametrize("further", [["--plan"], ["--model.encoder.slices_per_chunk=auto"], []])
 def test_a_missing_root_stops_before_anything_is_tried(
     asked: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], further: list[str]
 ) -> None:
-    options = ["--data.root", str(tmp_path / "nothing"), "--out", str(tmp_path / "run"), "--model.pretrained=false"]
+    options = ["--data.root", str(tmp_path / "nothing"), "--out", str(tmp_path / "run"), "--model.encoder.pretrained=false"]
     assert train.main(["--config", "rsna", *options, *further]) == 1
     assert "SourceError[missing_path]" in capsys.readouterr().err
     assert not asked
@@ -100,8 +109,8 @@ class TestWithoutInternet:
             raise AssertionError("the data are read")
 
         monkeypatch.setattr(ScanDataModule, "prepare_data", refuse)
-        options = ["--data.root", str(phantom), "--out", str(tmp_path / "run"), f"--model.backbone={backbone}"]
-        assert train.main(["--config", "rsna-fast", *options, "--model.pretrained=true"]) == 2
+        options = ["--data.root", str(phantom), "--out", str(tmp_path / "run"), f"--model.encoder.backbone={backbone}"]
+        assert train.main(["--config", "rsna-fast", *options, "--model.encoder.pretrained=true"]) == 2
         said = capfd.readouterr()
         assert said.err.count("\n") == 1
         assert "ConfigError[no_pretrained_weights]" in said.err
@@ -109,12 +118,18 @@ class TestWithoutInternet:
         assert not (tmp_path / "run").exists()
 
     def test_a_file_that_is_not_there(self, phantom: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-        options = ["--data.root", str(phantom), "--out", str(tmp_path / "run"), f"--model.pretrained_file={tmp_path / 'none'}"]
+        options = [
+            "--data.root",
+            str(phantom),
+            "--out",
+            str(tmp_path / "run"),
+            f"--model.encoder.pretrained_file={tmp_path / 'none'}",
+        ]
         assert train.main(["--config", "rsna-fast", *options]) == 2
         assert "no_pretrained_weights" in capfd.readouterr().err
 
     def test_what_lies_in_the_cache_is_enough(self, tmp_path: Path) -> None:
-        from ich_lstm.models.encoder import check_pretrained
+        from ich_lstm.models.encoder import Encoder, check_pretrained
 
         revision = "0" * 40
         folder = tmp_path / "cache/models--timm--resnet10t.c3_in1k"
@@ -122,4 +137,4 @@ class TestWithoutInternet:
         (folder / "refs/main").write_text(revision)
         (folder / "snapshots" / revision).mkdir(parents=True)
         (folder / "snapshots" / revision / "model.safetensors").write_bytes(b"weights")
-        check_pretrained("resnet10t")
+        check_pretrained(Encoder(backbone="resnet10t"))

@@ -18,7 +18,7 @@ from ich_lstm.data.joining.locate import locate_labels
 from ich_lstm.data.labels.table import read_label_table
 from ich_lstm.data.prepared.folder import PreparedFolder
 from ich_lstm.data.split.assign import tabulate_patients
-from ich_lstm.data.split.split_file import SplitFile
+from ich_lstm.data.split.split_file import Split, SplitFile
 from ich_lstm.data.tables.labelled import LabelTable
 from ich_lstm.errors import AuditError, TableError
 from ich_lstm.labels import LABELS
@@ -285,7 +285,7 @@ class TestWrite:
 
     def test_a_split_has_an_id_that_only_the_key_explains(self, data: Data, project_key) -> None:
         scans = label_scans(*data)
-        split = SplitFile.make(tabulate_patients(scans), fractions=(1, 1, 1), seed=0)
+        split = SplitFile.make(tabulate_patients(scans), Split(fractions=(1, 1, 1)))
         found = audit(data, dict(split.divide(scans)), split=split, key=project_key)
         assert found.summary["split"]["id"] == project_key.hash_id(split.digest)
 

@@ -16,6 +16,7 @@ from ich_lstm.data.labels.corrections import Correction, apply_corrections, corr
 from ich_lstm.data.labels.table import read_label_table
 from ich_lstm.data.prepared.folder import PreparedFolder
 from ich_lstm.data.prepared.images import ImageTable
+from ich_lstm.data.split.split_file import Split
 from ich_lstm.errors import TableError
 
 NAN = np.nan
@@ -246,6 +247,6 @@ class TestCommands:
 
 
 def scans_of(labels: Path, prepared: PreparedFolder, **changes: object) -> dict[str, LabelledScan]:
-    data = ScanDataModule(str(prepared.folder), labels=str(labels), num_workers=0, split=(1, 1, 1), **changes)
+    data = ScanDataModule(str(prepared.folder), labels=str(labels), num_workers=0, split=Split(fractions=(1, 1, 1)), **changes)
     data.setup()
     return {scan.scan_id: scan for scans in data.scans.values() for scan in scans}

@@ -2,13 +2,14 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from ich_lstm.data.split.assign import SUBSETS
-from ich_lstm.data.split.split_file import SplitFile
+from ich_lstm.data.split.split_file import Split, SplitFile
 from ich_lstm.errors import IchLstmError, SplitError
 from ich_lstm.labels import LABELS
 
@@ -26,8 +27,11 @@ def patients(first: int, last: int) -> pd.DataFrame:
     return frame.assign(study_date=days.strftime("%Y-%m-%d"))
 
 
+USUAL = Split(fractions=SHARES, seed=3)
+
+
 def make(known: pd.DataFrame, **changes) -> SplitFile:
-    return SplitFile.make(known, **({"fractions": SHARES, "seed": 3} | changes))
+    return SplitFile.make(known, replace(USUAL, **changes))
 
 
 class TestSplitFile:
@@ -115,19 +119,19 @@ class TestDamaged:
 class TestOpen:
     def test_without_a_file_it_is_made(self, tmp_path: Path) -> None:
         known = patients(0, 30)
-        assert SplitFile.open(tmp_path / "none.json", known, fractions=SHARES, seed=3) == make(known)
+        assert SplitFile.open(known, replace(USUAL, file=tmp_path / "none.json")) == make(known)
         assert list(tmp_path.iterdir()) == []
 
     def test_the_file_s_settings_count(self, tmp_path: Path) -> None:
         make(patients(0, 30)).write(tmp_path / "split.json")
-        split = SplitFile.open(tmp_path / "split.json", patients(0, 30), fractions=(1, 1, 1), seed=9)
+        split = SplitFile.open(patients(0, 30), Split(file=tmp_path / "split.json", fractions=(1, 1, 1), seed=9))
         assert split == make(patients(0, 30))
 
     @pytest.mark.parametrize(("kept", "asked"), [({}, 5), ({"folds": 4}, 5)])
     def test_other_folds_are_refused(self, kept: dict, asked: int, tmp_path: Path) -> None:
         make(patients(0, 30), **kept).write(tmp_path / "split.json")
         with pytest.raises(SplitError) as caught:
-            SplitFile.open(tmp_path / "split.json", patients(0, 30), fractions=SHARES, seed=3, folds=asked)
+            SplitFile.open(patients(0, 30), replace(USUAL, file=tmp_path / "split.json", folds=asked))
         assert caught.value.code == "split_file_differs"
 
     def test_a_split_of_other_patients_is_refused(self) -> None:
@@ -176,5 +180,5 @@ class TestOwnTable:
     def test_a_missing_file_or_a_folder_is_named(self, name: str, tmp_path: Path) -> None:
         (tmp_path / "folder.csv").mkdir()
         with pytest.raises(SplitError, match=name) as caught:
-            SplitFile.open(tmp_path / name, patients(0, 9), fractions=SHARES, seed=3)
+            SplitFile.open(patients(0, 9), replace(USUAL, file=tmp_path / name))
         assert caught.value.code == "split_file_unreadable"

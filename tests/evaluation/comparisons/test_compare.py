@@ -11,9 +11,9 @@ from ich_lstm.evaluation.comparisons.compare import compare_encoder, compare_mod
 from ich_lstm.evaluation.comparisons.position_baseline import PositionModel, predict_from_position
 from ich_lstm.evaluation.evidence import Evidence, columns_of
 from ich_lstm.labels import LABELS
-from ich_lstm.statistics import compare_auroc, mcnemar
+from ich_lstm.statistics import FigureSettings, compare_auroc, mcnemar
 
-FEW = {"replicates": 100}
+FEW = FigureSettings(replicates=100)
 
 
 def row(table: pd.DataFrame, label: str, metric: str, method: str = "") -> pd.Series:
@@ -33,7 +33,7 @@ def worse(make_evidence: Callable[..., Evidence]) -> Evidence:
 
 class TestModels:
     def test_slices_of_patients_are_clustered(self, evidence: Evidence, worse: Evidence) -> None:
-        table = compare_models(evidence, worse, level="slice", **FEW)
+        table = compare_models(evidence, worse, level="slice", settings=FEW)
         y, patients = columns_of(evidence.slices, "label_")[:, 5], evidence.slices["patient_id"].to_numpy()
         p = [columns_of(each.slices, "")[:, 5] for each in (evidence, worse)]
         expected = compare_auroc(y, *p, patients)
@@ -46,23 +46,23 @@ class TestModels:
         assert not table["method"].isin(["DeLong", "McNemar, exact"]).any()
 
     def test_one_case_per_patient_is_exact(self, evidence: Evidence, worse: Evidence) -> None:
-        table = compare_models(evidence, worse, level="patient", names=("a", "b"), **FEW)
+        table = compare_models(evidence, worse, level="patient", names=("a", "b"), settings=FEW)
         assert {"DeLong", "McNemar, exact"} <= set(table["method"])
         assert set(table["model"]) == {"a"}
         assert not table["method"].str.contains("Obuchowski|Durkalski").any()
 
     def test_the_better_model_is_found(self, evidence: Evidence, worse: Evidence) -> None:
-        table = compare_models(evidence, worse, level="slice", **FEW)
+        table = compare_models(evidence, worse, level="slice", settings=FEW)
         for method in ("bootstrap", "Obuchowski"):
             got = row(table, "any", "auroc", method)
             assert got["low"] > 0
             assert got["p_value"] < 0.01
-        turned = compare_models(worse, evidence, level="slice", **FEW)
+        turned = compare_models(worse, evidence, level="slice", settings=FEW)
         both = [part["difference"].to_numpy() for part in (table, turned)]
         np.testing.assert_allclose(both[0], -both[1])
 
     def test_operating_points_are_each_models_own(self, evidence: Evidence) -> None:
-        table = compare_models(evidence, evidence, level="scan", thresholds=(0.0, 1.0), **FEW)
+        table = compare_models(evidence, evidence, level="scan", thresholds=(0.0, 1.0), settings=FEW)
         for method in ("", "McNemar"):
             got = row(table, "any", "sensitivity", method)
             assert (got["first"], got["second"]) == (1, 0)
@@ -77,26 +77,26 @@ class TestModels:
     )
     def test_other_cases_stop(self, evidence: Evidence, make_evidence: Callable[..., Evidence], change: dict, code: str) -> None:
         with pytest.raises(IchLstmError) as caught:
-            compare_models(evidence, make_evidence(**change), level="scan", **FEW)
+            compare_models(evidence, make_evidence(**change), level="scan", settings=FEW)
         assert caught.value.code == code
 
 
 class TestEncoder:
     def test_slices(self, make_evidence: Callable[..., Evidence]) -> None:
         evidence = make_evidence(encoder=True)
-        got = row(compare_encoder(evidence, level="slice", **FEW), "any", "auroc")
+        got = row(compare_encoder(evidence, level="slice", settings=FEW), "any", "auroc")
         assert (got["model"], got["other"]) == ("sequence", "encoder")
         assert got["difference"] > 0
 
     def test_scans_are_made_alike(self, make_evidence: Callable[..., Evidence]) -> None:
         evidence = make_evidence(encoder=True)
-        own = compare_encoder(evidence, level="scan", **FEW)
-        pd.testing.assert_frame_equal(own, compare_encoder(evidence, level="scan", aggregation="max", **FEW))
+        own = compare_encoder(evidence, level="scan", settings=FEW)
+        pd.testing.assert_frame_equal(own, compare_encoder(evidence, level="scan", aggregation="max", settings=FEW))
         assert set(own["aggregation"]) == {"maximum over slices"}
 
     def test_without_encoder(self, evidence: Evidence) -> None:
         with pytest.raises(IchLstmError, match="no_encoder"):
-            compare_encoder(evidence, level="slice", **FEW)
+            compare_encoder(evidence, level="slice", settings=FEW)
 
 
 class TestPosition:
@@ -109,14 +109,14 @@ class TestPosition:
 
     def test_position_is_learned_where_it_tells(self, make_evidence: Callable[..., Evidence]) -> None:
         evidence = make_evidence(middle_only=True)
-        table = compare_position(evidence, **FEW)
+        table = compare_position(evidence, settings=FEW)
         null = row(table, "any", "auroc")
         assert null["second"] > 0.6
         assert "cross-fitted" in null["other"]
         assert not table["metric"].isin(["sensitivity", "specificity", "accuracy", "ppv"]).any()
 
     def test_position_that_tells_nothing_is_no_better_than_chance(self, evidence: Evidence) -> None:
-        assert row(compare_position(evidence, **FEW), "any", "auroc")["second"] == pytest.approx(0.5, abs=0.08)
+        assert row(compare_position(evidence, settings=FEW), "any", "auroc")["second"] == pytest.approx(0.5, abs=0.08)
 
     def test_other_patients_serve_where_they_are_given(self, make_evidence: Callable[..., Evidence]) -> None:
         evidence, others = make_evidence(middle_only=True), make_evidence(middle_only=True, seed=9, name="q")

@@ -20,9 +20,9 @@ from ich_lstm.evaluation.comparisons.readers import (
 )
 from ich_lstm.evaluation.evidence import LABEL_PREFIX, Evidence, columns_of
 from ich_lstm.labels import LABELS
-from ich_lstm.statistics import evaluate_labels, mcnemar, predictive_values
+from ich_lstm.statistics import FigureSettings, evaluate_labels, mcnemar, predictive_values
 
-FEW = {"replicates": 200}
+FEW = FigureSettings(replicates=200)
 
 SHARE = 0.4
 READERS = {"Ann": (0.95, 0.88), "Bob": (0.85, 0.95), "Eve": (0.7, 0.98)}
@@ -57,7 +57,7 @@ def study(make_evidence: Callable[..., Evidence]) -> tuple[Evidence, ReaderMarks
 
 @pytest.fixture(scope="module")
 def figures(study: tuple[Evidence, ReaderMarks]) -> ReaderFigures:
-    return evaluate_readers(study[1], study[0], **FEW)
+    return evaluate_readers(study[1], study[0], settings=FEW)
 
 
 class TestSimulated:
@@ -94,7 +94,8 @@ class TestSimulated:
 
     def test_the_model_is_that_of_the_figures(self, figures: ReaderFigures, study: tuple[Evidence, ReaderMarks]) -> None:
         scans = study[0].scans
-        expected = evaluate_labels(columns_of(scans, LABEL_PREFIX), columns_of(scans, ""), scans["patient_id"], **FEW)
+        given = columns_of(scans, LABEL_PREFIX), columns_of(scans, ""), scans["patient_id"]
+        expected = evaluate_labels(*given, replicates=FEW.replicates)
         got = figures.table.query("truth == @GIVEN and rater == @MODEL and label == 'any' and metric == 'auroc'").iloc[0]
         assert got["low"] == pytest.approx(expected.query("label == 'any' and metric == 'auroc'")["low"].item())
 
@@ -122,7 +123,7 @@ def test_fleiss_is_that_of_the_shared_vectors(make_evidence: Callable[..., Evide
     seen = np.array(case["counts"])[:, 1]
     evidence = make_evidence(patients=len(seen))
     marks = np.repeat((np.arange(3)[:, None] < seen)[:, :, None], len(LABELS), axis=2).astype(float)
-    got = evaluate_readers(align_marks(table_of(marks, ["a", "b", "c"], evidence), evidence), evidence, **FEW).kappas
+    got = evaluate_readers(align_marks(table_of(marks, ["a", "b", "c"], evidence), evidence), evidence, settings=FEW).kappas
     np.testing.assert_allclose(got.query("kappa == 'Fleiss'")["value"], case["kappa"], atol=5e-8)
 
 
@@ -133,7 +134,7 @@ class TestUnmarked:
         marks = np.stack([truth, truth, 1 - truth])
         marks[0, :5] = np.nan
         aligned = align_marks(table_of(marks, ["a", "b", "c"], evidence), evidence)
-        got = evaluate_readers(aligned, evidence, **FEW)
+        got = evaluate_readers(aligned, evidence, settings=FEW)
         rows = got.table.query("label == 'any' and metric == 'accuracy'").set_index(["truth", "rater"])
         assert rows.loc[(GIVEN, "a"), ["value", "cases"]].tolist() == [1, 31]
         assert rows.loc[(GIVEN, "b"), ["value", "cases"]].tolist() == [1, 36]
@@ -153,7 +154,7 @@ class TestUnmarked:
     def test_one_reader(self, make_evidence: Callable[..., Evidence]) -> None:
         evidence = make_evidence()
         truth = columns_of(evidence.scans, LABEL_PREFIX)[None]
-        got = evaluate_readers(align_marks(table_of(truth, ["a"], evidence), evidence), evidence, **FEW)
+        got = evaluate_readers(align_marks(table_of(truth, ["a"], evidence), evidence), evidence, settings=FEW)
         assert set(got.table["truth"]) == {GIVEN}
         assert set(got.kappas["kappa"]) == {"Cohen"}
 

@@ -11,9 +11,9 @@ from ich_lstm.errors import IchLstmError
 from ich_lstm.evaluation.aggregate import cases_at
 from ich_lstm.evaluation.comparisons.strata import Stratum, evaluate_strata, find_strata, read_strata, strata_notes
 from ich_lstm.evaluation.evidence import Evidence
-from ich_lstm.statistics import evaluate_labels
+from ich_lstm.statistics import FigureSettings, evaluate_labels
 
-FEW = {"replicates": 100}
+FEW = FigureSettings(replicates=100)
 
 
 def by_name(strata: list[Stratum], grouping: str) -> dict[str, int]:
@@ -86,10 +86,10 @@ class TestEvaluate:
     def test_figures_of_those_scans_alone(self, make_evidence: Callable[..., Evidence], level: str) -> None:
         evidence = make_evidence(noise=3.0, strata={"category": ["B1"] * 12 + ["B2"] * 24})
         strata = [stratum for stratum in find_strata(evidence) if stratum.grouping == "category"]
-        got = evaluate_strata(evidence, strata, level=level, **FEW)
+        got = evaluate_strata(evidence, strata, level=level, settings=FEW)
         cases = cases_at(evidence, level)
         rows = np.isin(cases.ids, evidence.scans["scan_id"][12:])
-        expected = evaluate_labels(cases.labels[rows], cases.probabilities[rows], cases.patients[rows], **FEW)
+        expected = evaluate_labels(cases.labels[rows], cases.probabilities[rows], cases.patients[rows], replicates=FEW.replicates)
         expected = expected.query("label == 'any' and metric == 'auroc'").iloc[0]
         own = got.query("stratum == 'B2' and label == 'any' and metric == 'auroc'").iloc[0]
         assert own[["value", "low", "high", "cases"]].tolist() == pytest.approx(
@@ -100,7 +100,7 @@ class TestEvaluate:
     def test_small_strata_warn(self, make_evidence: Callable[..., Evidence]) -> None:
         evidence = make_evidence(patients=140, slices=6, strata={"site": ["a"] * 80 + ["b"] * 60})
         strata = [stratum for stratum in find_strata(evidence) if stratum.grouping == "site"]
-        table = evaluate_strata(evidence, strata, **FEW)
+        table = evaluate_strata(evidence, strata, settings=FEW)
         # 40 of 80 and 30 of 60 patients have a hemorrhage; of any one type far fewer have.
         assert not table.query("label == 'any'")["small"].any()
         assert table.query("label != 'any'")["small"].all()
@@ -111,4 +111,4 @@ class TestEvaluate:
     def test_patients_have_no_strata(self, make_evidence: Callable[..., Evidence]) -> None:
         evidence = make_evidence()
         with pytest.raises(IchLstmError, match="no_strata_of_patients"):
-            evaluate_strata(evidence, find_strata(evidence), level="patient", **FEW)
+            evaluate_strata(evidence, find_strata(evidence), level="patient", settings=FEW)

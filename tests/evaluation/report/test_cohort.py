@@ -24,7 +24,7 @@ def assert_adds_up(flow: list[FlowStep]) -> None:
     """Who is in a box and not in the next stands beside it, with a reason."""
     for step, then in pairwise(flow):
         for unit in step.counts.keys() & then.counts.keys():
-            lost = sum(counts.get(unit, 0) for _, counts in step.left_out)
+            lost = sum(counts.get(unit, 0) for _, counts in step.excluded)
             assert step.counts[unit] - lost == then.counts[unit], (step, then)
 
 
@@ -33,7 +33,7 @@ def test_the_flow_of_a_run_adds_up_from_the_files_to_the_analysis(study: Path) -
     flow = data_flow(evidence, facts)
     assert_adds_up(flow)
     assert flow[0].counts["files"] - sum(LEFT_OUT.values()) == flow[1].counts["slices"]
-    assert flow[1].left_out == [("without a label", UNLABELLED)]
+    assert flow[1].excluded == [("without a label", UNLABELLED)]
     assert flow[-1].counts == {name: evidence.source["counts"][name] for name in ("patients", "scans", "slices")}
 
 
@@ -43,7 +43,7 @@ def test_without_facts_the_flow_is_shorter(tmp_path: Path) -> None:
     both = {name: pd.concat([table, other[name]]) for name, table in tables.items()}
     flow = data_flow(read_run(write_run(tmp_path, both)), StudyFacts())
     assert_adds_up(flow)
-    assert flow[0].left_out[0][1] == {"scans": len(tables["scans"])}
+    assert flow[0].excluded[0][1] == {"scans": len(tables["scans"])}
 
 
 def test_the_flow_of_predictions_names_every_refusal(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_the_flow_of_predictions_names_every_refusal(tmp_path: Path) -> None:
         len(evidence.scans) + 2,
         len(evidence.scans),
     ]
-    assert flow[0].left_out == [("bone kernel", {"files": 4})]
+    assert flow[0].excluded == [("bone kernel", {"files": 4})]
 
 
 def test_positive_patients_scans_and_slices_are_counted(study: Path) -> None:

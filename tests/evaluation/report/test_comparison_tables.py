@@ -12,12 +12,13 @@ from ich_lstm.evaluation.comparisons.strata import evaluate_strata, find_strata
 from ich_lstm.evaluation.evidence import LABEL_PREFIX, Evidence, columns_of
 from ich_lstm.evaluation.report.comparison_tables import write_comparisons, write_readers, write_strata
 from ich_lstm.labels import LABELS
+from ich_lstm.statistics import FigureSettings
 
-FEW = {"replicates": 100}
+FEW = FigureSettings(replicates=100)
 
 
 def test_comparisons(make_evidence: Callable[..., Evidence], tmp_path: Path) -> None:
-    table = compare_encoder(make_evidence(encoder=True), level="slice", **FEW)
+    table = compare_encoder(make_evidence(encoder=True), level="slice", settings=FEW)
     ((title, cells, _),) = write_comparisons(tmp_path, table)
     assert "432 cases of 36 patients" in title
     row = cells.loc["any"].set_index("figure").loc["auroc"]
@@ -32,7 +33,7 @@ def test_comparisons(make_evidence: Callable[..., Evidence], tmp_path: Path) -> 
 
 def test_strata(make_evidence: Callable[..., Evidence], tmp_path: Path) -> None:
     evidence = make_evidence()
-    ((_, cells, _),) = write_strata(tmp_path, evaluate_strata(evidence, find_strata(evidence), **FEW))
+    ((_, cells, _),) = write_strata(tmp_path, evaluate_strata(evidence, find_strata(evidence), settings=FEW))
     assert cells.loc["types of hemorrhage", "stratum"].tolist() == ["one", "several"]
     assert cells["patients +"].max() == 18
     assert "fewer than 30 patients" in (tmp_path / "strata.md").read_text()
@@ -42,7 +43,7 @@ def test_readers(make_evidence: Callable[..., Evidence], tmp_path: Path) -> None
     evidence = make_evidence()
     truth = columns_of(evidence.scans, LABEL_PREFIX)
     marks = ReaderMarks(("a", "b"), np.stack([truth, truth]), ("something was left out",))
-    *tables, kappas = write_readers(tmp_path, evaluate_readers(marks, evidence, **FEW))
+    *tables, kappas = write_readers(tmp_path, evaluate_readers(marks, evidence, settings=FEW))
     assert [len(cells) for _, cells, _ in tables] == [18, 12, 12, 6]
     assert list(kappas.cells.columns) == list(LABELS)
     assert kappas.cells.loc["Fleiss: a, b", "any"].startswith("1.000")

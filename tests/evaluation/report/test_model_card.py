@@ -14,6 +14,7 @@ from ich_lstm.evaluation.protocols import all_figures
 from ich_lstm.evaluation.report.contents import ReportContents, Supplements, gather_contents
 from ich_lstm.evaluation.report.model_card import OPEN, model_card
 from ich_lstm.evaluation.run_facts import StudyFacts, read_study
+from ich_lstm.statistics import FigureSettings
 
 HEADINGS = (
     "Model details",
@@ -44,7 +45,10 @@ def contents(tmp_path_factory: pytest.TempPathFactory) -> ReportContents:
     study: Path = write_study(tmp_path_factory.mktemp("study"))
     evidence = read_run(study)
     return gather_contents(
-        evidence, compute_figures(evidence, all_figures(levels=("scan",)), replicates=100), read_study(study), Supplements()
+        evidence,
+        compute_figures(evidence, all_figures(levels=("scan",)), settings=FigureSettings(replicates=100)),
+        read_study(study),
+        Supplements(),
     )
 
 
@@ -66,13 +70,15 @@ def test_what_only_authors_know_is_open(contents: ReportContents) -> None:
     card, bare = model_card(contents), model_card(contents._replace(facts=StudyFacts()))
     assert f"- **License:** {OPEN}" in card
     assert card.count(OPEN) < bare.count(OPEN)
-    assert re.search(r"\| backbone +\| resnet18 +\|", card)
+    assert re.search(r"\| encoder backbone +\| resnet18 +\|", card)
 
 
 def test_what_is_said_of_the_training_is_what_the_run_recorded(contents: ReportContents) -> None:
     card, facts = model_card(contents), contents.facts
     for name, value in (
-        ("windows", "40/80"),
+        ("windows channels", "40/80"),
+        ("head", "LSTM"),
+        ("head num layers", "2"),
         ("split", "at random"),
         ("train", "70 patients"),
         ("size", "256"),

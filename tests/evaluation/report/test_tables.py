@@ -13,6 +13,7 @@ from ich_lstm.evaluation.evidence import Evidence, read_run
 from ich_lstm.evaluation.figures import Figures, compute_figures
 from ich_lstm.evaluation.protocols import all_figures, find_protocol
 from ich_lstm.evaluation.report.tables import flat_counts, readable_tables, write_figures
+from ich_lstm.statistics import FigureSettings
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
 
 @pytest.fixture(scope="module")
 def figures(evidence: Evidence) -> Figures:
-    return compute_figures(evidence, all_figures(), prevalences=(0.05,), replicates=100)
+    return compute_figures(evidence, all_figures(), settings=FigureSettings(prevalences=(0.05,), replicates=100))
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,7 @@ class TestReadableTables:
         assert readable_tables(figures)[0].cells.loc["epidural", "auroc"] == "undefined"
 
     def test_columns_come_as_the_protocol_has_them(self, evidence: Evidence) -> None:
-        figures = compute_figures(evidence, find_protocol("burduja-table3"), replicates=100)
+        figures = compute_figures(evidence, find_protocol("burduja-table3"), settings=FigureSettings(replicates=100))
         assert list(readable_tables(figures)[0].cells.columns) == ["accuracy", "auroc", "sensitivity", "specificity"]
 
 

@@ -31,8 +31,9 @@ from ich_lstm.evaluation.report.contents import Supplements
 from ich_lstm.evaluation.report.write import Report, build_report, write_report
 from ich_lstm.evaluation.run_facts import read_study
 from ich_lstm.pages.report.report_page import duration
+from ich_lstm.statistics import FigureSettings
 
-FEW = {"replicates": 100}
+FEW = FigureSettings(replicates=100)
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +46,12 @@ def folder(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the study's report, with all that can be in it."""
     out = tmp_path_factory.mktemp("report")
     evidence = read_run(study)
-    figures = compute_figures(evidence, all_figures(), **FEW)
+    figures = compute_figures(evidence, all_figures(), settings=FEW)
     marks = ReaderMarks(("Ann", "Bob"), np.stack([evidence.scans[[f"label_{label}" for label in LABELS]].to_numpy(float)] * 2))
     supplements = Supplements(
-        compare_encoder(evidence, level="slice", **FEW),
-        evaluate_strata(evidence, find_strata(evidence), **FEW),
-        evaluate_readers(marks, evidence, **FEW),
+        compare_encoder(evidence, level="slice", settings=FEW),
+        evaluate_strata(evidence, find_strata(evidence), settings=FEW),
+        evaluate_readers(marks, evidence, settings=FEW),
     )
     write_report(out, build_report(evidence, figures, read_study(study), supplements))
     return out
@@ -170,7 +171,7 @@ class TestUndefinedFigures:
             table["label_epidural"] = 0
             table["label_subdural"] = np.nan
         evidence = read_run(write_run(tmp_path / "run", tables))
-        return build_report(evidence, compute_figures(evidence, all_figures(), **FEW))
+        return build_report(evidence, compute_figures(evidence, all_figures(), settings=FEW))
 
     def test_show_their_reason(self, report: Report) -> None:
         page = report.to_html()
@@ -191,7 +192,7 @@ class TestUndefinedFigures:
 
 def test_sections_are_there_only_if_there_is_something_in_them(study: Path, folder: Path) -> None:
     evidence = read_run(study)
-    bare = build_report(evidence, compute_figures(evidence, find_protocol("cq500-nguyen"), **FEW)).to_html()
+    bare = build_report(evidence, compute_figures(evidence, find_protocol("cq500-nguyen"), settings=FEW)).to_html()
     full = (folder / "report.html").read_text(encoding="utf-8")
     for section in ("comparisons", "readers", "strata"):
         assert f'id="{section}"' in full
@@ -201,7 +202,7 @@ def test_sections_are_there_only_if_there_is_something_in_them(study: Path, fold
 
 def test_pictures_stand_beside_the_errors_they_are_of(study: Path) -> None:
     evidence = read_run(study)
-    figures = compute_figures(evidence, all_figures(levels=("scan",)), **FEW)
+    figures = compute_figures(evidence, all_figures(levels=("scan",)), settings=FEW)
     errors = build_report(evidence, figures).tables["worst_errors"]
     worst = errors.query("rank == 1")["case"].iloc[-1]
     page = build_report(evidence, figures, pictures={worst: b"\x89PNG", "other": b"none"}).to_html()
@@ -213,7 +214,7 @@ class TestTraining:
 
     def page(self, study: Path) -> str:
         evidence = read_run(study)
-        figures = compute_figures(evidence, all_figures(levels=("scan",)), **FEW)
+        figures = compute_figures(evidence, all_figures(levels=("scan",)), settings=FEW)
         return build_report(evidence, figures, read_study(study)).to_html()
 
     def test_recipe_duration_and_fits_are_shown(self, folder: Path) -> None:
@@ -243,7 +244,7 @@ class TestTraining:
 
     def test_without_a_record_nothing_is_said(self, study: Path) -> None:
         evidence = read_run(study)
-        bare = build_report(evidence, compute_figures(evidence, all_figures(levels=("scan",)), **FEW)).to_html()
+        bare = build_report(evidence, compute_figures(evidence, all_figures(levels=("scan",)), settings=FEW)).to_html()
         assert 'id="training"' not in bare
         assert "more than one subset" not in bare
 
@@ -256,7 +257,7 @@ def test_duration(seconds: float, text: str) -> None:
 def test_the_same_predictions_give_the_same_bytes(study: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         evidence = read_run(study)
-        figures = compute_figures(evidence, all_figures(levels=("scan",)), **FEW)
+        figures = compute_figures(evidence, all_figures(levels=("scan",)), settings=FEW)
         write_report(tmp_path / name, build_report(evidence, figures, read_study(study)))
     files = [path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file()]
     assert all((tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes() for file in files)

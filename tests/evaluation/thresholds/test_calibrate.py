@@ -14,7 +14,7 @@ from ich_lstm.evaluation.figures import compute_figures
 from ich_lstm.evaluation.protocols import all_figures
 from ich_lstm.evaluation.thresholds.calibrate import calibrate_evidence, check_unseen, operating_thresholds
 from ich_lstm.labels import ANY, LABELS
-from ich_lstm.statistics import calibration_line
+from ich_lstm.statistics import FigureSettings, calibration_line
 
 
 def with_label(evidence: Evidence, level: str, label: str, value: float) -> Evidence:
@@ -211,7 +211,7 @@ class TestFigures:
         calibration = make_calibration("youden", "sensitivity=0.9").choose("sensitivity=0.9")
         test = make_cases(100, name="t", part="test")
         thresholds, notes = operating_thresholds(test, calibration)
-        figures = compute_figures(test, all_figures(), thresholds=thresholds, replicates=100)
+        figures = compute_figures(test, all_figures(), thresholds=thresholds, settings=FigureSettings(replicates=100))
         value = calibration.points[1].thresholds["scan"][ANY].value
         (row,) = figures.table.query("level == 'scan' and label == 'any' and metric == 'sensitivity'").head(1).to_dict("records")
         assert row["threshold"] == value

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, unpack_sequence
 
 from ich_lstm.errors import ConfigError
-from ich_lstm.models.heads.dropout_recurrence import make_recurrence
+from ich_lstm.models.heads import GRU, LSTM
 
 LENGTHS = [5, 1, 11]
 LONGEST_FIRST = [2, 0, 1]
@@ -18,10 +18,20 @@ EXACT = {"rtol": 0, "atol": 1e-10}
 each_kind = pytest.mark.parametrize("kind", ["lstm", "gru"])
 
 
-def make(kind: str = "lstm", layers: int = 1, *, bidirectional: bool = False, recurrent: float = 0.5, between: float = 0.0):
-    torch.manual_seed(0)
+def make(
+    kind: str = "lstm",
+    layers: int = 1,
+    *,
+    bidirectional: bool = False,
+    recurrent: float = 0.5,
+    between: float = 0.0,
+    hidden: int = HIDDEN,
+):
     settings = {"bidirectional": bidirectional, "layer_dropout": between, "recurrent_dropout": recurrent}
-    return make_recurrence(kind, IN, HIDDEN, layers, **settings).double()
+    # Neither norm nor positions: what enters the recurrence are the features.
+    head = {"lstm": LSTM, "gru": GRU}[kind](hidden_size=hidden, num_layers=layers, norm=False, positions="none", **settings)
+    torch.manual_seed(0)
+    return head.build(IN).recurrence.double()
 
 
 def torchs(kind: str, layers: int = 1, *, width: int = IN, bidirectional: bool = False) -> nn.RNNBase:
@@ -139,8 +149,7 @@ class TestMasks:
         assert drawn[0].shape == (4, 3, HIDDEN)
 
     def test_constant_over_time_and_different_between_scans(self, kind: str) -> None:
-        torch.manual_seed(0)
-        module = make_recurrence(kind, IN, 64, 1, bidirectional=False, layer_dropout=0, recurrent_dropout=0.5).double()
+        module = make(kind, hidden=64)
         scan = draw([9])[0].requires_grad_()
         masks = module.draw_masks(2, scan)[0]
         assert set(masks.unique().tolist()) == {0.0, 2.0}
@@ -225,7 +234,8 @@ class TestDropout:
     def test_a_share_out_of_range(self, share: float) -> None:
         with pytest.raises(ConfigError) as caught:
             make(recurrent=share)
-        assert caught.value.code == "recurrent_dropout_out_of_range"
+        assert caught.value.code == "head_out_of_range"
+        assert caught.value.where == "recurrent_dropout"
 
     def test_shown(self) -> None:
         assert "recurrent_dropout=0.5" in repr(make())

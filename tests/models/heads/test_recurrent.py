@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from ich_lstm.models.heads.recurrent import SequenceHead, position_features
+from ich_lstm.models.heads import GRU, LSTM
+from ich_lstm.models.heads.head import SequenceHead
+from ich_lstm.models.heads.positions import position_features
 
 LENGTHS = torch.tensor([4, 1, 6])
 
 
-def make(kind: str = "lstm", **changes) -> SequenceHead:
+def make(kind: type[LSTM] | type[GRU] = LSTM, **changes) -> SequenceHead:
     torch.manual_seed(0)
-    settings = {"hidden_size": 5, "num_layers": 2, "bidirectional": True, "norm": True, "projection": None, "positions": "mm"}
-    settings |= dict.fromkeys(("input_dropout", "layer_dropout", "recurrent_dropout"), 0.0)
-    return SequenceHead(7, kind=kind, **(settings | changes)).eval().double()
+    return kind(hidden_size=5, **changes).build(7).eval().double()
 
 
 @pytest.fixture
@@ -24,15 +24,15 @@ def scans() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(random.normal(size=(11, 7))), torch.tensor(positions)
 
 
-@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@pytest.mark.parametrize("kind", [LSTM, GRU])
 @pytest.mark.parametrize("bidirectional", [True, False])
 class TestSequenceHead:
-    def test_shape(self, kind: str, bidirectional: bool, scans) -> None:
+    def test_shape(self, kind: type, bidirectional: bool, scans) -> None:
         head = make(kind, bidirectional=bidirectional)
         assert head.out_features == (10 if bidirectional else 5)
         assert head(scans[0], LENGTHS, scans[1]).shape == (11, head.out_features)
 
-    def test_neighbours_and_their_order_do_not_matter(self, kind: str, bidirectional: bool, scans) -> None:
+    def test_neighbours_and_their_order_do_not_matter(self, kind: type, bidirectional: bool, scans) -> None:
         head = make(kind, bidirectional=bidirectional)
         together = head(scans[0], LENGTHS, scans[1]).split(LENGTHS.tolist())
         for features, positions, expected in zip(*(x.split(LENGTHS.tolist()) for x in scans), together, strict=True):
@@ -41,7 +41,7 @@ class TestSequenceHead:
         got = head(turned[0], LENGTHS.flip(0), turned[1])
         torch.testing.assert_close(torch.cat(got.split(LENGTHS.flip(0).tolist())[::-1]), torch.cat(together))
 
-    def test_slices_see_what_they_should(self, kind: str, bidirectional: bool, scans) -> None:
+    def test_slices_see_what_they_should(self, kind: type, bidirectional: bool, scans) -> None:
         head = make(kind, bidirectional=bidirectional)
         before = head(scans[0], LENGTHS, scans[1])
         changed = scans[0].clone()

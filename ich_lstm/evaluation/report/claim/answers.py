@@ -73,7 +73,7 @@ def _data_answers(contents: ReportContents) -> dict[int, Answer]:
     evidence, facts = contents.evidence, contents.facts
     labels = (facts.config.get("data") or {}).get("labels")
     names = ", ".join(labels) if isinstance(labels, list) else labels
-    excluded = [reason for step in contents.flow for reason, _ in step.left_out]
+    excluded = [reason for step in contents.flow for reason, _ in step.excluded]
     unknown = [f"{name}: {count:,}" for name, count in flat_counts(evidence).items() if "without" in name or "missing" in name]
     missing = "Cases with an unknown label are excluded from the figures of that label, and counted"
     return {

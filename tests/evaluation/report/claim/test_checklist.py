@@ -12,13 +12,14 @@ from ich_lstm.evaluation.report.claim.answers import answer_claim
 from ich_lstm.evaluation.report.claim.checklist import IN_PART, ITEMS, KNOWN, OPEN, UNKNOWN, Answer, fill_claim
 from ich_lstm.evaluation.report.contents import Supplements, gather_contents
 from ich_lstm.evaluation.run_facts import StudyFacts, read_study
+from ich_lstm.statistics import FigureSettings
 
 
 @pytest.fixture(scope="module")
 def contents(tmp_path_factory: pytest.TempPathFactory):
     study = write_study(tmp_path_factory.mktemp("study"))
     evidence = read_run(study)
-    figures = compute_figures(evidence, all_figures(levels=("scan",)), replicates=100)
+    figures = compute_figures(evidence, all_figures(levels=("scan",)), settings=FigureSettings(replicates=100))
     return gather_contents(evidence, figures, read_study(study), Supplements())
 
 

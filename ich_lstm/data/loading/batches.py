@@ -1,0 +1,52 @@
+"""Settings of sampling and batching that may change from one training stage to the next."""
+
+import math
+from dataclasses import dataclass
+
+from ich_lstm.data.loading.slice_sampling import SliceChoice, SliceSampling
+from ich_lstm.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batches:
+    """How training samples are made and put into batches.
+
+    Args:
+        slices: Most slices in a batch; a longer scan is a batch of its own.
+        scans: Most scans in a batch; null for no limit.
+        slices_per_sample: Most slices of a scan in a training sample; null for whole scans. Evaluation is on whole scans.
+        sample: Which slices a sample has: ``adjacent`` around a random centre, ``random`` ones, or ``every`` slice of the scan
+            once in an epoch, in random groups.
+        balance: Draw scans of rare hemorrhage types more often in training, so that all types are seen equally often.
+        cutmix: Alpha of CutMix over the slices of a batch in training (Yun et al. 2019), which makes labels soft; 0 for none.
+
+    Raises:
+        ConfigError: ``batch_out_of_range``, ``part_out_of_range``, ``unknown_sample`` or ``cutmix_out_of_range``.
+    """
+
+    slices: int = 256
+    scans: int | None = None
+    slices_per_sample: int | None = None
+    sample: SliceChoice = "adjacent"
+    balance: bool = False
+    cutmix: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, most in (("slices", self.slices), ("scans", self.scans)):
+            is_limit = isinstance(most, int) and most >= 1
+            if not is_limit and not (name == "scans" and most is None):
+                raise ConfigError(
+                    "batch_out_of_range",
+                    where=f"batches.{name}",
+                    got=repr(most),
+                    expected="a whole number, at least 1",
+                    todo="ich-train --plan finds how many slices fit into the memory.",
+                )
+        if not 0 <= self.cutmix < math.inf:
+            raise ConfigError("cutmix_out_of_range", where="cutmix", got=str(self.cutmix), expected="0 for none, or above 0")
+        SliceSampling(self.slices_per_sample, self.sample)
+
+    @property
+    def sampling(self) -> SliceSampling:
+        """How a scan is made into samples."""
+        return SliceSampling(self.slices_per_sample, self.sample)
