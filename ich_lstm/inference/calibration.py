@@ -10,8 +10,7 @@ import numpy as np
 from ich_lstm.errors import ConfigError
 from ich_lstm.labels import ANY, LABELS
 from ich_lstm.prediction import CALIBRATED_PREFIX, CALLED_PREFIX, CalibratedProbabilities, OperatingPoint, ScanPrediction
-from ich_lstm.statistics.adjustment.prevalence import shift_prevalence
-from ich_lstm.statistics.adjustment.recalibration import Recalibration
+from ich_lstm.statistics.adjustment.corrections import Recalibration, shift_prevalence
 from ich_lstm.statistics.estimate import Estimate
 
 CalibratedLevel = Literal["slice", "scan"]

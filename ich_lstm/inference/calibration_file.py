@@ -20,7 +20,7 @@ from ich_lstm.inference.calibration import (
     Threshold,
 )
 from ich_lstm.labels import LABELS
-from ich_lstm.statistics.adjustment.recalibration import Recalibration
+from ich_lstm.statistics.adjustment.corrections import Recalibration
 from ich_lstm.statistics.estimate import Estimate
 
 CALIBRATION_FILE = "calibration.json"

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from ich_lstm.errors import TableError
 from ich_lstm.formatting import first_of
@@ -88,6 +87,8 @@ def patient_index(patients: Iterable) -> tuple[np.ndarray, int]:
     Raises:
         TableError: If the patient of a case is unknown.
     """
+    import pandas as pd  # half a second, and a prediction does not number patients
+
     ids = pd.Series(patients if isinstance(patients, (np.ndarray, pd.Series)) else list(patients))
     wrong = (ids.isna() | (ids.astype(str) == "")).to_numpy()
     if wrong.any():

@@ -79,7 +79,7 @@ class TestAFreshProcess:
             "from ich_lstm.inference.predictor import Predictor\n"
             f"assert len(list(Predictor.load({str(stored[1])!r}).predict({str(phantom)!r}))) == 6"
         )
-        assert within(loaded, (*TRAINING, "matplotlib", "pytorch_lightning", "torchmetrics")) == set()
+        assert within(loaded, (*TRAINING, "matplotlib", "pytorch_lightning", "torchmetrics", "scipy.stats")) == set()
         assert {"torch", "timm"} <= loaded
 
     def test_the_classifier_loads_data_and_augmentation_only_to_train(

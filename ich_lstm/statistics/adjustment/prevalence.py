@@ -1,15 +1,15 @@
-"""Correction for a prevalence that differs from training; it is known, or estimated without labels."""
+"""The prevalence of a site, estimated without labels."""
 
 from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from ich_lstm.errors import ConfigError
+from ich_lstm.statistics.adjustment.corrections import check_share
 from ich_lstm.statistics.bootstrap import PatientBootstrap, bootstrap_interval, sum_by_patient
 from ich_lstm.statistics.cases import check_probabilities, patient_index
 from ich_lstm.statistics.estimate import Estimate, undefined
 from ich_lstm.statistics.logistic import group_cells
-from ich_lstm.statistics.measures.calibration import logit
+from ich_lstm.statistics.measures.scores import logit
 
 HALVINGS = 60
 """Number of bisections, enough for float64 precision."""
@@ -17,28 +17,6 @@ AT_AN_END = 1e-9
 """A share this close to 0 or 1 means that the likelihood is highest at that end, so every probability would become 0 or 1."""
 
 ASSUMES = "assumes calibrated probabilities, and that only the share of positive cases differs from the training data"
-
-
-def shift_prevalence(probabilities: np.ndarray, trained: float, site: float) -> np.ndarray:
-    """Correct probabilities for a different share of positive cases: multiply the odds by the odds ratio of the two shares.
-
-    Source: Saerens, Latinne & Decaestecker, Neural Comput 2002;14:21-41, equation 2.4. This is correct only if the cases of each
-    class look alike in both populations, and if the probabilities were calibrated at the first share.
-
-    Args:
-        probabilities: Probabilities of any shape, in [0, 1].
-        trained: Share of positive cases at which the probabilities were calibrated, between 0 and 1.
-        site: Share of positive cases where the probabilities are used, between 0 and 1.
-
-    Example:
-        >>> print(shift_prevalence(np.array([0.41]), trained=0.41, site=0.08))
-        [0.08]
-    """
-    p = check_probabilities(probabilities)
-    for name, share in (("trained", trained), ("site", site)):
-        _check_share(name, share)
-    positive, negative = p * site / trained, (1 - p) * (1 - site) / (1 - trained)
-    return positive / (positive + negative)
 
 
 def estimate_prevalence(
@@ -68,7 +46,7 @@ def estimate_prevalence(
         every probability 0 or 1.
     """
     p = check_probabilities(probabilities)
-    _check_share("trained", trained)
+    check_share("trained", trained)
     if not len(p):
         return undefined("no case")
     index, count = (np.arange(len(p)), len(p)) if patients is None else patient_index(patients)
@@ -103,8 +81,3 @@ def _share_finder(p: np.ndarray, trained: float) -> Callable[[np.ndarray], np.nd
         return ((low + high) / 2)[None]
 
     return find
-
-
-def _check_share(name: str, share: float) -> None:
-    if not 0 < share < 1:
-        raise ConfigError("prevalence_out_of_range", where=f"share {name}", got=f"{share:g}", expected="between 0 and 1")

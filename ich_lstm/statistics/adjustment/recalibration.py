@@ -1,40 +1,12 @@
-"""Temperature and Platt scaling: correction of probabilities, fitted on validation data."""
-
-from dataclasses import dataclass
+"""Temperature and Platt scaling, fitted on validation data."""
 
 import numpy as np
-from scipy import special
 
 from ich_lstm.errors import TableError
-from ich_lstm.statistics.cases import Cases, check_probabilities, known_cases
+from ich_lstm.statistics.adjustment.corrections import Recalibration
+from ich_lstm.statistics.cases import Cases, known_cases
 from ich_lstm.statistics.logistic import fit_logistic
-from ich_lstm.statistics.measures.calibration import logit
-
-
-@dataclass(frozen=True)
-class Recalibration:
-    """The correction ``sigmoid(intercept + slope * logit(p))``, which preserves the ranking of probabilities.
-
-    Args:
-        slope: Factor of the log odds, 1 / temperature.
-        intercept: Offset of the log odds, 0 for temperature scaling.
-
-    Example:
-        >>> print(Recalibration(slope=0.5).apply(np.array([0.5, 0.9])))
-        [0.5  0.75]
-    """
-
-    slope: float = 1.0
-    intercept: float = 0.0
-
-    @property
-    def temperature(self) -> float:
-        """The temperature, by which log odds are divided."""
-        return 1 / self.slope
-
-    def apply(self, probabilities: np.ndarray) -> np.ndarray:
-        """Correct probabilities of any shape; float64 in [0, 1]."""
-        return special.expit(self.intercept + self.slope * logit(check_probabilities(probabilities)))
+from ich_lstm.statistics.measures.scores import logit
 
 
 def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> Recalibration:

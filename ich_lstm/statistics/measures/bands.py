@@ -9,8 +9,9 @@ import pandas as pd
 from ich_lstm.statistics.bootstrap import PatientBootstrap, sum_by_patient
 from ich_lstm.statistics.cases import known_cases, patient_index
 from ich_lstm.statistics.logistic import group_cells
-from ich_lstm.statistics.measures.calibration import bin_of, logit
+from ich_lstm.statistics.measures.calibration import bin_of
 from ich_lstm.statistics.measures.discrimination import RankedCases, RankedWeights
+from ich_lstm.statistics.measures.scores import logit
 from ich_lstm.statistics.measures.smoothing import LocalLines
 from ich_lstm.statistics.proportions import ratio
 

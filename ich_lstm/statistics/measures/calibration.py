@@ -14,7 +14,7 @@ from ich_lstm.errors import ConfigError
 from ich_lstm.statistics.cases import Cases, known_cases
 from ich_lstm.statistics.estimate import Estimate, estimate_or
 from ich_lstm.statistics.logistic import fit_logistic
-from ich_lstm.statistics.measures.scores import CLIP
+from ich_lstm.statistics.measures.scores import logit
 from ich_lstm.statistics.proportions import ratio
 
 NOT_SEPARATED = "but a calibration slope needs both, and probabilities that do not separate them"
@@ -37,12 +37,6 @@ class Calibration(NamedTuple):
     slope: Estimate
     intercept: Estimate
     in_the_large: Estimate
-
-
-def logit(probabilities: np.ndarray) -> np.ndarray:
-    """Compute float64 log odds of probabilities, clipped as for the log loss, so that 0 and 1 give -34.5 and 34.5."""
-    p = np.clip(probabilities, CLIP, 1 - CLIP)
-    return np.log(p) - np.log(1 - p)
 
 
 def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> Estimate:

@@ -9,9 +9,9 @@ import numpy as np
 from ich_lstm.statistics.bootstrap import Scale, sum_by_patient
 from ich_lstm.statistics.cases import Cases
 from ich_lstm.statistics.logistic import fit_logistic, group_cells
-from ich_lstm.statistics.measures.calibration import BOTH_CLASSES, NOT_SEPARATED, bin_of, calibration_values, logit
+from ich_lstm.statistics.measures.calibration import BOTH_CLASSES, NOT_SEPARATED, bin_of, calibration_values
 from ich_lstm.statistics.measures.discrimination import RankedCases
-from ich_lstm.statistics.measures.scores import log_losses
+from ich_lstm.statistics.measures.scores import log_losses, logit
 from ich_lstm.statistics.proportions import PROPORTIONS, Confusion, predictive_values, proportion, ratio
 
 

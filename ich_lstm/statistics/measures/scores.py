@@ -13,6 +13,12 @@ CLIP = 1e-15
 """Kaggle clips probabilities to [1e-15, 1 - 1e-15] in float64, so a wrong probability of 0 or 1 has a loss of 34.5."""
 
 
+def logit(probabilities: np.ndarray) -> np.ndarray:
+    """Compute float64 log odds of probabilities, clipped as for the log loss, so that 0 and 1 give -34.5 and 34.5."""
+    p = np.clip(probabilities, CLIP, 1 - CLIP)
+    return np.log(p) - np.log(1 - p)
+
+
 def log_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Compute the log loss of each probability.
 

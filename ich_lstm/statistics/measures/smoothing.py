@@ -8,7 +8,7 @@ from scipy import special
 from ich_lstm.errors import ConfigError
 from ich_lstm.statistics.cases import known_cases
 from ich_lstm.statistics.logistic import group_cells
-from ich_lstm.statistics.measures.calibration import logit
+from ich_lstm.statistics.measures.scores import logit
 
 
 class SmoothedCurve(NamedTuple):
