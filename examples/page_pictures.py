@@ -2,6 +2,7 @@
 
     python examples/page_pictures.py scan docs/images/page.png                        # a synthetic head, made-up probabilities
     python examples/page_pictures.py report figures/report.html docs/images/report.png    # the scans' part of an evaluation
+    python examples/page_pictures.py audit prepared/audit.html docs/images/audit.png      # a whole audit
 
 Time: ten seconds each on one core.
 """
@@ -28,6 +29,7 @@ CELLS = 24
 
 SCAN_SIZE = {"width": 1440, "height": 1040}
 REPORT_WIDTH = 1300
+AUDIT_WIDTH = 1200
 
 
 def find_head() -> PhantomScan:
@@ -104,22 +106,32 @@ def draw_report(browser: Any, report: Path, out: Path) -> None:
     page.screenshot(path=out, full_page=True, clip=clip)
 
 
+def draw_audit(browser: Any, audit: Path, out: Path) -> None:
+    """The whole page of an audit."""
+    page = browser.new_page(viewport={"width": AUDIT_WIDTH, "height": 1000})
+    page.goto(audit.resolve().as_uri())
+    page.screenshot(path=out, full_page=True)
+
+
 def main() -> None:
     """Read the command line and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = parser.add_subparsers(dest="kind", required=True)
     kinds.add_parser("scan").add_argument("out", type=Path)
-    of_report = kinds.add_parser("report")
-    of_report.add_argument("report", type=Path)
-    of_report.add_argument("out", type=Path)
+    for kind in ("report", "audit"):
+        of_page = kinds.add_parser(kind)
+        of_page.add_argument("page", type=Path)
+        of_page.add_argument("out", type=Path)
     arguments = parser.parse_args()
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         if arguments.kind == "scan":
             draw_scan(browser, arguments.out)
+        elif arguments.kind == "report":
+            draw_report(browser, arguments.page, arguments.out)
         else:
-            draw_report(browser, arguments.report, arguments.out)
+            draw_audit(browser, arguments.page, arguments.out)
         browser.close()
 
 
