@@ -56,8 +56,8 @@ class ScanDataModule(LightningDataModule):
             ``stage_2_train.csv`` in the root.
         corrections: CSV of corrections that override the labels, or several of them. Corrections add no scans: only scans with
             labels are read.
-        truth: Which of CQ500's three readers must have marked a finding: ``majority``, ``unanimous``, ``any``, or the name of one
-            reader.
+        truth: Which of CQ500's three readers must have marked a finding: ``majority``, ``unanimous`` or ``any`` of them, or one
+            reader, ``R1``, ``R2`` or ``R3``.
         repair_any: If labels say that a type is present and "any" is absent, set "any" to present and count the repair. False
             stops with an error.
         preprocessing: How scans are prepared for the network: size, crop and clip. Null takes the settings of a prepared folder,
@@ -235,7 +235,7 @@ class ScanDataModule(LightningDataModule):
         return describe_scans(self._scans_of("train"), is_synthetic=self.is_synthetic)
 
     def train_dataloader(self) -> ScanLoader:
-        """Augmented, shuffled batches of the training patients."""
+        """Shuffled and augmented batches of the training patients."""
         return self._loader("train", training=True)
 
     def val_dataloader(self) -> ScanLoader:

@@ -63,8 +63,8 @@ class Predictor:
         """Load a model as `ScanClassifier.load` does, without the parts that only training needs.
 
         Args:
-            path: A run's folder, a model's folder, a ``.ckpt`` file, or published weights of another project.
-            channel_order: Order of the windows, for Nguyen et al.'s published weights only: ``bgr`` (bone first) or ``rgb``
+            path: A run's folder, a model's folder, a ``.ckpt`` file, or released weights of another project.
+            channel_order: Order of the windows, for Nguyen et al.'s released weights only: ``bgr`` (bone first) or ``rgb``
                 (brain first). None for ``bgr``, the order of their loader. See docs/released.md.
 
         Returns:

@@ -262,7 +262,7 @@ def _create(settings: Encoder, in_channels: int) -> nn.Module:
             raise
         raise _no_weights(backbone, from_file, f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
     if from_file is not None:
-        del network.pretrained_cfg["state_dict"]  # type: ignore[union-attr, operator]  # a second copy of all weights
+        del network.pretrained_cfg["state_dict"]  # type: ignore[union-attr, operator]  # it is a second copy of all weights
     return network
 
 

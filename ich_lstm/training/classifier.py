@@ -572,8 +572,8 @@ class ScanClassifier(LightningModule):
         """Load a model.
 
         Args:
-            path: A run's folder, a folder made by `save_pretrained`, a ``.ckpt`` file, or published weights of another project.
-            channel_order: Order of the windows, for Nguyen et al.'s published weights only: ``bgr`` (bone first) or ``rgb``
+            path: A run's folder, a folder made by `save_pretrained`, a ``.ckpt`` file, or released weights of another project.
+            channel_order: Order of the windows, for Nguyen et al.'s released weights only: ``bgr`` (bone first) or ``rgb``
                 (brain first). None for ``bgr``, the order of their loader. See docs/released.md.
 
         Returns:

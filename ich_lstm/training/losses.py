@@ -64,7 +64,7 @@ def weighted_loss_sums(
     """
     known = (~labels.isnan()).to(logits.dtype)
     weights = torch.tensor([any_weight if label == ANY else 1.0 for label in LABELS], dtype=logits.dtype, device=logits.device)
-    # Unknown labels become 0 before the loss: NaN times weight 0 would still be NaN.
+    # Unknown labels become 0 before the loss, because NaN times a weight of 0 would still be NaN.
     losses = F.binary_cross_entropy_with_logits(logits, labels.nan_to_num(0.0).to(logits.dtype), reduction="none")
     weighted = weights * known  # (m, k)
     return torch.stack([(weighted * losses).sum(), (weighted if mean == "weights" else known).sum()])

@@ -36,7 +36,7 @@ class Stage:
             beside the other keys: ``joint: {max_epochs: 6, optimizer: {lr: 5e-4}, ema: 0.999}``.
 
     Raises:
-        ConfigError: If a setting is unknown, out of range, or cannot change between stages.
+        ConfigError: If a setting is unknown or out of range, or must not change between stages.
     """
 
     name: str
@@ -96,6 +96,7 @@ class Stage:
 
 
 def _check_changes(where: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Refuse names that are not among the known ones, also inside nested mappings."""
     for name, value in given.items():
         if name not in known:
             error = unknown_setting(where, name, list(known))

@@ -78,7 +78,12 @@ class _Line:
         return self._longest[room] > 0
 
     def take(self, room: int, *, last: bool) -> int:
-        """Take an item out of the line: the next one, or the one that fills the room best, alone or with another."""
+        """Take an item: the next one, or, if little room is left, the one that fills it best, alone or with a partner.
+
+        Args:
+            room: Number of slices that are still free in the batch.
+            last: Whether the batch can take only one more item.
+        """
         while self._is_gone[self._in_order[0]]:
             self._in_order.popleft()
         place = self._in_order[0]
@@ -159,7 +164,7 @@ def spread_to(batches: Sequence[list[int]], lengths: Sequence[int], count: int, 
 
 
 def _dealt_out(pool: Sequence[int], lengths: Sequence[int], count: int) -> list[list[int]]:
-    """Deal each item, the longest first, to the batch with the fewest slices."""
+    """Put each item, the longest first, into the batch with the fewest slices."""
     batches: list[list[int]] = [[] for _ in range(count)]
     loads = [(0, i) for i in range(count)]
     for place in pool:

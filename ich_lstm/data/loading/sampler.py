@@ -22,7 +22,13 @@ is known to need few enough is used."""
 
 
 class _Samples(NamedTuple):
-    """The samples of an epoch in the order in which they are packed, each array int64 ``(m,)``."""
+    """The samples of an epoch, in the order in which they are packed.
+
+    Args:
+        scans: Index of the scan of each sample, int64 ``(m,)``.
+        draws: Number of each sample among those of its scan in this epoch, from 0, int64 ``(m,)``.
+        sizes: Number of slices of each sample, int64 ``(m,)``.
+    """
 
     scans: np.ndarray
     draws: np.ndarray
@@ -74,8 +80,8 @@ class SliceBudgetSampler(DistributedSampler):
         sampling = sampling or SliceSampling()
         names = [str(i) for i in range(len(lengths))] if identifiers is None else identifiers
         self._digests = np.array([_digest(name) for name in names], dtype=np.uint64)
-        self._samples = sampling.samples_of(lengths)  # of each scan
-        self._scan = np.repeat(np.arange(len(lengths)), self._samples)  # of each sample
+        self._samples = sampling.samples_of(lengths)  # number of samples of each scan
+        self._scan = np.repeat(np.arange(len(lengths)), self._samples)  # index of the scan of each sample
         self._number = np.arange(len(self._scan)) - np.repeat(np.cumsum(self._samples) - self._samples, self._samples)
         self._sizes = sampling.sizes_of(lengths)
         self._weights = None
@@ -185,7 +191,7 @@ class SliceBudgetSampler(DistributedSampler):
     def _filling(self, epoch: int, attempt: int) -> _Samples:
         """Shuffle all samples of an epoch."""
         samples, turns = self._drawn(f"{epoch}/{attempt}")
-        # Two kernels in one series share an identifier.
+        # Sizes break ties, because two reconstructions in one series share an identifier.
         order = np.lexsort((self._sizes[samples], self._keys(f"{epoch}/{attempt}", samples, turns)))
         samples, turns = samples[order], turns[order]
         scans = self._scan[samples]

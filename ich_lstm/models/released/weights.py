@@ -1,4 +1,4 @@
-"""Converts published weights to weights of a `ScanModel`, without executing any code in their files.
+"""Converts released weights to weights of a `ScanModel`, without executing any code in their files.
 
 Two systems are supported. Nguyen et al. 2020, "A CNN-LSTM architecture for detection of intracranial hemorrhage on CT scans",
 publish one PyTorch checkpoint per encoder. Pan 2026, ``ianpan/ct-head-hemorrhage-detection`` on the Hugging Face hub, publishes
@@ -352,7 +352,7 @@ COUNTER = "num_batches_tracked"
 def _renamed(
     state: dict[str, Any], settings: ModelSettings, published: Names, *, labels: Sequence[str], where: str
 ) -> dict[str, Tensor]:
-    """Rename published weights to the names in `ScanModel`, with the precision of `ScanModel` and the label order of `LABELS`.
+    """Rename released weights to the names in `ScanModel`, with the precision of `ScanModel` and the label order of `LABELS`.
 
     Args:
         state: The published state dict.
