@@ -100,7 +100,7 @@ def check_options(given: argparse.Namespace, protocol: "Protocol") -> None:
             "an operating point, and --calibrated",
             "one, because thresholds apply to raw probabilities",
         ),
-        (at_point and "threshold" in given, "an operating point, and --threshold", "one of them"),
+        (at_point and "threshold" in given, "an operating point, and --threshold", "only one of them"),
         (given.prevalence is not None and not given.calibrated, "--prevalence alone", "--calibrated --prevalence P"),
         (given.prevalence == ESTIMATE, f"--prevalence {ESTIMATE}", "a number; ich-predict estimates it"),
         ("recalibration" in given and not given.calibrate, "--recalibration alone", "--calibrate RULE --recalibration METHOD"),

@@ -62,7 +62,7 @@ def make_parser(defaults: Mapping[str, Any]) -> ArgumentParser:
     parser.add_argument("--wandb", type=WandbMode | None, default=None, help="Log to Weights & Biases too.")
     parser.add_argument("--tensorboard", type=bool, default=False, help="Log for TensorBoard too.")
     parser.add_argument("--phantom", type=PhantomSettings | None, default=None, help="Synthetic heads to train on.")
-    # --seed_everything sets the seed of the data too. Only on the command line may a number of slices be "auto".
+    # --seed_everything sets the seed of the data too. Numbers of slices are declared here, because only ich-train knows "auto".
     parser.add_class_arguments(ScanDataModule, "data", skip={"seed", "batches"}, instantiate=False)
     parser.add_class_arguments(Batches, "data.batches", skip={"slices"}, instantiate=False)
     parser.add_argument("--data.batches.slices", type=Slices, default=Batches.slices, help=f"Most slices in a batch, or {AUTO}.")
