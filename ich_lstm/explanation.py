@@ -1,4 +1,4 @@
-"""The explanation of a prediction: where in a scan the model sees each label."""
+"""The explanation of a prediction: heat maps that show which regions of a scan support each label."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -14,15 +14,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Explanation:
-    """Heat maps and contributions for one scan: arrays alone, from no particular model.
+    """Heat maps and contributions of slices for one scan, as plain arrays that any model can fill.
 
     Args:
-        maps: float32 ``(n, k, r, c)``, not negative: what in each slice speaks for a label there, labels in the order of
-            ``LABELS``; NaN for labels that were not explained. Maps of one label compare between slices, those of two labels
-            do not.
-        box: Which part of each slice a map covers: top, left, height, width in pixels; it may reach beyond the slice.
-        contributions: float64 ``(n, k)``: what each slice adds to the scan's logit; NaN for labels that were not explained.
-        method: How they were made, in words for the reader.
+        maps: Heat maps, float32 ``(n, k, r, c)``, not negative, with labels in the order of ``LABELS``. A value says how much a
+            place in a slice supports a label; NaN for labels that were not explained. Values of one label can be compared
+            between slices; values of different labels cannot be compared.
+        box: The part of each slice that a map covers: top, left, height and width in pixels. It may reach beyond the slice.
+        contributions: Amount that each slice adds to the scan's logit, float64 ``(n, k)``; NaN for labels that were not
+            explained.
+        method: Method of the explanation, in words for the reader.
     """
 
     maps: np.ndarray = field(repr=False)
@@ -50,16 +51,16 @@ class Explanation:
         return tuple(label for k, label in enumerate(LABELS) if not np.isnan(self.maps[:, k]).any())
 
     def plot(self, scan: Scan | None = None) -> "Figure":
-        """For every explained label its contributions along the scan, below its heat map where that is hottest.
+        """Plot, for every explained label, its hottest heat map and below it the contributions along the scan.
 
         Args:
-            scan: The scan that was explained, to see the heat maps over its slices; None: the maps alone.
+            scan: The scan that was explained; its slices are drawn below the heat maps. None draws the maps alone.
 
         Returns:
-            A matplotlib figure, which shows itself in a notebook.
+            A matplotlib figure, which a notebook displays.
 
         Raises:
-            ValueError: If no label was explained, or the scan has another number of slices.
+            ValueError: If no label was explained, or if the scan has another number of slices.
         """
         from ich_lstm.pages.plots.curves import plot_explanation
 
@@ -71,27 +72,36 @@ class Explanation:
         return f"Explanation of {labels}: {len(self)} slices, maps of {rows} x {columns}; {self.method}"
 
     def share_on_slice(self, number: int, label: str, shape: tuple[int, int]) -> np.ndarray:
-        """The map of a slice as a share of the label's largest value in the scan, within [0, 1]; see `on_slice`."""
+        """The heat map of a slice, divided by the label's largest value in the scan.
+
+        Args:
+            number: Index of the slice, from 0.
+            label: One of ``labels``.
+            shape: Rows and columns of the slice.
+
+        Returns:
+            Heat map in [0, 1], float32 ``(h, w)``; 0 outside the box.
+        """
         largest = float(self.maps[:, LABELS.index(label)].max())
         return self.on_slice(number, label, shape) / (largest or 1)
 
     def on_slice(self, number: int, label: str, shape: tuple[int, int]) -> np.ndarray:
-        """The map of a slice at the resolution of its image.
+        """The heat map of a slice, at the resolution of the slice.
 
         Args:
             number: Index of the slice, from 0.
-            label: Of ``labels``.
+            label: One of ``labels``.
             shape: Rows and columns of the slice.
 
         Returns:
-            float32 ``(h, w)``; 0 outside the box.
+            Heat map, float32 ``(h, w)``; 0 outside the box.
         """
         import cv2
 
         heat = self.maps[number, LABELS.index(label)]
         top, left, height, width = self.box
         rows, columns = heat.shape
-        # A pixel's centre on the slice, as a place on the map, whose own centres are at half cells.
+        # Maps pixel centres of the slice to coordinates of the map; OpenCV puts the centre of a cell at a whole number.
         to_map = np.array(
             [[columns / width, 0, (0.5 - left) * columns / width - 0.5], [0, rows / height, (0.5 - top) * rows / height - 0.5]]
         )

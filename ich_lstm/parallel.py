@@ -27,10 +27,10 @@ _carried: list[tuple[Callable[[], Any], Callable[[Any], None]]] = []
 
 
 def carry(state: Callable[[], Result], use: Callable[[Result], None]) -> None:
-    """Hand a global state of this process to the processes of `map_ahead`, in addition to the arguments of their calls.
+    """Register a global state of this process that `map_ahead` passes to its processes with every call.
 
     Args:
-        state: Function that returns the state, which must be picklable, when `map_ahead` is called.
+        state: Function that returns the state, which must be picklable; `map_ahead` calls it at its start.
         use: Importable function that is called with the state in the other process, before each item.
     """
     _carried.append((state, use))
@@ -90,8 +90,9 @@ def map_ahead(
         yield from map(function, chain([item for item, _ in waiting], items))
 
 
-def _call_with(known: list[tuple[Callable[[Any], None], Any]], function: Callable[[Item], Result], item: Item) -> Result:
-    for use, state in known:
+def _call_with(states: list[tuple[Callable[[Any], None], Any]], function: Callable[[Item], Result], item: Item) -> Result:
+    """Apply the carried states in this process, and then call the function."""
+    for use, state in states:
         use(state)
     return function(item)
 
@@ -115,6 +116,7 @@ def _submit_ahead(
     workers: int,
     waiting: deque[tuple[Item, Future[Result]]],
 ) -> Iterator[Result]:
+    """Submit calls ahead of their results, and keep the items without a result in ``waiting``."""
     for item in items:
         future: Future[Result] | None = None
         try:
@@ -128,6 +130,7 @@ def _submit_ahead(
 
 
 def _first(waiting: deque[tuple[Item, Future[Result]]]) -> Result:
+    """Wait for the oldest call; its item leaves the queue only after it has succeeded."""
     result = waiting[0][1].result()
     waiting.popleft()
     return result

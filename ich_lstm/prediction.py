@@ -26,11 +26,19 @@ PICTURE_SIDE = 224
 """Longest side in pixels of the picture in a notebook."""
 
 EVEN = 0.5
-"""Where there is no threshold: a label from here on is more probable than not. It decides what is shown first, nothing else."""
+"""Probability from which a label without a threshold counts as positive. It only decides which labels are shown first."""
 
 
 class LabelResult(NamedTuple):
-    """One label's result in a scan, and the slice where it is most probable (its index, from 0)."""
+    """The result of one label in a scan.
+
+    Args:
+        label: One of ``LABELS``.
+        probability: Probability that the scan shows the label, in [0, 1].
+        peak_slice: Index, from 0, of the slice where the label is most probable.
+        peak_probability: Probability of the label in that slice, in [0, 1].
+        peak_position_mm: Position of that slice along the slice normal, in mm.
+    """
 
     label: str
     probability: float
@@ -40,17 +48,17 @@ class LabelResult(NamedTuple):
 
 
 class OperatingPoint(NamedTuple):
-    """Where labels are called positive.
+    """The thresholds at or above which labels are called positive.
 
     Args:
-        name: The rule that chose it.
-        slice_thresholds: ``(k,)``: a slice's label is called positive at or above; NaN: there is no threshold.
-        scan_thresholds: ``(k,)``: a scan's label is called positive at or above; NaN: there is no threshold.
-        chosen_on: On whom, in words.
-        sensitivity: ``(k, 3)``: of scans of those patients, and the limits of its 95 % interval; NaN: unknown. None: of no
-            label.
-        specificity: ``(k, 3)``: of scans of those patients, and the limits of its 95 % interval; NaN: unknown. None: of no
-            label.
+        name: The rule that chose the thresholds.
+        slice_thresholds: Threshold of each label in a slice, in [0, 1], ``(k,)``; NaN for labels without a threshold.
+        scan_thresholds: Threshold of each label in a scan, in [0, 1], ``(k,)``; NaN for labels without a threshold.
+        chosen_on: Description of the patients on whom the thresholds were chosen.
+        sensitivity: Sensitivity of each label in the scans of these patients, with the lower and upper limit of its 95 %
+            interval, ``(k, 3)``; NaN where unknown. None if it is unknown for all labels.
+        specificity: Specificity of each label in the scans of these patients, with the lower and upper limit of its 95 %
+            interval, ``(k, 3)``; NaN where unknown. None if it is unknown for all labels.
     """
 
     name: str
@@ -62,12 +70,12 @@ class OperatingPoint(NamedTuple):
 
 
 class CalibratedProbabilities(NamedTuple):
-    """Probabilities after a correction that was fitted on other patients.
+    """Probabilities after a recalibration that was fitted to other patients.
 
     Args:
-        slice_probabilities: ``(n, k)``; NaN for labels that could not be corrected.
-        scan_probabilities: ``(k,)``; NaN for labels that could not be corrected.
-        how: In words.
+        slice_probabilities: Probabilities of each slice, in [0, 1], ``(n, k)``; NaN for labels that could not be calibrated.
+        scan_probabilities: Probabilities of the scan, in [0, 1], ``(k,)``; NaN for labels that could not be calibrated.
+        how: Description of the recalibration, in words.
     """
 
     slice_probabilities: np.ndarray
@@ -82,24 +90,24 @@ class ScanPrediction:
     Slices are in the order of the scan, inferior to superior; tables, pictures and pages number them from 1.
 
     Args:
-        slice_probabilities: float64 ``(n, k)`` within [0, 1], labels in the order of ``LABELS``.
-        scan_probabilities: float64 ``(k,)`` within [0, 1].
+        slice_probabilities: Probabilities of each slice, in [0, 1], float64 ``(n, k)``, with labels in the order of ``LABELS``.
+        scan_probabilities: Probabilities of the scan, in [0, 1], float64 ``(k,)``, with labels in the order of ``LABELS``.
         scan_id: Keyed hash of the series.
         slice_ids: Keyed hash of each slice.
         patient_id: Keyed hash of the patient; empty if unknown.
-        positions_mm: Position of each slice along the slice normal, ``(n,)``, not decreasing.
-        spacing_mm: Distance of slices, row spacing, column spacing.
-        hu: What the page shows: Hounsfield units, int16 ``(n, h, w)``, in the radiological display convention.
-        flags: What a reader of the result should know.
-        repairs: What was wrong in the files and has been put right.
+        positions_mm: Position of each slice along the slice normal, in mm, ``(n,)``, not decreasing.
+        spacing_mm: Slice spacing, row spacing and column spacing, in mm.
+        hu: Hounsfield units of the slices, for pictures and pages, int16 ``(n, h, w)``, in the radiological display convention.
+        flags: Properties of the scan or the model that a reader of the result should know.
+        repairs: Errors in the files that were repaired.
         model_name: Name of the model.
-        model_hash: Hash of its weights.
-        tilt_degrees: Angle between the slice normal and the body axis.
-        slabs: Where each slice is a slab of thin ones: the keyed hashes and positions of those. Tables have a row for each
-            of them, with the probabilities of its slab.
-        calibrated: Corrected probabilities, beside those of the model; None if nothing was fitted.
-        operating_point: Where labels are called positive; None if nothing was chosen.
-        explanation: Heat maps, and what each slice contributes; None if the model was not asked.
+        model_hash: Hash of the model's weights.
+        tilt_degrees: Angle between the slice normal and the body axis, in degrees.
+        slabs: For each slice that is a slab, the keyed hashes and positions of the thin slices that were averaged; empty if the
+            slices are those of the files. Tables have one row for each thin slice, with the probabilities of its slab.
+        calibrated: Calibrated probabilities; None if the model has no calibration.
+        operating_point: Thresholds at which labels are called positive; None if the model has none.
+        explanation: Heat maps and contributions of slices; None if there is no explanation.
     """
 
     slice_probabilities: np.ndarray
@@ -135,7 +143,7 @@ class ScanPrediction:
         if self.slabs and len(self.slabs) != count:
             raise ValueError(f"ScanPrediction.slabs: {len(self.slabs)}, expected one per slice, or none at all")
         if self.explanation is not None and len(self.explanation) != count:
-            raise ValueError(f"ScanPrediction.explanation: of {len(self.explanation)} slices, expected {count}")
+            raise ValueError(f"ScanPrediction.explanation: {len(self.explanation)} slices, expected {count}")
         if self.hu.dtype != np.int16 or self.hu.ndim != 3 or len(self.hu) != count or 0 in self.hu.shape:
             raise ValueError(f"ScanPrediction.hu: {self.hu.dtype} {self.hu.shape}, expected int16 ({count}, h, w)")
 
@@ -145,28 +153,28 @@ class ScanPrediction:
 
     @property
     def side_marks(self) -> tuple[str, str]:
-        """What stands at the left and the right of a picture, with a question mark where the header did not say."""
+        """The side marks at the left and the right of a picture, with a question mark if the header does not give the sides."""
         return side_marks(self.flags)
 
     @property
     def end_marks(self) -> tuple[str, str]:
-        """The names of the scan's first and last end, with a question mark where the header did not say."""
+        """The names of the scan's first and last end, with a question mark if the header does not give the direction."""
         is_assumed = any(note.code == "order_assumed" for note in self.flags)
         return ("inferior?", "superior?") if is_assumed else ("inferior", "superior")
 
     @property
     def slice_calls(self) -> np.ndarray | None:
-        """What is called positive (1) or not (0), ``(n, k)``; NaN without a threshold; None without an operating point."""
+        """Calls of each slice ``(n, k)``: 1 positive, 0 negative, NaN without a threshold; None without an operating point."""
         return self.operating_point and _calls(self.slice_probabilities, self.operating_point.slice_thresholds)
 
     @property
     def scan_calls(self) -> np.ndarray | None:
-        """Which labels of the scan are called positive, ``(k,)``; None without an operating point."""
+        """Calls of the scan ``(k,)``: 1 positive, 0 negative, NaN without a threshold; None without an operating point."""
         return self.operating_point and _calls(self.scan_probabilities, self.operating_point.scan_thresholds)
 
     @property
     def positive_labels(self) -> tuple[str, ...]:
-        """Labels that are called positive; where there is no threshold, those with a probability of at least `EVEN`."""
+        """Labels that are called positive, and labels without a threshold that have a probability of at least `EVEN`."""
         calls = self.scan_calls
         probable = self.scan_probabilities >= EVEN
         return tuple(
@@ -175,16 +183,16 @@ class ScanPrediction:
 
     @property
     def shown_labels(self) -> tuple[str, ...]:
-        """The labels whose heat maps are shown at first: the explained types that are positive, or "any" if it alone is."""
+        """The labels whose heat maps are shown first: the explained types that are positive, or "any" if no type is."""
         explained = () if self.explanation is None else self.explanation.labels
         positive = tuple(label for label in self.positive_labels if label in explained)
         return tuple(label for label in positive if label != ANY) or positive
 
     @property
     def key_slices(self) -> dict[int, tuple[str, ...]]:
-        """The slices where "any" and the positive types are most probable: index from 0 to those labels.
+        """The slices where "any" and the positive types are most probable, as a mapping from the slice's index to these labels.
 
-        "Any" is first, then the most probable type.
+        The slice of "any" comes first, followed by the slices of the types, the most probable type first.
         """
         found: dict[int, list[str]] = {}
         types = [label for label in self.positive_labels if label != ANY]
@@ -195,7 +203,7 @@ class ScanPrediction:
 
     @property
     def calls_in_words(self) -> str:
-        """What the operating point makes of the scan; empty without one."""
+        """The scan's positive calls as a text; empty without an operating point."""
         if self.operating_point is None:
             return ""
         calls = dict(zip(LABELS, _calls(self.scan_probabilities, self.operating_point.scan_thresholds).tolist(), strict=True))
@@ -204,7 +212,7 @@ class ScanPrediction:
         return f"called positive: {called}" + (f"; no threshold for {without}" if without else "")
 
     def results(self) -> Iterator[LabelResult]:
-        """Each label's result in the order of ``LABELS``, with the slice where it is most probable."""
+        """Yield the result of each label in the order of ``LABELS``."""
         for k, label in enumerate(LABELS):
             peak = int(self.slice_probabilities[:, k].argmax())
             yield LabelResult(
@@ -216,12 +224,12 @@ class ScanPrediction:
             )
 
     def to_frame(self) -> "DataFrame":
-        """One row per slice, as in ``slices.csv``: ``scan_id, slice`` (from 1), ``slice_id, position_mm``, six labels.
+        """The table of slices, as in ``slices.csv``: ``scan_id, slice`` (from 1), ``slice_id, position_mm``, six labels.
 
-        With ``calibrated_`` before them six corrected probabilities, and with ``called_`` what is called positive (1, 0 or
-        empty), if there are any.
+        With a calibration, six columns with the prefix ``calibrated_`` follow. With an operating point, six columns with the
+        prefix ``called_`` follow: 1 positive, 0 negative, empty without a threshold.
 
-        Of slabs, one row per slice of the files, with its slab's probabilities.
+        There is one row per slice of the files. A thin slice has the probabilities of its slab.
         """
         from pandas import DataFrame
 
@@ -241,9 +249,9 @@ class ScanPrediction:
         return frame.join(_further_columns(corrected, None if calls is None else calls[places]))
 
     def scan_frame(self) -> "DataFrame":
-        """One row for the scan, as in ``scans.csv``: ``scan_id, patient_id``, six labels, ``flags, status``.
+        """The row of the scan, as in ``scans.csv``: ``scan_id, patient_id``, six labels, ``flags, status``.
 
-        After the labels stand the further columns of `to_frame`, if there are any.
+        Columns of the calibration and the operating point follow the labels, as in `to_frame`.
         """
         from pandas import DataFrame
 
@@ -256,7 +264,7 @@ class ScanPrediction:
         return DataFrame([ids | probabilities]).join(further).assign(flags=flags, status="ok")
 
     def with_explanation(self, explanation: Explanation | None) -> "ScanPrediction":
-        """This prediction with heat maps and contributions, which its pictures and its page then show.
+        """Add an explanation, which pictures and pages of the prediction then show.
 
         Args:
             explanation: Explanation of this scan, made by `ich_lstm.explain`; None removes the present one.
@@ -270,16 +278,24 @@ class ScanPrediction:
         return replace(self, explanation=explanation)
 
     def plot(self) -> "Figure":
-        """The six probabilities along the scan, beside the slice where "any" is most probable, with heat maps if any.
+        """Plot the six probabilities along the scan, next to the slice where "any" is most probable, with heat maps if any.
 
-        In a notebook the figure shows itself where it is a cell's last line; ``figure.savefig(path)`` writes it.
+        Returns:
+            A matplotlib figure. A notebook displays it if it is the last line of a cell; ``figure.savefig(path)`` writes it.
         """
         from ich_lstm.pages.plots.curves import plot_scan
 
         return plot_scan(self)
 
     def to_html(self, path: str | Path) -> Path:
-        """Write the self-contained page of this scan; the folder must exist."""
+        """Write a self-contained HTML page of this scan.
+
+        Args:
+            path: Path of the page; its folder must exist.
+
+        Returns:
+            The path.
+        """
         from ich_lstm.pages.scan_page import prediction_page
 
         path = Path(path)
@@ -305,7 +321,7 @@ class ScanPrediction:
         return "\n".join(lines).replace("\u00a0", " ")
 
     def _repr_html_(self) -> str:
-        """For notebooks: a table beside the first key slice, with the heat maps of `shown_labels` if there are any."""
+        """The display in notebooks: a table next to the first key slice, with the heat maps of `shown_labels` if any."""
         cell = 'style="text-align:left;padding:.2em 1em .2em 0"'
         rows = "".join(
             f"<tr><td {cell}>{LABEL_NAMES[result.label]}</td>"
@@ -329,6 +345,7 @@ class ScanPrediction:
         )
 
     def _picture(self) -> str:
+        """The first key slice as HTML; empty if the slice is blank."""
         from ich_lstm.pages.picture import encode_heated_slice, encode_slice, is_blank, shown_size
 
         number = next(iter(self.key_slices))
@@ -348,7 +365,7 @@ class ScanPrediction:
 
 
 def _check_probabilities(name: str, values: np.ndarray, shape: tuple[int, ...]) -> None:
-    # float64 from the logits on: the log loss of a probability that went through float32 is wrong near 0 and 1.
+    # Only float64 is accepted, because a log loss near 0 and 1 is wrong for probabilities that were rounded to float32.
     if values.dtype != np.float64 or values.shape != shape:
         raise ValueError(f"ScanPrediction.{name}: {values.dtype} {values.shape}, expected float64 {shape}")
     if not ((values >= 0) & (values <= 1)).all():  # NaN fails both
@@ -356,11 +373,12 @@ def _check_probabilities(name: str, values: np.ndarray, shape: tuple[int, ...]) 
 
 
 def _calls(probabilities: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """1 where a probability is at or above its threshold, 0 where it is below, NaN without a threshold."""
     return np.where(np.isnan(thresholds), np.nan, probabilities >= thresholds)
 
 
 def _further_columns(corrected: np.ndarray | None, calls: np.ndarray | None) -> "DataFrame":
-    """Six columns of each that is there; ``(m, k)`` each."""
+    """The columns of calibrated probabilities and of calls, each ``(m, k)``; None leaves its columns out."""
     from pandas import DataFrame, concat
 
     frames = []
@@ -376,7 +394,7 @@ def _slices(count: int) -> str:
 
 
 def _text_bar(probability: float) -> str:
-    """A bar of eighths of a cell."""
+    """A text bar with a resolution of an eighth of a character."""
     eighths = round(probability * BAR_CELLS * 8)
     full, rest = divmod(eighths, 8)
     return ("█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")).ljust(BAR_CELLS, "·")

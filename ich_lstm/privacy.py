@@ -10,7 +10,7 @@ from ich_lstm.errors import ConfigError
 
 KEY_BYTES = 32
 ID_HEX_DIGITS = 16
-"""64 bits: the probability that two of a million scans share an id is below 1 in 10 million."""
+"""Length of an id: 64 bits, so that the probability that two of a million scans share an id is below 1 in 10 million."""
 
 PRIVATE = Path("private")
 """Subfolder of a run or a prediction for everything that identifies a person."""
@@ -54,7 +54,7 @@ class ProjectKey:
                 "project_key_unusable",
                 where=str(path),
                 got=str(error),
-                todo="Name another key file: [project_key=FILE].",
+                todo="Give the path of another key file: [project_key=FILE].",
             ) from error
         try:
             return cls(bytes.fromhex(text))
@@ -64,7 +64,7 @@ class ProjectKey:
                 where=str(path),
                 got=f"{len(text)} characters",
                 expected=f"{2 * KEY_BYTES} hexadecimal digits",
-                todo="Name the right file with [project_key=FILE], or remove this one to get a new key (and new ids).",
+                todo="Give the path of the right file: [project_key=FILE]; or remove this file to get a new key, and new ids.",
             ) from error
 
     def hash_id(self, identifier: str) -> str:
@@ -74,6 +74,7 @@ class ProjectKey:
 
 
 def _make_key_file(path: Path) -> None:
+    """Write a new random key, readable by its owner only, unless another process has just done so."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     aside.touch(mode=0o600)

@@ -43,15 +43,15 @@ class Slab(NamedTuple):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Scan:
-    """One series of head CT, checked and ordered; immutable.
+    """One series of head CT, as a checked, ordered and immutable volume.
 
     Args:
         hu: Hounsfield units, int16 ``(n, h, w)`` within [-1024, 3071], ordered inferior to superior, in the
             radiological display convention (the patient's right at the left of the image, the nose at the top).
         positions_mm: Position of each slice along the slice normal, float64 ``(n,)``, not decreasing.
-        spacing_mm: Median slice spacing, row spacing, column spacing.
-        tilt_degrees: Angle between the slice normal and the body axis.
-        sop_uids: Identifier of each slice; for a slab, that of its middle slice.
+        spacing_mm: Median slice spacing, row spacing and column spacing, in mm.
+        tilt_degrees: Angle between the slice normal and the body axis, in degrees.
+        sop_uids: Identifier of each slice; for a slab, the identifier of its middle slice.
         series_uid: Identifier of the series.
         qualifier: Suffix that distinguishes several scans with the same series identifier; usually empty.
         study_uid: Identifier of the study.
@@ -123,10 +123,10 @@ class Scan:
 
     @property
     def file_sop_uids(self) -> tuple[str, ...]:
-        """Identifiers of all slices in the files: ``sop_uids``, or the slices of all slabs in a row."""
+        """Identifiers of all slices in the files: ``sop_uids``, or those of the thin slices of all slabs, in order."""
         return tuple(uid for uids in self.slice_uids for uid in uids)
 
     @property
     def slice_uids(self) -> tuple[tuple[str, ...], ...]:
-        """For each slice, the identifiers of the slices in the files from which it was made: its own, or those of its slab."""
+        """For each slice, the identifiers of the slices in the files that it was made from: its own, or those of its slab."""
         return tuple(slab.ids for slab in self.slabs) or tuple((uid,) for uid in self.sop_uids)

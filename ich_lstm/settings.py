@@ -1,4 +1,4 @@
-"""Settings: frozen dataclasses whose fields say what may change, and how such settings are merged, compared and stored."""
+"""Settings: frozen dataclasses whose fields say when they may change, and functions to merge, compare and store them."""
 
 import difflib
 import inspect
@@ -15,30 +15,30 @@ S = TypeVar("S")
 
 
 def setting(default: Any = MISSING, *, stage: bool = False, free: bool = False, stored: bool = True) -> Any:
-    """A field of a settings dataclass. Without a mark, a field says what the weights mean, and never changes with them.
+    """Declare a field of a settings dataclass. An unmarked field belongs to the weights and must never change for them.
 
     Args:
-        default: Value of the field where none is given.
-        stage: Whether it may differ from stage to stage of a training, and when a model is loaded.
-        free: Whether it may be changed when a model is loaded, because any weights go with it.
-        stored: Whether it is stored with the weights. What only says how a network is run is not: a model from somebody else must
-            not choose a compiler or a file.
+        default: Default value of the field.
+        stage: Whether the field may differ between stages of a training, and when a model is loaded.
+        free: Whether the field may differ when a model is loaded, because it fits any weights.
+        stored: Whether the field is stored with the weights. Fields that only say how a network is run are not stored, because a
+            stranger's model must not choose a compiler or a file.
 
     Returns:
-        A field of `dataclasses`; a mark on a field whose value is a dataclass holds for all of its fields.
+        A field of `dataclasses`. If its value is a dataclass, the marks hold for all fields of that dataclass.
     """
     return field(default=default, metadata={"stage": stage, "free": stage or free, "stored": stored})
 
 
-class ChosenByClass(ABC):  # noqa: B024  (what is abstract, the subclasses say)
-    """Base of settings of which one class among several is chosen: in YAML by ``class_path`` and ``init_args``."""
+class ChosenByClass(ABC):  # noqa: B024  (subclasses declare the abstract methods)
+    """Base of settings for which the user chooses one of several classes, in YAML by ``class_path`` and ``init_args``."""
 
     @classmethod
     def choices(cls) -> dict[str, type[Self]]:
-        """The classes to choose from, by name: all subclasses that are not abstract."""
+        """All subclasses that are not abstract, by name."""
         found: dict[str, type[Self]] = {} if inspect.isabstract(cls) else {cls.__name__: cls}
-        for below in cls.__subclasses__():
-            found |= below.choices()
+        for subclass in cls.__subclasses__():
+            found |= subclass.choices()
         return found
 
 
@@ -46,28 +46,28 @@ def require(code: str, expected: str, wrong: Mapping[str, Any]) -> None:
     """Refuse settings that are out of range.
 
     Args:
-        code: Of the error.
-        expected: What would be right.
-        wrong: The settings that are out of range, by name; empty if all are right.
+        code: Code of the error.
+        expected: The range, in words.
+        wrong: The settings that are out of range, by name; empty if there are none.
 
     Raises:
-        ConfigError: If there are any.
+        ConfigError: If ``wrong`` is not empty.
     """
     if wrong:
         raise ConfigError(code, where=", ".join(wrong), got=", ".join(map(str, wrong.values())), expected=expected)
 
 
 def require_choice(code: str, name: str, value: Any, choices: Any) -> None:
-    """Refuse a word that is not one of a `Literal`.
+    """Refuse a value that is not among the choices of a setting.
 
     Args:
-        code: Of the error.
-        name: Of the setting.
-        value: Its value.
-        choices: A `Literal`.
+        code: Code of the error.
+        name: Name of the setting.
+        value: Value of the setting.
+        choices: The `Literal` type that lists the choices.
 
     Raises:
-        ConfigError: If the value is another.
+        ConfigError: If the value is not one of the choices.
     """
     words = get_args(choices)
     if value not in words:
@@ -75,14 +75,14 @@ def require_choice(code: str, name: str, value: Any, choices: Any) -> None:
 
 
 class Difference(NamedTuple):
-    """A setting with two values.
+    """A setting that has different values in two settings dataclasses.
 
     Args:
-        name: The setting, with dots: ``encoder.backbone``.
-        before: Its value in the first settings.
-        after: Its value in the second settings.
-        stage: Whether it may differ from stage to stage.
-        free: Whether it may differ with the same weights.
+        name: Name of the setting, with dots: ``encoder.backbone``.
+        before: Value in the first dataclass.
+        after: Value in the second dataclass.
+        stage: Whether the setting may differ between stages of a training.
+        free: Whether the setting may differ for the same weights.
     """
 
     name: str
@@ -93,20 +93,20 @@ class Difference(NamedTuple):
 
 
 def merged(settings: S, changes: Mapping[str, Any], *, where: str = "settings") -> S:
-    """Replace some settings; the others stay, at every depth.
+    """Replace some settings, and keep all others, also inside nested dataclasses.
 
     Args:
         settings: A settings dataclass.
-        changes: New values by name. Of a part that is a dataclass itself, a mapping of its own fields; of one that is chosen by
-            class, ``class_path`` and ``init_args``, or fields of the present class. Another class keeps the fields that both
-            classes have.
-        where: What an error calls the settings.
+        changes: New values by name. For a nested dataclass, the value is a mapping of the fields to change. For a
+            `ChosenByClass`, it may also be a mapping with ``class_path`` and ``init_args``; a new class keeps the values of the
+            fields that both classes have.
+        where: Name of the settings in errors.
 
     Returns:
-        New settings, which their dataclasses have checked.
+        New settings, validated by their dataclasses.
 
     Raises:
-        ConfigError: ``unknown_setting``, ``wrong_type``, or what the dataclasses raise.
+        ConfigError: ``unknown_setting``, ``wrong_type``, or an error of a dataclass.
 
     Example:
         >>> from ich_lstm.models.scan_model import ModelSettings
@@ -125,6 +125,7 @@ def merged(settings: S, changes: Mapping[str, Any], *, where: str = "settings") 
 
 
 def _merged(current: Any, change: Any, where: str, hint: Any) -> Any:
+    """The new value of one setting."""
     if not isinstance(change, Mapping) or not is_dataclass(current):
         if not _fits(change, hint):
             expected = getattr(hint, "__name__", str(hint))
@@ -132,7 +133,7 @@ def _merged(current: Any, change: Any, where: str, hint: Any) -> Any:
         return change
     if "class_path" not in change:
         return merged(current, change, where=where)
-    # Of the present class's ancestors, the one that derives from `ChosenByClass` itself: `Head` of an `LSTM`.
+    # The base is the ancestor that derives from ChosenByClass directly, for example Head for an LSTM.
     base: type[Any] = next(kind for kind in inspect.getmro(type(current)) if ChosenByClass in kind.__bases__)
     choices, name = base.choices(), str(change["class_path"]).rpartition(".")[2]
     if name not in choices:
@@ -142,38 +143,41 @@ def _merged(current: Any, change: Any, where: str, hint: Any) -> Any:
 
 
 def _as_other_class(current: Any, kind: type[Any]) -> Any:
-    """Settings of another class; those that both classes have stay as they are."""
+    """Build settings of another class, and keep the values of the fields that both classes have."""
     shared = {each.name for each in _fields(current)} & {each.name for each in fields(kind)}
     return kind(**{name: getattr(current, name) for name in shared})
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value, which may come from YAML or JSON, is of a type; what a list holds is left to the dataclass."""
+    """Whether a value, possibly from YAML or JSON, has the type of a hint. The dataclass checks the items of a list."""
     origin = get_origin(hint)
     if origin in (Union, UnionType):
         return any(_fits(value, choice) for choice in get_args(hint))
     if origin is Literal or hint is Any:
-        return True  # the dataclass says which words there are
+        return True  # the dataclass checks the choices
     if isinstance(value, bool):
         return hint is bool
     kind: type[Any] = origin or hint
-    also: tuple[type, ...] = {float: (int,), tuple: (list,), Path: (str,)}.get(kind, (Mapping,) if is_dataclass(kind) else ())
-    return isinstance(value, (kind, *also))
+    accepted: tuple[type, ...] = {float: (int,), tuple: (list,), Path: (str,)}.get(kind, (Mapping,) if is_dataclass(kind) else ())
+    return isinstance(value, (kind, *accepted))
 
 
 def unknown_setting(where: str, name: str, known: list[str]) -> ConfigError:
-    """The error for a setting that does not exist, with the nearest that does."""
+    """The error for a setting that does not exist; it suggests the most similar name."""
     near = difflib.get_close_matches(name, known, n=1)
     todo = f"Did you mean {near[0]}?" if near else ""
     return ConfigError("unknown_setting", where=where, got=name, expected=f"one of {', '.join(known)}", todo=todo)
 
 
 def differences(before: Any, after: Any) -> Iterator[Difference]:
-    """The settings in which two dataclasses of one kind differ, at every depth.
+    """Find the settings that differ between two settings dataclasses, also inside nested ones.
 
     Args:
-        before: Settings.
-        after: Settings of the same class.
+        before: The first settings.
+        after: The second settings, of the same class.
+
+    Yields:
+        One difference for each setting.
     """
     for each in _fields(before):
         old, new = getattr(before, each.name), getattr(after, each.name)
@@ -190,23 +194,26 @@ def differences(before: Any, after: Any) -> Iterator[Difference]:
 
 
 def to_stored(settings: Any) -> dict[str, Any]:
-    """Settings as plain values for JSON, to the last default, so that a later default changes no old model.
+    """Convert settings to plain values for JSON. Defaults are included, so that a later change of one affects no old model.
 
     Args:
         settings: A settings dataclass.
 
     Returns:
-        Values by name, without those that are not stored with weights.
+        Values by name, without the fields that are not stored with weights.
     """
     values = {each.name: _plain(getattr(settings, each.name)) for each in _fields(settings) if each.metadata.get("stored", True)}
     return {"class_path": type(settings).__name__, "init_args": values} if isinstance(settings, ChosenByClass) else values
 
 
 def staged(settings: Any) -> dict[str, Any]:
-    """The settings that may differ from stage to stage, as plain values.
+    """Collect the settings that may differ between stages, as plain values.
 
     Args:
         settings: A settings dataclass.
+
+    Returns:
+        Values by name, with a mapping for each nested dataclass that has such settings.
     """
     values: dict[str, Any] = {}
     for each in _fields(settings):
@@ -219,7 +226,11 @@ def staged(settings: Any) -> dict[str, Any]:
 
 
 def flattened(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Nested values by their names with spaces between, for tables that people read.
+    """Flatten nested settings for tables that people read; names become words with spaces.
+
+    Args:
+        values: Plain values by name, as `to_stored` gives them.
+        before: Words that are put before every name.
 
     Example:
         >>> flattened({"optimizer": {"lr": 0.001}, "head": {"class_path": "LSTM", "init_args": {"num_layers": 2}}})

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 
 class Window(NamedTuple):
-    """A grey-scale window, as radiologists say it: "level 40, width 80".
+    """A grey-scale window, described by level and width, as radiologists do: "level 40, width 80".
 
     Args:
         level: Centre in HU; DICOM Window Center (0028,1050).

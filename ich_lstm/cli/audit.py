@@ -97,7 +97,7 @@ def audit_prepared(
     for flag in labels.flags:
         out.print(f"{labels.source.name}: {flag}", markup=False)
     located = locate_labels(labels, prepared.images)
-    located.check_unmatched("both")  # the audit stops at labels and at images without the other, and lists both
+    located.check_unmatched("both")  # the audit reports unmatched labels and images, and stops if it must
     known = join_labels(located, **whose, **doubt).scans(prepared.cache)
     split = SplitFile.read(given.split_file).extended(tabulate_patients(known)) if given.split_file else None
     audit = audit_scans(

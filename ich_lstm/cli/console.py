@@ -41,7 +41,7 @@ def run_command(
     command: Callable[[list[str]], int],
     argv: Sequence[str] | None = None,
     *,
-    whole: str = "Files of it may be cut short.",
+    whole: str = "Files of it may be truncated.",
     spell: Spell = as_option,
 ) -> int:
     """Run a command: print its help, or run it and print errors without a traceback (unless ``--debug``).
@@ -61,7 +61,7 @@ def run_command(
     if argv is None:
         _ensure_utf8()
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a path that the terminal cannot show must not end the command
+        if isinstance(stream, io.TextIOWrapper):  # so that a path that the terminal cannot show does not stop the command
             stream.reconfigure(errors="backslashreplace")
     arguments = list(sys.argv[1:] if argv is None else argv)
     if any(argument in ("-h", "--help") for argument in arguments):
@@ -119,13 +119,16 @@ def console() -> "Console":
 
 
 def choose_device(device: str | None) -> str:
-    """The device to predict on: what ``--device`` says, or a GPU if there is one.
+    """Choose the device to predict on: the one that was given, or else a GPU if there is one.
 
     Args:
-        device: ``cpu`` or ``cuda``; None: left out.
+        device: Value of ``--device``, ``cpu`` or ``cuda``; None if it was not given.
+
+    Returns:
+        ``cpu`` or ``cuda``.
 
     Raises:
-        ConfigError: ``no_gpu``.
+        ConfigError: ``no_gpu``, if ``cuda`` was given and torch finds no GPU.
     """
     import torch
 
@@ -160,6 +163,7 @@ def progress_bar(out: "Console") -> Iterator[Callable[[str, int, int | None], No
 
 @contextmanager
 def _bars(out: "Console") -> Iterator[Callable[[str, int, int | None], None]]:
+    """Show progress without tracking where a full disk stopped it."""
     if not out.is_terminal:
         yield ProgressLines(lambda line: out.print(line, markup=False)).advance
         return
@@ -221,7 +225,11 @@ class OptionParser(argparse.ArgumentParser):
         return self.parse_args(arguments)
 
     def error(self, message: str) -> NoReturn:
-        """Raise a ConfigError, where argparse would print its usage text and exit."""
+        """Raise a ConfigError; argparse itself would print its usage text and exit.
+
+        Args:
+            message: Message of argparse.
+        """
         self._fail(message)
 
     def _fail(self, got: str, todo: str = "") -> NoReturn:

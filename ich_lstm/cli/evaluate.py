@@ -29,75 +29,90 @@ if TYPE_CHECKING:
     Progress = Callable[[str, int, int | None], None]
 
 LEADING = ("auroc", "calibration slope", "sensitivity", "specificity")
-"""Figures that are printed where no protocol names them; the files hold all of them."""
+"""Figures to print if no protocol is given; the files hold all figures."""
 
 FILE_WIDTH = 160
-"""Width in characters of a table where the output is no terminal: enough that no cell is wrapped."""
+"""Width of printed tables in characters if the output is not a terminal; it is large enough that no cell is wrapped."""
 
-WHOLE = "The figures have to be computed again: files in the folder may be incomplete."
+WHOLE = "Compute the figures again, because files in the folder may be incomplete."
 
 HELP = """
 ich-evaluate RUN --out DIR
 ich-evaluate PREDICTIONS --labels CSV --out DIR
 ich-evaluate --checkpoint PATH --data.root PATH --labels CSV --out DIR
 
-Log loss, AUROC, average precision, calibration, accuracy, sensitivity, specificity, PPV, NPV, F1 and Brier score of every
-label, each with a 95 % interval over patients: of the held-out patients of a run of ich-train; of a folder that ich-predict
-made, beside a label table; or of a model on a data set.
+Compute log loss, AUROC, average precision, calibration, accuracy, sensitivity, specificity, PPV, NPV, F1 and Brier score of
+every label, each with a 95 % interval over patients. RUN: the held-out patients of a run of ich-train. PREDICTIONS: a folder
+made by ich-predict, with a label table. --checkpoint: a model on a labelled data set.
 
   --out DIR              new or empty folder: report.html and .json, MODEL_CARD.md, claim.csv and .md (CLAIM 2024), tables/,
                          figures.csv, .md and .json (all shareable)
   --level LEVEL ...      slice, scan, patient; left out: all three
   --aggregation own      how slices become scans: own (the model's scan output), max, mean, top-3 (mean of the three
-                         highest; any number), noisy-or; scans become patients by their maximum
-  --protocol NAME        evaluate as others did: rsna, cq500-nguyen, burduja-table3, burduja-table5
-  --threshold 0.5        called positive at or above; never chosen on the cases that are judged
-  --at-prevalence P ...  PPV and NPV also at these shares of positive cases
-  --replicates 2000      of the bootstrap over patients     --seed 0     --bins 10 (of the calibration error)
-  --part test            of a run; or validation
+                         highest; any number), noisy-or; the probability of a patient is the maximum over the scans
+  --protocol NAME        evaluate as in a publication: rsna, cq500-nguyen, burduja-table3, burduja-table5
+  --threshold 0.5        threshold at or above which a label is called positive; it must be chosen on other patients
+  --at-prevalence P ...  also compute PPV and NPV at these shares of positive cases
+  --replicates 2000      number of bootstrap resamples over patients
+  --seed 0               seed of the bootstrap
+  --bins 10              number of bins of the calibration error
+  --part test            subset of a run to evaluate: test or validation
 
-  --compare WHAT ...     with another model on the same cases: a run or a folder like the first; encoder: the model without
-                         its recurrent head; position: one that knows only where in its scan a slice is
-  --strata [PATH ...]    by kinds of scans: slices, their distance, types of hemorrhage, flags, columns of the labels; and
-                         those of a CSV with scan_id, or of a prepared folder (thickness, tilt); after RUN or PREDICTIONS
-  --readers CSV          readers' marks (scan_id or study_uid ..., reader, labels), or CQ500's reads.csv: each reader and the
-                         model by the labels, and by the other readers where they agree; kappa
+  --compare WHAT ...     compare with another model on the same cases: the path of a run or of predictions; encoder: the model
+                         without its recurrent head; position: a model that only knows the place of a slice in its scan
+  --strata [PATH ...]    evaluate groups of scans, by number and spacing of slices, types of hemorrhage, flags and columns of
+                         the labels, and by the columns of a CSV with scan_id or of a prepared folder (thickness, tilt); for
+                         RUN or PREDICTIONS
+  --readers CSV          readers' marks (scan_id or study_uid ..., reader, labels), or CQ500's reads.csv: evaluate each reader
+                         and the model against the labels, and against the other readers where they agree; kappa
 
-  --review DIR           pages with pictures of the slices and scans on which model and labels disagree most, to be settled: with
-                         the folder of ich-prepare that holds them; --most 50 of each. private/review.html, review.html
+  --review DIR           write pages with pictures of the slices and scans on which model and labels disagree most, for a
+                         review: private/review.html, review.html; DIR is the folder of ich-prepare that holds the scans
+  --most 50              number of slices, and of scans, on these pages
 
-  --calibrate RULE ...   first choose operating points and calibration on a run's validation patients, and write them beside
-                         its model: sensitivity=0.95, specificity=0.9, youden, alarms=10 (per 100 scans), alarms=10@0.08
-                         (where 8 % are positive); --recalibration platt or temperature; then judge at the first
-  --operating-point [R]  judge at the thresholds stored with the model: of this rule, or the first; after RUN
-  --calibrated           judge calibrated probabilities; --prevalence P: moved to this share of positive scans
-  --model PATH           the run of the model that made PREDICTIONS: for these two options, and to check that it was not
-                         trained on the patients that are judged
+  --calibrate RULE ...   first choose operating points and calibration on a run's validation patients, and store them with its
+                         model: sensitivity=0.95, specificity=0.9, youden, alarms=10 (per 100 scans), alarms=10@0.08 (if 8 %
+                         are positive); then evaluate at the first operating point
+  --recalibration platt  method of --calibrate; or temperature
+  --operating-point [R]  evaluate at the thresholds stored with the model, by this rule or by the first; for RUN
+  --calibrated           evaluate calibrated probabilities
+  --prevalence P         share of positive scans, 0 to 1, for which --calibrated adjusts the probabilities
+  --model PATH           run of the model that made PREDICTIONS, for --operating-point and --calibrated, and to check that it
+                         was not trained on the evaluated patients
 
-  --labels CSV           label table, as for training; repeat it for several
-  --key CSV              key to the ids of PREDICTIONS; left out: its private/key.csv. For --readers after RUN: the folder of
-                         ich-prepare that it was trained from
-  --truth majority       who of CQ500's readers must have seen a finding: majority, unanimous, any, R1, R2, R3
-  --unmatched WORD       where labels and scans do not match: stop; or leave out, and count: labels (and readers' marks, of scans
-                         that are not judged), images (that have no label), both
-  --disagreement WORD    where the label of a scan contradicts those of its slices: stop; unknown: neither counts
-  --repair-any           where labels say that a type is present and any is not, believe the type
+  --labels CSV           label table, as for training; may be repeated, and the tables are read as one
+  --key CSV              key to the ids of PREDICTIONS; left out: its private/key.csv. For --readers with RUN: the folder of
+                         ich-prepare with the scans of the run
+  --truth majority       which of CQ500's readers must have marked a finding; or unanimous, any, R1, R2, R3
+  --unmatched WORD       where labels and scans do not match: stop, or exclude and count labels (and readers' marks, without an
+                         evaluated scan), images (without a label), or both
+  --disagreement WORD    where the label of a scan contradicts those of its slices: stop, or unknown (both become unknown)
+  --repair-any           set "any" to 1 where a type is 1 and "any" is 0
   --patient-ids WORD     study: every study counts as a patient of its own; trusted: with --checkpoint, doubtful ids do not
-                         stop
-  --project-key FILE     key for the ids; left out: the user's own
-  --checkpoint PATH      a run's folder, its model folder, or a .ckpt     --device cpu   or cuda
-  --data.root PATH       DICOM files, or a folder made by ich-prepare     --data.cache_dir DIR
-  --data.num_workers N   loader processes; left out: one less than there are cores, at most 8, none for two cores or one
+                         stop the command
+  --project-key FILE     key for the hashed ids; left out: the user's own
+  --checkpoint PATH      a run's folder, its model folder, or a .ckpt
+  --device cpu           or cuda
+  --data.root PATH       DICOM files, or a folder made by ich-prepare
+  --data.cache_dir DIR   folder for prepared scans
+  --data.num_workers N   loader processes; left out: one less than the cores, at most 8, and 0 for one or two cores
 
   --debug                show the traceback of an error
   --version
 
-Exit codes: 0 done, 1 failed (predictions or labels that cannot be judged), 2 wrong usage.
+Exit codes: 0 done, 1 failed (predictions or labels that cannot be evaluated), 2 wrong usage.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Run ich-evaluate.
+
+    Args:
+        argv: Arguments of the command; None for those of the process.
+
+    Returns:
+        The exit code.
+    """
     return run_command("ich-evaluate", HELP, _evaluate, argv, whole=WHOLE)
 
 
@@ -134,7 +149,7 @@ def _evaluate(arguments: list[str]) -> int:
     if review:
         out.print(review, markup=False)
     out.print(f"Figures: {given.out / 'figures.csv'}, and as .md and .json", markup=False)
-    out.print(f"Report: {page}; model card and CLAIM 2024 beside it", markup=False)
+    out.print(f"Report: {page}; the model card and CLAIM 2024 lie next to it", markup=False)
     return DONE
 
 
@@ -148,7 +163,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--threshold", default=argparse.SUPPRESS)
     parser.add_argument("--at-prevalence", dest="prevalences", type=float, nargs="+", default=argparse.SUPPRESS)
     for name in ("replicates", "seed", "bins"):
-        # The defaults are those of evaluate_labels: what is not given is not passed on.
+        # Options that are not given are not passed on, so that the defaults stand in FigureSettings alone.
         parser.add_argument(f"--{name}", type=int, default=argparse.SUPPRESS)
     parser.add_argument("--part", dest="subset", choices=("test", "validation"), default=argparse.SUPPRESS)
     add_options(parser)
@@ -170,19 +185,19 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     given = parser.parse(arguments)
     check_review_options(parser, given)
     if (given.source is None) == (given.checkpoint is None):
-        parser.error("name a run or a folder of predictions; or a model with --checkpoint and --data.root")
+        parser.error("give the path of a run or of predictions, or give a model with --checkpoint and --data.root")
     if given.checkpoint is not None and (given.root is None or not given.labels):
-        parser.error("--checkpoint goes with --data.root and --labels")
+        parser.error("--checkpoint needs --data.root and --labels")
     if given.root is not None and given.checkpoint is None:
-        parser.error("--data.root goes with --checkpoint")
+        parser.error("--data.root needs --checkpoint")
     if given.labels and "subset" in given:
-        parser.error("--part is of a run, which has its labels; leave --labels or --part out")
+        parser.error("--part is for a run, which stores its labels; leave out --labels or --part")
     if not given.labels and {"truth", "patient_ids", "disagreement", "repair_any"} & {*vars(given)}:
-        parser.error("--truth, --patient-ids, --disagreement and --repair-any go with --labels")
+        parser.error("--truth, --patient-ids, --disagreement and --repair-any need --labels")
     if not given.labels and not given.readers and (given.key or "unmatched" in given):
-        parser.error("--key and --unmatched go with --labels or --readers")
+        parser.error("--key and --unmatched need --labels or --readers")
     if given.protocol and (given.level or "aggregation" in given):
-        parser.error("--protocol says which levels and which aggregation; leave --level and --aggregation out")
+        parser.error("--protocol sets the levels and the aggregation; leave out --level and --aggregation")
     check_new_or_empty(given.out)
     return given
 
@@ -202,7 +217,7 @@ def _protocol(given: argparse.Namespace) -> "Protocol":
 
 
 def _thresholds(given: argparse.Namespace) -> dict[str, float]:
-    """The threshold that was given, by the name that `compute_figures` has for it."""
+    """The value of ``--threshold`` as a setting of `compute_figures`; empty if it was not given."""
     settings = {}
     if "threshold" in given:
         try:
@@ -213,20 +228,20 @@ def _thresholds(given: argparse.Namespace) -> dict[str, float]:
                 where="--threshold",
                 got=repr(given.threshold),
                 expected="a number from 0 to 1 that was chosen on other patients",
-                todo="A threshold chosen on the cases that it is judged on looks better than it is.",
+                todo="Give a number. A threshold that is evaluated on the cases it was chosen on looks better than it is.",
             ) from error
     return settings
 
 
 def _evidence(given: argparse.Namespace, truth: str, progress: "Progress") -> "Evidence":
-    """The predictions that are judged, from any of their sources."""
+    """The predictions to evaluate, from a run, from predictions with a label table, or from a model on a data set."""
     if not given.labels:
         from ich_lstm.evaluation.evidence import read_run
 
         return read_run(given.source, **_given(given, "subset"))
     if truth and getattr(given, "truth", truth) != truth:
         raise ConfigError(
-            "other_truth", where="--truth", got=given.truth, expected=f"{truth}, as --protocol {given.protocol} has it"
+            "other_truth", where="--truth", got=given.truth, expected=f"{truth}, which --protocol {given.protocol} uses"
         )
     from ich_lstm.data.labels.table import read_label_tables
     from ich_lstm.privacy import ProjectKey
@@ -250,14 +265,14 @@ def _evidence(given: argparse.Namespace, truth: str, progress: "Progress") -> "E
 
 
 def _other_evidence(given: argparse.Namespace, path: Path, truth: str, progress: "Progress") -> "tuple[Evidence, dict[str, Any]]":
-    """The evidence of another model on the same cases, with the choices that were made for that model."""
+    """The evidence of another model on the same cases, with the operating point or calibration of that model."""
     name = "source" if given.checkpoint is None else "checkpoint"
     other = argparse.Namespace(**{**vars(given), name: path, "key": None, "model": None})
     return judge_by_choice(other, _evidence(other, truth, progress))
 
 
 def _predict(given: argparse.Namespace, key: Any, readers: dict[str, Any], progress: "Progress") -> "Evidence":
-    """Predict a data set with a model that was trained on another."""
+    """Predict a data set with a model that was trained on another one."""
     from ich_lstm.data.datamodule import ScanDataModule
     from ich_lstm.data.prepared.folder import PreparedFolder
     from ich_lstm.evaluation.external import patients_of_run, predict_evidence
@@ -266,7 +281,7 @@ def _predict(given: argparse.Namespace, key: Any, readers: dict[str, Any], progr
     device = choose_device(given.device)
     classifier = ScanClassifier.load(given.checkpoint)
     classifier.to(device)
-    # A prepared folder says itself how its scans were prepared; whether that is the model's way, `predict_evidence` checks.
+    # A prepared folder holds its own preprocessing; predict_evidence checks that it is the model's.
     is_prepared = PreparedFolder.is_one(given.root)
     data = ScanDataModule(
         root=given.root,
@@ -291,7 +306,7 @@ def _predict(given: argparse.Namespace, key: Any, readers: dict[str, Any], progr
 
 
 def _given(given: argparse.Namespace, *names: str) -> dict[str, Any]:
-    """Those of some options that were given: the others are left to the signatures."""
+    """The values of those options that were given; for the others, the defaults of the called function hold."""
     return {name: getattr(given, name) for name in names if name in given}
 
 
@@ -312,7 +327,7 @@ def _print_figures(out: "Console", evidence: "Evidence", figures: "Figures") -> 
     rows = main_rows(figures.table)
     undefined, bare = int(rows["value"].isna().sum()), int((rows["value"].notna() & rows["low"].isna()).sum())
     if undefined or bare:
-        out.print(f"- {undefined} figures are undefined, and {bare} have no interval; figures.md says why of each")
+        out.print(f"- {undefined} figures are undefined, and {bare} have no interval; figures.md gives the reasons")
 
 
 def _print_table(out: "Console", title: str, cells: "pd.DataFrame") -> None:

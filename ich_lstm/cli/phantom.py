@@ -42,7 +42,14 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Run ich-phantom.
+
+    Args:
+        argv: Arguments of the command; None for those of the process.
+
+    Returns:
+        The exit code.
+    """
     return run_command("ich-phantom", HELP, _phantom, argv)
 
 

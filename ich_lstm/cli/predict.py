@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from ich_lstm.archive.run import Finished, Progressed
 
 STUDIES_IN_FULL = 3
-"""Of so many studies the probabilities are printed; of more, they are in the tables, and a log should stay readable."""
+"""Probabilities are printed for at most this many studies, so that logs stay readable; the tables hold all of them."""
 
-WHOLE = "Studies that are done are whole, and so is every table and page that bears its name: none is cut short."
+WHOLE = "Finished studies, tables and pages are complete; none is truncated."
 
 _EXPORT_OPTIONS = ", ".join(f"--{export.name}" for export in EXPORTS)
 
@@ -27,46 +27,53 @@ HELP = f"""
 ich-predict PATH [PATH ...] --checkpoint FILE_OR_FOLDER --out DIR
 
 Predict every study below the paths (folders, zips, PACS exports): probabilities of the five hemorrhage types and "any",
-for each slice and each scan. A study that cannot be read gets a row with the reason, and never a probability.
+for each slice and each scan. A study that cannot be read gets a row with the reason, and no probabilities.
 
-  --checkpoint PATH    a run's folder, its model folder, a .ckpt, or weights that others released (docs/released.md)
-  --out DIR            slices.csv, scans.csv, worklist.csv (the most urgent first), manifest.json (shareable, hashed ids),
-                       and private/ (the key to the ids, the ledger of all files, the choice of series, a page per scan
-                       and an index of them). The folder is new or empty, or it holds predictions of the same model with
-                       the same key and options: then it accumulates, for example from night to night. Its tables hold
-                       all studies, and a study that is read again replaces its row. If ich-predict was stopped, the
-                       same command goes on where it was
-  --identify           name accession number, study UID, patient id and study date in the worklist, which then lies in
+  --checkpoint PATH    a run's folder, its model folder, a .ckpt, or released weights (docs/released.md)
+  --out DIR            slices.csv, scans.csv, worklist.csv (the most urgent first), manifest.json (all shareable, with
+                       hashed ids), and private/ (the key to the ids, the ledger of all files, the choice of series, a page
+                       per scan and an index of the pages). The folder is new or empty, or it holds predictions of the same
+                       model with the same key and options; then new studies are added, for example every night, and a
+                       study that is read again replaces its row. If ich-predict was stopped, the same command resumes it
+  --identify           write accession number, study UID, patient id and study date into the worklist, which then lies in
                        private/
-  --share-pages        write pages without the face too, with hashed ids, and an index of them
-  --heat-maps WHAT     on the pages: of the labels called positive (the default), of all, or none
+  --share-pages        also write defaced pages with hashed ids, and an index of them
+  --heat-maps WHAT     heat maps on the pages: positive for labels that are called positive (the default), all, or none
 {describe_exports(indent=23, width=125)}
-  --devices N          predict on so many devices, each in a process of its own
-  --series UID         read this series instead of the one that is chosen; the beginning of the UID is enough
-  --allow-contrast     predict series with contrast too, where a study has nothing plainer (enhanced vessels look like
+  --devices N          number of devices, each with its own process
+  --series UID         read this series instead of the chosen one; the beginning of the UID is enough
+  --allow-contrast     predict a series with contrast if a study has no non-contrast series (enhanced vessels look like
                        subarachnoid blood; the prediction is flagged)
-  --allow-other-body-part  also predict series that by their name or pixels do not show a head
-  --vocabulary FILE    words by which your hospital calls its series, beside the library's own: a CSV with the columns kind,
-                       language and word (docs/reading.md)
-  --submission FILE    stage_2_sample_submission.csv of RSNA's challenge: answer it, in its order, in private/submission.csv
-  --operating-point R  which of the operating points stored with the model is applied, by its rule; left out: the first
-  --channel-order O    bgr or rgb, for Nguyen et al.'s released weights alone (docs/released.md); left out: bgr
-  --raw-probabilities  as the network gives them; otherwise a scan's is raised to its most probable slice's, and that of "any"
-                       to the most probable type's
-  --prevalence P       share of positive scans here, to which calibrated probabilities are moved; or: estimate
-  --project-key FILE   key for the ids; left out: the user's own
+  --allow-other-body-part  also predict series that do not show a head, judged by their name or pixels
+  --vocabulary FILE    your hospital's own words for series, added to the library's: a CSV with the columns kind, language
+                       and word (docs/reading.md)
+  --submission FILE    stage_2_sample_submission.csv of RSNA's challenge; fill it, in its order, in private/submission.csv
+  --operating-point R  rule of the operating point to apply, among those stored with the model; left out: the first
+  --channel-order O    bgr or rgb, for Nguyen et al.'s released weights only (docs/released.md); left out: bgr
+  --raw-probabilities  write the probabilities of the network; left out: the probability of a scan is raised to that of its
+                       most probable slice, and that of "any" to that of the most probable type
+  --prevalence P       share of positive scans at your site, 0 to 1, for which probabilities are calibrated; or: estimate
+  --project-key FILE   key for the hashed ids; left out: the user's own
   --device cpu         or cuda; left out: cuda if there is one
   --debug              show the traceback of an error
   --version
 
 Research use only, not for diagnosis.
-Exit codes: 0 every study has its result, 1 failed (or no study has one), 2 wrong usage, 3 a study has no result (its row says
-why), a file that belongs to no study was refused, or what was asked for ({_EXPORT_OPTIONS}, --heat-maps) could not be made.
+Exit codes: 0 every study has a result, 1 failed (or no study has a result), 2 wrong usage, 3 a study has no result (its row
+gives the reason), a file that belongs to no study was refused, or an output that was requested ({_EXPORT_OPTIONS},
+--heat-maps) could not be made.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Run ich-predict.
+
+    Args:
+        argv: Arguments of the command; None for those of the process.
+
+    Returns:
+        The exit code.
+    """
     return run_command("ich-predict", HELP, _predict, argv, whole=WHOLE)
 
 
@@ -146,7 +153,7 @@ def _predict(arguments: list[str]) -> int:
 
             accelerator = "gpu" if device == "cuda" else "cpu"
             if not predict_on_devices(run, accelerator=accelerator, devices=given.devices, progress=done):
-                return DONE  # the first process reports how it went
+                return DONE  # the first process prints the summary
         else:
             for number in range(len(run)):
                 done(run.predict(number))
@@ -159,7 +166,7 @@ def _predict(arguments: list[str]) -> int:
     out.print(
         f"{predicted} {'study' if predicted == 1 else 'studies'} predicted, {failed} failed{more}: {worklist}", markup=False
     )
-    if finished.refused_alone:  # otherwise the exit code alone would say so
+    if finished.refused_alone:  # explains the exit code
         files = "1 file that belongs" if finished.refused_alone == 1 else f"{finished.refused_alone:,} files that belong"
         ledger = given.out / PRIVATE / LEDGER_TABLE
         out.print(f"Refused: {files} to no study, so that a study may be missing. Reasons: {ledger}", markup=False)
@@ -177,20 +184,24 @@ def _predict(arguments: list[str]) -> int:
 
 
 def _is_whole(finished: "Finished", asked: set[str]) -> bool:
-    """Whether every study has a result, and all that was asked for could be made.
+    """Whether every study has a result and all requested outputs were made.
 
-    A refused series does not count where another one of its study was read.
+    A refused series does not matter if another series of its study was read.
+
+    Args:
+        finished: The result of the run.
+        asked: Names of the requested outputs.
     """
     from ich_lstm.archive.study import REPEATED
 
-    # The same files below two paths have their result in the other path's row.
+    # If two paths hold the same study, its result is in the row of the other path.
     has_result = all(record.is_predicted or record.status == REPEATED for record in finished.records)
     is_made = not any(asked & set(record.not_made) for record in finished.records)
     return has_result and is_made and not finished.refused_alone
 
 
 def _print_study(out: "Console", progressed: "Progressed", folder: Path, *, is_long: bool) -> None:
-    """Say what became of a study: in full where there are few, otherwise only what did not go as wished."""
+    """Print the result of a study: in full if there are few studies, and otherwise only failures."""
     # markup=False: a series description may hold square brackets.
     record = progressed.record
     if not record.is_predicted:

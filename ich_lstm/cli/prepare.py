@@ -1,4 +1,4 @@
-"""ich-prepare: read a tree of head CT once, account for every file, and cache the scans."""
+"""ich-prepare: reads a tree of head CT once, accounts for every file, and caches the scans."""
 
 import argparse
 import shutil
@@ -64,7 +64,14 @@ Exit codes: 0 done, 1 failed (or found no CT, or the audit stopped), 2 wrong usa
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Run ich-prepare.
+
+    Args:
+        argv: Arguments of the command; None for those of the process.
+
+    Returns:
+        The exit code.
+    """
     return run_command("ich-prepare", HELP, _prepare, argv, whole=WHOLE)
 
 

@@ -16,8 +16,8 @@ from ich_lstm.errors import ConfigError, as_data_key
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 WHOLE = (
-    "Checkpoints of earlier stages and epochs are whole, other files may be cut short. "
-    "A run needs a new folder: --checkpoint begins with the model of this one."
+    "Checkpoints of earlier stages and epochs are complete; other files may be truncated. "
+    "The next run needs a new folder; with --checkpoint it starts from the model of this one."
 )
 
 HELP = """
@@ -25,52 +25,59 @@ ich-train --config NAME [--data.root PATH] [--data.labels CSV] [--out DIR] [--KE
 
 Train a CNN-LSTM end to end on whole scans of head CT, and report on held-out patients.
 
-  ich-train --config demo                                     trains on synthetic heads that it makes itself
-  ich-train --config rsna --data.root rsna/                   our own recipe; rsna-fast for a first night
+  ich-train --config demo                                     makes synthetic heads and trains on them
+  ich-train --config rsna --data.root rsna/                   the library's own recipe; rsna-fast is quicker
   ich-train --config nguyen2020 --data.root rsna/             or burduja2020, ko2020: published systems
   ich-train --config finetune --checkpoint MODEL --data.root dicom/ --data.labels labels.csv
   ich-train --config PATH.yaml --data.root dicom/ --data.labels labels.csv
 
-  --config NAME             a recipe of the library, or the path of a YAML file; repeat it to lay one over another
-  --checkpoint PATH         begin with this model: a run's folder, a model's folder, a .ckpt, or weights that others released
+  --config NAME             a recipe of the library, or the path of a YAML file; if repeated, later ones override earlier ones
+  --checkpoint PATH         start from this model: a run's folder, a model's folder, a .ckpt, or released weights
   --out DIR                 folder of the run, new or empty; left out: runs/<recipe>-<time>
   --data.root PATH          folder or zip of DICOM files, or a folder made by ich-prepare
   --data.labels CSV         RSNA's stage_2_train.csv, or a table with one row per slice or per scan
-  --data.preprocessing.size 256  side of the network's input in pixels; left out with a prepared folder: as it was prepared
-  --data.batches.slices 256      most slices in a batch; whole scans, never cut; auto: as many as fit
+  --data.preprocessing.size 256  side length of the network's input in pixels; left out: that of a prepared folder, or 256
+  --data.batches.slices 256      most slices in a batch of whole scans; auto: as many as fit into memory
   --data.split.fractions [0.7,0.15,0.15]   shares of patients: training, validation, held out
-  --data.split.file FILE    where the split is kept, so that no patient changes sides; or a CSV with patient_id and subset
-  --model.encoder.backbone NAME     any model of timm, for example resnext50_32x4d
+  --data.split.file FILE    file that keeps the split, so that no patient changes subset; or a CSV with patient_id and subset
+  --model.encoder.backbone NAME     any timm model, for example resnext50_32x4d
   --model.encoder.pretrained true   start from timm's weights (downloaded on first use); --model.encoder.pretrained_file FILE
                             without internet
   --model.head LSTM         or GRU, or NoHead for the 2D baseline; --model.head.hidden_size 512
-  --model.optimizer.lr 0.001     of the head; --model.optimizer.encoder_lr 0.0001
+  --model.optimizer.lr 0.001     learning rate of the head; --model.optimizer.encoder_lr 0.0001
   --trainer.max_epochs 8    --trainer.devices 2   --trainer.precision bf16-mixed
-  --model.encoder.slices_per_chunk 32    train whole scans in the memory of so many slices; auto: as many as fit
-  --plan                    only say how many slices fit into this device's memory, found by trying, for --plan_minutes 10
-                            at most
+  --model.encoder.slices_per_chunk 32    train whole scans with the memory for this many slices; auto: as many as fit
+  --plan                    only find by trial how many slices fit into the memory of this device; time limit:
+                            --plan_minutes 10
   --wandb offline           or online: log to Weights & Biases too; its files lie in private/
   --tensorboard true        log for TensorBoard too (pip install tensorboard); its files lie in private/
   --stages.NAME.KEY VALUE   change one key of one stage of the recipe: --stages.joint.max_epochs 1
-  --seed_everything 1       seed of the weights, the order and the augmentation; the split's is --data.split.seed 0
+  --seed_everything 1       seed of the weights, the order and the augmentation; --data.split.seed 0 is the seed of the split
   --phantom.patients 100    (with --phantom.seed, .slices, .size ...) make synthetic heads and train on them
 
   --help=full               every key with its default     --print_config   the configuration that would run
   --debug                   show the traceback of an error --version
 
-Any key of the model, the data and Lightning's Trainer can be given. Exit codes: 0 done, 1 failed, 2 wrong usage.
+Any key of the model, the data and Lightning's Trainer is accepted. Exit codes: 0 done, 1 failed, 2 wrong usage.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Run ich-train.
+
+    Args:
+        argv: Arguments of the command; None for those of the process.
+
+    Returns:
+        The exit code.
+    """
     return run_command("ich-train", HELP, _train, argv, whole=WHOLE, spell=as_data_key)
 
 
 def _train(arguments: list[str]) -> int:
     recipe, arguments = resolve_recipes(arguments)
     arguments = resolve_stages(arguments)
-    from ich_lstm.cli.training.fit import run_training  # seconds: torch and Lightning
+    from ich_lstm.cli.training.fit import run_training  # this imports torch and Lightning, which takes seconds
 
     checkpoint = find_checkpoint(arguments)
     return run_training(recipe, ["--help" if argument == "--help=full" else argument for argument in arguments], checkpoint)
@@ -78,6 +85,9 @@ def _train(arguments: list[str]) -> int:
 
 def resolve_recipes(arguments: Sequence[str]) -> tuple[str, list[str]]:
     """Replace the names of shipped recipes by their paths.
+
+    Args:
+        arguments: Arguments of the command line.
 
     Returns:
         The name of the first recipe (``train`` if there is none), and the arguments.
@@ -100,10 +110,10 @@ def resolve_recipes(arguments: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def resolve_stages(arguments: Sequence[str]) -> list[str]:
-    """Replace keys of single stages (``--stages.joint.optimizer.lr 1e-4``) by the whole mapping in which they are changed.
+    """Replace keys of single stages (``--stages.joint.optimizer.lr 1e-4``) by one ``--stages`` with the changed mapping.
 
     Args:
-        arguments: With the recipes' paths in place of their names.
+        arguments: Command line in which paths have replaced the names of recipes.
 
     Raises:
         ConfigError: If a key names a stage that the recipe does not have.
@@ -127,7 +137,7 @@ def resolve_stages(arguments: Sequence[str]) -> list[str]:
         name, *path = key.split(".")
         if name not in stages or not path:
             near = difflib.get_close_matches(name, stages, n=1)
-            known = f"one of {', '.join(stages)}" if stages else "a recipe with stages; this one trains all at once"
+            known = f"one of {', '.join(stages)}" if stages else "a recipe with stages; this one has none"
             raise ConfigError(
                 "no_stage",
                 where=f"--stages.{key}",
@@ -143,10 +153,13 @@ def resolve_stages(arguments: Sequence[str]) -> list[str]:
 
 
 def find_checkpoint(arguments: Sequence[str]) -> Path | None:
-    """The model to begin with, whose settings are the defaults of all others: it must be known before they are parsed.
+    """Find the model of a warm start. Its settings become defaults of the parser, so it must be known before parsing.
 
     Args:
-        arguments: With the recipes' paths in place of their names.
+        arguments: Command line in which paths have replaced the names of recipes.
+
+    Returns:
+        Path of the model; None for no warm start.
     """
     checkpoint = None
     words = iter(arguments)
@@ -159,14 +172,14 @@ def find_checkpoint(arguments: Sequence[str]) -> Path | None:
 
 
 def _stages_in(option: str, value: str) -> dict[str, Any] | None:
-    """The stages that a recipe or ``--stages`` brings; what is wrong with them is said where they are checked."""
+    """The stages in a recipe or in ``--stages``; None if they are missing or malformed, which is reported later."""
     stages = _in_yaml(option, value, "stages")
     is_mapping = isinstance(stages, dict) and all(isinstance(stage, dict) for stage in stages.values())
     return stages if is_mapping else None
 
 
 def _in_yaml(option: str, value: str, key: str) -> Any:
-    """What ``--config`` brings under a key, or the option of that key itself."""
+    """The value of a key in the file of ``--config``, or the value of the key's own option."""
     with suppress(OSError, ValueError, yaml.YAMLError):
         if option != "--config":
             return yaml.safe_load(value)
@@ -176,7 +189,7 @@ def _in_yaml(option: str, value: str, key: str) -> Any:
 
 
 def _value(text: str) -> Any:
-    """A value of the command line: YAML, and numbers such as 1e-4, which YAML takes for text."""
+    """Parse a value of the command line: YAML, and numbers such as 1e-4, which YAML would read as text."""
     with suppress(ValueError):
         return int(text)
     with suppress(ValueError):
@@ -185,6 +198,7 @@ def _value(text: str) -> Any:
 
 
 def _recipe_path(name: str) -> Path:
+    """Path of a shipped recipe, or of a YAML file."""
     shipped = CONFIGS / f"{name}.yaml"
     if shipped.is_file():
         return shipped

@@ -44,7 +44,7 @@ from ich_lstm.privacy import ProjectKey
 logger = logging.getLogger(__name__)
 
 SCANS_SAMPLED = 64
-"""Enough for the median distance of slices, and read in a second."""
+"""Number of training scans from which the median slice spacing is estimated; they are read in about a second."""
 
 
 class ScanDataModule(LightningDataModule):
@@ -52,33 +52,36 @@ class ScanDataModule(LightningDataModule):
 
     Args:
         root: A folder or zip of DICOM files, or a folder made by ``ich-prepare``.
-        labels: CSV of labels (RSNA's, CQ500's, BHX's, CT-ICH's, or one's own), or several of them, which count together; by
-            default ``stage_2_train.csv`` in the root.
-        corrections: CSV of corrections, or several: they win over the labels. Which scans are read, the labels alone say.
-        truth: Who of CQ500's three readers must have seen a finding: ``majority``, ``unanimous``, ``any``, or one of them.
-        repair_any: Where labels say that a type is present and any is not, believe the type, and count it; otherwise stop.
-        preprocessing: How scans are prepared for the network: size, crop and clip. Null: as in a prepared folder, otherwise
-            `Preprocessing`'s defaults. Other settings than the prepared folder's are refused.
-        choices: CSV of the series to take (columns ``study`` and ``series``) where the rules would take another; a prepared
-            folder has its own.
-        batches: How training samples are made and put into batches; ``batches=Batches(slices=128)``.
-        augment: Flip, shift, scale and rotation in training; null for none.
-        split: How patients are divided into those to train on, to validate on, and to hold out.
-        patient_ids: What to do with ids that seem not to tell patients apart: ``checked``: stop; ``trusted``: take them;
-            ``study``: count every study as a patient's.
-        disagreement: Where what labels say of a scan is not what they say of its slices: ``stop``, or let this label be
-            ``unknown`` for the scan and its slices, and count it.
-        unmatched: What may be left out where labels and images do not fit, and is counted: ``labels`` without an image,
-            ``images`` without a label, or ``both``; otherwise ``stop``.
+        labels: CSV of labels, or several that are read as one: those of RSNA, CQ500, BHX or CT-ICH, or your own. Null for
+            ``stage_2_train.csv`` in the root.
+        corrections: CSV of corrections that override the labels, or several of them. Corrections add no scans: only scans with
+            labels are read.
+        truth: Which of CQ500's three readers must have marked a finding: ``majority``, ``unanimous`` or ``any`` of them, or one
+            reader, ``R1``, ``R2`` or ``R3``.
+        repair_any: If labels say that a type is present and "any" is absent, set "any" to present and count the repair. False
+            stops with an error.
+        preprocessing: How scans are prepared for the network: size, crop and clip. Null takes the settings of a prepared folder,
+            and otherwise the defaults of `Preprocessing`. Settings that differ from those of the prepared folder are refused.
+        choices: CSV (columns ``study`` and ``series``) of series to use instead of those that the rules choose. A prepared folder
+            holds its own choices.
+        batches: How training samples are made and batched, for example ``batches=Batches(slices=128)``.
+        augment: Random flip, shift, scaling and rotation in training; null for none.
+        split: How patients are divided into training, validation and held-out test.
+        patient_ids: How to treat patient ids that seem not to distinguish patients. ``checked``: stop; ``trusted``: use them;
+            ``study``: count every study as a patient of its own.
+        disagreement: How to treat a scan label that contradicts the labels of the scan's slices. ``stop``: stop; ``unknown``: set
+            the label to unknown for the scan and its slices, and count the case.
+        unmatched: How to treat labels and images that do not match. ``stop``: stop; ``labels``: exclude and count labels without
+            an image; ``images``: exclude and count images without a label; ``both``: exclude and count labels and images.
         seed: Seed of the order of the scans and of the augmentation.
-        num_workers: Loader processes of each training process. None: one less than it has cores, at most 8; none where it has
-            two cores or one.
-        cache_dir: Where prepared scans are kept; by default in the user's cache folder.
-        project_key: Key file for the ids; by default in the user's configuration folder.
+        num_workers: Number of loader processes per training process, at least 0. Null for one less than the cores of each
+            training process, at most 8, and 0 if it has one or two cores.
+        cache_dir: Folder for prepared scans; null for a folder in the user's cache.
+        project_key: Key file for the hashed ids; null for the one in the user's configuration folder.
     """
 
     progress: Progress | None = None
-    """Told about the preparation, if set."""
+    """Function that is called with the progress of the preparation; None for no calls."""
 
     def __init__(
         self,
@@ -111,10 +114,11 @@ class ScanDataModule(LightningDataModule):
         self.repair_any = repair_any
         self._requested_preprocessing = preprocessing
         self.preprocessing = settle_preprocessing(None, preprocessing)
-        """How scans are prepared: as requested; after `setup`, as they were."""
+        """How scans are prepared: the requested settings, and after `setup` the actual ones."""
         self.choices = choices
         self.batches = batches
-        """How training samples are made and put into batches, from the next loader on; evaluation uses the budgets alone."""
+        """How training samples are made and batched; a change takes effect with the next loader. Evaluation uses only the limits
+        of slices and scans per batch."""
         self.augment = augment
         self.split = split
         self.patient_ids = patient_ids
@@ -126,9 +130,9 @@ class ScanDataModule(LightningDataModule):
         self.project_key = project_key
         self.scans: dict[Subset, list[LabelledScan]] = {}
         self.audit: Audit | None = None
-        """What was found in the scans; known after `setup`, also if that stopped."""
+        """Findings of the audit of scans and labels; known after `setup`, even if `setup` raised an error."""
         self.patients: SplitFile | None = None
-        """Who is in which subset; known after `setup`."""
+        """The subset of each patient; known after `setup`."""
         self.is_synthetic = False
         """Whether the scans are synthetic heads; known after `setup`."""
         self._is_prepared = False
@@ -136,7 +140,7 @@ class ScanDataModule(LightningDataModule):
         self._table: LabelTable | None = None
 
     def prepare_data(self) -> None:
-        """Read and cache the scans, unless that is done; Lightning calls it in one process only."""
+        """Read and cache the scans, unless they are prepared already. Lightning calls this in one process only."""
         root = self._checked_root()
         if self._is_prepared or PreparedFolder.is_one(root):
             return
@@ -152,13 +156,16 @@ class ScanDataModule(LightningDataModule):
         self._is_prepared = True
 
     def setup(self, stage: str | None = None) -> None:
-        """Join the labels, divide the patients, and check everything.
+        """Join labels and scans, split the patients, and audit the result.
+
+        Args:
+            stage: Lightning's name of the stage; it has no effect.
 
         Raises:
-            ConfigError: If another preprocessing is asked for than a prepared folder has.
-            TableError: If the labels are malformed, or do not fit the images.
+            ConfigError: If the requested preprocessing differs from that of a prepared folder.
+            TableError: If the labels are malformed, or do not match the images.
             SplitError: If the patients cannot be divided.
-            AuditError: If something speaks against training on these scans.
+            AuditError: If a finding of the audit forbids training on these scans.
         """
         if self.scans:
             return
@@ -166,7 +173,7 @@ class ScanDataModule(LightningDataModule):
         if PreparedFolder.is_one(root):
             self.preprocessing = settle_preprocessing(root, self._requested_preprocessing)
             folder = PreparedFolder.open(root)
-        else:  # it is read where another process has prepared the scans
+        else:  # another process may have prepared the scans; then they are read from its folder
             folder = self._prepared or PreparedFolder.open(self._prepared_path(root))
         self._prepared = None  # its tables are large, and training does not need them
         self.is_synthetic = bool(folder.manifest.get("synthetic"))
@@ -174,13 +181,13 @@ class ScanDataModule(LightningDataModule):
         for flag in table.flags:
             logger.warning("%s: %s", table.source.name, flag)
         located = locate_labels(table, folder.images)
-        located.check_unmatched("both")  # the audit stops at labels and at images without the other, and lists both
+        located.check_unmatched("both")  # the audit reports unmatched labels and images, and stops if it must
         known = join_labels(located, patient_ids=self.patient_ids, disagreement=self.disagreement).scans(folder.cache)
         try:
             split = SplitFile.open(tabulate_patients(known), self.split)
             scans = split.divide(known, self.split.fold)
         except SplitError:
-            # Ids that many patients share leave too few of them to divide: then the audit says what is wrong.
+            # If many patients share an id, there may be too few ids to divide. The audit then explains the cause.
             audit = self._audit({UNDIVIDED: known}, folder, located)
             if audit.stops:
                 self.audit = audit
@@ -213,14 +220,14 @@ class ScanDataModule(LightningDataModule):
 
     @cached_property
     def slice_mm(self) -> float:
-        """The usual distance of slices in the training scans, in mm, from a sample of them; 0 if all have one slice."""
+        """The usual slice spacing in mm, from a sample of the training scans; 0 if all of them have one slice."""
         scans = self._scans_of("train")
         sample = scans[:: max(1, len(scans) // SCANS_SAMPLED)][:SCANS_SAMPLED]
         steps = [np.median(np.diff(read_cached(scan.cache_path).positions_mm)) for scan in sample if len(scan.slice_ids) > 1]
         return float(np.median(steps)) if steps else 0.0
 
     def describe_training(self) -> dict[str, Any]:
-        """The training scans in numbers without any identity, for ``model.json``; known after `setup`.
+        """Summarize the training scans in numbers, without any identity, for ``model.json``; known after `setup`.
 
         Returns:
             The summary made by :func:`~ich_lstm.data.describe.describe_scans`.
@@ -228,7 +235,7 @@ class ScanDataModule(LightningDataModule):
         return describe_scans(self._scans_of("train"), is_synthetic=self.is_synthetic)
 
     def train_dataloader(self) -> ScanLoader:
-        """Augmented, shuffled batches of the training patients."""
+        """Shuffled and augmented batches of the training patients."""
         return self._loader("train", training=True)
 
     def val_dataloader(self) -> ScanLoader:
@@ -244,13 +251,17 @@ class ScanDataModule(LightningDataModule):
         return self._loader("test")
 
     def evaluation_loader(self, subset: Subset) -> ScanLoader:
-        """Every scan of a subset once, in this process alone, not augmented."""
+        """Every scan of a subset once, without augmentation, all in this process."""
         return self._loader(subset, alone=True)
 
     def sample_loader(self, subset: Subset, slices: int) -> ScanLoader:
-        """Whole scans of a subset, drawn at random until they have so many slices, in this process alone, not augmented.
+        """Random whole scans of a subset, without augmentation, all in this process.
 
         The draw is a pure function of the seed and the raw identifiers.
+
+        Args:
+            subset: The subset to draw from.
+            slices: Scans are drawn until they have at least this many slices together.
         """
         drawn = sorted(self._scans_of(subset), key=lambda scan: sample_seed(self.seed, 0, scan.series_uid, purpose="sample"))
         before = np.cumsum([0, *(len(scan.slice_labels) for scan in drawn)])[:-1]
@@ -270,7 +281,7 @@ class ScanDataModule(LightningDataModule):
             seed=self.seed,
         )
         trainer = None if alone else self.trainer
-        # To overfit some batches they must be the same ones in every epoch.
+        # With overfit_batches, the batches must be the same in every epoch.
         shuffle = training and not (trainer and trainer.overfit_batches > 0)  # type: ignore[attr-defined]
         weights = None
         if shuffle and batches.balance:
@@ -290,7 +301,7 @@ class ScanDataModule(LightningDataModule):
         workers = self.num_workers
         if workers is None:
             workers = workers_for(count_cores(), trainer.num_devices if trainer else 1)
-        # batch_size=None: the sampler deals whole batches, and the dataset packs them.
+        # batch_size=None, because the sampler yields whole batches and the dataset packs them.
         return ScanLoader(
             dataset,
             batch_size=None,
@@ -298,9 +309,9 @@ class ScanDataModule(LightningDataModule):
             num_workers=workers,
             persistent_workers=workers > 0,
             multiprocessing_context=worker_context() if workers else None,
-            # Copies to a GPU wait for nothing only out of pinned memory.
+            # Copies to a GPU are asynchronous only from pinned memory.
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
-            # A generator of its own: the loader would draw from torch's, more or less often with more or fewer workers.
+            # With its own generator, the loader does not draw from torch's, which would depend on the number of workers.
             generator=torch.Generator().manual_seed(self.seed),
         )
 
@@ -309,7 +320,7 @@ class ScanDataModule(LightningDataModule):
             raise ConfigError(
                 "not_set_up",
                 where="ScanDataModule",
-                got="no scans yet: they have not been read and divided",
+                got="no scans, because they have not been read and split yet",
                 expected=f"the scans of the subset {subset}",
                 todo="Call prepare_data() and setup() first; a Trainer does so when it gets datamodule=data.",
             )
@@ -318,7 +329,11 @@ class ScanDataModule(LightningDataModule):
     def _checked_root(self) -> Path:
         if not self.root:
             raise ConfigError(
-                "no_data", where="root", got="nothing", expected="a folder of head CT", todo="Name it: --data.root of ich-train."
+                "no_data",
+                where="root",
+                got="nothing",
+                expected="a folder of head CT",
+                todo="Give its path: --data.root of ich-train.",
             )
         root = Path(self.root)
         if not root.exists():
@@ -349,7 +364,7 @@ class ScanDataModule(LightningDataModule):
     def _prepared_path(self, root: Path) -> Path:
         if self.cache_dir:
             return Path(self.cache_dir)
-        # One folder per source, labels and choices; the scans' own files are named for their content as well.
+        # There is one folder for each combination of source, labels, choices and preprocessing.
         tables = [path.resolve() for path in (*self._label_files(), *_paths(self.choices))]
         name = "|".join(map(str, [root.resolve(), *tables, self.preprocessing]))
         return user_cache_path("ich_lstm") / hashlib.sha256(name.encode()).hexdigest()[:16]

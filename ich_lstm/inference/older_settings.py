@@ -1,4 +1,4 @@
-"""Settings of models that were stored before settings had parts."""
+"""Converts the settings of models that were stored when all settings stood in one flat mapping."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -53,16 +53,19 @@ PLACES = {
     "schedule": ("optimizer", "schedule"),
     "warmup": ("optimizer", "warmup"),
 }
-"""Part and field that hold what stood in one mapping under the older name; other names have stayed."""
+"""For each name in the flat mapping, the part and the field that hold the setting today. Other names have not changed."""
 
 HEADS = {"lstm": "LSTM", "gru": "GRU", "none": "NoHead"}
 
 
 def with_parts(about: Mapping[str, Any]) -> dict[str, Any]:
-    """What is stored beside a model's weights, with its settings in parts, and those of its fits.
+    """Convert the metadata of a stored model, so that its settings and those of its fits are nested in parts.
 
     Args:
-        about: Of a model of any version, as in ``model.json``.
+        about: Metadata of a model of any version, as in ``model.json``.
+
+    Returns:
+        A copy in today's form.
     """
     new = dict(about)
     if isinstance(new.get("settings"), Mapping):
@@ -75,13 +78,13 @@ def with_parts(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def up_to_date(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings in parts, as they are stored today.
+    """Convert settings to parts, the form in which they are stored today.
 
     Args:
-        settings: Stored by any version.
+        settings: Settings as any version has stored them.
 
     Returns:
-        Settings in parts: those given, if they have parts already.
+        Settings in parts; a copy of the given ones if they are in parts already.
 
     Example:
         >>> up_to_date({"backbone": "resnet18", "sequence": "gru", "hidden_size": 64, "max_slices": None})

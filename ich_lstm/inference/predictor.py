@@ -1,4 +1,4 @@
-"""Predictor: a model, its preprocessing and its calibration, from a scan or a folder to `ScanPrediction`."""
+"""Predictor: applies a model with its preprocessing and calibration to a scan or a folder, and gives `ScanPrediction`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
@@ -30,18 +30,18 @@ SYNTHETIC = Note("synthetic_model", "the model was trained on synthetic heads on
 
 @dataclass(eq=False, kw_only=True)
 class Predictor:
-    """A model that predicts: the network with all that a prediction needs to know of it, and nothing of its training.
+    """A model for prediction: the network and everything that a prediction needs, without the state of a training.
 
     Args:
-        model: The network; predictions run on the device it is on and leave its mode as it was.
-        preprocessing: How scans are prepared for the network; None: unknown, and it cannot predict.
-        calibration: Recalibration and operating points, which predictions show beside the probabilities; None: there are none.
-        name: What predictions call the model.
-        is_synthetic: Whether the model was trained on synthetic heads, of which its predictions then warn.
-        slice_mm: Usual distance in mm of the slices in the scans it was trained on; None: unknown.
-        test_time: What a prediction is the mean of: ``flip``: the scan and its mirror image; ``flip-reverse``: both, each read
-            upwards and downwards; ``none``: nothing but the scan.
-        hash: Remembers the hash of the network's weights.
+        model: The network. Predictions run on its device, and leave its training or evaluation mode unchanged.
+        preprocessing: How scans are prepared for the network. None if unknown; the model then cannot predict.
+        calibration: Recalibration and operating points, which predictions show next to the probabilities; None for none.
+        name: Name of the model in predictions.
+        is_synthetic: Whether the model was trained on synthetic heads; if so, its predictions carry a warning.
+        slice_mm: The usual slice spacing of the training scans in mm; None if unknown.
+        test_time: Test-time augmentation, whose results are averaged. ``flip``: the scan and its mirror image; ``flip-reverse``:
+            the scan and its mirror image, each read upwards and downwards; ``none``: the scan alone.
+        hash: Cache of the hash of the network's weights.
 
     Example:
         >>> predictor = Predictor.load("runs/rsna")  # doctest: +SKIP
@@ -60,18 +60,20 @@ class Predictor:
 
     @classmethod
     def load(cls, path: Path | str, *, channel_order: "ChannelOrder | None" = None) -> "Predictor":
-        """Read a model as `ScanClassifier.load` does, without what only its training needs.
+        """Load a model as `ScanClassifier.load` does, without the parts that only training needs.
 
         Args:
-            path: A run's folder, a model's folder, a ``.ckpt``, or weights that others released.
-            channel_order: Of the windows of Nguyen et al.'s released weights, and of no other model; see `ScanClassifier.load`.
+            path: A run's folder, a model's folder, a ``.ckpt`` file, or released weights of another project.
+            channel_order: Order of the windows, for Nguyen et al.'s released weights only: ``bgr`` (bone first) or ``rgb``
+                (brain first). None for ``bgr``, the order of their loader. See docs/released.md.
 
         Returns:
-            The predictor, its network in evaluation mode, on the CPU.
+            The predictor, with its network in evaluation mode on the CPU.
 
         Raises:
             ConfigError: If a channel order is given for another model.
-            CheckpointError: If there is no model, or its weights do not fit its settings, or its calibration not its weights.
+            CheckpointError: If there is no model, if its weights do not fit its settings, or if its calibration belongs to other
+                weights.
         """
         path = Path(path)
         saved = read_model(path, channel_order)
@@ -93,24 +95,24 @@ class Predictor:
 
     @property
     def slab_mm(self) -> float | None:
-        """How thick the slabs are to which thin slices are averaged for this model; None if it was trained on thin ones."""
+        """Thickness in mm of the slabs to which thin slices are averaged; None if the model was trained on thin slices."""
         return SLAB_MM if self.slice_mm is None or self.slice_mm > THIN_MM else None
 
     def weights_hash(self) -> str:
-        """What the weights are known by, 12 hexadecimal digits."""
+        """Hash that identifies the weights, 12 hexadecimal digits."""
         return self.hash.of(self.model)
 
     def known_preprocessing(self) -> Preprocessing:
         """How scans are prepared for this model.
 
         Raises:
-            CheckpointError: If it does not know.
+            CheckpointError: If the model does not hold its preprocessing.
         """
         if self.preprocessing is None:
             raise CheckpointError(
                 "no_preprocessing",
                 where="this model",
-                got="no size and crop, for it was not trained with a ScanDataModule",
+                got="no preprocessing (size and crop), because it was not trained with a ScanDataModule",
                 todo="Set model.preprocessing = Preprocessing(size=..., crop=...).",
             )
         return self.preprocessing
@@ -118,23 +120,23 @@ class Predictor:
     def predict(
         self, source: Path | str | Scan, *, project_key: ProjectKey | None = None, coherent: bool = True
     ) -> Iterator[ScanPrediction]:
-        """Predict a scan, or every study below a path, one after the other; a NIfTI file is a study of its own.
+        """Predict a scan, or every study below a path, one after the other; each NIfTI file counts as a study.
 
-        Of each study the plain axial brain series is read. Nothing is refused in silence: after all predictions have been
-        given, an error lists the studies that could not be read.
+        For each study, the non-contrast axial brain series is read. After the last prediction, an error lists the studies that
+        could not be read.
 
         Args:
-            source: A scan, a folder, a zip, or a file, which may be NIfTI.
-            project_key: Key for the ids in the predictions; by default the user's own.
-            coherent: A scan's probability is at least its most probable slice's, and that of "any" at least each type's, as the
-                labels mean it; False: probabilities as the network gives them.
+            source: A scan, a folder, a zip archive, or a single file (DICOM or NIfTI).
+            project_key: Key for the ids in the predictions; None for the user's own key.
+            coherent: Raise the probability of a scan to at least that of each slice, and the probability of "any" to at least
+                that of each type, as the definitions of the labels require. False gives the probabilities of the network.
 
         Yields:
             One prediction per study.
 
         Raises:
             SourceError: If nothing can be read.
-            StudyError: At the end, if studies were refused.
+            StudyError: After the last prediction, if studies could not be read.
         """
         key = project_key or ProjectKey.open()
         if isinstance(source, Scan):
@@ -168,28 +170,29 @@ class Predictor:
             )
 
     def encode(self, scan: Scan) -> EncodedScan:
-        """Preprocess a scan and run the encoder once; `predict_scan` and `explain` go on from there.
+        """Preprocess a scan and run the encoder once; `predict_scan` and `explain` accept the result.
 
         Args:
             scan: The scan.
 
         Raises:
-            CheckpointError: If the model does not know how scans are prepared for it.
+            CheckpointError: If the model does not hold its preprocessing.
         """
         with evaluation_mode(self.model):
             return encode_scan(self.model, scan, self.known_preprocessing())
 
     def predict_scan(self, scan: Scan | EncodedScan, project_key: ProjectKey, *, coherent: bool = True) -> ScanPrediction:
-        """Predict one scan, on the device the model is on; the model's mode is left as it was.
+        """Predict one scan on the model's device. The model's training or evaluation mode does not change.
 
         Args:
-            scan: The scan, or what `encode` made of it.
-            project_key: Key for the ids.
-            coherent: As in `predict`.
+            scan: The scan, or the result of `encode` for it.
+            project_key: Key for the ids in the prediction.
+            coherent: Raise the probability of a scan to at least that of each slice, and the probability of "any" to at least
+                that of each type. False gives the probabilities of the network.
 
         Raises:
-            CheckpointError: If the model does not know how scans are prepared for it.
-            ConfigError: If its calibration was fitted to the other kind of probabilities.
+            CheckpointError: If the model does not hold its preprocessing.
+            ConfigError: If the calibration was fitted to coherent probabilities and raw ones are asked for, or the reverse.
         """
         if self.calibration is not None:
             self.calibration.check_fits(coherent)
@@ -225,17 +228,17 @@ class Predictor:
 
 
 def network_settings(saved: SavedModel) -> ModelSettings:
-    """Those of the stored settings that make the network; the others say how it was trained.
+    """Select the stored settings that define the network, without those of its training.
 
     Args:
-        saved: A model as it is stored.
+        saved: A stored model.
 
     Raises:
-        ConfigError: If a setting belongs neither to the network nor to its training: a newer version has written it.
+        ConfigError: If a setting belongs neither to the network nor to its training, as in a model of a newer version.
     """
     names = {each.name for each in fields(ModelSettings)}
     stored, of_training = saved.about["settings"], saved.about["of_training"]
-    if of_training is None:  # of the versions that did not tell the two apart
+    if of_training is None:  # models of older versions do not list the settings of training
         of_training = stored.keys() - names
     stored = {name: value for name, value in stored.items() if name in names or name not in of_training}
     return merged(ModelSettings(), {**stored, "encoder": {**stored.get("encoder", {}), "pretrained": False}})

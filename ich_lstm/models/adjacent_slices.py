@@ -9,19 +9,20 @@ from ich_lstm.preprocessing.windows import WindowStack
 def stack_neighbours(
     windows: WindowStack, hu: Tensor, lengths: Tensor, places: Tensor, neighbours: int, draws: Tensor | None = None
 ) -> Tensor:
-    """Window some slices of a batch, each with its neighbours in the same scan.
+    """Apply the windows to some slices of a batch, and stack each slice with its neighbours in the same scan.
 
     Args:
-        windows: The windows.
-        hu: Slices of all scans in a row, ``(n, h, w)``.
-        lengths: Slices of each scan, ``(b,)``.
-        places: Which slices are wanted, ``(m,)``.
-        neighbours: Slices on either side.
-        draws: Seeds of the slices, ``(n,)``; a slice looks alike wherever it is shown.
+        windows: The windows, with c channels.
+        hu: Hounsfield units ``(n, h, w)``: the slices of all scans, one scan after the other.
+        lengths: Number of slices of each scan ``(b,)``.
+        places: Indices in the batch of the slices to window ``(m,)``.
+        neighbours: Number of neighbours on either side, at least 0.
+        draws: Seeds of the random jitter of each slice ``(n,)``, so that a slice gets the same jitter as a neighbour of any
+            other; None for no jitter.
 
     Returns:
-        ``(m, (2 * neighbours + 1) * c, h, w)``, channels last in memory: all windows of the lowest slice, then of the next. A
-        slice beyond the end of the scan is 0 in every window, before normalization.
+        Images ``(m, (2 * neighbours + 1) * c, h, w)``, channels last in memory: the channels of the lowest slice come first, then
+        those of the next higher slice. A neighbour beyond the end of the scan is 0 in every window, before normalization.
     """
     if neighbours == 0:
         return windows(hu[places], None if draws is None else draws[places])

@@ -24,18 +24,18 @@ from ich_lstm.settings import require, require_choice, setting
 
 @contextmanager
 def _without(module: str) -> Iterator[None]:
-    """Let an import of a module fail as if it were not installed, unless it was imported before."""
+    """Make imports of a module fail as if it were not installed, unless it has been imported already."""
     if module in sys.modules:
         yield
         return
-    sys.modules[module] = None  # type: ignore[assignment]  # Python's own way to say so
+    sys.modules[module] = None  # type: ignore[assignment]  # with None here, Python raises ImportError
     try:
         yield
     finally:
         del sys.modules[module]
 
 
-# timm imports wandb if there is one, for a function that is not used here; a prediction would wait for it.
+# timm imports wandb if it is installed, for a function that is not used here. That import would delay every prediction.
 with _without("wandb"):
     import timm
     from timm.layers import convert_sync_batchnorm
@@ -43,7 +43,7 @@ with _without("wandb"):
 
 BatchNorm = Literal["batch", "synchronized", "frozen"]
 HUB_SECONDS = 10
-"""How long the Hugging Face hub may take to say whether it has a backbone's weights."""
+"""Timeout in seconds for asking the Hugging Face hub whether it has a backbone's weights."""
 
 GlobalPool = Literal["avg", "max", "avgmax", "catavgmax", "late"]
 
@@ -53,27 +53,30 @@ class Encoder:
     """The CNN that all slices share.
 
     Args:
-        backbone: Any model name of timm.
-        pretrained: Start from timm's pretrained weights, which are downloaded on first use. A first layer of other than three
-            channels gets their weights repeated, and scaled by 3 / channels.
-        pretrained_file: Start from this file of timm's weights instead, on a machine without internet: ``.safetensors``, or a
+        backbone: Name of any timm model.
+        pretrained: Start from timm's pretrained weights, which are downloaded on first use. If the input does not have three
+            channels, the weights of the first layer are repeated, and scaled by 3 / channels.
+        pretrained_file: Start from this file of timm's weights instead, for a machine without internet: ``.safetensors``, or a
             state dict that `torch.save` wrote.
-        global_pool: Pooling of the last map: ``avg``, ``max``, ``avgmax`` (their mean) or ``catavgmax`` (both, side by side);
-            ``late``: the backbone's head on every place of the last map, then the mean; null is the backbone's own.
-        adjacent_slices: So many slices on either side are shown beside each slice, as further channels; beyond the ends of a scan
-            they are what a window shows of the lowest HU.
-        batch_norm: ``batch``: normalize by the batch in training, and keep running statistics; ``synchronized``: by the batches
-            of all processes (on GPUs); ``frozen``: always by the running statistics, which stay as they are.
-        slices_per_chunk: Train in chunks of at most so many slices, whose activations are computed again in the backward pass:
-            memory does not grow with the batch, and gradients are exact. Batch statistics are those of a chunk.
-        checkpoint_blocks: Keep only what lies between timm's blocks for the backward pass, and compute the rest again: memory
-            grows with the batch, but its statistics are those of the whole batch.
+        global_pool: Pooling of the last feature map: ``avg``, ``max``, ``avgmax`` (their mean) or ``catavgmax`` (both,
+            concatenated). ``late`` applies the backbone's head at every place of the last map and then takes the mean. Null for
+            the backbone's default.
+        adjacent_slices: How many neighbouring slices on either side are stacked with each slice as further channels, at least 0.
+            A neighbour beyond the end of the scan looks like the lowest HU in every window.
+        batch_norm: Statistics of batch-norm in training. ``batch``: those of the batch, with running statistics kept for
+            evaluation; ``synchronized``: those of the batches of all processes (GPUs only); ``frozen``: the running statistics,
+            which do not change.
+        slices_per_chunk: Train in chunks of at most this many slices, at least 1, whose activations are computed again in the
+            backward pass. Memory then does not grow with the batch, and gradients are exact, but batch statistics are those of a
+            chunk. Null for no chunks.
+        checkpoint_blocks: Keep only the activations between timm's blocks for the backward pass, and compute the others again.
+            Memory still grows with the batch, but batch statistics are those of the whole batch.
         compiled: Compile the network with `torch.compile`.
-        dropout: Dropout on the features.
-        classifier: Whether the encoder has logits of its own, seeing each slice alone.
+        dropout: Dropout rate on the features, in [0, 1).
+        classifier: Whether the encoder has its own classifier, which gives logits of each slice from that slice alone.
 
     Raises:
-        ConfigError: If a setting is out of range.
+        ConfigError: If a setting is out of range, or two settings contradict each other.
     """
 
     backbone: str = "resnext50_32x4d"
@@ -98,7 +101,7 @@ class Encoder:
             require("head_out_of_range", "a whole number, at least 1, or null", {"slices_per_chunk": chunk})
         require("head_out_of_range", "in [0, 1)", {} if 0 <= self.dropout < 1 else {"encoder.dropout": self.dropout})
         if self.batch_norm == "synchronized" and self.slices_per_chunk is not None:
-            # Processes have different numbers of chunks, and would wait for one another for ever.
+            # Processes have different numbers of chunks, so synchronizing their statistics would deadlock.
             raise ConfigError(
                 "chunks_and_synchronized_statistics",
                 where="batch_norm, slices_per_chunk",
@@ -109,15 +112,15 @@ class Encoder:
 
 
 class SliceEncoder(nn.Module):
-    """A timm backbone without its classifier: slices in, one feature vector each out.
+    """A timm backbone without its classifier: it turns each slice into one feature vector.
 
     Args:
-        settings: Its settings; all but ``adjacent_slices``, ``slices_per_chunk``, ``dropout`` and ``classifier``, which the whole
-            network sees to.
-        in_channels: Channels of a slice: windows, times the slices that are shown together.
+        settings: Settings of the encoder. `ScanModel` applies ``adjacent_slices``, ``slices_per_chunk``, ``dropout`` and
+            ``classifier``; this class applies the others.
+        in_channels: Number of input channels: the number of windows times the number of slices that are stacked.
 
     Raises:
-        ConfigError: If timm does not know the name, the weights cannot be had, or the backbone cannot do what is asked.
+        ConfigError: If timm does not know the backbone, its weights cannot be loaded, or it does not support a setting.
     """
 
     def __init__(self, settings: Encoder, *, in_channels: int) -> None:
@@ -136,12 +139,13 @@ class SliceEncoder(nn.Module):
         self.pools_late = settings.global_pool == "late"
         self.network = _create(settings, in_channels)
         self.starting_weights = _source_of(self.network, settings)
-        """Where the weights come from, without any folder: ``source`` (``random``, ``timm`` or ``file``), and what names them."""
+        """Origin of the initial weights: ``source`` (``random``, ``timm`` or ``file``) and the names of model and file, without
+        folders."""
         self.network = self.network.to(memory_format=torch.channels_last)
-        # Some backbones (MobileNet) widen the features once more between pooling and classifier.
+        # Some backbones (MobileNet) have one more layer between pooling and classifier, which changes the number of features.
         self.out_features = int(getattr(self.network, "head_hidden_size", None) or self.network.num_features)  # type: ignore[arg-type]
         if settings.batch_norm == "synchronized":
-            # timm's, for torch's own would lose the activations that timm's batch-norm layers hold.
+            # timm's batch-norm layers include their activation function, which torch's own conversion would lose.
             self.network = convert_sync_batchnorm(self.network)
         if settings.checkpoint_blocks:
             try:
@@ -152,7 +156,7 @@ class SliceEncoder(nn.Module):
                     where=f"backbone {backbone}",
                     got="checkpoint_blocks=True",
                     expected="a backbone that timm can checkpoint by blocks",
-                    todo="Set slices_per_chunk instead, which every backbone can.",
+                    todo="Set slices_per_chunk instead, which works with every backbone.",
                 ) from error
             hold_in_backward(self.network)
         if settings.compiled:
@@ -160,17 +164,18 @@ class SliceEncoder(nn.Module):
 
     @property
     def is_frozen(self) -> bool:
-        """Whether no weight of it is trained."""
+        """Whether none of the encoder's weights is trained."""
         return not any(parameter.requires_grad for parameter in self.parameters())
 
     def unfreeze_last(self, groups: int | None) -> None:
-        """Choose which layers are trained, from the next call of `train` on.
+        """Train the last layer groups, and freeze the others.
 
         Args:
-            groups: The last so many of timm's layer groups (stem, stages); None for all, 0 for none. More than there are is all.
+            groups: How many of timm's layer groups (stem, stages) are trained, counted from the last. None trains all layers, and
+                0 none; a number larger than the number of groups trains all.
 
         Raises:
-            ConfigError: If some groups are wanted of a backbone that timm does not divide into groups.
+            ConfigError: If ``groups`` is at least 1, and timm does not divide the backbone into layer groups.
         """
         if groups is None or groups == 0:
             self.requires_grad_(groups is None)
@@ -196,7 +201,11 @@ class SliceEncoder(nn.Module):
         return {key: groups[key] for key in sorted(groups)}
 
     def train(self, mode: bool = True) -> "SliceEncoder":
-        """Training mode but for what is frozen: there neither statistics nor dropout may move."""
+        """Set training or evaluation mode. Frozen layers stay in evaluation mode, without dropout and with fixed statistics.
+
+        Args:
+            mode: True for training mode, False for evaluation mode.
+        """
         super().train(mode and not self.is_frozen)
         for layer in batch_norms(self):
             if self.batch_norm == "frozen" or (layer.weight is not None and not layer.weight.requires_grad):
@@ -204,7 +213,7 @@ class SliceEncoder(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """Encode slices one by one.
+        """Encode each slice by itself.
 
         Args:
             x: Windowed slices ``(n, c, h, w)``.
@@ -212,7 +221,7 @@ class SliceEncoder(nn.Module):
         Returns:
             Features ``(n, d)``, in the precision of the weights.
         """
-        x = x.to(next(self.network.parameters()).dtype)  # the windows are computed in at least float32, and weights may be less
+        x = x.to(next(self.network.parameters()).dtype)  # windows give at least float32; the weights may have lower precision
         if not self.pools_late:
             return self.network(x)
         places = self.network.forward_head(self.network.forward_features(x), pre_logits=True)  # type: ignore[operator]
@@ -220,14 +229,15 @@ class SliceEncoder(nn.Module):
             raise ConfigError(
                 "pooling_not_supported",
                 where="backbone, global_pool=late",
-                got=f"a head that gives {places.ndim - 1} axes per slice",
-                expected="a head that gives a map of features",
-                todo="Leave global_pool out, or take another backbone.",
+                got=f"a head whose output has {places.ndim - 1} axes per slice",
+                expected="a head whose output is a feature map with 3 axes per slice (d, h, w)",
+                todo="Leave global_pool out, or choose another backbone.",
             )
         return places.mean(dim=(2, 3))  # (n, d, h', w') to (n, d)
 
 
 def _create(settings: Encoder, in_channels: int) -> nn.Module:
+    """Create timm's network, and turn its errors into errors that say which setting to change."""
     backbone, from_file = settings.backbone, settings.pretrained_file
     options: dict[str, Any] = {}
     if settings.global_pool is not None:
@@ -244,19 +254,20 @@ def _create(settings: Encoder, in_channels: int) -> nn.Module:
             "pooling_not_supported",
             where=f"backbone {backbone}",
             got=f"global_pool={settings.global_pool!r}",
-            expected="a pooling that this backbone has",
-            todo="Leave global_pool out, or take another backbone.",
+            expected="a pooling that this backbone supports",
+            todo="Leave global_pool out, or choose another backbone.",
         ) from error
     except (OSError, RuntimeError, KeyError) as error:
         if not is_pretrained:
             raise
         raise _no_weights(backbone, from_file, f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
     if from_file is not None:
-        del network.pretrained_cfg["state_dict"]  # type: ignore[union-attr, operator]  # a second copy of all weights
+        del network.pretrained_cfg["state_dict"]  # type: ignore[union-attr, operator]  # it is a second copy of all weights
     return network
 
 
 def _source_of(network: nn.Module, settings: Encoder) -> dict[str, str]:
+    """Describe where the initial weights come from, without any folder."""
     config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
     name = ".".join(filter(None, (config.get("architecture"), config.get("tag"))))
     if settings.pretrained_file is not None:
@@ -268,16 +279,16 @@ def _source_of(network: nn.Module, settings: Encoder) -> dict[str, str]:
 
 
 def check_pretrained(settings: Encoder) -> None:
-    """See that a backbone's pretrained weights can be had, in seconds and without downloading them.
+    """Check within seconds that a backbone's pretrained weights are available, without downloading them.
 
-    What lies in the cache is not asked for. Otherwise the Hugging Face hub is asked once whether it has the file: timm's own
-    way to the weights would try again and again for minutes on a machine without internet.
+    If the weights are not in the cache, this asks the Hugging Face hub once whether it has the file. timm's own download would
+    retry for minutes on a machine without internet.
 
     Args:
-        settings: Of the encoder; an unknown backbone is left to `SliceEncoder` to refuse.
+        settings: Settings of the encoder. An unknown backbone passes this check; `SliceEncoder` refuses it.
 
     Raises:
-        ConfigError: ``no_pretrained_weights``.
+        ConfigError: ``no_pretrained_weights``, if the file is missing or the hub cannot be reached.
     """
     backbone = settings.backbone
     if settings.pretrained_file is not None:
@@ -295,8 +306,8 @@ def check_pretrained(settings: Encoder) -> None:
     try:
         get_hf_file_metadata(hf_hub_url(config.hf_hub_id, names[0], endpoint=constants.ENDPOINT), timeout=HUB_SECONDS)
     except HfHubHTTPError:
-        return  # the hub can be reached; whether it has the weights under another name is timm's to find out
-    except Exception as error:  # of the hub's HTTP library, which is another one from version to version
+        return  # the hub can be reached; timm will find out whether it has the weights under another name
+    except Exception as error:  # the type depends on the HTTP library, which changes between versions of huggingface_hub
         reason = str(error).strip().splitlines()
         raise _no_weights(backbone, None, f"{type(error).__name__}: {reason[0] if reason else 'no answer'}") from error
 
@@ -313,17 +324,17 @@ def _no_weights(backbone: str, pretrained_file: Path | None, got: str) -> Config
 
 
 def _how_to_get(backbone: str) -> str:
-    """What to do on a machine without internet."""
+    """Say how to get the weights onto a machine without internet."""
     config = timm.get_pretrained_cfg(backbone)
     source = f"huggingface.co/{config.hf_hub_id}" if config is not None and config.hf_hub_id else "timm's page of the model"
     return (
-        f"Train from scratch with pretrained=false; or, on a machine with internet, save model.safetensors of {source}, "
-        "and name its copy with pretrained_file."
+        f"Train from scratch with pretrained=false; or download model.safetensors from {source} on a machine with internet, "
+        "copy it here, and set pretrained_file to its path."
     )
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    """A state dict from a file, without executing anything in it."""
+    """Read a state dict from a file, without executing any code in it."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -334,7 +345,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             where=f"pretrained_file {path}",
             got=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no content'}",
             expected="a .safetensors file, or a state dict that torch.save wrote",
-            todo="Check the path, or take another copy.",
+            todo="Check the path, or download the file again.",
         ) from error
     content = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
@@ -342,7 +353,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             "no_pretrained_weights",
             where=f"pretrained_file {path}",
             got="a file without a state dict",
-            expected="names and tensors",
-            todo="Take another copy.",
+            expected="a mapping from names to tensors",
+            todo="Download the file again.",
         )
     return content

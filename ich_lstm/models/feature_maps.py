@@ -13,13 +13,13 @@ from ich_lstm.models.encoder import SliceEncoder
 
 
 class MapPoint(NamedTuple):
-    """A place in a backbone where there is a map.
+    """A module of a backbone whose output is a feature map.
 
     Args:
-        module: Name of the module that gives it.
-        stride: Pixels of the input per cell.
-        channels: Channels of the map.
-        norms: Names of modules that may normalize the last map before it is pooled.
+        module: Name of the module whose output is the map.
+        stride: Width of a cell of the map, in pixels of the input.
+        channels: Number of channels of the map.
+        norms: Names of modules that may normalize the map afterwards, before it is pooled; only the last map has any.
     """
 
     module: str
@@ -29,39 +29,43 @@ class MapPoint(NamedTuple):
 
 
 class RecordedMap:
-    """The map of the slices that went through the encoder last, ``(n, c, h, w)``, a leaf of autograd's graph."""
+    """Holds the feature map of the encoder's most recent call, ``(n, c, h, w)``, a leaf of autograd's graph."""
 
     def __init__(self) -> None:
         self._tensor: Tensor | None = None
 
     @property
     def tensor(self) -> Tensor:
-        """The map.
+        """The recorded map.
 
         Raises:
-            ConfigError: If the encoder went past it.
+            ConfigError: ``no_map``, if the encoder did not run the module.
         """
         if self._tensor is None:
-            raise _no_map("a network that does not run the module it names")
+            raise _no_map("a network that does not run the module that timm names for its map")
         return self._tensor
 
     def put(self, tensor: Tensor) -> None:
-        """Replace the map by that of other slices."""
+        """Replace the recorded map.
+
+        Args:
+            tensor: The map of the slices of the present call ``(n, c, h, w)``.
+        """
         self._tensor = tensor
 
 
 def map_point(encoder: SliceEncoder, stride: int | None) -> MapPoint:
-    """The last map of a backbone that has a stride, by timm's ``feature_info``.
+    """Find the last feature map of a given stride, by timm's ``feature_info``.
 
     Args:
         encoder: The encoder.
-        stride: Pixels of the input per cell; None for the last map of all.
+        stride: Width of a cell of the map, in pixels of the input; None for the last map of the backbone.
 
     Raises:
-        ConfigError: ``unknown_stride`` or ``no_map``.
+        ConfigError: ``unknown_stride``, if no map has this stride; ``no_map``, if timm names no maps of the backbone.
     """
-    told: Any = getattr(encoder.network, "feature_info", None)
-    entries = told if isinstance(told, list) else list(getattr(told, "info", []))
+    feature_info: Any = getattr(encoder.network, "feature_info", None)
+    entries = feature_info if isinstance(feature_info, list) else list(getattr(feature_info, "info", []))
     points = {int(entry["reduction"]): MapPoint(entry["module"], int(entry["reduction"]), entry["num_chs"]) for entry in entries}
     if not points:
         raise _no_map(f"{type(encoder.network).__name__}, whose maps timm does not name")
@@ -73,26 +77,27 @@ def map_point(encoder: SliceEncoder, stride: int | None) -> MapPoint:
             "unknown_stride",
             where="stride",
             got=repr(stride),
-            expected=f"that of a map of {type(encoder.network).__name__}: {', '.join(map(str, sorted(points)))}",
+            expected=f"the stride of a feature map of {type(encoder.network).__name__}: {', '.join(map(str, sorted(points)))}",
         )
     return points[stride]
 
 
 @contextmanager
 def recording_from(encoder: SliceEncoder, point: MapPoint) -> Iterator[RecordedMap]:
-    """Let the encoder record gradients from one of its maps on, and nothing before it.
+    """Let the encoder record gradients from one of its feature maps on, but not in the layers before it.
 
-    Call the encoder inside, each time within `torch.no_grad`, which its map then ends. Afterwards it is as it was.
+    Inside this context, call the encoder under `torch.no_grad`; a hook switches gradients on where the map is computed. On exit,
+    the encoder is restored.
 
     Args:
-        encoder: In evaluation mode.
-        point: The map, of `map_point`.
+        encoder: The encoder, in evaluation mode.
+        point: The map to record, from `map_point`.
 
     Yields:
-        Where the map lies after each call.
+        The object that holds the map after each call.
 
     Raises:
-        ConfigError: ``no_map``, in a call: the module gives something else than a map.
+        ConfigError: ``no_map``, if the module is missing, or if its output in a call is not a feature map.
     """
     network = unwrapped(encoder.network)
     modules = dict(network.named_modules())
@@ -111,14 +116,14 @@ def recording_from(encoder: SliceEncoder, point: MapPoint) -> Iterator[RecordedM
         leaf = (output.permute(0, 3, 1, 2) if is_last else output).detach().requires_grad_()
         recorded.put(leaf)
         torch.set_grad_enabled(True)
-        # A copy goes on: the next layer may work in place, which a leaf forbids.
+        # The next layer gets a copy, because it may work in place, which autograd forbids on a leaf.
         return (leaf.permute(0, 2, 3, 1) if is_last else leaf).clone()
 
     def record_again(module: nn.Module, inputs: Any, output: Any) -> Tensor:
-        # What is normalized place by place does not change with its scale: before, gradient times map would be 0 everywhere.
+        # A map that is normalized at each place is invariant to its scale: gradient times the map before it would sum to 0 there.
         return record(module, inputs, output) if is_map(output) else output
 
-    # What is compiled does not call hooks that came later, nor does timm where it checkpoints the layers inside a module.
+    # Compiled code does not call hooks that are registered later, nor does timm's checkpointing of the layers inside a module.
     compiled, network._compiled_call_impl = network._compiled_call_impl, None
     checkpointed = [part for part in network.modules() if getattr(part, "grad_checkpointing", False) is True]
     hooks = [modules[point.module].register_forward_hook(record)]
@@ -142,5 +147,5 @@ def _no_map(got: str) -> ConfigError:
         where="backbone",
         got=got,
         expected="a backbone with maps (n, c, h, w) or (n, h, w, c), as CNNs and Swin transformers have",
-        todo="Explain a model of another backbone.",
+        todo="Explain a model with another backbone.",
     )

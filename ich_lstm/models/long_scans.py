@@ -1,18 +1,18 @@
-"""Scans longer than the model supports: evenly spaced slices are predicted, and the others take the nearest result."""
+"""Thins scans that are too long for the sequence head: it sees evenly spaced slices, and the others take the nearest result."""
 
 import torch
 from torch import Tensor
 
 
 def thinned(lengths: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Which slices are looked at.
+    """Choose evenly spaced slices of each scan that has too many.
 
     Args:
-        lengths: Slices of each scan, ``(b,)``.
-        most: Most slices of a scan.
+        lengths: Number of slices of each scan ``(b,)``.
+        most: The most slices to choose from one scan, at least 1.
 
     Returns:
-        Places in the batch ``(m,)``, first and last slice of each scan included, and how many of each scan they are ``(b,)``.
+        Indices in the batch of the chosen slices ``(m,)``, and the number of chosen slices of each scan ``(b,)``.
 
     Example:
         >>> thinned(torch.tensor([2, 7]), 3)
@@ -24,14 +24,14 @@ def thinned(lengths: Tensor, most: int) -> tuple[Tensor, Tensor]:
 
 
 def nearest_looked_at(lengths: Tensor, fewer: Tensor) -> Tensor:
-    """Which of the slices that were looked at is the nearest to each slice, the lower of two equally near.
+    """Find the chosen slice that is nearest to each slice of the batch; of two that are equally near, the lower.
 
     Args:
-        lengths: Slices of each scan, ``(b,)``.
-        fewer: Slices of each scan that were looked at, ``(b,)``.
+        lengths: Number of slices of each scan ``(b,)``.
+        fewer: Number of chosen slices of each scan ``(b,)``, from `thinned`.
 
     Returns:
-        Places among those of `thinned`, ``(n,)``.
+        For each slice of the batch, an index into the slices that `thinned` chose ``(n,)``.
 
     Example:
         >>> nearest_looked_at(torch.tensor([2, 7]), torch.tensor([2, 3]))
@@ -46,5 +46,5 @@ def nearest_looked_at(lengths: Tensor, fewer: Tensor) -> Tensor:
 
 
 def _spaced(size: int, most: int) -> Tensor:
-    """At most so many of 0 to size - 1, evenly spaced, rounded half to even as NumPy does."""
+    """At most ``most`` evenly spaced integers from 0 to ``size`` - 1, rounded half to even as NumPy does."""
     return torch.arange(size) if size <= most else torch.linspace(0, size - 1, most, dtype=torch.float64).round().long()

@@ -17,10 +17,10 @@ def batch_norms(module: nn.Module) -> list[_BatchNorm]:
 
 @contextmanager
 def held_statistics(layers: Sequence[_BatchNorm]) -> Iterator[None]:
-    """Let batch-norm layers normalize as in training, and leave their running statistics as they are.
+    """Keep the running statistics of batch-norm layers unchanged, while the layers normalize as in training.
 
     Args:
-        layers: Those of `batch_norms`.
+        layers: The batch-norm layers, as `batch_norms` gives them.
     """
     before = [(layer, layer.momentum, layer.num_batches_tracked) for layer in layers if layer.training]
     counts = [None if count is None else count.clone() for _, _, count in before]
@@ -36,16 +36,16 @@ def held_statistics(layers: Sequence[_BatchNorm]) -> Iterator[None]:
 
 
 def hold_in_backward(module: nn.Module) -> None:
-    """Hold the running statistics of a module's batch-norm layers whenever they run inside a backward pass.
+    """Keep the running statistics of a module's batch-norm layers unchanged inside every backward pass.
 
-    There they run only because something is computed again, as with the checkpointing of timm's blocks, which offers no
-    ``context_fn``; torch would let each recomputation count as another batch.
+    In a backward pass these layers run only because checkpointing computes activations a second time. timm's block checkpointing
+    offers no ``context_fn``, and torch would count each recomputation as another batch.
     """
 
     held: dict[nn.Module, AbstractContextManager] = {}
 
     def begin(layer: nn.Module, _: object) -> None:
-        if torch._C._current_graph_task_id() != -1:  # what torch.utils.checkpoint itself asks to know that it is in backward
+        if torch._C._current_graph_task_id() != -1:  # a backward pass is running; torch.utils.checkpoint tests it this way too
             held[layer] = held_statistics([layer])  # type: ignore[list-item]
             held[layer].__enter__()
 
@@ -55,22 +55,22 @@ def hold_in_backward(module: nn.Module) -> None:
 
     for layer in batch_norms(module):
         layer.register_forward_pre_hook(begin)
-        # Always: a recomputation ends early, by an exception, when all that was wanted is there.
+        # always_call: a recomputation stops by an exception as soon as the tensors that it was started for exist.
         layer.register_forward_hook(end, always_call=True)
 
 
 def strided_places(count: int, slices_per_chunk: int, device: torch.device) -> list[Tensor]:
-    """Deal slices to chunks of nearly equal size, each of which reaches through the whole batch.
+    """Divide the slices of a batch into strided chunks of nearly equal size.
 
-    A chunk of neighbouring slices would be a part of one head, and its batch statistics those of that part.
+    A chunk of neighbouring slices would show one part of one head, and its batch statistics would be those of that part.
 
     Args:
-        count: Slices of the batch, n.
-        slices_per_chunk: Most slices in a chunk.
-        device: Where the places are wanted.
+        count: Number of slices n in the batch.
+        slices_per_chunk: The most slices in a chunk, at least 1.
+        device: Device of the returned indices.
 
     Returns:
-        int64 places, for each chunk.
+        For each chunk, the int64 indices of its slices in the batch.
 
     Example:
         >>> [places.tolist() for places in strided_places(7, 3, torch.device("cpu"))]
@@ -91,14 +91,14 @@ def run_in_chunks(
     """Apply a function to each chunk, and put the rows back in the order of the batch.
 
     Args:
-        function: From places ``(m,)`` to rows ``(m, d)``.
-        places: Of each chunk; together every place of the batch once.
-        recompute: Keep no activations of a chunk for the backward pass, but compute them again there.
-        trained: Tensors inside the function that get gradients, if it is computed again; without that, all that want them do.
+        function: Maps indices of slices ``(m,)`` to rows ``(m, d)``.
+        places: For each chunk, the indices of its slices; together the chunks hold every index of the batch once.
+        recompute: Keep no activations of a chunk for the backward pass, and compute them again there.
+        trained: With ``recompute``, the tensors inside the function that get gradients. Without it, autograd finds them itself.
         normalizing: Batch-norm layers whose running statistics the recomputation must not touch.
 
     Returns:
-        ``(n, d)``.
+        Rows of the whole batch ``(n, d)``.
     """
     if recompute:
         return _Recomputed.apply(function, places, normalizing, *trained)
@@ -109,10 +109,10 @@ def run_in_chunks(
 
 
 class _Recomputed(torch.autograd.Function):
-    """All chunks as one node of the graph, which computes each again in the backward pass, from the last to the first.
+    """Runs all chunks as one node of autograd's graph, which computes each chunk again in the backward pass, the last one first.
 
-    `torch.utils.checkpoint` would keep every chunk's graph, a thousand small objects, until its turn comes. On a CPU they lie
-    between the large blocks of the activations, which then find no place that is free: the heap grew with every chunk.
+    `torch.utils.checkpoint` would keep a graph of about a thousand small objects for every chunk until its backward pass. On a
+    CPU these objects fragment the heap between the large blocks of the activations, so that the heap grew with every chunk.
     """
 
     @staticmethod
@@ -130,7 +130,7 @@ class _Recomputed(torch.autograd.Function):
             "dtype": torch.get_autocast_dtype(device.type),
             "enabled": torch.is_autocast_enabled(device.type),
         }
-        # What outlives a chunk has its place before the first one, for the same reason.
+        # Memory that outlives a chunk is allocated before the first one, so that it does not fragment the heap either.
         ctx.random = torch.get_rng_state().repeat(len(places), 1)  # (chunks, bytes)
         ctx.device_random = []
         rows = torch.empty(0)
@@ -139,10 +139,10 @@ class _Recomputed(torch.autograd.Function):
             if device.type == "cuda":
                 ctx.device_random.append(torch.cuda.get_rng_state(device))
             of_chunk = function(chunk)  # (m, d)
-            if number == 0:  # only now is known how long and of which type a row is
+            if number == 0:  # the first chunk shows the length and the type of a row
                 rows = of_chunk.new_empty(sum(len(other) for other in places), of_chunk.shape[1])
             rows[chunk] = of_chunk
-        torch.clear_autocast_cache()  # releases of torch kept weights that were cast where nothing is recorded
+        torch.clear_autocast_cache()  # some releases of torch would reuse weights that were cast here, where no graph is recorded
         return rows
 
     @staticmethod
@@ -159,13 +159,14 @@ class _Recomputed(torch.autograd.Function):
                 with torch.enable_grad(), torch.autocast(**ctx.precision), held_statistics(ctx.normalizing):
                     rows = ctx.function(chunk)
             parts = torch.autograd.grad(rows, ctx.trained, gradient[chunk], allow_unused=True)
-            # A first part may share its memory with another, so the second is not added in place.
+            # The gradients of the first chunk may share memory with other tensors, so the second chunk is not added in place.
             sums = _added(sums, parts, in_place=i < len(ctx.places) - 2) if sums else list(parts)
-            del rows, parts  # or they would live on beside the next chunk
+            del rows, parts  # otherwise they would stay in memory while the next chunk is computed
         return (None, None, None, *sums)
 
 
 def _added(sums: list[Tensor | None], parts: Sequence[Tensor | None], *, in_place: bool) -> list[Tensor | None]:
+    """Add the gradients of one chunk to the sums so far; None stands for no gradient."""
     for i, (before, part) in enumerate(zip(list(sums), parts, strict=True)):
         if before is None:
             sums[i] = None if part is None else part.clone()

@@ -12,29 +12,30 @@ from ich_lstm.settings import require, require_choice, setting
 ReducerKind = Literal["none", "linear", "pca", "deviation", "largest-weights", "smallest-weights", "drop"]
 
 FITTED: tuple[ReducerKind, ...] = ("pca", "deviation", "largest-weights", "smallest-weights")
-"""Kinds that are not trained but computed once, by `FeatureReducer.fit`."""
+"""Kinds that `FeatureReducer.fit` computes once, instead of training them by gradient descent."""
 
 SIZED: tuple[ReducerKind, ...] = ("linear", *FITTED)
-"""Kinds that need to be told how many features to leave."""
+"""Kinds that need ``features``, the number of features to keep."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reduction:
-    """What of each slice's features goes on to the sequence head.
+    """How the features of each slice are reduced before they enter the sequence head.
 
     ``none`` passes them all. ``linear`` learns a linear layer. ``pca`` projects on the principal components, not whitened.
     ``deviation`` keeps the features of largest standard deviation. ``largest-weights`` and ``smallest-weights`` keep those
-    with the largest or smallest absolute weight in the encoder's classifier (Burduja et al. 2020): the labels choose in turns,
-    each its best feature that no label has chosen yet, until there are enough, so all features kept are distinct and the
-    labels' shares differ by one at most. ``drop`` keeps none: the head then sees only what is concatenated.
+    with the largest or smallest absolute weight in the encoder's classifier (Burduja et al. 2020). For these two, the labels take
+    turns, and each takes the best feature that no label has taken yet, until there are enough. All kept features are therefore
+    distinct, and the labels' shares differ by at most one. ``drop`` keeps no feature, so that the head sees only the encoder's
+    probabilities.
 
     Args:
-        kind: One of the seven. All but ``none``, ``linear`` and ``drop`` are fitted on features of training scans.
-        features: Features to leave, from 1 to those of the encoder; null for ``none`` and ``drop``.
-        slices: Training slices to whose features it is fitted.
+        kind: One of the seven kinds above. All but ``none``, ``linear`` and ``drop`` are fitted to features of training scans.
+        features: Number of features to keep, from 1 to the encoder's number of features; null for ``none`` and ``drop``.
+        slices: Number of training slices whose features the reduction is fitted to, at least 1.
 
     Raises:
-        ConfigError: If the kind is unknown, or ``features`` is missing, or given where nothing uses it.
+        ConfigError: If the kind is unknown, if ``features`` is missing, or if it is given for a kind that does not use it.
     """
 
     kind: ReducerKind = "none"
@@ -65,18 +66,18 @@ class FeatureReducer(nn.Module):
     """Reduces the features of slices as `Reduction` says.
 
     Args:
-        in_features: Features per slice d.
-        settings: Kind of reduction, and features to leave r.
+        in_features: Number of features per slice, d.
+        settings: Kind of reduction, and number of features to keep, r.
 
     Attributes:
-        out_features: Features that are left.
+        out_features: Number of features that are kept.
         needs_fit: Whether `fit` must be called, or a fitted state be loaded, before use.
-        is_fitted: Bool buffer ``()``, whether that has happened; true from the start if there is no need.
-        explained: Float buffer ``()``: for ``pca`` and ``deviation``, the share of the features' variance that is left, in
-            [0, 1], 0 until fitted; 1 for ``none``; None for the other kinds, of which it is not known.
+        is_fitted: Bool buffer ``()``: whether the reducer is ready for use. It is true from the start for kinds without a fit.
+        explained: Float buffer ``()``: for ``pca`` and ``deviation``, the share of the features' variance that is kept, in
+            [0, 1], and 0 before the fit; 1 for ``none``; None for the other kinds, for which it is unknown.
 
     Raises:
-        ConfigError: If the features to leave are not between 1 and d.
+        ConfigError: If r is not between 1 and d.
     """
 
     is_fitted: Tensor
@@ -93,16 +94,16 @@ class FeatureReducer(nn.Module):
                 "reduced_features_out_of_range",
                 where="reduction.features",
                 got=f"{reduced_features} with reduction {kind}",
-                expected=f"a number of features from 1 to {in_features}, which the encoder gives",
+                expected=f"a number of features from 1 to {in_features}, the encoder's number of features",
             )
         self.kind = kind
         self.in_features = in_features
         self.out_features = reduced_features or (in_features if kind == "none" else 0)
         self.needs_fit = kind in FITTED
-        # State only where there is something to remember: a model without a reducer has the state dict it always had.
+        # The buffers are saved only where a fit sets them, so that the state dict of a model without a reduction stays as it was.
         self.register_buffer("is_fitted", torch.tensor(not self.needs_fit), persistent=self.needs_fit)
-        measured = {"none": torch.ones(()), "pca": torch.zeros(()), "deviation": torch.zeros(())}
-        self.register_buffer("explained", measured.get(kind), persistent=self.needs_fit)
+        explained_before_fit = {"none": torch.ones(()), "pca": torch.zeros(()), "deviation": torch.zeros(())}
+        self.register_buffer("explained", explained_before_fit.get(kind), persistent=self.needs_fit)
         if kind == "linear":
             self.linear = nn.Linear(in_features, self.out_features)
         elif kind == "pca":
@@ -110,23 +111,23 @@ class FeatureReducer(nn.Module):
             self.register_buffer("components", torch.zeros(self.out_features, in_features))
         elif self.needs_fit:
             self.register_buffer("selected", torch.zeros(self.out_features, dtype=torch.int64))
-        # The buffer's twin: to read a buffer on a GPU would make every forward wait for it.
+        # A copy of is_fitted on the CPU: reading the buffer on a GPU would synchronize in every forward pass.
         self._ready = not self.needs_fit
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, kind={self.kind!r}"
 
     def forward(self, features: Tensor) -> Tensor:
-        """Reduce.
+        """Reduce the features of slices.
 
         Args:
-            features: ``(n, d)``.
+            features: Features of slices ``(n, d)``.
 
         Returns:
-            ``(n, out_features)``.
+            Reduced features ``(n, out_features)``.
 
         Raises:
-            ConfigError: If `fit` is still to come.
+            ConfigError: If the kind needs `fit`, and it has not been fitted.
         """
         if not self._ready:
             raise ConfigError(
@@ -150,18 +151,18 @@ class FeatureReducer(nn.Module):
     def fit(self, features: Tensor, classifier_weight: Tensor | None = None) -> None:
         """Compute the components, or choose the features.
 
-        The result is deterministic: each component's coefficient of largest size is positive, and of equal features
-        the first is chosen. In a run of several processes, one fits and the others load its state dict.
+        The result is deterministic: in each component, the coefficient with the largest absolute value is positive, and between
+        equal features the first is chosen. In a run of several processes, one fits and the others load its state dict.
 
         Args:
-            features: A sample of the training slices' features ``(m, d)``; m at least r for ``pca``. Not used by the kinds
-                that go by weights.
-            classifier_weight: Weight of the encoder's classifier ``(k, d)``; needed by the kinds that go by weights, and not
-                used by others.
+            features: Features of a sample of training slices ``(m, d)``, with m at least r for ``pca``. The kinds
+                ``largest-weights`` and ``smallest-weights`` do not use them.
+            classifier_weight: Weight of the encoder's classifier ``(k, d)``. The kinds ``largest-weights`` and
+                ``smallest-weights`` need it, and the other kinds do not use it.
 
         Raises:
-            ConfigError: If the kind is not fitted at all, what it needs is missing, too little or of another shape, or the
-                features do not vary.
+            ConfigError: If the kind needs no fit, if an argument is missing or has another shape, if there are too few slices,
+                or if the features do not vary.
         """
         if not self.needs_fit:
             raise ConfigError(
@@ -211,7 +212,7 @@ class FeatureReducer(nn.Module):
             raise ConfigError(
                 "features_do_not_vary",
                 where=f"reducer {self.kind}, features",
-                got=f"{len(features)} slices, of total variance {(total / len(features)).item():g}",
+                got=f"{len(features)} slices with a total variance of {(total / len(features)).item():g}",
                 expected="at least two slices whose features are finite and differ",
             )
         if self.kind == "deviation":
@@ -219,7 +220,7 @@ class FeatureReducer(nn.Module):
             self.selected.copy_(order)
             kept = spread[order]
         else:
-            # By the covariance rather than by an SVD of the sample, which has many more slices than features.
+            # The sample has many more slices than features, so the eigenvectors of the covariance are cheaper than an SVD.
             values, vectors = torch.linalg.eigh(centred.T @ centred)  # ascending
             components = vectors.T.flip(0)[: self.out_features]  # (r, d)
             largest = components.gather(1, components.abs().argmax(dim=1, keepdim=True))
@@ -234,11 +235,14 @@ class FeatureReducer(nn.Module):
 
 
 def _choose_in_turns(preferences: list[list[int]], count: int) -> list[int]:
-    """Distinct features in the order of choice: the labels take turns, each its best feature that is still free.
+    """Choose distinct features: the labels take turns, and each takes its best feature that is not taken yet.
 
     Args:
-        preferences: Per label all features, best first.
-        count: How many to choose.
+        preferences: For each label, the indices of all features, best first.
+        count: Number of features to choose.
+
+    Returns:
+        Indices of the chosen features, in the order in which they were taken.
 
     Example:
         >>> _choose_in_turns([[3, 1, 0, 2], [3, 0, 1, 2]], 3)

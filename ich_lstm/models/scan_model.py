@@ -24,22 +24,24 @@ from ich_lstm.preprocessing.windows import Windows
 from ich_lstm.settings import differences, require, setting
 
 INFERENCE_SLICES_PER_CHUNK = {"cpu": 8, "cuda": 128}
-"""Without gradients the encoder runs chunk by chunk: memory stays flat, and on a CPU the activations of 8 slices stay in
-the caches, which made a 35-slice scan 2.3 times faster than all slices at once."""
+"""How many slices the encoder takes at a time without gradients, by type of device. Memory then does not grow with the scan. On a
+CPU, the activations of 8 slices stay in the caches: a 35-slice scan ran 2.3 times faster than with all slices at once."""
 
-SURE = math.log(1e6 - 1)
-"""The logit of 1 - 1e-6: beyond, the most suspicious slice adds nothing more to its scan."""
+LOGIT_LIMIT = math.log(1e6 - 1)
+"""The logit of the probability 1 - 1e-6. The encoder's largest slice logit is clamped to plus or minus this value before the scan
+gate adds it to the scan logit."""
 
 
 class ScanLogits(NamedTuple):
-    """What the network says, as logits.
+    """The output of the network, as logits.
 
     Args:
-        slice_logits: Of each slice, having seen the scan, ``(n, k)``.
-        scan_logits: Of each scan, ``(b, k)``.
-        encoder_logits: Of each slice, seen alone, ``(n, k)``; None if the model has no recurrent head, or no such logits.
-        instance_logits: Of each scan, by attention over what the encoder sees alone, ``(b, k)``; None without
-            ``pooling.instances``. It trains; it is no prediction.
+        slice_logits: Logits of each slice ``(n, k)``, computed from the whole scan.
+        scan_logits: Logits of each scan ``(b, k)``.
+        encoder_logits: Logits of each slice ``(n, k)`` that the encoder computes from that slice alone. None if the model has no
+            sequence head, or if the encoder has no classifier.
+        instance_logits: Logits of each scan ``(b, k)`` that attention over the encoder's features gives, without the sequence
+            head. They serve the training loss only and are never a prediction. None without ``pooling.instances``.
     """
 
     slice_logits: Tensor
@@ -50,20 +52,21 @@ class ScanLogits(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    """What a `ScanModel` is made of, and how it is run.
+    """The architecture of a `ScanModel`, and how it is run.
 
     Args:
         encoder: The CNN that all slices share; a name is short for ``Encoder(backbone=name)``.
-        windows: How HU become the channels that the encoder sees.
-        reduction: What of the encoder's features goes on to the head.
-        head: What looks along the scan: ``LSTM(...)``, ``GRU(...)``, or ``NoHead()`` for the 2D baseline.
+        windows: The windows that turn HU into the input channels of the encoder.
+        reduction: How the encoder's features are reduced before they enter the sequence head.
+        head: The sequence head along the scan: ``LSTM(...)``, ``GRU(...)``, or ``NoHead()`` for the 2D baseline.
         pooling: How slice logits become scan logits.
-        coherent_any: Raise "any" to the most probable type, in evaluation.
-        max_slices: In evaluation, the head and the pooling look at so many slices of a scan with more, evenly spaced; every slice
-            gets the context of the nearest. The encoder looks at all of them; null for no limit.
+        coherent_any: In evaluation, raise the logit of "any" to that of the most probable type.
+        max_slices: The most slices of a scan that the head and the pooling process in evaluation, at least 1. Of a longer scan
+            they take this many evenly spaced slices, and every other slice gets the context of the nearest of these. The encoder
+            still processes all slices. Null for no limit.
 
     Raises:
-        ConfigError: If settings do not go together.
+        ConfigError: If a setting is out of range, or two settings contradict each other.
     """
 
     encoder: Encoder = Encoder()  # noqa: RUF009  (frozen)
@@ -79,33 +82,33 @@ class ModelSettings:
             object.__setattr__(self, "encoder", Encoder(backbone=self.encoder))
         if self.max_slices is not None and self.max_slices < 1:
             require("head_out_of_range", "at least 1, or null", {"max_slices": self.max_slices})
-        along = self.head if isinstance(self.head, ScanHead) else None
+        head = self.head if isinstance(self.head, ScanHead) else None
         if not self.encoder.classifier:
-            needs = {
-                "head.encoder_residual": along is not None and along.encoder_residual,
-                "head.encoder_probabilities": along is not None and along.encoder_probabilities,
+            needs_classifier = {
+                "head.encoder_residual": head is not None and head.encoder_residual,
+                "head.encoder_probabilities": head is not None and head.encoder_probabilities,
                 "pooling.encoder_residual": self.pooling.encoder_residual,
                 "pooling.instances": self.pooling.instances,
-                "head=NoHead": along is None,
+                "head=NoHead": head is None,
             }
-            asking = ", ".join(name for name, is_set in needs.items() if is_set)
-            if asking:
+            conflicts = ", ".join(name for name, is_set in needs_classifier.items() if is_set)
+            if conflicts:
                 raise ConfigError(
                     "no_encoder_classifier",
-                    where=asking,
+                    where=conflicts,
                     got="encoder.classifier=false",
-                    expected="logits of the encoder, which these need",
-                    todo=f"Leave encoder.classifier true, or change {asking}.",
+                    expected="encoder.classifier=true, because these settings use the encoder's own logits",
+                    todo=f"Leave encoder.classifier true, or change {conflicts}.",
                 )
-        if self.reduction.kind == "drop" and along is not None and not along.encoder_probabilities:
+        if self.reduction.kind == "drop" and head is not None and not head.encoder_probabilities:
             raise ConfigError(
                 "nothing_left",
                 where="reduction.kind, head.encoder_probabilities",
                 got="drop, and false",
-                expected="the encoder's probabilities, where no feature enters the head",
+                expected="head.encoder_probabilities=true, because reduction.kind=drop leaves the head no other input",
                 todo="Set head.encoder_probabilities=true.",
             )
-        if along is None and self.reduction.kind != "none":
+        if head is None and self.reduction.kind != "none":
             raise ConfigError(
                 "nothing_to_reduce_for",
                 where="reduction.kind",
@@ -116,13 +119,13 @@ class ModelSettings:
 
 
 class ScanModel(nn.Module):
-    """CNN-LSTM over whole scans of head CT. HU in, logits of the six labels out.
+    """A CNN-LSTM over whole scans of head CT: it takes HU and gives logits of the six labels.
 
     Args:
-        settings: What it is made of; None: the default of `ModelSettings`.
+        settings: The architecture and how it is run; None for the defaults of `ModelSettings`.
 
     Raises:
-        ConfigError: If the backbone is unknown, or a setting does not fit it.
+        ConfigError: If the backbone is unknown, or does not support a setting.
 
     Example:
         >>> model = ScanModel(ModelSettings(encoder=Encoder(backbone="resnet18", pretrained=False), head=LSTM(hidden_size=64)))
@@ -132,7 +135,7 @@ class ScanModel(nn.Module):
         super().__init__()
         keep_plain_names(self)
         self.settings = settings = settings or ModelSettings()
-        along = settings.head if isinstance(settings.head, ScanHead) else None
+        head = settings.head if isinstance(settings.head, ScanHead) else None
         self.windows = settings.windows.build()
         neighbours = settings.encoder.adjacent_slices
         self.encoder = SliceEncoder(settings.encoder, in_channels=len(self.windows) * (2 * neighbours + 1))
@@ -145,29 +148,29 @@ class ScanModel(nn.Module):
         self.sequence: SequenceHead | None = None
         self.gate: nn.Parameter | None = None
         self.scan_gate = nn.Parameter(torch.zeros(k)) if settings.pooling.encoder_residual else None
-        self.has_probabilities = along is not None and along.encoder_probabilities
-        if along is not None:
+        self.has_probabilities = head is not None and head.encoder_probabilities
+        if head is not None:
             self.reducer = FeatureReducer(features, settings.reduction)
-            further = k if along.encoder_probabilities else 0
-            self.sequence = along.build(self.reducer.out_features + further)
-            features = self.sequence.out_features + further
-            self.output_dropout = nn.Dropout(along.output_dropout)
+            probabilities = k if head.encoder_probabilities else 0
+            self.sequence = head.build(self.reducer.out_features + probabilities)
+            features = self.sequence.out_features + probabilities
+            self.output_dropout = nn.Dropout(head.output_dropout)
             self.sequence_classifier = nn.Linear(features, k)
             nn.init.zeros_(self.sequence_classifier.bias)
-            if along.encoder_residual:
+            if head.encoder_residual:
                 self.gate = nn.Parameter(torch.ones(k))
-                # The head begins as a correction of nothing: the first sequence logits are the encoder's.
+                # With zero weights the head adds nothing at first, so the first slice logits are exactly the encoder's.
                 nn.init.zeros_(self.sequence_classifier.weight)
         self.pooling = ScanPooling(settings.pooling, in_features=features, labels=k)
 
     def change(self, settings: ModelSettings) -> None:
-        """Run by other settings from now on, which may differ in what may differ from stage to stage of a training.
+        """Replace the settings, for the next stage of a training.
 
         Args:
-            settings: The new settings.
+            settings: The new settings. They may differ only in settings that may change between stages.
 
         Raises:
-            ConfigError: ``other_network``, if anything else differs.
+            ConfigError: ``other_network``, if another setting differs.
         """
         fixed = [each for each in differences(self.settings, settings) if not each.stage]
         if fixed:
@@ -189,17 +192,19 @@ class ScanModel(nn.Module):
         *,
         both_ways: bool = False,
     ) -> ScanLogits:
-        """Logits of packed scans.
+        """Compute the logits of packed scans.
 
         Args:
-            hu: Hounsfield units of all scans' slices in a row, ``(n, h, w)``, integer or float.
-            lengths: Slices of each scan, ``(b,)``, at least 1 each, with sum n.
-            positions_mm: Position of each slice along its scan's normal, ``(n,)``; needed if ``positions`` is ``mm``.
-            draws: A seed for each slice's random draws in training, int64 ``(n,)``; None: nothing is drawn but dropout.
-            both_ways: In evaluation, let the recurrent head read every scan upwards and downwards, and take the mean.
+            hu: Hounsfield units ``(n, h, w)``, integer or float: the slices of all scans, one scan after the other.
+            lengths: Number of slices of each scan ``(b,)``, at least 1 each, with sum n.
+            positions_mm: Position of each slice along the normal of its scan, in mm, ``(n,)``; needed if ``head.positions`` is
+                ``mm``.
+            draws: Seeds of the random augmentations of each slice in training, int64 ``(n,)``; None for no randomness but
+                dropout.
+            both_ways: In evaluation, run the sequence head upwards and downwards over every scan, and average the logits.
 
         Returns:
-            Float32 (or wider) logits.
+            Logits in float32 or a wider type.
         """
         return self.logits_of(self.encode(hu, lengths, draws), lengths, positions_mm, draws, both_ways=both_ways)
 
@@ -212,8 +217,8 @@ class ScanModel(nn.Module):
         *,
         both_ways: bool = False,
     ) -> ScanLogits:
-        """From the features that `encode` gives ``(n, d)`` to logits; all other arguments as in `forward`."""
-        # The head is a thousandth of the work; in full precision its sums over many slices cost nothing and stay exact.
+        """Compute logits from features ``(n, d)`` of `encode`. All other arguments are those of `forward`."""
+        # The head is a thousandth of the work, so full precision costs next to nothing and keeps its sums over slices exact.
         with torch.autocast(features.device.type, enabled=False):
             if self.training:
                 share = self.settings.head.reversal if isinstance(self.settings.head, ScanHead) else 0.0
@@ -225,17 +230,18 @@ class ScanModel(nn.Module):
             return mean_logits([upwards, self.head(features, lengths, positions_mm, torch.ones_like(lengths, dtype=torch.bool))])
 
     def encode(self, hu: Tensor, lengths: Tensor, draws: Tensor | None = None) -> Tensor:
-        """Features of each slice, ``(n, d)``, at least float32; arguments as in `forward`.
+        """Compute the features of each slice ``(n, d)``, in float32 or a wider type. The arguments are those of `forward`.
 
-        In training, ``encoder.slices_per_chunk`` slices are encoded at a time, and again in the backward pass; where nothing of
-        the encoder is trained, and in evaluation without gradients, as many as suit the device, and nothing is kept.
+        In training, ``encoder.slices_per_chunk`` slices are encoded at a time, and encoded again in the backward pass. If the
+        encoder is frozen, or in evaluation without gradients, the chunk size is `INFERENCE_SLICES_PER_CHUNK` and no activations
+        are kept.
         """
         features_of = self.features_of(hu, lengths, draws)
         is_frozen = self.encoder.is_frozen and not any(p.requires_grad for p in self.windows.parameters())
         if is_frozen or not (self.training or torch.is_grad_enabled()):
             size = INFERENCE_SLICES_PER_CHUNK.get(hu.device.type, len(hu))
             with torch.no_grad():
-                # Not strided: nothing here depends on which slices go together, and neighbours share their channels.
+                # These chunks are contiguous: no batch statistics depend on the choice, and neighbours share input channels.
                 features = run_in_chunks(features_of, torch.arange(len(hu), device=hu.device).split(size), recompute=False)
         else:
             chunk = self.settings.encoder.slices_per_chunk
@@ -251,9 +257,10 @@ class ScanModel(nn.Module):
         return features.to(torch.promote_types(features.dtype, torch.float32))
 
     def features_of(self, hu: Tensor, lengths: Tensor, draws: Tensor | None = None) -> Callable[[Tensor], Tensor]:
-        """The encoder on any slices of a batch: from their places ``(m,)`` to features ``(m, d)``; arguments as in `forward`.
+        """Give a function from indices of slices in the batch ``(m,)`` to their features ``(m, d)``.
 
-        The windows are included, so that only HU are kept for the backward pass.
+        The arguments are those of `forward`. The function applies the windows too, so that only HU are kept for the backward
+        pass.
         """
 
         def features_of(places: Tensor) -> Tensor:
@@ -264,7 +271,10 @@ class ScanModel(nn.Module):
     def head(
         self, features: Tensor, lengths: Tensor, positions_mm: Tensor | None = None, is_reversed: Tensor | None = None
     ) -> ScanLogits:
-        """From the encoder's features ``(n, d)`` to logits; ``is_reversed`` as in `SequenceHead`, all else as in `forward`."""
+        """Compute logits from the encoder's features ``(n, d)``.
+
+        ``is_reversed`` is that of `SequenceHead`; the other arguments are those of `forward`.
+        """
         features = self.encoder_dropout(self._as_head_takes(features))
         instance_logits = None
         if self.encoder_classifier is not None:
@@ -277,23 +287,31 @@ class ScanModel(nn.Module):
         x = self.reducer(features)
         if self.has_probabilities:
             x = torch.cat([x, encoder_logits.sigmoid()], dim=1)
-        own = None if self.encoder_classifier is None else encoder_logits
+        own_logits = None if self.encoder_classifier is None else encoder_logits
         most = self.settings.max_slices
         if self.training or most is None or int(lengths.max()) <= most:
-            slice_logits, context = self._slice_logits(self.sequence(x, lengths, positions_mm, is_reversed), own)
+            slice_logits, context = self._slice_logits(self.sequence(x, lengths, positions_mm, is_reversed), own_logits)
             scan_logits = self.pooling(slice_logits, context, lengths)
         else:
             places, fewer = thinned(lengths, most)
             at = places.to(x.device)
             there = None if positions_mm is None else positions_mm[at]
             context = self.sequence(x[at], fewer, there, is_reversed, relative_positions(lengths)[places])
-            scan_logits = self.pooling(*self._slice_logits(context, None if own is None else own[at]), fewer)
-            slice_logits, _ = self._slice_logits(context[nearest_looked_at(lengths, fewer).to(x.device)], own)
-        logits = ScanLogits(slice_logits, scan_logits, own, instance_logits)
-        return self._finished(logits, own, lengths)
+            scan_logits = self.pooling(*self._slice_logits(context, None if own_logits is None else own_logits[at]), fewer)
+            slice_logits, _ = self._slice_logits(context[nearest_looked_at(lengths, fewer).to(x.device)], own_logits)
+        logits = ScanLogits(slice_logits, scan_logits, own_logits, instance_logits)
+        return self._finished(logits, own_logits, lengths)
 
     def _slice_logits(self, context: Tensor, encoder_logits: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Logits of slices, and what they are made of, from the recurrent head's output and the encoder's own logits."""
+        """Compute slice logits and the features that they are classified from.
+
+        Args:
+            context: Output of the sequence head ``(m, d)``.
+            encoder_logits: The encoder's own logits of the same slices ``(m, k)``; None if it has no classifier.
+
+        Returns:
+            Slice logits ``(m, k)`` and the input of the last linear layer ``(m, d')``.
+        """
         if self.has_probabilities and encoder_logits is not None:
             context = torch.cat([context, encoder_logits.sigmoid()], dim=1)
         context = self.output_dropout(context)
@@ -303,7 +321,10 @@ class ScanModel(nn.Module):
         return slice_logits, context
 
     def encoder_view(self, hu: Tensor, lengths: Tensor, draws: Tensor | None = None) -> ScanLogits:
-        """What the encoder says of each slice alone; a scan is its most suspicious slice. Arguments as in `forward`."""
+        """Compute logits by the encoder alone, without the sequence head. The arguments are those of `forward`.
+
+        The encoder sees each slice by itself. A scan's logit of a label is the largest logit among its slices.
+        """
         features = self.encode(hu, lengths, draws)
         with torch.autocast(features.device.type, enabled=False):
             features = self.encoder_dropout(self._as_head_takes(features))
@@ -312,7 +333,7 @@ class ScanModel(nn.Module):
             return ScanLogits(logits, _largest(logits, lengths), None, instance)
 
     def _as_head_takes(self, features: Tensor) -> Tensor:
-        """Features in the precision of the head's weights, which is below that of the features if a user has made it so."""
+        """Cast features to the precision of the head's weights, which a user may have lowered."""
         parts = [part for part in (self.encoder_classifier, self.sequence) if part is not None]
         return features.to(next(parts[0].parameters()).dtype)
 
@@ -322,13 +343,14 @@ class ScanModel(nn.Module):
         return self.encoder_classifier is not None
 
     def encoder_modules(self) -> list[nn.Module]:
-        """What belongs to the encoder; all else is the head."""
-        further = (self.encoder_classifier, self.instance_pooling)
-        return [self.windows, self.encoder, *(module for module in further if module is not None)]
+        """The modules that are trained with the encoder; all other modules belong to the head."""
+        optional = (self.encoder_classifier, self.instance_pooling)
+        return [self.windows, self.encoder, *(module for module in optional if module is not None)]
 
     def _finished(self, logits: ScanLogits, encoder_logits: Tensor | None, lengths: Tensor) -> ScanLogits:
+        """Add the encoder's gated logits to the scan logits, and make "any" coherent, where the settings ask for it."""
         if self.scan_gate is not None and encoder_logits is not None:
-            largest = _largest(encoder_logits, lengths).clamp(-SURE, SURE)
+            largest = _largest(encoder_logits, lengths).clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
             logits = logits._replace(scan_logits=logits.scan_logits + self.scan_gate * largest)
         if self.settings.coherent_any and not self.training:
             logits = logits._replace(slice_logits=raise_unions(logits.slice_logits), scan_logits=raise_unions(logits.scan_logits))
@@ -336,7 +358,7 @@ class ScanModel(nn.Module):
 
 
 def mean_logits(views: Sequence[ScanLogits]) -> ScanLogits:
-    """The mean of what a model says of several views of the same scans."""
+    """Average a model's logits over several views of the same scans, field by field."""
     first = views[0]
     means = [
         None if of_first is None else torch.stack([view[i] for view in views]).mean(dim=0)  # type: ignore[misc]
@@ -346,14 +368,15 @@ def mean_logits(views: Sequence[ScanLogits]) -> ScanLogits:
 
 
 def _largest(slice_logits: Tensor, lengths: Tensor) -> Tensor:
+    """The largest slice logit of each scan and label, ``(b, k)``."""
     return torch.stack([logits.amax(dim=0) for logits in slice_logits.split(lengths.tolist())])  # (b, k)
 
 
 def raise_unions(values: Tensor) -> Tensor:
-    """Logits or probabilities, each union ("any") raised to the largest of what it is the union of.
+    """Raise each union label ("any") to the largest value of its member labels.
 
     Args:
-        values: ``(m, k)`` in the order of `LABELS`.
+        values: Logits or probabilities ``(m, k)``, in the order of `LABELS`.
     """
     columns = list(values.unbind(dim=1))
     for union, members in UNIONS.items():
@@ -362,7 +385,7 @@ def raise_unions(values: Tensor) -> Tensor:
 
 
 def _drawn(draws: Tensor, lengths: Tensor) -> Tensor:
-    """A number in [0, 1) for each scan, from its first slice's seed, ``(b,)``."""
+    """Draw a number in [0, 1) for each scan ``(b,)``, seeded by the draw of its first slice."""
     firsts = torch.cumsum(lengths, 0) - lengths
     seeds = draws.cpu()[firsts.cpu()]
     return torch.tensor([torch.rand((), generator=torch.Generator().manual_seed(int(seed))).item() for seed in seeds])

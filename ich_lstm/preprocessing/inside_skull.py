@@ -19,10 +19,10 @@ MARGIN_MM = 6.0
 """Margin that is shown around the cavity: the inner part of the skull, without skin."""
 
 BODY_HU = -300
-"""Above this, a pixel is anything but air."""
+"""Threshold in HU between air and everything else."""
 
 LEAST_BONE = 0.015
-"""Share of a slice's pixels: with less bone there is no skull to lie in, as above the vertex."""
+"""Smallest share of bone pixels in a slice that shows the skull; above the vertex there is less."""
 
 LOOKED_AT = 128
 """Longest side in pixels at which `head_mask` looks for the skull: finer than the cells of any heat map."""
@@ -122,20 +122,20 @@ def cavity_hull(cavity: np.ndarray, row_mm: float, column_mm: float) -> np.ndarr
 
 
 def head_mask(hu: np.ndarray) -> np.ndarray:
-    """What lies within the skull, bone included: the convex hull of the bone in the slice's largest piece of tissue.
+    """The skull and everything inside it: the convex hull of the bone in the largest region of tissue of a slice.
 
-    A hull, so that eye sockets and bone flaps that were taken out do not open it. Where there is too little bone, the outline
-    of that piece.
+    A convex hull stays closed at eye sockets and at bone flaps that a surgeon has removed. If the slice has too little bone, the
+    mask is the filled outline of the region.
 
     Args:
-        hu: int16 ``(h, w)``.
+        hu: Hounsfield units of a slice, int16 ``(h, w)``.
 
     Returns:
-        bool ``(rows, columns)``, the same slice in fewer pixels.
+        Mask at a lower resolution, bool ``(rows, columns)``.
     """
     step = -(-max(hu.shape) // LOOKED_AT)
     small = hu[::step, ::step]
-    tissue = _largest_piece(small > BODY_HU)  # without the table
+    tissue = _largest_piece(small > BODY_HU)  # the largest piece excludes the table
     bone = tissue & (small > BONE_HU)
     mask = np.zeros(small.shape, np.uint8)
     if bone.sum() >= LEAST_BONE * bone.size:
@@ -148,6 +148,7 @@ def head_mask(hu: np.ndarray) -> np.ndarray:
 
 
 def _largest_piece(mask: np.ndarray) -> np.ndarray:
+    """The largest connected region of a mask ``(h, w)``; empty if the mask is empty."""
     count, pieces, facts, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     if count == 1:
         return np.zeros(mask.shape, bool)

@@ -20,20 +20,22 @@ GREYS = 255
 
 @dataclass(frozen=True, kw_only=True)
 class Windows:
-    """How HU become the channels that the encoder sees.
+    """The windows that turn HU into the input channels of the encoder.
 
     Args:
-        channels: Level and width in HU of each channel.
-        mean: Mean of the windowed channels, in [0, 1]: one value, or one per channel. The default is ImageNet's average.
-        std: Standard deviation of the windowed channels: one value, or one per channel. The default is ImageNet's average.
-        quantize: Round the windowed channels down to 8 bit.
-        integer_widths: Halve odd widths in whole numbers, as programs do that compute windows in integers: 75/215 then reaches
-            from -32 to 182 HU, still divided by 215.
-        learnable: Whether levels and widths are trained too.
+        channels: Level and width of each window in HU, with widths above 0; each window gives one channel.
+        mean: Mean of the windowed channels, in [0, 1], for normalization: one value, or one per channel. The default is the
+            average of ImageNet's.
+        std: Standard deviation of the windowed channels, above 0, for normalization: one value, or one per channel. The default
+            is the average of ImageNet's.
+        quantize: Round the windowed channels down to 8 bits.
+        integer_widths: Halve odd widths in integers, as programs do that compute windows in integers: 75/215 then reaches from
+            -32 to 182 HU, but is still divided by 215.
+        learnable: Whether levels and widths are trained.
         intensity: Augmentation of the windowed channels in training; null for none.
 
     Raises:
-        ConfigError: ``windows_out_of_range``.
+        ConfigError: ``windows_out_of_range``, if a value is out of range or two settings contradict each other.
     """
 
     channels: tuple[tuple[float, float], ...] = (BRAIN, SUBDURAL, BONE)
@@ -45,7 +47,7 @@ class Windows:
     intensity: Intensity | None = setting(None, free=True, stored=False)
 
     def __post_init__(self) -> None:
-        # YAML and JSON know lists only, and whole numbers where a fraction is zero.
+        # YAML and JSON give lists instead of tuples, and may give integers.
         try:
             channels = tuple((float(level), float(width)) for level, width in self.channels)
             means, deviations = tuple(map(float, self.mean)), tuple(map(float, self.std))
@@ -62,7 +64,7 @@ class Windows:
             raise ConfigError("windows_out_of_range", where="windows", got=str(error)) from error
 
     def build(self) -> "WindowStack":
-        """The layer that does it."""
+        """Build the layer that applies these windows."""
         return WindowStack(
             self.channels,
             self.mean,
@@ -159,7 +161,7 @@ class WindowStack(nn.Module):
         intensity = self.intensity if self.training and draws is not None else None
         if self.quantize or intensity is not None:
             return self._in_steps(hu, widths, intensity, draws)
-        # One multiply-add and one clamp with mean and std folded in need 3 passes over the pixels instead of 6.
+        # Mean and std are folded into one multiply-add and one clamp, which needs 3 passes over the pixels instead of 6.
         scale = 1 / (widths * self.std)  # (c,)
         low = self.absent
         half = self._half(widths)
@@ -173,7 +175,9 @@ class WindowStack(nn.Module):
         return (widths / 2).floor() if self.integer_edges else widths / 2
 
     def _in_steps(self, hu: Tensor, widths: Tensor, intensity: Intensity | None, draws: Tensor | None) -> Tensor:
-        # Division, unlike multiplication by the inverse, gives whole HU in float32 the same of the 256 steps as exact arithmetic.
+        """Window, quantize, augment and normalize in separate steps."""
+        # Division gives integer HU in float32 the same of the 256 grey levels as exact arithmetic; multiplying by the inverse
+        # does not.
         half = self._half(widths)
         x = (_in_full(hu, widths).unsqueeze(-1) - (self.levels - half)) / widths  # (n, h, w, c)
         x = x.clamp(min=torch.zeros_like(half), max=2 * half / widths)

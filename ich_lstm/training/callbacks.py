@@ -1,4 +1,4 @@
-"""Callbacks of a training: the moving average of the weights, and checkpoints that name no path of this machine."""
+"""Callbacks for training: a moving average of the weights, and checkpoints that hold no path of this machine."""
 
 import os
 from pathlib import Path
@@ -9,19 +9,19 @@ from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 
 
 class MovingAverage(EMAWeightAveraging):
-    """Lightning's exponential moving average, of the module alone.
+    """Lightning's exponential moving average, without a copy of the Trainer.
 
-    Lightning's own copies the module as it is, and with it the Trainer that it refers to, and the lists of all scans.
+    Lightning's own class deep-copies the module together with its reference to the Trainer, and so with the lists of all scans.
 
     Args:
-        decay: Share of the average that stays at each step.
+        decay: Share of the old average that is kept at each step, in (0, 1).
     """
 
     def __init__(self, decay: float) -> None:
         super().__init__(decay=decay)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Copy the module when a fit begins."""
+        """Copy the module without its Trainer when a fit begins."""
         pl_module.trainer = None
         try:
             super().setup(trainer, pl_module, stage)
@@ -30,7 +30,7 @@ class MovingAverage(EMAWeightAveraging):
 
 
 def without_folders(value: Any) -> Any:
-    """Copy values, with every absolute path reduced to the name of its file or folder."""
+    """Copy nested values, and replace every absolute path by the name of its file or folder."""
     if isinstance(value, str):
         return Path(value).name if os.path.isabs(value) else value
     if isinstance(value, dict):
@@ -44,7 +44,7 @@ class PathlessCheckpoint(ModelCheckpoint):
     """A ModelCheckpoint that writes no path of this machine into the files it saves."""
 
     def state_dict(self) -> dict[str, Any]:
-        """As Lightning's, with file names in place of paths."""
+        """Lightning's state, with file names instead of paths."""
         state = super().state_dict()
         for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
             state[name] = Path(state[name]).name
@@ -53,7 +53,7 @@ class PathlessCheckpoint(ModelCheckpoint):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As Lightning's, the names taken as files of this run's folder."""
+        """Restore Lightning's state; the file names refer to the folder of this run."""
         folder = Path(self.dirpath or "")
         state = dict(state_dict)
         for name in ("best_model_path", "kth_best_model_path", "last_model_path"):

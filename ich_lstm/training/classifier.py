@@ -59,16 +59,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Trained = Literal["all", "head", "encoder", "encoder-through-head"]
-"""What a fit trains: ``all``; the ``head``, with the encoder frozen; the ``encoder`` alone, by its own logits; or the encoder by
-the logits of a frozen head (``encoder-through-head``)."""
+"""What a fit trains. ``all``: the whole network; ``head``: the head, with the encoder frozen; ``encoder``: the encoder, with the
+loss of its own logits, and without the head; ``encoder-through-head``: the encoder, with the loss of a frozen head's logits."""
 
 FIT_BEGUN_KEY = "ich_lstm_fit_begun"
-"""In a checkpoint: whether its last record of a fit is the running fit's, which has begun; none is at step 0."""
+"""Key in a checkpoint: whether its last fit record belongs to the running fit. It is false before the first step of a fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierSettings(ModelSettings):
-    """What a `ScanClassifier` is made of, and how it is trained; its arguments, in one object."""
+    """All arguments of `ScanClassifier` in one object: the architecture, and how the network is trained and run."""
 
     loss: Loss = setting(Loss(), stage=True)
     optimizer: Optimizer = setting(Optimizer(), stage=True)
@@ -83,41 +83,44 @@ class ClassifierSettings(ModelSettings):
 
 
 OF_TRAINING = sorted({each.name for each in fields(ClassifierSettings)} - {each.name for each in fields(ModelSettings)})
-"""Names of the settings that are no part of the network, which a model is stored with."""
+"""Names of the settings that do not belong to the network. A stored model lists them, so that readers can skip them."""
 
 
 class ScanClassifier(LightningModule):
     """A CNN-LSTM that is trained end to end on whole scans of head CT.
 
     Args:
-        encoder: The CNN that all slices share; a name of timm is short for ``Encoder(backbone=name)``.
-        windows: How HU become the channels that the encoder sees.
-        reduction: What of the encoder's features goes on to the head.
-        head: What looks along the scan: ``LSTM(...)``, ``GRU(...)``, or ``NoHead()`` for the 2D baseline.
+        encoder: The CNN that all slices share; the name of a timm model is short for ``Encoder(backbone=name)``.
+        windows: The windows that turn HU into the input channels of the encoder.
+        reduction: How the encoder's features are reduced before they enter the sequence head.
+        head: The sequence head along the scan: ``LSTM(...)``, ``GRU(...)``, or ``NoHead()`` for the 2D baseline.
         pooling: How slice logits become scan logits.
-        coherent_any: Raise "any" to the most probable type, in evaluation.
-        max_slices: In evaluation, the head and the pooling look at so many slices of a scan with more, evenly spaced; every slice
-            gets the context of the nearest. The encoder looks at all of them; null for no limit.
+        coherent_any: In evaluation, raise the logit of "any" to that of the most probable type.
+        max_slices: The most slices of a scan that the head and the pooling process in evaluation, at least 1. Of a longer scan
+            they take this many evenly spaced slices, and every other slice gets the context of the nearest of these. The encoder
+            still processes all slices. Null for no limit.
         loss: Weights of the terms of the training loss.
-        optimizer: The optimizer, its rates and their schedule.
-        ema: Decay of an exponential moving average of the weights, which is validated and saved in their place; null for none.
-        test_time: What a prediction is the mean of: ``flip``: the scan and its mirror image; ``flip-reverse``: both, each read
-            upwards and downwards; ``none``: nothing but the scan.
+        optimizer: The optimizer, its learning rates and their schedule.
+        ema: Decay of an exponential moving average of the weights, in (0, 1). Validation and checkpoints use the average instead
+            of the weights. Null for no average.
+        test_time: Test-time augmentation, whose results are averaged. ``flip``: the scan and its mirror image; ``flip-reverse``:
+            the scan and its mirror image, each read upwards and downwards; ``none``: the scan alone.
 
-    A Trainer of one's own can fit, validate and test it, and predict with it, and its callbacks can watch these metrics:
+    You can fit, validate, test and predict with your own Trainer. Its callbacks can monitor these metrics:
 
-    - ``val/monitor``, also as ``val_loss``, which loggers do not get: by it the best epoch is chosen. It is ``val/loss``, or
-      ``val/scan_loss`` where the slices' labels are missing or of one class.
+    - ``val/monitor``: The value by which the best epoch is chosen. It is ``val/loss``, or ``val/scan_loss`` if the slices have no
+      known labels, or labels of one class only. Callbacks also find it as ``val_loss``, which is not sent to loggers.
     - ``val/loss``, ``val/scan_loss``, ``val/encoder_loss``: RSNA's weighted log loss of the slices, of the scans, and of the
-      slices by the encoder's own logits; the last only where there is a head beside them.
-    - ``val/auroc_<label>``, ``val/scan_auroc_<label>``, ``val/encoder_auroc_<label>``: Areas under the ROC curves, with a label
-      of `LABELS`, for example ``val/auroc_any``; NaN where all known labels are alike.
-    - The same with ``test/`` from ``Trainer.test``, but for the monitored value: no epoch is chosen by held-out scans.
+      slices by the encoder's own logits. The last one is logged only if the model has a sequence head too.
+    - ``val/auroc_<label>``, ``val/scan_auroc_<label>``, ``val/encoder_auroc_<label>``: Areas under the ROC curves, for each label
+      of `LABELS`, for example ``val/auroc_any``; NaN if all known labels are of one class.
+    - ``test/...``: ``Trainer.test`` logs the metrics above with ``test/`` instead of ``val/``, except for the monitored value,
+      because held-out scans must not choose an epoch.
     - ``train/loss``, ``train/slice_loss``, ``train/scan_loss``, ``train/encoder_loss``, ``train/instance_loss``: The training
-      loss and its terms before they are weighted.
+      loss, and its terms before they are weighted.
 
     Raises:
-        ConfigError: If a value is out of range, or settings do not go together.
+        ConfigError: If a value is out of range, or two settings contradict each other.
 
     Example:
         >>> from ich_lstm import LSTM
@@ -154,42 +157,44 @@ class ScanClassifier(LightningModule):
             ema=ema,
             test_time=test_time,
         )
-        """What the model is made of and how the next fit trains it; `change_training` replaces it."""
+        """The architecture, and how the next fit trains it; `change_training` replaces it."""
         self.model = ScanModel(self.settings)
         keep_plain_names(self)
         self.trained: Trained = "all"
         """What the next fit trains; `choose_trained` sets it."""
         self.preprocessing: Preprocessing | None = None
-        """How scans are prepared for this model: taken over from the data it is trained on."""
+        """How scans are prepared for this model; a fit sets it to the preprocessing of its data. None: unknown."""
         self.slice_mm: float | None = None
-        """The usual distance of slices in the scans it was trained on, in mm; None: unknown."""
+        """The usual slice spacing of the training scans in mm; None: unknown."""
         self.is_synthetic = False
-        """Whether it was trained on synthetic heads, of which its predictions then warn."""
+        """Whether the model was trained on synthetic heads; if so, its predictions carry a warning."""
         self.positive_share: float | None = None
-        """The share of positive scans among those it was trained on, in [0, 1]; None: unknown."""
+        """The share of positive scans among the training scans, in [0, 1]; None: unknown."""
         self.training_data: dict[str, Any] | None = None
-        """How many patients, scans, slices and positives it was trained on; None: unknown."""
+        """Counts of the patients, scans, slices and positives in the training data; None: unknown."""
         self.starting_weights: dict[str, Any] | None = {"encoder": self.model.encoder.starting_weights}
-        """Where the weights began, for the model card: the encoder's source, or the ``model`` that training went on from with its
-        ``hash`` and its own ``starting_weights`` and ``fits``; all else began at random. None: unknown."""
+        """Origin of the initial weights, for the model card. It names the source of the encoder's weights; after a warm start it
+        names the earlier ``model`` with its ``hash``, ``starting_weights`` and ``fits``. All other weights were initialized at
+        random. None: unknown."""
         self.fits: tuple[FitRecord, ...] = ()
-        """How these weights were trained since they began: one record for each fit, the running one included."""
+        """How these weights were trained since their initialization: one record for each fit, including the running one."""
         self.stage_name = ""
-        """What the next fit is called in its record."""
+        """Name of the next fit in its record."""
         self._encoder_groups: int | None = None
         self.calibration: ModelCalibration | None = None
-        """What `ich-evaluate --calibrate` has chosen on validation patients; predictions show it. Void after more training."""
+        """Calibration and thresholds that `ich-evaluate --calibrate` chose on validation patients; predictions show them. A
+        further fit removes them."""
         self.name = self.settings.encoder.backbone
-        """What predictions call the model."""
+        """Name of the model in predictions."""
         self._hash = WeightsHash()
         self.slice_metrics, self.encoder_metrics, self.scan_metrics = _metrics(), _metrics(), _metrics()
 
     @classmethod
     def from_settings(cls, settings: ClassifierSettings) -> "ScanClassifier":
-        """Make a model of settings in one object.
+        """Build a model from settings in one object.
 
         Args:
-            settings: Its arguments.
+            settings: All arguments of the constructor.
         """
         return cls(**{each.name: getattr(settings, each.name) for each in fields(settings)})
 
@@ -198,14 +203,14 @@ class ScanClassifier(LightningModule):
         return self.model(batch.hu, batch.lengths, batch.positions_mm, batch.draws)
 
     def infer(self, batch: "ScanBatch") -> ScanLogits:
-        """Logits of a batch of scans in evaluation, as the mean over what is shown at test time."""
+        """Logits of a batch of scans in evaluation, averaged over the views of the test-time augmentation."""
         return infer(self.model, batch.hu, batch.lengths, batch.positions_mm, test_time=self.settings.test_time)
 
     # Training
 
     @property
     def learning_rate(self) -> float:
-        """Peak rate of the head in the next fit; ``Tuner.lr_find`` sets it to what it finds, with one rate for all weights."""
+        """Peak learning rate of the head in the next fit; ``Tuner.lr_find`` searches one rate for all weights, and sets it."""
         return self.settings.optimizer.lr
 
     @learning_rate.setter
@@ -214,7 +219,7 @@ class ScanClassifier(LightningModule):
 
     @property
     def encoder_learning_rate(self) -> float:
-        """Peak rate of the encoder in the next fit; ``Tuner.lr_find(attr_name="encoder_learning_rate")`` sets it."""
+        """Peak learning rate of the encoder in the next fit; ``Tuner.lr_find(attr_name="encoder_learning_rate")`` sets it."""
         return self.settings.optimizer.encoder_lr
 
     @encoder_learning_rate.setter
@@ -225,22 +230,22 @@ class ScanClassifier(LightningModule):
         """Change how the next fit trains.
 
         Args:
-            changes: Arguments of the constructor by name, and their fields in mappings:
-                ``{"optimizer": {"lr": 1e-4}, "encoder": {"batch_norm": "frozen"}}``. What is not given stays as it is.
+            changes: New values for arguments of the constructor, by name; the fields of an argument stand in a mapping:
+                ``{"optimizer": {"lr": 1e-4}, "encoder": {"batch_norm": "frozen"}}``. All other settings stay as they are.
 
         Raises:
-            ConfigError: If a setting is unknown or out of range, or one that cannot change with the same weights from fit to fit.
+            ConfigError: If a setting is unknown, out of range, or must not change between fits of the same weights.
         """
         self.use_settings(merged(self.settings, changes, where="model"))
 
     def use_settings(self, settings: ClassifierSettings) -> None:
-        """Train the next fit by these settings.
+        """Use these settings in the next fit.
 
         Args:
-            settings: They may differ from the present ones in what may differ from stage to stage.
+            settings: The new settings. They may differ only in settings that may change between stages.
 
         Raises:
-            ConfigError: ``other_network``, if anything else differs.
+            ConfigError: ``other_network``, if another setting differs.
         """
         network = unwrapped(self.model)
         assert isinstance(network, ScanModel)
@@ -248,10 +253,10 @@ class ScanClassifier(LightningModule):
         self.settings = settings
 
     def load_weights_from(self, other: "ScanClassifier") -> None:
-        """Take over another model's weights and name, and how scans are prepared for it.
+        """Start from another model's weights (warm start); its name and preprocessing are copied as well.
 
         Args:
-            other: A model of the same network.
+            other: A model with the same architecture.
         """
         unwrapped(self.model).load_state_dict(unwrapped(other.model).state_dict())
         self.preprocessing, self.name = other.preprocessing, other.name
@@ -264,15 +269,18 @@ class ScanClassifier(LightningModule):
         self.fits = ()
 
     def choose_trained(self, trained: Trained = "all", *, encoder_groups: int | None = None) -> None:
-        """Choose what the next fit trains. It may not change inside a fit: DDP's ranks would diverge in silence.
+        """Choose what the next fit trains. It must not change inside a fit, because the ranks of DDP would silently diverge.
 
         Args:
-            trained: ``all``; ``head``: the encoder is frozen; ``encoder``: alone on single slices, by its own logits;
-                ``encoder-through-head``: by the logits of a frozen head.
-            encoder_groups: Where the encoder is trained, the last so many of its layer groups, at least 1; None for all.
+            trained: ``all``: the whole network; ``head``: the head, with the encoder frozen; ``encoder``: the encoder, with the
+                loss of its own logits, and without the head; ``encoder-through-head``: the encoder, with the loss of a frozen
+                head's logits.
+            encoder_groups: How many of the encoder's layer groups are trained, counted from the last, at least 1; None for all.
+                It has no effect if ``trained`` is ``head``.
 
         Raises:
-            ConfigError: If the encoder has no logits of its own to be trained by, or the backbone no layer groups.
+            ConfigError: If the encoder is to be trained by its own logits and has no classifier, or if ``encoder_groups`` is
+                given and timm does not divide the backbone into layer groups.
         """
         require_choice("unknown_trained", "train", trained, Trained)
         if trained == "encoder" and not self.model.has_encoder_view:
@@ -280,7 +288,7 @@ class ScanClassifier(LightningModule):
                 "no_encoder_classifier",
                 where="train=encoder",
                 got="encoder.classifier=false",
-                expected="logits of the encoder, by which it is trained alone",
+                expected="encoder.classifier=true, because train=encoder uses the loss of the encoder's own logits",
                 todo="Leave encoder.classifier true.",
             )
         self.trained = trained
@@ -291,15 +299,15 @@ class ScanClassifier(LightningModule):
         self.model.encoder.unfreeze_last(self._encoder_groups)
 
     def setup(self, stage: str) -> None:
-        """Take over how the data are prepared, and fit the reduction of features if that is to be done."""
+        """Check and adopt the preprocessing of the data, record the fit, and fit the feature reduction if there is one."""
         data = _scan_data(self.trainer)
         if data is not None:
             self._check_preprocessing(data)
         if self.trainer.precision == "bf16-true" and getattr(self.settings.head, "positions", None) == "mm":
             # Lightning rounds the batch as well as the weights.
             logger.warning(
-                "precision bf16-true: the slices' positions in mm are rounded to 8 binary digits, to 1 mm between 128 and "
-                "256 mm. bf16-mixed does not round them."
+                "precision bf16-true: the slices' positions in mm are rounded to 8 significant bits, which is 1 mm between 128 "
+                "and 256 mm. bf16-mixed does not round them."
             )
         if stage != "fit":
             return
@@ -310,7 +318,7 @@ class ScanClassifier(LightningModule):
                     "no_neighbours",
                     where="model.encoder.adjacent_slices, data.batches.sample",
                     got=f"{shown}, and samples of {batches.sample} slices",
-                    expected="samples in which a slice's neighbours are those of its scan",
+                    expected="samples of consecutive slices, because each slice is stacked with its neighbours in the scan",
                     todo="Set data.batches.sample=adjacent, or data.batches.slices_per_sample=null for whole scans.",
                 )
             self.preprocessing = data.preprocessing
@@ -328,14 +336,14 @@ class ScanClassifier(LightningModule):
             settings=staged(self.settings),
         )
         self.fits = (*begun(self.fits), running)
-        # Lightning leaves the mode as it is, and a model that was loaded is in evaluation mode.
+        # Lightning does not set the mode, and a loaded model is in evaluation mode.
         self.train()
         reducer = self.model.reducer
         if self.trained != "encoder" and reducer is not None and not reducer.is_fitted:
             fit_reducer(self.model, self.trainer, data, self.settings.reduction.slices)
 
     def _check_preprocessing(self, data: "ScanDataModule") -> None:
-        """See that the scans are prepared as the model needs them."""
+        """Check that the data have the preprocessing that the model was trained for."""
         data.preprocessing.check_windows(self.settings.windows.channels)
         if self.preprocessing not in (None, data.preprocessing):
             raise ConfigError(
@@ -343,15 +351,15 @@ class ScanClassifier(LightningModule):
                 where="data",
                 got=str(data.preprocessing),
                 expected=f"{self.preprocessing}, for which the model has been trained",
-                todo="Prepare the scans alike, or set model.preprocessing = None to train it for these.",
+                todo="Prepare the scans with the model's preprocessing, or set model.preprocessing = None to train for this one.",
             )
 
     def teardown(self, stage: str) -> None:
-        """Forget the record of a fit that ended before its first step, as a search for a learning rate does."""
+        """Drop the record of a fit that ended before its first step, such as a search for a learning rate."""
         self.fits = begun(self.fits)
 
     def on_fit_start(self) -> None:
-        """Refuse what would let processes wait for one another for ever."""
+        """Refuse chunks together with synchronized batch-norm, which would deadlock."""
         if self.settings.encoder.slices_per_chunk is not None and self.trainer.world_size > 1:
             _refuse_synchronized(self.model.encoder)
 
@@ -359,15 +367,15 @@ class ScanClassifier(LightningModule):
         """The moving average of the weights, if there is one.
 
         Raises:
-            ConfigError: If Lightning is to search for a batch size, of which it knows nothing here.
+            ConfigError: If Lightning is asked to search for a batch size; batches here have a budget of slices instead.
         """
-        # Before the finder's own setup, which would miss an attribute and not say what to do.
+        # This runs before the finder's own setup, whose error about a missing attribute would not say what to do.
         if any(isinstance(callback, BatchSizeFinder) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
             raise ConfigError(
                 "no_batch_size",
                 where="Tuner.scale_batch_size, BatchSizeFinder",
-                got="a search for a number of scans in a batch",
-                expected="a budget of slices: scans differ in length, and the longest batch is what fills the memory",
+                got="a search for a number of scans per batch",
+                expected="a budget of slices per batch, because scans differ in length and memory depends on the slices",
                 todo="Find batches.slices with ich-train --plan, or with ich_lstm.training.memory_planner.plan_memory.",
             )
         return [] if self.settings.ema is None else [MovingAverage(self.settings.ema)]
@@ -378,7 +386,7 @@ class ScanClassifier(LightningModule):
         self.fits = (*self.fits[:-1], replace(self.fits[-1], epochs=epochs, steps=steps))
 
     def training_step(self, batch: "ScanBatch", batch_index: int) -> Tensor:
-        """The loss of a batch: slices, the encoder's own view of them, and scans, each with its weight."""
+        """The training loss of a batch: the weighted sum of the losses of slices, scans, the encoder's logits and instances."""
         loss_settings = self.settings.loss
         logits = self._logits(batch)
         candidates = {
@@ -397,7 +405,8 @@ class ScanClassifier(LightningModule):
         world = self.trainer.world_size
         loss = torch.zeros((), device=self.device)
         for (name, (factor, sums)), weight in zip(terms.items(), weights, strict=True):
-            # DDP takes the mean of the ranks' gradients; times world over the global weight makes that the global mean.
+            # DDP averages the gradients of the ranks. Multiplying by the number of ranks, and dividing by the global sum of
+            # weights, makes that average the global weighted mean.
             term = sums[0] * world / weight.clamp(min=1e-12)
             self.log(f"train/{name}", term.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.hu))
             loss = loss + factor * term
@@ -412,112 +421,120 @@ class ScanClassifier(LightningModule):
         return self(batch)
 
     def on_validation_epoch_start(self) -> None:
-        """Give all processes the same running statistics of batch-norm: their mean."""
+        """Average the running statistics of batch-norm over all processes."""
         if self.trainer.world_size > 1:
             for name, buffer in self.model.named_buffers():
                 if name.endswith(("running_mean", "running_var")):
                     buffer.copy_(self._world_sum(buffer) / self.trainer.world_size)
 
     def validation_step(self, batch: "ScanBatch", batch_index: int) -> None:
-        """Collect probabilities; a process without work gets an empty batch."""
-        # Without work, collect nothing, but do collect: the metrics gather from all processes.
+        """Update the metrics with a batch; a process that has no scans left gets an empty batch."""
+        # Metrics gather from all processes, so an empty batch must update them too.
         empty = ScanLogits(batch.slice_labels, batch.scan_labels, batch.slice_labels)
         self._collect(self._logits(batch) if len(batch.lengths) else empty, batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of all processes together, and ``val/monitor``, by which the best epoch is chosen."""
         losses, aurocs = self._log_metrics("val")
-        # The slices' loss; where the slices' labels cannot tell good from bad, for they are of one class, the scans'.
-        slices_tell = not aurocs[""].isnan().all() or losses["scan_"].isnan()
-        monitored = losses["" if slices_tell else "scan_"]
+        # If the slice labels are missing or of one class, their loss cannot rank epochs, and the scans' loss is monitored.
+        uses_slices = not aurocs[""].isnan().all() or losses["scan_"].isnan()
+        monitored = losses["" if uses_slices else "scan_"]
         self.log("val/monitor", monitored, sync_dist=True)
-        # The name that callbacks guess, and which can stand in a file's name; for loggers it would be the same curve again.
+        # Callbacks commonly use this name, and it is valid in a file name. Loggers would draw the same curve twice.
         self.log("val_loss", monitored, sync_dist=True, logger=False)
 
     def test_step(self, batch: "ScanBatch", batch_index: int) -> None:
-        """Collect probabilities of held-out scans, as `validation_step` does."""
+        """Update the metrics with a batch of held-out scans."""
         self.validation_step(batch, batch_index)
 
     def on_test_epoch_end(self) -> None:
-        """Log the metrics of all processes together, by the names of the validation's with ``test/`` in place of ``val/``."""
+        """Log the metrics of all processes together, under the names of validation with ``test/`` instead of ``val/``."""
         self._log_metrics("test")
 
     def _log_metrics(self, phase: Literal["val", "test"]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Log and reset the metrics; returns the losses and the areas, ``(k,)``, of each view."""
+        """Log and reset the metrics.
+
+        Returns:
+            Two mappings by prefix of the metric's name: the losses, and the areas under the ROC curves ``(k,)``.
+        """
         losses, aurocs = {}, {}
         for view, metrics in self._metrics_by_view().items():
             values = metrics.compute()
             metrics.reset()
             losses[view], aurocs[view] = values["loss"].float(), values["auroc"].float()
-            # The metrics have gathered from all processes already; sync_dist takes the mean of equal values.
+            # The metrics have gathered from all processes already, so sync_dist averages equal values.
             self.log(f"{phase}/{view}loss", losses[view], prog_bar=not view, sync_dist=True)
             for label, area in zip(LABELS, aurocs[view], strict=True):
                 self.log(f"{phase}/{view}auroc_{label}", area, prog_bar=not view and label == ANY, sync_dist=True)
         return losses, aurocs
 
     def _metrics_by_view(self) -> dict[str, MetricCollection]:
-        """The metrics of the slices, of the scans, and of the slices by the encoder alone, by how their names begin."""
+        """Metrics by the prefix of their names: none for slices, ``scan_`` for scans, ``encoder_`` for the encoder's logits."""
         metrics = {"": self.slice_metrics, "scan_": self.scan_metrics}
         has_both = self.trained != "encoder" and self.model.sequence is not None and self.model.has_encoder_view
         return {**metrics, "encoder_": self.encoder_metrics} if has_both else metrics
 
     def predict_step(self, batch: "ScanBatch", batch_index: int) -> list[PredictedScan]:
-        """Probabilities of the scans of a batch, for ``Trainer.predict``: of a `ScanDataModule` these are the held-out scans.
+        """Probabilities of the scans of a batch, for ``Trainer.predict``. A `ScanDataModule` gives it the held-out scans.
 
-        They are those of `predict` before calibration: coherent, and the mean over what ``test_time`` asks for.
+        They equal those of `predict` before calibration: coherent, and averaged over the test-time augmentation.
 
         Returns:
-            One for each scan, on the CPU; none for the empty batch of a process without work.
+            One prediction for each scan, on the CPU; an empty list for the empty batch of a process that has no scans left.
         """
         if len(batch.lengths) == 0:
             return []
         return split_scans(predicted(self.infer(batch), batch.lengths), batch.lengths, batch.scan_ids)
 
     def _collect(self, logits: ScanLogits, batch: "ScanBatch") -> None:
+        """Update all metrics with the probabilities and labels of a batch."""
         self.slice_metrics.update(probabilities_of(logits.slice_logits), batch.slice_labels)
         self.scan_metrics.update(probabilities_of(logits.scan_logits), batch.scan_labels)
         if "encoder_" in self._metrics_by_view() and logits.encoder_logits is not None:
             self.encoder_metrics.update(probabilities_of(logits.encoder_logits), batch.slice_labels)
 
     def _world_sum(self, values: Tensor) -> Tensor:
+        """Sum a tensor over all processes."""
         if self.trainer.world_size == 1:
             return values
         return self.trainer.strategy.reduce(values.clone(), reduce_op="sum")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """An optimizer with a rate for the encoder and one for the head, and their schedule."""
+        """An optimizer with separate learning rates for encoder and head, and their schedule."""
         chosen = self.settings.optimizer
         optimizer = make_optimizer(self.model, chosen)
         kind, steps = chosen.schedule, self.trainer.estimated_stepping_batches
         if 0 <= steps < math.inf:
             schedule = make_schedule(optimizer, kind, steps=int(steps), warmup=chosen.warmup)
-        else:  # nobody knows the number of steps: infinite, or -1
+        else:  # the number of steps is unknown: infinite, or -1
             schedule = make_schedule(optimizer, "constant", steps=self._steps_of_an_epoch(), warmup=chosen.warmup)
             if kind != "constant":
-                logger.warning("schedule %s: the number of steps is unknown, so after the warm-up the rates stay.", kind)
-                said = {**self.fits[-1].settings, "optimizer": {**self.fits[-1].settings["optimizer"], "schedule": "constant"}}
-                self.fits = (*self.fits[:-1], replace(self.fits[-1], settings=said))
+                logger.warning(
+                    "schedule %s: the number of steps is unknown, so the learning rates stay constant after the warm-up.", kind
+                )
+                actual = {**self.fits[-1].settings, "optimizer": {**self.fits[-1].settings["optimizer"], "schedule": "constant"}}
+                self.fits = (*self.fits[:-1], replace(self.fits[-1], settings=actual))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _steps_of_an_epoch(self) -> int:
-        """Steps of the optimizer in an epoch; 0 if that has no end either."""
+        """Number of optimizer steps in an epoch; 0 if the epoch has no end."""
         if self.trainer.train_dataloader is None:
-            self.trainer.fit_loop.setup_data()  # as Lightning does it for its estimate
+            self.trainer.fit_loop.setup_data()  # Lightning does this too, to estimate the number of steps
         batches = self.trainer.num_training_batches
         return math.ceil(batches / self.trainer.accumulate_grad_batches) if batches < math.inf else 0
 
     # Saving and loading
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what it takes to build the model again, and take out paths of this machine."""
+        """Add the settings that rebuild the model, and remove paths of this machine."""
         checkpoint[ABOUT_KEY] = self._saved().about
         checkpoint[FIT_BEGUN_KEY] = bool(self.fits and self.fits[-1].steps)
         checkpoint["callbacks"] = without_folders(checkpoint.get("callbacks", {}))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the records of the fit that is resumed, or begin it again after a search for a learning rate."""
+        """Restore the fit records. After a search for a learning rate, the running fit's record starts again at step 0."""
         about = checkpoint.get(ABOUT_KEY, {})
-        # A search saves the weights before the first step, trains, and loads them: its steps are none of the running fit's.
+        # A search saves the weights before the first step, trains, and loads them again. Its steps must not count.
         is_fitting = self.trainer.state.fn == TrainerFn.FITTING
         again = is_fitting and not checkpoint.get(FIT_BEGUN_KEY, True)
         running = tuple(replace(fit, epochs=0, steps=0) for fit in self.fits[-1:]) if again else ()
@@ -529,7 +546,7 @@ class ScanClassifier(LightningModule):
         """Write the model as ``model.safetensors`` and ``model.json``, which holds everything but the weights.
 
         Args:
-            folder: Made if missing.
+            folder: The folder to write to; it is created if it does not exist.
         """
         write_model(Path(folder), self._saved())
         if self.calibration is not None:
@@ -537,39 +554,40 @@ class ScanClassifier(LightningModule):
 
     @classmethod
     def from_pretrained(cls, name: Path | str) -> "ScanClassifier":
-        """Read a model from a folder made by `save_pretrained`, or from the Hugging Face hub.
+        """Load a model from a folder made by `save_pretrained`, or from the Hugging Face hub.
 
         Args:
-            name: A folder, or a repository of the hub (``owner/name``), of which only JSON and safetensors are downloaded.
+            name: A folder, or a repository of the hub (``owner/name``). Only its JSON and safetensors files are downloaded.
 
         Returns:
             The model in evaluation mode, on the CPU.
 
         Raises:
-            CheckpointError: If there is no model, a pickle lies beside it, or its weights are damaged or do not fit.
+            CheckpointError: If there is no model, if the folder also holds a pickle, or if the weights are damaged or do not fit.
         """
         return cls.load(model_folder(name))
 
     @classmethod
     def load(cls, path: Path | str, *, channel_order: ChannelOrder | None = None) -> "ScanClassifier":
-        """Read a model: a run's folder, a folder made by `save_pretrained`, a ``.ckpt``, or weights that others released.
+        """Load a model.
 
         Args:
-            path: File or folder.
-            channel_order: Of the windows of Nguyen et al.'s released weights, and of no other model: ``bgr`` (bone first) or
-                ``rgb`` (brain first); None: ``bgr``, which is what their loader does. See docs/released.md.
+            path: A run's folder, a folder made by `save_pretrained`, a ``.ckpt`` file, or released weights of another project.
+            channel_order: Order of the windows, for Nguyen et al.'s released weights only: ``bgr`` (bone first) or ``rgb``
+                (brain first). None for ``bgr``, the order of their loader. See docs/released.md.
 
         Returns:
             The model in evaluation mode, on the CPU.
 
         Raises:
             ConfigError: If a channel order is given for another model.
-            CheckpointError: If there is no model, or its weights do not fit its settings, or its calibration not its weights.
+            CheckpointError: If there is no model, if its weights do not fit its settings, or if its calibration belongs to other
+                weights.
         """
         return cls._load(Path(path), {}, channel_order)
 
     @classmethod
-    def load_from_checkpoint(  # type: ignore[override]  # Lightning hands on any keyword
+    def load_from_checkpoint(  # type: ignore[override]  # Lightning accepts any keyword
         cls,
         checkpoint_path: Path | str | IO[bytes],
         map_location: torch.device | str | int | Callable[..., Any] | dict[Any, Any] | None = None,
@@ -579,24 +597,25 @@ class ScanClassifier(LightningModule):
         *,
         changes: Mapping[str, Any] | None = None,
     ) -> "ScanClassifier":
-        """Read a model as `load` does: Lightning's name for it.
+        """Load a model as `load` does, under Lightning's name for it.
 
         Args:
-            checkpoint_path: All that `load` takes. No open file and no address: nothing is downloaded.
-            map_location: Device for the model; None: the CPU. Functions and maps of devices are refused.
-            hparams_file: None, for a model's settings are stored with its weights.
-            strict: True or None: weights that do not fit are refused.
-            weights_only: True or None: nothing but tensors and plain values is ever read.
-            changes: Arguments of the constructor by name, and their fields in mappings, as `change_training` takes them, that
-                leave the meaning of the weights as it is: how it is trained, how it is run, and what any weights go with. Other
-                settings may be given with the values that are stored.
+            checkpoint_path: A path that `load` accepts. Open files and URLs are refused, and nothing is downloaded.
+            map_location: Device for the model; None for the CPU. Functions and maps of devices are refused.
+            hparams_file: Must be None, because a model's settings are stored with its weights.
+            strict: True or None. Weights that do not fit are always refused.
+            weights_only: True or None. Only tensors and plain values are ever read.
+            changes: New values for arguments of the constructor, by name, in the form that `change_training` accepts. Only
+                settings that do not change the meaning of the weights may differ from the stored ones: how the model is trained,
+                how it is run, and settings that fit any weights.
 
         Returns:
             The model in evaluation mode.
 
         Raises:
-            CheckpointError: As `load` does.
-            ConfigError: If an argument asks for what this does not do, or a keyword for another model than the stored one.
+            CheckpointError: If there is no model, if its weights do not fit its settings, or if its calibration belongs to other
+                weights.
+            ConfigError: If an argument has a value that is not supported, or if ``changes`` would change the architecture.
         """
         wrong = {
             "checkpoint_path": None if isinstance(checkpoint_path, str | Path) else "an open file",
@@ -612,14 +631,14 @@ class ScanClassifier(LightningModule):
                 where=f"load_from_checkpoint, {', '.join(given)}",
                 got=", ".join(str(value) for value in given.values()),
                 expected="a path, a single device, and the settings and all weights that are stored in the file",
-                todo="Leave the argument out; save an open file, and name it.",
+                todo="Leave the argument out; save an open file to disk, and give its path.",
             )
         classifier = cls._load(Path(checkpoint_path), changes or {})
         return classifier if map_location is None else classifier.to(map_location)
 
     @classmethod
     def _load(cls, path: Path, changes: Mapping[str, Any], channel_order: ChannelOrder | None = None) -> "ScanClassifier":
-        """Read a model, with other values of settings that its weights do not depend on."""
+        """Load a model, and change settings that its weights do not depend on."""
         saved = read_model(path, channel_order)
         with fitting(path):
             stored = merged(ClassifierSettings(), saved.about["settings"])
@@ -658,14 +677,14 @@ class ScanClassifier(LightningModule):
         return SavedModel(about, unwrapped(self.model).state_dict())
 
     def weights_hash(self) -> str:
-        """What the weights are known by, 12 hexadecimal digits."""
+        """Hash that identifies the weights, 12 hexadecimal digits."""
         return self._hash.of(self.model)
 
     # Prediction
 
     @property
     def predictor(self) -> Predictor:
-        """What this model is to a prediction, as it is now; the network is the same object."""
+        """A `Predictor` with the present state of this model; the two share the network."""
         return Predictor(
             model=self.model,
             preprocessing=self.preprocessing,
@@ -679,69 +698,70 @@ class ScanClassifier(LightningModule):
 
     @property
     def slab_mm(self) -> float | None:
-        """How thick the slabs are to which thin slices are averaged for this model; None if it was trained on thin ones."""
+        """Thickness in mm of the slabs to which thin slices are averaged; None if the model was trained on thin slices."""
         return self.predictor.slab_mm
 
     def known_preprocessing(self) -> Preprocessing:
         """How scans are prepared for this model.
 
         Raises:
-            CheckpointError: If it does not know.
+            CheckpointError: If the model does not hold its preprocessing.
         """
         return self.predictor.known_preprocessing()
 
     def predict(
         self, source: Path | str | Scan, *, project_key: ProjectKey | None = None, coherent: bool = True
     ) -> Iterator[ScanPrediction]:
-        """Predict a scan, or every study below a path, one after the other; a NIfTI file is a study of its own.
+        """Predict a scan, or every study below a path, one after the other; each NIfTI file counts as a study.
 
-        Of each study the plain axial brain series is read. Nothing is refused in silence: after all predictions have been
-        given, an error lists the studies that could not be read.
+        For each study, the non-contrast axial brain series is read. After the last prediction, an error lists the studies that
+        could not be read.
 
         Args:
-            source: A scan, a folder, a zip, or a file, which may be NIfTI.
-            project_key: Key for the ids in the predictions; by default the user's own.
-            coherent: A scan's probability is at least its most probable slice's, and that of "any" at least each type's, as the
-                labels mean it; False: probabilities as the network gives them.
+            source: A scan, a folder, a zip archive, or a single file (DICOM or NIfTI).
+            project_key: Key for the ids in the predictions; None for the user's own key.
+            coherent: Raise the probability of a scan to at least that of each slice, and the probability of "any" to at least
+                that of each type, as the definitions of the labels require. False gives the probabilities of the network.
 
         Yields:
             One prediction per study.
 
         Raises:
             SourceError: If nothing can be read.
-            StudyError: At the end, if studies were refused.
+            StudyError: After the last prediction, if studies could not be read.
         """
         return self.predictor.predict(source, project_key=project_key, coherent=coherent)
 
     def predict_scan(self, scan: Scan, project_key: ProjectKey, *, coherent: bool = True) -> ScanPrediction:
-        """Predict one scan, on the device the model is on; the model's mode is left as it was.
+        """Predict one scan on the model's device. The model's training or evaluation mode does not change.
 
         Args:
             scan: The scan.
-            project_key: Key for the ids.
-            coherent: As in `predict`.
+            project_key: Key for the ids in the prediction.
+            coherent: Raise the probability of a scan to at least that of each slice, and the probability of "any" to at least
+                that of each type. False gives the probabilities of the network.
 
         Raises:
-            CheckpointError: If the model does not know how scans are prepared for it.
-            ConfigError: If its calibration was fitted to the other kind of probabilities.
+            CheckpointError: If the model does not hold its preprocessing.
+            ConfigError: If the calibration was fitted to coherent probabilities and raw ones are asked for, or the reverse.
         """
         return self.predictor.predict_scan(scan, project_key, coherent=coherent)
 
 
 def check_same_network(stored: ClassifierSettings, wanted: ClassifierSettings, *, where: str, whose: str) -> None:
-    """See that the settings that are wanted make no other model of the stored weights.
+    """Check that new settings do not change the meaning of stored weights.
 
     Args:
-        stored: With which the weights were trained.
-        wanted: With which they are to be used.
-        where: What an error puts before the names of settings.
+        stored: The settings with which the weights were trained.
+        wanted: The settings with which the weights are to be used.
+        where: Prefix of the names of settings in the error.
         whose: Name of the model's file or folder.
 
     Raises:
-        ConfigError: ``other_network``.
+        ConfigError: ``other_network``, if a setting differs that belongs to the weights.
     """
     wrong = [each for each in differences(stored, wanted) if not each.free]
-    # The weights come from the file: whether others were downloaded before the training makes no difference.
+    # The weights come from the file, so it does not matter whether pretrained weights were downloaded before the training.
     wrong = [each for each in wrong if each.name != "encoder.pretrained" or each.after]
     if wrong:
         raise ConfigError(
@@ -749,13 +769,13 @@ def check_same_network(stored: ClassifierSettings, wanted: ClassifierSettings, *
             where=", ".join(f"{where}{each.name}" for each in wrong),
             got=", ".join(repr(each.after) for each in wrong),
             expected="; ".join(f"{each.name}={each.before!r}, with which the weights were trained" for each in wrong),
-            todo=f"Leave them out, for {whose} says what its model is; or train another model.",
+            todo=f"Leave these settings out, because {whose} stores those of its model; or train another model.",
         )
 
 
 def _scan_data(trainer: Trainer) -> "ScanDataModule | None":
     """The data of a fit, if they are a `ScanDataModule`."""
-    # Imported where there are data: a model that only predicts needs none of it, and it takes long.
+    # This import is slow, and a model that only predicts does not need it.
     from ich_lstm.data.datamodule import ScanDataModule
 
     data = getattr(trainer, "datamodule", None)
@@ -763,7 +783,7 @@ def _scan_data(trainer: Trainer) -> "ScanDataModule | None":
 
 
 def _positive_share(data: "ScanDataModule") -> float | None:
-    """Among the training scans of which it is known whether they are positive; None where balance draws them otherwise."""
+    """Share of positives among the training scans with a known label; None if balancing changes how often scans are drawn."""
     if data.batches.balance:
         return None
     known = [label for scan in data.scans["train"] if not math.isnan(label := float(scan.scan_labels[LABELS.index(ANY)]))]
@@ -775,7 +795,7 @@ def _metrics() -> MetricCollection:
 
 
 def _refuse_synchronized(encoder: nn.Module) -> None:
-    """Processes whose batches differ in length have different numbers of chunks, and would wait for one another for ever."""
+    """Refuse chunks with synchronized batch-norm: processes have different numbers of chunks, and would deadlock."""
     if any(isinstance(layer, nn.SyncBatchNorm) and layer.training for layer in batch_norms(encoder)):
         raise ConfigError(
             "chunks_and_synchronized_statistics",

@@ -1,4 +1,4 @@
-"""The record that a model keeps of its own training, on which the model card relies."""
+"""The record of its training that a model keeps; the model card is written from it."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 HEAD = {"all": "train", "head": "train", "encoder": "skip", "encoder-through-head": "freeze"}
-"""What a record says of the head, by what was trained."""
+"""The value of `FitRecord.head` for each value of ``train``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,20 +19,22 @@ class FitRecord:
     """One fit: a stage of a recipe, or one call of ``Trainer.fit``.
 
     Args:
-        stage: Name of the stage; empty where the fit was none.
+        stage: Name of the stage; empty if the fit was not a stage.
         encoder: Which layers of the encoder were trained: ``all``, ``none``, or ``last N layer groups``.
-        head: ``train``, ``freeze``, or ``skip``: the encoder was trained alone, on single slices.
-        settings: Learning rates, optimizer, schedule, loss weights and so on, in the parts of `ScanClassifier`'s settings.
-        batches: How samples were made and batched, by the names of `Batches`; empty if it was not used.
-        augmentation: Ranges of the geometric augmentation; empty for none.
-        seed: Seed of the order and the augmentation; None if unknown.
-        max_epochs: Epochs that were allowed; None or -1: no limit.
-        epochs: Epochs begun when these weights were saved.
-        steps: Steps of the optimizer when these weights were saved.
-        precision: Lightning's name of the precision.
-        processes: Processes that trained together.
-        accumulated_batches: Batches of each process for a step.
-        gradient_clip: Largest norm or value of the gradient; None for no clipping.
+        head: What happened to the head. ``train``: it was trained; ``freeze``: it was used, but not trained; ``skip``: the
+            encoder was trained without it, on single slices.
+        settings: The settings that may change between stages (learning rates, schedule, loss weights and so on), nested like
+            those of `ScanClassifier`.
+        batches: How samples were made and batched, by the fields of `Batches`; empty without a `ScanDataModule`.
+        augmentation: Ranges of the geometric augmentation, by the fields of `Geometry`; empty for none.
+        seed: Seed of the order of the scans and of the augmentation; None if unknown.
+        max_epochs: Limit of the number of epochs; None or -1 for no limit.
+        epochs: Number of epochs that had begun when these weights were saved.
+        steps: Number of optimizer steps when these weights were saved.
+        precision: Precision of the training, by Lightning's name.
+        processes: Number of training processes.
+        accumulated_batches: Number of batches per process whose gradients were accumulated for a step.
+        gradient_clip: Limit of gradient clipping, for the norm or the value; None for no clipping.
     """
 
     stage: str
@@ -64,18 +66,18 @@ def record_fit(
     trained: str,
     settings: Mapping[str, Any],
 ) -> FitRecord:
-    """Record a fit as it begins.
+    """Record a fit when it begins.
 
     Args:
-        trainer: The Trainer that fits.
-        data: The data it fits on; None if they are not a `ScanDataModule`.
-        stage: Name of the stage; empty for none.
-        encoder_groups: The last so many of the encoder's layer groups are trained; None for all, 0 for none.
-        trained: ``all``, ``head``, ``encoder`` or ``encoder-through-head``.
-        settings: How this fit trains, in the parts of `ScanClassifier`'s settings.
+        trainer: The Trainer of the fit.
+        data: The training data; None if they are not a `ScanDataModule`.
+        stage: Name of the stage; empty if the fit is not a stage.
+        encoder_groups: How many of the encoder's layer groups are trained, counted from the last; None for all, 0 for none.
+        trained: What the fit trains: ``all``, ``head``, ``encoder`` or ``encoder-through-head``.
+        settings: The settings that may change between stages, nested like those of `ScanClassifier`.
 
     Returns:
-        A record without epochs and steps.
+        A record with 0 epochs and 0 steps.
     """
     augment = data.augment if data is not None else None
     clip = trainer.gradient_clip_val
@@ -98,5 +100,5 @@ def record_fit(
 
 
 def begun(fits: "tuple[FitRecord, ...]") -> "tuple[FitRecord, ...]":
-    """The fits that have changed the weights; what a search for a learning rate has begun is none."""
+    """The records of fits with at least one step. A search for a learning rate leaves a record without steps."""
     return tuple(fit for fit in fits if fit.steps)

@@ -1,4 +1,4 @@
-"""Fits the feature reduction once, on training slices."""
+"""Fits the feature reduction to training slices, before the first step of a fit."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +14,17 @@ if TYPE_CHECKING:
 
 
 def fit_reducer(model: ScanModel, trainer: Trainer, data: "ScanDataModule | None", slices: int) -> None:
-    """Fit a model's reducer to the encoder's features of training slices, in one process, and give it to all.
+    """Fit a model's reducer to the encoder's features of training slices. One process fits it, and all processes load the result.
 
     Args:
-        model: Its encoder is as it will be used.
-        trainer: Of the fit that is about to begin.
-        data: The data, set up; features are of whole scans, not augmented.
-        slices: How many slices; whole scans are taken until there are so many.
+        model: The model, with the weights of the encoder that the fit starts from.
+        trainer: The Trainer of the fit that is about to begin.
+        data: The data, after `setup`; the features come from whole scans without augmentation. None if the fit has no
+            `ScanDataModule`.
+        slices: Number of slices to fit to. Whole scans are encoded until there are at least this many.
 
     Raises:
-        ConfigError: If there are no data to fit it to, or fewer slices than it needs.
+        ConfigError: If ``data`` is None, or the data have fewer slices than the reduction needs.
     """
     reducer = model.reducer
     if reducer is None:
@@ -33,7 +34,7 @@ def fit_reducer(model: ScanModel, trainer: Trainer, data: "ScanDataModule | None
             "reducer_not_fitted",
             where="reduction",
             got="a fit without a ScanDataModule",
-            expected="training scans to which the reduction of features is fitted",
+            expected="a ScanDataModule, to whose training scans the feature reduction is fitted",
             todo="Call Trainer.fit(model, ScanDataModule(...)).",
         )
     state: dict[str, Any] = {}

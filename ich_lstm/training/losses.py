@@ -15,18 +15,20 @@ LossMean = Literal["weights", "labels"]
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """The training loss: a weighted sum of losses of slices and scans.
+    """The training loss: a weighted sum of the losses of slices and scans.
 
     Args:
-        slice: Weight of the slices' loss.
-        encoder: Weight of the loss of the encoder's own logits, which sees each slice alone.
-        scan: Weight of the scans' loss, which lets labels of whole scans train the network.
-        instance: Weight of the loss of the scans' logits by attention over the encoder's features (``pooling.instances``).
-        any_weight: Weight of "any" in all of these beside 1 for each type; RSNA's is 2.
-        mean: Whether the losses are divided by the sum of the ``weights``, as RSNA does, or by the number of ``labels``.
+        slice: Weight of the loss of the slice logits, not below 0.
+        encoder: Weight of the loss of the encoder's own slice logits, not below 0.
+        scan: Weight of the loss of the scan logits, not below 0. This loss lets labels of whole scans train the network.
+        instance: Weight of the loss of the scan logits by attention over the encoder's features (``pooling.instances``), not
+            below 0.
+        any_weight: Weight of the label "any" in each of these losses, relative to 1 for each type; RSNA's challenge uses 2.
+        mean: Divisor of each loss: the sum of the ``weights`` of the known labels, as in RSNA's challenge, or the number of known
+            ``labels``.
 
     Raises:
-        ConfigError: ``training_out_of_range``.
+        ConfigError: ``training_out_of_range``, if a weight is below 0 or ``mean`` is unknown.
     """
 
     slice: float = 1.0
@@ -46,36 +48,37 @@ class Loss:
 def weighted_loss_sums(
     logits: Tensor, labels: Tensor, *, any_weight: float = LABEL_WEIGHTS[LABELS.index(ANY)], mean: LossMean = "weights"
 ) -> Tensor:
-    """Weighted sum of the binary cross-entropies of known labels, and what it is to be divided by.
+    """The weighted sum of the binary cross-entropies of known labels, and the divisor that makes it a mean.
 
-    Both are sums, so that parts of a batch on several devices can be added before the division.
+    Both are sums, so that they can be added over devices before the division.
 
     Args:
-        logits: ``(m, k)``, in the order of `LABELS`.
-        labels: ``(m, k)``: 1 present, 0 absent, between them mixed, NaN unknown.
-        any_weight: Weight of "any" beside 1 for each type; RSNA's is 2.
-        mean: ``weights``: divide by the sum of the weights, as RSNA does; ``labels``: by the number of known labels.
+        logits: Logits ``(m, k)``, in the order of `LABELS`.
+        labels: Labels ``(m, k)``: 1 present, 0 absent, between 0 and 1 for mixed slices (CutMix), NaN unknown.
+        any_weight: Weight of the label "any", relative to 1 for each type; RSNA's challenge uses 2.
+        mean: Which divisor to give: ``weights`` for the sum of the weights of known labels, as in RSNA's challenge; ``labels``
+            for the number of known labels.
 
     Returns:
-        Tensor of the two sums, ``(2,)``.
+        The sum and the divisor, in one tensor ``(2,)``.
     """
     known = (~labels.isnan()).to(logits.dtype)
     weights = torch.tensor([any_weight if label == ANY else 1.0 for label in LABELS], dtype=logits.dtype, device=logits.device)
-    # Unknown labels become 0 before the loss: NaN times weight 0 would still be NaN.
+    # Unknown labels become 0 before the loss, because NaN times a weight of 0 would still be NaN.
     losses = F.binary_cross_entropy_with_logits(logits, labels.nan_to_num(0.0).to(logits.dtype), reduction="none")
     weighted = weights * known  # (m, k)
     return torch.stack([(weighted * losses).sum(), (weighted if mean == "weights" else known).sum()])
 
 
 def weighted_log_loss_with_logits(logits: Tensor, labels: Tensor) -> Tensor:
-    """RSNA's weighted log loss of logits: ``sum(w * m * bce) / sum(w * m)``, w = 2 for any and 1 otherwise, m = known.
+    """RSNA's weighted log loss: ``sum(w * m * bce) / sum(w * m)``, w = 2 for "any" and 1 for each type, m = 1 if known, else 0.
 
     Args:
-        logits: ``(m, k)``.
-        labels: ``(m, k)``: 1 present, 0 absent, NaN unknown.
+        logits: Logits ``(m, k)``, in the order of `LABELS`.
+        labels: Labels ``(m, k)``: 1 present, 0 absent, NaN unknown.
 
     Returns:
-        A scalar; 0 (with zero gradients) if no label is known.
+        The loss, a scalar; 0 with zero gradients if no label is known.
 
     Example:
         >>> weighted_log_loss_with_logits(torch.zeros(1, 6), torch.zeros(1, 6))

@@ -24,30 +24,32 @@ from ich_lstm.models.scan_model import ModelSettings, ScanModel
 from ich_lstm.training.losses import weighted_loss_sums
 
 MOST_SLICES = 512
-"""Of a batch. More would fit into large devices, but then an epoch has few steps; who wants it gives the number."""
+"""The largest batch that a plan proposes, in slices. Large devices could hold more, but an epoch would have few steps."""
 
 FEWEST_SLICES = 64
-"""Of a batch: a whole scan of usual length. A longer one travels alone, and needs a little more than was tried."""
+"""The smallest batch that is tried with chunks, in slices: more than a scan of usual length. A longer scan gets a batch of its
+own, and may need slightly more memory than the trial."""
 
-SPARE = 0.85
-"""Share of the memory that may be used: fragments, the loader, and scans longer than the budget need the rest."""
+USABLE_SHARE = 0.85
+"""Share of the free memory that a plan may use. Fragmentation, the loader, and scans longer than the budget need the rest."""
 
 SCAN_SLICES = 32
-"""A scan of the trial; how slices are divided among scans hardly matters."""
+"""Slices of each scan in a trial; how the slices are divided into scans has little effect on memory."""
 
 GROWTH = 4
+"""Factor by which the number of slices grows from trial to trial, until one does not fit."""
 
 MIB = 2**20
 
 
 class MemoryPlan(NamedTuple):
-    """What fits.
+    """Settings with which a training step fits into memory.
 
     Args:
-        slices_per_chunk: For ``model.encoder.slices_per_chunk``; None: a whole batch fits without recomputation.
-        slices_per_batch: For ``data.batches.slices``.
-        needed: Peak memory of the trial with these, in bytes.
-        available: Memory that was free, in bytes, times `SPARE`.
+        slices_per_chunk: Value for ``model.encoder.slices_per_chunk``; None if a whole batch fits without recomputation.
+        slices_per_batch: Value for ``data.batches.slices``.
+        needed: Peak memory of the trial with these two values, in bytes.
+        available: Free memory per process in bytes, times `USABLE_SHARE`.
     """
 
     slices_per_chunk: int | None
@@ -64,7 +66,13 @@ class MemoryPlan(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """A training step to be tried: ``slices`` of ``size`` x ``size`` pixels, the encoder in chunks of ``chunk`` or at once."""
+    """A training step to try.
+
+    Args:
+        slices: Number of slices in the batch.
+        chunk: Slices in each chunk of the encoder; None to encode all slices at once.
+        size: Side length of the square slices in pixels.
+    """
 
     slices: int
     chunk: int | None
@@ -87,26 +95,27 @@ def plan_memory(
 ) -> MemoryPlan:
     """Find the largest batch, and then the largest chunk, with which a training step fits into the memory of a device.
 
-    On a CPU every trial is a process of its own, whose peak is read; on a GPU it is torch's own account.
+    On a CPU, every trial runs in its own process, whose peak memory is read. On a GPU, torch's statistics are read.
 
     Args:
-        settings: Of the network.
-        size: Side of the input in pixels.
-        device: Where training will take place.
-        precision: Lightning's name of it.
-        processes: That share the device's memory: of a CPU, as many as train; of a GPU, one.
-        slices_per_batch: Where the batch is settled already; then only the chunk is sought.
-        seconds: How long may be tried. After that the plan is the largest batch that is known to fit at once.
-        begin: Told of every trial before it is made, for one may take minutes.
-        progress: Called after every trial with the trial and the bytes that it needed; None if it needed more than there was.
-        measure: In place of a real trial.
-        available: In place of the device's free memory, in bytes.
+        settings: Settings of the network.
+        size: Side length of the square input in pixels.
+        device: The device that will train.
+        precision: Precision of the training, by Lightning's name: ``32-true``, ``bf16-mixed`` and so on.
+        processes: Number of training processes that share the memory of the device: all of them on a CPU, one on a GPU.
+        slices_per_batch: Size of the batch, if it is given; then only the chunk is searched. None to search both.
+        seconds: Time limit of the search. When it is over, the plan is the largest batch that is known to fit without chunks.
+        begin: Called with every trial before it starts, because one may take minutes.
+        progress: Called after every trial with the trial and its peak memory in bytes; None if it did not fit.
+        measure: Replaces a real trial, for tests; it gives the peak memory in bytes, or None if the trial did not fit.
+        available: Replaces the free memory of the device, in bytes.
 
     Raises:
-        ConfigError: If not even one slice fits, or not the batch that is settled, or the time was too short to find out.
+        ConfigError: If one slice does not fit, if the given batch does not fit, or if the time limit ended the search before a
+            batch was known to fit.
     """
     deadline = time.monotonic() + seconds
-    room = int(SPARE * (_free_memory(device) if available is None else available) / processes)
+    room = int(USABLE_SHARE * (_free_memory(device) if available is None else available) / processes)
     try_out = measure or (lambda trial: _measure(settings, trial, device, precision, deadline))
 
     def fits(slices: int, chunk: int | None) -> int | None:
@@ -128,26 +137,43 @@ def plan_memory(
             "plan_timeout",
             where=f"{slices_per_batch or 1} slices of {size} x {size} on {device}",
             got=f"nothing that fits after {seconds:.0f} s" if not search.good else f"{search.good} slices after {seconds:.0f} s",
-            expected="an answer in that time",
+            expected="trials that end within the time limit",
             todo="Raise --plan_minutes, or give data.batches.slices and model.encoder.slices_per_chunk as numbers.",
         ) from None
 
 
 class _OutOfTime(Exception):
-    """The time for trials is over."""
+    """The time limit of the search has passed."""
 
 
 class _Search:
-    """The search for a plan; what is known to fit stays known when the time is over."""
+    """The search for a plan. It keeps the largest batch that is known to fit, for the case that the time limit ends it.
+
+    Args:
+        fits: Tries a number of slices with a chunk size (None for no chunks), and gives the peak memory in bytes; None if it does
+            not fit.
+        most: The largest batch to try, in slices.
+        is_settled: Whether the batch must have exactly this size.
+    """
 
     def __init__(self, fits: Callable[[int, int | None], int | None], most: int, *, is_settled: bool) -> None:
         self.fits, self.most, self.is_settled = fits, most, is_settled
         self.good, self.needed = 0, 0
 
     def run(self, device: torch.device, room: int, size: int) -> MemoryPlan:
+        """Search the largest batch and the largest chunk.
+
+        Args:
+            device: The device, for errors.
+            room: Memory that may be used, in bytes.
+            size: Side length of the square input in pixels, for errors.
+
+        Raises:
+            ConfigError: ``no_room``, if one slice or the smallest batch does not fit.
+        """
         if not self._fits_at_once(1):
             raise _no_room(device, room, f"one slice of {size} x {size}")
-        # A chunk needs what a batch of its size needs: first in steps of 4 times, for every trial takes seconds.
+        # A chunk needs about as much memory as a batch of its size. Every trial takes seconds, so the first steps are large.
         bad: int | None = None
         while self.good < self.most and bad is None:
             wider = min(self.most, self.good * GROWTH)
@@ -157,7 +183,7 @@ class _Search:
         while bad - self.good > max(1, self.good // 8):
             middle = (self.good + bad) // 2
             bad = bad if self._fits_at_once(middle) else middle
-        # The rest of the batch needs a little too: rather a smaller chunk, down to half, than a smaller batch.
+        # The rest of the batch needs some memory too. A chunk of down to half the size is preferred to a smaller batch.
         batch, good = self.most, self.good
         while True:
             for chunk in sorted({good, good * 3 // 4, max(1, good // 2)} - {0}, reverse=True):
@@ -169,6 +195,7 @@ class _Search:
             batch //= 2
 
     def _fits_at_once(self, slices: int) -> bool:
+        """Whether a batch fits without chunks; if so, it is kept as the largest known one."""
         needed = self.fits(slices, None)
         if needed is not None:
             self.good, self.needed = slices, needed
@@ -180,8 +207,8 @@ def _no_room(device: torch.device, room: int, what: str) -> ConfigError:
         "no_room",
         where=str(device),
         got=f"{room / MIB:,.0f} MiB, too little for {what}",
-        expected="memory for a training step",
-        todo="Take a smaller backbone, input or batch.",
+        expected="enough memory for a training step",
+        todo="Choose a smaller backbone, input or batch.",
     )
 
 
@@ -204,7 +231,8 @@ def _measure(
 
 
 def _measure_in_child(settings: ModelSettings, trial: Trial, precision: str, deadline: float = math.inf) -> int | None:
-    context = multiprocessing.get_context("spawn")  # a forked process would begin with this one's memory
+    """Peak memory of a training step in a child process in bytes, or None if it did not fit."""
+    context = multiprocessing.get_context("spawn")  # a forked process would start with the memory of this one
     receiving, sending = context.Pipe(duplex=False)
     child = context.Process(target=_child, args=(sending, settings, trial, precision), daemon=True)
     child.start()
@@ -217,7 +245,7 @@ def _measure_in_child(settings: ModelSettings, trial: Trial, precision: str, dea
         answer: int | str | None = receiving.recv()
     except EOFError:
         child.join()
-        # A signal ended it, most likely for its memory; any other end is something that it has said on the way.
+        # A negative exit code is a signal, most likely because memory ran out. The child reports all other failures itself.
         answer = None if (child.exitcode or 0) < 0 else f"the process ended with code {child.exitcode}"
     child.join()
     if isinstance(answer, str):
@@ -232,30 +260,30 @@ def _measure_in_child(settings: ModelSettings, trial: Trial, precision: str, dea
 
 
 def _child(connection: Connection, settings: ModelSettings, trial: Trial, precision: str) -> None:
-    """Send the peak of this process in bytes; None if the memory was too small; otherwise what went wrong."""
+    """Run a trial, and send its peak memory in bytes, None if memory ran out, or a text that describes another error."""
     try:
         _step(settings, trial, torch.device("cpu"), precision)
         connection.send(_peak_memory())
     except MemoryError:
         connection.send(None)
     except Exception as error:
-        # torch's allocator: "can't allocate memory" or "not enough memory"; its kernels: "std::bad_alloc".
+        # torch's allocator says "can't allocate memory" or "not enough memory", and its kernels say "std::bad_alloc".
         is_memory = isinstance(error, RuntimeError) and any(word in str(error) for word in ("memory", "alloc"))
         connection.send(None if is_memory else f"{type(error).__name__}: {str(error).splitlines()[0]}")
 
 
 def _peak_memory() -> int:
-    """Of this process, in bytes."""
+    """Peak memory of this process in bytes."""
     status = Path("/proc/self/status")
-    if status.is_file():  # getrusage's is never below what the process had that started this one
+    if status.is_file():  # preferred, because ru_maxrss is at least the memory of the parent process
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
         return int(lines["VmHWM"].split()[0]) * 1024
-    # In KiB, but in bytes on macOS.
+    # ru_maxrss is in KiB, but in bytes on macOS.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _step(settings: ModelSettings, trial: Trial, device: torch.device, precision: str) -> None:
-    """Two steps, with an optimizer of AdamW's size: its state comes with the first, and is there in the second."""
+    """Run two training steps with AdamW. Its state is allocated in the first, so the second has the full peak of memory."""
     encoder = replace(settings.encoder, pretrained=False, pretrained_file=None, slices_per_chunk=trial.chunk)
     model = ScanModel(replace(settings, encoder=encoder))
     model.to(device).train()
@@ -276,7 +304,7 @@ def _step(settings: ModelSettings, trial: Trial, device: torch.device, precision
 
 
 def _pretend_fitted(model: ScanModel) -> None:
-    """What a reduction is fitted to costs no memory; any feature does."""
+    """Fit the reduction to random features, because its memory does not depend on them."""
     reducer = model.reducer
     assert reducer is not None
     random = torch.randn(reducer.out_features + 1, model.encoder.out_features)
@@ -285,6 +313,7 @@ def _pretend_fitted(model: ScanModel) -> None:
 
 
 def _make_batch(trial: Trial, device: torch.device) -> ScanBatch:
+    """Make a batch of random HU."""
     lengths = [SCAN_SLICES] * (trial.slices // SCAN_SLICES)
     lengths += [trial.slices % SCAN_SLICES] if trial.slices % SCAN_SLICES else []
     return ScanBatch(
@@ -299,7 +328,7 @@ def _make_batch(trial: Trial, device: torch.device) -> ScanBatch:
 
 
 def _free_memory(device: torch.device) -> int:
-    """In bytes; of a CPU, what the system or the container would still give."""
+    """Free memory in bytes. For a CPU, it is the smaller of what the system and the container still have."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

@@ -1,4 +1,4 @@
-"""Torchmetrics on probabilities, exact in float64."""
+"""Metrics of torchmetrics on probabilities, computed in float64."""
 
 from typing import Any
 
@@ -14,23 +14,23 @@ from ich_lstm.statistics.measures.scores import CLIP
 
 
 def log_losses(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Log loss of each probability, clipped as Kaggle does.
+    """Log loss of each probability, after the clipping that Kaggle applies.
 
     Args:
-        probabilities: Any shape, in [0, 1]; float64, for float32 cannot hold 1 - 1e-15.
-        labels: The shape of ``probabilities``: 1 present, 0 absent, NaN unknown.
+        probabilities: Probabilities in [0, 1], of any shape, float64, because float32 cannot represent 1 - 1e-15.
+        labels: Labels in the shape of ``probabilities``: 1 present, 0 absent, NaN unknown.
 
     Returns:
-        Float64 of the same shape, NaN where the label is unknown.
+        Log losses in the shape of ``probabilities``, float64; NaN where the label is unknown.
     """
     p = probabilities.to(torch.float64).clamp(CLIP, 1 - CLIP)
     y = labels.to(torch.float64)
-    # log(1 - p), not log1p(-p): the published numbers round 1 - p to float64 first.
+    # log(1 - p), not log1p(-p), because the published numbers round 1 - p to float64 first.
     return -(y * torch.log(p) + (1 - y) * torch.log(1 - p))
 
 
 class _OfLabelledProbabilities(Metric):
-    """Keeps probabilities and labels of all steps and processes."""
+    """Base of metrics that keep the probabilities and labels of all batches and processes."""
 
     is_differentiable = False
     full_state_update = False
@@ -43,24 +43,25 @@ class _OfLabelledProbabilities(Metric):
         self.add_state("labels", default=[], dist_reduce_fx="cat")
 
     def update(self, probabilities: Tensor, labels: Tensor) -> None:
-        """Take in a batch.
+        """Add a batch.
 
         Args:
-            probabilities: ``(m, k)``, float64, in the order of `LABELS`.
-            labels: ``(m, k)``: 1 present, 0 absent, NaN unknown.
+            probabilities: Probabilities in [0, 1], ``(m, k)``, float64, in the order of `LABELS`.
+            labels: Labels ``(m, k)``: 1 present, 0 absent, NaN unknown.
         """
         self.probabilities.append(probabilities.detach().to(torch.float64))
         self.labels.append(labels.detach().to(torch.float32))
 
     def _all(self) -> tuple[Tensor, Tensor]:
-        if len(self.probabilities) == 0:  # a list of batches; after the processes have been gathered, a tensor
+        """The probabilities and labels of all batches, each ``(m, k)``."""
+        if len(self.probabilities) == 0:  # the state is a list of batches, and a tensor after torchmetrics has gathered it
             empty = torch.empty(0, len(LABELS), dtype=torch.float64, device=self.device)
             return empty, empty
         return dim_zero_cat(self.probabilities), dim_zero_cat(self.labels)
 
 
 class WeightedLogLoss(_OfLabelledProbabilities):
-    """RSNA's weighted multi-label log loss over the known labels; NaN if there is none.
+    """RSNA's weighted multi-label log loss over the known labels; NaN if no label is known.
 
     Example:
         >>> metric = WeightedLogLoss()
@@ -80,12 +81,12 @@ class WeightedLogLoss(_OfLabelledProbabilities):
 
 
 class LabelAUROC(_OfLabelledProbabilities):
-    """Area under the ROC curve of each label over its known values; NaN where they are all of one class."""
+    """Area under the ROC curve of each label, over the items whose label is known; NaN if these are all of one class."""
 
     higher_is_better = True
 
     def compute(self) -> Tensor:
-        """Float64 ``(k,)``."""
+        """The areas ``(k,)``, float64, in the order of `LABELS`."""
         probabilities, labels = self._all()
         areas = []
         for p, y in zip(probabilities.T.cpu().numpy(), labels.T.cpu().numpy(), strict=True):

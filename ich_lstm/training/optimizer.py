@@ -20,19 +20,21 @@ class Optimizer:
     """The optimizer, its learning rates, and their schedule over a fit.
 
     Args:
-        kind: ``adamw`` (decay apart from the gradient, Loshchilov and Hutter 2019) or ``adam`` (as a term of it).
-        lr: Peak rate of the head.
-        encoder_lr: Peak rate of the encoder; pretrained weights want about a tenth of the head's.
-        window_lr: Peak rate of learnable windows, in HU: the others' would not move them.
-        weight_decay: Not applied to biases and normalizations.
-        epsilon: Added to the denominator of the update.
-        schedule: What the rates do after the warm-up: ``cosine``: fall to 0; ``constant``: stay. They stay under either where
-            nobody knows the number of steps, as with ``Trainer(max_epochs=-1, max_time=...)``, and the record of the fit says so.
-        warmup: Share of the steps in which the rates rise linearly to their peaks; where nobody knows the number of steps, share
-            of the first epoch's.
+        kind: ``adamw`` (decoupled weight decay, Loshchilov and Hutter 2019) or ``adam`` (weight decay as a term of the gradient).
+        lr: Peak learning rate of the head, not below 0.
+        encoder_lr: Peak learning rate of the encoder, not below 0; about a tenth of the head's suits pretrained weights.
+        window_lr: Peak learning rate of learnable windows, not below 0. Levels and widths are in HU, so the rates of the other
+            weights would hardly move them.
+        weight_decay: Weight decay, not below 0. It is not applied to biases and normalization layers.
+        epsilon: Number added to the denominator of the update, not below 0.
+        schedule: The learning rates after the warm-up. ``cosine``: they fall to 0; ``constant``: they keep their peaks. If the
+            number of steps is unknown, as with ``Trainer(max_epochs=-1, max_time=...)``, they keep their peaks in any case, and
+            the record of the fit says so.
+        warmup: Share of the steps of a fit in which the learning rates rise linearly to their peaks, in [0, 1). If the number of
+            steps is unknown, it is a share of the steps of one epoch.
 
     Raises:
-        ConfigError: ``training_out_of_range``.
+        ConfigError: ``training_out_of_range``, if a value is out of range.
     """
 
     kind: OptimizerKind = "adamw"
@@ -54,11 +56,11 @@ class Optimizer:
 
 
 def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
-    """An optimizer of all weights that are to be trained.
+    """Make the optimizer of all weights that are not frozen.
 
     Args:
-        model: A `ScanModel`; what stands in its ``encoder`` and ``windows`` has rates of its own.
-        settings: Kind of optimizer, rates and decay.
+        model: A `ScanModel`; the weights of its ``encoder`` and ``windows`` have learning rates of their own.
+        settings: Kind of optimizer, learning rates and weight decay.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
@@ -76,13 +78,13 @@ def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimiz
 def make_schedule(
     optimizer: torch.optim.Optimizer, kind: Schedule, *, steps: int, warmup: float
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """Rates that rise linearly to their peaks, and then stay (``constant``) or fall to 0 along a cosine.
+    """Make a schedule in which the learning rates rise linearly to their peaks, and then stay or fall to 0 along a cosine.
 
     Args:
-        optimizer: Its groups hold the peaks.
-        kind: Which.
-        steps: Of the whole fit.
-        warmup: Share of the steps in which the rates rise.
+        optimizer: The optimizer; the learning rates of its parameter groups are the peaks.
+        kind: ``constant`` to keep the peaks, ``cosine`` to fall to 0.
+        steps: Number of steps of the whole fit.
+        warmup: Share of the steps in which the learning rates rise, in [0, 1).
     """
     warm = round(warmup * steps)
 

@@ -21,21 +21,22 @@ from ich_lstm.training.fit_record import FitRecord
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A part of a training, with its name and what differs from the recipe's other settings.
+    """A stage of a training, with the settings that differ from those of the recipe.
 
     Args:
-        name: For logs and folders; in a recipe, the key under which the stage stands.
-        max_epochs: Epochs; ``trainer.max_epochs``, where given, is an upper bound.
-        train: ``all``; ``head``: the encoder is frozen; ``encoder``: alone, by its own logits; ``encoder-through-head``: by the
-            logits of a frozen head.
-        encoder_groups: Train the last so many of the encoder's layer groups; null for all.
+        name: Name in logs and folders. In a recipe, it is the key of the stage.
+        max_epochs: The number of epochs, at least 1. If ``trainer.max_epochs`` is given, it is an upper bound.
+        train: What the stage trains. ``all``: the whole network; ``head``: the head, with the encoder frozen; ``encoder``: the
+            encoder, with the loss of its own logits, and without the head; ``encoder-through-head``: the encoder, with the loss
+            of a frozen head's logits.
+        encoder_groups: How many of the encoder's layer groups are trained, counted from the last, at least 1; null for all.
         batches: Settings of `Batches` that differ in this stage: ``slices``, ``slices_per_sample`` and so on.
-        trainer: Settings of Lightning's Trainer in this stage.
-        changes: Settings of the model that differ in this stage, in the parts of `ClassifierSettings`. In a recipe they stand
+        trainer: Settings of Lightning's Trainer that differ in this stage.
+        changes: Settings of the model that differ in this stage, by the fields of `ClassifierSettings`. In a recipe they stand
             beside the other keys: ``joint: {max_epochs: 6, optimizer: {lr: 5e-4}, ema: 0.999}``.
 
     Raises:
-        ConfigError: If a setting is unknown, out of range, or cannot change between stages.
+        ConfigError: If a setting is unknown or out of range, or must not change between stages.
     """
 
     name: str
@@ -48,11 +49,14 @@ class Stage:
 
     @classmethod
     def from_recipe(cls, name: str, given: Mapping[str, Any]) -> "Stage":
-        """A stage as it stands in a recipe.
+        """Read a stage of a recipe.
 
         Args:
-            name: Its key.
-            given: Its own settings, and beside them those of the model that differ.
+            name: The key of the stage.
+            given: The mapping under that key: fields of `Stage`, and settings of the model that differ in this stage.
+
+        Raises:
+            ConfigError: If a setting is unknown or out of range, must not change between stages, or ``max_epochs`` is missing.
         """
         own = {each.name for each in fields(cls)} - {"name", "changes"}
         changeable = staged(ClassifierSettings())
@@ -70,7 +74,7 @@ class Stage:
         where = f"stages, {self.name}"
         if not self.name or set(self.name) & set('/\\:*?"<>|'):
             raise ConfigError(
-                "stage_out_of_range", where="stages", got=f"name {self.name!r}", expected="a name that can be a folder's"
+                "stage_out_of_range", where="stages", got=f"name {self.name!r}", expected="a name that is valid for a folder"
             )
         for name, count in (("max_epochs", self.max_epochs), ("encoder_groups", self.encoder_groups)):
             if count is not None and (not isinstance(count, int) or count < 1):
@@ -83,19 +87,20 @@ class Stage:
         _check_changes(f"{where}, trainer", self.trainer, inspect.signature(Trainer).parameters)
 
     def settings(self, usual: ClassifierSettings) -> ClassifierSettings:
-        """How the model is trained in this stage.
+        """The settings of the model in this stage.
 
         Args:
-            usual: The recipe's settings.
+            usual: The settings of the recipe, without those of any stage.
         """
         return merged(usual, self.changes, where=f"stages, {self.name}")
 
 
 def _check_changes(where: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Refuse names that are not among the known ones, also inside nested mappings."""
     for name, value in given.items():
         if name not in known:
             error = unknown_setting(where, name, list(known))
-            todo = error.todo or "All else cannot change between stages."
+            todo = error.todo or "No other setting may change between stages."
             raise ConfigError(error.code, where=where, got=name, expected=error.expected, todo=todo)
         if isinstance(value, Mapping) and isinstance(known[name], Mapping):
             _check_changes(f"{where}, {name}", value, known[name])
@@ -109,23 +114,24 @@ def fit_stages(
     *,
     best_of: Callable[[Trainer], str],
 ) -> Trainer:
-    """Fit one stage after the other; each begins with the best weights of the one before.
+    """Fit one stage after the other. Each stage starts from the best weights of the stage before.
 
-    Every stage is a fit of its own, with its own optimizer, batches, and wrapping of the model: what is frozen must not
-    change inside a fit, for the processes of DDP would then diverge in silence.
+    Every stage is a separate fit with its own optimizer, batches and DDP wrapper, because the frozen layers must not change
+    inside a fit: the processes of DDP would silently diverge.
 
     Args:
-        classifier: The model; after the fits it holds the last stage's weights.
+        classifier: The model. After the last fit it holds that fit's final weights, not its best ones.
         data: The data.
-        stages: In their order.
-        trainer_of: Makes the Trainer of a stage; is told whether it is the last.
-        best_of: The path of the best checkpoint that a Trainer has written.
+        stages: The stages, in the order in which they are fitted.
+        trainer_of: Makes the Trainer of a stage. Its second argument is True for the last stage.
+        best_of: Gives the path of the best checkpoint that a Trainer has written.
 
     Returns:
         The Trainer of the last stage.
 
     Raises:
-        CheckpointError: If a stage ended without any checkpoint.
+        CheckpointError: ``no_epoch``, if a stage ended without a checkpoint.
+        ConfigError: ``no_stage``, if there is no stage.
     """
     usual = classifier.settings
     batches = data.batches
@@ -142,13 +148,13 @@ def fit_stages(
         trainer.strategy.barrier()
         if not best or not Path(best).is_file():
             raise CheckpointError(
-                "no_epoch", where=f"stage {stage.name}", got="no epoch was finished", todo="Raise max_epochs of the stage."
+                "no_epoch", where=f"stage {stage.name}", got="no finished epoch", todo="Raise max_epochs of the stage."
             )
         if number < len(stages) - 1:
             saved = read_model(Path(best))
             with torch.no_grad():
                 unwrapped(classifier.model).load_state_dict(saved.weights)
-            # The best epoch's records: what was trained after it is not in the weights.
+            # The records of the best epoch: later epochs are not in these weights.
             classifier.fits = tuple(FitRecord(**fit) for fit in saved.about["fits"])
     if trainer is None:
         raise ConfigError("no_stage", where="stages", got="none", expected="at least one stage")

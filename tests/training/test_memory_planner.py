@@ -15,7 +15,7 @@ from ich_lstm.errors import ConfigError
 from ich_lstm.models.encoder import Encoder
 from ich_lstm.models.reduction import Reduction
 from ich_lstm.training import memory_planner
-from ich_lstm.training.memory_planner import MOST_SLICES, SPARE, MemoryPlan, Trial, _child, _measure, plan_memory
+from ich_lstm.training.memory_planner import MOST_SLICES, USABLE_SHARE, MemoryPlan, Trial, _child, _measure, plan_memory
 
 CPU = torch.device("cpu")
 BASE, PER_SLICE, PER_KEPT = 100, 10, 0.2
@@ -41,8 +41,8 @@ class TestPlan:
     @pytest.mark.parametrize("available", [200, 400, 1000, 3000, 5000])
     def test_fits_and_is_nearly_the_largest(self, available: int) -> None:
         found, tried = plan(available)
-        assert found.needed == needs(Trial(found.slices_per_batch, found.slices_per_chunk, 1)) <= SPARE * available
-        largest = (SPARE * available - BASE - PER_KEPT * found.slices_per_batch) / PER_SLICE
+        assert found.needed == needs(Trial(found.slices_per_batch, found.slices_per_chunk, 1)) <= USABLE_SHARE * available
+        largest = (USABLE_SHARE * available - BASE - PER_KEPT * found.slices_per_batch) / PER_SLICE
         assert found.slices_per_chunk >= largest / 2 - 1
         assert len(tried) <= 16
 

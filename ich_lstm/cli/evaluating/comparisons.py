@@ -21,25 +21,25 @@ if TYPE_CHECKING:
     Load = Callable[[Path], tuple[Evidence, Mapping[str, Any]]]
 
 ENCODER, POSITION = "encoder", "position"
-"""Words of ``--compare`` that stand for no other model."""
+"""Values of ``--compare`` that do not name another model."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of this module."""
+    """Add the options for comparisons, strata and readers."""
     parser.add_argument("--compare", nargs="+", default=[])
     parser.add_argument("--strata", type=Path, nargs="*")
     parser.add_argument("--readers", type=Path)
 
 
 def check_options(given: argparse.Namespace) -> None:
-    """Check that files exist and options fit each other, before anything is computed.
+    """Check that files exist and that options are compatible, before anything is computed.
 
     Raises:
         ConfigError: If a file is missing or options contradict each other.
     """
     if ENCODER in given.compare and given.calibrated:
         raise ConfigError(
-            "wrong_usage", where="--compare", got=f"{ENCODER}, and --calibrated", expected="raw probabilities of both"
+            "wrong_usage", where="--compare", got=f"{ENCODER}, and --calibrated", expected=f"{ENCODER} without --calibrated"
         )
     others = [Path(other) for other in given.compare if other not in (ENCODER, POSITION)]
     for path in (*others, *(given.strata or ()), *([given.readers] if given.readers else ())):
@@ -50,18 +50,18 @@ def check_options(given: argparse.Namespace) -> None:
 def write_supplements(
     given: argparse.Namespace, evidence: "Evidence", figures: "Figures", load: "Load", progress: "Progress"
 ) -> tuple[list["ReadableTable"], "Supplements"]:
-    """Compute the optional analyses that were asked for, and write them into the folder of the figures.
+    """Compute the requested optional analyses, and write them into the folder of the figures.
 
     Args:
         given: Options of the command line.
-        evidence: Predictions beside labels, which are judged.
-        figures: Figures of the evidence, whose levels and settings are used.
-        load: Function from a run, a folder of predictions or a model to the evidence of that model and its settings for
-            `compute_figures`.
-        progress: Called with what is being done, the number done since the last call, and the total if it is known.
+        evidence: Predictions with the labels to evaluate them.
+        figures: Figures of the evidence; the analyses use the same levels and settings.
+        load: Function that takes the path of a run, a folder of predictions or a model, and returns the evidence of that model
+            and its settings for `compute_figures`.
+        progress: Called with the activity, the number of items done since the last call, and the total; None if unknown.
 
     Returns:
-        What is to be shown of it, any hemorrhage alone; and all of it, for the report.
+        Tables to print, which have only the rows for any hemorrhage, and the complete analyses for the report.
     """
     from ich_lstm.evaluation.report.contents import Supplements
 
@@ -80,6 +80,7 @@ def write_supplements(
 
 
 def _lead(cells: "pd.DataFrame") -> "pd.DataFrame":
+    """The rows for any hemorrhage and for all labels together; all rows if there are none of these."""
     from ich_lstm.labels import ANY
     from ich_lstm.statistics.measures.evaluation import ALL_LABELS
 
@@ -88,7 +89,7 @@ def _lead(cells: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def figure_settings(given: argparse.Namespace) -> "FigureSettings":
-    """How figures and their intervals are computed, from the options that were given.
+    """Settings for the computation of figures and their intervals.
 
     Args:
         given: Options of ich-evaluate.
@@ -120,7 +121,7 @@ def _compare(
         for level, (aggregation, points) in views.items():
             options: dict[str, Any] = {"level": level, "aggregation": aggregation, "settings": settings}
             if second is None:
-                # What was chosen for the whole model is no operating point of its encoder.
+                # Thresholds that were chosen for the whole model are not valid for its encoder alone.
                 own = None if isinstance(figures.settings["thresholds"], Mapping) else points
                 tables.append(compare_encoder(evidence, thresholds=own, **options))
             else:
@@ -171,7 +172,7 @@ def _readers(
 
 
 def _key_to_ids(given: argparse.Namespace) -> "pd.DataFrame | None":
-    """The private key to the scans that are judged: the one that is named, or the one of predictions or of a prepared folder."""
+    """The private key to the ids of the evaluated scans: the given one, or that of the predictions or the prepared folder."""
     from ich_lstm.archive.folder.file_names import KEY_TABLE
     from ich_lstm.data.prepared.folder import PreparedFolder
     from ich_lstm.evaluation.joined import read_key
@@ -198,7 +199,7 @@ def _views(figures: "Figures") -> dict[str, tuple[str, Any]]:
 
 
 def _other_patients(given: argparse.Namespace, evidence: "Evidence") -> "Evidence | None":
-    """The validation patients of a run whose held-out ones are judged; None: there are none."""
+    """The validation patients of a run whose held-out patients are evaluated; None if there are none."""
     from ich_lstm.evaluation.evidence import read_run
 
     if evidence.source["kind"] != "run" or evidence.source["part"] != "test":

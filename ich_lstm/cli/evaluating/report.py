@@ -21,10 +21,10 @@ def write_report_pages(
 
     Args:
         given: Options of the command line.
-        evidence: Predictions beside labels, which were judged.
+        evidence: Predictions with the labels to evaluate them.
         figures: Figures computed from the evidence.
         supplements: Results of comparisons, strata and readers.
-        progress: Called with what is being done, the number done since the last call, and the total if it is known.
+        progress: Called with the activity, the number of items done since the last call, and the total; None if unknown.
 
     Returns:
         Path of the page.

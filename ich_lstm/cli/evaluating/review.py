@@ -1,4 +1,4 @@
-"""``ich-evaluate --review``: pages on which a person settles where model and labels disagree."""
+"""``ich-evaluate --review``: pages on which a person reviews the cases where model and labels disagree."""
 
 import argparse
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_review_options(parser: OptionParser) -> None:
-    """Add the options of this module."""
+    """Add the options of the review."""
     parser.add_argument("--review", type=Path)
     parser.add_argument("--most", type=int, default=argparse.SUPPRESS)
 
@@ -29,9 +29,9 @@ def check_review_options(parser: OptionParser, given: argparse.Namespace) -> Non
         SourceError: If the folder was not made by ich-prepare.
     """
     if "most" in given and given.review is None:
-        parser.error("--most is for --review, which is missing")
+        parser.error("--most needs --review, which is missing")
     if "most" in given and given.most < 1:
-        parser.error("--most is at least 1")
+        parser.error("--most must be at least 1")
     if given.review is not None:
         from ich_lstm.data.prepared.folder import PreparedFolder
 
@@ -40,16 +40,16 @@ def check_review_options(parser: OptionParser, given: argparse.Namespace) -> Non
 
 
 def write_review_pages(given: argparse.Namespace, evidence: "Evidence", figures: "Figures", progress: "Progress") -> str:
-    """Write the pages at the levels and with the aggregation of the figures; there is none at the level of patients.
+    """Write the review pages for slices and scans; there is no review at the level of patients.
 
     Args:
         given: Options of the command line.
-        evidence: Predictions beside labels, which are judged.
-        figures: Figures of the evidence.
-        progress: Called with what is being done, the number done since the last call, and the total if it is known.
+        evidence: Predictions with the labels to evaluate them.
+        figures: Figures of the evidence; the review uses the same levels and aggregation.
+        progress: Called with the activity, the number of items done since the last call, and the total; None if unknown.
 
     Returns:
-        A line with the paths of the pages; empty if no review was asked for.
+        A line with the paths of the pages; empty without ``--review``.
     """
     if given.review is None:
         return ""
@@ -63,9 +63,9 @@ def write_review_pages(given: argparse.Namespace, evidence: "Evidence", figures:
     progress("making pages of the label audit", 0, None)
     found = [find_disagreements(evidence, level, aggregation=name, **most) for level, name in how.items()]
     if not found:
-        return "Label audit: none, for only patients were judged; give --level slice scan"
+        return "Label audit: none, because only patients were evaluated; give --level slice scan"
     aggregation = {"aggregation": how["scan"]} if "scan" in how else {}
     table = pd.concat(found, ignore_index=True)
     files = write_review(given.out, evidence, table, PreparedFolder.open(given.review), **aggregation)
     counts = ", ".join(f"{rows['rank'].nunique():,} {level}s" for level, rows in table.groupby("level", sort=False))
-    return f"Label audit: {counts or 'nothing to settle'}. To settle: {files.private}; to share: {files.shareable}"
+    return f"Label audit: {counts or 'nothing to review'}. For review: {files.private}; shareable: {files.shareable}"

@@ -21,12 +21,12 @@ ESTIMATE = "estimate"
 def choose_calibration(
     calibration: "ModelCalibration | None", point: str | None, prevalence: str | None
 ) -> "ModelCalibration | None":
-    """The calibration that is stored with a model, at the operating point and prevalence that were asked for.
+    """Set the calibration of a model to the requested operating point and prevalence.
 
     Args:
         calibration: Stored calibration; None if the model has none.
-        point: Rule of an operating point; None: the first one.
-        prevalence: A number, or the word `ESTIMATE`; None: the prevalence in the validation data.
+        point: Rule of the operating point; None for the first one.
+        prevalence: A number from 0 to 1, or the word `ESTIMATE`; None for the prevalence in the validation data.
 
     Raises:
         ConfigError: If the model has no calibration or no such operating point.
@@ -39,7 +39,12 @@ def choose_calibration(
 
 
 def print_calibration(out: "Console", manifest: dict[str, Any]) -> None:
-    """Print which calibration ich-predict has applied, from its manifest, and a warning if a share was estimated."""
+    """Print the calibration that ich-predict has applied, and a warning if the prevalence was estimated.
+
+    Args:
+        out: Console that prints the lines.
+        manifest: Manifest of the predictions.
+    """
     about = manifest["calibration"]
     if about is None:
         return
@@ -63,7 +68,7 @@ def print_calibration(out: "Console", manifest: dict[str, Any]) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ich-evaluate that choose operating points on validation patients, or apply those that were chosen."""
+    """Add the options of ich-evaluate that choose operating points on validation patients, or apply stored ones."""
     parser.add_argument("--calibrate", nargs="+", metavar="RULE")
     parser.add_argument("--recalibration", choices=("platt", "temperature"), default=argparse.SUPPRESS)
     parser.add_argument("--operating-point", nargs="?", const="", metavar="RULE")
@@ -73,12 +78,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_options(given: argparse.Namespace, protocol: "Protocol") -> None:
-    """Check that options fit each other and the protocol, before anything is read or written.
+    """Check that the options are compatible with each other and the protocol, before anything is read or written.
 
-    With ``--calibrate``, what was chosen is judged at its first operating point.
+    ``--calibrate`` alone also applies the first operating point that it chooses.
+
+    Args:
+        given: Options of ich-evaluate; the operating point may be set.
+        protocol: The figures that will be computed.
 
     Raises:
-        ConfigError: If they do not fit.
+        ConfigError: If options are not compatible.
     """
     from ich_lstm.evaluation.aggregate import OWN
 
@@ -86,20 +95,24 @@ def check_options(given: argparse.Namespace, protocol: "Protocol") -> None:
         given.operating_point = ""
     at_point = given.operating_point is not None
     for is_wrong, got, expected in (
-        (at_point and given.calibrated, "an operating point, and --calibrated", "one: thresholds are of raw probabilities"),
-        (at_point and "threshold" in given, "an operating point, and --threshold", "one of them"),
+        (
+            at_point and given.calibrated,
+            "an operating point, and --calibrated",
+            "one, because thresholds apply to raw probabilities",
+        ),
+        (at_point and "threshold" in given, "an operating point, and --threshold", "only one of them"),
         (given.prevalence is not None and not given.calibrated, "--prevalence alone", "--calibrated --prevalence P"),
         (given.prevalence == ESTIMATE, f"--prevalence {ESTIMATE}", "a number; ich-predict estimates it"),
         ("recalibration" in given and not given.calibrate, "--recalibration alone", "--calibrate RULE --recalibration METHOD"),
         (
             given.calibrate and getattr(given, "subset", "") == "validation",
             "--calibrate with --part validation",
-            "--part test: what is chosen on validation patients is not judged on them",
+            "--part test, because thresholds must not be evaluated on the patients on whom they were chosen",
         ),
         (
             given.calibrate and (given.labels or given.checkpoint),
             "--calibrate with --labels",
-            "a run, which has validation patients",
+            "a run, because --calibrate needs validation patients",
         ),
     ):
         if is_wrong:
@@ -113,13 +126,18 @@ def check_options(given: argparse.Namespace, protocol: "Protocol") -> None:
                 "other_output",
                 where=option,
                 got=f"{view.level}, {view.aggregation}, {view.output}",
-                expected="slices, and scans by the model's own output: for these it was chosen",
-                todo=f"Leave {option} out, or --aggregation and --protocol.",
+                expected="slices, and scans by the model's own output, because thresholds and calibration were fitted to these",
+                todo=f"Leave out {option}, or leave out --aggregation and --protocol.",
             )
 
 
 def calibrate_run(given: argparse.Namespace, out: "Console") -> None:
-    """Choose operating points on a run's validation patients by the rules of ``--calibrate``, and write them beside its model."""
+    """Choose operating points on a run's validation patients by the rules of ``--calibrate``, and store them with its model.
+
+    Args:
+        given: Options of ich-evaluate.
+        out: Console that prints the operating points.
+    """
     from ich_lstm.evaluation.evidence import read_run
     from ich_lstm.evaluation.thresholds.calibrate import fit_calibration
     from ich_lstm.evaluation.thresholds.operating_points import parse_rule
@@ -145,17 +163,21 @@ def calibrate_run(given: argparse.Namespace, out: "Console") -> None:
         for label, correction in corrections.items():
             if correction.recalibration is None:
                 out.print(f"not calibrated: {level}, {label}: {correction.note}", markup=False)
-    out.print(f"Chosen on validation patients, on whom figures are better than elsewhere: {path}", markup=False)
+    out.print(f"Chosen on validation patients, so figures on these patients are optimistic: {path}", markup=False)
 
 
 def judge_by_choice(given: argparse.Namespace, evidence: "Evidence") -> "tuple[Evidence, dict[str, Any]]":
-    """Apply the operating point or the calibration that was chosen for the model, if that was asked for.
+    """Apply the stored operating point or calibration of the model, if an option asks for it.
+
+    Args:
+        given: Options of ich-evaluate.
+        evidence: Predictions with the labels to evaluate them.
 
     Returns:
-        The evidence with a note on it, and settings for `compute_figures`.
+        The evidence, with a note on the operating point or with calibrated probabilities, and settings for `compute_figures`.
 
     Raises:
-        ConfigError: If nothing was chosen for the model, or it was chosen on these cases.
+        ConfigError: If the model has no calibration, or if its calibration was chosen on these cases.
     """
     from ich_lstm.evaluation.thresholds.calibrate import calibrate_evidence, operating_thresholds
     from ich_lstm.inference.calibration_file import read_calibration
@@ -178,10 +200,13 @@ def judge_by_choice(given: argparse.Namespace, evidence: "Evidence") -> "tuple[E
 
 
 def read_share(prevalence: str | None) -> float | None:
-    """The share of positive scans that ``--prevalence`` states; None if it states none.
+    """The share of positive scans that ``--prevalence`` states; None if it is to be estimated, or was not given.
+
+    Args:
+        prevalence: Value of ``--prevalence``; None if it was not given.
 
     Raises:
-        ConfigError: If it is not a number.
+        ConfigError: If the value is neither a number nor `ESTIMATE`.
     """
     try:
         return None if prevalence is None or prevalence == ESTIMATE else float(prevalence)
@@ -191,11 +216,15 @@ def read_share(prevalence: str | None) -> float | None:
 
 
 def not_calibrated(option: str) -> ConfigError:
-    """The error for a model that has no calibration."""
+    """The error for a model that has no calibration.
+
+    Args:
+        option: The option that needs a calibration.
+    """
     return ConfigError(
         "not_calibrated",
         where=option,
         got="a model without calibration.json",
-        expected="what ich-evaluate RUN --calibrate RULE --out DIR writes beside the model",
-        todo="Name the model's folder (a .ckpt has nothing beside it; for predictions: --model), or choose first.",
+        expected="a model with the calibration.json that ich-evaluate RUN --calibrate RULE --out DIR writes",
+        todo="Give the model's folder, not a .ckpt (for predictions: --model DIR), or run ich-evaluate RUN --calibrate first.",
     )

@@ -1,4 +1,4 @@
-"""The configuration of ich-train: its parser, and what an error says about a key that does not exist."""
+"""The configuration of ich-train: its parser, and suggestions for keys that do not exist."""
 
 import difflib
 import re
@@ -40,29 +40,29 @@ DATA_PLACES = {
     "folds": "split.folds",
     "fold": "split.fold",
 }
-"""Where the settings of the data stand that once stood beside each other, for errors that name the nearest key."""
+"""The present place of data settings that older versions kept in one flat mapping, for suggestions in errors."""
 
 
 def make_parser(defaults: Mapping[str, Any]) -> ArgumentParser:
-    """The parser of all keys.
+    """Make the parser of all keys.
 
     Args:
-        defaults: Values by key that differ from those of the library, for example of a model to begin with.
+        defaults: Default values by key that override the library's, for example those of the model of a warm start.
     """
     parser = ArgumentParser(prog="ich-train", exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--config", action=ActionConfigFile, help="A recipe, or a YAML file; repeat it to lay one over another.")
+    parser.add_argument("--config", action=ActionConfigFile, help="A recipe, or a YAML file; later ones override earlier ones.")
     parser.add_argument("--seed_everything", type=int, default=DEFAULT_SEED, help="Seed of the weights, order and augmentation.")
     parser.add_argument("--out", type=Path | None, default=None, help="Folder of the run.")
-    parser.add_argument("--checkpoint", type=Path | None, default=None, help="Model to begin with.")
-    parser.add_argument("--plan", type=bool, nargs="?", const=True, default=False, help="Only say how many slices fit.")
-    parser.add_argument("--plan_minutes", type=PositiveFloat, default=PLAN_MINUTES, help="How long --plan and auto may try.")
+    parser.add_argument("--checkpoint", type=Path | None, default=None, help="Model of a warm start.")
+    parser.add_argument("--plan", type=bool, nargs="?", const=True, default=False, help="Only find how many slices fit.")
+    parser.add_argument("--plan_minutes", type=PositiveFloat, default=PLAN_MINUTES, help="Time limit of --plan and auto.")
     parser.add_argument(
         "--stages", type=dict[str, dict[str, Any]] | None, default=None, help="Stages by name, in their order; see Stage."
     )
     parser.add_argument("--wandb", type=WandbMode | None, default=None, help="Log to Weights & Biases too.")
     parser.add_argument("--tensorboard", type=bool, default=False, help="Log for TensorBoard too.")
     parser.add_argument("--phantom", type=PhantomSettings | None, default=None, help="Synthetic heads to train on.")
-    # The data's seed is that of everything. A number of slices may be "auto" here, and nowhere else.
+    # --seed_everything sets the seed of the data too. Numbers of slices are declared here, because only ich-train knows "auto".
     parser.add_class_arguments(ScanDataModule, "data", skip={"seed", "batches"}, instantiate=False)
     parser.add_class_arguments(Batches, "data.batches", skip={"slices"}, instantiate=False)
     parser.add_argument("--data.batches.slices", type=Slices, default=Batches.slices, help=f"Most slices in a batch, or {AUTO}.")
@@ -72,9 +72,9 @@ def make_parser(defaults: Mapping[str, Any]) -> ArgumentParser:
         "--model.encoder.slices_per_chunk",
         type=Slices | None,
         default=None,
-        help=f"Train in chunks of so many, or {AUTO}.",
+        help=f"Train in chunks of at most this many slices, or {AUTO}.",
     )
-    # Every stage has a folder of its own.
+    # default_root_dir is skipped, because every stage has its own folder.
     parser.add_class_arguments(Trainer, "trainer", skip={"default_root_dir"}, instantiate=False)
     parser.set_defaults({**{f"trainer.{name}": value for name, value in TRAINER_DEFAULTS.items()}, **defaults})
     return parser
@@ -85,10 +85,10 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
 
     Args:
         parser: Result of `make_parser`.
-        arguments: With the recipes' paths in place of their names.
+        arguments: Command line in which paths have replaced the names of recipes.
 
     Raises:
-        ConfigError: ``bad_configuration``.
+        ConfigError: ``bad_configuration``, if a key is unknown or has an invalid value.
     """
     try:
         return parser.parse_args(arguments)
@@ -104,7 +104,7 @@ def parse(parser: ArgumentParser, arguments: list[str]) -> Namespace:
 
 
 def _nearest(parser: ArgumentParser, message: str) -> str | None:
-    """The key, or the class, that is most like the one that an error message says does not exist."""
+    """The key, or the class, that is most similar to the unknown one in an error message of jsonargparse."""
     if of_class := re.search(r"Expected a dot import path string: (\w+)", message):
         return next(iter(difflib.get_close_matches(of_class[1], Head.choices(), n=1)), " or ".join(Head.choices()))
     in_group = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message)
@@ -119,7 +119,7 @@ def _nearest(parser: ArgumentParser, message: str) -> str | None:
     called = {f"model.{old}": f"model.{part}.{field}" for old, (part, field) in PLACES.items()}
     called |= {f"data.{old}": f"data.{place}" for old, place in DATA_PLACES.items()}
     called |= {"model.sequence": "model.head"} | {key: key for key in keys}
-    # One that has this name, but stands elsewhere in its section, is meant rather than one that is spelt alike.
+    # A key with exactly this name elsewhere in the section is a better suggestion than a key with a similar spelling.
     section, _, name = unknown.partition(".")
     same = [key for key in keys if key.startswith(f"{section}.") and key.endswith(f".{name}")]
     near = difflib.get_close_matches(unknown, called, n=1, cutoff=0.5)

@@ -1,4 +1,4 @@
-"""Lines about the epochs of a training, where a progress bar would only fill a log file."""
+"""Prints one line per epoch of a training, for logs in which a progress bar would be unreadable."""
 
 import math
 import time
@@ -13,7 +13,11 @@ from ich_lstm.labels import ANY, LABELS
 
 
 class EpochLines(Callback):
-    """A line per epoch and, in long epochs, one a minute, where a progress bar would only fill a log file."""
+    """Prints a line after every epoch and, in long epochs, one a minute.
+
+    Args:
+        stage: Name of the stage; empty for none.
+    """
 
     def __init__(self, stage: str) -> None:
         self.stage = stage
@@ -24,7 +28,7 @@ class EpochLines(Callback):
         self._started = time.monotonic()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Say how far the epoch is, once a minute."""
+        """Print the progress of the epoch once a minute."""
         if trainer.is_global_zero:
             batches = trainer.num_training_batches
             self._lines.advance(self._name(trainer), 1, int(batches) if math.isfinite(batches) else None)
@@ -33,11 +37,11 @@ class EpochLines(Callback):
         return f"{self.stage} epoch {trainer.current_epoch + 1}/{trainer.max_epochs}".strip()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print what the epoch gave."""
+        """Print the losses and the AUC of the epoch."""
         if not trainer.is_global_zero:
             return
         known = {name: float(value) for name, value in trainer.callback_metrics.items() if not math.isnan(float(value))}
-        # Labels of whole scans leave the slices of positive ones unknown: then only the scans' figures tell good from bad.
+        # If only whole scans are labelled, the slices of positive scans are unknown, and only the scans' figures are meaningful.
         level, whose = ("val/", "") if any(f"val/auroc_{label}" in known for label in LABELS) else ("val/scan_", ", scans")
         if f"{level}loss" not in known:
             level, whose = "val/", ""

@@ -39,19 +39,19 @@ from ich_lstm.training.classifier import ClassifierSettings, ScanClassifier
 from ich_lstm.training.stages import Stage, fit_stages
 
 DEFAULT_EPOCHS = 8
-"""Of a training for which nothing says how many: a fit without end would be Lightning's choice otherwise."""
+"""Number of epochs if the configuration gives none."""
 
 STAGES = "stages"
-"""Folder of the logs and checkpoints of all stages but the last, whose lie in the run's folder itself."""
+"""Folder of the logs and checkpoints of all stages but the last. Those of the last stage lie in the run's folder itself."""
 
 
 def run_training(recipe: str, arguments: list[str], checkpoint: Path | None) -> int:
-    """Configure, fit, and report.
+    """Configure a training, fit all stages, and write the report.
 
     Args:
         recipe: Name of the recipe, for the run's folder and the report.
-        arguments: Command line with the recipes' paths in place of their names.
-        checkpoint: The model that the command line, or a recipe, says to begin with; None: there is none.
+        arguments: Command line in which paths have replaced the names of recipes.
+        checkpoint: Model of a warm start, from the command line or a recipe; None for none.
 
     Returns:
         The exit code.
@@ -66,7 +66,7 @@ def run_training(recipe: str, arguments: list[str], checkpoint: Path | None) -> 
     stages = [Stage.from_recipe(name, given) for name, given in (config.stages or {}).items()] or [_only_stage(config)]
     settings = merged(ClassifierSettings(), _without_auto(config.model), where="model")
     for stage in stages:
-        stage.settings(settings)  # what does not go together should show before the data are read
+        stage.settings(settings)  # raises if settings contradict each other, before the data are read
     if start is not None and checkpoint is not None:
         settings = with_weights_of(start, settings, config.data, checkpoint)
     _check(config, settings)
@@ -79,10 +79,10 @@ def run_training(recipe: str, arguments: list[str], checkpoint: Path | None) -> 
     settings = merged(settings, {"encoder": {"slices_per_chunk": settled.slices_per_chunk}})
     folder = Path(settled.folder)
 
-    # The data come before the model: what is wrong with them should show at once, not after a download of weights.
+    # The data come before the model, so that their errors show before any weights are downloaded.
     built = parser.instantiate(config.clone())
     data = _make_data(built, folder)
-    data.preprocessing.check_windows(settings.windows.channels)  # before hours of caching
+    data.preprocessing.check_windows(settings.windows.channels)  # here, because caching may take hours
     if _rank() == 0:
         _prepare(data, config, folder)
         write_config(folder, config, parser)
@@ -108,24 +108,25 @@ def run_training(recipe: str, arguments: list[str], checkpoint: Path | None) -> 
     write_run_report(recipe, folder, results)
     print_results(out, results)
     if config.phantom is not None:
-        out.print("These are synthetic heads: the figures show that the software works, and nothing about real hemorrhage.")
+        out.print("These are synthetic heads: the figures show that the software works, but say nothing about real hemorrhage.")
     out.print(f"Done in {results['seconds']:.0f} s. Report: {folder / 'report.html'}")
     out.print(f"Next: ich-predict PATH --checkpoint {folder} --out predictions")
     return DONE
 
 
 def _best_of(trainer: Trainer) -> str:
+    """Path of the checkpoint with the best monitored value; empty if there is none."""
     checkpoints = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, PathlessCheckpoint)]
     return next((callback.best_model_path for callback in checkpoints if callback.monitor is not None), "")
 
 
 def _only_stage(config: Namespace) -> Stage:
-    """The stage of a recipe without stages: all is trained at once."""
+    """The stage of a recipe without stages: it trains the whole network."""
     return Stage(name="joint", max_epochs=config.trainer.max_epochs or DEFAULT_EPOCHS)
 
 
 def _without_auto(model: Namespace) -> dict[str, Any]:
-    """The configuration of the model; ``auto`` is replaced when the number is known."""
+    """The configuration of the model with null instead of ``auto``, until the number is known."""
     given: dict[str, Any] = model.clone().as_dict()
     if given["encoder"]["slices_per_chunk"] == AUTO:
         given["encoder"]["slices_per_chunk"] = None
@@ -133,18 +134,18 @@ def _without_auto(model: Namespace) -> dict[str, Any]:
 
 
 def _check(config: Namespace, settings: ClassifierSettings) -> None:
-    """See that what is asked for can be had, before hours of trying, reading and auditing.
+    """Check that everything the configuration needs is available, before hours of planning, reading and auditing.
 
     Raises:
-        SourceError: If the data's root is missing or empty.
-        ConfigError: If the statistics, a logger or the pretrained weights cannot be had.
+        SourceError: If the root of the data is missing or empty.
+        ConfigError: If ``trainer.sync_batchnorm`` is set, or a logger or the pretrained weights are not available.
     """
     if config.trainer.sync_batchnorm:
         raise ConfigError(
             "wrong_usage",
             where="trainer.sync_batchnorm",
             got="true",
-            expected="false: torch's conversion loses the activations in some of timm's layers",
+            expected="false, because torch's conversion loses the activation functions of some of timm's layers",
             todo="Set model.encoder.batch_norm=synchronized.",
         )
     if _rank() != 0:
@@ -157,22 +158,22 @@ def _check(config: Namespace, settings: ClassifierSettings) -> None:
 
 
 def _settle_preprocessing(data: Namespace) -> None:
-    """Put the preprocessing that will be used into the configuration, so that it tells what ran."""
-    asked = None if data.preprocessing is None else Preprocessing(**data.preprocessing.as_dict())
-    data.preprocessing = Namespace(settle_preprocessing(Path(data.root) if data.root else None, asked).to_dict())
+    """Put the actual preprocessing into the configuration, so that the stored configuration describes the run."""
+    requested = None if data.preprocessing is None else Preprocessing(**data.preprocessing.as_dict())
+    data.preprocessing = Namespace(settle_preprocessing(Path(data.root) if data.root else None, requested).to_dict())
 
 
 def _settle(config: Namespace, settings: ClassifierSettings, recipe: str) -> Settled:
-    """The run's folder and the numbers for ``auto``: settled here, or by the process that started this one.
+    """Determine the run's folder and the numbers for ``auto``, or take them over from the process that started this one.
 
     Args:
-        config: The configuration, which gets the numbers.
-        settings: Of the model.
+        config: The configuration; the folder and the numbers are written into it.
+        settings: Settings of the model.
         recipe: Name of the recipe.
 
     Raises:
-        ConfigError: If the folder is not new or empty; or in one of several processes that were started together, of which none
-            can tell the others, if the folder or a number is not given.
+        ConfigError: If the folder is not new or empty. Also if another program started all processes, so that this one cannot
+            learn the values of the first, and the folder or a number is not given.
     """
     settled = None if _rank() == 0 else settled_before()
     if settled is None:
@@ -181,9 +182,9 @@ def _settle(config: Namespace, settings: ClassifierSettings, recipe: str) -> Set
                 raise ConfigError(
                     "auto_unresolved",
                     where="data.batches.slices, model.encoder.slices_per_chunk",
-                    got="auto, in one of several processes that were started together",
+                    got="auto, in one of several processes that another program started",
                     expected="numbers",
-                    todo="Find them with ich-train --plan on one process, and give them.",
+                    todo="Find the numbers with ich-train --plan in one process, and give them.",
                 )
             plan = plan_training(config, settings, console())
             if config.data.batches.slices == AUTO:
@@ -203,6 +204,7 @@ def _settle(config: Namespace, settings: ClassifierSettings, recipe: str) -> Set
 
 
 def _make_data(built: Namespace, folder: Path) -> ScanDataModule:
+    """Make the data module; synthetic heads lie in the run's folder."""
     given = built.data
     if built.phantom is not None and given.root is None:
         given.root = folder / "phantom"
@@ -211,7 +213,7 @@ def _make_data(built: Namespace, folder: Path) -> ScanDataModule:
 
 
 def _prepare(data: ScanDataModule, config: Namespace, folder: Path) -> None:
-    """Make synthetic heads if they are asked for; read, cache and audit the scans, and keep the split."""
+    """Make synthetic heads if requested; read, cache and audit the scans, and write the split."""
     out = console()
     with progress_bar(out) as progress:
         if config.phantom is not None:
@@ -225,25 +227,25 @@ def _prepare(data: ScanDataModule, config: Namespace, folder: Path) -> None:
     try:
         data.setup("fit")
     finally:
-        if data.audit is not None:  # also of what stops
+        if data.audit is not None:  # the audit is reported even if it stops the training
             report_audit(data.audit, folder, out)
     if data.patients is not None:
         data.patients.write(private_folder(folder) / SPLIT_FILE)
 
 
 def _make_trainer(built: Namespace, stage: Stage, place: Path, folder: Path, *, shown: str) -> Trainer:
-    """The Trainer of a stage.
+    """Make the Trainer of a stage.
 
     Args:
-        built: The configuration, with objects in place of ``class_path``; callbacks and loggers are those of all stages.
+        built: The configuration with objects instead of ``class_path``. All stages share its callbacks and loggers.
         stage: The stage.
-        place: Folder of its files: the run's folder if it is the last, otherwise one in ``stages/``.
+        place: Folder for the files of the stage: the run's folder for the last stage, otherwise a folder in ``stages/``.
         folder: The run's folder.
-        shown: Name of the stage in its lines; empty for none.
+        shown: Name of the stage in progress lines; empty for none.
     """
     given = vars(built.trainer)
     best = PathlessCheckpoint(dirpath=place / "checkpoints", filename="best", monitor="val/monitor", enable_version_counter=False)
-    # Not save_last: Lightning writes that only when it writes the best.
+    # save_last is not used, because Lightning would write it only together with a new best checkpoint.
     last = PathlessCheckpoint(dirpath=place / "checkpoints", filename="last", enable_version_counter=False)
     is_terminal = console().is_terminal
     own = [best, last, RichProgressBar() if is_terminal else EpochLines(shown)]
@@ -257,12 +259,16 @@ def _make_trainer(built: Namespace, stage: Stage, place: Path, folder: Path, *, 
         **stage.trainer,
     }
     if isinstance(given["strategy"], Strategy):
-        changes.setdefault("strategy", copy.deepcopy(given["strategy"]))  # one that has run cannot run again
+        changes.setdefault("strategy", copy.deepcopy(given["strategy"]))  # a strategy can run only once
     return Trainer(**{**given, **changes})
 
 
 def best_precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:
-    """bfloat16 where the hardware computes in it, which halves the time; float32 elsewhere, where it would be emulated."""
+    """Choose bfloat16 if the hardware supports it, which halves the time, and float32 if it would be emulated.
+
+    Args:
+        accelerator: Lightning's name of the accelerator.
+    """
     if accelerator != "cpu" and torch.cuda.is_available():
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
@@ -271,21 +277,21 @@ def best_precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:
 
 
 def _rank() -> int:
-    """This process's number among all that train together."""
+    """Rank of this process among all training processes."""
     return int(rank_zero_only.rank)  # type: ignore[attr-defined]
 
 
 def _quiet() -> None:
-    """Only what a user can act on."""
+    """Silence the messages of Lightning and torch that a user cannot act on."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    # The number of workers is the recipe's choice: on two cores, a loader process takes a core from the network.
+    # The number of workers is chosen on purpose: on two cores, a loader process would take a core from the network.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     # The run's folder holds the configuration and the data before the log begins.
     warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty.*")
-    # Stages freeze parts of the model, which rest in evaluation mode.
+    # Stages freeze parts of the model, which then stay in evaluation mode.
     warnings.filterwarnings("ignore", message="Found .* module.s. in eval mode at the start of training.*")
-    # Lightning 2.6 calls torch in older ways.
+    # Lightning 2.6 calls a deprecated function of torch.
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
-    # torch's scheduler is stepped by Lightning, after the optimizer; the warning is of the AMP scaler's skipped first step.
+    # Lightning steps the scheduler after the optimizer. The warning appears because the AMP scaler may skip the first step.
     warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*before.*optimizer.step.*")

@@ -18,7 +18,7 @@ from ich_lstm.errors import ConfigError
 WandbMode = Literal["offline", "online"]
 
 PROJECT = "ich_lstm"
-"""Project of Weights & Biases, unless ``WANDB_PROJECT`` names another."""
+"""Project in Weights & Biases, unless the environment variable ``WANDB_PROJECT`` names another one."""
 
 ANONYMOUS: dict[str, Any] = {
     "console": "off",
@@ -34,18 +34,18 @@ ANONYMOUS: dict[str, Any] = {
     "x_disable_stats": True,
     "x_save_requirements": False,
 }
-"""Settings of wandb under which it records neither host, folder, arguments and code, nor the hardware and the packages."""
+"""Settings with which wandb records no host name, folder, arguments, code, hardware or packages."""
 
 
 def check_logging(*, wandb: WandbMode | None, tensorboard: bool) -> None:
-    """Refuse, before any work is done, what could not be logged.
+    """Check that the requested loggers will work, before any other work is done.
 
     Args:
-        wandb: Whether, and how, Weights & Biases is to log.
-        tensorboard: Whether TensorBoard's files are to be written.
+        wandb: Mode of Weights & Biases, ``offline`` or ``online``; None for no logging there.
+        tensorboard: Whether to write TensorBoard's files.
 
     Raises:
-        ConfigError: If TensorBoard is not installed, or there is no API key to log online with.
+        ConfigError: If TensorBoard is not installed, or if there is no API key to log online.
     """
     if tensorboard and not any(importlib.util.find_spec(name) for name in ("tensorboard", "tensorboardX")):
         raise ConfigError(
@@ -61,17 +61,17 @@ def check_logging(*, wandb: WandbMode | None, tensorboard: bool) -> None:
 def make_loggers(
     given: Logger | list[Logger] | bool | None, place: Path, private: Path, *, wandb: WandbMode | None, tensorboard: bool
 ) -> list[Logger]:
-    """The loggers of a stage; each stage is a run of its own in Weights & Biases, and in TensorBoard.
+    """Make the loggers of a stage. In Weights & Biases and TensorBoard, each stage is a separate run.
 
     Args:
-        given: Those of the configuration; they log beside the others.
-        place: The stage's folder, in which ``metrics.csv`` is written: the run's folder, or one below it.
-        private: The run's private folder, for everything else: its writers record host names and paths.
-        wandb: Whether, and how, Weights & Biases logs.
-        tensorboard: Whether TensorBoard's files are written.
+        given: Loggers of the configuration, which log in addition to the others.
+        place: Folder of the stage, for ``metrics.csv``: the run's folder, or one below it.
+        private: The run's private folder, for the other loggers' files, because these hold host names and paths.
+        wandb: Mode of Weights & Biases, ``offline`` or ``online``; None for no logging there.
+        tensorboard: Whether to write TensorBoard's files.
 
     Returns:
-        The CSV's logger first: Lightning takes its folders from it.
+        The loggers. The CSV logger is the first, because Lightning takes its folders from the first.
     """
     loggers: list[Logger] = [CSVLogger(place, name="", version="")]
     stage = place.relative_to(private.parent)
@@ -84,20 +84,20 @@ def make_loggers(
 
 
 class _PrivateWandbLogger(WandbLogger):
-    """Weights & Biases with all its files in a private folder, and with as little in them as it can be made to write.
+    """A logger for Weights & Biases that keeps its files in a private folder, and records as little as possible.
 
     Args:
         private: The run's private folder.
-        stage: Name of the stage; empty for the last, which goes by the run's name alone.
-        mode: ``offline`` opens no connection.
+        stage: Name of the stage; empty for the last stage, which has the name of the run.
+        mode: ``offline`` to open no connection, or ``online``.
     """
 
     def __init__(self, private: Path, stage: str, mode: WandbMode) -> None:
         run = private.parent.resolve().name
         project = os.environ.get("WANDB_PROJECT", PROJECT)
-        # Lightning's own offline=True would set WANDB_MODE for good.
+        # Lightning's offline=True would set WANDB_MODE for the rest of the process.
         super().__init__(name=f"{run} {stage}".strip(), group=run, save_dir=private, project=project, mode=mode)
-        self._wandb_init.pop("anonymous", None)  # newer wandb warns of it, even of None
+        self._wandb_init.pop("anonymous", None)  # newer versions of wandb warn about this argument, even if it is None
         self._private = private
         self._mode = mode
         self._replaced: dict[str, str | None] = {}
@@ -105,12 +105,13 @@ class _PrivateWandbLogger(WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """wandb's run, which begins when it is first asked for."""
+        """The run of wandb; the first access starts it."""
         if self._experiment is None:
             self._begin()
         return self._experiment
 
     def _begin(self) -> None:
+        """Start wandb's run, and log the configuration."""
         import wandb
 
         self._replaced = _replace_environment(_environment(self._private.resolve() / "wandb"))
@@ -125,12 +126,16 @@ class _PrivateWandbLogger(WandbLogger):
                 got=" ".join(str(error).split()),
                 todo="Log with --wandb offline, and send the files later with wandb sync.",
             ) from error
-        # The shareable one: it has no paths.
+        # This is the shareable configuration, which has no paths.
         self.log_hyperparams(yaml.safe_load((self._private.parent / "config.yaml").read_text()))
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write everything out: the next stage begins a run of its own."""
+        """Finish wandb's run, because the next stage starts another one.
+
+        Args:
+            status: Lightning's status of the fit.
+        """
         super().finalize(status)
         if self._experiment is not None:
             self._experiment.finish(exit_code=int(status != "success"))
@@ -138,7 +143,7 @@ class _PrivateWandbLogger(WandbLogger):
 
 
 def _check_api_key() -> None:
-    """Ask wandb for a key wherever it looks for one, except on the terminal, and without a connection."""
+    """Check that wandb finds an API key, without a connection and without a prompt on the terminal."""
     import wandb
 
     terminal, sys.stdin = sys.stdin, io.StringIO()
@@ -156,26 +161,30 @@ def _check_api_key() -> None:
             ) from error
         finally:
             sys.stdin = terminal
-            wandb.teardown()  # what it read from the environment would last otherwise
+            wandb.teardown()  # otherwise wandb would keep these environment variables
             _replace_environment(former)
 
 
 def _environment(folder: Path) -> dict[str, str | None]:
-    """What wandb reads when it starts its service, and when something is logged, and has no setting for.
+    """Environment variables for options of wandb that have no setting.
 
     Args:
-        folder: For the service's log, and for copies of what is logged.
+        folder: Folder for the log of wandb's service, and for its copies of logged files.
     """
     return {
         "WANDB_CACHE_DIR": str(folder / "cache"),
         "WANDB_DATA_DIR": str(folder / "data"),
-        "WANDB_ERROR_REPORTING": "false",  # otherwise the service looks up its maker's server, offline too
-        "WANDB_SERVICE": os.environ.get("WANDB_SERVICE"),  # wandb sets it
+        "WANDB_ERROR_REPORTING": "false",  # otherwise the service contacts an error-reporting server, even offline
+        "WANDB_SERVICE": os.environ.get("WANDB_SERVICE"),  # wandb sets this variable, so it must be restored
     }
 
 
 def _replace_environment(values: dict[str, str | None]) -> dict[str, str | None]:
-    """Set environment variables, or remove those whose value is None; returns what they were."""
+    """Set environment variables, or remove those whose value is None.
+
+    Returns:
+        The former values, with None for variables that did not exist.
+    """
     former = {name: os.environ.get(name) for name in values}
     for name, value in values.items():
         if value is None:

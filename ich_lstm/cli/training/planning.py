@@ -12,21 +12,21 @@ from ich_lstm.training.memory_planner import MIB, MemoryPlan, Trial, plan_memory
 AUTO = "auto"
 
 PLAN_MINUTES = 10.0
-"""How long may be tried by default: on a GPU seconds are enough, on a CPU one step of a large batch may take many minutes."""
+"""Default time limit of a plan. A GPU needs seconds, but on a CPU one step of a large batch may take many minutes."""
 
 
 def wants_plan(config: Namespace) -> bool:
-    """Whether the configuration asks for a plan of the memory."""
+    """Whether the configuration needs a memory plan: ``--plan``, or a number of slices that is ``auto``."""
     return bool(config.plan) or AUTO in (config.data.batches.slices, config.model.encoder.slices_per_chunk)
 
 
 def plan_training(config: Namespace, settings: ClassifierSettings, out: Console) -> MemoryPlan:
-    """Find out how many slices fit, and say so.
+    """Find how many slices fit into memory, and print the result.
 
     Args:
-        config: Of ich-train.
-        settings: Of the model; how many slices are encoded at once does not matter.
-        out: Where every trial is told.
+        config: Configuration of ich-train.
+        settings: Settings of the model; ``encoder.slices_per_chunk`` is ignored.
+        out: Console that prints every trial and the plan.
     """
     device = _device(str(config.trainer.accelerator))
     batch = config.data.batches.slices

@@ -18,17 +18,16 @@ from ich_lstm.training.callbacks import without_folders
 KINDS = (".csv", ".json", ".yaml", ".key", ".zip", ".tar", ".gz", ".nii", ".parquet")
 
 HANDED_OVER = "ICH_TRAIN_RUN"
-"""Environment variable by which the first process tells those that Lightning starts with the same command line what it has found
-out: the folder, and numbers of slices."""
+"""Environment variable that passes `Settled` to the processes that Lightning starts with the same command line."""
 
 
 class Settled(NamedTuple):
-    """What all processes of a run must have alike, and the first one settles.
+    """Values that the first process determines, and that all processes of a run share.
 
     Args:
         folder: The run's folder.
-        slices_per_batch: Most slices in a batch.
-        slices_per_chunk: Most slices that the encoder trains on at once; None for all of a batch.
+        slices_per_batch: The most slices in a batch.
+        slices_per_chunk: The most slices that the encoder trains on at once; None for a whole batch.
     """
 
     folder: str
@@ -38,10 +37,10 @@ class Settled(NamedTuple):
 
 @contextmanager
 def handed_over(settled: Settled) -> Iterator[None]:
-    """Tell the processes that are started meanwhile what is settled.
+    """Pass shared values to all processes that are started inside this context.
 
     Args:
-        settled: For all of them.
+        settled: The shared values.
     """
     os.environ[HANDED_OVER] = json.dumps(settled)
     try:
@@ -51,20 +50,20 @@ def handed_over(settled: Settled) -> Iterator[None]:
 
 
 def settled_before() -> Settled | None:
-    """What the process has settled that started this one; None if it was not started so."""
-    told = os.environ.get(HANDED_OVER)
-    return None if told is None else Settled(*json.loads(told))
+    """The shared values from the process that started this one; None if no process of this run did."""
+    text = os.environ.get(HANDED_OVER)
+    return None if text is None else Settled(*json.loads(text))
 
 
 def new_folder(out: Path | None, recipe: str) -> Path:
-    """The folder to fill.
+    """Choose the folder of a run, and check that it is new or empty.
 
     Args:
-        out: The folder that is asked for; None: a new one below ``runs``.
+        out: The requested folder; None for a new one below ``runs``.
         recipe: Name of the recipe.
 
     Raises:
-        ConfigError: If it is not new or empty.
+        ConfigError: If the folder is not new or empty.
     """
     folder = out or Path("runs") / f"{recipe}-{datetime.now():%Y%m%d-%H%M%S}"
     check_new_or_empty(folder)
@@ -72,12 +71,12 @@ def new_folder(out: Path | None, recipe: str) -> Path:
 
 
 def write_config(folder: Path, config: Namespace, parser: ArgumentParser) -> None:
-    """The configuration as it was, private; and without paths, shareable.
+    """Write the full configuration into the private folder, and a shareable one without paths into the run's folder.
 
     Args:
         folder: The run's folder.
-        config: The configuration; what is a path in it has the type `Path`.
-        parser: Its parser.
+        config: The configuration; paths in it have the type `Path`.
+        parser: The parser of the configuration.
     """
     _write(private_folder(folder) / "config.yaml", config, parser)
     _write(folder / "config.yaml", _shareable(config), parser)
@@ -90,7 +89,7 @@ def _write(path: Path, config: Namespace, parser: ArgumentParser) -> None:
 
 
 def _shareable(config: Namespace) -> Namespace:
-    """A copy in which paths are only named, and those of the data, which may be called after a patient, not even that."""
+    """Copy the configuration without paths. File names remain, except for those of the data, which may name a patient."""
     config = config.clone()
     for key, value in list(config.items()):
         shown = _kind if key.startswith("data.") else _name

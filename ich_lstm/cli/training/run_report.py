@@ -31,7 +31,7 @@ from ich_lstm.training.classifier import ScanClassifier
 logger = logging.getLogger(__name__)
 
 REPLICATES = 200
-"""Bootstrap resamples behind the intervals of a run's own report, which must not take long; ich-evaluate draws 2,000."""
+"""Number of bootstrap resamples for the intervals in a run's own report, which should be quick; ich-evaluate draws 2,000."""
 
 
 def _counts(data: ScanDataModule) -> dict[str, dict[str, int]]:
@@ -57,13 +57,13 @@ def _how_many(counts: dict[str, int]) -> str:
 def evaluate_run(
     folder: Path, classifier: ScanClassifier, data: ScanDataModule, progress: Callable[[str, int, int | None], None]
 ) -> dict[str, Any]:
-    """Predict the validation and the held-out patients, write the predictions, and compute the leading figures.
+    """Predict the validation and the held-out patients, write the predictions, and compute the main figures.
 
     Args:
         folder: The run's folder.
         classifier: The trained model.
-        data: The data of the run, set up.
-        progress: Called with what is being done, the number of scans done since the last call, and the number of all scans.
+        data: The data of the run, after `setup`.
+        progress: Called with the activity, the number of scans done since the last call, and the total number of scans.
 
     Returns:
         The contents of ``results.json``, apart from the duration and the recipe.
@@ -100,7 +100,7 @@ def write_run_report(recipe: str, folder: Path, results: dict[str, Any]) -> None
     evidence = read_run(folder, results["part"])
     try:
         figures = compute_figures(evidence, all_figures(), settings=FigureSettings(replicates=REPLICATES))
-    except TableError as error:  # without a known label there is nothing to report, but the model is whole
+    except TableError as error:  # without known labels there is nothing to report, but the model is complete
         logger.warning("no report was written: %s", error)
         return
     supplements = Supplements()
@@ -121,7 +121,7 @@ def print_results(out: Console, results: dict[str, Any]) -> None:
         "scans": results["scans"]["sequence"],
     }
     columns = {name: figures for name, figures in columns.items() if figures}
-    # A level at which no AUC is defined is left out, unless that is so of all levels: labels may name whole scans alone.
+    # Levels without a defined AUC are left out, unless no level has one. If only whole scans are labelled, slices have none.
     columns = {name: figures for name, figures in columns.items() if set(figures["auroc"].values()) != {None}} or columns
     table = Table(title=f"{whose}: {_how_many(counts)}")
     for name in ("", *columns):

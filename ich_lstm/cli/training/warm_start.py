@@ -1,4 +1,4 @@
-"""Warm start: a training takes over the network and preprocessing of an existing model, but not its training settings."""
+"""Warm start: a training starts from the network and preprocessing of an existing model, but not from its training settings."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -14,10 +14,10 @@ from ich_lstm.training.classifier import ClassifierSettings, ScanClassifier, che
 
 
 def adopted(start: ScanClassifier) -> dict[str, Any]:
-    """What a training takes over of a model, by key of ich-train: its network, and how scans are prepared for it.
+    """The settings of the network and the preprocessing that a warm start adopts, by key of ich-train.
 
     Args:
-        start: The model to begin with.
+        start: The model to start from.
     """
     stored = to_stored(start.settings)
     keys = {f"model.{each.name}": stored[each.name] for each in fields(ModelSettings) if each.name != "encoder"}
@@ -27,32 +27,32 @@ def adopted(start: ScanClassifier) -> dict[str, Any]:
 
 
 def with_weights_of(start: ScanClassifier, settings: ClassifierSettings, data: Namespace, path: Path) -> ClassifierSettings:
-    """The settings of a training that begins with a model.
+    """Check the settings of a warm start, and complete them from its model.
 
     Args:
-        start: The model.
-        settings: What is asked for.
-        data: The configuration of the data; what it leaves out becomes the model's.
-        path: Of the model.
+        start: The model to start from.
+        settings: The requested settings.
+        data: The configuration of the data. If it gives no preprocessing, the model's is written into it.
+        path: Path of the model.
 
     Returns:
-        The settings, with weights that are the model's.
+        The settings without pretrained weights, because the weights come from the model.
 
     Raises:
-        ConfigError: ``other_network``, if another network or preprocessing is asked for than the model's.
+        ConfigError: ``other_network``, if the requested network or preprocessing differs from the model's.
     """
     settings = merged(settings, {"encoder": {"pretrained": False, "pretrained_file": None}})
     check_same_network(start.settings, settings, where="model.", whose=path.name)
     if start.preprocessing is not None:
-        asked = start.preprocessing if data.preprocessing is None else Preprocessing(**data.preprocessing.as_dict())
-        found = list(differences(asked, start.preprocessing))
+        requested = start.preprocessing if data.preprocessing is None else Preprocessing(**data.preprocessing.as_dict())
+        found = list(differences(requested, start.preprocessing))
         if found:
             raise ConfigError(
                 "other_network",
                 where=", ".join(f"data.preprocessing.{each.name}" for each in found),
                 got=", ".join(str(each.before) for each in found),
                 expected=f"{', '.join(str(each.after) for each in found)}, as in {path.name}",
-                todo="Leave data.preprocessing out, or begin without --checkpoint.",
+                todo="Leave data.preprocessing out, or train without --checkpoint.",
             )
         data.preprocessing = Namespace(start.preprocessing.to_dict())
     return settings

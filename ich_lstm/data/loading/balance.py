@@ -27,10 +27,10 @@ def balanced_weights(slice_labels: Sequence[np.ndarray], scan_labels: np.ndarray
 
         w_i = prod over types t of scan i of f_t,      sum_i w_i n_it = max_t sum_i n_it
 
-    where n_it is the number of slices of scan i that show t, or 1 where only the scan is labelled. They are found by adjusting
-    one factor after the other (iterative proportional fitting, Deming and Stephan 1940). Where no factors fit,
-    because one type never occurs without another, the result is as close as possible, with a warning. Finally the weights are
-    scaled to a mean of 1, so that an epoch has as many samples as without balancing.
+    where n_it is the number of slices of scan i that show t, or 1 if only the scan is labelled. The factors are found by
+    adjusting one after the other (iterative proportional fitting, Deming and Stephan 1940). If no factors fit, because one type
+    never occurs without another, a warning gives the frequencies that were reached. Finally the weights are scaled to a mean of
+    1, so that an epoch has as many samples as without balancing.
 
     Args:
         slice_labels: Labels of the slices of each scan, float32 ``(n, k)``: 1 present, 0 absent, NaN unknown.

@@ -54,7 +54,7 @@ class ScanBatch(NamedTuple):
 
 
 def pack_scans(samples: Sequence[ScanSample]) -> ScanBatch:
-    """Pack samples of one image size in a row. Without samples the batch is empty, as a rank without work needs it."""
+    """Pack samples of one image size into a batch. Without samples the batch is empty, which a rank without work needs."""
     if not samples:
         k = len(LABELS)
         return ScanBatch(
@@ -67,7 +67,7 @@ def pack_scans(samples: Sequence[ScanSample]) -> ScanBatch:
             scan_ids=[],
         )
     return ScanBatch(
-        hu=_in_a_row([sample.hu for sample in samples]),
+        hu=_concatenated([sample.hu for sample in samples]),
         lengths=torch.tensor([len(sample.hu) for sample in samples]),
         positions_mm=torch.from_numpy(np.concatenate([sample.positions_mm for sample in samples])),
         slice_labels=torch.from_numpy(np.concatenate([sample.slice_labels for sample in samples])),
@@ -77,8 +77,8 @@ def pack_scans(samples: Sequence[ScanSample]) -> ScanBatch:
     )
 
 
-def _in_a_row(images: Sequence[np.ndarray]) -> Tensor:
-    """Join int16 ``(n, h, w)``; a loader's worker joins in shared memory, so that the batch is copied only once."""
+def _concatenated(images: Sequence[np.ndarray]) -> Tensor:
+    """Concatenate int16 ``(n, h, w)``. A loader's worker does it in shared memory, so that the batch is copied only once."""
     shape = (sum(map(len, images)), *images[0].shape[1:])
     if get_worker_info() is None:
         joined = torch.empty(shape, dtype=torch.int16)

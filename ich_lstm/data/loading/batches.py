@@ -12,13 +12,15 @@ class Batches:
     """How training samples are made and put into batches.
 
     Args:
-        slices: Most slices in a batch; a longer scan is a batch of its own.
-        scans: Most scans in a batch; null for no limit.
-        slices_per_sample: Most slices of a scan in a training sample; null for whole scans. Evaluation is on whole scans.
-        sample: Which slices a sample has: ``adjacent`` around a random centre, ``random`` ones, or ``every`` slice of the scan
-            once in an epoch, in random groups.
-        balance: Draw scans of rare hemorrhage types more often in training, so that all types are seen equally often.
-        cutmix: Alpha of CutMix over the slices of a batch in training (Yun et al. 2019), which makes labels soft; 0 for none.
+        slices: The most slices in a batch, at least 1. A longer scan gets a batch of its own.
+        scans: The most scans in a batch, at least 1; null for no limit.
+        slices_per_sample: The most slices of a scan in a training sample, at least 1; null for whole scans. Evaluation always
+            uses whole scans.
+        sample: Which slices a training sample has. ``adjacent``: neighbours around a random centre; ``random``: slices drawn from
+            the whole scan; ``every``: random groups of the scan's slices, so that each slice comes once per epoch.
+        balance: Whether scans with rare hemorrhage types are drawn more often in training, so that all types are equally
+            frequent.
+        cutmix: Alpha of CutMix over the slices of a training batch (Yun et al. 2019), which gives soft labels; 0 for no CutMix.
 
     Raises:
         ConfigError: ``batch_out_of_range``, ``part_out_of_range``, ``unknown_sample`` or ``cutmix_out_of_range``.
@@ -48,5 +50,5 @@ class Batches:
 
     @property
     def sampling(self) -> SliceSampling:
-        """How a scan is made into samples."""
+        """How a scan is divided into samples."""
         return SliceSampling(self.slices_per_sample, self.sample)

@@ -32,7 +32,7 @@ def mix_slices(batch: ScanBatch, alpha: float, seed: int) -> ScanBatch:
     share = (bottom - top) * (right - left) / (height * width)
     if share == 0:
         return batch
-        # The right side is a copy, so no slice receives pixels that another one has just received.
+    # The right side is a copy, so no slice receives pixels that another one has just received.
     batch.hu[:, top:bottom, left:right] = batch.hu[partners, top:bottom, left:right]
     return batch._replace(
         slice_labels=torch.lerp(batch.slice_labels, batch.slice_labels[partners], share),

@@ -49,9 +49,9 @@ class ScanDataset(Dataset):
         batch = pack_scans([self._sample(request) for request in requests])
         if not self.cutmix or not requests:
             return batch
-            # The seed covers all samples and their order, because a slice is mixed differently in another batch.
-        company = "\n".join(f"{self.scans[request.scan].series_uid}/{request.draw}" for request in requests)
-        return mix_slices(batch, self.cutmix, sample_seed(self.seed, requests[0].epoch, company, purpose="cutmix"))
+        # The seed depends on all samples and their order, because a slice is mixed differently in another batch.
+        members = "\n".join(f"{self.scans[request.scan].series_uid}/{request.draw}" for request in requests)
+        return mix_slices(batch, self.cutmix, sample_seed(self.seed, requests[0].epoch, members, purpose="cutmix"))
 
     def _sample(self, request: SampleRequest) -> ScanSample:
         scan = self.scans[request.scan]
@@ -64,7 +64,7 @@ class ScanDataset(Dataset):
         hu = cached.hu
         if self.geometry is not None:
             hu = self.geometry(hu, sample_seed(self.seed, request.epoch, scan.series_uid, draw=request.draw))
-            # Evaluation sets the seeds too, although it draws nothing, so that every batch has them.
+        # Evaluation sets the seeds too, although it draws nothing, so that every batch has them.
         first = sample_seed(self.seed, request.epoch, scan.series_uid, draw=request.draw, purpose="intensity")
         places = np.arange(len(hu)) if chosen is None else chosen
         draws = (first + places * SLICE_STRIDE) % 2**32

@@ -15,9 +15,9 @@ MOST_WORKERS = 8
 
 
 def worker_context() -> BaseContext:
-    """Choose how workers are started: forked from a server process that has imported what they need, and nothing else.
+    """Choose how loader processes are started: forked from a server process that has only imported what they need.
 
-    A forked training process could deadlock in its own threads; each spawned worker would import torch, which takes seconds.
+    A fork of the training process could deadlock in its threads. Each spawned process would import torch, which takes seconds.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -43,7 +43,7 @@ class ScanLoader(DataLoader):
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """The place in the epoch, counted in batches that were returned, not in those that workers have drawn ahead."""
+        """The place in the epoch, counted in batches that were returned, not in those that workers have prefetched."""
         return self.sampler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -59,8 +59,8 @@ def workers_for(cores: int, processes: int = 1) -> int:
         processes: Training processes that share them, each with loader processes of its own.
 
     Returns:
-        One less than the cores of each training process, but at most `MOST_WORKERS`; none for two cores or fewer, because a
-        loader process would take a core from the network.
+        One less than the cores of each training process, but at most `MOST_WORKERS`; 0 for two cores or fewer, because a loader
+        process would take a core from the network.
 
     Example:
         >>> workers_for(2), workers_for(8), workers_for(64), workers_for(64, processes=16)

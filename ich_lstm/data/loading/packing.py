@@ -10,22 +10,23 @@ CANDIDATES = 16
 """Number of waiting items of each length that are tried to find a pair that fills a batch."""
 
 SPREAD = 4
-"""Batches that are redistributed, at least, and for each missing batch; they are four fifths full afterwards."""
+"""Number of the smallest batches that are redistributed for each batch to add, and at least in all. Afterwards these batches are
+about four fifths full."""
 
 
 def pack(lengths: Sequence[int] | np.ndarray, budget: int, most: int) -> list[list[int]]:
     """Fill batches in the given order, except that the last items of a batch are chosen to fill it completely.
 
-    In a random order, a batch gets random items: it takes the next in line until two more will fill it, and then the pair, or the
-    single item, that leaves the least room.
+    A batch takes the next items of the list until about two more would fill it. It then takes the pair of waiting items, or the
+    single item, that leaves the least room. If the order of the items is random, the batches are nearly random too.
 
     Args:
-        lengths: Slices of each item, in the order of the line.
-        budget: Maximum number of slices in a batch; a longer item is a batch of its own.
+        lengths: Number of slices of each item, in the order of the list.
+        budget: Maximum number of slices in a batch; a longer item gets a batch of its own.
         most: Maximum number of items in a batch.
 
     Returns:
-        The places in line of each batch's items; every item is in exactly one batch.
+        For each batch, the indices of its items; every item is in exactly one batch.
 
     Example:
         >>> pack([30, 30, 50, 20, 40], budget=100, most=9)
@@ -45,7 +46,12 @@ def pack(lengths: Sequence[int] | np.ndarray, budget: int, most: int) -> list[li
 
 
 class _Line:
-    """Items that are waiting to be packed."""
+    """The items that wait to be packed, in order.
+
+    Args:
+        lengths: Number of slices of each item, int64.
+        budget: Maximum number of slices in a batch; longer items do not wait.
+    """
 
     def __init__(self, lengths: np.ndarray, budget: int) -> None:
         self.lengths: list[int] = lengths.tolist()
@@ -72,7 +78,12 @@ class _Line:
         return self._longest[room] > 0
 
     def take(self, room: int, *, last: bool) -> int:
-        """Take an item out of the line: the next one, or the one that fills the room best, alone or with another."""
+        """Take an item: the next one, or, if little room is left, the one that fills it best, alone or with a partner.
+
+        Args:
+            room: Number of slices that are still free in the batch.
+            last: Whether the batch can take only one more item.
+        """
         while self._is_gone[self._in_order[0]]:
             self._in_order.popleft()
         place = self._in_order[0]
@@ -87,6 +98,7 @@ class _Line:
         return place
 
     def _best(self, room: int, last: bool) -> int:
+        """The item that leaves the least room, alone or (unless it is the last of its batch) with a partner."""
         best, filled = None, self._longest[room]
         if not last and filled < room:
             for place in self._next(CANDIDATES):
@@ -95,7 +107,7 @@ class _Line:
                     continue
                 partner = self._longest[room - length]
                 if partner == length and self._count[length] == 1:
-                    continue  # itself
+                    continue  # the only waiting item of this length is the item itself
                 if length + partner > filled:
                     best, filled = place, length + partner
                 if filled == room:
@@ -103,6 +115,7 @@ class _Line:
         return self._first_of(self._longest[room]) if best is None else best
 
     def _next(self, count: int) -> list[int]:
+        """The next waiting items in order, at most ``count``."""
         found: list[int] = []
         for place in self._in_order:
             if len(found) == count:
@@ -112,6 +125,7 @@ class _Line:
         return found
 
     def _first_of(self, length: int) -> int:
+        """The first waiting item of a length."""
         places = self._of_length[length]
         while self._is_gone[places[0]]:
             places.popleft()
@@ -122,8 +136,8 @@ def spread_to(batches: Sequence[list[int]], lengths: Sequence[int], count: int, 
     """Make more batches, none of them nearly empty, by redistributing the items of the smallest batches.
 
     Args:
-        batches: The places of each batch's items.
-        lengths: Number of slices of the item at each place.
+        batches: For each batch, the indices of its items.
+        lengths: Number of slices of each item.
         count: Number of batches wanted, at least the present number; fewer are returned if there are fewer items.
         group: Number of batches that are processed at the same time; redistributed batches fill whole groups if possible.
 
@@ -150,7 +164,7 @@ def spread_to(batches: Sequence[list[int]], lengths: Sequence[int], count: int, 
 
 
 def _dealt_out(pool: Sequence[int], lengths: Sequence[int], count: int) -> list[list[int]]:
-    """Deal each item, the longest first, to the batch with the fewest slices."""
+    """Put each item, the longest first, into the batch with the fewest slices."""
     batches: list[list[int]] = [[] for _ in range(count)]
     loads = [(0, i) for i in range(count)]
     for place in pool:

@@ -13,14 +13,22 @@ from ich_lstm.data.loading.slice_sampling import SampleRequest, SliceSampling
 from ich_lstm.errors import ConfigError
 
 SPARE = 0.005
-"""Spare batches as a share of the fewest needed: random packings differ by a few, and every epoch must have equally many."""
+"""Spare batches, as a share of the fewest that are needed. Random packings need slightly different numbers of batches, but every
+epoch must have the same number."""
 
 TRIES = 8
-"""Number of shufflings that are tried for an epoch before a packing known to need few enough batches is used; most need one."""
+"""Number of shuffles to try for an epoch, until one needs few enough batches; the first usually does. If all fail, an order that
+is known to need few enough is used."""
 
 
 class _Samples(NamedTuple):
-    """The samples of an epoch in the order in which they are packed, each array int64 ``(m,)``."""
+    """The samples of an epoch, in the order in which they are packed.
+
+    Args:
+        scans: Index of the scan of each sample, int64 ``(m,)``.
+        draws: Number of each sample among those of its scan in this epoch, from 0, int64 ``(m,)``.
+        sizes: Number of slices of each sample, int64 ``(m,)``.
+    """
 
     scans: np.ndarray
     draws: np.ndarray
@@ -28,26 +36,26 @@ class _Samples(NamedTuple):
 
 
 class SliceBudgetSampler(DistributedSampler):
-    """Deals scans, or samples of them, into batches with a maximum number of slices, equally many for every process.
+    """Divides scans, or samples of them, into batches with a maximum number of slices; every process gets the same number.
 
     It samples *batches*, for a loader with ``batch_size=None``. It derives from torch's DistributedSampler because Lightning
-    keeps such a sampler and tells it the epoch, whereas it would replace any other.
+    keeps such a sampler and sets its epoch, whereas it would replace a sampler of another class.
 
     The order is a pure function of the seed, the epoch and the scans' identifiers; the order in which the scans are listed does
-    not matter. In evaluation every scan comes exactly once, whatever the number of processes; a process with too few scans gets
-    empty batches, because all processes must make the same number of steps. In training a batch is repeated only where there are
-    fewer samples than batches of all processes, for example with one scan in each; then less than one batch per process is
-    repeated.
+    not matter. In evaluation every scan comes exactly once, for any number of processes; a process with too few scans gets empty
+    batches, because all processes must make the same number of steps. In training a batch is repeated only if there are fewer
+    samples than batches of all processes, for example with one scan in each; then fewer batches are repeated than there are
+    processes.
 
     Args:
         lengths: Number of slices of each scan.
-        identifiers: The raw series UID of each scan, to which random draws are tied; by default the scan's place in the list.
+        identifiers: The raw series UID of each scan, which seeds its random draws; None for its index in the list.
         sampling: How a scan is divided into samples.
-        weights: Relative frequency with which each scan is drawn; equal by default. An epoch keeps its number of samples, and
-            samples that exceed its number of batches are left for another epoch.
-        slices_per_batch: Maximum number of slices; a longer sample is a batch of its own.
-        scans_per_batch: Maximum number of samples in a batch, if given.
-        shuffle: Whether to deal differently in every epoch (training) or always alike (evaluation).
+        weights: Relative frequency with which each scan is drawn; None for equal frequencies. An epoch keeps its number of
+            samples, and samples that exceed its number of batches are left for another epoch.
+        slices_per_batch: Maximum number of slices in a batch; a longer sample gets a batch of its own.
+        scans_per_batch: Maximum number of samples in a batch; None for no limit.
+        shuffle: Whether every epoch has different batches (training), or all have the same (evaluation).
         seed: Seed of the shuffling.
         rank: Index of this process.
         world_size: Number of processes.
@@ -68,12 +76,12 @@ class SliceBudgetSampler(DistributedSampler):
         world_size: int = 1,
     ) -> None:
         seed = seed if shuffle else 0
-        super().__init__(range(len(lengths)), num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]  # only its length is asked for
+        super().__init__(range(len(lengths)), num_replicas=world_size, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]  # it uses only the length
         sampling = sampling or SliceSampling()
         names = [str(i) for i in range(len(lengths))] if identifiers is None else identifiers
         self._digests = np.array([_digest(name) for name in names], dtype=np.uint64)
-        self._samples = sampling.samples_of(lengths)  # of each scan
-        self._scan = np.repeat(np.arange(len(lengths)), self._samples)  # of each sample
+        self._samples = sampling.samples_of(lengths)  # number of samples of each scan
+        self._scan = np.repeat(np.arange(len(lengths)), self._samples)  # index of the scan of each sample
         self._number = np.arange(len(self._scan)) - np.repeat(np.cumsum(self._samples) - self._samples, self._samples)
         self._sizes = sampling.sizes_of(lengths)
         self._weights = None
@@ -83,19 +91,19 @@ class SliceBudgetSampler(DistributedSampler):
         self._budget = slices_per_batch
         self._most = scans_per_batch or max(1, len(self._scan))
         self._settings = f"{self.seed}/{shuffle}/{world_size}/{slices_per_batch}/{scans_per_batch}/"
-        # In the notation of existing checkpoints, so that they can be resumed.
+        # This text must not change, so that existing checkpoints can be resumed.
         self._settings += f"Parts(slices={sampling.slices}, choice={sampling.choice!r})"
-        # Orders of no real epoch determine the constant number of steps, which Lightning asks for once.
+        # Epoch -1 never runs. Its orders determine the number of steps, which Lightning reads once and which must be constant.
         fillings = [self._filling(-1, attempt) for attempt in range(3)]
         needed = [len(self._packed(filling)) for filling in fillings]
         # With weights, the number of slices differs between epochs.
         most_needed = min(needed) if weights is None else max(needed)
         self._reference = fillings[needed.index(min(needed))]
-        # No more batches than samples, so that no sample is repeated to fill a spare batch.
+        # There are at most as many batches as samples, so that no sample is repeated to fill a spare batch.
         self._enough = min(most_needed + int(SPARE * most_needed), max(most_needed, len(self._scan)))
         self._steps = -(-self._enough // world_size)
         self.consumed = 0
-        """Batches of this epoch that training has received; the loader counts them, because its workers draw ahead."""
+        """Number of batches of this epoch that training has received. The loader counts them, because its workers prefetch."""
         self._start = 0
 
     def __len__(self) -> int:
@@ -103,7 +111,7 @@ class SliceBudgetSampler(DistributedSampler):
         return self._steps
 
     def __iter__(self) -> Iterator[list[SampleRequest]]:
-        # A generator, because a loader with workers makes two iterators and uses one; only that one may use up the start.
+        # This is a generator, because a loader with workers makes two iterators and uses one. Only that one may consume _start.
         start, self._start = self._start, 0
         self.consumed = start
         samples, steps = self._steps_of_all_ranks()
@@ -118,21 +126,21 @@ class SliceBudgetSampler(DistributedSampler):
         super().set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """The progress of training: the epoch, the number of batches received, and a digest of the inputs of the dealing."""
+        """The progress of training: the epoch, the number of batches received, and a digest of what the batches depend on."""
         return {"epoch": self.epoch, "batches": self.consumed, "dealt_from": self._dealt_from}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume from a saved state: the next iteration of that epoch gives the remaining batches.
 
         Raises:
-            ConfigError: If the state lies inside an epoch that this sampler would deal differently.
+            ConfigError: If the state lies inside an epoch for which this sampler would make other batches.
         """
         inside = 0 < state["batches"] < self._steps
         if inside and state["dealt_from"] != self._dealt_from:
             raise ConfigError(
                 "other_batches",
                 where="resuming",
-                got=f"a checkpoint after {state['batches']} batches of an epoch that was dealt differently",
+                got=f"a checkpoint after {state['batches']} batches of an epoch that had other batches",
                 expected="the same scans, seed, batch settings and number of processes as in the run that wrote it",
                 todo="Resume with the settings of that run, or from a checkpoint at the end of an epoch.",
             )
@@ -147,7 +155,7 @@ class SliceBudgetSampler(DistributedSampler):
         return hashlib.sha256(self._settings.encode() + np.ascontiguousarray(rows).tobytes()).hexdigest()[:12]
 
     def _steps_of_all_ranks(self) -> tuple[_Samples, list[list[list[int]]]]:
-        """The samples of an epoch; and for each step, which of them each rank gets, with nearly equal numbers of slices."""
+        """The samples of an epoch, and for each step and rank the samples of a batch, with similar numbers of slices per rank."""
         count = self._steps * self.num_replicas
         samples, batches = self._batches()
         sizes = samples.sizes.tolist()
@@ -183,7 +191,7 @@ class SliceBudgetSampler(DistributedSampler):
     def _filling(self, epoch: int, attempt: int) -> _Samples:
         """Shuffle all samples of an epoch."""
         samples, turns = self._drawn(f"{epoch}/{attempt}")
-        # Two kernels in one series share an identifier.
+        # Sizes break ties, because two reconstructions in one series share an identifier.
         order = np.lexsort((self._sizes[samples], self._keys(f"{epoch}/{attempt}", samples, turns)))
         samples, turns = samples[order], turns[order]
         scans = self._scan[samples]
@@ -194,7 +202,7 @@ class SliceBudgetSampler(DistributedSampler):
         samples = np.arange(len(self._scan))
         if self._weights is None:
             return samples, np.zeros_like(samples)
-        # Systematic sampling: each sample as often as its weight, rounded up or down at random; the total is constant.
+        # Systematic sampling draws each sample as often as its weight says, rounded up or down at random, with a constant total.
         # Scans that share an identifier are ordered by weight and size, not by their place in the list.
         order = np.lexsort((self._weights, self._sizes, self._keys(f"{what}/drawn", samples, np.zeros_like(samples))))
         start = _digest(f"{self.seed}/{what}") / 2**64
@@ -211,7 +219,7 @@ class SliceBudgetSampler(DistributedSampler):
 
 
 class FixedSliceBudgetSampler(SliceBudgetSampler, SequentialSampler):  # type: ignore[misc]  # it yields batches, not scans
-    """A `SliceBudgetSampler` that deals alike in every epoch; to be created with ``shuffle=False``.
+    """A `SliceBudgetSampler` with the same batches in every epoch; it must be created with ``shuffle=False``.
 
     It derives from SequentialSampler only because, with ``overfit_batches``, Lightning replaces any other sampler by a sampler of
     single scans.

@@ -77,7 +77,7 @@ class SliceSampling:
             length: Number of slices of the scan.
             request: The sample that is requested.
             seed: Seed of the run.
-            identifier: The raw series UID, to which random draws are tied.
+            identifier: The raw series UID of the scan, which seeds its random draws.
 
         Returns:
             Indices of the slices in ascending order; None for all slices.

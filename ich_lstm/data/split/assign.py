@@ -46,7 +46,7 @@ def tabulate_patients(scans: Sequence["LabelledScan"]) -> pd.DataFrame:
 def split_patients(
     patients: pd.DataFrame, fractions: Sequence[float], *, seed: int = 0, by: SplitBy = "random"
 ) -> dict[str, Subset]:
-    """Divide patients so that each label's positive patients are in nearly the same shares, or by the date of their oldest study.
+    """Divide patients at random, with the positive patients of each label in nearly the same shares, or by date.
 
     Args:
         patients: Table made by `tabulate_patients`.
@@ -135,7 +135,11 @@ def place_patients(patients: pd.DataFrame, shares: np.ndarray, *, seed: int, pla
 
 
 def first_dates(patients: pd.DataFrame, shares: np.ndarray) -> tuple[str, str]:
-    """Find the first day of validation and of test for a split by date; that of test is empty if nobody is held out.
+    """Find the first day of validation and of test for a split by date; the day of test is empty if nobody is held out.
+
+    Args:
+        patients: Table made by `tabulate_patients`.
+        shares: Shares of train, validation and test, float ``(3,)``, with a sum of 1.
 
     Raises:
         SplitError: If a patient has no date, or there are too few different dates.
@@ -171,7 +175,7 @@ def checked_fractions(fractions: Sequence[float]) -> np.ndarray:
     """Scale the shares of the three subsets to a sum of 1.
 
     Raises:
-        SplitError: If there are not three fractions, one is negative, or that of training or validation is 0.
+        SplitError: If there are not three fractions, if one is negative, or if the one of training or validation is 0.
     """
     if len(fractions) != len(SUBSETS) or min(fractions) < 0 or fractions[0] <= 0 or fractions[1] <= 0:
         raise SplitError(

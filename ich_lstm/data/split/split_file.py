@@ -50,18 +50,18 @@ SUBSET_WORDS: dict[str, Subset] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """How patients are divided.
+    """How patients are divided into training, validation and held-out test.
 
     Args:
-        fractions: Shares of patients to train on, to validate on, and to hold out; ignored if ``folds`` is given.
-        by: ``random``: each label's positive patients in nearly these shares; ``date``: the earliest patients train, the latest
-            are held out.
-        seed: Seed of the split. It is not the run's, so that all runs hold out the same patients.
-        file: Where the split is kept: made if missing, otherwise read, and only new patients are placed; the fractions, seed and
-            dates in it override those given here. Or a table of the user's: a CSV with ``patient_id`` and ``subset`` (train,
-            validation, test).
-        folds: Number of folds, in place of the shares; if given, an existing file must have as many.
-        fold: The fold that is held out, from 0; the next one validates, the others train.
+        fractions: Shares of patients in training, validation and test, scaled to a sum of 1; ignored if ``folds`` is given.
+        by: How patients are divided. ``random``: at random, with the positive patients of each label in nearly these shares;
+            ``date``: the earliest patients train, and the latest are held out.
+        seed: Seed of the split. It is not the seed of the run, so that all runs hold out the same patients.
+        file: File that keeps the split. If it does not exist, it is created. If it exists, only new patients are placed, and its
+            fractions, seed and dates override those given here. It may also be your own CSV with the columns ``patient_id`` and
+            ``subset`` (train, validation or test). Null to keep no file.
+        folds: Number of folds, at least 3, instead of the shares; an existing file must have this number. Null for shares.
+        fold: The fold that is held out, from 0; the next fold is for validation, and the others are for training.
     """
 
     fractions: Sequence[float] = (0.7, 0.15, 0.15)
@@ -119,7 +119,7 @@ class SplitFile:
 
     @classmethod
     def open(cls, patients: pd.DataFrame, settings: Split) -> "SplitFile":
-        """Read a split from a file and place new patients in it; or make a new split where there is no file yet.
+        """Read a split from a file and place new patients in it, or make a new split if there is no file.
 
         Args:
             patients: Table made by `tabulate_patients`.
@@ -138,7 +138,7 @@ class SplitFile:
                 where=str(path),
                 got=f"{split.folds} folds" if split.folds else "three subsets",
                 expected=f"{folds} folds",
-                todo="Name another file, in which the new split will be kept.",
+                todo="Give the path of another file, which will keep the new split.",
             )
         return split.extended(patients)
 
@@ -160,7 +160,7 @@ class SplitFile:
                 where="split file",
                 got=f"{len(self.patients):,} patients, but none of the {len(patients):,} whose scans are labelled",
                 expected="patient ids as in the images or the tables, with leading zeros",
-                todo="Correct the ids, or name another file, in which a new split will be kept.",
+                todo="Correct the ids, or give the path of another file, which will keep a new split.",
             )
         gone = pd.Series([patient for patient in self.patients if patient not in patients.index], dtype=object)
         damaged = find_lost_digits(gone.astype(str), map(str, new.index))
@@ -223,7 +223,7 @@ class SplitFile:
                 where="split",
                 got=f"no labelled scan in {' and '.join(empty)}",
                 expected="scans for training and scans for validation",
-                todo="Name another split file, or give labels to scans of its patients.",
+                todo="Choose another split file, or label scans of its patients.",
             )
         return divided
 

@@ -1,4 +1,4 @@
-"""What all sequence heads share: their settings, and the interface of their modules."""
+"""The base classes of all sequence heads: their settings, and the interface of their modules."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from ich_lstm.settings import ChosenByClass, require, setting
 
 
 class SequenceHead(nn.Module):
-    """A module that looks along the slices of each scan.
+    """A module that gives each slice features with context from the other slices of its scan.
 
     Attributes:
-        out_features: Features of each slice that come out.
+        out_features: Number of features per slice in the output.
     """
 
     out_features: int
@@ -26,51 +26,56 @@ class SequenceHead(nn.Module):
         is_reversed: Tensor | None = None,
         relative: Tensor | None = None,
     ) -> Tensor:
-        """Look along every scan.
+        """Process every scan.
 
         Args:
-            features: ``(n, d)``, slices of all scans in a row.
-            lengths: Slices of each scan, ``(b,)``.
-            positions_mm: Position of each slice along the normal, ``(n,)``; None if it is unknown.
-            is_reversed: Scans that are read from top to bottom, ``(b,)``; None: no scan is. A slice's place stays what it is.
-            relative: Place of each slice in its scan, from 0 to 1, ``(n, 1)``, where only some of a scan's slices are given;
-                None: all of them are.
+            features: Features ``(n, d)``: the slices of all scans, one scan after the other.
+            lengths: Number of slices of each scan ``(b,)``.
+            positions_mm: Position of each slice along the normal of its scan, in mm, ``(n,)``; None if unknown.
+            is_reversed: Whether each scan is read from top to bottom, bool ``(b,)``; None to read all scans upwards. Positions
+                that enter as features do not change.
+            relative: Place of each slice in its scan, from 0 to 1, ``(n, 1)``, if only some slices of the scans are given. None
+                if all slices are given.
 
         Returns:
-            ``(n, out_features)``, in the order of ``features``.
+            Features ``(n, out_features)``, in the order of ``features``.
         """
 
 
 class Head(ChosenByClass):
-    """Base of the settings of all heads: which class of settings a model has says what looks along its scans."""
+    """Base of the settings of all heads. The class of the settings chooses the kind of head."""
 
     @abstractmethod
     def build(self, in_features: int) -> SequenceHead | None:
-        """The module of these settings; None if nothing looks along the scan.
+        """Build the module of these settings; None if there is no sequence head.
 
         Args:
-            in_features: Features per slice.
+            in_features: Number of features per slice.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoHead(Head):
-    """Nothing looks along the scan, and each slice is judged alone: the 2D baseline."""
+    """No sequence head: each slice is classified by itself. This is the 2D baseline."""
 
     def build(self, in_features: int) -> None:
-        """No module."""
+        """Build nothing.
+
+        Args:
+            in_features: Number of features per slice; it has no effect.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScanHead(Head):
-    """Settings that every head has which looks along a scan; `ScanModel` uses them around the head's module.
+    """Settings of every head that uses context along the scan; `ScanModel` applies them around the head's module.
 
     Args:
-        output_dropout: Dropout before the last layer.
-        reversal: Share of the scans in training that are read from top to bottom.
-        encoder_residual: Add the encoder's own logits to the head's, through a learned gate per label, so that what the context
-            cannot improve is not lost.
-        encoder_probabilities: Concatenate the encoder's own probabilities to what enters the head, and again to what leaves it.
+        output_dropout: Dropout rate before the last linear layer, in [0, 1).
+        reversal: Share of the training scans, in [0, 1], that the head reads from top to bottom.
+        encoder_residual: Add the encoder's own logits to those of the head, through a learned gate per label, so that the head
+            need only learn the correction.
+        encoder_probabilities: Concatenate the encoder's own probabilities to the input of the head, and again to its output.
     """
 
     output_dropout: float = setting(0.0, free=True)
@@ -80,10 +85,10 @@ class ScanHead(Head):
 
     @abstractmethod
     def build(self, in_features: int) -> SequenceHead:
-        """The module of these settings.
+        """Build the module of these settings.
 
         Args:
-            in_features: Features per slice.
+            in_features: Number of features per slice.
         """
 
     def __post_init__(self) -> None:

@@ -17,22 +17,24 @@ class Recurrent(ScanHead):
     """Settings of an LSTM or a GRU along the scan.
 
     Args:
-        hidden_size: Hidden units, per direction.
-        num_layers: Stacked layers.
-        bidirectional: Whether slices above are seen as well as slices below.
-        norm: Whether features are normalized (LayerNorm) first.
-        projection: Features after a linear layer, GELU and LayerNorm before the recurrence; null for no such layer.
-        input_dropout: Dropout on what enters the recurrence: one mask for all slices of a scan, as in Keras.
-        layer_dropout: Dropout between recurrent layers.
-        recurrent_dropout: Dropout on the hidden state that is fed back: one mask for all steps; it excludes cuDNN's kernels in
-            training.
-        positions: Where a slice lies, as further inputs: ``mm``: its distances to the scan's top and to the slice below;
-            ``relative``: its place in the scan, from 0 to 1; ``none``.
-        output_dropout: Dropout before the last layer.
-        reversal: Share of the scans in training that are read from top to bottom.
-        encoder_residual: Add the encoder's own logits to the head's, through a learned gate per label, so that what the context
-            cannot improve is not lost.
-        encoder_probabilities: Concatenate the encoder's own probabilities to what enters the head, and again to what leaves it.
+        hidden_size: Hidden units per direction, at least 1.
+        num_layers: Number of stacked recurrent layers, at least 1.
+        bidirectional: Whether each slice gets context from the slices above it as well as from those below.
+        norm: Whether a LayerNorm normalizes the features before anything else.
+        projection: Output size of a linear layer, followed by GELU and LayerNorm, that the features pass before the recurrence;
+            null for no such layer.
+        input_dropout: Dropout rate on the input of the recurrence, in [0, 1), with one mask for all slices of a scan, as in
+            Keras.
+        layer_dropout: Dropout rate between recurrent layers, in [0, 1).
+        recurrent_dropout: Dropout rate on the hidden state that is fed back, in [0, 1), with one mask for all steps of a scan.
+            cuDNN's kernels cannot do this, so training on a GPU becomes slower.
+        positions: Which inputs tell the head where a slice lies. ``mm``: its distances to the top of the scan and to the slice
+            below; ``relative``: its place in the scan, from 0 to 1; ``none``: no such input.
+        output_dropout: Dropout rate before the last linear layer, in [0, 1).
+        reversal: Share of the training scans, in [0, 1], that the head reads from top to bottom.
+        encoder_residual: Add the encoder's own logits to those of the head, through a learned gate per label, so that the head
+            need only learn the correction.
+        encoder_probabilities: Concatenate the encoder's own probabilities to the input of the head, and again to its output.
 
     Raises:
         ConfigError: If a setting is out of range.
@@ -63,10 +65,10 @@ class LSTM(Recurrent):
     """An LSTM along the scan; its settings are those of `Recurrent`."""
 
     def build(self, in_features: int) -> SequenceHead:
-        """The module of these settings.
+        """Build the LSTM head.
 
         Args:
-            in_features: Features per slice.
+            in_features: Number of features per slice.
         """
         return RecurrentHead(in_features, self, RecurrentDropoutLSTM)
 
@@ -76,10 +78,10 @@ class GRU(Recurrent):
     """A GRU along the scan; its settings are those of `Recurrent`."""
 
     def build(self, in_features: int) -> SequenceHead:
-        """The module of these settings.
+        """Build the GRU head.
 
         Args:
-            in_features: Features per slice.
+            in_features: Number of features per slice.
         """
         return RecurrentHead(in_features, self, RecurrentDropoutGRU)
 
@@ -87,12 +89,13 @@ class GRU(Recurrent):
 class RecurrentHead(SequenceHead):
     """An LSTM or GRU over the slices of each scan.
 
-    Scans are packed, not padded: the recurrence ends where a scan ends, so neighbours in the batch never matter.
+    Scans are packed, not padded: the recurrence ends where a scan ends, so the result does not depend on the other scans of the
+    batch.
 
     Args:
-        in_features: Features per slice.
-        settings: Its settings.
-        recurrence: Class of the recurrence.
+        in_features: Number of features per slice.
+        settings: Settings of the head.
+        recurrence: The recurrent network to build.
     """
 
     def __init__(
@@ -125,7 +128,11 @@ class RecurrentHead(SequenceHead):
         is_reversed: Tensor | None = None,
         relative: Tensor | None = None,
     ) -> Tensor:
-        """Run along every scan; arguments and result as in `SequenceHead`. ``positions_mm`` is needed by positions in mm."""
+        """Run along every scan. Arguments and result are those of `SequenceHead`.
+
+        Raises:
+            ValueError: If the head takes positions in mm, and ``positions_mm`` is None.
+        """
         x = self.projection(self.norm(features))
         if self.positions == "mm":
             if positions_mm is None:
@@ -137,12 +144,13 @@ class RecurrentHead(SequenceHead):
         if self.training and self.input_dropout > 0:
             masks = torch.nn.functional.dropout(x.new_ones(len(sizes), x.shape[1]), self.input_dropout)
             x = x * masks.repeat_interleave(lengths.to(x.device), dim=0, output_size=len(x))
-        scans = _turned(x.split(sizes), is_reversed)
+        scans = _flipped_where(x.split(sizes), is_reversed)
         y, _ = self.recurrence(pack_sequence(list(scans), enforce_sorted=False))
-        return torch.cat(_turned(unpack_sequence(y), is_reversed))
+        return torch.cat(_flipped_where(unpack_sequence(y), is_reversed))
 
 
-def _turned(scans: tuple[Tensor, ...] | list[Tensor], is_reversed: Tensor | None) -> list[Tensor]:
+def _flipped_where(scans: tuple[Tensor, ...] | list[Tensor], is_reversed: Tensor | None) -> list[Tensor]:
+    """Reverse the order of slices in the scans for which ``is_reversed`` is true; None reverses no scan."""
     if is_reversed is None:
         return list(scans)
-    return [scan.flip(0) if turn else scan for scan, turn in zip(scans, is_reversed.tolist(), strict=True)]
+    return [scan.flip(0) if flip else scan for scan, flip in zip(scans, is_reversed.tolist(), strict=True)]

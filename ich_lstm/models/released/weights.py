@@ -1,8 +1,9 @@
-"""Converts published weights to weights of a `ScanModel`; nothing in their files is executed.
+"""Converts released weights to weights of a `ScanModel`, without executing any code in their files.
 
-Two systems are known. Nguyen et al. 2020, "A CNN-LSTM architecture for detection of intracranial hemorrhage on CT scans", keep a
-PyTorch checkpoint per encoder. Pan 2026, ``ianpan/ct-head-hemorrhage-detection`` on the Hugging Face hub, is a folder of
-safetensors: a CNN, and a recurrent head whose logits are blended with the CNN's; the blend is folded into the weights here.
+Two systems are supported. Nguyen et al. 2020, "A CNN-LSTM architecture for detection of intracranial hemorrhage on CT scans",
+publish one PyTorch checkpoint per encoder. Pan 2026, ``ianpan/ct-head-hemorrhage-detection`` on the Hugging Face hub, publishes
+a folder of safetensors with a CNN and a recurrent head. Pan blends the logits of the two; the conversion folds this blend into
+the weights.
 """
 
 import json
@@ -29,28 +30,28 @@ from ich_lstm.settings import merged, to_stored
 from ich_lstm.window import BONE, BRAIN, SUBDURAL
 
 RSNA_SLICE_MM = 5.0
-"""The usual distance of slices in the data of RSNA's challenge, on which both systems were trained."""
+"""The usual slice spacing in mm in the data of RSNA's 2019 challenge, on which both systems were trained."""
 
 CONFIG_FILE = "config.json"
 CLASSIFIER_FILE = "classifier/model.safetensors"
 SEQUENCE_FILE = "sequence/model.safetensors"
 
 Names = Callable[[str], str | None]
-"""From a name in `ScanModel` to the name in the release; None for what the release does not have."""
+"""Maps a tensor's name in `ScanModel` to its name in the release; None if the release does not have the tensor."""
 
 FIRST_FEW = 5
-"""So many names are shown of those that are wrong."""
+"""An error lists at most this many wrong names."""
 
 
 class ReleasedModel(NamedTuple):
-    """Somebody's release, as what it takes to build and to feed a `ScanModel`.
+    """A published model, converted to settings, preprocessing and weights of a `ScanModel`.
 
     Args:
-        name: What predictions call the model.
-        settings: Settings of `ScanModel`, as they are stored.
+        name: Name of the model in predictions.
+        settings: Settings of `ScanModel`, in their stored form.
         preprocessing: Keywords of `ich_lstm.preprocessing.crop_and_resize.Preprocessing`.
-        weights: State of the `ScanModel`.
-        source: Where it comes from, and under which licence, in a sentence.
+        weights: State dict of the `ScanModel`.
+        source: One sentence on the origin and the licence of the weights.
     """
 
     name: str
@@ -61,17 +62,17 @@ class ReleasedModel(NamedTuple):
 
 
 def read_released(path: Path, channel_order: "ChannelOrder | None" = None) -> ReleasedModel | None:
-    """Read weights that others released.
+    """Read a published model.
 
     Args:
         path: Nguyen et al.'s checkpoint, or the folder of Pan's release with ``config.json``, ``classifier`` and ``sequence``.
-        channel_order: Of Nguyen et al.'s windows; None: ``bgr``, which is what their loader does.
+        channel_order: Order of the windows in Nguyen et al.'s network; None for ``bgr``, the order of their loader.
 
     Returns:
-        The model; None if the path is neither, or cannot be read as such.
+        The model; None if the path is neither of the two releases, or cannot be read as one.
 
     Raises:
-        CheckpointError: If it is one of them, and damaged, incomplete, or another one than is known here.
+        CheckpointError: If the release is damaged, incomplete, or a version that is not supported.
     """
     if path.is_dir():
         return _read_pan(path) if is_released_folder(path) else None
@@ -80,11 +81,11 @@ def read_released(path: Path, channel_order: "ChannelOrder | None" = None) -> Re
 
 
 def is_released_folder(path: Path) -> bool:
-    """Whether a folder is laid out like Pan's release, be it complete or not."""
+    """Whether a folder has the layout of Pan's release, even if files are missing."""
     return (path / CLASSIFIER_FILE).is_file() or (path / SEQUENCE_FILE).is_file()
 
 
-# Every field is named in both, so that no later default changes what an old file means.
+# Both releases set every field, so that a later change of a default does not change the meaning of their weights.
 
 # Nguyen et al. 2020
 
@@ -120,15 +121,15 @@ NGUYEN = ModelSettings(
 )
 
 ChannelOrder = Literal["bgr", "rgb"]
-"""In which order Nguyen et al.'s network saw the windows, if their pictures hold them as in the paper's figure, brain in red,
-subdural in green, and bone in blue. ``bgr``: bone first, as their loader gives them: it calls OpenCV with a flag that means "any
-colour", which leaves OpenCV's own order, blue first. ``rgb``: brain first, as the paper lists them, which is right if their
-program wrote the pictures with OpenCV too, brain first."""
+"""The order in which Nguyen et al.'s network received the windows. The figure of the paper shows brain in red, subdural in green,
+and bone in blue. ``bgr`` puts bone first: this is what their loader gives for such pictures, because OpenCV reads blue first.
+``rgb`` puts brain first, as in the text of the paper: this is right if their pictures were written with OpenCV too, brain first.
+"""
 
 NGUYEN_PREPROCESSING: dict[str, Any] = {"size": 512, "crop": "none", "clip": None}
 
 NGUYEN_LABELS = ("any", "intraparenchymal", "intraventricular", "subarachnoid", "subdural", "epidural")
-"""What their network's outputs stand for, in their order."""
+"""The labels of the outputs of Nguyen et al.'s network, in the order of the outputs."""
 
 NGUYEN_SOURCE = (
     "Nguyen et al. 2020, github.com/vinbigdata-medical/midl2020-cnnlstm-ich, Apache-2.0; trained on the data of RSNA's 2019 "
@@ -137,18 +138,18 @@ NGUYEN_SOURCE = (
 
 
 def _nguyen_state(path: Path) -> dict[str, Any] | None:
-    """The state dict of their checkpoint, without the prefix of DataParallel; None if the file is something else."""
+    """The state dict of Nguyen et al.'s checkpoint, without the prefix of DataParallel; None if the file is something else."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols
-            # weights_only: tensors and plain values are read, anything that would run code is refused.
+            warnings.simplefilter("ignore")  # torch warns about the pickle protocol of the file
+            # weights_only reads tensors and plain values, and refuses everything that would run code.
             content = torch.load(path, map_location="cpu", weights_only=True)
         state = content["state_dict"]
         names = list(state)
         if all(name.startswith("module.") for name in names):
             state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
         return state if any(name.startswith("decoder.recurrent.") for name in state) else None
-    except Exception:  # the unpickler stumbles over foreign bytes in every way there is
+    except Exception:  # on a file that is no pickle, the unpickler may raise an exception of almost any type
         return None
 
 
@@ -213,11 +214,13 @@ PAN = ModelSettings(
 PAN_PREPROCESSING: dict[str, Any] = {"size": 512, "crop": "center", "clip": None}
 
 PAN_LABELS = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural", "any")
-"""What their network's outputs stand for, in their order."""
+"""The labels of the outputs of Pan's network, in the order of the outputs."""
 
 PAN_SLICE_SHARES = (0.75, 0.75, 0.75, 0.75, 0.75, 1.0)
+"""The share of the recurrent head in the slice logits, in the order of `PAN_LABELS`; the CNN has the remaining share."""
+
 PAN_SCAN_SHARES = (0.5, 0.25, 0.5, 1.0, 0.5, 0.5)
-"""The recurrent head's share in the logits of slices and scans, in the order of `PAN_LABELS`; the rest is the CNN's."""
+"""The share of the recurrent head in the scan logits, in the order of `PAN_LABELS`; the CNN has the remaining share."""
 
 PAN_CONFIG: dict[str, Any] = {
     "architecture": {"slice_classifier": PAN.encoder.backbone},
@@ -237,7 +240,7 @@ PAN_CONFIG: dict[str, Any] = {
     "series_baseline_aggregation": "max_probability",
     "training_max_sequence_length": PAN.max_slices,
 }
-"""What their ``config.json`` says, as far as the model depends on it."""
+"""The entries of Pan's ``config.json`` that the model depends on."""
 
 PAN_SOURCE = (
     "Pan 2026, huggingface.co/ianpan/ct-head-hemorrhage-detection, MIT licence; trained on the data of RSNA's 2019 challenge, "
@@ -256,7 +259,7 @@ PAN_NAMES = {
 }
 
 PAN_UNUSED = "mil_pool."
-"""Attention over what the projection gives, whose logits are in no prediction: it must be there, and is left behind."""
+"""Prefix of an attention layer that served Pan's training only. A complete release holds it, and the conversion drops it."""
 
 
 def _read_pan(path: Path) -> ReleasedModel:
@@ -272,7 +275,8 @@ def _read_pan(path: Path) -> ReleasedModel:
     expected = {PAN_UNUSED + name.removeprefix("pooling.") for name in weights if name.startswith("pooling.")}
     if unused != expected:
         raise _do_not_fit(path, missing=sorted(expected - unused), unexpected=sorted(unused - expected))
-    # (1 - a) e + a s, with e the CNN's logits: the gate is 1 - a, and the linear layer that gives s is scaled by a.
+    # Pan's logits are (1 - a) e + a s, with e of the CNN and s of the recurrent head. The gate becomes 1 - a, and the linear
+    # layer that computes s is scaled by a.
     for names, gate, shares in (
         (("sequence_classifier.weight", "sequence_classifier.bias"), "gate", PAN_SLICE_SHARES),
         (("pooling.classifier_weight", "pooling.classifier_bias"), "scan_gate", PAN_SCAN_SHARES),
@@ -296,19 +300,19 @@ def _check_pan_config(path: Path) -> None:
             where=f"{path / CONFIG_FILE}",
             got=first_of((f"{name} = {got!r}" for name, got, _ in differences), FIRST_FEW, separator="; "),
             expected=first_of((repr(expected) for *_, expected in differences), FIRST_FEW, separator="; "),
-            todo="This is another model than the one that is known here (docs/released.md).",
+            todo="This is not the version of the model that is supported (docs/released.md).",
         )
 
 
 def _differences(expected: Any, got: Any, name: str = "") -> list[tuple[str, Any, Any]]:
-    """Where a description says something else, as names, what it says, and what was expected; what it leaves out is no matter."""
+    """List where a ``config.json`` differs from the expected one, as (name, got, expected); keys that it lacks are ignored."""
     if isinstance(expected, dict) and isinstance(got, dict):
         shared = [key for key in expected if key in got]
         return [found for key in shared for found in _differences(expected[key], got[key], f"{name}.{key}".removeprefix("."))]
     if isinstance(expected, list) and isinstance(got, list) and len(expected) == len(got):
         pairs = enumerate(zip(expected, got, strict=True))
         return [found for i, (of_expected, of_got) in pairs for found in _differences(of_expected, of_got, f"{name}[{i}]")]
-    # timm's names may carry the tag of the weights with which the training began.
+    # timm's names may end with the tag of the pretrained weights.
     is_same = got == expected or (isinstance(expected, str) and isinstance(got, str) and got.startswith(f"{expected}."))
     return [] if is_same else [(name or "all", got, expected)]
 
@@ -320,15 +324,15 @@ def _load_safetensors(path: Path, file: str) -> dict[str, Tensor]:
         raise _damaged(path, f"{file}: {type(error).__name__}: {error}") from error
 
 
-# Both
+# Both releases
 
 
 LABEL_TENSORS = ("encoder_classifier.", "sequence_classifier.", "pooling.attention.2.", "pooling.classifier_")
-"""With these begin the names of the tensors that have a row for each label."""
+"""Prefixes of the names of tensors that have one row for each label."""
 
 
 def _rows_by_name(released: Sequence[str], where: str) -> list[int]:
-    """For each label in the order of `LABELS`, the number of the released network's output that stands for it."""
+    """For each label in the order of `LABELS`, the index of its output in the released network."""
     if set(released) != set(LABELS):
         raise CheckpointError(
             "other_labels",
@@ -342,13 +346,24 @@ def _rows_by_name(released: Sequence[str], where: str) -> list[int]:
 
 
 COUNTER = "num_batches_tracked"
-"""Batch-norm layers count batches only since PyTorch 0.4.1, and nothing depends on it in evaluation."""
+"""Name of the batch counter of batch-norm layers. Checkpoints older than PyTorch 0.4.1 lack it, and evaluation ignores it."""
 
 
 def _renamed(
     state: dict[str, Any], settings: ModelSettings, published: Names, *, labels: Sequence[str], where: str
 ) -> dict[str, Tensor]:
-    """The weights under our names, all of them and no others, in our precision and in the order of our labels."""
+    """Rename released weights to the names in `ScanModel`, with the precision of `ScanModel` and the label order of `LABELS`.
+
+    Args:
+        state: The published state dict.
+        settings: Settings of the `ScanModel`.
+        published: Maps names in `ScanModel` to names in the release.
+        labels: Labels of the released network's outputs, in their order.
+        where: Path of the release, for errors.
+
+    Raises:
+        CheckpointError: If a weight is missing, unexpected or of another shape.
+    """
     rows = _rows_by_name(labels, where)
     with torch.device("meta"):
         wanted = ScanModel(settings).state_dict()
@@ -371,7 +386,7 @@ def _renamed(
             where=where,
             got=first_of(wrong, FIRST_FEW),
             expected=f"the shapes of {settings.encoder.backbone} and its {type(settings.head).__name__}",
-            todo="This is another network than the one that is known here, or a damaged copy.",
+            todo="The file is damaged, or of a network that is not supported. If it is damaged, download it again.",
         )
     return weights
 
@@ -387,8 +402,8 @@ def _do_not_fit(where: Path | str, *, missing: list[str], unexpected: list[str])
         "weights_do_not_fit",
         where=str(where),
         got=f"weights {', and '.join(parts)}",
-        expected="all weights of the network that was released, and no others",
-        todo="Take another copy of the file; other networks of the same authors are not known here.",
+        expected="all weights of the released network, and no others",
+        todo="Download the file again; other networks of the same authors are not supported.",
     )
 
 
@@ -398,5 +413,5 @@ def _damaged(path: Path, got: str) -> CheckpointError:
         where=str(path),
         got=got,
         expected=f"{CONFIG_FILE}, {CLASSIFIER_FILE} and {SEQUENCE_FILE}, as released",
-        todo="Take another copy of the model.",
+        todo="Download the model again.",
     )
