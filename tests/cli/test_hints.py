@@ -161,9 +161,17 @@ CODES = {
 }
 
 
+COMMANDS_WITH_LABELS = ("ich-train", "ich-prepare", "ich-evaluate")
+FAULTY_COMMANDS = [
+    pytest.param(command, fault, marks=[] if number % 3 == position else [pytest.mark.slow])
+    for position, command in enumerate(COMMANDS_WITH_LABELS)
+    for number, fault in enumerate(CODES)
+]
+"""Every fault by every command; in every run each fault once, and each command with two of them."""
+
+
 class TestWhatIsToldHelps:
-    @pytest.mark.parametrize("fault", list(CODES))
-    @pytest.mark.parametrize("command", ["ich-train", "ich-prepare", "ich-evaluate"])
+    @pytest.mark.parametrize(("command", "fault"), FAULTY_COMMANDS)
     def test_by_the_command_in_hand(
         self, command: str, fault: str, heads: Path, nobodies: Path, model_folder: Path, tmp_path: Path, capsys: Any
     ) -> None:

@@ -62,11 +62,11 @@ def test_a_setting_of_a_newer_version_is_refused(stored: tuple[ScanClassifier, P
         assert "attention_heads" in str(caught.value)
 
 
-def modules_after(statements: str) -> set[str]:
-    """The modules that a fresh process has loaded after some statements."""
-    code = f"{statements}\nimport sys; print('loaded:', *sys.modules)"
+def modules_after_each(*steps: str) -> list[set[str]]:
+    """The modules that a fresh process has loaded after each of some steps."""
+    code = "\n".join(f"{step}\nimport sys; print('loaded:', *sys.modules)" for step in steps)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(done.stdout.splitlines()[-1].split()[1:])
+    return [set(line.split()[1:]) for line in done.stdout.splitlines() if line.startswith("loaded: ")]
 
 
 def within(modules: set[str], packages: tuple[str, ...]) -> set[str]:
@@ -74,26 +74,28 @@ def within(modules: set[str], packages: tuple[str, ...]) -> set[str]:
 
 
 class TestAFreshProcess:
-    def test_the_predictor_needs_no_training_and_no_lightning(self, stored: tuple[ScanClassifier, Path], phantom: Path) -> None:
-        loaded = modules_after(
-            "from ich_lstm.inference.predictor import Predictor\n"
-            f"assert len(list(Predictor.load({str(stored[1])!r}).predict({str(phantom)!r}))) == 6"
+    """One process takes the three steps one after the other: what a step has loaded, the steps after it have loaded too."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def steps(cls, stored: tuple[ScanClassifier, Path], phantom: Path) -> list[set[str]]:
+        predict = f"load({str(stored[1])!r}).predict({str(phantom)!r}))) == 6"
+        return modules_after_each(
+            f"from ich_lstm.inference.predictor import Predictor\nassert len(list(Predictor.{predict}",
+            f"import ich_lstm\nassert len(list(ich_lstm.ScanClassifier.{predict}",
+            "ich_lstm.ScanDataModule",
         )
+
+    def test_the_predictor_needs_no_training_and_no_lightning(self, steps: list[set[str]]) -> None:
+        loaded = steps[0]
         assert within(loaded, (*TRAINING, "matplotlib", "pytorch_lightning", "torchmetrics", "scipy.stats")) == set()
         assert {"torch", "timm"} <= loaded
 
-    def test_the_classifier_loads_data_and_augmentation_only_to_train(
-        self, stored: tuple[ScanClassifier, Path], phantom: Path
-    ) -> None:
+    def test_the_classifier_loads_data_and_augmentation_only_to_train(self, steps: list[set[str]]) -> None:
         # Lightning itself imports torchmetrics, and that matplotlib.
-        loaded = modules_after(
-            f"import ich_lstm\nassert len(list(ich_lstm.ScanClassifier.load({str(stored[1])!r}).predict({str(phantom)!r}))) == 6"
-        )
+        loaded = steps[1]
         assert within(loaded, tuple(name for name in TRAINING if name != "ich_lstm.training")) == set()
         assert "ich_lstm.training.classifier" in loaded
 
-    def test_the_test_can_fail(self) -> None:
-        assert within(modules_after("import ich_lstm; ich_lstm.ScanDataModule"), TRAINING) >= {
-            "albumentations",
-            "ich_lstm.data.datamodule",
-        }
+    def test_the_test_can_fail(self, steps: list[set[str]]) -> None:
+        assert within(steps[2], TRAINING) >= {"albumentations", "ich_lstm.data.datamodule"}

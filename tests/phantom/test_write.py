@@ -1,4 +1,7 @@
+import shutil
 import zipfile
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,18 +27,29 @@ def folder(tmp_path_factory) -> Path:
     return write_phantom(SETTINGS, tmp_path_factory.mktemp("one") / "rsna", workers=1)
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Callable[[str], tuple[Path, dict[str, bytes]]]:
+    """A small set in one of `FULL_LAYOUTS`, written once by one worker: its folder and its files. To be left as it is."""
+
+    @cache
+    def write(name: str) -> tuple[Path, dict[str, bytes]]:
+        folder = write_phantom(SMALL, tmp_path_factory.mktemp("small") / "set", layout=FULL_LAYOUTS[name], workers=1)
+        return folder, bytes_of(folder)
+
+    return write
+
+
 def bytes_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 class TestWriting:
     @pytest.mark.parametrize("name", ["rsna", "cq500 archives"])
-    def test_the_number_of_workers_changes_no_byte(self, name, tmp_path):
+    def test_the_number_of_workers_changes_no_byte(self, name, written, tmp_path):
         done: list[int] = []
         layout = FULL_LAYOUTS[name]
-        one = write_phantom(SMALL, tmp_path / "one", layout=layout, workers=1)
         two = write_phantom(SMALL, tmp_path / "two", layout=layout, workers=2, progress=done.append)
-        assert bytes_of(one) == bytes_of(two)
+        assert written(name)[1] == bytes_of(two)
         assert sum(done) == layout.patients(SMALL)
 
     def test_the_same_set_is_left_alone(self, folder):
@@ -81,15 +95,15 @@ class TestWriting:
 
 
 @pytest.mark.parametrize("name", FULL_LAYOUTS)
-def test_every_layout_gives_the_same_bytes_again(name: str, tmp_path: Path) -> None:
+def test_every_layout_gives_the_same_bytes_again(name: str, written, tmp_path: Path) -> None:
     layout = FULL_LAYOUTS[name]
-    folder = write_phantom(SMALL, tmp_path / "set", layout=layout, workers=1)
-    written = bytes_of(folder)
-    assert layout.labels in written
-    assert any(path.startswith("masks/") for path in written)
+    folder, content = written(name)
+    assert layout.labels in content
+    assert any(path.startswith("masks/") for path in content)
     # Every file but the marker is counted: a set from which one is taken is written again.
-    (folder / max(path for path in written if path != "phantom.json")).unlink()
-    assert bytes_of(write_phantom(SMALL, folder, layout=layout, workers=1)) == written
+    copy = shutil.copytree(folder, tmp_path / "set")
+    (copy / max(path for path in content if path != "phantom.json")).unlink()
+    assert bytes_of(write_phantom(SMALL, copy, layout=layout, workers=1)) == content
 
 
 def test_another_seed_gives_other_tables(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ class TestNames:
         assert set(sizes[0]) == {1.0, 0.5}
 
 
-@pytest.mark.parametrize("way", [network, encoder, backbone])
+@pytest.mark.parametrize("way", [network, *(pytest.param(way, marks=pytest.mark.slow) for way in (encoder, backbone))])
 def test_a_compiled_model_predicts_and_explains_as_before(way: Way, project_key) -> None:
     compiled, plain = way(make_classifier()).eval(), make_classifier().eval()
     scan = make_scan()
@@ -97,7 +97,9 @@ def test_a_compiled_model_predicts_and_explains_as_before(way: Way, project_key)
 
 # Dynamo looks at the gradient of each tensor that enters a graph, also of those that have none.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-@pytest.mark.parametrize(("way", "ema"), [(network, None), (encoder, 0.9), pytest.param(whole, None, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("way", "ema"), [(encoder, 0.9), *(pytest.param(way, None, marks=pytest.mark.slow) for way in (network, whole))]
+)
 def test_a_fit_of_a_compiled_model_leaves_checkpoints_like_any_other(way: Way, ema: float | None, fit, tmp_path: Path) -> None:
     done = fit(tmp_path, ema=ema, way=way, trainer={"max_epochs": 1})
     for file in ("best.ckpt", "last.ckpt"):

@@ -149,7 +149,8 @@ class TestTuner:
         assert (model.encoder_learning_rate, model.learning_rate) == (found, 1e-3)
         assert model.settings.optimizer.encoder_lr == found
 
-    @pytest.mark.parametrize("ema", [None, 0.9])
+    # Without moving averages, and with a fit before it, the next test searches in every run.
+    @pytest.mark.parametrize("ema", [pytest.param(None, marks=pytest.mark.slow), 0.9])
     def test_a_search_is_no_fit(self, data: ScanDataModule, tmp_path: Path, ema: float | None) -> None:
         model = small(ema=ema)
         before = model.weights_hash()
@@ -171,7 +172,7 @@ class TestTuner:
         assert model.fits[0] == first[0]
         assert [record.epochs for record in model.fits] == [1, 1]
 
-    @pytest.mark.parametrize("earlier", [0, 1])
+    @pytest.mark.parametrize("earlier", [pytest.param(0, marks=pytest.mark.slow), 1])
     def test_a_search_as_a_callback_of_the_fit_is_not_counted(self, data: ScanDataModule, tmp_path: Path, earlier: int) -> None:
         model = small()
         for _ in range(earlier):

@@ -16,11 +16,12 @@ class TestAuroc:
         for name, expected in zip(("s1", "s2"), two_models["auroc"], strict=True):
             assert auroc(two_models["y"], two_models[name]).value == pytest.approx(expected, abs=5e-8)
 
-    def test_ten_thousand_cases_against_scipy(self) -> None:
+    @pytest.mark.parametrize("cases", [10, pytest.param(100, marks=pytest.mark.slow)], ids="100-times-{}".format)
+    def test_many_cases_against_scipy(self, cases: int) -> None:
         random = np.random.default_rng(1)
         for batch in range(100):
             positives, negatives = random.integers(1, 25, 2)
-            p = random.integers(0, 2 + batch, (100, positives + negatives)) / (2 + batch)  # from nearly all tied to few
+            p = random.integers(0, 2 + batch, (cases, positives + negatives)) / (2 + batch)  # from nearly all tied to few
             y = np.repeat([1.0, 0.0], [positives, negatives])
             mann_whitney = stats.mannwhitneyu(p[:, :positives], p[:, positives:], axis=1, method="asymptotic").statistic
             np.testing.assert_allclose(
