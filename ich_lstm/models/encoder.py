@@ -92,19 +92,18 @@ class Encoder:
     classifier: bool = True
 
     def __post_init__(self) -> None:
-        require_choice("unknown_batch_norm", "batch_norm", self.batch_norm, BatchNorm)
-        require(
-            "neighbours_out_of_range", "at least 0", {"adjacent_slices": self.adjacent_slices} if self.adjacent_slices < 0 else {}
-        )
+        require_choice("unknown_batch_norm", "encoder.batch_norm", self.batch_norm, BatchNorm)
+        wrong = {"encoder.adjacent_slices": self.adjacent_slices} if self.adjacent_slices < 0 else {}
+        require("neighbours_out_of_range", "at least 0", wrong)
         chunk = self.slices_per_chunk
         if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
-            require("head_out_of_range", "a whole number, at least 1, or null", {"slices_per_chunk": chunk})
+            require("head_out_of_range", "a whole number, at least 1, or null", {"encoder.slices_per_chunk": chunk})
         require("head_out_of_range", "in [0, 1)", {} if 0 <= self.dropout < 1 else {"encoder.dropout": self.dropout})
         if self.batch_norm == "synchronized" and self.slices_per_chunk is not None:
             # Processes have different numbers of chunks, so synchronizing their statistics would deadlock.
             raise ConfigError(
                 "chunks_and_synchronized_statistics",
-                where="batch_norm, slices_per_chunk",
+                where="encoder.batch_norm, encoder.slices_per_chunk",
                 got="synchronized statistics, and chunks",
                 expected="one of them",
                 todo="Set checkpoint_blocks=true in place of slices_per_chunk, or batch_norm=frozen.",

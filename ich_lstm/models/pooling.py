@@ -47,8 +47,8 @@ class Pooling:
     instances: bool = False
 
     def __post_init__(self) -> None:
-        require_choice("unknown_pooling", "pooling", self.kind, PoolingKind)
-        wrong = {"attention_size": self.attention_size} if self.attention_size < 1 else {}
+        require_choice("unknown_pooling", "pooling.kind", self.kind, PoolingKind)
+        wrong = {"pooling.attention_size": self.attention_size} if self.attention_size < 1 else {}
         require("attention_size_out_of_range", "at least 1", wrong)
 
 

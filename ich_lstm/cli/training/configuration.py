@@ -123,4 +123,5 @@ def _nearest(parser: ArgumentParser, message: str) -> str | None:
     section, _, name = unknown.partition(".")
     same = [key for key in keys if key.startswith(f"{section}.") and key.endswith(f".{name}")]
     near = difflib.get_close_matches(unknown, called, n=1, cutoff=0.5)
-    return called[unknown] if unknown in called else same[0] if same else called[near[0]] if near else None
+    nearest = called[unknown] if unknown in called else same[0] if same else called[near[0]] if near else None
+    return None if nearest == unknown else nearest  # a key that exists for another head class, for example

@@ -52,12 +52,12 @@ class Recurrent(ScanHead):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        counts = {"hidden_size": self.hidden_size, "num_layers": self.num_layers, "projection": self.projection}
+        counts = {f"head.{name}": getattr(self, name) for name in ("hidden_size", "num_layers", "projection")}
         wrong = {name: count for name, count in counts.items() if count is not None and count < 1}
         require("head_out_of_range", "counts of at least 1", wrong)
-        shares = {name: getattr(self, name) for name in ("input_dropout", "layer_dropout", "recurrent_dropout")}
+        shares = {f"head.{name}": getattr(self, name) for name in ("input_dropout", "layer_dropout", "recurrent_dropout")}
         require("head_out_of_range", "in [0, 1)", {name: share for name, share in shares.items() if not 0 <= share < 1})
-        require_choice("unknown_positions", "positions", self.positions, Positions)
+        require_choice("unknown_positions", "head.positions", self.positions, Positions)
 
 
 @dataclass(frozen=True, kw_only=True)

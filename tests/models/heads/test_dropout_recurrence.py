@@ -235,7 +235,7 @@ class TestDropout:
         with pytest.raises(ConfigError) as caught:
             make(recurrent=share)
         assert caught.value.code == "head_out_of_range"
-        assert caught.value.where == "recurrent_dropout"
+        assert caught.value.where == "head.recurrent_dropout"
 
     def test_shown(self) -> None:
         assert "recurrent_dropout=0.5" in repr(make())
