@@ -1,13 +1,11 @@
 """Correction of probabilities for a site whose share of positive scans differs from that of the calibration data."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ich_lstm.errors import ConfigError
-from ich_lstm.files.atomic_write import atomic_write
 from ich_lstm.inference.calibration import ModelCalibration, move_prevalence
 from ich_lstm.labels import ANY, LABELS
 from ich_lstm.prediction import CALIBRATED_PREFIX
@@ -48,43 +46,51 @@ def check_estimable(calibration: ModelCalibration | None) -> ModelCalibration:
     return calibration
 
 
-def move_to_estimated_share(
-    slices: Path, scans: Path, calibration: ModelCalibration | None, *, replicates: int = 2000, seed: int = 0
+def estimate_share(
+    scans: pd.DataFrame, calibration: ModelCalibration | None, *, replicates: int = 2000, seed: int = 0
 ) -> Estimate:
-    """Estimate the share of positive scans from all predictions, and adjust the calibrated probabilities to it.
-
-    Both tables are rewritten; all other columns, including the model's own probabilities, stay unchanged.
+    """Estimate the share of positive scans from all predictions.
 
     Args:
-        slices: Path of the table of slices.
-        scans: Path of the table of scans.
-        calibration: Calibration of the tables, not yet adjusted to a share; None is refused.
+        scans: All rows of the table of scans.
+        calibration: Calibration of the rows, not yet adjusted to a share; None is refused.
         replicates: Number of bootstrap replicates over patients; a scan without a known patient counts as a patient.
         seed: Seed of the bootstrap.
 
     Returns:
-        The share with its assumptions. If it cannot be estimated, it has no value, and the tables are unchanged.
+        The share with its assumptions; without a value if it cannot be estimated.
     """
     calibration = check_estimable(calibration)
-    of_scans = pd.read_csv(scans, dtype=str, keep_default_na=False)
-    predicted = of_scans[of_scans["status"] == "ok"]
+    predicted = scans[scans["status"] == "ok"]
     if not len(predicted):
         return undefined("no scan was predicted")
-    of_slices = pd.read_csv(slices, dtype=str, keep_default_na=False)
-    trained = calibration.share or np.nan
-    before = _numbers(of_slices), _numbers(predicted)
     patients = predicted["patient_id"].where(predicted["patient_id"] != "", predicted["scan_id"])
-    of_any = before[1][:, LABELS.index(ANY)]
-    share = estimate_prevalence(of_any, trained, patients, replicates=replicates, seed=seed)
+    of_any = predicted[CALIBRATED_PREFIX + ANY].to_numpy(np.float64)
+    return estimate_prevalence(of_any, calibration.share or np.nan, patients, replicates=replicates, seed=seed)
+
+
+def move_to_share(
+    slices: pd.DataFrame, scans: pd.DataFrame, share: Estimate, calibration: ModelCalibration | None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Adjust the calibrated probabilities of some scans to a share of positive scans.
+
+    Args:
+        slices: Their rows of the table of slices.
+        scans: Their rows of the table of scans, all of them predicted.
+        share: The result of `estimate_share`; without a value between 0 and 1, nothing is adjusted.
+        calibration: Calibration of the rows, not yet adjusted to a share; None is refused.
+
+    Returns:
+        Both tables; all other columns, including the model's own probabilities, are unchanged.
+    """
+    trained = check_estimable(calibration).share or np.nan
     if share.value is None or not 0 < share.value < 1:
-        return share
-    scan = pd.Index(predicted["scan_id"]).get_indexer(pd.Index(of_slices["scan_id"]))
+        return slices, scans
+    before = slices[COLUMNS].to_numpy(np.float64), scans[COLUMNS].to_numpy(np.float64)
+    scan = pd.Index(scans["scan_id"]).get_indexer(pd.Index(slices["scan_id"]))
     moved = move_prevalence(*before, scan, trained=trained, site=share.value)
-    for path, table, rows, values in ((slices, of_slices, of_slices, moved[0]), (scans, of_scans, predicted, moved[1])):
-        table.loc[rows.index, COLUMNS] = np.where(np.isnan(values), "", values.astype(str))
-        with atomic_write(path) as unfinished:
-            table.to_csv(unfinished, index=False)
-    return share
+    after = (dict(zip(COLUMNS, values.T, strict=True)) for values in moved)
+    return slices.assign(**next(after)), scans.assign(**next(after))
 
 
 def describe_calibration(calibration: ModelCalibration | None, estimated: Estimate | None = None) -> dict[str, Any] | None:
@@ -115,8 +121,3 @@ def describe_calibration(calibration: ModelCalibration | None, estimated: Estima
         "share_of": calibration.share_of,
         "prevalence": calibration.prevalence if estimated is None else estimated._asdict(),
     }
-
-
-def _numbers(table: pd.DataFrame) -> np.ndarray:
-    """The calibrated probabilities exactly as written; NaN for empty cells."""
-    return table[COLUMNS].replace("", "nan").to_numpy(dtype=np.float64)

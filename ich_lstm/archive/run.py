@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import version
-from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,9 +30,9 @@ from ich_lstm.archive.folder.file_names import (
 )
 from ich_lstm.archive.folder.folder import Arrivals, is_free, not_predictions
 from ich_lstm.archive.folder.ledger import write_merged
-from ich_lstm.archive.folder.study_record import JoinedTable, StudyRecord, StudyRecords, csv_of
+from ich_lstm.archive.folder.study_record import JoinedTable, StudyRecord, StudyRecords, TableRows
 from ich_lstm.archive.folder.worklist import Listed, by_urgency, index_rows, worklist_frame
-from ich_lstm.archive.prevalence_shift import check_estimable, describe_calibration, move_to_estimated_share
+from ich_lstm.archive.prevalence_shift import check_estimable, describe_calibration, estimate_share, move_to_share
 from ich_lstm.archive.study import REPEATED, Job, PredictOptions, predict_study
 from ich_lstm.data.labels.submission import SampleSubmission, write_submission
 from ich_lstm.errors import ConfigError, IchLstmError
@@ -51,7 +50,7 @@ from ich_lstm.statistics import Estimate
 
 Progress = Callable[[str, int, int | None], None]
 
-LAYOUT = 2
+LAYOUT = 3
 """Version of the stored records; studies cannot be added to a folder of another version."""
 
 PACKAGES = ("torch", "timm", "pytorch-lightning", "pydicom", "opencv-python-headless", "numpy")
@@ -192,29 +191,34 @@ class ArchiveRun:
         """
         # Count before the outcomes of the studies are added to the ledgers: a file refused so far belongs to no study.
         refused_alone = sum(ledger.counts()["refused"] for ledger in self.archive.ledgers.values())
-        listed, mine = self._write_tables()
+        share = self._estimate_share() if self.estimate_share else None
+        listed, mine = self._write_tables(share)
         counts = self._write_ledger()
-        calibration = self.predictor.calibration
-        estimated = None
         try:
-            if self.estimate_share:
-                estimated = move_to_estimated_share(self.out / SLICES, self.out / SCANS, calibration)
             self._write_worklist(listed)
             self._arrivals.finish(job.root for job in self.archive.jobs)
             if self.sample is not None:
                 self._write_answers(self.sample)
         finally:
             remove_unfinished(self.out)
-            self._write_manifest(listed, counts, estimated)
+            self._write_manifest(listed, counts, share)
         records = [mine[self._identifier(number)] for number in range(len(self))]
         return Finished(records, len(listed), refused_alone, list(self._arrivals.unfinished))
 
-    def _write_tables(self) -> tuple[list[StudyRecord], dict[str, StudyRecord]]:
+    def _estimate_share(self) -> Estimate:
+        """Estimate the share of positive scans from the records of all studies."""
+        scans = [record.tables[SCANS].frame() for _, _, record in self._all_records()]
+        return estimate_share(pd.concat(scans, ignore_index=True), self.predictor.calibration)
+
+    def _write_tables(self, share: Estimate | None) -> tuple[list[StudyRecord], dict[str, StudyRecord]]:
         """Write the tables study by study.
 
+        Args:
+            share: The share of positive scans to which calibrated probabilities are adjusted; None: they stay as they are.
+
         Returns:
-            The records of all studies, and those of this command by identifier. They have no tables, because the tables of a
-            year do not fit into memory.
+            The records of all studies, and those of this command by identifier. Of their tables they keep only the row of
+            the scan, because the tables of a year do not fit into memory.
         """
         listed: list[StudyRecord] = []
         mine: dict[str, StudyRecord] = {}
@@ -226,9 +230,14 @@ class ArchiveRun:
                 file = stack.enter_context(unfinished.open("w", encoding="utf-8", newline=""))
                 tables[name] = JoinedTable(file)
             for identifier, job, record in self._all_records():
-                for name, text in record.tables.items():
-                    tables[name].add(text)
-                kept = replace(record, tables={}, ledger=[], choices=[], text="")
+                of_study = dict(record.tables)
+                if share is not None and record.is_predicted:
+                    slices, scans = of_study[SLICES].frame(), of_study[SCANS].frame()
+                    slices, scans = move_to_share(slices, scans, share, self.predictor.calibration)
+                    of_study |= {SLICES: TableRows.of(slices), SCANS: TableRows.of(scans)}
+                for name, rows in of_study.items():
+                    tables[name].add(rows)
+                kept = replace(record, tables={SCANS: of_study[SCANS]}, ledger=[], choices=[], text="")
                 listed.append(kept)
                 if job is not None:
                     self.archive.ledgers.get(job.root, self._loose).update(record.ledger_rows)
@@ -273,8 +282,7 @@ class ArchiveRun:
         for identifier in self._arrivals.studies:
             record = None if identifier in own_identifiers else self._records.read_any(identifier)
             if record is not None:
-                scans = pd.read_csv(StringIO(record.tables[SCANS]), usecols=["scan_id"], dtype=str)
-                taken |= dict.fromkeys(scans["scan_id"], identifier)
+                taken |= dict.fromkeys(record.tables[SCANS].frame()["scan_id"], identifier)
         return taken
 
     def _remove_files(self, files: Iterable[str]) -> None:
@@ -344,8 +352,8 @@ class ArchiveRun:
             return write_merged(path, unfinished, ledgers, roots=[job.root for job in self.archive.jobs], again=self._again)
 
     def _write_worklist(self, records: Sequence[StudyRecord]) -> None:
-        scans = pd.read_csv(self.out / SCANS, dtype=str, keep_default_na=False)
-        rows = (dict(zip(scans.columns, row, strict=True)) for row in scans.itertuples(index=False))
+        scans = (record.tables[SCANS] for record in records)
+        rows = (dict(zip(table.columns, row, strict=True)) for table in scans for row in table.rows)
         listed = by_urgency([Listed(record, row) for record, row in zip(records, rows, strict=True)])
         calibration = self.predictor.calibration
         points = calibration.operating_points if calibration else None
@@ -358,7 +366,7 @@ class ArchiveRun:
         )
         for folder in ("", f"{PRIVATE}/"):
             (self.out / f"{folder}{WORKLIST}").unlink(missing_ok=True)
-        self._write(f"{PRIVATE}/{WORKLIST}" if self.identify else WORKLIST, [csv_of(frame)])
+        self._write(f"{PRIVATE}/{WORKLIST}" if self.identify else WORKLIST, [frame.to_csv(index=False, lineterminator="\n")])
         facts = {"Model": f"{self.predictor.name} {self.predictor.weights_hash()}"}
         if points is not None and calibration is not None:
             facts["Operating point"] = f"{points.rule}, chosen on {calibration.chosen_on.subset} patients"

@@ -14,7 +14,7 @@ from ich_lstm.archive.deface import ShownScan, deface
 from ich_lstm.archive.exports.export import PredictedStudy
 from ich_lstm.archive.exports.formats import EXPORTS, find_export, folder_of_export
 from ich_lstm.archive.folder.file_names import KEY_TABLE, PAGES, PREDICTED, SCANS, SERIES_TABLE, SLICES
-from ich_lstm.archive.folder.study_record import StudyRecord, csv_of
+from ich_lstm.archive.folder.study_record import StudyRecord, TableRows
 from ich_lstm.data.prepared.file_names import SLICE_MARK, relative_name
 from ich_lstm.data.prepared.folder import KEY_COLUMNS, key_rows
 from ich_lstm.errors import IchLstmError, StudyError
@@ -271,8 +271,8 @@ class _StudyRun:
         rows, choices = self.describe_series(study, chosen)
         key = key_rows(self.key, prediction.scan_id, used, self.job.root, shared=self.job.shared_kinds(chosen))
         tables = self.tables(prediction) | {
-            f"{PRIVATE}/{KEY_TABLE}": csv_of(key),
-            f"{PRIVATE}/{SERIES_TABLE}": csv_of(rows),
+            f"{PRIVATE}/{KEY_TABLE}": TableRows.of(key),
+            f"{PRIVATE}/{SERIES_TABLE}": TableRows.of(rows),
         }
         description = self.describe_choice(candidate)
         return self.record_predicted(prediction, tables, files, identity_of(used), series=description, choices=choices)
@@ -292,7 +292,7 @@ class _StudyRun:
         )
         self.ledger.update([LedgerRow(str(file), "", scan.series_uid, "used", "", "")])
         tables = self.tables(prediction) | {
-            f"{PRIVATE}/{KEY_TABLE}": csv_of(rows.reindex(columns=list(KEY_COLUMNS), fill_value=""))
+            f"{PRIVATE}/{KEY_TABLE}": TableRows.of(rows.reindex(columns=list(KEY_COLUMNS), fill_value=""))
         }
         return self.record_predicted(prediction, tables, files, Identity(), series=f"a NIfTI file, {len(uids)} slices")
 
@@ -338,13 +338,13 @@ class _StudyRun:
                 self.not_made[name] = str(error)
         return [path.relative_to(self.out).as_posix() for path in written]
 
-    def tables(self, prediction: ScanPrediction) -> dict[str, str]:
-        return {SLICES: csv_of(prediction.to_frame()), SCANS: csv_of(prediction.scan_frame())}
+    def tables(self, prediction: ScanPrediction) -> dict[str, TableRows]:
+        return {SLICES: TableRows.of(prediction.to_frame()), SCANS: TableRows.of(prediction.scan_frame())}
 
     def record_predicted(
         self,
         prediction: ScanPrediction,
-        tables: dict[str, str],
+        tables: dict[str, TableRows],
         files: list[str],
         identity: Identity,
         *,
@@ -371,7 +371,7 @@ class _StudyRun:
         """The record of a study without probabilities: the table has the code of the error, the record also its text."""
         study = self.job.study
         choices: list[str] = []
-        tables: dict[str, str] = {}
+        tables: dict[str, TableRows] = {}
         headers = [] if study is None else [header for series in study.series for header in series.headers]
         identity = common_identity(headers)
         patient = identity.patient_id
@@ -379,14 +379,14 @@ class _StudyRun:
         ids = {"scan_id": self.key.hash_id(identifier), "patient_id": self.key.hash_id(patient) if patient else ""}
         calibration = self.predictor.calibration
         columns = (*LABELS, *(calibration.columns if calibration else ()))
-        row = ids | dict.fromkeys(columns, "") | {"flags": "", "status": error.code}
-        tables[SCANS] = csv_of(pd.DataFrame([row]))
+        row: dict[str, str | None] = {**ids, **dict.fromkeys(columns), "flags": "", "status": error.code}
+        tables[SCANS] = TableRows.of(pd.DataFrame([row]))
         if study is None:
             if self.job.error is None:
                 self.ledger.update([LedgerRow(str(self.job.files()[0]), "", "", "refused", error.code, error.detail)])
         elif self.candidates:
             rows, choices = self.describe_series(study, None)
-            tables[f"{PRIVATE}/{SERIES_TABLE}"] = csv_of(rows)
+            tables[f"{PRIVATE}/{SERIES_TABLE}"] = TableRows.of(rows)
         return StudyRecord(
             name=self.job.name,
             study=self.job.study_identifier,

@@ -1,7 +1,6 @@
 """Predictions moved to a site's share of positive scans, which is estimated without labels."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,10 +8,11 @@ import pytest
 from chosen import make_calibration, make_cases
 from scipy import special
 
-from ich_lstm.archive.prevalence_shift import COLUMNS, describe_calibration, move_to_estimated_share
+from ich_lstm.archive.prevalence_shift import COLUMNS, describe_calibration, estimate_share, move_to_share
 from ich_lstm.errors import ConfigError
 from ich_lstm.inference.calibration import ModelCalibration
 from ich_lstm.labels import ANY, LABELS
+from ich_lstm.statistics.estimate import undefined
 
 TRAINED = 0.41
 
@@ -23,7 +23,7 @@ def calibration() -> ModelCalibration:
     return replace(make_calibration(evidence=make_cases(100)), share=TRAINED)
 
 
-def write_tables(folder: Path, share: float, scans: int = 4000) -> tuple[Path, Path, np.ndarray]:
+def make_tables(share: float, scans: int = 4000) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
     """Predictions of a site with calibrated probabilities, one study in a hundred refused; and the truth about "any"."""
     random = np.random.default_rng(0)
     positive = random.random(scans) < share
@@ -36,72 +36,74 @@ def write_tables(folder: Path, share: float, scans: int = 4000) -> tuple[Path, P
     refused = np.arange(scans) % 100 == 50
     table.loc[refused, [*LABELS, *COLUMNS]] = np.nan
     table.loc[refused, "status"] = "truncated_pixels"
-    slices = slices[~slices["scan_id"].isin(table["scan_id"][refused])]
-    paths = folder / "slices.csv", folder / "scans.csv"
-    for path, frame in zip(paths, (slices, table), strict=True):
-        frame.to_csv(path, index=False)
-    return *paths, positive
+    return slices[~slices["scan_id"].isin(table["scan_id"][refused])], table, positive
 
 
 @pytest.mark.parametrize("share", [0.05, 0.10, 0.6])
-def test_the_share_is_found_and_moved_to(calibration: ModelCalibration, tmp_path: Path, share: float) -> None:
-    slices, scans, positive = write_tables(tmp_path, share)
-    before = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in (slices, scans)]
-    estimate = move_to_estimated_share(slices, scans, calibration, replicates=200)
-    after = [pd.read_csv(path, dtype=str, keep_default_na=False) for path in (slices, scans)]
+def test_the_share_is_found_and_moved_to(calibration: ModelCalibration, share: float) -> None:
+    slices, scans, positive = make_tables(share)
+    estimate = estimate_share(scans, calibration, replicates=200)
     assert estimate.low < share < estimate.high
     assert abs(estimate.value - positive.mean()) < 0.015
     assert "assumes" in estimate.note
+    predicted = (scans["status"] == "ok").to_numpy()
+    before = slices, scans[predicted]
+    after = move_to_share(*before, estimate, calibration)
     for old, new in zip(before, after, strict=True):
         pd.testing.assert_frame_equal(old.drop(columns=COLUMNS), new.drop(columns=COLUMNS))
-    predicted = (after[1]["status"] == "ok").to_numpy()
-    moved = after[1][f"calibrated_{ANY}"][predicted].astype(float)
+        assert new["calibrated_epidural"].isna().all()
+    moved = after[1][f"calibrated_{ANY}"]
     assert abs(moved.mean() - positive[predicted].mean()) < 0.01
-    assert (after[1][COLUMNS][~predicted] == "").all(axis=None)
-    assert (after[0]["calibrated_epidural"] == "").all()
-    of_slices = after[0].drop_duplicates("scan_id")["calibrated_any"].tolist()
-    assert of_slices == after[1]["calibrated_any"][predicted].tolist()
+    assert after[0].drop_duplicates("scan_id")["calibrated_any"].tolist() == moved.tolist()
 
 
-def test_nothing_was_predicted(calibration: ModelCalibration, tmp_path: Path) -> None:
-    slices, scans, _ = write_tables(tmp_path, 0.1, scans=20)
-    table = pd.read_csv(scans, dtype=str)
-    table.assign(status="truncated_pixels").to_csv(scans, index=False)
-    slices.unlink()
-    before = scans.read_bytes()
-    estimate = move_to_estimated_share(slices, scans, calibration)
+def test_a_study_alone_is_moved_as_among_all(calibration: ModelCalibration) -> None:
+    slices, scans, _ = make_tables(0.1, scans=40)
+    estimate, scans = estimate_share(scans, calibration, replicates=100), scans[scans["status"] == "ok"]
+    whole = move_to_share(slices, scans, estimate, calibration)
+    name = scans["scan_id"].iloc[3]
+    alone = move_to_share(slices[slices["scan_id"] == name], scans[scans["scan_id"] == name], estimate, calibration)
+    for one, all_of_them in zip(alone, whole, strict=True):
+        pd.testing.assert_frame_equal(one, all_of_them[all_of_them["scan_id"] == name])
+
+
+def test_nothing_was_predicted(calibration: ModelCalibration) -> None:
+    _, scans, _ = make_tables(0.1, scans=20)
+    estimate = estimate_share(scans.assign(status="truncated_pixels"), calibration)
     assert estimate.value is None
     assert estimate.note
-    assert scans.read_bytes() == before
 
 
-def test_probabilities_that_say_nothing(calibration: ModelCalibration, tmp_path: Path) -> None:
-    slices, scans, _ = write_tables(tmp_path, 0.1, scans=20)
-    pd.read_csv(scans, dtype=str).assign(calibrated_any="0.5").to_csv(scans, index=False)
-    before = slices.read_bytes()
-    assert move_to_estimated_share(slices, scans, calibration).value is None
-    assert slices.read_bytes() == before
+def test_probabilities_that_say_nothing(calibration: ModelCalibration) -> None:
+    slices, scans, _ = make_tables(0.1, scans=20)
+    estimate = estimate_share(scans.assign(calibrated_any=0.5), calibration)
+    assert estimate.value is None
+    assert move_to_share(slices, scans, estimate, calibration)[0] is slices
 
 
 @pytest.mark.parametrize("low", [0.02, 0.9])
-def test_a_share_of_nobody_or_everybody_moves_nothing(calibration: ModelCalibration, tmp_path: Path, low: float) -> None:
-    slices, scans, _ = write_tables(tmp_path, 0.1, scans=20)
-    table = pd.read_csv(scans, dtype=str)
-    table.assign(calibrated_any=[str(low + i / 1000) for i in range(len(table))]).to_csv(scans, index=False)
-    before = slices.read_bytes(), scans.read_bytes()
-    estimate = move_to_estimated_share(slices, scans, calibration)
+def test_a_share_of_nobody_or_everybody_moves_nothing(calibration: ModelCalibration, low: float) -> None:
+    slices, scans, _ = make_tables(0.1, scans=20)
+    estimate = estimate_share(scans.assign(calibrated_any=[low + i / 1000 for i in range(len(scans))]), calibration)
     assert estimate.value is None
     assert "likelihood" in estimate.note
-    assert (slices.read_bytes(), scans.read_bytes()) == before
+    after = move_to_share(slices, scans, estimate, calibration)
+    assert after[0] is slices
+    assert after[1] is scans
 
 
-def test_refused(calibration: ModelCalibration, tmp_path: Path) -> None:
+def test_refused(calibration: ModelCalibration) -> None:
+    slices, scans, _ = make_tables(0.1, scans=20)
     stated = calibration.choose(prevalence=0.1)
     unknown = replace(calibration, share=None)
     for other, code in ((None, "not_calibrated"), (stated, "two_prevalences"), (unknown, "not_calibrated")):
-        with pytest.raises(ConfigError) as caught:
-            move_to_estimated_share(tmp_path / "slices.csv", tmp_path / "scans.csv", other)
-        assert caught.value.code == code
+        for call in (
+            lambda other=other: estimate_share(scans, other),
+            lambda other=other: move_to_share(slices, scans, undefined("unknown"), other),
+        ):
+            with pytest.raises(ConfigError) as caught:
+                call()
+            assert caught.value.code == code
 
 
 def test_a_manifest_tells_what_was_applied(calibration: ModelCalibration) -> None:

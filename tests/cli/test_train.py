@@ -194,7 +194,8 @@ def test_two_processes_hold_the_same_weights(tmp_path: Path) -> None:
         *("--config", "demo", *SMALL, "--trainer.devices=2", "--trainer.strategy=ddp"),
         *("--trainer.callbacks=probe.SaveEachRank", "--out=run"),
     ]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": ""}
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    environment |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": ""}
     command = [sys.executable, "-m", "ich_lstm.cli.train", *arguments]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr

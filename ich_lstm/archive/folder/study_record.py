@@ -1,12 +1,13 @@
 """The records of the studies in a folder of predictions, by which an interrupted command can be continued."""
 
 import contextlib
+import csv
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, NamedTuple
 
 import pandas as pd
 
@@ -14,6 +15,28 @@ from ich_lstm.archive.folder.file_names import PREDICTED
 from ich_lstm.files.atomic_write import atomic_write
 from ich_lstm.reading.files.sources import FileRef
 from ich_lstm.reading.ledger.ledger import LedgerRow
+
+
+class TableRows(NamedTuple):
+    """Rows of one of the folder's tables.
+
+    Args:
+        columns: The names of the columns.
+        rows: The cells of each row: text, numbers, or None for an empty cell.
+    """
+
+    columns: list[str]
+    rows: list[list[Any]]
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame) -> "TableRows":
+        """Take over the rows of a table."""
+        cells = frame.astype(object).where(frame.notna(), None)
+        return cls([str(name) for name in frame.columns], cells.to_numpy().tolist())
+
+    def frame(self) -> pd.DataFrame:
+        """The rows as a table; a column with an empty cell is one of objects."""
+        return pd.DataFrame(self.rows, columns=self.columns, dtype=object).infer_objects()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +55,7 @@ class StudyRecord:
         text: The prediction in words; empty if there is none.
         key_slices: Numbers, from 1, of the slices with the highest probability of "any" and of the positive types.
         seconds: Time from reading the first file to writing the last one.
-        tables: Rows of each table, as CSV with a header, by the table's path in the folder of predictions.
+        tables: Rows of each table, by the table's path in the folder of predictions.
         ledger: Rows of the ledger for the study's files whose outcome is not simply "used".
         not_made: Reasons for requested results that could not be made, by name (``heat_maps``, or the name of an export).
         files: Files that were written for this study alone (pages and exports), as paths in the folder of predictions.
@@ -49,7 +72,7 @@ class StudyRecord:
     text: str = ""
     key_slices: list[int] = field(default_factory=list)
     seconds: float = 0.0
-    tables: Mapping[str, str] = field(default_factory=dict)
+    tables: Mapping[str, TableRows] = field(default_factory=dict)
     ledger: list[list[str]] = field(default_factory=list)
     not_made: Mapping[str, str] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
@@ -114,6 +137,7 @@ class StudyRecords:
         try:
             kept = json.loads(self._path(identifier).read_text(encoding="utf-8"))
             states = kept.pop("states")
+            kept["tables"] = {name: TableRows(*rows) for name, rows in kept["tables"].items()}
             return StudyRecord(**kept), states
         except (OSError, ValueError, TypeError, KeyError):
             return None, ""  # there is no record, or it was written by another version of the library
@@ -148,30 +172,24 @@ def states_of(files: list[FileRef]) -> str:
     return digest.hexdigest()
 
 
-def csv_of(rows: pd.DataFrame) -> str:
-    """Convert rows to CSV with a header, the format in records."""
-    return str(rows.to_csv(index=False, lineterminator="\n"))
-
-
 class JoinedTable:
-    """A table that is written piece by piece from CSV texts with equal headers.
+    """A CSV table that is written piece by piece, from rows of equal columns.
 
     Args:
-        file: Output file, opened as text.
+        file: Output file, opened as text without translation of line ends.
     """
 
     def __init__(self, file: IO[str]) -> None:
-        self._file = file
+        self._writer = csv.writer(file, lineterminator="\n")
         self.has_rows = False
 
-    def add(self, text: str) -> None:
-        """Append the rows of a CSV text.
+    def add(self, table: TableRows) -> None:
+        """Append rows.
 
         Args:
-            text: CSV text with a header.
+            table: The rows; numbers are written with the digits that restore them exactly.
         """
-        header, _, rows = text.partition("\n")
         if not self.has_rows:
-            self._file.write(f"{header}\n")
+            self._writer.writerow(table.columns)
             self.has_rows = True
-        self._file.write(rows)
+        self._writer.writerows(table.rows)

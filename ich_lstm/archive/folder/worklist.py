@@ -1,8 +1,9 @@
 """The worklist: one row per study, the most urgent first."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -22,29 +23,27 @@ class Listed(NamedTuple):
 
     Args:
         record: The record of the study.
-        row: Cells of the scan's row by column, all as text.
+        row: Cells of the scan's row by column: text, numbers, or None for an empty cell.
     """
 
     record: StudyRecord
-    row: dict[str, str]
+    row: Mapping[str, Any]
 
     @property
     def probability(self) -> float:
         """The probability of "any"; NaN if the study could not be predicted."""
-        return float(self.row[ANY] or "nan")
+        return math.nan if self.row[ANY] is None else float(self.row[ANY])
 
     @property
     def is_flagged(self) -> bool:
         """Whether a label is called positive; without an operating point, whether "any" is more probable than not."""
-        called = [self.row.get(CALLED_PREFIX + label, "") for label in LABELS]
-        if any(called):
-            return "1" in called
-        return self.probability >= EVEN
+        has_point = any(self.row.get(CALLED_PREFIX + label) is not None for label in LABELS)
+        return bool(self.called) if has_point else self.probability >= EVEN
 
     @property
     def called(self) -> list[str]:
         """Labels that are called positive at the operating point."""
-        return [label for label in LABELS if self.row.get(CALLED_PREFIX + label, "") == "1"]
+        return [label for label in LABELS if self.row.get(CALLED_PREFIX + label) == 1]
 
 
 def by_urgency(listed: Sequence[Listed]) -> list[Listed]:
@@ -87,14 +86,14 @@ def worklist_frame(
     rows = []
     for rank, each in enumerate(listed, start=1):
         record, row = each.record, each.row
-        ids = {"rank": str(rank), "study_id": key.hash_id(record.study) if record.study else row["scan_id"]}
+        ids: dict[str, Any] = {"rank": rank, "study_id": key.hash_id(record.study) if record.study else row["scan_id"]}
         if identify:
             ids |= {name: record.identity[name] for name in IDENTITY}
         ids |= {"scan_id": row["scan_id"]} if identify else {"scan_id": row["scan_id"], "patient_id": row["patient_id"]}
         probabilities = {name: row[name] for label in LABELS for name in (label, CALIBRATED_PREFIX + label) if name in row}
         rows.append(
             ids
-            | {"flag": str(int(each.is_flagged)) if record.is_predicted else "", "called": ";".join(each.called)}
+            | {"flag": int(each.is_flagged) if record.is_predicted else None, "called": ";".join(each.called)}
             | dict(sorted(probabilities.items(), key=lambda item: item[0].startswith(CALIBRATED_PREFIX)))
             | {
                 "operating_point": operating_point,
@@ -107,7 +106,7 @@ def worklist_frame(
                 "model_hash": model_hash,
             }
         )
-    return pd.DataFrame(rows, dtype=str)
+    return pd.DataFrame(rows, dtype=object)
 
 
 def index_rows(listed: Sequence[Listed], *, identify: bool, folder: str) -> list[IndexRow]:

@@ -4,10 +4,11 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from ich_lstm.archive.folder.study_record import JoinedTable, StudyRecord, StudyRecords, csv_of, states_of
+from ich_lstm.archive.folder.study_record import JoinedTable, StudyRecord, StudyRecords, TableRows, states_of
 from ich_lstm.reading import FileRef
 
 
@@ -26,7 +27,7 @@ def record(tmp_path: Path) -> StudyRecord:
         name="study 1",
         identity={"accession_number": "ü", "study_uid": "1.2", "patient_id": ""},
         status="ok",
-        tables={"scans.csv": "a,b\n1,2\n"},
+        tables={"scans.csv": TableRows(["a", "b"], [["x", 0.1 + 0.2], [None, 1]])},
         ledger=[["a.dcm", "1", "2", "used", "", ""]],
         files=["page.html"],
         key_slices=[3, 1],
@@ -86,11 +87,12 @@ def test_members_of_an_archive_have_its_state(tmp_path: Path):
 
 
 def test_tables_are_joined_under_one_header():
-    frames = [pd.DataFrame({"a": [1], "b": ["x\ny"]}), pd.DataFrame({"a": [2, 3], "b": ["", '"']})]
+    frames = [pd.DataFrame({"a": [1e-5], "b": ["x\ny"]}), pd.DataFrame({"a": [np.nan, 0.1 + 0.2], "b": ["", '"']})]
     file = io.StringIO()
     table = JoinedTable(file)
     assert not table.has_rows
     for frame in frames:
-        table.add(csv_of(frame))
+        table.add(TableRows.of(frame))
     assert table.has_rows
-    assert file.getvalue() == csv_of(pd.concat(frames))
+    assert file.getvalue() == pd.concat(frames).to_csv(index=False, lineterminator="\n")
+    pd.testing.assert_frame_equal(TableRows.of(frames[0]).frame(), frames[0])

@@ -15,11 +15,11 @@ def listed(number: int, any_probability: float | None, called: str | None = None
         "patient_id": f"PAT{number}",
         "study_date": f"2024-01-{number + 1:02}",
     }
-    probabilities = {label: "" if any_probability is None else str(any_probability / 2) for label in LABELS}
-    probabilities["any"] = "" if any_probability is None else str(any_probability)
+    probabilities = dict.fromkeys(LABELS, None if any_probability is None else any_probability / 2)
+    probabilities["any"] = any_probability
     row = {"scan_id": f"scan{number}", "patient_id": f"hash{number}", **probabilities}
     if called is not None:
-        row |= {f"called_{label}": str(int(label in called.split())) for label in LABELS}
+        row |= {f"called_{label}": int(label in called.split()) for label in LABELS}
     row |= {"flags": "tilt;gap" if number == 0 else "", "status": status}
     return Listed(StudyRecord(name="secret", study=f"1.2.{number}", identity=identity, status=status, **record), row)
 
@@ -53,9 +53,9 @@ def test_the_table_names_the_studies_only_where_it_is_asked_to(project_key, iden
     assert ("hash0" in text) != identify
     assert "secret" not in text
     first, second = frame.to_dict("records")
-    assert (first["rank"], first["flag"], first["key_slices"], first["flags"]) == ("1", "1", "4;5;3", "tilt;gap")
+    assert (first["rank"], first["flag"], first["key_slices"], first["flags"]) == (1, 1, "4;5;3", "tilt;gap")
     assert first["study_id"] == project_key.hash_id("1.2.0")
-    assert (second["flag"], second["any"], second["status"]) == ("", "", "no_series")
+    assert (second["flag"], second["any"], second["status"]) == (None, None, "no_series")
     assert list(frame.columns).index("any") == list(frame.columns).index("epidural") + 5
 
 
