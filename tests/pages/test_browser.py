@@ -137,29 +137,57 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def tab(browser: Any) -> Callable[..., Any]:
+    """A tab for each kind of screen, opened once: a new one for each page takes as long as all the rest."""
+
+    @cache
+    def tab(screen: tuple[tuple[str, int], ...], options: tuple[tuple[str, Any], ...]) -> Any:
+        return browser.new_context(viewport=dict(screen), **dict(options)).new_page()
+
+    return lambda viewport, options: tab(tuple(viewport.items()), tuple(options.items()))
+
+
 @pytest.fixture
-def show(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """Opens pages; at the end of the test none of them has asked for anything or complained."""
-    asked, complaints, contexts = [], [], []
+def show(tab: Callable[..., Any], tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Opens pages, of which the latest of each kind of screen is there; none has asked for anything or complained."""
+    asked, complaints, tabs = [], [], []
+    paths: list[Path] = []
+
+    def is_foreign(url: str) -> bool:
+        own = [path.as_uri() for path in paths]
+        return url not in own and not url.startswith((*(f"{page}#" for page in own), "data:"))
 
     def guard(route: Any) -> None:
         asked.append(route.request.url)
         route.abort()
 
+    def listen(message: Any) -> None:
+        complaints.append(message.text)
+
+    def catch(error: Any) -> None:
+        complaints.append(str(error))
+
     def show(html: str, viewport: dict[str, int] = WIDE, **options: Any) -> Any:
-        path = tmp_path / f"page{len(contexts)}.html"
-        path.write_text(html, encoding="utf-8")
-        contexts.append(browser.new_context(viewport=viewport, **options))
-        page = contexts[-1].new_page()
-        page.route(lambda url: url != path.as_uri() and not url.startswith((path.as_uri() + "#", "data:")), guard)
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(path.as_uri())
+        paths.append(tmp_path / f"page{len(paths)}.html")
+        paths[-1].write_text(html, encoding="utf-8")
+        page = tab(viewport, options)
+        if page not in tabs:
+            tabs.append(page)
+            page.route(is_foreign, guard)
+            page.on("console", listen)
+            page.on("pageerror", catch)
+        page.goto(paths[-1].as_uri())
         return page
 
     yield show
-    for context in contexts:
-        context.close()
+    for page in tabs:
+        page.goto("about:blank")  # what the page would still say, it has said by now
+        page.unroute_all()
+        page.remove_listener("console", listen)
+        page.remove_listener("pageerror", catch)
+        page.emulate_media(media="null")
+        page.mouse.move(0, 0)
     assert asked == []
     assert complaints == []
 
