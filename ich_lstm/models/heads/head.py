@@ -92,5 +92,6 @@ class ScanHead(Head):
         """
 
     def __post_init__(self) -> None:
-        require("head_out_of_range", "in [0, 1)", {} if 0 <= self.output_dropout < 1 else {"head.output_dropout": self.output_dropout})
+        dropout = self.output_dropout
+        require("head_out_of_range", "in [0, 1)", {} if 0 <= dropout < 1 else {"head.output_dropout": dropout})
         require("head_out_of_range", "in [0, 1]", {} if 0 <= self.reversal <= 1 else {"head.reversal": self.reversal})
