@@ -168,7 +168,7 @@ def check(out: Path, drawn: dict[int, list[SliceHeader]]) -> Counter[str]:
     return Counter(worklist["status"])
 
 
-@pytest.mark.parametrize("shuffles", [20, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("shuffles", [14, pytest.param(100, marks=pytest.mark.slow)])
 def test_shuffles_of_identities(shuffles: int, exports: list[list[SliceHeader]], run: Callable[..., Path]) -> None:
     """Some of 60 made studies each time; half of them below another path."""
     random = np.random.default_rng(20)

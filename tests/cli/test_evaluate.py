@@ -47,7 +47,9 @@ def test_the_aggregation_is_always_named(runs: Path, tmp_path: Path, capsys: pyt
     assert set(pd.read_csv(tmp_path / "out" / "figures.csv")["level"]) == {"patient", "scan"}
 
 
-@pytest.mark.parametrize("protocol", ["rsna", "cq500-nguyen", "burduja-table3", "burduja-table5"])
+@pytest.mark.parametrize(
+    "protocol", ["rsna", "burduja-table3", *(pytest.param(p, marks=pytest.mark.slow) for p in ("cq500-nguyen", "burduja-table5"))]
+)
 def test_protocols_by_name(runs: Path, tmp_path: Path, protocol: str, capsys: pytest.CaptureFixture) -> None:
     assert run(runs, "--out", tmp_path / "out", "--protocol", protocol) == 0
     about = json.loads((tmp_path / "out" / "figures.json").read_text())

@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from scipy import ndimage
 
 from ich_lstm.labels import HEMORRHAGE_TYPES, LABELS
@@ -87,10 +88,11 @@ class TestLabels:
         assert (visible <= 1.1 * brighter + 0.2 * VISIBLE_HU_MM2).all()
         assert brighter.sum() < 2 * visible.sum()
 
-    def test_about_the_wanted_share_of_the_scans_bleeds(self):
+    @pytest.mark.parametrize("patients", [24, pytest.param(60, marks=pytest.mark.slow)])
+    def test_about_the_wanted_share_of_the_scans_bleeds(self, patients: int):
         settings = PhantomSettings(seed=5, size=48, slices=8)
-        positive = sum(make_head(settings, patient).masks.any() for patient in range(60))
-        assert 0.2 < positive / 60 < 0.6
+        positive = sum(make_head(settings, patient).masks.any() for patient in range(patients))
+        assert 0.2 < positive / patients < 0.6
 
     def test_every_type_occurs(self, bleeding_heads):
         seen = np.array([head.slice_labels.any(axis=0) for head in bleeding_heads])

@@ -305,7 +305,8 @@ def duplicate(scans: list[LabelledScan], random: np.random.Generator) -> None:
     scans[other] = scans[other]._replace(slice_hashes=tuple(map(str, hashes)))
 
 
-class TestHundredOfHundred:
+@pytest.mark.parametrize("times", [25, pytest.param(100, marks=pytest.mark.slow)], ids="{}-times".format)
+class TestEveryOne:
     @pytest.mark.parametrize(
         ("inject", "check", "code"),
         [
@@ -313,20 +314,20 @@ class TestHundredOfHundred:
             (duplicate, find_same_pixels, "pixels_in_two_parts"),
         ],
     )
-    def test_leaks_are_caught(self, data: Data, inject: Callable, check: Callable, code: str) -> None:
+    def test_leaks_are_caught(self, data: Data, inject: Callable, check: Callable, code: str, times: int) -> None:
         random = np.random.default_rng(7)
         known = label_scans(*data)
-        for _ in range(100):
+        for _ in range(times):
             scans = list(known)
             inject(scans, random)
             found = check(AuditInputs(deal(scans), data[0], locate_labels(data[1], data[0].images)))
             assert [(finding.code, finding.action, finding.count) for finding in found if finding] == [(code, "STOP", 1)]
 
     @pytest.mark.parametrize("code", ["contradicting_rows", "any_contradicts_types"])
-    def test_wrong_labels_are_caught(self, data: Data, tmp_path: Path, code: str) -> None:
+    def test_wrong_labels_are_caught(self, data: Data, tmp_path: Path, code: str, times: int) -> None:
         table = data[1].rows[["name", *LABELS]].rename(columns={"name": "sop_uid"}).astype(dict.fromkeys(LABELS, int))
         random = np.random.default_rng(7)
-        for _ in range(100):
+        for _ in range(times):
             wrong = table.copy()
             row = random.integers(len(table))
             if code == "any_contradicts_types":
