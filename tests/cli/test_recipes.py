@@ -274,7 +274,7 @@ class TestStage:
             ({"encoder_groups": 0}, "stage_out_of_range", "at least 1"),
             ({"train": "everything"}, "unknown_trained", "encoder-through-head"),
             ({"changes": {"optimizer": {"lrr": 1}}}, "unknown_setting", "Did you mean lr?"),
-            ({"changes": {"head": {"hidden_size": 1}}}, "unknown_setting", "cannot change"),
+            ({"changes": {"head": {"hidden_size": 1}}}, "unknown_setting", "No other setting may change between stages"),
             ({"batches": {"slice": 1}}, "unknown_setting", "slices"),
             ({"batches": {"size": 1}}, "unknown_setting", "one of"),
             ({"trainer": {"acumulate_grad_batches": 1}}, "unknown_setting", "accumulate_grad_batches"),

@@ -231,5 +231,5 @@ class TestWithExplanation:
         assert explained.with_explanation(None).explanation is None
 
     def test_one_of_another_number_of_slices_is_refused(self, make_prediction, make_explanation):
-        with pytest.raises(ValueError, match="of 4 slices, expected 5"):
+        with pytest.raises(ValueError, match=": 4 slices, expected 5"):
             make_prediction().with_explanation(make_explanation(4))
