@@ -1,6 +1,7 @@
 """Draw the pictures of pages in docs/images, as Chromium shows the pages; needs playwright and a Chromium on the path.
 
     python examples/page_pictures.py scan docs/images/page.png                        # a synthetic head, made-up probabilities
+    python examples/page_pictures.py index docs/images/index.png                      # sixty synthetic heads, the same
     python examples/page_pictures.py report figures/report.html docs/images/report.png    # the scans' part of an evaluation
     python examples/page_pictures.py audit prepared/audit.html docs/images/audit.png      # a whole audit
 
@@ -10,6 +11,7 @@ Time: ten seconds each on one core.
 import argparse
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from playwright.sync_api import sync_playwright
 
 from ich_lstm.explanation import Explanation
 from ich_lstm.labels import ANY, HEMORRHAGE_TYPES, LABELS
+from ich_lstm.pages.index_page import IndexRow, encode_thumbnail, index_page
 from ich_lstm.pages.scan_page import prediction_page
 from ich_lstm.phantom import PhantomScan, PhantomSettings, make_head
 from ich_lstm.prediction import OperatingPoint, ScanPrediction
@@ -27,7 +30,11 @@ TYPES = {"subarachnoid", "subdural", "intraparenchymal"}
 CELLS = 24
 """Rows and columns of a heat map: an input of 384 pixels at stride 16."""
 
+WORKLIST = PhantomSettings(seed=2, size=128, slices=20, prevalence=0.5, noise=0.5)
+STUDIES, POINT = 60, 0.4
+
 SCAN_SIZE = {"width": 1440, "height": 1040}
+INDEX_SIZE = {"width": 1440, "height": 900}
 REPORT_WIDTH = 1300
 AUDIT_WIDTH = 1200
 
@@ -76,7 +83,7 @@ def make_prediction(head: PhantomScan) -> ScanPrediction:
             "sensitivity=0.95",
             thresholds,
             thresholds,
-            "validation patients",
+            "the validation set",
             np.vstack([sensitivity, (0.95, 0.93, 0.97)]),
             np.vstack([specificity, (0.86, 0.82, 0.89)]),
         ),
@@ -93,6 +100,51 @@ def draw_scan(browser: Any, out: Path) -> None:
         page.goto(path.as_uri())
         page.wait_for_function("!document.querySelector('#stage[aria-busy=\"true\"]')")
         page.wait_for_timeout(500)
+        page.screenshot(path=out)
+
+
+def make_rows() -> list[IndexRow]:
+    """Sixty studies as a worklist has them: probabilities of the types drawn by the truth, four studies without a result."""
+    draw = np.random.default_rng(0)
+    drawn = []
+    for number in range(STUDIES):
+        head = make_head(WORKLIST, number)
+        truth = head.slice_labels.max(axis=0)[: len(HEMORRHAGE_TYPES)]
+        types = 1 / (1 + np.exp(-draw.normal(np.where(truth == 1, 1.0, -4.0), 1.5)))
+        probabilities = np.append(types, types.max())
+        called = tuple(label for label, value in zip(LABELS, probabilities, strict=True) if value >= POINT)
+        slices = np.tile(probabilities, (len(head.hu), 1))
+        prediction = ScanPrediction(
+            slice_probabilities=slices,
+            scan_probabilities=probabilities,
+            scan_id=draw.bytes(6).hex(),
+            slice_ids=tuple(map(str, range(len(slices)))),
+            positions_mm=np.arange(len(slices)) * head.spacing_mm[0],
+            spacing_mm=head.spacing_mm,
+            hu=head.hu,
+            model_name="made up",
+            model_hash="c0ffee12" * 2,
+        )
+        middle = replace(prediction, slice_probabilities=slices * (np.arange(len(slices)) == len(slices) // 2)[:, None])
+        flags = tuple(draw.choice(("tilt", "gap", "contrast", "thick_slices"), size=draw.integers(3), replace=False).tolist())
+        row = IndexRow(None, prediction.scan_id, f"Study {number + 1}", "ok", "", tuple(probabilities.tolist()), called, flags)
+        drawn.append(row._replace(page=f"pages/{number}.html", thumbnail=encode_thumbnail(middle)))
+    for number in range(4):
+        failed = {"status": "truncated_pixels", "reason": "pixel data cut short", "probabilities": None}
+        drawn[number] = drawn[number]._replace(called=(), flags=(), page="", thumbnail="", **failed)
+    drawn.sort(key=lambda row: (not row.called, row.status == "ok", -(row.probabilities or (0.0,))[-1]))
+    return [row._replace(rank=rank) for rank, row in enumerate(drawn, start=1)]
+
+
+def draw_index(browser: Any, out: Path) -> None:
+    """The head of the index of many studies."""
+    facts = {"Operating point": "sensitivity=0.95, chosen on the validation set"}
+    html = index_page(make_rows(), title="Synthetic worklist, made-up probabilities", facts=facts, has_operating_point=True)
+    with tempfile.TemporaryDirectory() as folder:
+        page = browser.new_page(viewport=INDEX_SIZE)
+        path = Path(folder) / "index.html"
+        path.write_text(html, encoding="utf-8")
+        page.goto(path.as_uri())
         page.screenshot(path=out)
 
 
@@ -117,7 +169,8 @@ def main() -> None:
     """Read the command line and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = parser.add_subparsers(dest="kind", required=True)
-    kinds.add_parser("scan").add_argument("out", type=Path)
+    for kind in ("scan", "index"):
+        kinds.add_parser(kind).add_argument("out", type=Path)
     for kind in ("report", "audit"):
         of_page = kinds.add_parser(kind)
         of_page.add_argument("page", type=Path)
@@ -128,6 +181,8 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         if arguments.kind == "scan":
             draw_scan(browser, arguments.out)
+        elif arguments.kind == "index":
+            draw_index(browser, arguments.out)
         elif arguments.kind == "report":
             draw_report(browser, arguments.page, arguments.out)
         else:

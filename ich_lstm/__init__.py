@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ich_lstm.lazy import lazy_names
+
 if TYPE_CHECKING:
     from ich_lstm.data.datamodule import ScanDataModule as ScanDataModule
     from ich_lstm.data.loading.batches import Batches as Batches
@@ -60,13 +62,11 @@ _HOMES = {
 }
 __all__ = ["__version__", *_HOMES]
 
+_get, _ = lazy_names(__name__, _HOMES)
+
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return import_module("importlib.metadata").version("ich_lstm")
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'ich_lstm' has no attribute {name!r}")
+    return import_module("importlib.metadata").version("ich_lstm") if name == "__version__" else _get(name)
 
 
 def __dir__() -> list[str]:

@@ -3,7 +3,7 @@
 import difflib
 import inspect
 from abc import ABC
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
@@ -191,6 +191,30 @@ def differences(before: Any, after: Any) -> Iterator[Difference]:
                 )
         else:
             yield Difference(each.name, old, new, **marks)
+
+
+def refuse_differences(code: str, found: Iterable[Difference], *, where: str, whose: str, todo: str) -> None:
+    """Refuse settings that differ from those that are stored.
+
+    Args:
+        code: Code of the error.
+        found: Differences from the stored to the requested settings.
+        where: Prefix of the names of settings in the error.
+        whose: Completes the stored values in the error, for example ``as in model.ckpt``.
+        todo: What to do next.
+
+    Raises:
+        ConfigError: If there are any.
+    """
+    wrong = list(found)
+    if wrong:
+        raise ConfigError(
+            code,
+            where=", ".join(f"{where}{each.name}" for each in wrong),
+            got=", ".join(str(each.after) for each in wrong),
+            expected=f"{', '.join(str(each.before) for each in wrong)}, {whose}",
+            todo=todo,
+        )
 
 
 def to_stored(settings: Any) -> dict[str, Any]:

@@ -12,7 +12,20 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ich_lstm"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "labels", "window", "scan", "formatting", "explanation", "prediction", "privacy", "settings", "files", "parallel"),
+    (
+        "errors",
+        "labels",
+        "window",
+        "scan",
+        "formatting",
+        "explanation",
+        "prediction",
+        "privacy",
+        "settings",
+        "lazy",
+        "files",
+        "parallel",
+    ),
     ("statistics", "reading"),
     ("preprocessing", "pages", "phantom"),
     ("models", "data"),

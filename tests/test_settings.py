@@ -15,6 +15,7 @@ from ich_lstm.settings import (
     differences,
     flattened,
     merged,
+    refuse_differences,
     require,
     require_choice,
     setting,
@@ -208,6 +209,15 @@ class TestDifferences:
         assert list(differences(Car(), Car(engine=Pedals()))) == [
             Difference("engine", Petrol(), Pedals(), stage=False, free=False)
         ]
+
+    def test_differences_are_refused_all_at_once(self) -> None:
+        found = differences(Car(), Car(seats=5, colour="red"))
+        with pytest.raises(ConfigError) as caught:
+            refuse_differences("other_car", found, where="car.", whose="as it was built", todo="Build another.")
+        error = caught.value
+        assert (error.code, error.where, error.got) == ("other_car", "car.seats, car.colour", "5, red")
+        assert error.expected == "4, grey, as it was built"
+        refuse_differences("other_car", differences(Car(), Car()), where="car.", whose="", todo="")
 
 
 class TestStored:

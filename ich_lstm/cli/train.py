@@ -3,7 +3,7 @@
 import difflib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -97,13 +97,10 @@ def resolve_recipes(arguments: Sequence[str]) -> tuple[str, list[str]]:
     """
     resolved: list[str] = []
     recipe = ""
-    words = iter(arguments)
-    for word in words:
-        option, has_value, value = word.partition("=")
-        if option != "--config":
+    for word, name in _options(arguments, ("--config",)):
+        if name is None:
             resolved.append(word)
             continue
-        name = value if has_value else next(words, "")
         resolved += ["--config", str(_recipe_path(name))]
         recipe = recipe or Path(name).stem
     return recipe or "train", resolved
@@ -121,18 +118,14 @@ def resolve_stages(arguments: Sequence[str]) -> list[str]:
     stages: dict[str, Any] = {}
     resolved: list[str] = []
     changes: list[tuple[str, str]] = []
-    words = iter(arguments)
-    for word in words:
-        option, has_value, value = word.partition("=")
-        if not option.startswith(("--config", "--stages")) or option == "--stages.help":
-            resolved.append(word)
-            continue
-        value = value if has_value else next(words, "")
-        if option.startswith("--stages."):
+    for option, value in _options(arguments, ("--config", "--stages")):
+        if value is None:
+            resolved.append(option)
+        elif option.startswith("--stages."):
             changes.append((option.removeprefix("--stages."), value))
-            continue
-        resolved += [option, value]
-        stages = _stages_in(option, value) or stages
+        else:
+            resolved += [option, value]
+            stages = _stages_in(option, value) or stages
     for key, value in changes:
         name, *path = key.split(".")
         if name not in stages or not path:
@@ -162,13 +155,22 @@ def find_checkpoint(arguments: Sequence[str]) -> Path | None:
         Path of the model; None for no warm start.
     """
     checkpoint = None
+    for option, value in _options(arguments, ("--config", "--checkpoint")):
+        if value is not None:
+            checkpoint = _in_yaml(option, value, "checkpoint") or checkpoint
+    return Path(str(checkpoint)) if checkpoint else None
+
+
+def _options(arguments: Sequence[str], names: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Yield some options (and their keys, as ``--stages.joint.ema``) with their values, and every other word with None."""
     words = iter(arguments)
     for word in words:
         option, has_value, value = word.partition("=")
-        if option in ("--config", "--checkpoint"):
-            value = value if has_value else next(words, "")
-            checkpoint = _in_yaml(option, value, "checkpoint") or checkpoint
-    return Path(str(checkpoint)) if checkpoint else None
+        is_wanted = option in names or option.startswith(tuple(f"{name}." for name in names))
+        if is_wanted and not option.endswith(".help"):
+            yield option, value if has_value else next(words, "")
+        else:
+            yield word, None
 
 
 def _stages_in(option: str, value: str) -> dict[str, Any] | None:

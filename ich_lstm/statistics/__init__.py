@@ -1,7 +1,8 @@
 """Statistics of probabilities and labels, with intervals over patients: figures, comparisons, agreement; numpy and scipy only."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ich_lstm.lazy import lazy_names
 
 if TYPE_CHECKING:
     from ich_lstm.statistics.adjustment.corrections import shift_prevalence as shift_prevalence
@@ -66,12 +67,4 @@ _HOMES = {
 }
 __all__ = [*_HOMES]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazy_names(__name__, {name: f"{__name__}.{home}" for name, home in _HOMES.items()})

@@ -44,7 +44,7 @@ from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.preprocessing.windows import Windows
 from ich_lstm.privacy import ProjectKey
 from ich_lstm.scan import Scan
-from ich_lstm.settings import differences, merged, require, require_choice, setting, staged, to_stored
+from ich_lstm.settings import differences, merged, refuse_differences, require, require_choice, setting, staged, to_stored
 from ich_lstm.training.callbacks import MovingAverage, without_folders
 from ich_lstm.training.fit_record import FitRecord, begun, record_fit
 from ich_lstm.training.fit_reduction import fit_reducer
@@ -763,14 +763,13 @@ def check_same_network(stored: ClassifierSettings, wanted: ClassifierSettings, *
     wrong = [each for each in differences(stored, wanted) if not each.free]
     # The weights come from the file, so it does not matter whether pretrained weights were downloaded before the training.
     wrong = [each for each in wrong if each.name != "encoder.pretrained" or each.after]
-    if wrong:
-        raise ConfigError(
-            "other_network",
-            where=", ".join(f"{where}{each.name}" for each in wrong),
-            got=", ".join(repr(each.after) for each in wrong),
-            expected="; ".join(f"{each.name}={each.before!r}, with which the weights were trained" for each in wrong),
-            todo=f"Leave these settings out, because {whose} stores those of its model; or train another model.",
-        )
+    refuse_differences(
+        "other_network",
+        wrong,
+        where=where,
+        whose="with which the weights were trained",
+        todo=f"Leave these settings out, because {whose} stores those of its model; or train another model.",
+    )
 
 
 def _scan_data(trainer: Trainer) -> "ScanDataModule | None":

@@ -150,7 +150,7 @@ def tab(browser: Any) -> Callable[..., Any]:
 
 @pytest.fixture
 def show(tab: Callable[..., Any], tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """Opens pages, of which the latest of each kind of screen is there; none has asked for anything or complained."""
+    """Opens pages and keeps the latest page of each kind of screen. No page may send a request or write to the console."""
     asked, complaints, tabs = [], [], []
     paths: list[Path] = []
 

@@ -67,10 +67,14 @@ def run_training(recipe: str, arguments: list[str], checkpoint: Path | None) -> 
     settings = merged(ClassifierSettings(), _without_auto(config.model), where="model")
     for stage in stages:
         stage.settings(settings)  # raises if settings contradict each other, before the data are read
+    requested = None if config.data.preprocessing is None else Preprocessing(**config.data.preprocessing.as_dict())
     if start is not None and checkpoint is not None:
-        settings = with_weights_of(start, settings, config.data, checkpoint)
+        settings = with_weights_of(start, settings, requested, checkpoint)
+        requested = start.preprocessing or requested
     _check(config, settings)
-    _settle_preprocessing(config.data)
+    # The stored configuration describes the run, so it gets the preprocessing that is used.
+    preprocessing = settle_preprocessing(Path(config.data.root) if config.data.root else None, requested)
+    config.data.preprocessing = Namespace(preprocessing.to_dict())
     config.trainer.precision = config.trainer.precision or best_precision(str(config.trainer.accelerator))
     if config.plan:
         plan_training(config, settings, out)
@@ -155,12 +159,6 @@ def _check(config: Namespace, settings: ClassifierSettings) -> None:
         next(walk_source(Path(config.data.root).absolute()))
     if not config.plan:  # a plan needs no weights
         check_pretrained(settings.encoder)
-
-
-def _settle_preprocessing(data: Namespace) -> None:
-    """Put the actual preprocessing into the configuration, so that the stored configuration describes the run."""
-    requested = None if data.preprocessing is None else Preprocessing(**data.preprocessing.as_dict())
-    data.preprocessing = Namespace(settle_preprocessing(Path(data.root) if data.root else None, requested).to_dict())
 
 
 def _settle(config: Namespace, settings: ClassifierSettings, recipe: str) -> Settled:

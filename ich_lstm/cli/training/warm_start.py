@@ -4,12 +4,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace
-
-from ich_lstm.errors import ConfigError
 from ich_lstm.models.scan_model import ModelSettings
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing
-from ich_lstm.settings import differences, merged, to_stored
+from ich_lstm.settings import differences, merged, refuse_differences, to_stored
 from ich_lstm.training.classifier import ClassifierSettings, ScanClassifier, check_same_network
 
 
@@ -26,13 +23,15 @@ def adopted(start: ScanClassifier) -> dict[str, Any]:
     return {**keys, "model.encoder.pretrained": False, **prepared}
 
 
-def with_weights_of(start: ScanClassifier, settings: ClassifierSettings, data: Namespace, path: Path) -> ClassifierSettings:
-    """Check the settings of a warm start, and complete them from its model.
+def with_weights_of(
+    start: ScanClassifier, settings: ClassifierSettings, requested: Preprocessing | None, path: Path
+) -> ClassifierSettings:
+    """Check that a warm start asks for the network and the preprocessing of its model.
 
     Args:
         start: The model to start from.
         settings: The requested settings.
-        data: The configuration of the data. If it gives no preprocessing, the model's is written into it.
+        requested: The requested preprocessing; None if nothing is requested.
         path: Path of the model.
 
     Returns:
@@ -43,16 +42,12 @@ def with_weights_of(start: ScanClassifier, settings: ClassifierSettings, data: N
     """
     settings = merged(settings, {"encoder": {"pretrained": False, "pretrained_file": None}})
     check_same_network(start.settings, settings, where="model.", whose=path.name)
-    if start.preprocessing is not None:
-        requested = start.preprocessing if data.preprocessing is None else Preprocessing(**data.preprocessing.as_dict())
-        found = list(differences(requested, start.preprocessing))
-        if found:
-            raise ConfigError(
-                "other_network",
-                where=", ".join(f"data.preprocessing.{each.name}" for each in found),
-                got=", ".join(str(each.before) for each in found),
-                expected=f"{', '.join(str(each.after) for each in found)}, as in {path.name}",
-                todo="Leave data.preprocessing out, or train without --checkpoint.",
-            )
-        data.preprocessing = Namespace(start.preprocessing.to_dict())
+    if start.preprocessing is not None and requested is not None:
+        refuse_differences(
+            "other_network",
+            differences(start.preprocessing, requested),
+            where="data.preprocessing.",
+            whose=f"as in {path.name}",
+            todo="Leave data.preprocessing out, or train without --checkpoint.",
+        )
     return settings

@@ -15,14 +15,14 @@ from pyarrow import csv
 
 from ich_lstm.data.prepared.file_names import slice_name
 from ich_lstm.data.prepared.images import ImageTable
-from ich_lstm.errors import ConfigError, SourceError
+from ich_lstm.errors import SourceError
 from ich_lstm.files.atomic_write import atomic_write
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.privacy import PRIVATE, ProjectKey
 from ich_lstm.reading import Ledger, SliceHeader
 from ich_lstm.reading.header.examinations import identity_of
 from ich_lstm.reading.ledger.ledger import printable
-from ich_lstm.settings import differences
+from ich_lstm.settings import differences, refuse_differences
 
 MANIFEST = "manifest.json"
 KEY_TABLE = "key.parquet"
@@ -268,13 +268,11 @@ def settle_preprocessing(root: Path | None, requested: Preprocessing | None = No
     if root is None or not PreparedFolder.is_one(root):
         return requested or Preprocessing()
     prepared = PreparedFolder.open(root).preprocessing
-    found = list(differences(requested or prepared, prepared))
-    if found:
-        raise ConfigError(
-            "other_preprocessing",
-            where=", ".join(f"data.preprocessing.{each.name}" for each in found),
-            got=", ".join(str(each.before) for each in found),
-            expected=f"{', '.join(str(each.after) for each in found)}, as {root.name} was prepared",
-            todo="Leave data.preprocessing out (null), or prepare the scans again with these settings: ich-prepare.",
-        )
+    refuse_differences(
+        "other_preprocessing",
+        differences(prepared, requested or prepared),
+        where="data.preprocessing.",
+        whose=f"as {root.name} was prepared",
+        todo="Leave data.preprocessing out (null), or prepare the scans again with these settings: ich-prepare.",
+    )
     return prepared
