@@ -13,7 +13,7 @@ from ich_lstm import ScanClassifier, ScanDataModule
 from ich_lstm.data.loading.batches import Batches
 from ich_lstm.data.prepared.folder import PreparedFolder
 from ich_lstm.data.split.split_file import Split
-from ich_lstm.training.callbacks import PathlessCheckpoint
+from ich_lstm.training.checkpoints.callbacks import PathlessCheckpoint
 
 EPOCHS = 4
 

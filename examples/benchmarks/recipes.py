@@ -61,7 +61,7 @@ from ich_lstm.phantom.identifiers import patient_identifier
 from ich_lstm.privacy import PRIVATE, ProjectKey
 from ich_lstm.settings import merged
 from ich_lstm.statistics import auroc, compare_labels, weighted_log_loss
-from ich_lstm.training.callbacks import PathlessCheckpoint
+from ich_lstm.training.checkpoints.callbacks import PathlessCheckpoint
 from ich_lstm.training.classifier import ClassifierSettings
 from ich_lstm.training.stages import Stage, fit_stages
 

@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import BatchSizeFinder
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -45,11 +46,14 @@ from ich_lstm.preprocessing.windows import Windows
 from ich_lstm.privacy import ProjectKey
 from ich_lstm.scan import Scan
 from ich_lstm.settings import differences, merged, refuse_differences, require, require_choice, setting, staged, to_stored
-from ich_lstm.training.callbacks import MovingAverage, without_folders
+from ich_lstm.training.checkpoints.callbacks import without_folders
+from ich_lstm.training.checkpoints.checkpoint_io import WholeCheckpointIO
+from ich_lstm.training.checkpoints.exact_resume import PLACE_KEY, restore_place, save_place, validation_follows
 from ich_lstm.training.fit_record import FitRecord, begun, record_fit
 from ich_lstm.training.fit_reduction import fit_reducer
 from ich_lstm.training.losses import Loss, weighted_loss_sums
 from ich_lstm.training.metrics import LabelAUROC, WeightedLogLoss
+from ich_lstm.training.moving_average import MovingAverage
 from ich_lstm.training.optimizer import Optimizer, make_optimizer, make_schedule
 
 if TYPE_CHECKING:
@@ -188,6 +192,9 @@ class ScanClassifier(LightningModule):
         """Name of the model in predictions."""
         self._hash = WeightsHash()
         self.slice_metrics, self.encoder_metrics, self.scan_metrics = _metrics(), _metrics(), _metrics()
+        self._epoch_losses: dict[str, Tensor] = {}
+        """For each training loss, the sum over the slices of the running epoch and their number in this process, ``(2,)``."""
+        self._place: Mapping[str, Any] | None = None
 
     @classmethod
     def from_settings(cls, settings: ClassifierSettings) -> "ScanClassifier":
@@ -311,6 +318,9 @@ class ScanClassifier(LightningModule):
             )
         if stage != "fit":
             return
+        self._place = None
+        if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            self.trainer.strategy.checkpoint_io = WholeCheckpointIO()
         if data is not None:
             shown, batches = self.settings.encoder.adjacent_slices, data.batches
             if shown and batches.slices_per_sample and batches.sample != "adjacent":
@@ -380,8 +390,17 @@ class ScanClassifier(LightningModule):
             )
         return [] if self.settings.ema is None else [MovingAverage(self.settings.ema)]
 
+    def on_train_start(self) -> None:
+        """Go on at the place of the checkpoint from which the fit is resumed, if it is."""
+        if self._place is not None:
+            self._epoch_losses = restore_place(self.trainer, self._place)
+            self._place = None
+
     def on_train_batch_end(self, outputs: Any, batch: "ScanBatch", batch_index: int) -> None:
         """Count epochs and steps in the record of the running fit."""
+        self._count_steps()
+
+    def _count_steps(self) -> None:
         epochs, steps = self.trainer.current_epoch + 1, self.trainer.global_step
         self.fits = (*self.fits[:-1], replace(self.fits[-1], epochs=epochs, steps=steps))
 
@@ -408,12 +427,31 @@ class ScanClassifier(LightningModule):
             # DDP averages the gradients of the ranks. Multiplying by the number of ranks, and dividing by the global sum of
             # weights, makes that average the global weighted mean.
             term = sums[0] * world / weight.clamp(min=1e-12)
-            self.log(f"train/{name}", term.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.hu))
+            self._add_loss(name, term, len(batch.hu))
             loss = loss + factor * term
-        self.log(
-            "train/loss", loss.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.hu), prog_bar=True
-        )
+        self._add_loss("loss", loss, len(batch.hu))
         return loss
+
+    def on_train_epoch_start(self) -> None:
+        """Begin the means of the training losses. A fit that is resumed inside an epoch goes on with those of its checkpoint."""
+        self._epoch_losses = {}
+
+    def _add_loss(self, name: str, loss: Tensor, slices: int) -> None:
+        sums = torch.stack(
+            [loss.detach().double() * slices, torch.tensor(float(slices), dtype=torch.float64, device=loss.device)]
+        )
+        self._epoch_losses[name] = self._epoch_losses[name] + sums if name in self._epoch_losses else sums
+
+    def _log_losses(self) -> None:
+        """Log the means of the training losses over the slices of the running epoch, in all processes together."""
+        for name, sums in self._epoch_losses.items():
+            total, slices = self._world_sum(sums)
+            self.log(f"train/{name}", (total / slices).float(), sync_dist=True, prog_bar=name == "loss")
+
+    def on_train_epoch_end(self) -> None:
+        """Log the training losses if no validation has done so."""
+        if not validation_follows(self.trainer):
+            self._log_losses()
 
     def _logits(self, batch: "ScanBatch") -> ScanLogits:
         if self.trained == "encoder":
@@ -435,6 +473,8 @@ class ScanClassifier(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of all processes together, and ``val/monitor``, by which the best epoch is chosen."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self._log_losses()  # here and not at the end of the epoch, so that they lie in the checkpoint of the epoch's end
         losses, aurocs = self._log_metrics("val")
         # If the slice labels are missing or of one class, their loss cannot rank epochs, and the scans' loss is monitored.
         uses_slices = not aurocs[""].isnan().all() or losses["scan_"].isnan()
@@ -526,7 +566,12 @@ class ScanClassifier(LightningModule):
     # Saving and loading
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the settings that rebuild the model, and remove paths of this machine."""
+        """Add the settings that rebuild the model and the place in the fit, and remove paths of this machine."""
+        trainer = self._trainer  # None outside a Trainer
+        if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
+            if trainer.global_step:
+                self._count_steps()  # callbacks save before this module's own hook has counted the batch
+            save_place(trainer, checkpoint, self._epoch_losses)
         checkpoint[ABOUT_KEY] = self._saved().about
         checkpoint[FIT_BEGUN_KEY] = bool(self.fits and self.fits[-1].steps)
         checkpoint["callbacks"] = without_folders(checkpoint.get("callbacks", {}))
@@ -536,6 +581,7 @@ class ScanClassifier(LightningModule):
         about = checkpoint.get(ABOUT_KEY, {})
         # A search saves the weights before the first step, trains, and loads them again. Its steps must not count.
         is_fitting = self.trainer.state.fn == TrainerFn.FITTING
+        self._place = checkpoint.get(PLACE_KEY) if is_fitting else None
         again = is_fitting and not checkpoint.get(FIT_BEGUN_KEY, True)
         running = tuple(replace(fit, epochs=0, steps=0) for fit in self.fits[-1:]) if again else ()
         if about.get("fits") or running:

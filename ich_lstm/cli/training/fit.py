@@ -34,7 +34,7 @@ from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.privacy import PRIVATE, private_folder
 from ich_lstm.reading import walk_source
 from ich_lstm.settings import merged
-from ich_lstm.training.callbacks import PathlessCheckpoint
+from ich_lstm.training.checkpoints.callbacks import PathlessCheckpoint
 from ich_lstm.training.classifier import ClassifierSettings, ScanClassifier
 from ich_lstm.training.stages import Stage, fit_stages
 

@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from ich_lstm.files.output_folder import check_new_or_empty
 from ich_lstm.privacy import PRIVATE, private_folder
-from ich_lstm.training.callbacks import without_folders
+from ich_lstm.training.checkpoints.callbacks import without_folders
 
 KINDS = (".csv", ".json", ".yaml", ".key", ".zip", ".tar", ".gz", ".nii", ".parquet")
 

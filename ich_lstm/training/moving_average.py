@@ -1,0 +1,29 @@
+"""The moving average of the weights, as a callback."""
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import EMAWeightAveraging
+
+
+class MovingAverage(EMAWeightAveraging):
+    """Lightning's exponential moving average, without a copy of the Trainer.
+
+    Lightning's own class deep-copies the module together with its reference to the Trainer, and so with the lists of all scans.
+
+    Args:
+        decay: Share of the old average that is kept at each step, in (0, 1).
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(decay=decay)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Copy the module without its Trainer when a fit begins."""
+        pl_module.trainer = None
+        try:
+            super().setup(trainer, pl_module, stage)
+        finally:
+            pl_module.trainer = trainer
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the module the average, also if a finished fit was resumed, so that no step was left and no training ended."""
+        self.on_train_end(trainer, pl_module)
