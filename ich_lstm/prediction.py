@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ich_lstm.explanation import Explanation
+from ich_lstm.files.atomic_write import write_text
 from ich_lstm.formatting import RESEARCH_USE, millimetres, percent, side_marks
 from ich_lstm.labels import ANY, LABEL_NAMES, LABELS
 from ich_lstm.scan import Note, Slab
@@ -299,7 +300,7 @@ class ScanPrediction:
         from ich_lstm.pages.scan_page import prediction_page
 
         path = Path(path)
-        path.write_text(prediction_page(self), encoding="utf-8")
+        write_text(path, prediction_page(self))
         return path
 
     def __repr__(self) -> str:
