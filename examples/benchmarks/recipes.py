@@ -368,10 +368,10 @@ def train(given: argparse.Namespace, arm: Arm, data: ScanDataModule, folder: Pat
             callbacks=[budgets[-1], best],
         )
 
-    trainer = fit_stages(classifier, data, [phase.stage for phase in arm.phases], trainer_of, best_of=best_of)
+    best = fit_stages(classifier, data, [phase.stage for phase in arm.phases], trainer_of, best_of=best_of)
     for each, budget in zip(stages, budgets, strict=True):
         each["slices"] += budget.slices
-    classifier = ScanClassifier.load(Path(best_of(trainer)))
+    classifier = ScanClassifier.load(best)
     classifier.save_pretrained(folder / "model")
     shutil.rmtree(folder / "stages")
     return Fitted(classifier, stages)

@@ -275,6 +275,21 @@ class ScanClassifier(LightningModule):
         }
         self.fits = ()
 
+    def continue_from(self, saved: SavedModel) -> None:
+        """Use the weights of an earlier stage of this training, and the records of its fits.
+
+        Args:
+            saved: A checkpoint of that stage, usually its best: later epochs are neither in its weights nor in its records.
+        """
+        unwrapped(self.model).load_state_dict(saved.weights)
+        self._adopt_history(saved.about)
+
+    def _adopt_history(self, about: Mapping[str, Any]) -> None:
+        """Take the origin of weights from the metadata of their checkpoint."""
+        self.name = about["name"]
+        self.starting_weights = about["starting_weights"]
+        self.fits = tuple(FitRecord(**fit) for fit in about["fits"] or ())
+
     def choose_trained(self, trained: Trained = "all", *, encoder_groups: int | None = None) -> None:
         """Choose what the next fit trains. It must not change inside a fit, because the ranks of DDP would silently diverge.
 
@@ -585,8 +600,8 @@ class ScanClassifier(LightningModule):
         again = is_fitting and not checkpoint.get(FIT_BEGUN_KEY, True)
         running = tuple(replace(fit, epochs=0, steps=0) for fit in self.fits[-1:]) if again else ()
         if about.get("fits") or running:
-            self.starting_weights = about["starting_weights"]
-            self.fits = (*(FitRecord(**fit) for fit in about.get("fits") or ()), *running)
+            self._adopt_history(about)
+            self.fits += running
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write the model as ``model.safetensors`` and ``model.json``, which holds everything but the weights.

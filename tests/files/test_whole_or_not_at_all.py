@@ -15,7 +15,7 @@ from fabricated import make_classifier
 
 import ich_lstm
 from ich_lstm import ScanClassifier
-from ich_lstm.cli.training.logs import make_loggers
+from ich_lstm.cli.training.monitoring.logs import make_loggers
 from ich_lstm.errors import CheckpointError, StorageError
 from ich_lstm.files.atomic_write import SUFFIX, atomic_write, write_text
 from ich_lstm.files.csv_table import write_csv

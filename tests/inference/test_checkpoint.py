@@ -242,7 +242,11 @@ class TestPathlessCheckpoint:
         assert ours.last_model_path == str(resumed.folder / "checkpoints" / "last.ckpt")
         assert list(ours.best_k_models) == [ours.best_model_path]
         # No second best beside the first.
-        assert sorted(file.name for file in (resumed.folder / "checkpoints").iterdir()) == ["before-last.ckpt", "best.ckpt", "last.ckpt"]
+        assert sorted(file.name for file in (resumed.folder / "checkpoints").iterdir()) == [
+            "before-last.ckpt",
+            "best.ckpt",
+            "last.ckpt",
+        ]
         best = [ScanClassifier.load(run.folder / "checkpoints" / "best.ckpt").weights_hash() for run in (resumed, trained)]
         assert best[0] == best[1]
 

@@ -30,14 +30,16 @@ def save_place(trainer: Trainer, checkpoint: dict[str, Any], losses: Mapping[str
     """
     loader: Any = trainer.train_dataloader
     mine = {"random": _random_state(trainer), "losses": {name: sums.cpu() for name, sums in losses.items()}}
+    counters = checkpoint["loops"]["fit_loop"]
+    batches = counters["epoch_loop.batch_progress"]["total"]
+    will_validate = batches["completed"] < batches["processed"] and validation_follows(trainer)
+    if will_validate:
+        _resume_with_validation(counters)
     checkpoint[PLACE_KEY] = {
+        "logged": trainer.global_step - will_validate,  # the values of the last step are logged with those of the validation
         "loader": loader.state_dict() if hasattr(loader, "state_dict") else None,
         "processes": _of_all_processes(trainer, mine),
     }
-    counters = checkpoint["loops"]["fit_loop"]
-    batches = counters["epoch_loop.batch_progress"]["total"]
-    if batches["completed"] < batches["processed"] and validation_follows(trainer):
-        _resume_with_validation(counters)
 
 
 def restore_place(trainer: Trainer, place: Mapping[str, Any]) -> dict[str, Tensor]:

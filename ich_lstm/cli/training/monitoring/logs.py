@@ -64,7 +64,13 @@ def check_logging(*, wandb: WandbMode | None, tensorboard: bool) -> None:
 
 
 def make_loggers(
-    given: Logger | list[Logger] | bool | None, place: Path, private: Path, *, wandb: WandbMode | None, tensorboard: bool
+    given: Logger | list[Logger] | bool | None,
+    place: Path,
+    private: Path,
+    *,
+    wandb: WandbMode | None,
+    tensorboard: bool,
+    logged: int = 0,
 ) -> list[Logger]:
     """Make the loggers of a stage. In Weights & Biases and TensorBoard, each stage is a separate run.
 
@@ -74,11 +80,12 @@ def make_loggers(
         private: The run's private folder, for the other loggers' files, because these hold host names and paths.
         wandb: Mode of Weights & Biases, ``offline`` or ``online``; None for no logging there.
         tensorboard: Whether to write TensorBoard's files.
+        logged: Number of steps whose values ``metrics.csv`` keeps when a fit is resumed.
 
     Returns:
         The loggers. The CSV logger is the first, because Lightning takes its folders from the first.
     """
-    loggers: list[Logger] = [_MetricsLogger(place, name="", version="")]
+    loggers: list[Logger] = [_MetricsLogger(place, logged)]
     stage = place.relative_to(private.parent)
     if wandb is not None:
         loggers.append(_PrivateWandbLogger(private, stage.name, wandb))
@@ -89,7 +96,26 @@ def make_loggers(
 
 
 class _WholeRows(ExperimentWriter):
-    """A writer of ``metrics.csv`` that leaves whole rows if the disk becomes full."""
+    """A writer of ``metrics.csv`` that leaves whole rows if the disk becomes full, and keeps those of a resumed fit.
+
+    Args:
+        log_dir: Folder of the file.
+        logged: Number of steps whose rows are kept; the resumed fit logs those of later steps again.
+    """
+
+    def __init__(self, log_dir: str, logged: int) -> None:
+        super().__init__(log_dir)
+        path = Path(self.metrics_file_path)
+        if not path.exists():
+            return
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            rows = [row for row in reader if (row.get("step") or "").isdigit() and int(row["step"]) < logged]
+            self.metrics_keys = list(reader.fieldnames or ())
+        self._write(self.metrics_keys, rows)
+
+    def _check_log_dir_exists(self) -> None:
+        """Do not remove the file, as Lightning would: it has the rows of the fit that is resumed."""
 
     def save(self) -> None:
         """Append the rows that are not in the file yet.
@@ -113,14 +139,28 @@ class _WholeRows(ExperimentWriter):
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         """Add columns to the rows of the file, which is replaced when the new one is complete."""
         path = Path(self.metrics_file_path)
-        with path.open(newline="") as former, atomic_write(path) as unfinished, unfinished.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=fieldnames)
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        self._write(fieldnames, rows)
+
+    def _write(self, columns: list[str], rows: list[dict[str, str]]) -> None:
+        with atomic_write(Path(self.metrics_file_path)) as unfinished, unfinished.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=columns)
             writer.writeheader()
-            writer.writerows(csv.DictReader(former))
+            writer.writerows(rows)
 
 
 class _MetricsLogger(CSVLogger):
-    """A CSV logger whose file has whole rows."""
+    """A CSV logger whose file has whole rows, and has each row as soon as it is logged.
+
+    Args:
+        place: Folder of the file.
+        logged: Number of steps whose rows are kept.
+    """
+
+    def __init__(self, place: Path, logged: int) -> None:
+        super().__init__(place, name="", version="", flush_logs_every_n_steps=1)
+        self._logged = logged
 
     @property
     @rank_zero_experiment
@@ -128,7 +168,7 @@ class _MetricsLogger(CSVLogger):
         """The writer of the file; the first access makes it."""
         if self._experiment is None:
             Path(self.root_dir).mkdir(parents=True, exist_ok=True)
-            self._experiment = _WholeRows(log_dir=self.log_dir)
+            self._experiment = _WholeRows(self.log_dir, self._logged)
         return self._experiment
 
 

@@ -1,4 +1,4 @@
-"""Prints one line per epoch of a training, for logs in which a progress bar would be unreadable."""
+"""Lines about the epochs of a training, for logs in which a progress bar would be unreadable."""
 
 import math
 import time
@@ -8,7 +8,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 
 from ich_lstm.cli.console import console
-from ich_lstm.cli.progress import ProgressLines
+from ich_lstm.cli.progress import LINE_SECONDS, ProgressLines, in_words
 from ich_lstm.labels import ANY, LABELS
 
 
@@ -52,3 +52,42 @@ class EpochLines(Callback):
         }
         figures = [f"{name} {known[key]:.4f}" for key, name in shown.items() if key in known]
         console().print(f"{self._name(trainer)}: {', '.join(figures)} ({time.monotonic() - self._started:.0f} s)")
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Print the progress of a long validation once a minute."""
+        if trainer.is_global_zero and not trainer.sanity_checking:
+            counts = [int(count) for count in trainer.num_val_batches if math.isfinite(count)]
+            self._lines.advance(f"{self._name(trainer)} validation", 1, sum(counts) or None)
+
+
+class TimeEstimate(Callback):
+    """Prints once, when the first minute of a fit has passed, how long an epoch and the rest of the fit will take.
+
+    Args:
+        stage: Name of the stage; empty for none.
+    """
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self._batches = 0
+        self._is_told = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._began = time.monotonic()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Print the estimate once."""
+        if self._is_told or not trainer.is_global_zero or not math.isfinite(trainer.num_training_batches):
+            return
+        self._batches += 1
+        seconds = time.monotonic() - self._began
+        if seconds < LINE_SECONDS:
+            return
+        self._is_told = True
+        epoch = seconds / self._batches * trainer.num_training_batches
+        line = f"{self.stage} about {in_words(epoch)} for the training of an epoch".strip()
+        if trainer.max_epochs is not None and trainer.max_epochs > 0:
+            rest = epoch * (trainer.max_epochs - trainer.current_epoch - (batch_idx + 1) / trainer.num_training_batches)
+            line += f", {in_words(rest)} to the end of the {'stage' if self.stage else 'training'}, without validation"
+        console().print(line, markup=False)

@@ -15,7 +15,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from ich_lstm.cli import train
 from ich_lstm.cli.training import logs
-from ich_lstm.cli.training.logs import check_logging, make_loggers
+from ich_lstm.cli.training.monitoring.logs import check_logging, make_loggers
 from ich_lstm.errors import ConfigError
 
 HOST = "canary-host"
@@ -216,7 +216,7 @@ class TestEpochLines:
     def line(self, capsys: pytest.CaptureFixture[str], **metrics: float) -> str:
         from types import SimpleNamespace
 
-        from ich_lstm.cli.training.epoch_lines import EpochLines
+        from ich_lstm.cli.training.monitoring.epoch_lines import EpochLines
 
         lines = EpochLines("")
         trainer = SimpleNamespace(
