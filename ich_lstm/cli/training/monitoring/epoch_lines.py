@@ -23,6 +23,10 @@ class EpochLines(Callback):
         self.stage = stage
         self._lines = ProgressLines(lambda line: console().print(line))
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock also for a fit that is resumed inside an epoch."""
+        self._started = time.monotonic()
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self._started = time.monotonic()
