@@ -109,6 +109,7 @@ def _predict(arguments: list[str]) -> int:
     from ich_lstm.archive.study import REPEATED, PredictOptions
     from ich_lstm.cli.evaluating.thresholds import ESTIMATE, choose_calibration, print_calibration
     from ich_lstm.inference.predictor import Predictor
+    from ich_lstm.parallel import end_with_parent
     from ich_lstm.privacy import PRIVATE, ProjectKey
     from ich_lstm.reading.terms.word_table import use_vocabulary
 
@@ -125,6 +126,8 @@ def _predict(arguments: list[str]) -> int:
         from pytorch_lightning.utilities import rank_zero_only
 
         is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    if not is_first:
+        end_with_parent()
     # The further processes of --devices work in the folder that the first one has claimed.
     with claim_predictions(given.out) if is_first else nullcontext(), progress_bar(out) as progress:
         predictor = Predictor.load(given.checkpoint, channel_order=given.channel_order)

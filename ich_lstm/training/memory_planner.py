@@ -21,6 +21,7 @@ from ich_lstm.data.loading.batch import ScanBatch
 from ich_lstm.errors import ConfigError
 from ich_lstm.labels import LABELS
 from ich_lstm.models.scan_model import ModelSettings, ScanModel
+from ich_lstm.parallel import end_with_parent
 from ich_lstm.training.losses import weighted_loss_sums
 
 MOST_SLICES = 512
@@ -261,6 +262,7 @@ def _measure_in_child(settings: ModelSettings, trial: Trial, precision: str, dea
 
 def _child(connection: Connection, settings: ModelSettings, trial: Trial, precision: str) -> None:
     """Run a trial, and send its peak memory in bytes, None if memory ran out, or a text that describes another error."""
+    end_with_parent()
     try:
         _step(settings, trial, torch.device("cpu"), precision)
         connection.send(_peak_memory())

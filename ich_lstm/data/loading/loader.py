@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from ich_lstm.data.loading.batch import ScanBatch
 from ich_lstm.data.loading.sampler import SliceBudgetSampler
+from ich_lstm.parallel import end_with_parent
 
 MOST_WORKERS = 8
 """Upper bound of loader processes per training process. It was chosen, not measured: each process holds batches in memory."""
@@ -24,6 +25,18 @@ def worker_context() -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ich_lstm.data.loading.dataset"])
     return context
+
+
+def begin_worker(worker: int) -> None:
+    """Prepare a loader process, as the argument `worker_init_fn` of a loader.
+
+    torch's own watch looks at the parent process, which is the fork server. That one lives as long as any loader process, so all
+    would outlive a training that was killed, with their memory.
+
+    Args:
+        worker: Number of the loader process, which does not matter.
+    """
+    end_with_parent()
 
 
 class ScanLoader(DataLoader):
