@@ -24,6 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "settings",
         "lazy",
         "files",
+        "unexpected",
         "parallel",
     ),
     ("statistics", "reading"),

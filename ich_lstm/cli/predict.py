@@ -103,7 +103,7 @@ def _predict(arguments: list[str]) -> int:
     if given.devices < 1:
         parser.error(f"--devices {given.devices}: expected at least 1")
 
-    from ich_lstm.archive.folder.file_names import LEDGER_TABLE, MANIFEST, SUBMISSION, WORKLIST
+    from ich_lstm.archive.folder.file_names import LEDGER_TABLE, MANIFEST, PAGES, SUBMISSION, WORKLIST
     from ich_lstm.archive.folder.folder import claim_predictions
     from ich_lstm.archive.run import ArchiveRun, find_studies
     from ich_lstm.archive.study import REPEATED, PredictOptions
@@ -182,7 +182,7 @@ def _predict(arguments: list[str]) -> int:
     print_calibration(out, json.loads((given.out / MANIFEST).read_text(encoding="utf-8")))
     if not predicted:
         return FAILED
-    asked = {*options.exports} | ({"heat_maps"} if "heat_maps" in given else set())
+    asked = {PAGES, *options.exports} | ({"heat_maps"} if "heat_maps" in given else set())
     return DONE if _is_whole(finished, asked) else SOME_FAILED
 
 
@@ -212,7 +212,8 @@ def _print_study(out: "Console", progressed: "Progressed", folder: Path, *, is_l
     elif is_long and not progressed.is_new:
         out.print(f"{record.name}: done before", markup=False)
     elif is_long:
-        out.print(f"{record.name}: {folder / record.files[0]}", markup=False)
+        if record.files:
+            out.print(f"{record.name}: {folder / record.files[0]}", markup=False)
         for line in record.choices:
             out.print(f"  {line}", markup=False)
         out.print(record.text, markup=False)
