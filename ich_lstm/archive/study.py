@@ -20,7 +20,7 @@ from ich_lstm.archive.folder.study_record import StudyRecord, TableRows
 from ich_lstm.data.prepared.file_names import SLICE_MARK, relative_name
 from ich_lstm.data.prepared.folder import KEY_COLUMNS, key_rows
 from ich_lstm.errors import IchLstmError, PredictionError, StorageError, StudyError, UnexpectedError
-from ich_lstm.files.atomic_write import atomic_write
+from ich_lstm.files.atomic_write import write_text
 from ich_lstm.files.full_disk import is_disk_full
 from ich_lstm.inference.explain import explain
 from ich_lstm.inference.predictor import Predictor
@@ -28,7 +28,7 @@ from ich_lstm.labels import LABELS
 from ich_lstm.pages.index_page import encode_thumbnail
 from ich_lstm.pages.scan_page import prediction_page
 from ich_lstm.prediction import ScanPrediction
-from ich_lstm.privacy import PRIVATE, ProjectKey
+from ich_lstm.privacy import PRIVATE, ProjectKey, make_folder
 from ich_lstm.reading import (
     Candidate,
     FileRef,
@@ -345,12 +345,11 @@ class _StudyRun:
         written = []
         for folder, shown in pages.items():
             path = Path(folder) / f"{prediction.scan_id}.html"
-            (self.out / folder).mkdir(exist_ok=True)
+            make_folder(self.out / folder)
             with self.optional(PAGES):
                 html = prediction_page(shown.prediction, notice=shown.notice, blank_reasons=shown.not_shown)
                 thumbnail = encode_thumbnail(shown.prediction)
-                with atomic_write(self.out / path) as unfinished:
-                    unfinished.write_text(html, encoding="utf-8")
+                write_text(self.out / path, html)
                 self.thumbnails[path.as_posix()] = thumbnail
                 written.append(path.as_posix())
         return written
@@ -361,7 +360,7 @@ class _StudyRun:
         for name in self.options.exports:
             export = find_export(name)
             folder = self.out / folder_of_export(export)
-            folder.mkdir(exist_ok=True)
+            make_folder(folder)
             with self.optional(name):
                 written += export.write(predicted, folder)
         return [path.relative_to(self.out).as_posix() for path in written]
