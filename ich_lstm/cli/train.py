@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
-from ich_lstm.cli.console import run_command
+from ich_lstm.cli.console import HANDED_OVER, run_command
 from ich_lstm.errors import ConfigError, as_data_key
+from ich_lstm.parallel import end_with_parent
 from ich_lstm.privacy import PRIVATE
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -81,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(arguments: list[str]) -> int:
+    if HANDED_OVER in os.environ:  # one of the further processes that Lightning starts
+        end_with_parent()
     run, arguments = resolve_resume(arguments)
     recipe, arguments = resolve_recipes(arguments)
     arguments = resolve_stages(arguments)

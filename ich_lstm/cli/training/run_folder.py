@@ -11,6 +11,7 @@ from typing import NamedTuple
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from ich_lstm.cli.console import HANDED_OVER
 from ich_lstm.errors import ConfigError
 from ich_lstm.files.atomic_write import write_text
 from ich_lstm.files.folder_lock import claimed
@@ -29,9 +30,6 @@ LOCK = "lock"
 
 STAGES = "stages"
 """Folder of the logs and checkpoints of all stages but the last. Those of the last stage lie in the run's folder itself."""
-
-HANDED_OVER = "ICH_TRAIN_RUN"
-"""Environment variable that passes `Settled` to the processes that Lightning starts with the same command line."""
 
 
 class Settled(NamedTuple):
