@@ -110,29 +110,22 @@ def _make_key_file(path: Path) -> None:
         aside.unlink(missing_ok=True)
 
 
-def private_folder(parent: Path, *below: str) -> Path:
-    """Create and return the subfolder of ``parent`` for everything that identifies a person (mode 0700).
-
-    Args:
-        parent: The folder of a run, of prepared scans or of predictions; created if missing.
-        below: Names of a folder below the private one, created with the same mode.
-    """
-    parent.mkdir(parents=True, exist_ok=True)
-    folder = parent
-    for name in (PRIVATE.name, *below):
-        folder = folder / name
-        folder.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
-        folder.chmod(PRIVATE_FOLDER)  # the umask may have taken away more, and an older folder may have had another mode
+def private_folder(parent: Path) -> Path:
+    """Create and return the subfolder of ``parent`` for everything that identifies a person (mode 0700)."""
+    folder = make_folder(parent / PRIVATE)
+    folder.chmod(PRIVATE_FOLDER)  # an older folder may have another mode
     return folder
 
 
 def make_folder(folder: Path) -> Path:
-    """Create a folder and its parents, and return it; below a private folder they are accessible to their owner only."""
+    """Create a folder and its parents, and return it; a private folder and those below it are accessible to their owner only."""
     if not folder.is_dir():
         make_folder(folder.parent)
-        folder.mkdir(exist_ok=True, mode=PRIVATE_FOLDER if is_private(folder) else 0o777)
-        if is_private(folder):
-            folder.chmod(PRIVATE_FOLDER)
+        if folder.name == PRIVATE.name or is_private(folder):
+            folder.mkdir(exist_ok=True, mode=PRIVATE_FOLDER)
+            folder.chmod(PRIVATE_FOLDER)  # the umask may have taken away more
+        else:
+            folder.mkdir(exist_ok=True)
     return folder
 
 

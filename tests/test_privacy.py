@@ -127,7 +127,7 @@ class TestModes:
         assert mode(run / "b.html") == 0o666 & ~umask
 
     def test_of_other_libraries(self, tmp_path: Path, umask: int) -> None:
-        folder = private_folder(tmp_path, "wandb")
+        folder = make_folder(private_folder(tmp_path) / "wandb")
         with closed_to_others():
             (folder / "log").mkdir()
             (folder / "log" / "a.txt").write_text("private")
