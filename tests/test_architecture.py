@@ -42,6 +42,7 @@ SUB_ROOMS = {
     "pages": ("", "plots", "report"),
     "models": ("heads", "", "released"),
     "data": ("tables", "prepared", "labels", "joining", "split", "prepare", "audit", "loading", ""),
+    "training": ("faults", ""),
     "archive": ("folder", "exports", ""),
     "evaluation": ("", "comparisons", "thresholds", "report"),
 }

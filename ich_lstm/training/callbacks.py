@@ -9,7 +9,7 @@ from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 
 
 class MovingAverage(EMAWeightAveraging):
-    """Lightning's exponential moving average, without a copy of the Trainer.
+    """Lightning's exponential moving average, without a copy of the Trainer, and without the steps that a fit skips.
 
     Lightning's own class deep-copies the module together with its reference to the Trainer, and so with the lists of all scans.
 
@@ -27,6 +27,11 @@ class MovingAverage(EMAWeightAveraging):
             super().setup(trainer, pl_module, stage)
         finally:
             pl_module.trainer = trainer
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Update the average, unless the step was skipped because its numbers were not finite."""
+        if not pl_module.step_is_skipped:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
 
 def without_folders(value: Any) -> Any:
