@@ -17,6 +17,7 @@ from fabricated import make_classifier
 from fits import Fit
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
+from pytorch_lightning.plugins import MixedPrecision
 from torch import Tensor
 
 from ich_lstm import ScanClassifier
@@ -162,6 +163,26 @@ class TestASkippedStep:
     def test_is_left_out_of_the_epoch_s_loss_and_counted(self, fit: FitMaker, tmp_path: Path) -> None:
         _, poison = poisoned_fit(fit, tmp_path, poisoned_input, {2}, trainer={"max_epochs": 2})
         assert poison.logged == [1.0]
+
+
+class TestTheScaler:
+    """With 16-mixed, gradients overflow until the scale of the loss is found, and that is no fault."""
+
+    @pytest.mark.timeout(120)
+    @pytest.mark.parametrize(("scale", "skipped"), [(2.0**16, 0), (8.0, 0), (1.0, 1)])
+    def test_skips_steps_itself_until_its_scale_is_one(self, fit: FitMaker, tmp_path: Path, scale: float, skipped: int) -> None:
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        precision = MixedPrecision("16-mixed", "cpu", scaler)
+        done, poison = poisoned_fit(fit, tmp_path, infinite_gradients, {1}, trainer={"plugins": [precision]})
+        assert same(poison.states[1]["optimizer"], poison.states[2]["optimizer"])
+        # The forward pass was sound, so its statistics are lost only with a step that counts as a fault.
+        changed = {
+            name for name, weight in poison.states[1]["weights"].items() if not same(weight, poison.states[2]["weights"][name])
+        }
+        assert bool(changed) == (not skipped)
+        assert all("running" in name or "num_batches" in name for name in changed)
+        assert done.classifier.fits[-1].skipped_steps == skipped
+        assert scaler.get_scale() == scale / 2
 
 
 class TestGoingBack:
