@@ -1,6 +1,5 @@
 """Runs calls in other processes, on this machine or on a cluster, with a bounded number of prefetched results."""
 
-import logging
 import multiprocessing
 import os
 import threading
@@ -13,8 +12,9 @@ from itertools import chain
 from typing import Any, TypeVar
 
 from ich_lstm.errors import IchLstmError, SourceError
+from ich_lstm.printable import printable_logger
 
-logger = logging.getLogger(__name__)
+logger = printable_logger(__name__)
 
 CALLS_AHEAD = 4
 """Largest number of calls per worker that are running or whose results wait; it bounds the memory."""

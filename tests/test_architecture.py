@@ -13,17 +13,18 @@ PACKAGE = Path(__file__).parent.parent / "ich_lstm"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     (
+        "printable",
         "errors",
         "labels",
         "window",
         "scan",
         "formatting",
+        "privacy",
+        "files",
         "explanation",
         "prediction",
-        "privacy",
         "settings",
         "lazy",
-        "files",
         "parallel",
     ),
     ("statistics", "reading"),

@@ -35,8 +35,9 @@ from ich_lstm.archive.folder.worklist import Listed, by_urgency, index_rows, wor
 from ich_lstm.archive.prevalence_shift import check_estimable, describe_calibration, estimate_share, move_to_share
 from ich_lstm.archive.study import REPEATED, Job, PredictOptions, predict_study
 from ich_lstm.data.labels.submission import SampleSubmission, write_submission
-from ich_lstm.errors import ConfigError, IchLstmError
-from ich_lstm.files.atomic_write import atomic_write, remove_unfinished
+from ich_lstm.errors import ConfigError, IchLstmError, StorageError
+from ich_lstm.files.atomic_write import atomic_write, remove_unfinished, write_text
+from ich_lstm.files.csv_table import plain_table, write_csv
 from ich_lstm.inference.predictor import Predictor
 from ich_lstm.labels import LABELS
 from ich_lstm.pages.index_page import index_page
@@ -319,8 +320,7 @@ class ArchiveRun:
         }
         path = self.out / PRIVATE / BEGUN
         if is_free(self.out):
-            with atomic_write(private_folder(self.out) / BEGUN) as unfinished:
-                unfinished.write_text(json.dumps(begun))
+            write_text(private_folder(self.out) / BEGUN, json.dumps(begun))
             return
         try:
             there = json.loads(path.read_text())
@@ -337,12 +337,6 @@ class ArchiveRun:
                 expected="one model, one key and the same options for all studies of a folder",
                 todo="Name a new folder, or repeat the command as it was.",
             )
-
-    def _write(self, table: str, lines: Iterable[str]) -> None:
-        with atomic_write(self.out / table) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
-            file.writelines(lines)
-        if not (self.out / table).stat().st_size:  # no study has rows for this table
-            (self.out / table).unlink()
 
     def _write_ledger(self) -> Counter[str]:
         """Write the outcome of every file, and return the number of files by action."""
@@ -366,7 +360,7 @@ class ArchiveRun:
         )
         for folder in ("", f"{PRIVATE}/"):
             (self.out / f"{folder}{WORKLIST}").unlink(missing_ok=True)
-        self._write(f"{PRIVATE}/{WORKLIST}" if self.identify else WORKLIST, [frame.to_csv(index=False, lineterminator="\n")])
+        write_csv(self.out / PRIVATE / WORKLIST if self.identify else self.out / WORKLIST, frame)
         facts = {"Model": f"{self.predictor.name} {self.predictor.weights_hash()}"}
         if points is not None and calibration is not None:
             facts["Operating point"] = f"{points.rule}, chosen on {calibration.chosen_on.subset} patients"
@@ -379,13 +373,13 @@ class ArchiveRun:
                     facts=facts,
                     has_operating_point=points is not None,
                 )
-                self._write(f"{folder}/{INDEX_PAGE}" if folder else INDEX_PAGE, [html])
+                write_text(self.out / folder / INDEX_PAGE, html)
 
     def _write_answers(self, sample: SampleSubmission) -> None:
         """Write the submission from the tables on disk."""
         columns = {Path(SLICES): ["scan_id", "slice", *LABELS], PRIVATE / KEY_TABLE: ["scan_id", "slice", "sop_uid"]}
         slices, key = (
-            pd.read_csv(self.out / table, usecols=names, dtype=str)  # text: hashes and UIDs may look like numbers
+            plain_table(pd.read_csv(self.out / table, usecols=names, dtype=str))  # text: hashes and UIDs may look like numbers
             if (self.out / table).exists()  # the table is missing if every study failed
             else pd.DataFrame(columns=names)
             for table, names in columns.items()
@@ -412,7 +406,7 @@ class ArchiveRun:
             "counts": {**counts, "files": {action: files[action] for action in ACTIONS}},
             "private": sorted(private),
         }
-        self._write(MANIFEST, [json.dumps(manifest, indent=2) + "\n"])
+        write_text(self.out / MANIFEST, json.dumps(manifest, indent=2) + "\n")
 
 
 def find_studies(paths: Sequence[Path], *, out: Path, progress: Progress | None = None) -> Archive:
@@ -442,6 +436,8 @@ def _studies_below(path: Path, out: Path, progress: Callable[[int], None]) -> tu
         index: Index = index_source(path, progress=progress, must_have_ct=False, exclude=out)
         ledger = index.ledger
         index.refuse_empty(path)
+    except StorageError:
+        raise
     except IchLstmError as error:
         if not len(ledger) and path.is_file():
             ledger.add(FileRef(path.absolute()), error)

@@ -17,15 +17,15 @@ from ich_lstm.archive.folder.file_names import KEY_TABLE, PAGES, PREDICTED, SCAN
 from ich_lstm.archive.folder.study_record import StudyRecord, TableRows
 from ich_lstm.data.prepared.file_names import SLICE_MARK, relative_name
 from ich_lstm.data.prepared.folder import KEY_COLUMNS, key_rows
-from ich_lstm.errors import IchLstmError, StudyError
-from ich_lstm.files.atomic_write import atomic_write
+from ich_lstm.errors import IchLstmError, StorageError, StudyError
+from ich_lstm.files.atomic_write import write_text
 from ich_lstm.inference.explain import explain
 from ich_lstm.inference.predictor import Predictor
 from ich_lstm.labels import LABELS
 from ich_lstm.pages.index_page import encode_thumbnail
 from ich_lstm.pages.scan_page import prediction_page
 from ich_lstm.prediction import ScanPrediction
-from ich_lstm.privacy import PRIVATE, ProjectKey
+from ich_lstm.privacy import PRIVATE, ProjectKey, make_folder
 from ich_lstm.reading import (
     Candidate,
     FileRef,
@@ -236,6 +236,8 @@ def predict_study(predictor: Predictor, job: Job, out: Path, options: PredictOpt
         if job.error is not None:
             raise job.error
         record = work.predict_nifti(job.files()[0]) if job.study is None else work.predict_dicom(job.study)
+    except StorageError:  # it would stop every other study too
+        raise
     except IchLstmError as error:
         record = work.record_failure(error)
     return replace(record, seconds=round(time.monotonic() - began, 3))
@@ -317,10 +319,9 @@ class _StudyRun:
         written = []
         for folder, shown in pages.items():
             path = Path(folder) / f"{prediction.scan_id}.html"
-            (self.out / folder).mkdir(exist_ok=True)
+            make_folder(self.out / folder)
             html = prediction_page(shown.prediction, notice=shown.notice, blank_reasons=shown.not_shown)
-            with atomic_write(self.out / path) as unfinished:
-                unfinished.write_text(html, encoding="utf-8")
+            write_text(self.out / path, html)
             self.thumbnails[path.as_posix()] = encode_thumbnail(shown.prediction)
             written.append(path.as_posix())
         return written
@@ -331,9 +332,11 @@ class _StudyRun:
         for name in self.options.exports:
             export = find_export(name)
             folder = self.out / folder_of_export(export)
-            folder.mkdir(exist_ok=True)
+            make_folder(folder)
             try:
                 written += export.write(predicted, folder)
+            except StorageError:
+                raise
             except IchLstmError as error:
                 self.not_made[name] = str(error)
         return [path.relative_to(self.out).as_posix() for path in written]

@@ -163,19 +163,17 @@ def _predict(arguments: list[str]) -> int:
     repeated = sum(record.status == REPEATED for record in finished.records)
     failed = len(finished.records) - predicted - repeated
     more = f", {repeated} named twice" if repeated else ""
-    out.print(
-        f"{predicted} {'study' if predicted == 1 else 'studies'} predicted, {failed} failed{more}: {worklist}", markup=False
-    )
+    out.print(f"{predicted} {'study' if predicted == 1 else 'studies'} predicted, {failed} failed{more}: {worklist}")
     if finished.refused_alone:  # explains the exit code
         files = "1 file that belongs" if finished.refused_alone == 1 else f"{finished.refused_alone:,} files that belong"
         ledger = given.out / PRIVATE / LEDGER_TABLE
-        out.print(f"Refused: {files} to no study, so that a study may be missing. Reasons: {ledger}", markup=False)
+        out.print(f"Refused: {files} to no study, so that a study may be missing. Reasons: {ledger}")
     if finished.listed > len(finished.records):
         out.print(f"The worklist holds {finished.listed:,} studies, with those of earlier commands.")
     for path in finished.unfinished:
-        out.print(f"{path}: begun by an earlier command and not finished; predict it again to complete the tables.", markup=False)
+        out.print(f"{path}: begun by an earlier command and not finished; predict it again to complete the tables.")
     if given.submission:
-        out.print(f"submission: {given.out / PRIVATE / SUBMISSION}", markup=False)
+        out.print(f"submission: {given.out / PRIVATE / SUBMISSION}")
     print_calibration(out, json.loads((given.out / MANIFEST).read_text(encoding="utf-8")))
     if not predicted:
         return FAILED
@@ -202,19 +200,19 @@ def _is_whole(finished: "Finished", asked: set[str]) -> bool:
 
 def _print_study(out: "Console", progressed: "Progressed", folder: Path, *, is_long: bool) -> None:
     """Print the result of a study: in full if there are few studies, and otherwise only failures."""
-    # markup=False: a series description may hold square brackets.
     record = progressed.record
     if not record.is_predicted:
-        out.print(f"{record.name}: {record.error}", markup=False)
+        out.print(f"{record.name}: {record.error}")
     elif is_long and not progressed.is_new:
-        out.print(f"{record.name}: done before", markup=False)
+        out.print(f"{record.name}: done before")
     elif is_long:
-        out.print(f"{record.name}: {folder / record.files[0]}", markup=False)
+        out.print(f"{record.name}: {folder / record.files[0]}")
         for line in record.choices:
-            out.print(f"  {line}", markup=False)
-        out.print(record.text, markup=False)
+            out.print(f"  {line}")
+        for line in record.text.splitlines():
+            out.print(line)
     for what, reason in record.not_made.items():
-        out.print(f"{record.name}: no {what.replace('_', ' ')}: {reason}", markup=False)
+        out.print(f"{record.name}: no {what.replace('_', ' ')}: {reason}")
 
 
 if __name__ == "__main__":

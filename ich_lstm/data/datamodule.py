@@ -1,7 +1,6 @@
 """Labelled head CT as a LightningDataModule: from a folder of DICOM files and a label table to packed batches."""
 
 import hashlib
-import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -39,9 +38,10 @@ from ich_lstm.errors import ConfigError, SourceError, SplitError
 from ich_lstm.parallel import count_cores
 from ich_lstm.preprocessing.augmentation import Geometry, sample_seed
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing
+from ich_lstm.printable import printable_logger
 from ich_lstm.privacy import ProjectKey
 
-logger = logging.getLogger(__name__)
+logger = printable_logger(__name__)
 
 SCANS_SAMPLED = 64
 """Number of training scans from which the median slice spacing is estimated; they are read in about a second."""

@@ -14,6 +14,8 @@ from ich_lstm.data.prepared.scan_cache import read_cached
 from ich_lstm.errors import ConfigError, TableError
 from ich_lstm.evaluation.aggregate import OWN, cases_at, in_words
 from ich_lstm.evaluation.evidence import LABEL_PREFIX, Evidence, columns_of
+from ich_lstm.files.atomic_write import write_text
+from ich_lstm.files.csv_table import write_csv
 from ich_lstm.formatting import first_of
 from ich_lstm.labels import LABELS
 from ich_lstm.pages.review_page import ReviewCase, ReviewPicture, review_page
@@ -136,12 +138,11 @@ def write_review(
         CacheError: If a cached scan is damaged.
     """
     files = ReviewFiles(private_folder(folder) / REVIEW_PAGE, folder / REVIEW_PAGE, folder / REVIEW_TABLE)
-    found.to_csv(files.table, index=False)
+    write_csv(files.table, found)
     cases = collect_cases(evidence, found, prepared, aggregation=aggregation)
     about = _about(evidence, found, aggregation)
-    files.private.write_text(review_page(cases, **about), encoding="utf-8")
-    shareable = review_page([_shareable(case) for case in cases], is_private=False, **about)
-    files.shareable.write_text(shareable, encoding="utf-8")
+    write_text(files.private, review_page(cases, **about))
+    write_text(files.shareable, review_page([_shareable(case) for case in cases], is_private=False, **about))
     return files
 
 

@@ -1,6 +1,5 @@
 """ScanClassifier: the network and its training, as a LightningModule."""
 
-import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -42,6 +41,7 @@ from ich_lstm.models.scan_model import ModelSettings, ScanLogits, ScanModel
 from ich_lstm.prediction import ScanPrediction
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.preprocessing.windows import Windows
+from ich_lstm.printable import printable_logger
 from ich_lstm.privacy import ProjectKey
 from ich_lstm.scan import Scan
 from ich_lstm.settings import differences, merged, refuse_differences, require, require_choice, setting, staged, to_stored
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from ich_lstm.data.datamodule import ScanDataModule
     from ich_lstm.data.loading.batch import ScanBatch
 
-logger = logging.getLogger(__name__)
+logger = printable_logger(__name__)
 
 Trained = Literal["all", "head", "encoder", "encoder-through-head"]
 """What a fit trains. ``all``: the whole network; ``head``: the head, with the encoder frozen; ``encoder``: the encoder, with the

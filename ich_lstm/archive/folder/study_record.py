@@ -1,7 +1,6 @@
 """The records of the studies in a folder of predictions, by which an interrupted command can be continued."""
 
 import contextlib
-import csv
 import hashlib
 import json
 from collections.abc import Mapping
@@ -12,7 +11,9 @@ from typing import IO, Any, NamedTuple
 import pandas as pd
 
 from ich_lstm.archive.folder.file_names import PREDICTED
-from ich_lstm.files.atomic_write import atomic_write
+from ich_lstm.files.atomic_write import write_text
+from ich_lstm.files.csv_table import CsvRows
+from ich_lstm.privacy import make_folder
 from ich_lstm.reading.files.sources import FileRef
 from ich_lstm.reading.ledger.ledger import LedgerRow
 
@@ -98,7 +99,7 @@ class StudyRecords:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
 
     def read(self, identifier: str, files: list[FileRef], out: Path, digest: str = "") -> StudyRecord | None:
         """Read the record of a study if it is still valid.
@@ -151,8 +152,8 @@ class StudyRecords:
             record: The record to write.
             digest: Digest of everything else on which the record depends.
         """
-        with atomic_write(self._path(identifier)) as unfinished:
-            unfinished.write_text(json.dumps({**asdict(record), "states": digest + states_of(files)}), encoding="utf-8")
+        text = json.dumps({**asdict(record), "states": digest + states_of(files)})
+        write_text(self._path(identifier), text, durable=False)  # a study whose record is damaged is predicted again
 
     def _path(self, identifier: str) -> Path:
         return self.folder / f"{identifier}.json"
@@ -180,7 +181,7 @@ class JoinedTable:
     """
 
     def __init__(self, file: IO[str]) -> None:
-        self._writer = csv.writer(file, lineterminator="\n")
+        self._csv = CsvRows(file)
         self.has_rows = False
 
     def add(self, table: TableRows) -> None:
@@ -190,6 +191,7 @@ class JoinedTable:
             table: The rows; numbers are written with the digits that restore them exactly.
         """
         if not self.has_rows:
-            self._writer.writerow(table.columns)
+            self._csv.add(table.columns)
             self.has_rows = True
-        self._writer.writerows(table.rows)
+        for row in table.rows:
+            self._csv.add(row)

@@ -21,7 +21,7 @@ class EpochLines(Callback):
 
     def __init__(self, stage: str) -> None:
         self.stage = stage
-        self._lines = ProgressLines(lambda line: console().print(line, markup=False))
+        self._lines = ProgressLines(lambda line: console().print(line))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""

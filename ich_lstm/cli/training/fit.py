@@ -90,7 +90,7 @@ def run_training(recipe: str, arguments: list[str], checkpoint: Path | None) -> 
     if _rank() == 0:
         _prepare(data, config, folder)
         write_config(folder, config, parser)
-        out.print(f"[bold]{recipe}[/]: {counts_in_words(data)}")
+        out.print(f"{recipe}: {counts_in_words(data)}")
     classifier = ScanClassifier.from_settings(settings)
     if start is not None:
         classifier.load_weights_from(start)

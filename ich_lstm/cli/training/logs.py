@@ -1,5 +1,6 @@
 """Loggers of a training: a CSV file always, others on request."""
 
+import csv
 import importlib.util
 import io
 import os
@@ -10,10 +11,14 @@ from typing import Any, Literal
 
 import yaml
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
 from ich_lstm.errors import ConfigError
+from ich_lstm.files.atomic_write import atomic_write
+from ich_lstm.files.full_disk import disk_full, is_disk_full
+from ich_lstm.privacy import close_to_others, closed_to_others
 
 WandbMode = Literal["offline", "online"]
 
@@ -73,14 +78,80 @@ def make_loggers(
     Returns:
         The loggers. The CSV logger is the first, because Lightning takes its folders from the first.
     """
-    loggers: list[Logger] = [CSVLogger(place, name="", version="")]
+    loggers: list[Logger] = [_MetricsLogger(place, name="", version="")]
     stage = place.relative_to(private.parent)
     if wandb is not None:
         loggers.append(_PrivateWandbLogger(private, stage.name, wandb))
     if tensorboard:
-        loggers.append(TensorBoardLogger(private / "tensorboard", name=str(stage), version=""))
+        loggers.append(_PrivateTensorBoardLogger(private / "tensorboard", name=str(stage), version=""))
     loggers += given if isinstance(given, list) else [given] if isinstance(given, Logger) else []
     return loggers
+
+
+class _WholeRows(ExperimentWriter):
+    """A writer of ``metrics.csv`` that leaves whole rows if the disk becomes full."""
+
+    def save(self) -> None:
+        """Append the rows that are not in the file yet.
+
+        Raises:
+            StorageError: ``disk_full``; the file has all rows of earlier calls.
+        """
+        path = Path(self.metrics_file_path)
+        size = path.stat().st_size if path.exists() else None
+        try:
+            super().save()
+        except OSError as error:
+            if size is None:
+                path.unlink(missing_ok=True)
+            else:
+                os.truncate(path, size)
+            if is_disk_full(error):
+                raise disk_full(error, path.parent, whole=f"The rows of {path.name} are complete.") from error
+            raise
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        """Add columns to the rows of the file, which is replaced when the new one is complete."""
+        path = Path(self.metrics_file_path)
+        with path.open(newline="") as former, atomic_write(path) as unfinished, unfinished.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=fieldnames)
+            writer.writeheader()
+            writer.writerows(csv.DictReader(former))
+
+
+class _MetricsLogger(CSVLogger):
+    """A CSV logger whose file has whole rows."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The writer of the file; the first access makes it."""
+        if self._experiment is None:
+            Path(self.root_dir).mkdir(parents=True, exist_ok=True)
+            self._experiment = _WholeRows(log_dir=self.log_dir)
+        return self._experiment
+
+
+class _PrivateTensorBoardLogger(TensorBoardLogger):
+    """A logger for TensorBoard whose files can be read by their owner only."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """TensorBoard's writer; the first access makes it."""
+        with closed_to_others():
+            return super().experiment
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write what is not written yet.
+
+        Args:
+            status: Lightning's status of the fit.
+        """
+        with closed_to_others():
+            super().finalize(status)
+        close_to_others(Path(self.root_dir))
 
 
 class _PrivateWandbLogger(WandbLogger):
@@ -117,7 +188,8 @@ class _PrivateWandbLogger(WandbLogger):
         self._replaced = _replace_environment(_environment(self._private.resolve() / "wandb"))
         self._wandb_init["settings"] = wandb.Settings(**ANONYMOUS, silent=self._mode == "offline")
         try:
-            _ = super().experiment
+            with closed_to_others():  # the service that writes the files is started here, and inherits the umask
+                _ = super().experiment
         except wandb.Error as error:
             _replace_environment(self._replaced)
             raise ConfigError(
@@ -136,10 +208,12 @@ class _PrivateWandbLogger(WandbLogger):
         Args:
             status: Lightning's status of the fit.
         """
-        super().finalize(status)
-        if self._experiment is not None:
-            self._experiment.finish(exit_code=int(status != "success"))
-            _replace_environment(self._replaced)
+        with closed_to_others():
+            super().finalize(status)
+            if self._experiment is not None:
+                self._experiment.finish(exit_code=int(status != "success"))
+                _replace_environment(self._replaced)
+        close_to_others(self._private / "wandb")
 
 
 def _check_api_key() -> None:

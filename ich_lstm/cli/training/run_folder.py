@@ -11,6 +11,7 @@ from typing import NamedTuple
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from ich_lstm.files.atomic_write import write_text
 from ich_lstm.files.output_folder import check_new_or_empty
 from ich_lstm.privacy import PRIVATE, private_folder
 from ich_lstm.training.callbacks import without_folders
@@ -85,7 +86,7 @@ def write_config(folder: Path, config: Namespace, parser: ArgumentParser) -> Non
 def _write(path: Path, config: Namespace, parser: ArgumentParser) -> None:
     values = yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))
     values.pop("config", None)
-    path.write_text(yaml.safe_dump(without_folders(values) if path.parent.name != PRIVATE else values, sort_keys=False))
+    write_text(path, yaml.safe_dump(without_folders(values) if path.parent.name != PRIVATE.name else values, sort_keys=False))
 
 
 def _shareable(config: Namespace) -> Namespace:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import logging
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -17,8 +16,9 @@ import pandas as pd
 from ich_lstm.data.tables.dates import read_dates
 from ich_lstm.data.tables.labelled import stop_at
 from ich_lstm.errors import TableError
+from ich_lstm.printable import printable_logger
 
-logger = logging.getLogger(__name__)
+logger = printable_logger(__name__)
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 """Delimiters and their names. Commas are the documented format; spreadsheets of other countries write the others."""

@@ -1,6 +1,5 @@
 """Indexes a tree of any size: a table of slice headers, and the ledger of every file."""
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
@@ -13,6 +12,8 @@ import pyarrow.parquet as pq
 from ich_lstm.errors import FileError, SourceError
 from ich_lstm.formatting import counted
 from ich_lstm.parallel import count_cores, map_ahead
+from ich_lstm.printable import printable_logger
+from ich_lstm.privacy import make_folder
 from ich_lstm.reading.files.sources import FileRef, Found, find_files
 from ich_lstm.reading.header.header import SliceHeader, read_header
 from ich_lstm.reading.index.shards import SHARD_FILES, Read, Shards, memory_mapped, select_columns, to_shard, write_parquet
@@ -22,7 +23,7 @@ from ich_lstm.reading.ledger.reasons import phrase_of
 from ich_lstm.reading.series.nifti import find_nifti
 from ich_lstm.reading.study.choose import Study, group_studies
 
-logger = logging.getLogger(__name__)
+logger = printable_logger(__name__)
 
 CHUNK_FILES = 256
 
@@ -80,7 +81,7 @@ class Index:
     def write(self, folder: Path | str) -> None:
         """Write the index with the ledger's outcomes as a Parquet file into a folder, which should be private."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_parquet(self.ledger.batches(), FILES_SCHEMA, folder / INDEX_FILE)
 
     @classmethod
