@@ -30,7 +30,10 @@ class MovingAverage(EMAWeightAveraging):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Update the average, unless the step was skipped because its numbers were not finite."""
-        if not pl_module.step_is_skipped:
+        if pl_module.step_is_skipped:
+            # Lightning counts the step, and would make up for its average after the next batch of an accumulation window.
+            self.load_state_dict({"latest_update_step": trainer.global_step})
+        else:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
 

@@ -150,12 +150,12 @@ class TestASkippedStep:
     @pytest.mark.parametrize("chunk", [None, 5])
     def test_its_whole_accumulation_window_is_dropped(self, fit: FitMaker, tmp_path: Path, way: Any, chunk: int | None) -> None:
         # Four patients of 12 slices in batches of 12: two windows an epoch. The first batch of the second window is poisoned.
-        done, poison = poisoned_fit(
-            fit, tmp_path, way, {2}, trainer={"accumulate_grad_batches": 2}, encoder={"slices_per_chunk": chunk}, slices=12
-        )
+        settings = {"trainer": {"accumulate_grad_batches": 2}, "encoder": {"slices_per_chunk": chunk}, "slices": 12, "ema": 0.9}
+        done, poison = poisoned_fit(fit, tmp_path, way, {2}, **settings)
         assert len(poison.states) == 9
         assert not same(poison.states[0]["weights"], poison.states[2]["weights"])
         assert same(poison.states[2], poison.states[4])
+        assert same(poison.states[4]["averages"], poison.states[5]["averages"])  # nor is it made up for later
         assert not same(poison.states[4]["weights"], poison.states[6]["weights"])
         assert done.classifier.fits[-1].skipped_steps == 1
 
