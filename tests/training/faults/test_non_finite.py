@@ -234,6 +234,21 @@ class TestGoingBack:
             assert word in str(error.value)
 
     @pytest.mark.timeout(120)
+    @pytest.mark.parametrize("way", [poisoned_input, infinite_logits, infinite_gradients])
+    def test_a_resumed_fit_keeps_the_half_rates_and_stops_the_next_time(self, fit: FitMaker, tmp_path: Path, way: Any) -> None:
+        schedule = {"optimizer": {"lr": 1e-3, "encoder_lr": 1e-4, "schedule": "constant", "warmup": 0.0}}
+        writer = ModelCheckpoint(dirpath=tmp_path / "checkpoints", filename="last", enable_version_counter=False)
+        trainer = {"max_epochs": 4, "callbacks": [Poison(way, set(range(1, 1 + SKIPS_IN_A_ROW))), writer]}
+        fit(tmp_path, trainer=trainer, **schedule)
+        again = Poison(way, set(range(100)))
+        trainer = {"max_epochs": 20, "callbacks": [again], "enable_checkpointing": False, "limit_val_batches": 0}
+        with pytest.raises(TrainingError) as error, pytest.warns(UserWarning, match="callbacks used to create"):
+            fit(tmp_path, resume=True, trainer=trainer, **schedule)
+        assert error.value.code == "not_finite"
+        assert len(again.rates) == SKIPS_IN_A_ROW
+        assert {rate for rates in again.rates for rate in rates} == {5e-4, 5e-5}
+
+    @pytest.mark.timeout(120)
     def test_a_good_step_between_starts_the_count_again(self, fit: FitMaker, tmp_path: Path) -> None:
         batches = set(range(12)) - {SKIPS_IN_A_ROW - 1, 2 * SKIPS_IN_A_ROW - 1}
         done, _ = poisoned_fit(fit, tmp_path, poisoned_input, batches, trainer={"max_epochs": 7})
