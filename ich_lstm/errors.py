@@ -143,6 +143,18 @@ class StorageError(IchLstmError):
     """A full disk or quota."""
 
 
+class WorkerError(IchLstmError):
+    """A process of this library that ended before its work was done."""
+
+
+class UnexpectedError(IchLstmError):
+    """An error that nobody foresaw, in the work on one study, series or file; all others go on."""
+
+
+class PredictionError(IchLstmError):
+    """A scan for which a model gives no probability."""
+
+
 class ConfigError(IchLstmError):
     """A setting that is unknown or out of range."""
 

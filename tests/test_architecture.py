@@ -25,6 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "prediction",
         "settings",
         "lazy",
+        "unexpected",
         "parallel",
     ),
     ("statistics", "reading"),

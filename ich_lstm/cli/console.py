@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 DONE, FAILED, WRONG_USAGE, SOME_FAILED = 0, 1, 2, 3
 INTERRUPTED = 130
 
+HANDED_OVER = "ICH_TRAIN_RUN"
+"""Environment variable by which the first process of ich-train passes values to those that Lightning starts with the same command
+line (`Settled`)."""
+
 
 class StoppedWhile(Exception):
     """A disk became full during an activity whose progress is known.

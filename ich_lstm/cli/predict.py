@@ -103,12 +103,13 @@ def _predict(arguments: list[str]) -> int:
     if given.devices < 1:
         parser.error(f"--devices {given.devices}: expected at least 1")
 
-    from ich_lstm.archive.folder.file_names import LEDGER_TABLE, MANIFEST, SUBMISSION, WORKLIST
+    from ich_lstm.archive.folder.file_names import LEDGER_TABLE, MANIFEST, PAGES, SUBMISSION, WORKLIST
     from ich_lstm.archive.folder.folder import claim_predictions
     from ich_lstm.archive.run import ArchiveRun, find_studies
     from ich_lstm.archive.study import REPEATED, PredictOptions
     from ich_lstm.cli.evaluating.thresholds import ESTIMATE, choose_calibration, print_calibration
     from ich_lstm.inference.predictor import Predictor
+    from ich_lstm.parallel import end_with_parent
     from ich_lstm.privacy import PRIVATE, ProjectKey
     from ich_lstm.reading.terms.word_table import use_vocabulary
 
@@ -125,6 +126,8 @@ def _predict(arguments: list[str]) -> int:
         from pytorch_lightning.utilities import rank_zero_only
 
         is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    if not is_first:
+        end_with_parent()
     # The further processes of --devices work in the folder that the first one has claimed.
     with claim_predictions(given.out) if is_first else nullcontext(), progress_bar(out) as progress:
         predictor = Predictor.load(given.checkpoint, channel_order=given.channel_order)
@@ -177,7 +180,7 @@ def _predict(arguments: list[str]) -> int:
     print_calibration(out, json.loads((given.out / MANIFEST).read_text(encoding="utf-8")))
     if not predicted:
         return FAILED
-    asked = {*options.exports} | ({"heat_maps"} if "heat_maps" in given else set())
+    asked = {PAGES, *options.exports} | ({"heat_maps"} if "heat_maps" in given else set())
     return DONE if _is_whole(finished, asked) else SOME_FAILED
 
 
@@ -206,7 +209,8 @@ def _print_study(out: "Console", progressed: "Progressed", folder: Path, *, is_l
     elif is_long and not progressed.is_new:
         out.print(f"{record.name}: done before")
     elif is_long:
-        out.print(f"{record.name}: {folder / record.files[0]}")
+        if record.files:
+            out.print(f"{record.name}: {folder / record.files[0]}")
         for line in record.choices:
             out.print(f"  {line}")
         for line in record.text.splitlines():

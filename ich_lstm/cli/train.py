@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -10,8 +11,9 @@ from typing import Any
 
 import yaml
 
-from ich_lstm.cli.console import run_command
+from ich_lstm.cli.console import HANDED_OVER, run_command
 from ich_lstm.errors import ConfigError, as_data_key
+from ich_lstm.parallel import end_with_parent
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -75,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(arguments: list[str]) -> int:
+    if HANDED_OVER in os.environ:  # one of the further processes that Lightning starts
+        end_with_parent()
     recipe, arguments = resolve_recipes(arguments)
     arguments = resolve_stages(arguments)
     from ich_lstm.cli.training.fit import run_training  # this imports torch and Lightning, which takes seconds

@@ -25,7 +25,7 @@ from ich_lstm.data.labels.table import read_label_tables
 from ich_lstm.data.loading.balance import balanced_weights
 from ich_lstm.data.loading.batches import Batches
 from ich_lstm.data.loading.dataset import ScanDataset
-from ich_lstm.data.loading.loader import ScanLoader, worker_context, workers_for
+from ich_lstm.data.loading.loader import ScanLoader, begin_worker, worker_context, workers_for
 from ich_lstm.data.loading.sampler import FixedSliceBudgetSampler, SliceBudgetSampler
 from ich_lstm.data.loading.slice_sampling import SliceSampling
 from ich_lstm.data.prepare.prepare import Progress, prepare
@@ -309,6 +309,7 @@ class ScanDataModule(LightningDataModule):
             num_workers=workers,
             persistent_workers=workers > 0,
             multiprocessing_context=worker_context() if workers else None,
+            worker_init_fn=begin_worker,
             # Copies to a GPU are asynchronous only from pinned memory.
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
             # With its own generator, the loader does not draw from torch's, which would depend on the number of workers.

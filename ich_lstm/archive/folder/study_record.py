@@ -58,7 +58,8 @@ class StudyRecord:
         seconds: Time from reading the first file to writing the last one.
         tables: Rows of each table, by the table's path in the folder of predictions.
         ledger: Rows of the ledger for the study's files whose outcome is not simply "used".
-        not_made: Reasons for requested results that could not be made, by name (``heat_maps``, or the name of an export).
+        not_made: Reasons for results that could not be made, by name (``heat_maps``, ``pages``, or the name of an export).
+        tracebacks: Where errors arose that nobody foresaw; a study with any is tried again by the next command.
         files: Files that were written for this study alone (pages and exports), as paths in the folder of predictions.
         thumbnails: Thumbnails of the scan for the indexes, by path of the linked page; base64 of a PNG, or empty.
     """
@@ -76,6 +77,7 @@ class StudyRecord:
     tables: Mapping[str, TableRows] = field(default_factory=dict)
     ledger: list[list[str]] = field(default_factory=list)
     not_made: Mapping[str, str] = field(default_factory=dict)
+    tracebacks: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     thumbnails: Mapping[str, str] = field(default_factory=dict)
 

@@ -11,15 +11,13 @@ from typing import NamedTuple
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from ich_lstm.cli.console import HANDED_OVER
 from ich_lstm.files.atomic_write import write_text
 from ich_lstm.files.output_folder import check_new_or_empty
 from ich_lstm.privacy import PRIVATE, private_folder
 from ich_lstm.training.callbacks import without_folders
 
 KINDS = (".csv", ".json", ".yaml", ".key", ".zip", ".tar", ".gz", ".nii", ".parquet")
-
-HANDED_OVER = "ICH_TRAIN_RUN"
-"""Environment variable that passes `Settled` to the processes that Lightning starts with the same command line."""
 
 
 class Settled(NamedTuple):

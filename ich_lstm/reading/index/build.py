@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ich_lstm.errors import FileError, SourceError
+from ich_lstm.errors import FileError, IchLstmError, SourceError
 from ich_lstm.formatting import counted
 from ich_lstm.parallel import count_cores, map_ahead
 from ich_lstm.printable import printable_logger
@@ -22,6 +22,7 @@ from ich_lstm.reading.ledger.ledger import Ledger
 from ich_lstm.reading.ledger.reasons import phrase_of
 from ich_lstm.reading.series.nifti import find_nifti
 from ich_lstm.reading.study.choose import Study, group_studies
+from ich_lstm.unexpected import concerns_all, unexpected
 
 logger = printable_logger(__name__)
 
@@ -215,11 +216,15 @@ def _read_chunk(chunk: list[Found]) -> pa.RecordBatch:
     return to_shard(files)
 
 
-def _read(ref: FileRef) -> SliceHeader | FileError:
+def _read(ref: FileRef) -> SliceHeader | IchLstmError:
     try:
         return read_header(ref)
     except FileError as error:
         return error
+    except Exception as error:  # not `one_of_many`, because this runs for every file
+        if concerns_all(error):
+            raise
+        return unexpected(error, str(ref))
 
 
 def _chunked(files: Iterator[Found]) -> Iterator[list[Found]]:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ich_lstm.errors import FileError
+from ich_lstm.errors import IchLstmError
 from ich_lstm.files.atomic_write import atomic_write, write_text
 from ich_lstm.privacy import PRIVATE_FOLDER, make_folder
 from ich_lstm.reading.files.sources import FileRef
@@ -28,14 +28,14 @@ _SOURCE_FILE = "source.json"
 _STATUS_FIELDS = [pa.field("file_size", pa.int64()), pa.field("modified_ns", pa.int64())]
 _SHARD_SCHEMA = pa.schema([*FILES_SCHEMA, *_STATUS_FIELDS])
 
-Read = tuple[FileRef, SliceHeader | FileError]
+Read = tuple[FileRef, SliceHeader | IchLstmError]
 """A file with its header, or with the error that prevented reading it."""
 
 
 def to_shard(files: Sequence[Read]) -> pa.RecordBatch:
     """Convert files to one batch in their order. A slice has no ``code``; other files have no header fields."""
-    errors = [what if isinstance(what, FileError) else None for _, what in files]
-    headers = to_batch([SliceHeader(source=ref) if isinstance(what, FileError) else what for ref, what in files])
+    errors = [what if isinstance(what, IchLstmError) else None for _, what in files]
+    headers = to_batch([SliceHeader(source=ref) if isinstance(what, IchLstmError) else what for ref, what in files])
     reasons = [[error and getattr(error, field.name) for error in errors] for field in REASON_FIELDS]
     status = zip(*map(_status_of, (ref for ref, _ in files)), strict=True) if files else ((), ())
     arrays = [*headers.columns, *(pa.array(column, pa.string()) for column in reasons)]
