@@ -159,5 +159,9 @@ class ConfigError(IchLstmError):
     """A setting that is unknown or out of range."""
 
 
+class TrainingError(IchLstmError):
+    """A training that cannot go on: its numbers are not finite, or memory ran out."""
+
+
 class CheckpointError(IchLstmError):
     """A file or folder that holds no model this library can load."""

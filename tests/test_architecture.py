@@ -44,7 +44,7 @@ SUB_ROOMS = {
     "pages": ("", "plots", "report"),
     "models": ("heads", "", "released"),
     "data": ("tables", "prepared", "labels", "joining", "split", "prepare", "audit", "loading", ""),
-    "training": ("checkpoints", ""),
+    "training": ("faults", "checkpoints", ""),
     "archive": ("folder", "exports", ""),
     "evaluation": ("", "comparisons", "thresholds", "report"),
 }
