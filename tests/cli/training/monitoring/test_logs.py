@@ -14,7 +14,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from ich_lstm.cli import train
-from ich_lstm.cli.training import logs
+from ich_lstm.cli.training.monitoring import logs
 from ich_lstm.cli.training.monitoring.logs import check_logging, make_loggers
 from ich_lstm.errors import ConfigError
 
