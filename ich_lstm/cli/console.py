@@ -109,10 +109,10 @@ def _ensure_utf8() -> None:
 
 
 def _out_of(arguments: Sequence[str]) -> Path | None:
-    """The output folder of a command, read from its arguments."""
+    """The output folder of a command, or the run that ich-train resumes, read from its arguments."""
     for number, argument in enumerate(arguments):
         option, has_value, value = argument.partition("=")
-        if option == "--out" and (has_value or number + 1 < len(arguments)):
+        if option in ("--out", "--resume") and (has_value or number + 1 < len(arguments)):
             return Path(value if has_value else arguments[number + 1])
     return None
 

@@ -2,7 +2,6 @@
 
 import copy
 import logging
-import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -25,16 +24,17 @@ from ich_lstm.cli.training.monitoring.epoch_lines import EpochLines, TimeEstimat
 from ich_lstm.cli.training.monitoring.logs import check_logging, make_loggers
 from ich_lstm.cli.training.monitoring.overview import check_room, describe_training
 from ich_lstm.cli.training.planning import AUTO, plan_training, training_device, wants_plan
-from ich_lstm.cli.training.resume import check_same_run, find_progress
+from ich_lstm.cli.training.resume import check_same_data, check_same_run, find_progress
 from ich_lstm.cli.training.run_folder import (
-    STAGES,
     RunProgress,
     Settled,
     claimed_run,
+    go_on_with,
     handed_over,
     is_reported,
     name_folder,
     private_config,
+    resume_command,
     settled_before,
     stage_folder,
     write_config,
@@ -65,7 +65,7 @@ DEFAULT_EPOCHS = 8
 """Number of epochs if the configuration gives none."""
 
 
-def run_training(recipe: str, arguments: list[str], checkpoint: Path | None, run: Path | None = None) -> int:
+def run_training(recipe: str, arguments: list[str], checkpoint: Path | None, run: Path | None, interruption: Interruption) -> int:
     """Configure a training, fit all stages, and write the report.
 
     Args:
@@ -73,29 +73,23 @@ def run_training(recipe: str, arguments: list[str], checkpoint: Path | None, run
         arguments: Command line in which paths have replaced the names of recipes.
         checkpoint: Model of a warm start, from the command line or a recipe; None for none.
         run: Folder of the run that is resumed; None for a new run.
+        interruption: Requests to stop.
 
     Returns:
         The exit code.
+
+    Raises:
+        Interrupted: If the process was asked to stop.
     """
-    interruption = Interruption()
-    interruption.stop_at_once()
     _quiet()
+    if run is not None:
+        interruption.next_step = go_on_with(run)
     try:
         return _run_training(recipe, arguments, checkpoint, run, interruption)
-    except Interrupted as stop:
+    except Interrupted:
         if _rank() != 0:
             return DONE  # the first process speaks for all, and a failed process would end it
-        print(f"ich-train: {_told(stop)}", file=sys.stderr)
-        return stop.exit_code
-
-
-def _told(stop: Interrupted) -> str:
-    """What a user is told who has stopped a training."""
-    if stop.checkpoint is None:
-        return f"stopped by {stop}. Checkpoints are complete; ich-train --resume RUN goes on from the last one, if there is one."
-    folder = stop.checkpoint.parent.parent
-    folder = folder.parent.parent if folder.parent.name == STAGES else folder
-    return f"stopped by {stop}. Everything is saved in {stop.checkpoint}. Go on with: ich-train --resume {folder}"
+        raise
 
 
 def _run_training(
@@ -113,7 +107,7 @@ def _run_training(
     progress = Progress() if run is None else find_progress(run, stages)
     if run is not None and progress.finished == len(stages) and is_reported(run):
         key = f"stages.{stages[-1].name}.max_epochs" if config.stages else "trainer.max_epochs"
-        out.print(f"{run} is finished. To train it longer: ich-train --resume {run} --{key} N")
+        out.print(f"{run} is finished. To train it longer: {resume_command(run)} --{key} N")
         return DONE
     settings = merged(ClassifierSettings(), _without_auto(config.model), where="model")
     if run is not None and checkpoint is not None and not (progress.best or progress.checkpoint):
@@ -137,16 +131,25 @@ def _run_training(
     settled = _settle(config, settings, recipe)
     settings = merged(settings, {"encoder": {"slices_per_chunk": settled.slices_per_chunk}})
     folder = Path(settled.folder)
+
+    def begin() -> None:
+        """Write what the run is resumed with."""
+        interruption.next_step = "Give the same command again."
+        write_progress(folder, RunProgress(recipe, _epochs(stages[: progress.finished]), False))
+        write_config(folder, config, parser)
+        interruption.next_step = go_on_with(folder)
+
     with claimed_run(folder, resumed=run is not None) if _rank() == 0 else nullcontext():
-        if _rank() == 0:
-            write_config(folder, config, parser)
-            write_progress(folder, RunProgress(recipe, _epochs(stages[: progress.finished]), False))
+        if _rank() == 0 and run is None:
+            begin()
         # The data come before the model, so that their errors show before any weights are downloaded.
         built = parser.instantiate(config.clone())
         data = _make_data(built, folder)
         data.preprocessing.check_windows(settings.windows.channels)  # here, because caching may take hours
         if _rank() == 0:
-            _prepare(data, config, folder)
+            _prepare(data, config, folder, resumed=run is not None)
+            if run is not None:
+                begin()  # now, because a resumed run stays as it was if these data are refused
         classifier = ScanClassifier.from_settings(settings)
         if start is not None:
             classifier.load_weights_from(start)
@@ -181,6 +184,7 @@ def _run_training(
         results["seconds"] = round(time.monotonic() - started, 1)
         write_run_report(recipe, folder, results)
         write_progress(folder, RunProgress(recipe, _epochs(stages), True))
+        interruption.next_step = f"The run is finished. Report: {folder / 'report.html'}"
     print_results(out, results)
     if config.phantom is not None:
         out.print("These are synthetic heads: the figures show that the software works, but say nothing about real hemorrhage.")
@@ -288,8 +292,15 @@ def _make_data(built: Namespace, folder: Path) -> ScanDataModule:
     return ScanDataModule(**{**vars(given), "batches": Batches(**vars(given.batches))}, seed=built.seed_everything)
 
 
-def _prepare(data: ScanDataModule, config: Namespace, folder: Path) -> None:
-    """Make synthetic heads if requested; read, cache and audit the scans, and write the split."""
+def _prepare(data: ScanDataModule, config: Namespace, folder: Path, *, resumed: bool) -> None:
+    """Make synthetic heads if requested; read, cache and audit the scans, and write the split.
+
+    Args:
+        data: The data.
+        config: The configuration.
+        folder: The run's folder.
+        resumed: Whether the run is resumed, so that the data must be those with which it was begun.
+    """
     out = console()
     with progress_bar(out) as progress:
         if config.phantom is not None:
@@ -305,6 +316,7 @@ def _prepare(data: ScanDataModule, config: Namespace, folder: Path) -> None:
     finally:
         if data.audit is not None:  # the audit is reported even if it stops the training
             report_audit(data.audit, folder, out)
+    check_same_data(folder, data, resumed=resumed)
     if data.patients is not None:
         data.patients.write(private_folder(folder) / SPLIT_FILE)
 

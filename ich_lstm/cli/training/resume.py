@@ -1,5 +1,6 @@
 """Resuming of a run: where it goes on, and what may differ from its configuration."""
 
+import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,11 +9,17 @@ from typing import Any
 from jsonargparse import Namespace
 
 from ich_lstm.cli.training.run_folder import read_progress, stage_folder
+from ich_lstm.data.datamodule import ScanDataModule
 from ich_lstm.errors import CheckpointError, ConfigError
-from ich_lstm.training.checkpoints.checkpoint_io import newest_whole
+from ich_lstm.files.atomic_write import write_text
+from ich_lstm.privacy import private_folder
+from ich_lstm.training.checkpoints.checkpoint_io import damage_in, newest_whole
 from ich_lstm.training.stages import Progress, Stage
 
 logger = logging.getLogger(__name__)
+
+DATA_FILE = "data.sha256"
+"""Digest of the scans, subsets and labels of a run, in its private folder, because it is made from raw ids."""
 
 MAY_DIFFER = (
     "config",
@@ -50,7 +57,7 @@ def find_progress(folder: Path, stages: Sequence[Stage]) -> Progress:
         stages: All stages of the run.
 
     Raises:
-        CheckpointError: If the best checkpoint of a finished stage is missing.
+        CheckpointError: ``missing_checkpoint`` or ``checkpoint_damaged``, for the best checkpoint of the last finished stage.
         ConfigError: ``other_run``, if a stage would be lengthened that later stages started from.
     """
     known = read_progress(folder)
@@ -71,14 +78,8 @@ def find_progress(folder: Path, stages: Sequence[Stage]) -> Progress:
             break
         finished = number
         best = stage_folder(folder, number, stage.name, is_last=is_last) / "checkpoints" / "best.ckpt"
-    if best is not None and not best.is_file():
-        raise CheckpointError(
-            "missing_checkpoint",
-            where=str(best),
-            got="no such file",
-            expected="the best checkpoint of a finished stage",
-            todo="Restore the file, or train anew in another folder.",
-        )
+    if best is not None:
+        _check_is_whole(best)
     if finished == len(stages):
         return Progress(finished, best)
     place = stage_folder(folder, finished + 1, stages[finished].name, is_last=finished + 1 == len(stages))
@@ -109,11 +110,58 @@ def check_same_run(stored: Namespace, wanted: Namespace) -> None:
         )
 
 
+def check_same_data(folder: Path, data: ScanDataModule, *, resumed: bool) -> None:
+    """Check that a resumed run has the scans, subsets and labels with which it was begun; a new run only notes them.
+
+    With other patients, a split that no file keeps would be made anew, and could hold out patients that were trained on.
+
+    Args:
+        folder: The run's folder.
+        data: The data, after `setup`.
+        resumed: Whether the run is resumed.
+
+    Raises:
+        ConfigError: ``other_data``.
+    """
+    path = private_folder(folder) / DATA_FILE
+    digest = _digest(data)
+    if resumed and path.is_file() and path.read_text(encoding="utf-8").strip() != digest:
+        raise ConfigError(
+            "other_data",
+            where="--data.root, --data.labels",
+            got="other scans, labels or subsets than those with which the run was begun",
+            expected="the data of the run, because the results would be neither of these data nor of those",
+            todo="Restore the data; or train anew in another folder, from this model with --checkpoint RUN if you like.",
+        )
+    write_text(path, f"{digest}\n")
+
+
+def _digest(data: ScanDataModule) -> str:
+    rows = sorted(
+        (subset, scan.series_uid, scan.patient_id, scan.slice_labels.tobytes(), scan.scan_labels.tobytes())
+        for subset, scans in data.scans.items()
+        for scan in scans
+    )
+    return hashlib.sha256(repr(rows).encode()).hexdigest()
+
+
 def _changed_stages(stored: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """The keys of stages that differ, apart from the number of epochs."""
     for name in {*stored, *wanted}:
         before, after = stored.get(name, {}), wanted.get(name, {})
         yield from (f"stages.{name}.{key}" for key in {*before, *after} - {"max_epochs"} if before.get(key) != after.get(key))
+
+
+def _check_is_whole(best: Path) -> None:
+    damage = damage_in(best) if best.is_file() else "no such file"
+    if damage is not None:
+        raise CheckpointError(
+            "checkpoint_damaged" if best.is_file() else "missing_checkpoint",
+            where=str(best),
+            got=damage,
+            expected="the best checkpoint of a finished stage",
+            todo="Restore the file, or train anew in another folder.",
+        )
 
 
 def _warn_of_damage(path: Path, reason: str) -> None:

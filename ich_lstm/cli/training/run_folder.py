@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,7 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from ich_lstm.cli.console import HANDED_OVER
 from ich_lstm.errors import ConfigError
-from ich_lstm.files.atomic_write import write_text
+from ich_lstm.files.atomic_write import remove_unfinished, write_text
 from ich_lstm.files.folder_lock import claimed
 from ich_lstm.files.output_folder import is_new_or_empty, out_not_empty
 from ich_lstm.privacy import PRIVATE, private_folder
@@ -119,6 +120,16 @@ def stage_folder(folder: Path, number: int, name: str, *, is_last: bool) -> Path
     return folder if is_last else folder / STAGES / f"{number}-{name}"
 
 
+def resume_command(folder: Path) -> str:
+    """The command that resumes a run, as a user can paste it into a shell."""
+    return f"ich-train --resume {shlex.quote(str(folder))}"
+
+
+def go_on_with(folder: Path) -> str:
+    """What a user is told who has stopped a run."""
+    return f"Go on with: {resume_command(folder)}"
+
+
 def has_checkpoints(folder: Path) -> bool:
     """Whether a run has saved anything from which it can be resumed."""
     places = [folder, *(folder / STAGES).glob("*")]
@@ -161,10 +172,12 @@ def claimed_run(folder: Path, *, resumed: bool) -> Iterator[None]:
     if not (resumed or is_new or read_progress(folder) or is_new_or_empty(folder, apart_from=(PRIVATE.name,))):
         raise out_not_empty(folder)  # before a private folder is made in somebody else's folder
     private = private_folder(folder)
-    with claimed(private / LOCK, when_taken=refuse):
+    with claimed(private / LOCK, when_taken=refuse) as is_alone:
         try:
             if not resumed:
                 _check_is_free(folder)
+            if is_alone:
+                remove_unfinished(folder)  # a training that was killed may have left a file as large as a checkpoint
             yield
         finally:
             if is_new and not read_progress(folder) and is_new_or_empty(private, apart_from=(LOCK,)):
@@ -188,7 +201,7 @@ def _check_is_free(folder: Path) -> None:
             where=str(folder),
             got=f"an unfinished training of the recipe {progress.recipe}",
             expected="a new or empty folder",
-            todo=f"Go on with that training: ich-train --resume {folder}; or give another --out.",
+            todo=f"Go on with that training: {resume_command(folder)}; or give another --out.",
         )
 
 

@@ -1,9 +1,7 @@
 """A data loader that can stop within an epoch and resume with the remaining batches."""
 
-import multiprocessing
 import re
 from collections.abc import Iterator
-from multiprocessing.context import BaseContext
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -17,16 +15,8 @@ MOST_WORKERS = 8
 """Upper bound of loader processes per training process. It was chosen, not measured: each process holds batches in memory."""
 
 
-def worker_context() -> BaseContext:
-    """Choose how loader processes are started: forked from a server process that has only imported what they need.
-
-    A fork of the training process could deadlock in its threads. Each spawned process would import torch, which takes seconds.
-    """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ich_lstm.data.loading.dataset"])
-    return context
+PRELOAD = "ich_lstm.data.loading.dataset"
+"""The module that the server of loader processes imports, so that each of them need not import torch, which takes seconds."""
 
 
 def begin_worker(worker: int) -> None:

@@ -63,6 +63,7 @@ class LastCheckpoint(Checkpoint):
         self.minutes = minutes
         self.interruption = interruption
         self._saved = 0.0
+        self._is_new = False  # whether nothing was trained since it was saved
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, and take over the handling of signals from Lightning, which would end the process without a word."""
@@ -77,6 +78,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Save if the time has come, if validation follows, or if the process was asked to stop."""
+        self._is_new = False
         if (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch:
             return  # gradients that are being accumulated are not in a checkpoint
         validates = validation_follows(trainer)
@@ -97,8 +99,11 @@ class LastCheckpoint(Checkpoint):
             self._stop()
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Stop if the process was asked to; the checkpoint that was saved before the validation leads back to its start."""
-        if not trainer.sanity_checking and self._must_stop(trainer):
+        """Stop if the process was asked to; the checkpoint that was saved before the validation leads back to its start.
+
+        None was saved if the validation lies between batches whose gradients are accumulated. The fit then stops after them.
+        """
+        if self._is_new and self._must_stop(trainer):
             self._stop()
 
     def _must_stop(self, trainer: Trainer) -> bool:
@@ -109,7 +114,7 @@ class LastCheckpoint(Checkpoint):
 
     def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.path)
-        self._saved = time.monotonic()
+        self._saved, self._is_new = time.monotonic(), True
 
     def _stop(self) -> None:
         assert self.interruption is not None

@@ -3,20 +3,23 @@
 import signal
 import threading
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 
-class Interrupted(Exception):
+class Interrupted(BaseException):
     """The process was asked to stop, and stops.
+
+    It is no `Exception`, as KeyboardInterrupt is none, so that it passes code that refuses one file for any error and goes on.
 
     Args:
         signum: The signal, SIGTERM or SIGINT; SIGTERM if another process of the training received it.
-        checkpoint: The checkpoint from which the fit can be resumed; None if no fit was running.
+        told: What the user is told: what is saved, and how to go on.
     """
 
-    def __init__(self, signum: int, checkpoint: Path | None = None) -> None:
-        super().__init__(signal.Signals(signum).name)
-        self.signum, self.checkpoint = signum, checkpoint
+    def __init__(self, signum: int, told: str) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}. {told}")
+        self.signum = signum
 
     @property
     def exit_code(self) -> int:
@@ -25,14 +28,32 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """Handles SIGTERM and SIGINT. During a fit the first signal only asks it to stop; another SIGINT stops it at once.
+    """Handles SIGTERM and SIGINT in its context.
 
-    Outside a fit, or for the second signal, `Interrupted` is raised wherever the process is.
+    During a fit, the first signal asks the fit to stop. Outside a fit, and for a second signal that is SIGINT, `Interrupted` is
+    raised wherever the process is.
+
+    Args:
+        next_step: A sentence that tells a stopped user what to do. Whoever begins or ends a piece of work changes it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, next_step: str) -> None:
+        self.next_step = next_step
         self._signum: int | None = None
         self._waits = False
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        """Take over the handling of the signals; Python allows that in the main thread only."""
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
+        self._handle()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Give the signals back to those who handled them before."""
+        for signum, handler in self._handlers.items():
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
 
     @property
     def is_requested(self) -> bool:
@@ -45,27 +66,36 @@ class Interruption:
         self._handle()
 
     def stop_at_once(self) -> None:
-        """Handle signals by raising `Interrupted`."""
+        """Handle signals by raising `Interrupted`.
+
+        Raises:
+            Interrupted: If a signal came before.
+        """
         self._waits = False
         self._handle()
-        if self._signum is not None:  # it came during the last step
-            self.stop(None)
+        if self._signum is not None:
+            raise self._stopped(self._signum, "")
 
-    def stop(self, checkpoint: Path | None) -> None:
-        """Raise `Interrupted`.
+    def stop(self, checkpoint: Path) -> None:
+        """Stop a fit.
 
         Args:
-            checkpoint: The checkpoint from which the fit can be resumed; None for none.
+            checkpoint: The checkpoint from which the fit can be resumed.
+
+        Raises:
+            Interrupted: Always.
         """
-        raise Interrupted(self._signum or signal.SIGTERM, checkpoint)
+        raise self._stopped(self._signum or signal.SIGTERM, f"Everything is saved in {checkpoint}. ")
+
+    def _stopped(self, signum: int, saved: str) -> Interrupted:
+        return Interrupted(signum, saved + self.next_step)
 
     def _handle(self) -> None:
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers in no other thread
-            for signum in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(signum, self._received)
+        for signum in self._handlers:
+            signal.signal(signum, self._received)
 
     def _received(self, signum: int, frame: FrameType | None) -> None:
         is_second = self._signum is not None
         self._signum = signum
         if not self._waits or (is_second and signum == signal.SIGINT):
-            raise Interrupted(signum)
+            raise self._stopped(signum, "")
