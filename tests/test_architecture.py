@@ -40,8 +40,9 @@ SUB_ROOMS = {
     "statistics": ("", "measures", "adjustment", "comparison"),
     "reading": ("files", "terms", "header", "ledger", "pixels", "body", "series", "study", "index"),
     "pages": ("", "plots", "report"),
-    "models": ("heads", "", "released"),
+    "models": ("stored", "heads", "", "released"),
     "data": ("tables", "prepared", "labels", "joining", "split", "prepare", "audit", "loading", ""),
+    "inference": ("stored", ""),
     "archive": ("folder", "exports", ""),
     "evaluation": ("", "comparisons", "thresholds", "report"),
 }
