@@ -11,6 +11,9 @@ from typing import IO, Any, NoReturn
 MOST_JSON = 16 * 2**20
 """Largest JSON file that is read, in bytes. Parsed, it may need 20 times as much memory."""
 
+MOST_YAML = 2**20
+"""Largest YAML file that is read, in bytes."""
+
 DEEPEST = 50
 """Deepest nesting of lists and mappings in metadata. Settings need 5 levels, and each warm start adds 2."""
 
@@ -81,6 +84,40 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"values nested more than {DEEPEST} deep") from error
     check_plain(value)
     return value
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file whose author is not trusted.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Plain values. Infinity is allowed, as a setting may need it.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it is not a regular file, is too large, is not YAML in UTF-8, is nested too deeply, or has tags or aliases:
+            a tag can name code, and a few aliases of aliases can stand for billions of values.
+    """
+    import yaml  # only ich-train needs it
+
+    with open_regular(path, MOST_YAML) as file:
+        text = file.read(MOST_YAML).decode("utf-8")
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            at = f"line {event.start_mark.line + 1}" if event.start_mark else "file"
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError(f"{at}: the alias *{shown(str(event.anchor))}, expected values without aliases")
+            if (tag := getattr(event, "tag", None)) is not None:
+                raise ValueError(f"{at}: the tag {shown(tag)}, expected values without tags")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise ValueError(f"{at}: values nested more than {DEEPEST} deep")
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"not YAML: {shown(' '.join(str(error).split()))}") from error
 
 
 def check_plain(value: Any) -> None:
