@@ -4,7 +4,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -134,7 +134,7 @@ def check_plain(value: Any) -> None:
     while waiting:
         item, depth = waiting.pop()
         count += 1
-        inside: Iterable[Any] = ()
+        inside: Collection[Any] = ()
         if isinstance(item, Mapping):
             if any(not isinstance(key, str) for key in item):
                 raise ValueError("a mapping whose keys are not text")
@@ -149,7 +149,7 @@ def check_plain(value: Any) -> None:
             raise ValueError(f"a value of the type {type(item).__name__}")
         if inside and depth >= DEEPEST:
             raise ValueError(f"values nested more than {DEEPEST} deep")
-        if count + len(waiting) > MOST_VALUES:
+        if count + len(waiting) + len(inside) > MOST_VALUES:
             raise ValueError(f"more than {MOST_VALUES:,} values")
         waiting += [(each, depth + 1) for each in inside]
 
