@@ -10,6 +10,8 @@ in its own way: ``repair_any=True`` in Python, ``--repair-any`` or ``--data.repa
 import re
 from collections.abc import Callable
 
+from ich_lstm.printable import printable
+
 Spell = Callable[[str, str], str]
 """A function that spells a setting, given its name, for example ``repair_any``, and its value, for example ``true``."""
 
@@ -81,12 +83,12 @@ class IchLstmError(Exception):
         return self._detail(in_python)
 
     def spelt(self, spell: Spell) -> str:
-        """The whole message, with settings spelt for a particular interface.
+        """The whole message as printable text, with settings spelt for a particular interface.
 
         Args:
             spell: Function that spells a setting.
         """
-        return f"{type(self).__name__}[{self.code}]: {self.where}: {self._detail(spell)}"
+        return printable(f"{type(self).__name__}[{self.code}]: {self.where}: {self._detail(spell)}")
 
     def _detail(self, spell: Spell) -> str:
         fault = f"{self.got}, expected {self.expected}" if self.expected else self.got
@@ -141,8 +143,24 @@ class StorageError(IchLstmError):
     """A full disk or quota."""
 
 
+class WorkerError(IchLstmError):
+    """A process of this library that ended before its work was done."""
+
+
+class UnexpectedError(IchLstmError):
+    """An error that nobody foresaw, in the work on one study, series or file; all others go on."""
+
+
+class PredictionError(IchLstmError):
+    """A scan for which a model gives no probability."""
+
+
 class ConfigError(IchLstmError):
     """A setting that is unknown or out of range."""
+
+
+class TrainingError(IchLstmError):
+    """A training that cannot go on: its numbers are not finite, or memory ran out."""
 
 
 class CheckpointError(IchLstmError):

@@ -1,9 +1,9 @@
 """Runs calls in other processes, on this machine or on a cluster, with a bounded number of prefetched results."""
 
-import logging
 import multiprocessing
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
@@ -13,11 +13,15 @@ from itertools import chain
 from typing import Any, TypeVar
 
 from ich_lstm.errors import IchLstmError, SourceError
+from ich_lstm.printable import printable_logger
 
-logger = logging.getLogger(__name__)
+logger = printable_logger(__name__)
 
 CALLS_AHEAD = 4
 """Largest number of calls per worker that are running or whose results wait; it bounds the memory."""
+
+PARENT_SECONDS = 1.0
+"""Time between two looks at whether a parent that was not started by `multiprocessing` still runs."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -81,12 +85,14 @@ def map_ahead(
         # fork would copy the locks of torch's threads in an undefined state.
         method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
         context = multiprocessing.get_context(method)
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
             try:
                 yield from _submit_ahead(pool, there, items, workers, waiting)
                 return
             except BrokenProcessPool:
                 logger.warning("a worker process died; continuing in this process")
+            finally:
+                pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, only the calls that run are waited for
         yield from map(function, chain([item for item, _ in waiting], items))
 
 
@@ -97,16 +103,24 @@ def _call_with(states: list[tuple[Callable[[Any], None], Any]], function: Callab
     return function(item)
 
 
-def _end_with_parent() -> None:
-    """End this process if its parent is killed; otherwise it would wait for calls forever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
+def end_with_parent() -> None:
+    """End this process as soon as the process that started it has ended, in whatever way; otherwise it would wait forever.
 
-        def wait() -> None:
-            parent.join()
-            os._exit(1)
+    Every process that this library starts calls this first. A process of `multiprocessing` watches the pipe to the process that
+    asked for it, which also works if a fork server forked it. Any other process watches the id of its parent.
+    """
+    asked = multiprocessing.parent_process()
+    forked_by = os.getppid()
 
-        threading.Thread(target=wait, daemon=True).start()
+    def wait() -> None:
+        if asked is not None:
+            asked.join()
+        else:
+            while os.getppid() == forked_by:
+                time.sleep(PARENT_SECONDS)
+        os._exit(1)  # without cleaning up, because the main thread may be blocked in a queue or in a collective operation
+
+    threading.Thread(target=wait, daemon=True, name="end_with_parent").start()
 
 
 def _submit_ahead(

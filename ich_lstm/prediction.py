@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ich_lstm.explanation import Explanation
+from ich_lstm.files.atomic_write import write_text
 from ich_lstm.formatting import RESEARCH_USE, millimetres, percent, side_marks
 from ich_lstm.labels import ANY, LABEL_NAMES, LABELS
+from ich_lstm.printable import printable
 from ich_lstm.scan import Note, Slab
 
 if TYPE_CHECKING:
@@ -299,7 +301,7 @@ class ScanPrediction:
         from ich_lstm.pages.scan_page import prediction_page
 
         path = Path(path)
-        path.write_text(prediction_page(self), encoding="utf-8")
+        write_text(path, prediction_page(self))
         return path
 
     def __repr__(self) -> str:
@@ -318,7 +320,7 @@ class ScanPrediction:
             lines.append(f"  operating point {self.operating_point.name}: {self.calls_in_words}")
         lines.append(f"  flags: {', '.join(note.code for note in self.flags) or 'none'}")
         lines.append(f"  {RESEARCH_USE}")
-        return "\n".join(lines).replace("\u00a0", " ")
+        return "\n".join(map(printable, lines)).replace("\u00a0", " ")
 
     def _repr_html_(self) -> str:
         """The display in notebooks: a table next to the first key slice, with the heat maps of `shown_labels` if any."""

@@ -13,7 +13,7 @@ from ich_lstm import ScanClassifier, ScanDataModule
 from ich_lstm.data.loading.batches import Batches
 from ich_lstm.data.prepared.folder import PreparedFolder
 from ich_lstm.data.split.split_file import Split
-from ich_lstm.training.callbacks import PathlessCheckpoint
+from ich_lstm.training.checkpoints.callbacks import PathlessCheckpoint
 
 EPOCHS = 4
 
@@ -103,6 +103,7 @@ def fit(data: Callable[..., ScanDataModule]) -> Callable[..., Fit]:
         labels: str | None = None,
         trainer: dict | None = None,
         way: Callable[[ScanClassifier], ScanClassifier] | None = None,
+        slices: int = 24,
         **changes: Any,
     ) -> Fit:
         seed_everything(7, verbose=False)
@@ -123,7 +124,7 @@ def fit(data: Callable[..., ScanDataModule]) -> Callable[..., Fit]:
             "callbacks": [watch, checkpoint, *([StopAfter(stop)] if stop else [])],
         }
         last = folder / "checkpoints" / "last.ckpt"
-        module = data(**({"labels": labels} if labels else {}))
+        module = data(batches=Batches(slices=slices), **({"labels": labels} if labels else {}))
         Trainer(**(settings | (trainer or {}))).fit(classifier, module, ckpt_path=last if resume else None)
         return Fit(folder, classifier, checkpoint, data, watch.monitored, watch.losses, watch.rates, watch.seen)
 

@@ -13,17 +13,19 @@ PACKAGE = Path(__file__).parent.parent / "ich_lstm"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     (
+        "printable",
         "errors",
         "labels",
         "window",
         "scan",
         "formatting",
+        "privacy",
+        "files",
         "explanation",
         "prediction",
-        "privacy",
         "settings",
         "lazy",
-        "files",
+        "unexpected",
         "parallel",
     ),
     ("statistics", "reading"),
@@ -43,6 +45,7 @@ SUB_ROOMS = {
     "models": ("stored", "heads", "", "released"),
     "data": ("tables", "prepared", "labels", "joining", "split", "prepare", "audit", "loading", ""),
     "inference": ("stored", ""),
+    "training": ("faults", "checkpoints", ""),
     "archive": ("folder", "exports", ""),
     "evaluation": ("", "comparisons", "thresholds", "report"),
 }

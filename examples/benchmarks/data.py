@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ich_lstm.data.joining.join import LabelledScan
 from ich_lstm.data.loading.dataset import ScanDataset
-from ich_lstm.data.loading.loader import ScanLoader, worker_context
+from ich_lstm.data.loading.loader import ScanLoader, begin_worker, worker_context
 from ich_lstm.data.loading.sampler import SliceBudgetSampler
 from ich_lstm.data.prepared.scan_cache import CachedScan, write_cached
 from ich_lstm.labels import LABELS
@@ -75,6 +75,7 @@ def cached_loader(scans: Sequence[LabelledScan], geometry: Geometry | None, budg
         num_workers=1,
         persistent_workers=True,
         multiprocessing_context=worker_context(),
+        worker_init_fn=begin_worker,
     )
 
 

@@ -61,7 +61,7 @@ from ich_lstm.phantom.identifiers import patient_identifier
 from ich_lstm.privacy import PRIVATE, ProjectKey
 from ich_lstm.settings import merged
 from ich_lstm.statistics import auroc, compare_labels, weighted_log_loss
-from ich_lstm.training.callbacks import PathlessCheckpoint
+from ich_lstm.training.checkpoints.callbacks import PathlessCheckpoint
 from ich_lstm.training.classifier import ClassifierSettings
 from ich_lstm.training.stages import Stage, fit_stages
 
@@ -368,10 +368,10 @@ def train(given: argparse.Namespace, arm: Arm, data: ScanDataModule, folder: Pat
             callbacks=[budgets[-1], best],
         )
 
-    trainer = fit_stages(classifier, data, [phase.stage for phase in arm.phases], trainer_of, best_of=best_of)
+    best = fit_stages(classifier, data, [phase.stage for phase in arm.phases], trainer_of, best_of=best_of)
     for each, budget in zip(stages, budgets, strict=True):
         each["slices"] += budget.slices
-    classifier = ScanClassifier.load(Path(best_of(trainer)))
+    classifier = ScanClassifier.load(best)
     classifier.save_pretrained(folder / "model")
     shutil.rmtree(folder / "stages")
     return Fitted(classifier, stages)

@@ -1,6 +1,7 @@
 """Predicts an archive: every study gets a row, a failure does not stop other studies, and finished studies are skipped."""
 
 import json
+import logging
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,7 +37,8 @@ from ich_lstm.archive.prevalence_shift import check_estimable, describe_calibrat
 from ich_lstm.archive.study import REPEATED, Job, PredictOptions, predict_study
 from ich_lstm.data.labels.submission import SampleSubmission, write_submission
 from ich_lstm.errors import ConfigError, IchLstmError
-from ich_lstm.files.atomic_write import atomic_write, remove_unfinished
+from ich_lstm.files.atomic_write import atomic_write, remove_unfinished, write_text
+from ich_lstm.files.csv_table import plain_table, write_csv
 from ich_lstm.inference.predictor import Predictor
 from ich_lstm.labels import LABELS
 from ich_lstm.pages.index_page import index_page
@@ -47,6 +49,7 @@ from ich_lstm.reading.series.nifti import in_archive
 from ich_lstm.reading.study.choose import make_identifiers_unique, with_qualifier
 from ich_lstm.reading.study.shared_names import find_shared_names
 from ich_lstm.statistics import Estimate
+from ich_lstm.unexpected import concerns_all, one_of_many
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -54,6 +57,15 @@ LAYOUT = 3
 """Version of the stored records; studies cannot be added to a folder of another version."""
 
 PACKAGES = ("torch", "timm", "pytorch-lightning", "pydicom", "opencv-python-headless", "numpy")
+
+
+STRANGE = ("unexpected_error", "out_of_memory", "not_finite")
+"""Statuses of studies that were not refused for what is in their files."""
+
+MANY_IN_A_ROW = 5
+"""Number of such studies one after the other at which a warning says so. The command goes on, because they cost little."""
+
+logger = logging.getLogger(__name__)
 
 
 class Archive(NamedTuple):
@@ -154,6 +166,7 @@ class ArchiveRun:
         self._records = StudyRecords(out / PRIVATE / RECORDS)
         self._arrivals = Arrivals(out / PRIVATE / ARRIVALS)
         self._again: set[str] = set()
+        self._strange = 0
         self._register_studies()
         self._taken = self._scan_ids_of_others()
 
@@ -170,15 +183,27 @@ class ArchiveRun:
         job, identifier = self._job_with_unique_ids(number), self._identifier(number)
         files = job.files()
         record = self._records.read(identifier, files, self.out, job.digest)
-        # Refused studies are tried again: a missing codec, for example, may have been installed.
-        if record is not None and record.is_predicted:
+        # Refused studies are tried again: a missing codec, for example, may have been installed, or there is more memory now.
+        if record is not None and record.is_predicted and not record.tracebacks:
             return Progressed(record, False)
         former = self._records.read_any(identifier)
         record = predict_study(self.predictor, job, self.out, self.options, self.key)
         self._records.write(identifier, files, record, job.digest)
+        self._tell_of_many_failures(record)
         if former is not None:  # remove earlier pages whose names differ from the new ones
             self._remove_files(set(former.files) - set(record.files))
         return Progressed(record, True)
+
+    def _tell_of_many_failures(self, record: StudyRecord) -> None:
+        """Say once, loudly, that studies fail one after the other in a way that points to the model or the machine."""
+        self._strange = self._strange + 1 if record.status in STRANGE else 0
+        if self._strange == MANY_IN_A_ROW:
+            logger.warning(
+                "%d studies in a row have failed with %s, which points to the model or the machine rather than to the studies. "
+                "The others are tried too; the same command tries the failed ones again.",
+                self._strange,
+                record.status,
+            )
 
     def finish(self) -> Finished:
         """Write the files that concern all studies of the folder.
@@ -319,8 +344,7 @@ class ArchiveRun:
         }
         path = self.out / PRIVATE / BEGUN
         if is_free(self.out):
-            with atomic_write(private_folder(self.out) / BEGUN) as unfinished:
-                unfinished.write_text(json.dumps(begun))
+            write_text(private_folder(self.out) / BEGUN, json.dumps(begun))
             return
         try:
             there = json.loads(path.read_text())
@@ -337,12 +361,6 @@ class ArchiveRun:
                 expected="one model, one key and the same options for all studies of a folder",
                 todo="Name a new folder, or repeat the command as it was.",
             )
-
-    def _write(self, table: str, lines: Iterable[str]) -> None:
-        with atomic_write(self.out / table) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
-            file.writelines(lines)
-        if not (self.out / table).stat().st_size:  # no study has rows for this table
-            (self.out / table).unlink()
 
     def _write_ledger(self) -> Counter[str]:
         """Write the outcome of every file, and return the number of files by action."""
@@ -366,7 +384,7 @@ class ArchiveRun:
         )
         for folder in ("", f"{PRIVATE}/"):
             (self.out / f"{folder}{WORKLIST}").unlink(missing_ok=True)
-        self._write(f"{PRIVATE}/{WORKLIST}" if self.identify else WORKLIST, [frame.to_csv(index=False, lineterminator="\n")])
+        write_csv(self.out / PRIVATE / WORKLIST if self.identify else self.out / WORKLIST, frame)
         facts = {"Model": f"{self.predictor.name} {self.predictor.weights_hash()}"}
         if points is not None and calibration is not None:
             facts["Operating point"] = f"{points.rule}, chosen on {calibration.chosen_on.subset} patients"
@@ -379,13 +397,13 @@ class ArchiveRun:
                     facts=facts,
                     has_operating_point=points is not None,
                 )
-                self._write(f"{folder}/{INDEX_PAGE}" if folder else INDEX_PAGE, [html])
+                write_text(self.out / folder / INDEX_PAGE, html)
 
     def _write_answers(self, sample: SampleSubmission) -> None:
         """Write the submission from the tables on disk."""
         columns = {Path(SLICES): ["scan_id", "slice", *LABELS], PRIVATE / KEY_TABLE: ["scan_id", "slice", "sop_uid"]}
         slices, key = (
-            pd.read_csv(self.out / table, usecols=names, dtype=str)  # text: hashes and UIDs may look like numbers
+            plain_table(pd.read_csv(self.out / table, usecols=names, dtype=str))  # text: hashes and UIDs may look like numbers
             if (self.out / table).exists()  # the table is missing if every study failed
             else pd.DataFrame(columns=names)
             for table, names in columns.items()
@@ -412,7 +430,7 @@ class ArchiveRun:
             "counts": {**counts, "files": {action: files[action] for action in ACTIONS}},
             "private": sorted(private),
         }
-        self._write(MANIFEST, [json.dumps(manifest, indent=2) + "\n"])
+        write_text(self.out / MANIFEST, json.dumps(manifest, indent=2) + "\n")
 
 
 def find_studies(paths: Sequence[Path], *, out: Path, progress: Progress | None = None) -> Archive:
@@ -439,10 +457,13 @@ def _studies_below(path: Path, out: Path, progress: Callable[[int], None]) -> tu
         return [Job(path, file=FileRef(path.absolute()))], Ledger()
     ledger = Ledger()
     try:
-        index: Index = index_source(path, progress=progress, must_have_ct=False, exclude=out)
-        ledger = index.ledger
-        index.refuse_empty(path)
+        with one_of_many(str(path)):
+            index: Index = index_source(path, progress=progress, must_have_ct=False, exclude=out)
+            ledger = index.ledger
+            index.refuse_empty(path)
     except IchLstmError as error:
+        if concerns_all(error):
+            raise
         if not len(ledger) and path.is_file():
             ledger.add(FileRef(path.absolute()), error)
         return [Job(path, error=error)], ledger

@@ -2,8 +2,10 @@
 
 import hashlib
 import time
+import traceback
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,15 +19,16 @@ from ich_lstm.archive.folder.file_names import KEY_TABLE, PAGES, PREDICTED, SCAN
 from ich_lstm.archive.folder.study_record import StudyRecord, TableRows
 from ich_lstm.data.prepared.file_names import SLICE_MARK, relative_name
 from ich_lstm.data.prepared.folder import KEY_COLUMNS, key_rows
-from ich_lstm.errors import IchLstmError, StudyError
-from ich_lstm.files.atomic_write import atomic_write
+from ich_lstm.errors import IchLstmError, PredictionError, StorageError, StudyError, UnexpectedError
+from ich_lstm.files.atomic_write import write_text
+from ich_lstm.files.full_disk import is_disk_full
 from ich_lstm.inference.explain import explain
 from ich_lstm.inference.predictor import Predictor
 from ich_lstm.labels import LABELS
 from ich_lstm.pages.index_page import encode_thumbnail
 from ich_lstm.pages.scan_page import prediction_page
 from ich_lstm.prediction import ScanPrediction
-from ich_lstm.privacy import PRIVATE, ProjectKey
+from ich_lstm.privacy import PRIVATE, ProjectKey, make_folder
 from ich_lstm.reading import (
     Candidate,
     FileRef,
@@ -44,6 +47,7 @@ from ich_lstm.reading.ledger.reasons import phrase_of
 from ich_lstm.reading.study.choose import choose_among
 from ich_lstm.reading.study.shared_names import Name, shared_kinds
 from ich_lstm.scan import Scan
+from ich_lstm.unexpected import concerns_all, one_of_many
 
 REPEATED = "repeated_study"
 """Status of a study whose files are also below an earlier path of the command; that path's row has the result."""
@@ -228,15 +232,21 @@ def predict_study(predictor: Predictor, job: Job, out: Path, options: PredictOpt
         key: Key of the project, for hashed ids.
 
     Returns:
-        The record of the study; if the study cannot be read, it has the reason and no probabilities.
+        The record of the study; if the study cannot be read or predicted, it has the reason and no probabilities.
+
+    Raises:
+        StorageError: If a disk is full; the errors of settings and of the model end the command too (`concerns_all`).
     """
     began = time.monotonic()
     work = _StudyRun(predictor, job, out, options, key)
     try:
-        if job.error is not None:
-            raise job.error
-        record = work.predict_nifti(job.files()[0]) if job.study is None else work.predict_dicom(job.study)
+        with one_of_many(job.name):
+            if job.error is not None:
+                raise job.error
+            record = work.predict_nifti(job.files()[0]) if job.study is None else work.predict_dicom(job.study)
     except IchLstmError as error:
+        if job.error is None and concerns_all(error):
+            raise
         record = work.record_failure(error)
     return replace(record, seconds=round(time.monotonic() - began, 3))
 
@@ -252,14 +262,16 @@ class _StudyRun:
     key: ProjectKey
     ledger: Ledger = field(default_factory=Ledger)
     candidates: list[Candidate] = field(default_factory=list)
+    chosen: Series | None = None
     not_made: dict[str, str] = field(default_factory=dict)
+    tracebacks: list[str] = field(default_factory=list)
     thumbnails: dict[str, str] = field(default_factory=dict)
 
     def predict_dicom(self, study: Study) -> StudyRecord:
         study = study.decoded()
         self.candidates = rank_series(study, **self.options.allowed)
         candidate = choose_among(study, self.candidates, self.options.series_uid, ledger=self.ledger)
-        chosen = candidate.series
+        self.chosen = chosen = candidate.series
         scan = load_scan(
             chosen, ledger=self.ledger, slab_mm=self.predictor.slab_mm, allow_other_part=self.options.allow_other_part
         )
@@ -303,26 +315,43 @@ class _StudyRun:
         labels = list(LABELS) if self.options.heat_maps == "all" else list(prediction.positive_labels)
         if self.options.heat_maps == "none" or not labels:
             return prediction
-        try:
+        with self.optional("heat_maps"):  # the encoder may not support them
             return replace(prediction, explanation=explain(self.predictor, encoded, labels=labels))
-        except IchLstmError as error:  # the encoder does not support heat maps; the probabilities are kept
-            self.not_made["heat_maps"] = str(error)
-            return prediction
+        return prediction
+
+    @contextmanager
+    def optional(self, name: str) -> Iterator[None]:
+        """Make a result without which the study keeps its probabilities; `not_made` gets the reason if it cannot be made."""
+        try:
+            with one_of_many(self.job.name):
+                yield
+        except IchLstmError as error:
+            if isinstance(error, StorageError) or is_disk_full(error):
+                raise
+            self.not_made[name] = str(error)
+            self.keep_traceback(error)
+
+    def keep_traceback(self, error: IchLstmError) -> None:
+        """Keep where an error arose that nobody foresaw, for the private record."""
+        if isinstance(error, UnexpectedError):
+            self.tracebacks.append("".join(traceback.format_exception(error.__cause__ or error)))
 
     def write_pages(self, prediction: ScanPrediction, slices_with_text: Sequence[int]) -> list[str]:
         """Write the private page of the whole scan and, if requested, the defaced page."""
         pages = {f"{PRIVATE}/{PAGES}": ShownScan(prediction)}  # burned-in text may be shown inside the hospital
         if self.options.share_pages:
-            pages[PAGES] = deface(prediction, slices_with_text)
+            with self.optional(PAGES):
+                pages[PAGES] = deface(prediction, slices_with_text)
         written = []
         for folder, shown in pages.items():
             path = Path(folder) / f"{prediction.scan_id}.html"
-            (self.out / folder).mkdir(exist_ok=True)
-            html = prediction_page(shown.prediction, notice=shown.notice, blank_reasons=shown.not_shown)
-            with atomic_write(self.out / path) as unfinished:
-                unfinished.write_text(html, encoding="utf-8")
-            self.thumbnails[path.as_posix()] = encode_thumbnail(shown.prediction)
-            written.append(path.as_posix())
+            make_folder(self.out / folder)
+            with self.optional(PAGES):
+                html = prediction_page(shown.prediction, notice=shown.notice, blank_reasons=shown.not_shown)
+                thumbnail = encode_thumbnail(shown.prediction)
+                write_text(self.out / path, html)
+                self.thumbnails[path.as_posix()] = thumbnail
+                written.append(path.as_posix())
         return written
 
     def write_exports(self, predicted: PredictedStudy) -> list[str]:
@@ -331,11 +360,9 @@ class _StudyRun:
         for name in self.options.exports:
             export = find_export(name)
             folder = self.out / folder_of_export(export)
-            folder.mkdir(exist_ok=True)
-            try:
+            make_folder(folder)
+            with self.optional(name):
                 written += export.write(predicted, folder)
-            except IchLstmError as error:
-                self.not_made[name] = str(error)
         return [path.relative_to(self.out).as_posix() for path in written]
 
     def tables(self, prediction: ScanPrediction) -> dict[str, TableRows]:
@@ -363,6 +390,7 @@ class _StudyRun:
             tables=tables,
             ledger=[list(row) for row in self.ledger.rows()],
             not_made=self.not_made,
+            tracebacks=self.tracebacks,
             files=files,
             thumbnails=self.thumbnails,
         )
@@ -370,6 +398,7 @@ class _StudyRun:
     def record_failure(self, error: IchLstmError) -> StudyRecord:
         """The record of a study without probabilities: the table has the code of the error, the record also its text."""
         study = self.job.study
+        self.keep_traceback(error)
         choices: list[str] = []
         tables: dict[str, TableRows] = {}
         headers = [] if study is None else [header for series in study.series for header in series.headers]
@@ -384,7 +413,10 @@ class _StudyRun:
         if study is None:
             if self.job.error is None:
                 self.ledger.update([LedgerRow(str(self.job.files()[0]), "", "", "refused", error.code, error.detail)])
-        elif self.candidates:
+        elif isinstance(error, UnexpectedError | PredictionError):  # anywhere; reading marks its own errors
+            for series in [self.chosen] if self.chosen is not None else study.series:
+                self.ledger.mark(series.headers, error.code, error.detail)
+        if study is not None and self.candidates:
             rows, choices = self.describe_series(study, None)
             tables[f"{PRIVATE}/{SERIES_TABLE}"] = TableRows.of(rows)
         return StudyRecord(
@@ -393,6 +425,7 @@ class _StudyRun:
             identity=identity._asdict(),
             status=error.code,
             error=str(error),
+            tracebacks=self.tracebacks,
             choices=choices,
             tables=tables,
             ledger=[list(row) for row in self.ledger.rows()],

@@ -95,7 +95,7 @@ def audit_prepared(
     whose = {"patient_ids": given.patient_ids} if "patient_ids" in given else {}
     doubt = {"disagreement": given.disagreement} if "disagreement" in given else {}
     for flag in labels.flags:
-        out.print(f"{labels.source.name}: {flag}", markup=False)
+        out.print(f"{labels.source.name}: {flag}")
     located = locate_labels(labels, prepared.images)
     located.check_unmatched("both")  # the audit reports unmatched labels and images, and stops if it must
     known = join_labels(located, **whose, **doubt).scans(prepared.cache)

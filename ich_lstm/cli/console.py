@@ -9,17 +9,22 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ich_lstm.cli.progress import ProgressLines
 from ich_lstm.errors import ConfigError, IchLstmError, Spell, as_option
 from ich_lstm.files.full_disk import disk_full, is_disk_full
+from ich_lstm.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 DONE, FAILED, WRONG_USAGE, SOME_FAILED = 0, 1, 2, 3
 INTERRUPTED = 130
+
+HANDED_OVER = "ICH_TRAIN_RUN"
+"""Environment variable by which the first process of ich-train passes values to those that Lightning starts with the same command
+line (`Settled`)."""
 
 
 class StoppedWhile(Exception):
@@ -80,7 +85,7 @@ def run_command(
         return INTERRUPTED
     except Exception as error:
         if debug:
-            traceback.print_exc()
+            print(printable(traceback.format_exc(), keep="\n"), file=sys.stderr, end="")
         if is_disk_full(error):
             done, total = (error.done, error.total) if isinstance(error, StoppedWhile) else (0, None)
             error = disk_full(error, _out_of(arguments), done=done, total=total, whole=whole)
@@ -88,6 +93,7 @@ def run_command(
             print(f"{name}: {error.spelt(spell)}", file=sys.stderr)
             return WRONG_USAGE if isinstance(error, ConfigError) else FAILED
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
+        first_line = printable(first_line)
         print(f"{name}: unexpected {type(error).__name__}: {first_line}. Run again with --debug to see where.", file=sys.stderr)
         return FAILED
 
@@ -112,10 +118,19 @@ def _out_of(arguments: Sequence[str]) -> Path | None:
 
 
 def console() -> "Console":
-    """The console on which commands print; it wraps lines only on a terminal, so that logs can be searched."""
-    from rich.console import Console
+    """The console on which commands print; it wraps lines only on a terminal, so that logs can be searched.
 
-    return Console(soft_wrap=not sys.stdout.isatty(), highlight=False)
+    Text is printed as it is, apart from control characters, line ends among them, which are escaped: ``[red]`` in a series
+    description is no markup, and nothing that a file says looks like a line of its own.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    class PlainConsole(Console):
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(printable(text), **options)
+
+    return PlainConsole(soft_wrap=not sys.stdout.isatty(), highlight=False, markup=False, emoji=False)
 
 
 def choose_device(device: str | None) -> str:
@@ -165,7 +180,7 @@ def progress_bar(out: "Console") -> Iterator[Callable[[str, int, int | None], No
 def _bars(out: "Console") -> Iterator[Callable[[str, int, int | None], None]]:
     """Show progress without tracking where a full disk stopped it."""
     if not out.is_terminal:
-        yield ProgressLines(lambda line: out.print(line, markup=False)).advance
+        yield ProgressLines(lambda line: out.print(line)).advance
         return
     from rich.progress import (
         BarColumn,
@@ -185,7 +200,7 @@ def _bars(out: "Console") -> Iterator[Callable[[str, int, int | None], None]]:
             return Text("" if speed is None else f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.1f}/s")
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         Rate(),

@@ -147,9 +147,9 @@ def _evaluate(arguments: list[str]) -> int:
     for title, cells, _ in shown:
         _print_table(out, title, cells)
     if review:
-        out.print(review, markup=False)
-    out.print(f"Figures: {given.out / 'figures.csv'}, and as .md and .json", markup=False)
-    out.print(f"Report: {page}; the model card and CLAIM 2024 lie next to it", markup=False)
+        out.print(review)
+    out.print(f"Figures: {given.out / 'figures.csv'}, and as .md and .json")
+    out.print(f"Report: {page}; the model card and CLAIM 2024 lie next to it")
     return DONE
 
 
@@ -314,16 +314,16 @@ def _print_figures(out: "Console", evidence: "Evidence", figures: "Figures") -> 
     from ich_lstm.evaluation.figures import main_rows
     from ich_lstm.evaluation.report.tables import flat_counts, readable_tables, remarks
 
-    out.print("; ".join(f"{name} {count:,}" for name, count in flat_counts(evidence).items()), markup=False)
+    out.print("; ".join(f"{name} {count:,}" for name, count in flat_counts(evidence).items()))
     if figures.protocol.name:
-        out.print(f"Protocol {figures.protocol.name}: {figures.protocol.source}", markup=False)
+        out.print(f"Protocol {figures.protocol.name}: {figures.protocol.source}")
     if not out.is_terminal:
         out.width = FILE_WIDTH
     for title, cells, over_all in readable_tables(figures):
         shown = list(cells.columns) if figures.protocol.name else list(LEADING)
         _print_table(out, f"{title}; {over_all}".rstrip("; "), cells[shown])
     for line in remarks(evidence, figures):
-        out.print(f"- {line}", markup=False)
+        out.print(f"- {line}")
     rows = main_rows(figures.table)
     undefined, bare = int(rows["value"].isna().sum()), int((rows["value"].notna() & rows["low"].isna()).sum())
     if undefined or bare:

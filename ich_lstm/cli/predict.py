@@ -103,12 +103,13 @@ def _predict(arguments: list[str]) -> int:
     if given.devices < 1:
         parser.error(f"--devices {given.devices}: expected at least 1")
 
-    from ich_lstm.archive.folder.file_names import LEDGER_TABLE, MANIFEST, SUBMISSION, WORKLIST
+    from ich_lstm.archive.folder.file_names import LEDGER_TABLE, MANIFEST, PAGES, SUBMISSION, WORKLIST
     from ich_lstm.archive.folder.folder import claim_predictions
     from ich_lstm.archive.run import ArchiveRun, find_studies
     from ich_lstm.archive.study import REPEATED, PredictOptions
     from ich_lstm.cli.evaluating.thresholds import ESTIMATE, choose_calibration, print_calibration
     from ich_lstm.inference.predictor import Predictor
+    from ich_lstm.parallel import end_with_parent
     from ich_lstm.privacy import PRIVATE, ProjectKey
     from ich_lstm.reading.terms.word_table import use_vocabulary
 
@@ -125,6 +126,8 @@ def _predict(arguments: list[str]) -> int:
         from pytorch_lightning.utilities import rank_zero_only
 
         is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    if not is_first:
+        end_with_parent()
     # The further processes of --devices work in the folder that the first one has claimed.
     with claim_predictions(given.out) if is_first else nullcontext(), progress_bar(out) as progress:
         predictor = Predictor.load(given.checkpoint, channel_order=given.channel_order)
@@ -163,23 +166,21 @@ def _predict(arguments: list[str]) -> int:
     repeated = sum(record.status == REPEATED for record in finished.records)
     failed = len(finished.records) - predicted - repeated
     more = f", {repeated} named twice" if repeated else ""
-    out.print(
-        f"{predicted} {'study' if predicted == 1 else 'studies'} predicted, {failed} failed{more}: {worklist}", markup=False
-    )
+    out.print(f"{predicted} {'study' if predicted == 1 else 'studies'} predicted, {failed} failed{more}: {worklist}")
     if finished.refused_alone:  # explains the exit code
         files = "1 file that belongs" if finished.refused_alone == 1 else f"{finished.refused_alone:,} files that belong"
         ledger = given.out / PRIVATE / LEDGER_TABLE
-        out.print(f"Refused: {files} to no study, so that a study may be missing. Reasons: {ledger}", markup=False)
+        out.print(f"Refused: {files} to no study, so that a study may be missing. Reasons: {ledger}")
     if finished.listed > len(finished.records):
         out.print(f"The worklist holds {finished.listed:,} studies, with those of earlier commands.")
     for path in finished.unfinished:
-        out.print(f"{path}: begun by an earlier command and not finished; predict it again to complete the tables.", markup=False)
+        out.print(f"{path}: begun by an earlier command and not finished; predict it again to complete the tables.")
     if given.submission:
-        out.print(f"submission: {given.out / PRIVATE / SUBMISSION}", markup=False)
+        out.print(f"submission: {given.out / PRIVATE / SUBMISSION}")
     print_calibration(out, json.loads((given.out / MANIFEST).read_text(encoding="utf-8")))
     if not predicted:
         return FAILED
-    asked = {*options.exports} | ({"heat_maps"} if "heat_maps" in given else set())
+    asked = {PAGES, *options.exports} | ({"heat_maps"} if "heat_maps" in given else set())
     return DONE if _is_whole(finished, asked) else SOME_FAILED
 
 
@@ -202,19 +203,20 @@ def _is_whole(finished: "Finished", asked: set[str]) -> bool:
 
 def _print_study(out: "Console", progressed: "Progressed", folder: Path, *, is_long: bool) -> None:
     """Print the result of a study: in full if there are few studies, and otherwise only failures."""
-    # markup=False: a series description may hold square brackets.
     record = progressed.record
     if not record.is_predicted:
-        out.print(f"{record.name}: {record.error}", markup=False)
+        out.print(f"{record.name}: {record.error}")
     elif is_long and not progressed.is_new:
-        out.print(f"{record.name}: done before", markup=False)
+        out.print(f"{record.name}: done before")
     elif is_long:
-        out.print(f"{record.name}: {folder / record.files[0]}", markup=False)
+        if record.files:
+            out.print(f"{record.name}: {folder / record.files[0]}")
         for line in record.choices:
-            out.print(f"  {line}", markup=False)
-        out.print(record.text, markup=False)
+            out.print(f"  {line}")
+        for line in record.text.splitlines():
+            out.print(line)
     for what, reason in record.not_made.items():
-        out.print(f"{record.name}: no {what.replace('_', ' ')}: {reason}", markup=False)
+        out.print(f"{record.name}: no {what.replace('_', ' ')}: {reason}")
 
 
 if __name__ == "__main__":

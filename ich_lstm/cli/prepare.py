@@ -1,7 +1,6 @@
 """ich-prepare: reads a tree of head CT once, accounts for every file, and caches the scans."""
 
 import argparse
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -168,14 +167,23 @@ def _check_labelled(given: argparse.Namespace) -> int:
             # The error points to a ledger in the temporary folder, which is about to be deleted.
             todo = "Name --out to keep the ledger, which has the reason for each file."
             if given.out is not None:
-                kept = shutil.copy(made, private_folder(given.out))
+                kept = _keep(made, private_folder(given.out))
                 todo = f"{kept} has the reason for each file."
             raise SourceError(error.code, where=str(given.path), got=error.got, expected=error.expected, todo=todo) from error
         out.print(prepared.manifest["summary"])
         if given.out is not None:
-            shutil.copy(made, private_folder(given.out))
+            _keep(made, private_folder(given.out))
         audit_prepared(prepared, labels, given, key=key, folder=given.out, out=out)
     return SOME_FAILED if prepared.manifest["files"]["refused"] else DONE
+
+
+def _keep(made: Path, private: Path) -> Path:
+    """Copy a file into a private folder, and return the path of the copy."""
+    from ich_lstm.files.atomic_write import write_bytes
+
+    kept = private / made.name
+    write_bytes(kept, made.read_bytes())
+    return kept
 
 
 def _check(given: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -10,19 +11,22 @@ from typing import Any
 
 import yaml
 
-from ich_lstm.cli.console import run_command
+from ich_lstm.cli.console import HANDED_OVER, run_command
 from ich_lstm.errors import ConfigError, as_data_key
 from ich_lstm.files.untrusted import read_yaml
+from ich_lstm.parallel import end_with_parent
+from ich_lstm.privacy import PRIVATE
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
-WHOLE = (
-    "Checkpoints of earlier stages and epochs are complete; other files may be truncated. "
-    "The next run needs a new folder; with --checkpoint it starts from the model of this one."
-)
+WHOLE = "All other files are complete, checkpoints too. Then go on with the run: ich-train --resume RUN."
+
+RESTARTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+"""Environment variables in which torchrun and SLURM say how often they have restarted this command."""
 
 HELP = """
 ich-train --config NAME [--data.root PATH] [--data.labels CSV] [--out DIR] [--KEY VALUE ...]
+ich-train --resume RUN [--stages.NAME.max_epochs N]
 
 Train a CNN-LSTM end to end on whole scans of head CT, and report on held-out patients.
 
@@ -35,6 +39,8 @@ Train a CNN-LSTM end to end on whole scans of head CT, and report on held-out pa
   --config NAME             a recipe of the library, or the path of a YAML file; if repeated, later ones override earlier ones
   --checkpoint PATH         start from this model: a run's folder, a model's folder, a .ckpt, or released weights
   --out DIR                 folder of the run, new or empty; left out: runs/<recipe>-<time>
+  --resume RUN              go on with an unfinished run where it was stopped or killed; or train a finished one longer
+  --checkpoint_minutes 15   longest time between two checkpoints
   --data.root PATH          folder or zip of DICOM files, or a folder made by ich-prepare
   --data.labels CSV         RSNA's stage_2_train.csv, or a table with one row per slice or per scan
   --data.preprocessing.size 256  side length of the network's input in pixels; left out: that of a prepared folder, or 256
@@ -61,7 +67,8 @@ Train a CNN-LSTM end to end on whole scans of head CT, and report on held-out pa
                             classes of Lightning (SECURITY.md)
   --debug                   show the traceback of an error --version
 
-Any key of the model, the data and Lightning's Trainer is accepted. Exit codes: 0 done, 1 failed, 2 wrong usage.
+Any key of the model, the data and Lightning's Trainer is accepted. A run that is stopped saves first.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C), 143 terminated.
 """
 
 
@@ -78,12 +85,69 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(arguments: list[str]) -> int:
+    if HANDED_OVER in os.environ:  # one of the further processes that Lightning starts
+        end_with_parent()
+    run, arguments = resolve_resume(arguments)
     recipe, arguments = resolve_recipes(arguments)
     arguments = resolve_stages(arguments)
     from ich_lstm.cli.training.fit import run_training  # this imports torch and Lightning, which takes seconds
 
-    checkpoint = find_checkpoint(arguments)
-    return run_training(recipe, ["--help" if argument == "--help=full" else argument for argument in arguments], checkpoint)
+    arguments = ["--help" if argument == "--help=full" else argument for argument in arguments]
+    return run_training(recipe if run is None else _recipe_of(run), arguments, find_checkpoint(arguments), run)
+
+
+def resolve_resume(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """Replace ``--resume RUN`` by the configuration of that run.
+
+    A command that torchrun or SLURM has restarted goes on with its own run, if that has begun.
+
+    Args:
+        arguments: Command line.
+
+    Returns:
+        Folder of the run that is resumed, None for a new run; and the arguments.
+
+    Raises:
+        ConfigError: If the folder is not that of a run, or the command line also gives another configuration or folder.
+    """
+    given = dict(_options(arguments, ("--resume", "--out", "--config", "--checkpoint")))
+    rest = [word for option, value in _options(arguments, ("--resume",)) for word in (option, value) if option != "--resume"]
+    run, words = given.get("--resume"), [word for word in rest if word is not None]
+    if run is None:
+        out = Path(given.get("--out") or "")
+        if not given.get("--out") or not any(int(os.environ.get(name) or 0) for name in RESTARTS):
+            return None, list(arguments)
+        has_begun = (out / PRIVATE / "config.yaml").is_file() and any(out.glob("**/checkpoints/*last.ckpt"))
+        return (out, _of_run(out)) if has_begun else (None, list(arguments))
+    wrong = [option for option in ("--out", "--config", "--checkpoint") if option in given]
+    if wrong:
+        raise ConfigError(
+            "wrong_usage",
+            where="--resume",
+            got=f"{', '.join(wrong)} beside it",
+            expected="only --resume RUN, because the run's configuration is used",
+            todo="Leave the others out.",
+        )
+    folder = Path(run)
+    if not (folder / PRIVATE / "config.yaml").is_file() or not (folder / "progress.json").is_file():
+        raise ConfigError(
+            "no_run",
+            where="--resume",
+            got=str(folder),
+            expected="the folder of a run of ich-train, with private/config.yaml and progress.json",
+            todo="Check the path. To start a new training from a model: --checkpoint PATH.",
+        )
+    return folder, [*_of_run(folder), *words]
+
+
+def _of_run(folder: Path) -> list[str]:
+    return ["--config", str(folder / PRIVATE / "config.yaml"), "--out", str(folder)]
+
+
+def _recipe_of(folder: Path) -> str:
+    with suppress(OSError, ValueError, KeyError):
+        return str(json.loads((folder / "progress.json").read_text(encoding="utf-8"))["recipe"])
+    return folder.name
 
 
 def resolve_recipes(arguments: Sequence[str]) -> tuple[str, list[str]]:

@@ -1,7 +1,6 @@
 """Labelled head CT as a LightningDataModule: from a folder of DICOM files and a label table to packed batches."""
 
 import hashlib
-import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +25,7 @@ from ich_lstm.data.labels.table import read_label_tables
 from ich_lstm.data.loading.balance import balanced_weights
 from ich_lstm.data.loading.batches import Batches
 from ich_lstm.data.loading.dataset import ScanDataset
-from ich_lstm.data.loading.loader import ScanLoader, worker_context, workers_for
+from ich_lstm.data.loading.loader import ScanLoader, begin_worker, worker_context, workers_for
 from ich_lstm.data.loading.sampler import FixedSliceBudgetSampler, SliceBudgetSampler
 from ich_lstm.data.loading.slice_sampling import SliceSampling
 from ich_lstm.data.prepare.prepare import Progress, prepare
@@ -39,9 +38,10 @@ from ich_lstm.errors import ConfigError, SourceError, SplitError
 from ich_lstm.parallel import count_cores
 from ich_lstm.preprocessing.augmentation import Geometry, sample_seed
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing
+from ich_lstm.printable import printable_logger
 from ich_lstm.privacy import ProjectKey
 
-logger = logging.getLogger(__name__)
+logger = printable_logger(__name__)
 
 SCANS_SAMPLED = 64
 """Number of training scans from which the median slice spacing is estimated; they are read in about a second."""
@@ -309,6 +309,7 @@ class ScanDataModule(LightningDataModule):
             num_workers=workers,
             persistent_workers=workers > 0,
             multiprocessing_context=worker_context() if workers else None,
+            worker_init_fn=begin_worker,
             # Copies to a GPU are asynchronous only from pinned memory.
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
             # With its own generator, the loader does not draw from torch's, which would depend on the number of workers.

@@ -12,7 +12,7 @@ from ich_lstm.archive.folder.file_names import SCANS, SLICES
 from ich_lstm.data.datamodule import ScanDataModule
 from ich_lstm.data.split.assign import Subset
 from ich_lstm.evaluation.evidence import ENCODER_PREFIX, LABEL_PREFIX, columns_of
-from ich_lstm.files.atomic_write import atomic_write
+from ich_lstm.files.csv_table import write_csv
 from ich_lstm.inference.forward import predicted, probabilities_of
 from ich_lstm.labels import LABELS
 from ich_lstm.statistics import auroc, log_loss, weighted_log_loss
@@ -109,8 +109,7 @@ def write_labelled(folder: Path, predictions: list[LabelledPredictions]) -> None
     """Write ``slices.csv`` and ``scans.csv`` with all digits of every probability."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, tables in ((SLICES, [each.slices for each in predictions]), (SCANS, [each.scans for each in predictions])):
-        with atomic_write(folder / name) as unfinished:
-            pd.concat(tables).to_csv(unfinished, index=False)
+        write_csv(folder / name, pd.concat(tables))
 
 
 def _figures(frame: pd.DataFrame, prefix: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from ich_lstm.archive.folder.file_names import SCANS, SLICES
 from ich_lstm.data.split.assign import SUBSETS, Subset
 from ich_lstm.data.tables.labelled import stop_at
 from ich_lstm.errors import ConfigError, TableError
+from ich_lstm.files.csv_table import plain_table
 from ich_lstm.files.untrusted import read_json
 from ich_lstm.formatting import first_of
 from ich_lstm.labels import LABELS
@@ -126,7 +127,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
     if not len(frame):
         raise TableError("no_rows", where=str(path), got="a header and no rows", expected="a row for each prediction")
     texts = [column for column in IDS if column in frame]
-    frame[texts] = frame[texts].fillna("")
+    frame[texts] = plain_table(frame[texts].fillna(""))
     return frame
 
 

@@ -23,6 +23,7 @@ from ich_lstm.evaluation.evidence import (
     make_evidence,
     read_predictions,
 )
+from ich_lstm.files.csv_table import plain_table
 from ich_lstm.labels import LABELS
 from ich_lstm.privacy import PRIVATE, ProjectKey
 
@@ -126,7 +127,7 @@ def read_key(path: Path) -> pd.DataFrame:
         TableError: If the key is missing or malformed.
     """
     try:
-        key = pd.read_csv(path, dtype=str, keep_default_na=False)
+        key = plain_table(pd.read_csv(path, dtype=str, keep_default_na=False))
     except FileNotFoundError as error:
         raise TableError(
             "missing_key",
@@ -210,7 +211,7 @@ def _excluded_names(private: Path) -> pd.DataFrame:
     for name, column, predicted in ((LEDGER_TABLE, "action", "used"), (SERIES_TABLE, "read", "True")):
         if not (private / name).is_file():
             continue
-        rows = pd.read_csv(private / name, dtype=str, keep_default_na=False)
+        rows = plain_table(pd.read_csv(private / name, dtype=str, keep_default_na=False))
         rows = rows[rows[column] != predicted]
         for ids in {"study_uid", "series_uid", "sop_uid"} & set(rows.columns):
             names |= set(rows[ids])

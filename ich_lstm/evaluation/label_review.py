@@ -1,5 +1,6 @@
 """Finds where model and labels disagree most, for review by a person who looks at the images."""
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,17 +9,22 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ich_lstm.data.audit.montage import LOWEST_SHOWN, NOT_SHOWN, cut_out_brain
+from ich_lstm.data.audit.montage import LOWEST_SHOWN, NOT_SHOWN, brain_if_possible
 from ich_lstm.data.prepared.folder import PreparedFolder
 from ich_lstm.data.prepared.scan_cache import read_cached
-from ich_lstm.errors import ConfigError, TableError
+from ich_lstm.errors import ConfigError, IchLstmError, TableError
 from ich_lstm.evaluation.aggregate import OWN, cases_at, in_words
 from ich_lstm.evaluation.evidence import LABEL_PREFIX, Evidence, columns_of
+from ich_lstm.files.atomic_write import write_text
+from ich_lstm.files.csv_table import write_csv
 from ich_lstm.formatting import first_of
 from ich_lstm.labels import LABELS
 from ich_lstm.pages.review_page import ReviewCase, ReviewPicture, review_page
 from ich_lstm.privacy import private_folder
 from ich_lstm.statistics.measures.scores import log_losses
+from ich_lstm.unexpected import one_of_many
+
+logger = logging.getLogger(__name__)
 
 ReviewLevel = Literal["slice", "scan"]
 
@@ -136,12 +142,11 @@ def write_review(
         CacheError: If a cached scan is damaged.
     """
     files = ReviewFiles(private_folder(folder) / REVIEW_PAGE, folder / REVIEW_PAGE, folder / REVIEW_TABLE)
-    found.to_csv(files.table, index=False)
+    write_csv(files.table, found)
     cases = collect_cases(evidence, found, prepared, aggregation=aggregation)
     about = _about(evidence, found, aggregation)
-    files.private.write_text(review_page(cases, **about), encoding="utf-8")
-    shareable = review_page([_shareable(case) for case in cases], is_private=False, **about)
-    files.shareable.write_text(shareable, encoding="utf-8")
+    write_text(files.private, review_page(cases, **about))
+    write_text(files.shareable, review_page([_shareable(case) for case in cases], is_private=False, **about))
     return files
 
 
@@ -172,7 +177,8 @@ def collect_cases(
         else:
             shown, i = int(probabilities[:, LABELS.index(labels[0])].argmax()), int(np.flatnonzero(of_scans.ids == scan_id)[0])
             p, y = of_scans.probabilities[i], of_scans.labels[i]
-        hu, numbers, key = places.read(scan_id, slices["slice_id"])
+        numbers, key = places.find(scan_id, slices["slice_id"])
+        hu = places.read(str(key["cache"].iloc[0]))
         near = [n for n in (shown - 1, shown, shown + 1) if 0 <= n < len(slices)]
         row = key.iloc[shown]
         cases.append(
@@ -186,7 +192,10 @@ def collect_cases(
                 probabilities=p,
                 disagreeing=labels,
                 pictures=tuple(
-                    ReviewPicture(hu[numbers[n]], int(slices["slice"].iloc[n]), n - shown, _present(known[n])) for n in near
+                    ReviewPicture(
+                        None if hu is None else hu[numbers[n]], int(slices["slice"].iloc[n]), n - shown, _present(known[n])
+                    )
+                    for n in near
                 ),
                 sop_uid=str(row["sop_uid"]) if level == "slice" else "",
                 series_uid=str(row["series_uid"]),
@@ -215,13 +224,22 @@ class _Places:
         """The probabilities and labels of a scan's slices, inferior to superior."""
         return self._slices[scan_id]
 
-    def read(self, scan_id: str, slice_ids: pd.Series) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
-        """Read the HU of the scan with these slices, their indices in it, and their rows of the key."""
+    def find(self, scan_id: str, slice_ids: pd.Series) -> tuple[np.ndarray, pd.DataFrame]:
+        """Find the indices of these slices in their prepared scan, and their rows of the key."""
         key = self._keys[scan_id]
         # Two kernels under one series UID are two scans with the same id, which only their slices distinguish.
         key = key[key["cache"] == key.loc[key["slice_id"] == slice_ids.iloc[0], "cache"].iloc[0]]
         at = pd.Index(key["slice_id"]).get_indexer(pd.Index(slice_ids))
-        return read_cached(self._prepared.folder / "cache" / str(key["cache"].iloc[0])).hu, at, key.iloc[at]
+        return at, key.iloc[at]
+
+    def read(self, cache: str) -> np.ndarray | None:
+        """Read the HU of a prepared scan; None, with a warning, if it cannot be read: its case is then shown without pictures."""
+        try:
+            with one_of_many(cache):
+                return read_cached(self._prepared.folder / "cache" / cache).hu
+        except IchLstmError as error:
+            logger.warning("shown without pictures: %s", error)
+            return None
 
     def flags(self, cache: str) -> str:
         """Codes of the scan's flags, separated by blanks."""
@@ -245,7 +263,9 @@ def _shareable(case: ReviewCase) -> ReviewCase:
     pictures = []
     for picture in case.pictures:
         hide = named or picture.hu is None or picture.slice - 1 < LOWEST_SHOWN * case.slices
-        pictures.append(picture._replace(hu=None if hide or picture.hu is None else cut_out_brain(picture.hu)))
+        pictures.append(
+            picture._replace(hu=None if hide or picture.hu is None else brain_if_possible(picture.hu, f"scan {case.scan_id}"))
+        )
     return case._replace(pictures=tuple(pictures), sop_uid="", series_uid="")
 
 

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ich_lstm.privacy import PRIVATE_FILE, is_private
+
 try:
     import fcntl
 except ImportError:  # a system without such locks
@@ -23,7 +25,7 @@ def claimed(lock: Path, *, when_taken: Callable[[str], None]) -> Iterator[bool]:
     Yields:
         Whether it is certain that no other process holds the lock; some network file systems do not support locks.
     """
-    with lock.open("a+") as file:
+    with open(lock, "a+", opener=_open_private if is_private(lock) else None) as file:
         if fcntl is None:
             yield False
             return
@@ -41,3 +43,7 @@ def claimed(lock: Path, *, when_taken: Callable[[str], None]) -> Iterator[bool]:
         file.write(str(os.getpid()))
         file.flush()
         yield True
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, PRIVATE_FILE)

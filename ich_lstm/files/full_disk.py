@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ich_lstm.errors import StorageError
 
-NUMBERS = (errno.ENOSPC, errno.EDQUOT)
+NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""No space left, a quota used up, and the largest size of a file (``ulimit -f``, or that of the file system)."""
 WORDS = tuple(map(os.strerror, NUMBERS))
 """Error texts of the system, which libraries repeat in their own errors."""
 
@@ -41,7 +42,7 @@ def disk_full(error: BaseException, out: Path | None, *, done: int = 0, total: i
     return StorageError(
         "disk_full",
         where=str(folder),
-        got=f"no space left, or a quota used up ({in_bytes(used)} lie there)",
+        got=f"no space left, or a quota or limit used up ({in_bytes(used)} lie there)",
         expected=needed,
         todo=f"{whole} Make room, and run the same command again.",
     )

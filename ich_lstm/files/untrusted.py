@@ -8,6 +8,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from ich_lstm.printable import printable
+
 MOST_JSON = 16 * 2**20
 """Largest JSON file that is read, in bytes. Parsed, it may need 20 times as much memory."""
 
@@ -37,8 +39,7 @@ def shown(text: str) -> str:
         >>> shown("a\\x1b[2Jb")
         'a\\\\x1b[2Jb'
     """
-    cut = text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}..."
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in cut)
+    return printable(text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}...")
 
 
 def open_regular(path: Path, most: int | None = None) -> IO[bytes]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ich_lstm.errors import CheckpointError, ConfigError, IchLstmError
+from ich_lstm.files.atomic_write import atomic_write, flush_file
 from ich_lstm.files.untrusted import read_json, shown
 from ich_lstm.formatting import first_of
 from ich_lstm.inference.older_settings import with_parts
@@ -35,9 +35,11 @@ from ich_lstm.models.stored.tensors import (
     read_torch,
     stored_in,
 )
+from ich_lstm.printable import printable_logger
+from ich_lstm.privacy import make_folder
 from ich_lstm.settings import from_stored
 
-logger = logging.getLogger(__name__)
+logger = printable_logger(__name__)
 
 WEIGHTS_FILE = "model.safetensors"
 ABOUT_FILE = "model.json"
@@ -117,11 +119,23 @@ def fitting(path: Path) -> Iterator[None]:
 
 
 def write_model(folder: Path, model: SavedModel) -> None:
-    """Write ``model.safetensors`` and ``model.json``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.weights.items()}, folder / WEIGHTS_FILE)
+    """Write ``model.safetensors`` and ``model.json``, both or neither.
+
+    Whenever the process is killed, the folder holds the old model, the new one, or weights without ``model.json``, which is not
+    a model; never new weights with the old description.
+
+    Raises:
+        StorageError: ``disk_full``; an older model in the folder is unchanged.
+    """
+    make_folder(folder)
     about = {"format": FORMAT, "ich_lstm": version("ich_lstm"), "labels": list(LABELS), "hash": model.hash, **model.about}
-    (folder / ABOUT_FILE).write_text(json.dumps(about | {CHECKSUM: checksum(about)}, indent=2) + "\n")
+    # The inner file is renamed first: the weights, and then their description.
+    with atomic_write(folder / ABOUT_FILE) as new_about, atomic_write(folder / WEIGHTS_FILE) as new_weights:
+        new_about.write_text(json.dumps(about | {CHECKSUM: checksum(about)}, indent=2) + "\n")
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.weights.items()}, new_weights)
+        for path in (new_about, new_weights):
+            flush_file(path)  # here, so that a full disk shows before the old description is removed
+        (folder / ABOUT_FILE).unlink(missing_ok=True)
 
 
 def read_model(path: Path, channel_order: ChannelOrder | None = None) -> SavedModel:

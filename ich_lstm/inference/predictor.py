@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ich_lstm.errors import CheckpointError, IchLstmError, StudyError
+from ich_lstm.errors import CheckpointError, IchLstmError, PredictionError, StudyError
 from ich_lstm.inference.calibration import ModelCalibration
 from ich_lstm.inference.calibration_file import read_calibration
 from ich_lstm.inference.checkpoint import WeightsHash, find_model_folder, fitting, network_settings, read_model
@@ -16,11 +16,12 @@ from ich_lstm.models.scan_model import ScanModel
 from ich_lstm.prediction import ScanPrediction
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.privacy import ProjectKey
-from ich_lstm.reading import FileRef, Study, choose_series, index_source, is_nifti, load_scan, read_nifti
+from ich_lstm.reading import FileRef, Study, choose_series, index_source, is_nifti, load_scan, read_nifti, short_uid
 from ich_lstm.reading.series.nifti import in_archive
 from ich_lstm.reading.series.slabs import SLAB_MM, THIN_MM
 from ich_lstm.scan import Note, Scan, Slab
 from ich_lstm.settings import built
+from ich_lstm.unexpected import concerns_all, one_of_many
 
 if TYPE_CHECKING:
     from ich_lstm.models.released.weights import ChannelOrder
@@ -151,17 +152,22 @@ class Predictor:
         refused = []
         everything: list[Study | FileRef] = [*index.studies(), *index.nifti_files]
         for found in everything:
+            name = f"study {short_uid(found.study_uid)}" if isinstance(found, Study) else str(found)
             try:
-                if isinstance(found, Study):
-                    scan = load_scan(choose_series(found).series, slab_mm=self.slab_mm)
-                elif found.member is not None:
-                    raise in_archive(found)
-                else:
-                    scan = read_nifti(found.path, slab_mm=self.slab_mm)
+                with one_of_many(name):
+                    if isinstance(found, Study):
+                        scan = load_scan(choose_series(found).series, slab_mm=self.slab_mm)
+                    elif found.member is not None:
+                        raise in_archive(found)
+                    else:
+                        scan = read_nifti(found.path, slab_mm=self.slab_mm)
+                    prediction = self.predict_scan(scan, key, coherent=coherent)
             except IchLstmError as error:
+                if concerns_all(error):
+                    raise
                 refused.append(str(error))
                 continue
-            yield self.predict_scan(scan, key, coherent=coherent)
+            yield prediction
         if refused:
             raise StudyError(
                 "refused",
@@ -194,6 +200,7 @@ class Predictor:
         Raises:
             CheckpointError: If the model does not hold its preprocessing.
             ConfigError: If the calibration was fitted to coherent probabilities and raw ones are asked for, or the reverse.
+            PredictionError: ``not_finite`` if the network gives NaN or infinite values.
         """
         if self.calibration is not None:
             self.calibration.check_fits(coherent)
@@ -208,6 +215,14 @@ class Predictor:
                 test_time=self.test_time,
                 features=encoded.features,
             )
+            if not all(bool(torch.isfinite(each).all()) for each in (logits.slice_logits, logits.scan_logits)):
+                raise PredictionError(
+                    "not_finite",
+                    where=f"series {short_uid(scan.series_uid)}",
+                    got="NaN or infinite values from the model",
+                    expected="finite values",
+                    todo="If other studies meet this too, the weights are damaged, or its numbers too large for bfloat16.",
+                )
             found = predicted(logits, encoded.lengths, coherent=coherent)
         prediction = ScanPrediction(
             slice_probabilities=found.slices.cpu().numpy(),

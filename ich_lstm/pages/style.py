@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ich_lstm.formatting import RESEARCH_USE, millimetres, percent
 from ich_lstm.labels import LABEL_NAMES, LABEL_SET
+from ich_lstm.printable import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -30,7 +31,7 @@ def library_version() -> str:
 
 
 def render(template: str, **values: Any) -> str:
-    """Render a template of this room; every value is escaped."""
+    """Render a template of this room; HTML and control characters are escaped in every value."""
     return _environment().get_template(template).render(**values)
 
 
@@ -39,8 +40,18 @@ def _environment() -> "Environment":
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        finalize=_printable,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "millimetres": millimetres}
     environment.globals |= {"label_names": LABEL_NAMES, "research_use": RESEARCH_USE, "library_version": library_version()}
     return environment
+
+
+def _printable(value: Any) -> Any:
+    """Escape control characters in a value of a template; markup is not a plain str."""
+    return printable(value, keep="\n\t") if type(value) is str else value

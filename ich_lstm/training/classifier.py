@@ -1,6 +1,5 @@
 """ScanClassifier: the network and its training, as a LightningModule."""
 
-import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -10,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import BatchSizeFinder
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -42,6 +42,7 @@ from ich_lstm.models.scan_model import ModelSettings, ScanLogits, ScanModel
 from ich_lstm.prediction import ScanPrediction
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.preprocessing.windows import Windows
+from ich_lstm.printable import printable_logger
 from ich_lstm.privacy import ProjectKey
 from ich_lstm.scan import Scan
 from ich_lstm.settings import (
@@ -56,18 +57,23 @@ from ich_lstm.settings import (
     staged,
     to_stored,
 )
-from ich_lstm.training.callbacks import MovingAverage, without_folders
+from ich_lstm.training.checkpoints.callbacks import without_folders
+from ich_lstm.training.checkpoints.checkpoint_io import WholeCheckpointIO
+from ich_lstm.training.checkpoints.exact_resume import PLACE_KEY, restore_place, save_place, validation_follows
+from ich_lstm.training.faults.memory import Attempt, Losses
+from ich_lstm.training.faults.non_finite import FaultGuard, LossCheck, all_finite, check_finite, scans_without_numbers
 from ich_lstm.training.fit_record import FitRecord, begun, record_fit
 from ich_lstm.training.fit_reduction import fit_reducer
 from ich_lstm.training.losses import Loss, weighted_loss_sums
 from ich_lstm.training.metrics import LabelAUROC, WeightedLogLoss
+from ich_lstm.training.moving_average import MovingAverage
 from ich_lstm.training.optimizer import Optimizer, make_optimizer, make_schedule
 
 if TYPE_CHECKING:
     from ich_lstm.data.datamodule import ScanDataModule
     from ich_lstm.data.loading.batch import ScanBatch
 
-logger = logging.getLogger(__name__)
+logger = printable_logger(__name__)
 
 Trained = Literal["all", "head", "encoder", "encoder-through-head"]
 """What a fit trains. ``all``: the whole network; ``head``: the head, with the encoder frozen; ``encoder``: the encoder, with the
@@ -128,7 +134,8 @@ class ScanClassifier(LightningModule):
     - ``test/...``: ``Trainer.test`` logs the metrics above with ``test/`` instead of ``val/``, except for the monitored value,
       because held-out scans must not choose an epoch.
     - ``train/loss``, ``train/slice_loss``, ``train/scan_loss``, ``train/encoder_loss``, ``train/instance_loss``: The training
-      loss, and its terms before they are weighted.
+      loss, and its terms before they are weighted; batches with a loss that is not finite are left out.
+    - ``train/skipped_steps``: The number of optimizer steps of the fit so far that were skipped, see `FaultGuard`.
 
     Raises:
         ConfigError: If a value is out of range, or two settings contradict each other.
@@ -191,6 +198,13 @@ class ScanClassifier(LightningModule):
         """How these weights were trained since their initialization: one record for each fit, including the running one."""
         self.stage_name = ""
         """Name of the next fit in its record."""
+        self.step_is_skipped = False
+        """Whether the last step of the fit left the weights as they were, because a loss or a gradient was not finite."""
+        self.loss_check = LossCheck(True, True)
+        """What is known about the loss of the last batch."""
+        self.scans_without_numbers: list[str] = []
+        """Ids of this process's scans whose probabilities were not finite in the last validation."""
+        self._attempt: Attempt | None = None
         self._encoder_groups: int | None = None
         self.calibration: ModelCalibration | None = None
         """Calibration and thresholds that `ich-evaluate --calibrate` chose on validation patients; predictions show them. A
@@ -199,6 +213,9 @@ class ScanClassifier(LightningModule):
         """Name of the model in predictions."""
         self._hash = WeightsHash()
         self.slice_metrics, self.encoder_metrics, self.scan_metrics = _metrics(), _metrics(), _metrics()
+        self._epoch_losses: dict[str, Tensor] = {}
+        """For each training loss, the sum over the slices of the running epoch and their number in this process, ``(2,)``."""
+        self._place: Mapping[str, Any] | None = None
 
     @classmethod
     def from_settings(cls, settings: ClassifierSettings) -> "ScanClassifier":
@@ -279,6 +296,21 @@ class ScanClassifier(LightningModule):
         }
         self.fits = ()
 
+    def continue_from(self, saved: SavedModel) -> None:
+        """Use the weights of an earlier stage of this training, and the records of its fits.
+
+        Args:
+            saved: A checkpoint of that stage, usually its best: later epochs are neither in its weights nor in its records.
+        """
+        unwrapped(self.model).load_state_dict(saved.weights)
+        self._adopt_history(saved.about)
+
+    def _adopt_history(self, about: Mapping[str, Any]) -> None:
+        """Take the origin of weights from the metadata of their checkpoint."""
+        self.name = about["name"]
+        self.starting_weights = about["starting_weights"]
+        self.fits = tuple(FitRecord(**fit) for fit in about["fits"] or ())
+
     def choose_trained(self, trained: Trained = "all", *, encoder_groups: int | None = None) -> None:
         """Choose what the next fit trains. It must not change inside a fit, because the ranks of DDP would silently diverge.
 
@@ -322,6 +354,9 @@ class ScanClassifier(LightningModule):
             )
         if stage != "fit":
             return
+        self._place = None
+        if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            self.trainer.strategy.checkpoint_io = WholeCheckpointIO()
         if data is not None:
             shown, batches = self.settings.encoder.adjacent_slices, data.batches
             if shown and batches.slices_per_sample and batches.sample != "adjacent":
@@ -375,7 +410,7 @@ class ScanClassifier(LightningModule):
             _refuse_synchronized(self.model.encoder)
 
     def configure_callbacks(self) -> list[Callback]:
-        """The moving average of the weights, if there is one.
+        """The guard against non-finite numbers, and the moving average of the weights, if there is one.
 
         Raises:
             ConfigError: If Lightning is asked to search for a batch size; batches here have a budget of slices instead.
@@ -389,15 +424,51 @@ class ScanClassifier(LightningModule):
                 expected="a budget of slices per batch, because scans differ in length and memory depends on the slices",
                 todo="Find batches.slices with ich-train --plan, or with ich_lstm.training.memory_planner.plan_memory.",
             )
-        return [] if self.settings.ema is None else [MovingAverage(self.settings.ema)]
+        # The guard comes first, because the average must not see a step that it undoes.
+        return [FaultGuard(), *([] if self.settings.ema is None else [MovingAverage(self.settings.ema)])]
+
+    @property
+    def running_fit(self) -> FitRecord:
+        """The record of the running fit."""
+        return self.fits[-1]
+
+    @running_fit.setter
+    def running_fit(self, record: FitRecord) -> None:
+        self.fits = (*self.fits[:-1], record)
+
+    def on_train_start(self) -> None:
+        """Go on at the place of the checkpoint from which the fit is resumed, if it is."""
+        if self._place is not None:
+            self._epoch_losses = restore_place(self.trainer, self._place)
+            self._place = None
 
     def on_train_batch_end(self, outputs: Any, batch: "ScanBatch", batch_index: int) -> None:
         """Count epochs and steps in the record of the running fit."""
+        self._count_steps()
+
+    def _count_steps(self) -> None:
         epochs, steps = self.trainer.current_epoch + 1, self.trainer.global_step
-        self.fits = (*self.fits[:-1], replace(self.fits[-1], epochs=epochs, steps=steps))
+        self.running_fit = replace(self.running_fit, epochs=epochs, steps=steps)
 
     def training_step(self, batch: "ScanBatch", batch_index: int) -> Tensor:
         """The training loss of a batch: the weighted sum of the losses of slices, scans, the encoder's logits and instances."""
+        self._attempt = Attempt(self, batch, lambda: self._losses(batch))
+        losses = self._attempt.forward()
+        if self.loss_check.is_finite:  # otherwise the mean of the epoch would be lost, too
+            for name, term in {**losses.terms, "loss": losses.total}.items():
+                self._add_loss(name, term, len(batch.hu))
+        return self._attempt.handed_out(losses.total)
+
+    def backward(self, loss: Tensor) -> None:
+        """Run the backward pass of a batch, and repeat its training step with smaller chunks if memory runs out."""
+        attempt, self._attempt = self._attempt, None
+        if attempt is None:  # a subclass with a training step of its own
+            super().backward(loss)
+        else:
+            attempt.backward(loss, self.trainer.precision_plugin.train_step_context)
+
+    def _losses(self, batch: "ScanBatch") -> Losses:
+        """Compute the training loss, and note whether it is finite in all processes."""
         loss_settings = self.settings.loss
         logits = self._logits(batch)
         candidates = {
@@ -412,19 +483,51 @@ class ScanClassifier(LightningModule):
             for name, (factor, predicted, labels) in candidates.items()
             if predicted is not None
         }
-        weights = self._world_sum(torch.stack([sums[1].detach() for _, sums in terms.values()]))
+        # The statistics belong to the check: a batch can make them infinite, and normalize itself to a finite loss.
+        numbers = [*(sums for _, sums in terms.values()), *self._batch_statistics()]
+        is_broken = ~all_finite(numbers)
+        # The flag travels with the weights, so that all processes know it without another message.
+        known = torch.stack([*(sums[1].detach() for _, sums in terms.values()), is_broken])
+        *weights, broken = self._world_sum(known)
+        here, anywhere = torch.stack([known[-1], broken]).tolist()
+        self.loss_check = LossCheck(not here, not anywhere)
         world = self.trainer.world_size
-        loss = torch.zeros((), device=self.device)
-        for (name, (factor, sums)), weight in zip(terms.items(), weights, strict=True):
-            # DDP averages the gradients of the ranks. Multiplying by the number of ranks, and dividing by the global sum of
-            # weights, makes that average the global weighted mean.
-            term = sums[0] * world / weight.clamp(min=1e-12)
-            self.log(f"train/{name}", term.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.hu))
-            loss = loss + factor * term
-        self.log(
-            "train/loss", loss.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=len(batch.hu), prog_bar=True
+        # DDP averages the gradients of the ranks. Multiplying by the number of ranks, and dividing by the global sum of weights,
+        # makes that average the global weighted mean.
+        means = {
+            name: (factor, sums[0] * world / weight.clamp(min=1e-12))
+            for (name, (factor, sums)), weight in zip(terms.items(), weights, strict=True)
+        }
+        total = torch.zeros((), device=self.device)
+        for factor, term in means.values():
+            total = total + factor * term
+        return Losses(total, {name: term.detach() for name, (_, term) in means.items()})
+
+    def _batch_statistics(self) -> list[Tensor]:
+        """The running statistics of all batch-norm layers."""
+        return [buffer for layer in batch_norms(self.model) for buffer in layer.buffers()]
+
+    def on_train_epoch_start(self) -> None:
+        """Begin the means of the training losses. A fit that is resumed inside an epoch goes on with those of its checkpoint."""
+        self._epoch_losses = {}
+
+    def _add_loss(self, name: str, loss: Tensor, slices: int) -> None:
+        sums = torch.stack(
+            [loss.detach().double() * slices, torch.tensor(float(slices), dtype=torch.float64, device=loss.device)]
         )
-        return loss
+        self._epoch_losses[name] = self._epoch_losses[name] + sums if name in self._epoch_losses else sums
+
+    def _log_losses(self) -> None:
+        """Log the means of the training losses over the slices of the running epoch, in all processes together."""
+        for name, sums in self._epoch_losses.items():
+            total, slices = self._world_sum(sums)
+            self.log(f"train/{name}", (total / slices).float(), sync_dist=True, prog_bar=name == "loss")
+        self.log("train/skipped_steps", float(self.running_fit.skipped_steps), sync_dist=True)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the training losses if no validation has done so."""
+        if not validation_follows(self.trainer):
+            self._log_losses()
 
     def _logits(self, batch: "ScanBatch") -> ScanLogits:
         if self.trained == "encoder":
@@ -433,6 +536,7 @@ class ScanClassifier(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Average the running statistics of batch-norm over all processes."""
+        self.scans_without_numbers = []
         if self.trainer.world_size > 1:
             for name, buffer in self.model.named_buffers():
                 if name.endswith(("running_mean", "running_var")):
@@ -446,6 +550,8 @@ class ScanClassifier(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of all processes together, and ``val/monitor``, by which the best epoch is chosen."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self._log_losses()  # here and not at the end of the epoch, so that they lie in the checkpoint of the epoch's end
         losses, aurocs = self._log_metrics("val")
         # If the slice labels are missing or of one class, their loss cannot rank epochs, and the scans' loss is monitored.
         uses_slices = not aurocs[""].isnan().all() or losses["scan_"].isnan()
@@ -499,6 +605,7 @@ class ScanClassifier(LightningModule):
 
     def _collect(self, logits: ScanLogits, batch: "ScanBatch") -> None:
         """Update all metrics with the probabilities and labels of a batch."""
+        self.scans_without_numbers += scans_without_numbers(logits, batch)
         self.slice_metrics.update(probabilities_of(logits.slice_logits), batch.slice_labels)
         self.scan_metrics.update(probabilities_of(logits.scan_logits), batch.scan_labels)
         if "encoder_" in self._metrics_by_view() and logits.encoder_logits is not None:
@@ -523,8 +630,9 @@ class ScanClassifier(LightningModule):
                 logger.warning(
                     "schedule %s: the number of steps is unknown, so the learning rates stay constant after the warm-up.", kind
                 )
-                actual = {**self.fits[-1].settings, "optimizer": {**self.fits[-1].settings["optimizer"], "schedule": "constant"}}
-                self.fits = (*self.fits[:-1], replace(self.fits[-1], settings=actual))
+                given = self.running_fit.settings
+                actual = {**given, "optimizer": {**given["optimizer"], "schedule": "constant"}}
+                self.running_fit = replace(self.running_fit, settings=actual)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _steps_of_an_epoch(self) -> int:
@@ -537,7 +645,17 @@ class ScanClassifier(LightningModule):
     # Saving and loading
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the settings that rebuild the model, and remove paths of this machine."""
+        """Add the settings that rebuild the model and the place in the fit, and remove paths of this machine.
+
+        Raises:
+            CheckpointError: ``weights_not_finite``, if a weight or its moving average is not finite.
+        """
+        check_finite(checkpoint["state_dict"])
+        trainer = self._trainer  # None outside a Trainer
+        if trainer is not None and trainer.state.fn == TrainerFn.FITTING:
+            if trainer.global_step:
+                self._count_steps()  # callbacks save before this module's own hook has counted the batch
+            save_place(trainer, checkpoint, self._epoch_losses)
         checkpoint[ABOUT_KEY] = self._saved().about
         checkpoint[FIT_BEGUN_KEY] = bool(self.fits and self.fits[-1].steps)
         checkpoint["callbacks"] = without_folders(checkpoint.get("callbacks", {}))
@@ -547,17 +665,21 @@ class ScanClassifier(LightningModule):
         about = checkpoint.get(ABOUT_KEY, {})
         # A search saves the weights before the first step, trains, and loads them again. Its steps must not count.
         is_fitting = self.trainer.state.fn == TrainerFn.FITTING
+        self._place = checkpoint.get(PLACE_KEY) if is_fitting else None
         again = is_fitting and not checkpoint.get(FIT_BEGUN_KEY, True)
         running = tuple(replace(fit, epochs=0, steps=0) for fit in self.fits[-1:]) if again else ()
         if about.get("fits") or running:
-            self.starting_weights = about["starting_weights"]
-            self.fits = (*(FitRecord(**fit) for fit in about.get("fits") or ()), *running)
+            self._adopt_history(about)
+            self.fits += running
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write the model as ``model.safetensors`` and ``model.json``, which holds everything but the weights.
 
         Args:
             folder: The folder to write to; it is created if it does not exist.
+
+        Raises:
+            CheckpointError: ``weights_not_finite``, if a weight is not finite.
         """
         write_model(Path(folder), self._saved())
         if self.calibration is not None:
@@ -685,7 +807,9 @@ class ScanClassifier(LightningModule):
             "starting_weights": self.starting_weights,
             "fits": [fit.to_dict() for fit in begun(self.fits)],
         }
-        return SavedModel(about, unwrapped(self.model).state_dict())
+        weights = unwrapped(self.model).state_dict()
+        check_finite(weights)
+        return SavedModel(about, weights)
 
     def weights_hash(self) -> str:
         """Hash that identifies the weights, 12 hexadecimal digits."""

@@ -30,11 +30,14 @@ class FitRecord:
         seed: Seed of the order of the scans and of the augmentation; None if unknown.
         max_epochs: Limit of the number of epochs; None or -1 for no limit.
         epochs: Number of epochs that had begun when these weights were saved.
-        steps: Number of optimizer steps when these weights were saved.
+        steps: Number of optimizer steps when these weights were saved, including ``skipped_steps``.
         precision: Precision of the training, by Lightning's name.
         processes: Number of training processes.
         accumulated_batches: Number of batches per process whose gradients were accumulated for a step.
         gradient_clip: Limit of gradient clipping, for the norm or the value; None for no clipping.
+        skipped_steps: Number of steps that changed nothing, because a loss or a gradient was not finite.
+        returned: Whether the fit went back to a checkpoint or to its start, and went on with half the learning rates.
+        reduced_chunk: Number of slices per chunk to which the fit changed because memory ran out; None if it did not.
     """
 
     stage: str
@@ -51,6 +54,9 @@ class FitRecord:
     processes: int
     accumulated_batches: int
     gradient_clip: float | None
+    skipped_steps: int = 0
+    returned: bool = False
+    reduced_chunk: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain values for JSON."""

@@ -1,5 +1,6 @@
 """The RSNA weighted multi-label log loss, for training on logits."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,8 +41,8 @@ class Loss:
 
     def __post_init__(self) -> None:
         weights = {name: getattr(self, name) for name in ("slice", "encoder", "scan", "instance", "any_weight")}
-        wrong = {f"loss.{name}": weight for name, weight in weights.items() if weight < 0}
-        require("training_out_of_range", "not below 0", wrong)
+        wrong = {f"loss.{name}": weight for name, weight in weights.items() if not 0 <= weight < math.inf}
+        require("training_out_of_range", "not below 0, and finite", wrong)
         require_choice("training_out_of_range", "loss.mean", self.mean, LossMean)
 
 

@@ -21,7 +21,9 @@ from ich_lstm.data.loading.batch import ScanBatch
 from ich_lstm.errors import ConfigError
 from ich_lstm.labels import LABELS
 from ich_lstm.models.scan_model import ModelSettings, ScanModel
+from ich_lstm.parallel import end_with_parent
 from ich_lstm.training.losses import weighted_loss_sums
+from ich_lstm.unexpected import is_out_of_memory
 
 MOST_SLICES = 512
 """The largest batch that a plan proposes, in slices. Large devices could hold more, but an epoch would have few steps."""
@@ -261,15 +263,12 @@ def _measure_in_child(settings: ModelSettings, trial: Trial, precision: str, dea
 
 def _child(connection: Connection, settings: ModelSettings, trial: Trial, precision: str) -> None:
     """Run a trial, and send its peak memory in bytes, None if memory ran out, or a text that describes another error."""
+    end_with_parent()
     try:
         _step(settings, trial, torch.device("cpu"), precision)
         connection.send(_peak_memory())
-    except MemoryError:
-        connection.send(None)
     except Exception as error:
-        # torch's allocator says "can't allocate memory" or "not enough memory", and its kernels say "std::bad_alloc".
-        is_memory = isinstance(error, RuntimeError) and any(word in str(error) for word in ("memory", "alloc"))
-        connection.send(None if is_memory else f"{type(error).__name__}: {str(error).splitlines()[0]}")
+        connection.send(None if is_out_of_memory(error) else f"{type(error).__name__}: {str(error).splitlines()[0]}")
 
 
 def _peak_memory() -> int:

@@ -21,9 +21,10 @@ def log_losses(probabilities: Tensor, labels: Tensor) -> Tensor:
         labels: Labels in the shape of ``probabilities``: 1 present, 0 absent, NaN unknown.
 
     Returns:
-        Log losses in the shape of ``probabilities``, float64; NaN where the label is unknown.
+        Log losses in the shape of ``probabilities``, float64; NaN where the label is unknown, or the probability is none.
     """
-    p = probabilities.to(torch.float64).clamp(CLIP, 1 - CLIP)
+    given = probabilities.to(torch.float64)
+    p = given.clamp(CLIP, 1 - CLIP).masked_fill(~((given >= 0) & (given <= 1)), torch.nan)
     y = labels.to(torch.float64)
     # log(1 - p), not log1p(-p), because the published numbers round 1 - p to float64 first.
     return -(y * torch.log(p) + (1 - y) * torch.log(1 - p))
@@ -61,7 +62,7 @@ class _OfLabelledProbabilities(Metric):
 
 
 class WeightedLogLoss(_OfLabelledProbabilities):
-    """RSNA's weighted multi-label log loss over the known labels; NaN if no label is known.
+    """RSNA's weighted multi-label log loss over the known labels; NaN if none is known or its probability is none.
 
     Example:
         >>> metric = WeightedLogLoss()
@@ -76,12 +77,16 @@ class WeightedLogLoss(_OfLabelledProbabilities):
         """The loss, a float64 scalar."""
         probabilities, labels = self._all()
         losses = log_losses(probabilities, labels)  # (m, k)
-        weights = torch.tensor(LABEL_WEIGHTS, dtype=torch.float64, device=losses.device) * ~losses.isnan()
-        return (losses.nan_to_num(0.0) * weights).sum() / weights.sum()
+        known = ~labels.isnan()
+        weights = torch.tensor(LABEL_WEIGHTS, dtype=torch.float64, device=losses.device) * known
+        return (losses.masked_fill(~known, 0.0) * weights).sum() / weights.sum()
 
 
 class LabelAUROC(_OfLabelledProbabilities):
-    """Area under the ROC curve of each label, over the items whose label is known; NaN if these are all of one class."""
+    """Area under the ROC curve of each label, over the items whose label is known.
+
+    It is NaN if these items are all of one class, or if the probability of one is not in [0, 1].
+    """
 
     higher_is_better = True
 
@@ -91,5 +96,5 @@ class LabelAUROC(_OfLabelledProbabilities):
         areas = []
         for p, y in zip(probabilities.T.cpu().numpy(), labels.T.cpu().numpy(), strict=True):
             known = ~np.isnan(y)
-            areas.append(area_under_roc(y[known] == 1, p[known]))
+            areas.append(area_under_roc(y[known] == 1, np.where((p >= 0) & (p <= 1), p, np.nan)[known]))
         return torch.tensor(areas, dtype=torch.float64, device=probabilities.device)

@@ -14,6 +14,9 @@ from ich_lstm.settings import require, require_choice
 OptimizerKind = Literal["adamw", "adam"]
 Schedule = Literal["cosine", "constant"]
 
+FLOAT32_ENDS = 1e37
+"""Rates must be below it: AdamW multiplies a rate by at most 10 in the first step, and float32 ends at 3e38."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
@@ -48,8 +51,8 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         rates = {name: getattr(self, name) for name in ("lr", "encoder_lr", "window_lr", "weight_decay", "epsilon")}
-        wrong = {f"optimizer.{name}": rate for name, rate in rates.items() if rate < 0}
-        require("training_out_of_range", "not below 0", wrong)
+        wrong = {f"optimizer.{name}": rate for name, rate in rates.items() if not 0 <= rate < FLOAT32_ENDS}
+        require("training_out_of_range", f"not below 0, and below {FLOAT32_ENDS:g}", wrong)
         require("training_out_of_range", "in [0, 1)", {} if 0 <= self.warmup < 1 else {"optimizer.warmup": self.warmup})
         require_choice("training_out_of_range", "optimizer.kind", self.kind, OptimizerKind)
         require_choice("training_out_of_range", "optimizer.schedule", self.schedule, Schedule)

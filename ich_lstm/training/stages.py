@@ -6,17 +6,14 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from pytorch_lightning import Trainer
 
 from ich_lstm.data.datamodule import ScanDataModule
 from ich_lstm.data.loading.batches import Batches
 from ich_lstm.errors import CheckpointError, ConfigError
 from ich_lstm.inference.checkpoint import read_model
-from ich_lstm.models.compiled import unwrapped
 from ich_lstm.settings import merged, require_choice, staged, unknown_setting
 from ich_lstm.training.classifier import ClassifierSettings, ScanClassifier, Trained
-from ich_lstm.training.fit_record import FitRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +103,21 @@ def _check_changes(where: str, given: Mapping[str, Any], known: Mapping[str, Any
             _check_changes(f"{where}, {name}", value, known[name])
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far a training in stages has come.
+
+    Args:
+        finished: Number of finished stages, from the first.
+        best: The best checkpoint of the last finished stage; None if no stage is finished.
+        checkpoint: The checkpoint from which the next stage is resumed; None if that stage begins anew.
+    """
+
+    finished: int = 0
+    best: Path | None = None
+    checkpoint: Path | None = None
+
+
 def fit_stages(
     classifier: ScanClassifier,
     data: ScanDataModule,
@@ -113,7 +125,9 @@ def fit_stages(
     trainer_of: Callable[[Stage, bool], Trainer],
     *,
     best_of: Callable[[Trainer], str],
-) -> Trainer:
+    progress: Progress = Progress(),
+    on_finished: Callable[[Progress], None] = lambda progress: None,
+) -> Path:
     """Fit one stage after the other. Each stage starts from the best weights of the stage before.
 
     Every stage is a separate fit with its own optimizer, batches and DDP wrapper, because the frozen layers must not change
@@ -125,37 +139,40 @@ def fit_stages(
         stages: The stages, in the order in which they are fitted.
         trainer_of: Makes the Trainer of a stage. Its second argument is True for the last stage.
         best_of: Gives the path of the best checkpoint that a Trainer has written.
+        progress: How far an interrupted training has come that is resumed.
+        on_finished: Called in every process after each stage, with the progress of the training.
 
     Returns:
-        The Trainer of the last stage.
+        The best checkpoint of the last stage.
 
     Raises:
         CheckpointError: ``no_epoch``, if a stage ended without a checkpoint.
         ConfigError: ``no_stage``, if there is no stage.
     """
+    if not stages:
+        raise ConfigError("no_stage", where="stages", got="none", expected="at least one stage")
     usual = classifier.settings
     batches = data.batches
-    trainer = None
+    best, checkpoint = progress.best, progress.checkpoint
     for number, stage in enumerate(stages):
+        if number < progress.finished:
+            continue
+        if best is not None:
+            classifier.continue_from(read_model(best))
         classifier.use_settings(stage.settings(usual))
         classifier.choose_trained(stage.train, encoder_groups=stage.encoder_groups)
         classifier.stage_name = stage.name
         data.batches = merged(batches, stage.batches, where=f"stages, {stage.name}, batches")
         trainer = trainer_of(stage, number == len(stages) - 1)
-        trainer.fit(classifier, data)
+        trainer.fit(classifier, data, ckpt_path=checkpoint)
         # All processes read what the first one wrote.
-        best = trainer.strategy.broadcast(best_of(trainer))
+        written = trainer.strategy.broadcast(best_of(trainer))
         trainer.strategy.barrier()
-        if not best or not Path(best).is_file():
+        if not written or not Path(written).is_file():
             raise CheckpointError(
                 "no_epoch", where=f"stage {stage.name}", got="no finished epoch", todo="Raise max_epochs of the stage."
             )
-        if number < len(stages) - 1:
-            saved = read_model(Path(best))
-            with torch.no_grad():
-                unwrapped(classifier.model).load_state_dict(saved.weights)
-            # The records of the best epoch: later epochs are not in these weights.
-            classifier.fits = tuple(FitRecord(**fit) for fit in saved.about["fits"])
-    if trainer is None:
-        raise ConfigError("no_stage", where="stages", got="none", expected="at least one stage")
-    return trainer
+        best, checkpoint = Path(written), None
+        on_finished(Progress(number + 1, best))
+    assert best is not None
+    return best

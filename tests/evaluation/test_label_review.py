@@ -14,8 +14,9 @@ from ich_lstm import LABELS
 from ich_lstm.cli import evaluate
 from ich_lstm.data.audit.montage import LOWEST_SHOWN
 from ich_lstm.data.prepared.folder import SCANS_TABLE, PreparedFolder
-from ich_lstm.data.prepared.scan_cache import read_cached
-from ich_lstm.errors import ConfigError, TableError
+from ich_lstm.data.prepared.scan_cache import CachedScan, read_cached
+from ich_lstm.errors import CacheError, ConfigError, TableError
+from ich_lstm.evaluation import label_review
 from ich_lstm.evaluation.evidence import Evidence, make_evidence, read_run
 from ich_lstm.evaluation.label_review import collect_cases, find_disagreements, write_review
 from ich_lstm.privacy import ProjectKey
@@ -128,6 +129,34 @@ class TestCases:
         with pytest.raises(TableError) as caught:
             collect_cases(evidence, find_disagreements(evidence, "slice"), prepared)
         assert caught.value.code == "not_in_prepared_folder"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), CacheError("cache_unreadable", where="x", got="nothing"), ValueError("?")], ids=repr
+)
+def test_a_scan_that_cannot_be_read_is_a_case_without_pictures(
+    error: Exception,
+    tables: dict[str, pd.DataFrame],
+    prepared: PreparedFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tables["slices"].loc[[3, 30], "subdural"] = [0.999, 0.9]
+    evidence = evidence_of(tables)
+    found = find_disagreements(evidence, "slice")
+    failing = prepared.key.loc[prepared.key["slice_id"] == found["slice_id"].iloc[0], "cache"].iloc[0]
+
+    def read(path: Path) -> CachedScan:
+        if path.name == failing:
+            raise error
+        return read_cached(path)
+
+    monkeypatch.setattr(label_review, "read_cached", read)
+    first, second = collect_cases(evidence, found, prepared)
+    assert all(picture.hu is None for picture in first.pictures)
+    assert all(picture.hu is not None for picture in second.pictures)
+    assert "shown without pictures" in caplog.text
 
 
 class TestFiles:

@@ -215,7 +215,7 @@ class TestPathlessCheckpoint:
 
     def test_no_path_in_any_file(self, trained, tmp_path_factory: pytest.TempPathFactory) -> None:
         files = list((trained.folder / "checkpoints").iterdir())
-        assert sorted(file.name for file in files) == ["best.ckpt", "last.ckpt"]
+        assert sorted(file.name for file in files) == ["before-last.ckpt", "best.ckpt", "last.ckpt"]
         for file in files:
             content = file.read_bytes()
             for part in (trained.folder.name, str(trained.folder.parent), tmp_path_factory.getbasetemp().name, str(Path.home())):
@@ -243,7 +243,11 @@ class TestPathlessCheckpoint:
         assert ours.last_model_path == str(resumed.folder / "checkpoints" / "last.ckpt")
         assert list(ours.best_k_models) == [ours.best_model_path]
         # No second best beside the first.
-        assert sorted(file.name for file in (resumed.folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+        assert sorted(file.name for file in (resumed.folder / "checkpoints").iterdir()) == [
+            "before-last.ckpt",
+            "best.ckpt",
+            "last.ckpt",
+        ]
         best = [ScanClassifier.load(run.folder / "checkpoints" / "best.ckpt").weights_hash() for run in (resumed, trained)]
         assert best[0] == best[1]
 

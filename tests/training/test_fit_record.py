@@ -89,14 +89,14 @@ def test_stages_are_recorded_by_name_with_their_own_rates(data: ScanDataModule, 
         Stage(name="head", max_epochs=2, train="head"),
     ]
     model = small()
-    last = fit_stages(
+    best_path = fit_stages(
         model,
         data,
         stages,
         lambda stage, is_last: trainer(tmp_path / stage.name, stage.max_epochs),
         best_of=lambda done: done.checkpoint_callback.best_model_path,
     )
-    best = ScanClassifier.load(Path(last.checkpoint_callback.best_model_path))
+    best = ScanClassifier.load(best_path)
     assert [(record.stage, record.encoder, record.head) for record in best.fits] == [
         ("warm-up", "all", "skip"),
         ("head", "none", "train"),

@@ -13,7 +13,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from ich_lstm import ScanClassifier, ScanDataModule
 from ich_lstm.errors import CheckpointError, ConfigError
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing
-from ich_lstm.training.callbacks import MovingAverage, PathlessCheckpoint
+from ich_lstm.training.checkpoints.callbacks import PathlessCheckpoint
+from ich_lstm.training.moving_average import MovingAverage
 from ich_lstm.training.stages import Stage, fit_stages
 
 State = dict[str, torch.Tensor]

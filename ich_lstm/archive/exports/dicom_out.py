@@ -14,11 +14,12 @@ from ich_lstm.archive.exports import dicom_codes as codes
 from ich_lstm.archive.exports.dicom_picture import draw_summary, shown_slices
 from ich_lstm.archive.exports.requirement import HIGHDICOM
 from ich_lstm.errors import SeriesError
-from ich_lstm.files.atomic_write import atomic_write
+from ich_lstm.files.atomic_write import write_bytes
 from ich_lstm.formatting import RESEARCH_USE
 from ich_lstm.labels import LABELS, PRIVATE_SCHEME
 from ich_lstm.pages.style import library_version
 from ich_lstm.prediction import ScanPrediction
+from ich_lstm.privacy import make_folder
 from ich_lstm.reading import Series, SliceHeader, read_header, read_identity, short_uid
 from ich_lstm.reading.header.examinations import identity_of, origin_of
 from ich_lstm.reading.header.frames import FRAME_MARK
@@ -112,12 +113,11 @@ def write_dicom(prediction: ScanPrediction, scan: Scan, series: Series | None, f
     """
     HIGHDICOM.check("write_dicom")
     source = _describe_source(prediction, scan, series)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     paths = []
     for end, data_set in ((REPORT_END, _make_report(prediction, source)), (PICTURE_END, _make_picture(prediction, source))):
         path = folder / f"{prediction.scan_id}{end}"
-        with atomic_write(path) as unfinished:
-            unfinished.write_bytes(_encode(_with_content_uid(data_set)))
+        write_bytes(path, _encode(_with_content_uid(data_set)))
         paths.append(path)
     return paths
 

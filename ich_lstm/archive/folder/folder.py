@@ -7,10 +7,10 @@ from pathlib import Path
 
 from ich_lstm.archive.folder.file_names import BEGUN, LOCK
 from ich_lstm.errors import ConfigError
-from ich_lstm.files.atomic_write import atomic_write
+from ich_lstm.files.atomic_write import write_text
 from ich_lstm.files.folder_lock import claimed
 from ich_lstm.files.output_folder import is_new_or_empty, out_not_empty
-from ich_lstm.privacy import PRIVATE, private_folder
+from ich_lstm.privacy import PRIVATE, close_to_others, private_folder
 
 
 @contextmanager
@@ -39,6 +39,7 @@ def claim_predictions(out: Path) -> Iterator[None]:
 
     lock = private_folder(out) / LOCK
     with claimed(lock, when_taken=refuse):
+        close_to_others(lock.parent)
         try:
             yield
         finally:
@@ -101,9 +102,8 @@ class Arrivals:
         self._write()
 
     def _write(self) -> None:
-        with atomic_write(self._path) as unfinished:
-            kept = {"studies": list(self.studies), "unfinished": list(self.unfinished)}
-            unfinished.write_text(json.dumps(kept, indent=0), encoding="utf-8")
+        kept = {"studies": list(self.studies), "unfinished": list(self.unfinished)}
+        write_text(self._path, json.dumps(kept, indent=0))
 
 
 def _path_text(path: Path) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
 
+from ich_lstm.files.csv_table import CsvRows, plain_cell
 from ich_lstm.reading.ledger.ledger import Ledger, LedgerRow
 from ich_lstm.reading.ledger.reasons import action_of, phrase_of
 
@@ -35,20 +36,20 @@ def write_merged(
     new = [_rows_of(ledger) for ledger in ledgers]
     old = _earlier_rows(before, [str(root.absolute()) for root in roots])
     with aside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(LedgerRow._fields)
+        table = CsvRows(file)
+        table.add(LedgerRow._fields)
         path = None
         # For equal paths, merge yields the row of the first iterable first.
         for row in heapq.merge(*new, _superseded(old, again), key=attrgetter("path")):
             if row.path != path:
-                writer.writerow(row)
+                table.add(row)
                 counts[row.action] += 1
                 path = row.path
     return counts
 
 
 def _rows_of(ledger: Ledger) -> Iterator[LedgerRow]:
-    return map(LedgerRow._make, ledger.to_frame().itertuples(index=False, name=None))
+    return iter(sorted(ledger.everything()))
 
 
 def _earlier_rows(path: Path, roots: Sequence[str]) -> Iterator[LedgerRow]:
@@ -62,7 +63,7 @@ def _earlier_rows(path: Path, roots: Sequence[str]) -> Iterator[LedgerRow]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = csv.reader(file)
         next(rows, None)
-        for row in map(LedgerRow._make, rows):
+        for row in (LedgerRow._make(map(plain_cell, cells)) for cells in rows):
             is_below = any(row.path == root or row.path.startswith((f"{root}/", f"{root}!")) for root in roots)
             if row.action == "used" or not is_below or not Path(row.path).exists():
                 yield row

@@ -1,7 +1,6 @@
 """The records of the studies in a folder of predictions, by which an interrupted command can be continued."""
 
 import contextlib
-import csv
 import hashlib
 import json
 from collections.abc import Mapping
@@ -12,7 +11,9 @@ from typing import IO, Any, NamedTuple
 import pandas as pd
 
 from ich_lstm.archive.folder.file_names import PREDICTED
-from ich_lstm.files.atomic_write import atomic_write
+from ich_lstm.files.atomic_write import write_text
+from ich_lstm.files.csv_table import CsvRows
+from ich_lstm.privacy import make_folder
 from ich_lstm.reading.files.sources import FileRef
 from ich_lstm.reading.ledger.ledger import LedgerRow
 
@@ -57,7 +58,8 @@ class StudyRecord:
         seconds: Time from reading the first file to writing the last one.
         tables: Rows of each table, by the table's path in the folder of predictions.
         ledger: Rows of the ledger for the study's files whose outcome is not simply "used".
-        not_made: Reasons for requested results that could not be made, by name (``heat_maps``, or the name of an export).
+        not_made: Reasons for results that could not be made, by name (``heat_maps``, ``pages``, or the name of an export).
+        tracebacks: Where errors arose that nobody foresaw; a study with any is tried again by the next command.
         files: Files that were written for this study alone (pages and exports), as paths in the folder of predictions.
         thumbnails: Thumbnails of the scan for the indexes, by path of the linked page; base64 of a PNG, or empty.
     """
@@ -75,6 +77,7 @@ class StudyRecord:
     tables: Mapping[str, TableRows] = field(default_factory=dict)
     ledger: list[list[str]] = field(default_factory=list)
     not_made: Mapping[str, str] = field(default_factory=dict)
+    tracebacks: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     thumbnails: Mapping[str, str] = field(default_factory=dict)
 
@@ -98,7 +101,7 @@ class StudyRecords:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
 
     def read(self, identifier: str, files: list[FileRef], out: Path, digest: str = "") -> StudyRecord | None:
         """Read the record of a study if it is still valid.
@@ -151,8 +154,8 @@ class StudyRecords:
             record: The record to write.
             digest: Digest of everything else on which the record depends.
         """
-        with atomic_write(self._path(identifier)) as unfinished:
-            unfinished.write_text(json.dumps({**asdict(record), "states": digest + states_of(files)}), encoding="utf-8")
+        text = json.dumps({**asdict(record), "states": digest + states_of(files)})
+        write_text(self._path(identifier), text, durable=False)  # a study whose record is damaged is predicted again
 
     def _path(self, identifier: str) -> Path:
         return self.folder / f"{identifier}.json"
@@ -180,7 +183,7 @@ class JoinedTable:
     """
 
     def __init__(self, file: IO[str]) -> None:
-        self._writer = csv.writer(file, lineterminator="\n")
+        self._csv = CsvRows(file)
         self.has_rows = False
 
     def add(self, table: TableRows) -> None:
@@ -190,6 +193,7 @@ class JoinedTable:
             table: The rows; numbers are written with the digits that restore them exactly.
         """
         if not self.has_rows:
-            self._writer.writerow(table.columns)
+            self._csv.add(table.columns)
             self.has_rows = True
-        self._writer.writerows(table.rows)
+        for row in table.rows:
+            self._csv.add(row)

@@ -49,21 +49,20 @@ def print_calibration(out: "Console", manifest: dict[str, Any]) -> None:
     if about is None:
         return
     if about["operating_point"]:
-        out.print(f"operating point {about['operating_point']['rule']}, chosen on {about['chosen_on']} patients", markup=False)
+        out.print(f"operating point {about['operating_point']['rule']}, chosen on {about['chosen_on']} patients")
     prevalence = about["prevalence"]
     if not isinstance(prevalence, dict):
         share, whose = (about["share"], f"as in {about['share_of']}") if prevalence is None else (prevalence, "as stated")
         at = "" if share is None else f" for {100 * share:.3g} % positive scans, {whose}"
-        out.print(f"calibrated probabilities ({about['method']}) are{at or ' those of validation'}", markup=False)
+        out.print(f"calibrated probabilities ({about['method']}) are{at or ' those of validation'}")
         return
     if prevalence["value"] is None:
-        out.print(f"warning: the share of positive scans cannot be estimated: {prevalence['note']}", markup=False)
+        out.print(f"warning: the share of positive scans cannot be estimated: {prevalence['note']}")
         return
     interval = "" if prevalence["low"] is None else f" ({100 * prevalence['low']:.3g} to {100 * prevalence['high']:.3g})"
     out.print(
         f"warning: {100 * prevalence['value']:.3g}{interval} % positive scans were estimated without labels; the estimate "
         f"{prevalence['note']}",
-        markup=False,
     )
 
 
@@ -158,12 +157,12 @@ def calibrate_run(given: argparse.Namespace, out: "Console") -> None:
             for label, found in labels.items():
                 rates = f"sensitivity {found.sensitivity}, specificity {found.specificity}"
                 what = f"none: {found.note}" if found.value is None else f"{found.value:.4g}: {rates}"
-                out.print(f"{points.rule}, {level}, {label}: {what}", markup=False)
+                out.print(f"{points.rule}, {level}, {label}: {what}")
     for level, corrections in calibration.corrections.items():
         for label, correction in corrections.items():
             if correction.recalibration is None:
-                out.print(f"not calibrated: {level}, {label}: {correction.note}", markup=False)
-    out.print(f"Chosen on validation patients, so figures on these patients are optimistic: {path}", markup=False)
+                out.print(f"not calibrated: {level}, {label}: {correction.note}")
+    out.print(f"Chosen on validation patients, so figures on these patients are optimistic: {path}")
 
 
 def judge_by_choice(given: argparse.Namespace, evidence: "Evidence") -> "tuple[Evidence, dict[str, Any]]":

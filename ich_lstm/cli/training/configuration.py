@@ -16,7 +16,7 @@ from jsonargparse.typing import PositiveFloat
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from ich_lstm.cli.training.logs import WandbMode
+from ich_lstm.cli.training.monitoring.logs import WandbMode
 from ich_lstm.cli.training.planning import AUTO, PLAN_MINUTES
 from ich_lstm.data.datamodule import ScanDataModule
 from ich_lstm.data.loading.batches import Batches
@@ -68,6 +68,7 @@ def make_parser(defaults: Mapping[str, Any]) -> ArgumentParser:
     parser.add_argument("--seed_everything", type=int, default=DEFAULT_SEED, help="Seed of the weights, order and augmentation.")
     parser.add_argument("--out", type=Path | None, default=None, help="Folder of the run.")
     parser.add_argument("--checkpoint", type=Path | None, default=None, help="Model of a warm start.")
+    parser.add_argument("--checkpoint_minutes", type=PositiveFloat, default=15.0, help="Longest time between two checkpoints.")
     parser.add_argument("--plan", type=bool, nargs="?", const=True, default=False, help="Only find how many slices fit.")
     parser.add_argument("--plan_minutes", type=PositiveFloat, default=PLAN_MINUTES, help="Time limit of --plan and auto.")
     parser.add_argument(

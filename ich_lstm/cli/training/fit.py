@@ -2,8 +2,12 @@
 
 import copy
 import logging
+import sys
 import time
 import warnings
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,10 +21,25 @@ from pytorch_lightning.utilities import rank_zero_only
 from ich_lstm.cli.audit import report_audit
 from ich_lstm.cli.console import DONE, console, progress_bar
 from ich_lstm.cli.training.configuration import make_parser, parse
-from ich_lstm.cli.training.epoch_lines import EpochLines
-from ich_lstm.cli.training.logs import check_logging, make_loggers
-from ich_lstm.cli.training.planning import AUTO, plan_training, wants_plan
-from ich_lstm.cli.training.run_folder import Settled, handed_over, new_folder, settled_before, write_config
+from ich_lstm.cli.training.monitoring.epoch_lines import EpochLines, TimeEstimate
+from ich_lstm.cli.training.monitoring.logs import check_logging, make_loggers
+from ich_lstm.cli.training.monitoring.overview import check_room, describe_training
+from ich_lstm.cli.training.planning import AUTO, plan_training, training_device, wants_plan
+from ich_lstm.cli.training.resume import check_same_run, find_progress
+from ich_lstm.cli.training.run_folder import (
+    STAGES,
+    RunProgress,
+    Settled,
+    claimed_run,
+    handed_over,
+    is_reported,
+    name_folder,
+    private_config,
+    settled_before,
+    stage_folder,
+    write_config,
+    write_progress,
+)
 from ich_lstm.cli.training.run_report import counts_in_words, evaluate_run, print_results, write_run_report
 from ich_lstm.cli.training.warm_start import adopted, with_weights_of
 from ich_lstm.data.datamodule import ScanDataModule
@@ -30,41 +49,77 @@ from ich_lstm.data.split.split_file import SPLIT_FILE
 from ich_lstm.errors import ConfigError
 from ich_lstm.models.encoder import check_pretrained
 from ich_lstm.phantom import PhantomSettings, write_phantom
+from ich_lstm.preprocessing.augmentation import sample_seed
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.privacy import PRIVATE, private_folder
 from ich_lstm.reading import walk_source
 from ich_lstm.settings import merged
-from ich_lstm.training.callbacks import PathlessCheckpoint
+from ich_lstm.training.checkpoints.callbacks import LastCheckpoint, PathlessCheckpoint
+from ich_lstm.training.checkpoints.checkpoint_io import read_checkpoint
+from ich_lstm.training.checkpoints.exact_resume import PLACE_KEY
+from ich_lstm.training.checkpoints.interruption import Interrupted, Interruption
 from ich_lstm.training.classifier import ClassifierSettings, ScanClassifier
-from ich_lstm.training.stages import Stage, fit_stages
+from ich_lstm.training.stages import Progress, Stage, fit_stages
 
 DEFAULT_EPOCHS = 8
 """Number of epochs if the configuration gives none."""
 
-STAGES = "stages"
-"""Folder of the logs and checkpoints of all stages but the last. Those of the last stage lie in the run's folder itself."""
 
-
-def run_training(recipe: str, arguments: list[str], checkpoint: Path | None) -> int:
+def run_training(recipe: str, arguments: list[str], checkpoint: Path | None, run: Path | None = None) -> int:
     """Configure a training, fit all stages, and write the report.
 
     Args:
         recipe: Name of the recipe, for the run's folder and the report.
         arguments: Command line in which paths have replaced the names of recipes.
         checkpoint: Model of a warm start, from the command line or a recipe; None for none.
+        run: Folder of the run that is resumed; None for a new run.
 
     Returns:
         The exit code.
     """
-    started = time.monotonic()
+    interruption = Interruption()
+    interruption.stop_at_once()
     _quiet()
+    try:
+        return _run_training(recipe, arguments, checkpoint, run, interruption)
+    except Interrupted as stop:
+        if _rank() != 0:
+            return DONE  # the first process speaks for all, and a failed process would end it
+        print(f"ich-train: {_told(stop)}", file=sys.stderr)
+        return stop.exit_code
+
+
+def _told(stop: Interrupted) -> str:
+    """What a user is told who has stopped a training."""
+    if stop.checkpoint is None:
+        return f"stopped by {stop}. Checkpoints are complete; ich-train --resume RUN goes on from the last one, if there is one."
+    folder = stop.checkpoint.parent.parent
+    folder = folder.parent.parent if folder.parent.name == STAGES else folder
+    return f"stopped by {stop}. Everything is saved in {stop.checkpoint}. Go on with: ich-train --resume {folder}"
+
+
+def _run_training(
+    recipe: str, arguments: list[str], checkpoint: Path | None, run: Path | None, interruption: Interruption
+) -> int:
+    started = time.monotonic()
     out = console()
-    start = None if checkpoint is None else ScanClassifier.load(checkpoint)
+    start = None if checkpoint is None or run is not None else ScanClassifier.load(checkpoint)
     parser = make_parser({} if start is None else adopted(start))
     config = parse(parser, arguments)
+    if run is not None:
+        check_same_run(parse(parser, ["--config", str(private_config(run))]), config)
     seed_everything(config.seed_everything, workers=True, verbose=False)
-    stages = [Stage.from_recipe(name, given) for name, given in (config.stages or {}).items()] or [_only_stage(config)]
+    stages = _stages(config)
+    progress = Progress() if run is None else find_progress(run, stages)
+    if run is not None and progress.finished == len(stages) and is_reported(run):
+        key = f"stages.{stages[-1].name}.max_epochs" if config.stages else "trainer.max_epochs"
+        out.print(f"{run} is finished. To train it longer: ich-train --resume {run} --{key} N")
+        return DONE
     settings = merged(ClassifierSettings(), _without_auto(config.model), where="model")
+    if run is not None and checkpoint is not None and not (progress.best or progress.checkpoint):
+        start = ScanClassifier.load(checkpoint)  # the run ended before its first checkpoint
+    if progress.best or progress.checkpoint:  # all weights come from the run
+        settings = merged(settings, {"encoder": {"pretrained": False, "pretrained_file": None}})
     for stage in stages:
         stage.settings(settings)  # raises if settings contradict each other, before the data are read
     requested = None if config.data.preprocessing is None else Preprocessing(**config.data.preprocessing.as_dict())
@@ -82,34 +137,50 @@ def run_training(recipe: str, arguments: list[str], checkpoint: Path | None) -> 
     settled = _settle(config, settings, recipe)
     settings = merged(settings, {"encoder": {"slices_per_chunk": settled.slices_per_chunk}})
     folder = Path(settled.folder)
+    with claimed_run(folder, resumed=run is not None) if _rank() == 0 else nullcontext():
+        if _rank() == 0:
+            write_config(folder, config, parser)
+            write_progress(folder, RunProgress(recipe, _epochs(stages[: progress.finished]), False))
+        # The data come before the model, so that their errors show before any weights are downloaded.
+        built = parser.instantiate(config.clone())
+        data = _make_data(built, folder)
+        data.preprocessing.check_windows(settings.windows.channels)  # here, because caching may take hours
+        if _rank() == 0:
+            _prepare(data, config, folder)
+        classifier = ScanClassifier.from_settings(settings)
+        if start is not None:
+            classifier.load_weights_from(start)
+        if _rank() == 0:
+            check_room(folder, classifier, stages)
+            out.print(f"{recipe}: {counts_in_words(data)}")
+            for line in describe_training(classifier, config, stages, folder, progress):
+                out.print(line)
 
-    # The data come before the model, so that their errors show before any weights are downloaded.
-    built = parser.instantiate(config.clone())
-    data = _make_data(built, folder)
-    data.preprocessing.check_windows(settings.windows.channels)  # here, because caching may take hours
-    if _rank() == 0:
-        _prepare(data, config, folder)
-        write_config(folder, config, parser)
-        out.print(f"[bold]{recipe}[/]: {counts_in_words(data)}")
-    classifier = ScanClassifier.from_settings(settings)
-    if start is not None:
-        classifier.load_weights_from(start)
+        def trainer_of(stage: Stage, is_last: bool) -> Trainer:
+            number = stages.index(stage) + 1
+            # Each stage has its own seed, so that a run that is resumed at its start draws the same numbers.
+            seed = sample_seed(config.seed_everything, number, str(_rank()), purpose="stage")
+            seed_everything(seed, workers=True, verbose=False)
+            place = stage_folder(folder, number, stage.name, is_last=is_last)
+            resumed = progress.checkpoint if number == progress.finished + 1 else None
+            shown = stage.name if len(stages) > 1 else ""
+            return _make_trainer(built, stage, place, folder, interruption, shown=shown, resumed=resumed)
 
-    def trainer_of(stage: Stage, is_last: bool) -> Trainer:
-        number = stages.index(stage) + 1
-        place = folder if is_last else folder / STAGES / f"{number}-{stage.name}"
-        return _make_trainer(built, stage, place, folder, shown=stage.name if len(stages) > 1 else "")
+        def note(done: Progress) -> None:
+            if _rank() == 0:
+                write_progress(folder, RunProgress(recipe, _epochs(stages[: done.finished]), False))
 
-    with handed_over(settled):
-        trainer = fit_stages(classifier, data, stages, trainer_of, best_of=_best_of)
-    if _rank() != 0:
-        return DONE
-    classifier = ScanClassifier.load(Path(_best_of(trainer))).to(trainer.strategy.root_device)
-    classifier.save_pretrained(folder / "model")
-    with progress_bar(out) as progress:
-        results = evaluate_run(folder, classifier, data, progress)
-    results["seconds"] = round(time.monotonic() - started, 1)
-    write_run_report(recipe, folder, results)
+        with handed_over(settled):
+            best = fit_stages(classifier, data, stages, trainer_of, best_of=_best_of, progress=progress, on_finished=note)
+        if _rank() != 0:
+            return DONE
+        classifier = ScanClassifier.load(best).to(training_device(str(config.trainer.accelerator)))
+        classifier.save_pretrained(folder / "model")
+        with progress_bar(out) as show:
+            results = evaluate_run(folder, classifier, data, show)
+        results["seconds"] = round(time.monotonic() - started, 1)
+        write_run_report(recipe, folder, results)
+        write_progress(folder, RunProgress(recipe, _epochs(stages), True))
     print_results(out, results)
     if config.phantom is not None:
         out.print("These are synthetic heads: the figures show that the software works, but say nothing about real hemorrhage.")
@@ -118,15 +189,22 @@ def run_training(recipe: str, arguments: list[str], checkpoint: Path | None) -> 
     return DONE
 
 
+def _stages(config: Namespace) -> list[Stage]:
+    """The stages of a configuration, each with the number of epochs that it trains at most."""
+    most = config.trainer.max_epochs
+    given = [Stage.from_recipe(name, stage) for name, stage in (config.stages or {}).items()]
+    given = given or [Stage(name="joint", max_epochs=most or DEFAULT_EPOCHS)]
+    return [replace(stage, max_epochs=min(stage.max_epochs, most)) if most else stage for stage in given]
+
+
+def _epochs(stages: Sequence[Stage]) -> dict[str, int]:
+    return {stage.name: stage.max_epochs for stage in stages}
+
+
 def _best_of(trainer: Trainer) -> str:
     """Path of the checkpoint with the best monitored value; empty if there is none."""
     checkpoints = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, PathlessCheckpoint)]
     return next((callback.best_model_path for callback in checkpoints if callback.monitor is not None), "")
-
-
-def _only_stage(config: Namespace) -> Stage:
-    """The stage of a recipe without stages: it trains the whole network."""
-    return Stage(name="joint", max_epochs=config.trainer.max_epochs or DEFAULT_EPOCHS)
 
 
 def _without_auto(model: Namespace) -> dict[str, Any]:
@@ -170,8 +248,8 @@ def _settle(config: Namespace, settings: ClassifierSettings, recipe: str) -> Set
         recipe: Name of the recipe.
 
     Raises:
-        ConfigError: If the folder is not new or empty. Also if another program started all processes, so that this one cannot
-            learn the values of the first, and the folder or a number is not given.
+        ConfigError: If another program started all processes, so that this one cannot learn the values of the first, and the
+            folder or a number is not given.
     """
     settled = None if _rank() == 0 else settled_before()
     if settled is None:
@@ -193,7 +271,7 @@ def _settle(config: Namespace, settings: ClassifierSettings, recipe: str) -> Set
             raise ConfigError(
                 "no_out", where="--out", got="nothing", expected="one folder for all processes", todo="Give --out DIR."
             )
-        config.out = new_folder(config.out, recipe) if _rank() == 0 else config.out
+        config.out = name_folder(config.out, recipe) if _rank() == 0 else config.out
         return Settled(str(config.out), config.data.batches.slices, config.model.encoder.slices_per_chunk)
     config.out = Path(settled.folder)
     config.data.batches.slices = settled.slices_per_batch
@@ -231,7 +309,9 @@ def _prepare(data: ScanDataModule, config: Namespace, folder: Path) -> None:
         data.patients.write(private_folder(folder) / SPLIT_FILE)
 
 
-def _make_trainer(built: Namespace, stage: Stage, place: Path, folder: Path, *, shown: str) -> Trainer:
+def _make_trainer(
+    built: Namespace, stage: Stage, place: Path, folder: Path, interruption: Interruption, *, shown: str, resumed: Path | None
+) -> Trainer:
     """Make the Trainer of a stage.
 
     Args:
@@ -239,21 +319,30 @@ def _make_trainer(built: Namespace, stage: Stage, place: Path, folder: Path, *, 
         stage: The stage.
         place: Folder for the files of the stage: the run's folder for the last stage, otherwise a folder in ``stages/``.
         folder: The run's folder.
+        interruption: Requests to stop.
         shown: Name of the stage in progress lines; empty for none.
+        resumed: The checkpoint from which the stage is resumed; None if it begins.
     """
     given = vars(built.trainer)
     best = PathlessCheckpoint(dirpath=place / "checkpoints", filename="best", monitor="val/monitor", enable_version_counter=False)
     # save_last is not used, because Lightning would write it only together with a new best checkpoint.
-    last = PathlessCheckpoint(dirpath=place / "checkpoints", filename="last", enable_version_counter=False)
+    last = LastCheckpoint(place / "checkpoints", minutes=built.checkpoint_minutes, interruption=interruption)
     is_terminal = console().is_terminal
-    own = [best, last, RichProgressBar() if is_terminal else EpochLines(shown)]
+    own = [best, last, TimeEstimate(shown), RichProgressBar() if is_terminal else EpochLines(shown)]
     callbacks = given["callbacks"] if isinstance(given["callbacks"], list) else [given["callbacks"]]
     changes = {
         "default_root_dir": str(folder),
         "enable_progress_bar": is_terminal,
-        "max_epochs": min(stage.max_epochs, given["max_epochs"] or stage.max_epochs),
+        "max_epochs": stage.max_epochs,
         "callbacks": [*filter(None, callbacks), *own],
-        "logger": make_loggers(given["logger"], place, private_folder(folder), wandb=built.wandb, tensorboard=built.tensorboard),
+        "logger": make_loggers(
+            given["logger"],
+            place,
+            private_folder(folder),
+            wandb=built.wandb,
+            tensorboard=built.tensorboard,
+            logged=0 if resumed is None else read_checkpoint(resumed)[PLACE_KEY]["logged"],
+        ),
         **stage.trainer,
     }
     if isinstance(given["strategy"], Strategy):
@@ -287,6 +376,7 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     # The run's folder holds the configuration and the data before the log begins.
     warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty.*")
     # Stages freeze parts of the model, which then stay in evaluation mode.
     warnings.filterwarnings("ignore", message="Found .* module.s. in eval mode at the start of training.*")
     # Lightning 2.6 calls a deprecated function of torch.

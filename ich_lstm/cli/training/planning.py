@@ -28,7 +28,7 @@ def plan_training(config: Namespace, settings: ClassifierSettings, out: Console)
         settings: Settings of the model; ``encoder.slices_per_chunk`` is ignored.
         out: Console that prints every trial and the plan.
     """
-    device = _device(str(config.trainer.accelerator))
+    device = training_device(str(config.trainer.accelerator))
     batch = config.data.batches.slices
     size = config.data.preprocessing.size
     out.print(f"Trying what fits on {device}, {size} x {size} pixels, {config.trainer.precision}:")
@@ -47,7 +47,12 @@ def plan_training(config: Namespace, settings: ClassifierSettings, out: Console)
     return plan
 
 
-def _device(accelerator: str) -> torch.device:
+def training_device(accelerator: str) -> torch.device:
+    """The first device of an accelerator.
+
+    Args:
+        accelerator: Lightning's name of the accelerator.
+    """
     return torch.device("cuda" if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu")
 
 

@@ -11,14 +11,25 @@ from typing import NamedTuple
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from ich_lstm.files.output_folder import check_new_or_empty
+from ich_lstm.cli.console import HANDED_OVER
+from ich_lstm.errors import ConfigError
+from ich_lstm.files.atomic_write import write_text
+from ich_lstm.files.folder_lock import claimed
+from ich_lstm.files.output_folder import is_new_or_empty, out_not_empty
 from ich_lstm.privacy import PRIVATE, private_folder
-from ich_lstm.training.callbacks import without_folders
+from ich_lstm.training.checkpoints.callbacks import without_folders
+from ich_lstm.training.checkpoints.checkpoint_io import BEFORE_LAST, LAST
 
 KINDS = (".csv", ".json", ".yaml", ".key", ".zip", ".tar", ".gz", ".nii", ".parquet")
 
-HANDED_OVER = "ICH_TRAIN_RUN"
-"""Environment variable that passes `Settled` to the processes that Lightning starts with the same command line."""
+PROGRESS_FILE = "progress.json"
+"""What a run has done so far, in its folder."""
+
+LOCK = "lock"
+"""File in the private folder that the process of a run holds."""
+
+STAGES = "stages"
+"""Folder of the logs and checkpoints of all stages but the last. Those of the last stage lie in the run's folder itself."""
 
 
 class Settled(NamedTuple):
@@ -55,19 +66,130 @@ def settled_before() -> Settled | None:
     return None if text is None else Settled(*json.loads(text))
 
 
-def new_folder(out: Path | None, recipe: str) -> Path:
-    """Choose the folder of a run, and check that it is new or empty.
+class RunProgress(NamedTuple):
+    """What a run has done so far.
 
     Args:
-        out: The requested folder; None for a new one below ``runs``.
+        recipe: Name of its recipe.
+        finished: Number of epochs that each finished stage was to have, by the name of the stage.
+        is_reported: Whether the model and the report are written.
+    """
+
+    recipe: str
+    finished: dict[str, int]
+    is_reported: bool
+
+
+def read_progress(folder: Path) -> RunProgress | None:
+    """Read what a run has done so far; None if the folder is not that of a run."""
+    path = folder / PROGRESS_FILE
+    return RunProgress(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+
+def write_progress(folder: Path, progress: RunProgress) -> None:
+    """Write what a run has done so far.
+
+    Args:
+        folder: The run's folder.
+        progress: What it has done.
+    """
+    write_text(folder / PROGRESS_FILE, json.dumps(progress._asdict(), indent=2) + "\n")
+
+
+def is_reported(folder: Path) -> bool:
+    """Whether the model and the report of a run are written."""
+    progress = read_progress(folder)
+    return progress is not None and progress.is_reported
+
+
+def private_config(folder: Path) -> Path:
+    """The full configuration of a run, from which it is resumed."""
+    return folder / PRIVATE / "config.yaml"
+
+
+def stage_folder(folder: Path, number: int, name: str, *, is_last: bool) -> Path:
+    """Folder for the logs and checkpoints of a stage.
+
+    Args:
+        folder: The run's folder.
+        number: Number of the stage, from 1.
+        name: Name of the stage.
+        is_last: Whether no stage follows.
+    """
+    return folder if is_last else folder / STAGES / f"{number}-{name}"
+
+
+def has_checkpoints(folder: Path) -> bool:
+    """Whether a run has saved anything from which it can be resumed."""
+    places = [folder, *(folder / STAGES).glob("*")]
+    return any((place / "checkpoints" / name).is_file() for place in places for name in (LAST, BEFORE_LAST))
+
+
+def name_folder(out: Path | None, recipe: str) -> Path:
+    """The folder of a new run: the requested one, or one below ``runs``.
+
+    Args:
+        out: The requested folder; None for a new one.
         recipe: Name of the recipe.
+    """
+    return out or Path("runs") / f"{recipe}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+@contextmanager
+def claimed_run(folder: Path, *, resumed: bool) -> Iterator[None]:
+    """Keep other trainings out of a run's folder for as long as this one runs.
+
+    Args:
+        folder: The run's folder; created if it is missing.
+        resumed: Whether an unfinished run is resumed. If not, the folder must be new, empty, or that of a run that ended before
+            its first checkpoint.
 
     Raises:
-        ConfigError: If the folder is not new or empty.
+        ConfigError: ``out_taken``, if another training writes there; ``unfinished_run`` or ``out_not_empty``.
     """
-    folder = out or Path("runs") / f"{recipe}-{datetime.now():%Y%m%d-%H%M%S}"
-    check_new_or_empty(folder)
-    return folder
+
+    def refuse(process: str) -> None:
+        raise ConfigError(
+            "out_taken",
+            where=str(folder),
+            got=f"another training, process {process}, writes there",
+            expected="a folder of its own for each training",
+            todo="Wait for that training, or give another --out.",
+        )
+
+    is_new = not folder.exists()
+    if not (resumed or is_new or read_progress(folder) or is_new_or_empty(folder, apart_from=(PRIVATE.name,))):
+        raise out_not_empty(folder)  # before a private folder is made in somebody else's folder
+    private = private_folder(folder)
+    with claimed(private / LOCK, when_taken=refuse):
+        try:
+            if not resumed:
+                _check_is_free(folder)
+            yield
+        finally:
+            if is_new and not read_progress(folder) and is_new_or_empty(private, apart_from=(LOCK,)):
+                (private / LOCK).unlink()
+                private.rmdir()
+                if is_new_or_empty(folder):
+                    folder.rmdir()
+
+
+def _check_is_free(folder: Path) -> None:
+    """Check that a folder holds nothing that a new run would mix with."""
+    progress = read_progress(folder)
+    if progress is None:
+        if not is_new_or_empty(folder, apart_from=(PRIVATE.name,)) or not is_new_or_empty(folder / PRIVATE, apart_from=(LOCK,)):
+            raise out_not_empty(folder)
+    elif progress.is_reported:
+        raise out_not_empty(folder, expected="a new or empty folder; --resume RUN with more epochs trains this run longer")
+    elif has_checkpoints(folder):
+        raise ConfigError(
+            "unfinished_run",
+            where=str(folder),
+            got=f"an unfinished training of the recipe {progress.recipe}",
+            expected="a new or empty folder",
+            todo=f"Go on with that training: ich-train --resume {folder}; or give another --out.",
+        )
 
 
 def write_config(folder: Path, config: Namespace, parser: ArgumentParser) -> None:
@@ -85,7 +207,7 @@ def write_config(folder: Path, config: Namespace, parser: ArgumentParser) -> Non
 def _write(path: Path, config: Namespace, parser: ArgumentParser) -> None:
     values = yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))
     values.pop("config", None)
-    path.write_text(yaml.safe_dump(without_folders(values) if path.parent.name != PRIVATE else values, sort_keys=False))
+    write_text(path, yaml.safe_dump(without_folders(values) if path.parent.name != PRIVATE.name else values, sort_keys=False))
 
 
 def _shareable(config: Namespace) -> Namespace:

@@ -1,7 +1,6 @@
 """The results of a training run on its held-out patients: predictions, figures, and the report that ich-evaluate makes too."""
 
 import json
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,12 @@ from ich_lstm.evaluation.run_facts import read_study
 from ich_lstm.files.atomic_write import write_text
 from ich_lstm.labels import LABELS
 from ich_lstm.pages.plots.curves import plot_history, save_figure
+from ich_lstm.printable import printable_logger
 from ich_lstm.privacy import ProjectKey
 from ich_lstm.statistics import FigureSettings
 from ich_lstm.training.classifier import ScanClassifier
 
-logger = logging.getLogger(__name__)
+logger = printable_logger(__name__)
 
 REPLICATES = 200
 """Number of bootstrap resamples for the intervals in a run's own report, which should be quick; ich-evaluate draws 2,000."""

@@ -33,6 +33,8 @@ from ich_lstm.data.prepared.folder import PreparedFolder, name_private
 from ich_lstm.data.split.split_file import SplitFile
 from ich_lstm.data.tables.labelled import Unmatched
 from ich_lstm.errors import AuditError
+from ich_lstm.files.atomic_write import write_text
+from ich_lstm.files.csv_table import write_csv
 from ich_lstm.pages.audit_page import audit_page
 from ich_lstm.privacy import ProjectKey, private_folder
 
@@ -92,14 +94,14 @@ class Audit:
         rows = [finding.rows.assign(code=finding.code, action=finding.action) for finding in self.findings]
         table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=["action", "code"])
         order = ["action", "code", *(column for column in table if column not in ("action", "code"))]
-        table[order].to_csv(private_folder(folder) / AUDIT_ROWS, index=False, errors="backslashreplace")
+        write_csv(private_folder(folder) / AUDIT_ROWS, table[order])
         if PreparedFolder.is_one(folder):
             name_private(folder, AUDIT_ROWS)
-        (folder / AUDIT_JSON).write_text(json.dumps(self.summary, indent=1) + "\n")
+        write_text(folder / AUDIT_JSON, json.dumps(self.summary, indent=1) + "\n")
         # Only the numbers of held-out patients should be seen, never their images.
         tiles = choose_tiles(self.scans.get("train") or self.scans.get(UNDIVIDED) or [], dict(self.flags))
         page = folder / AUDIT_PAGE
-        page.write_text(audit_page(self.summary, FACTS, tiles), encoding="utf-8")
+        write_text(page, audit_page(self.summary, FACTS, tiles))
         return page
 
 

@@ -1,6 +1,7 @@
 """A few positive slices of each label as shareable pictures that show only the inside of the skull."""
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -8,10 +9,13 @@ import numpy as np
 
 from ich_lstm.data.joining.join import LabelledScan
 from ich_lstm.data.prepared.scan_cache import read_cached
-from ich_lstm.errors import CacheError
+from ich_lstm.errors import CacheError, UnexpectedError
 from ich_lstm.labels import LABELS
 from ich_lstm.preprocessing.inside_skull import cavity_hull, slice_cavity
 from ich_lstm.scan import HU_MIN
+from ich_lstm.unexpected import one_of_many
+
+logger = logging.getLogger(__name__)
 
 TILES = 6
 """Number of pictures per label."""
@@ -95,6 +99,21 @@ def cut_out_brain(hu: np.ndarray) -> np.ndarray | None:
     return np.where(cavity_hull(cavity, pixel_mm, pixel_mm), hu, np.int16(HU_MIN))
 
 
+def brain_if_possible(hu: np.ndarray, where: str) -> np.ndarray | None:
+    """Cut out the brain as `cut_out_brain` does; None, with a warning, at an error that nobody foresaw.
+
+    Args:
+        hu: HU of one slice, int16 ``(h, w)``.
+        where: Name of the slice for the warning, which may be shared.
+    """
+    try:
+        with one_of_many(where):
+            return cut_out_brain(hu)
+    except UnexpectedError as error:
+        logger.warning("a picture is not shown: %s", error)
+        return None
+
+
 def _tiles_of(scan: LabelledScan, k: int) -> Iterator[Tile]:
     """Slices of a scan that can be shown for a label: the positive slices, or all slices where labels of slices are unknown."""
     positive = np.flatnonzero(scan.slice_labels[:, k] == 1)
@@ -110,7 +129,7 @@ def _tiles_of(scan: LabelledScan, k: int) -> Iterator[Tile]:
         return  # training will report the damaged cache, and how to repair it
     # Outwards from the middle of the positive slices, where a bleed is largest.
     for n in positive[np.argsort(np.abs(positive - np.median(positive)), kind="stable")].tolist():
-        picture = cut_out_brain(hu[n])
+        picture = brain_if_possible(hu[n], f"slice {n + 1} of scan {scan.scan_id}")
         if picture is not None:
             labels = scan.slice_labels[n] if not np.isnan(scan.slice_labels[n]).any() else scan.scan_labels
             present = tuple(label for label, value in zip(LABELS, labels, strict=True) if value == 1)

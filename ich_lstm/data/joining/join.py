@@ -1,6 +1,5 @@
 """Joins labels to the prepared scans that they describe."""
 
-import logging
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -13,8 +12,9 @@ from ich_lstm.data.prepared.images import ImageTable
 from ich_lstm.data.tables.labelled import PATIENT, STUDY_DATE, LabelTable, labels_of_scans, name_lines, stop_at
 from ich_lstm.data.tables.spreadsheet import find_lost_digits, show_lost_digits, stop_at_damage
 from ich_lstm.labels import LABELS, complete_labels
+from ich_lstm.printable import printable_logger
 
-logger = logging.getLogger(__name__)
+logger = printable_logger(__name__)
 
 PatientIds = Literal["checked", "trusted", "study"]
 Disagreement = Literal["stop", "unknown"]

@@ -1,6 +1,5 @@
 """Finds the slice or scan that each row of a label table references."""
 
-import logging
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,8 +10,9 @@ from ich_lstm.data.prepared.images import NOWHERE, SEVERAL, ImageTable
 from ich_lstm.data.tables.labelled import NO_IMAGE, PATH_KEYS, SCAN_KEYS, LabelTable, Unmatched, stop_at
 from ich_lstm.data.tables.paths import PathNames
 from ich_lstm.data.tables.spreadsheet import find_lost_digits, show_lost_digits, stop_at_damage
+from ich_lstm.printable import printable_logger
 
-logger = logging.getLogger(__name__)
+logger = printable_logger(__name__)
 
 STUDY_KEYS = tuple(key for key in SCAN_KEYS if key != "series_uid")
 """Kinds of names that denote a whole study, of which one series is read."""

@@ -1,6 +1,5 @@
 """Submission to the RSNA challenge: probabilities in Kaggle's format, in the order of the sample submission."""
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +10,12 @@ from ich_lstm.data.labels.rsna import HEADER, IDENTIFIER, RsnaIds, first_rows, s
 from ich_lstm.data.tables.labelled import stop_at
 from ich_lstm.data.tables.spreadsheet import read_sheet
 from ich_lstm.errors import TableError
-from ich_lstm.files.atomic_write import atomic_write
+from ich_lstm.files.csv_table import write_csv
 from ich_lstm.formatting import first_of
 from ich_lstm.labels import LABELS
+from ich_lstm.printable import printable_logger
 
-logger = logging.getLogger(__name__)
+logger = printable_logger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +98,7 @@ def write_submission(slices: pd.DataFrame, key: pd.DataFrame, sample: SampleSubm
         logger.warning("%s: %d predicted images are not in the sample submission", sample.source.name, len(named) - len(wanted))
     probabilities = wanted.set_index("sop_uid")[list(LABELS)].loc[asked].to_numpy(np.float64)  # (images, k)
     answers = pd.DataFrame(dict(zip(HEADER, (sample.identifiers, probabilities.ravel()[sample.ids.cell]), strict=True)))
-    with atomic_write(out) as unfinished:
-        answers.to_csv(unfinished, index=False, lineterminator="\n")  # with enough digits to restore each float64 exactly
+    write_csv(out, answers)  # with enough digits to restore each float64 exactly
     return out
 
 

@@ -1,13 +1,13 @@
 """Sampling weights of scans that balance the hemorrhage types."""
 
-import logging
 from collections.abc import Sequence
 
 import numpy as np
 
 from ich_lstm.labels import HEMORRHAGE_TYPES, LABELS
+from ich_lstm.printable import printable_logger
 
-logger = logging.getLogger(__name__)
+logger = printable_logger(__name__)
 
 MOST_DRAWS = 32.0
 """Largest factor for drawing a scan more or less often than one without hemorrhage; augmentation adds no new patients."""

@@ -3,18 +3,26 @@
 from collections.abc import Sequence
 
 import numpy as np
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from ich_lstm.data.joining.join import LabelledScan
 from ich_lstm.data.loading.batch import ScanBatch, ScanSample, pack_scans
 from ich_lstm.data.loading.cutmix import mix_slices
 from ich_lstm.data.loading.slice_sampling import SampleRequest, SliceSampling, scan_labels_of_sample
 from ich_lstm.data.prepared.scan_cache import read_cached
+from ich_lstm.errors import IchLstmError, WorkerError
 from ich_lstm.preprocessing.augmentation import SLICE_STRIDE, Geometry, sample_seed
+from ich_lstm.unexpected import one_of_many
+
+SHARED_MEMORY = "/torch_"
+"""Beginning of the names of torch's files in shared memory, in its errors when one cannot be made."""
 
 
 class ScanDataset(Dataset):
     """Batches of cached scans, or of samples from them, as a pure function of the request.
+
+    In a loader process an error is returned in place of the batch, and the `ScanLoader` raises it. torch would make a new error
+    from its text alone, without its code and the name of the file.
 
     Args:
         scans: The labelled scans to load.
@@ -44,8 +52,28 @@ class ScanDataset(Dataset):
         """Number of slices of each scan."""
         return [len(scan.slice_labels) for scan in self.scans]
 
-    def __getitem__(self, requests: Sequence[SampleRequest]) -> ScanBatch:
-        """Load a batch; the sampler requests several scans at once."""
+    def __getitem__(self, requests: Sequence[SampleRequest]) -> ScanBatch | IchLstmError:
+        """Load a batch; the sampler requests several scans at once.
+
+        Returns:
+            The batch; in a loader process, the error if it could not be loaded.
+
+        Raises:
+            CacheError: If a cached scan is missing or damaged.
+            WorkerError: ``shared_memory_full``.
+            UnexpectedError: For any other error; it names the scans.
+        """
+        try:
+            # Ids are keyed hashes, which may be shown.
+            with one_of_many(f"scans {', '.join(self.scans[request.scan].scan_id for request in requests)}"):
+                return self._load(requests)
+        except Exception as error:
+            failed = _without_shared_memory(error) if SHARED_MEMORY in str(error) else error
+            if get_worker_info() is None or not isinstance(failed, IchLstmError):
+                raise
+            return failed
+
+    def _load(self, requests: Sequence[SampleRequest]) -> ScanBatch:
         batch = pack_scans([self._sample(request) for request in requests])
         if not self.cutmix or not requests:
             return batch
@@ -69,3 +97,13 @@ class ScanDataset(Dataset):
         places = np.arange(len(hu)) if chosen is None else chosen
         draws = (first + places * SLICE_STRIDE) % 2**32
         return ScanSample(hu, cached.positions_mm, slice_labels, scan_labels, draws, scan.scan_id)
+
+
+def _without_shared_memory(error: Exception) -> WorkerError:
+    return WorkerError(
+        "shared_memory_full",
+        where="a loader process",
+        got=str(error).splitlines()[0],
+        expected="room in shared memory for the batches of all loader processes",
+        todo="In a container, give it more (docker run --shm-size 8g). Otherwise use fewer processes or none: [num_workers=0].",
+    )

@@ -1,6 +1,7 @@
 """A data loader that can stop within an epoch and resume with the remaining batches."""
 
 import multiprocessing
+import re
 from collections.abc import Iterator
 from multiprocessing.context import BaseContext
 from typing import Any
@@ -9,6 +10,8 @@ from torch.utils.data import DataLoader
 
 from ich_lstm.data.loading.batch import ScanBatch
 from ich_lstm.data.loading.sampler import SliceBudgetSampler
+from ich_lstm.errors import IchLstmError, WorkerError
+from ich_lstm.parallel import end_with_parent
 
 MOST_WORKERS = 8
 """Upper bound of loader processes per training process. It was chosen, not measured: each process holds batches in memory."""
@@ -26,6 +29,18 @@ def worker_context() -> BaseContext:
     return context
 
 
+def begin_worker(worker: int) -> None:
+    """Prepare a loader process, as the argument `worker_init_fn` of a loader.
+
+    torch's own watch looks at the parent process, which is the fork server. That one lives as long as any loader process, so all
+    would outlive a training that was killed, with their memory.
+
+    Args:
+        worker: Number of the loader process, which does not matter.
+    """
+    end_with_parent()
+
+
 class ScanLoader(DataLoader):
     """A DataLoader that saves its place in an epoch in Lightning's checkpoints and resumes from there.
 
@@ -38,9 +53,22 @@ class ScanLoader(DataLoader):
     sampler: SliceBudgetSampler
 
     def __iter__(self) -> Iterator[ScanBatch]:  # type: ignore[override]  # a generator is all that Lightning and loops need
-        for batch in super().__iter__():
-            self.sampler.consumed += 1
-            yield batch
+        """Iterate over the batches that remain in the epoch.
+
+        Raises:
+            IchLstmError: The error of a loader process.
+            WorkerError: ``worker_died``.
+        """
+        try:
+            for batch in super().__iter__():
+                if isinstance(batch, IchLstmError):
+                    raise batch
+                self.sampler.consumed += 1
+                yield batch
+        except RuntimeError as error:
+            if not _DEATH.search(str(error)):
+                raise
+            raise _worker_died(error) from error
 
     def state_dict(self) -> dict[str, Any]:
         """The place in the epoch, counted in batches that were returned, not in those that workers have prefetched."""
@@ -49,6 +77,21 @@ class ScanLoader(DataLoader):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from the saved place in the next iteration."""
         self.sampler.load_state_dict(state)
+
+
+_DEATH = re.compile(r"DataLoader worker \(pid.*(exited unexpectedly|killed by signal)|Pin memory thread exited unexpectedly")
+"""What torch says when a loader process has ended; it has no class of its own for that."""
+
+
+def _worker_died(error: RuntimeError) -> WorkerError:
+    return WorkerError(
+        "worker_died",
+        where="a loader process",
+        got=str(error).splitlines()[0].rstrip(". "),
+        expected="loader processes that run to the end",
+        todo="Most likely the machine ran out of memory, or shared memory (/dev/shm; docker run --shm-size 8g) is full. "
+        "Use fewer processes or none: [num_workers=0].",
+    )
 
 
 def workers_for(cores: int, processes: int = 1) -> int:

@@ -1,7 +1,6 @@
 """Turns a tree of images into a prepared folder: every file is accounted for, and every wanted scan is cached."""
 
 import json
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
@@ -26,17 +25,19 @@ from ich_lstm.data.prepared.folder import (
 )
 from ich_lstm.data.tables.labelled import NO_IMAGE, LabelTable, stop_at
 from ich_lstm.errors import ConfigError, FileError, SourceError
-from ich_lstm.files.atomic_write import SUFFIX, atomic_write, remove_unfinished
+from ich_lstm.files.atomic_write import SUFFIX, atomic_write, remove_unfinished, write_text
+from ich_lstm.files.csv_table import write_csv
 from ich_lstm.files.folder_lock import claimed
 from ich_lstm.formatting import first_of
 from ich_lstm.parallel import count_cores, map_ahead
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing
-from ich_lstm.privacy import PRIVATE, ProjectKey, private_folder
+from ich_lstm.printable import printable_logger
+from ich_lstm.privacy import PRIVATE, ProjectKey, close_to_others, private_folder
 from ich_lstm.reading import Index, Ledger, Study, index_source, walk_source
 from ich_lstm.reading.series.nifti import nifti_identifier, nifti_series
 from ich_lstm.reading.study.shared_names import find_shared_names, shared_kinds
 
-logger = logging.getLogger(__name__)
+logger = printable_logger(__name__)
 
 SERIES_TABLE, LOCK, INDEX_FOLDER = "series.csv", "lock", "index"
 PRIVATE_NAMES = (
@@ -113,6 +114,7 @@ def prepare(
     next(walk_source(root, exclude=exclude))  # so that a missing path or an empty folder leaves nothing behind
     private = _private_folder(root, out)
     with claimed(private / LOCK, when_taken=_tell_waiting) as is_alone:
+        close_to_others(private)
         index = index_source(
             root,
             workers=workers,
@@ -168,8 +170,7 @@ def prepare(
             # The root may be a subfolder of a data set: stage_2_train, ct_scans.
             "synthetic": any((folder / PHANTOM_MARKER).is_file() for folder in (root, root.parent)),
         }
-        with atomic_write(out / MANIFEST) as unfinished:
-            unfinished.write_text(json.dumps(manifest, indent=2) + "\n")
+        write_text(out / MANIFEST, json.dumps(manifest, indent=2) + "\n")
         if is_alone:
             remove_unfinished(out)
     return PreparedFolder(out, preprocessing, key_table, manifest, tables | {LEDGER_TABLE: unprepared_rows(ledger)})
@@ -250,8 +251,7 @@ def _write_tables(private: Path, tables: Mapping[str, pd.DataFrame], chosen: lis
     for name, table in tables.items():
         with atomic_write(private / name) as unfinished:
             table.to_parquet(unfinished)
-    with atomic_write(private / SERIES_TABLE) as unfinished:
-        pd.DataFrame([_choice_row(study, choice, root) for study, choice in chosen]).to_csv(unfinished, index=False)
+    write_csv(private / SERIES_TABLE, pd.DataFrame([_choice_row(study, choice, root) for study, choice in chosen]))
 
 
 def _choice_row(study: Study, choice: Choice, root: Path) -> dict[str, str]:

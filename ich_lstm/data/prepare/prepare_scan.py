@@ -13,15 +13,17 @@ import pandas as pd
 
 from ich_lstm.data.prepared.folder import CACHE_FOLDER, key_rows
 from ich_lstm.data.prepared.scan_cache import CachedScan, ScanCache, encode_scan, file_checksum
-from ich_lstm.errors import IchLstmError
-from ich_lstm.files.atomic_write import atomic_write
+from ich_lstm.errors import IchLstmError, UnexpectedError
+from ich_lstm.files.atomic_write import write_bytes, write_text
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing, preprocess_scan
-from ich_lstm.privacy import PRIVATE, ProjectKey
+from ich_lstm.privacy import PRIVATE, ProjectKey, make_folder
 from ich_lstm.reading import FileRef, Ledger, Series, SliceHeader, load_scan, read_nifti
 from ich_lstm.reading.ledger.ledger import LedgerRow
+from ich_lstm.reading.series.load import name_series
 from ich_lstm.reading.series.members import thickness_of
 from ich_lstm.reading.series.nifti import NiftiSeries
 from ich_lstm.scan import HU_MAX, HU_MIN, Scan
+from ich_lstm.unexpected import concerns_all, one_of_many
 
 RECORDS_FOLDER = "prepared"
 """The folder in ``private/`` with one record for each cached scan."""
@@ -88,11 +90,16 @@ def prepare_scan(job: ScanJob) -> ScanDone:
         known = None
     ledger = Ledger()
     try:
-        scan = _load(series, ledger)
-    except IchLstmError:
+        with one_of_many(name_series(series)):
+            scan = _load(series, ledger)
+            record = _make(job, headers, path, scan, ledger.rows())
+            return _done(job, headers, path, record, "made" if known is None else "damaged")
+    except IchLstmError as error:
+        if concerns_all(error):
+            raise
+        if isinstance(error, UnexpectedError):
+            ledger.mark(headers, error.code, error.detail)
         return ScanDone("refused", ledger.rows())
-    record = _make(job, headers, path, scan, ledger.rows())
-    return _done(job, headers, path, record, "made" if known is None else "damaged")
 
 
 class _Record(NamedTuple):
@@ -122,9 +129,8 @@ class _Record(NamedTuple):
             return None  # there is no record, or another version of the library wrote it
 
     def write(self, path: Path) -> None:
-        path.parent.mkdir(exist_ok=True)
-        with atomic_write(path) as unfinished:
-            unfinished.write_text(json.dumps(self._asdict()))
+        make_folder(path.parent)
+        write_text(path, json.dumps(self._asdict()), durable=False)  # a scan whose record is damaged is prepared again
 
 
 def _record_path(job: ScanJob, path: Path) -> Path:
@@ -166,8 +172,7 @@ def _make(job: ScanJob, headers: Sequence[SliceHeader], path: Path, scan: Scan, 
         record.write(_record_path(job, path))
     else:  # refused files are tried again the next time, when a codec may be installed
         _record_path(job, path).unlink(missing_ok=True)
-    with atomic_write(path) as unfinished:
-        unfinished.write_bytes(content)
+    write_bytes(path, content, durable=False)  # the record has its checksum
     return record
 
 

@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
+from ich_lstm.printable import printable
 from ich_lstm.reading import FileRef, SliceHeader
 from ich_lstm.reading.files.archives import NESTED, has_suffix
-from ich_lstm.reading.ledger.ledger import printable
 
 SLICE_MARK = "#"
 """Separates a file that holds several slices from the number of one of them, which begins at 1: ``ct_scans/049.nii#12``."""

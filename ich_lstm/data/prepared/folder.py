@@ -16,12 +16,13 @@ from pyarrow import csv
 from ich_lstm.data.prepared.file_names import slice_name
 from ich_lstm.data.prepared.images import ImageTable
 from ich_lstm.errors import SourceError
-from ich_lstm.files.atomic_write import atomic_write
+from ich_lstm.files.atomic_write import write_text
+from ich_lstm.files.csv_table import plain_table
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing
+from ich_lstm.printable import printable
 from ich_lstm.privacy import PRIVATE, ProjectKey
 from ich_lstm.reading import Ledger, SliceHeader
 from ich_lstm.reading.header.examinations import identity_of
-from ich_lstm.reading.ledger.ledger import printable
 from ich_lstm.settings import differences, refuse_differences
 
 MANIFEST = "manifest.json"
@@ -178,8 +179,7 @@ def name_private(folder: Path, name: str) -> None:
     named = f"{PRIVATE}/{name}"
     if named not in manifest["private"]:
         manifest["private"].append(named)
-        with atomic_write(folder / MANIFEST) as unfinished:
-            unfinished.write_text(json.dumps(manifest, indent=2) + "\n")
+        write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
 
 
 def _read_private(folder: Path, table: str) -> pd.DataFrame:
@@ -201,7 +201,8 @@ def _read_unprepared(folder: Path) -> pd.DataFrame:
         ),
     )
     wanted = pc.or_(pc.equal(ledger["action"], "refused"), pc.equal(ledger["code"], NO_LABEL))
-    return ledger.filter(wanted).to_pandas()
+    rows = plain_table(ledger.filter(wanted).to_pandas())
+    return rows.assign(path=rows["path"].map(printable)).astype(str)
 
 
 def unprepared_rows(ledger: Ledger) -> pd.DataFrame:

@@ -13,8 +13,9 @@ import blosc2
 import numpy as np
 
 from ich_lstm.errors import CacheError
-from ich_lstm.files.atomic_write import atomic_write
+from ich_lstm.files.atomic_write import write_bytes
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing
+from ich_lstm.privacy import make_folder
 from ich_lstm.reading import SliceHeader
 from ich_lstm.reading.header.examinations import PATIENT_FIELDS
 from ich_lstm.scan import Note
@@ -65,7 +66,7 @@ class ScanCache:
     def __init__(self, folder: Path, preprocessing: Preprocessing) -> None:
         self.folder = folder
         self.preprocessing = preprocessing
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
 
     def path(self, scan_id: str, headers: Sequence[SliceHeader]) -> Path:
         """Name the file of a scan by its id and a digest of its slices' index rows and of the preprocessing.
@@ -82,8 +83,7 @@ class ScanCache:
 
 def write_cached(path: Path, scan: CachedScan) -> None:
     """Write a scan to a temporary file and rename it, so that no partial file is ever read."""
-    with atomic_write(path) as unfinished:
-        unfinished.write_bytes(encode_scan(scan))
+    write_bytes(path, encode_scan(scan), durable=False)
 
 
 def encode_scan(scan: CachedScan) -> bytes:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -28,8 +27,10 @@ from ich_lstm.data.tables.labelled import PATIENT, name_lines, stop_at
 from ich_lstm.data.tables.spreadsheet import EXPORT_AGAIN, find_lost_digits, read_sheet
 from ich_lstm.errors import SplitError
 from ich_lstm.files.atomic_write import atomic_write
+from ich_lstm.printable import printable_logger
+from ich_lstm.privacy import PRIVATE_FILE, make_folder
 
-logger = logging.getLogger(__name__)
+logger = printable_logger(__name__)
 
 SPLIT_FILE = "split.json"
 """The name of the split file in the private folder of every run."""
@@ -234,8 +235,8 @@ class SplitFile:
 
     def write(self, path: Path) -> None:
         """Write the split as JSON, atomically, readable by its owner only."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path, mode=0o600) as unfinished:
+        make_folder(path.parent)
+        with atomic_write(path, mode=PRIVATE_FILE) as unfinished:
             unfinished.write_text(json.dumps({**self._content(), "sha256": self.digest}, indent=1) + "\n")
 
     @classmethod

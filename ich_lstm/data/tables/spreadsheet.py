@@ -2,7 +2,6 @@
 
 import csv
 import io
-import logging
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -17,8 +16,10 @@ import pandas as pd
 from ich_lstm.data.tables.dates import read_dates
 from ich_lstm.data.tables.labelled import stop_at
 from ich_lstm.errors import TableError
+from ich_lstm.files.csv_table import plain_cell
+from ich_lstm.printable import printable_logger
 
-logger = logging.getLogger(__name__)
+logger = printable_logger(__name__)
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 """Delimiters and their names. Commas are the documented format; spreadsheets of other countries write the others."""
@@ -172,8 +173,8 @@ class Sheet:
     def identifiers(self, columns: Iterable[str]) -> "Sheet":
         """Restore identifiers that a spreadsheet kept as text.
 
-        ``="00123"`` and ``'00123`` contain every digit: they are read as 00123 with an assumption that says so. Identifiers that
-        a spreadsheet turned into numbers have lost digits, so reading stops.
+        ``="00123"`` and ``'00123`` contain every digit: they are read as 00123 with an assumption that says so, as is the quoted
+        ``'=A1`` of the library's own tables. Identifiers that a spreadsheet turned into numbers have lost digits: reading stops.
 
         Args:
             columns: Names of columns of identifiers; missing columns are ignored.
@@ -225,6 +226,8 @@ class Sheet:
         for start, pattern, shown in (("=", _FORMULA_TEXT, '="…"'), ("'", _APOSTROPHE, "'…")):
             some = texts[texts.str.startswith(start)]
             plain = {text: match[1].strip() for text in some.unique() if (match := pattern.fullmatch(text))}
+            # The library's own tables have an apostrophe before what looks like a formula.
+            plain |= {text: plain_cell(text) for text in some.unique() if text not in plain and plain_cell(text) != text}
             if plain:
                 found[shown] = int(some.isin(list(plain)).sum())
                 texts = texts.replace(plain)

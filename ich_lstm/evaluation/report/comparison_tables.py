@@ -10,6 +10,8 @@ from ich_lstm.evaluation.comparisons.detection import DETECTION
 from ich_lstm.evaluation.comparisons.readers import ReaderFigures
 from ich_lstm.evaluation.comparisons.strata import strata_notes
 from ich_lstm.evaluation.report.tables import ReadableTable, markdown_table
+from ich_lstm.files.atomic_write import write_text
+from ich_lstm.files.csv_table import write_csv
 from ich_lstm.labels import ANY, LABELS
 from ich_lstm.statistics import Estimate
 
@@ -124,13 +126,13 @@ def _write(
 ) -> list[ReadableTable]:
     folder.mkdir(parents=True, exist_ok=True)
     for file, table in tables.items():
-        table.to_csv(folder / f"{file}.csv", index=False)
+        write_csv(folder / f"{file}.csv", table)
     parts = [f"# {name.capitalize()}", "Intervals (95 %) in brackets are over patients."]
     for title, cells, _ in readable:
         parts += [f"## {title}", markdown_table(cells.reset_index())]
     if notes:
         parts += ["## Remarks", "\n".join(f"- {line}" for line in notes)]
-    (folder / f"{name}.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_text(folder / f"{name}.md", "\n\n".join(parts) + "\n")
     return readable
 
 

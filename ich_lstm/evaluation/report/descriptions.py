@@ -69,9 +69,22 @@ def _rows_of_fits(start: Mapping[str, Any] | None, fits: Sequence[Mapping[str, A
             "processes": f"{fit['processes']}",
             "accumulated batches": f"{fit['accumulated_batches']}",
             "gradient clip": _setting(fit["gradient_clip"]),
+            **_faults(fit),
         }
         rows.append((fit["stage"] or f"fit {number}", cells))
     return rows
+
+
+def _faults(fit: Mapping[str, Any]) -> dict[str, str]:
+    """What went wrong in a fit; nothing for a fit without faults. Older models did not record it."""
+    cells = {}
+    if fit.get("skipped_steps"):
+        cells["skipped steps"] = f"{fit['skipped_steps']:,}, in which a loss or a gradient was not finite"
+    if fit.get("returned"):
+        cells["went back"] = "once, to an earlier checkpoint or the start, with half the learning rates from there on"
+    if fit.get("reduced_chunk"):
+        cells["slices per chunk, reduced"] = f"{fit['reduced_chunk']}, because memory ran out"
+    return cells
 
 
 def network_rows(facts: StudyFacts) -> dict[str, str]:

@@ -13,6 +13,7 @@ from ich_lstm.evaluation.evidence import Evidence
 from ich_lstm.evaluation.figures import VIEW, Figures, figure_notes, main_rows
 from ich_lstm.evaluation.protocols import HELD_OUT_IS_NOT_PRIVATE, WEIGHTED_LOG_LOSS
 from ich_lstm.files.atomic_write import write_text
+from ich_lstm.files.csv_table import write_csv
 from ich_lstm.labels import LABELS
 from ich_lstm.statistics.measures.evaluation import ALL_LABELS
 from ich_lstm.statistics.proportions import PROPORTIONS
@@ -93,7 +94,7 @@ def write_figures(folder: Path, evidence: Evidence, figures: Figures) -> None:
         figures: The figures computed from the evidence.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    figures.table.to_csv(folder / FIGURES_CSV, index=False)
+    write_csv(folder / FIGURES_CSV, figures.table)
     protocol = {name: getattr(figures.protocol, name) for name in ("name", "truth", "source", "notes")}
     about = {
         "ich_lstm": version("ich_lstm"),

@@ -21,6 +21,7 @@ from ich_lstm.evaluation.report.summary import CURVES, summarize_report
 from ich_lstm.evaluation.report.tables import markdown_table
 from ich_lstm.evaluation.run_facts import StudyFacts
 from ich_lstm.files.atomic_write import write_text
+from ich_lstm.files.csv_table import write_csv
 from ich_lstm.labels import LABELS
 from ich_lstm.pages.report.report_page import report_page
 from ich_lstm.statistics import curve_bands
@@ -113,12 +114,12 @@ def write_report(folder: Path | str, report: Report) -> Path:
     (folder / TABLES).mkdir(parents=True, exist_ok=True)
     write_text(folder / REPORT_JSON, json.dumps(report.summary, indent=1, allow_nan=False) + "\n")
     write_text(folder / MODEL_CARD, report.card)
-    report.claim.to_csv(folder / f"{CLAIM}.csv", index=False)
-    (folder / f"{CLAIM}.md").write_text(f"# CLAIM 2024\n\n{_markdown(report.claim)}\n", encoding="utf-8")
+    write_csv(folder / f"{CLAIM}.csv", report.claim)
+    write_text(folder / f"{CLAIM}.md", f"# CLAIM 2024\n\n{_markdown(report.claim)}\n")
     for name, table in report.tables.items():
-        table.to_csv(folder / TABLES / f"{name}.csv", index=False)
+        write_csv(folder / TABLES / f"{name}.csv", table)
         if name != POINTS:
-            (folder / TABLES / f"{name}.md").write_text(_markdown(table) + "\n", encoding="utf-8")
+            write_text(folder / TABLES / f"{name}.md", _markdown(table) + "\n")
     page = folder / REPORT_PAGE
     write_text(page, report.to_html())
     return page

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ich_lstm.files.atomic_write import atomic_write
 from ich_lstm.formatting import RESEARCH_USE, millimetres, percent, side_marks
 from ich_lstm.labels import ANY, LABEL_NAMES, LABEL_SHORT, LABELS
 from ich_lstm.pages.style import LABEL_COLORS, LABEL_DASHES
@@ -230,7 +231,8 @@ def _lay_heat(axes: "Axes", explanation: "Explanation", number: int, labels: Seq
 def save_figure(figure: "Figure", path: str | Path) -> Path:
     """Write a PNG file without metadata about the machine, the folder or the time."""
     path = Path(path)
-    figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None})
+    with atomic_write(path) as unfinished:
+        figure.savefig(unfinished, format="png", dpi=DPI, metadata={"Software": None})
     return path
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from ich_lstm.errors import ConfigError
+from ich_lstm.files.atomic_write import atomic_write, write_bytes
 from ich_lstm.phantom.anatomy.neck import with_neck
 from ich_lstm.phantom.checks import OPTION
 from ich_lstm.phantom.draws import chance, valid_uid
@@ -145,12 +146,13 @@ def _study_writer(path: Path, archive: bool) -> Iterator[Callable[[str, bytes], 
 
         def write_file(name: str, content: bytes) -> None:
             (path / name).parent.mkdir(parents=True, exist_ok=True)
-            (path / name).write_bytes(content)
+            write_bytes(path / name, content, durable=False)
 
         yield write_file
         return
     # Stored without compression, because the output of zlib differs between versions.
-    with zipfile.ZipFile(f"{path}.zip", "w", zipfile.ZIP_STORED) as file:
+    archived = path.with_name(f"{path.name}.zip")
+    with atomic_write(archived, durable=False) as unfinished, zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as file:
         yield lambda name, content: file.writestr(zipfile.ZipInfo(name, EARLIEST), content)
 
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ich_lstm.errors import ConfigError
+from ich_lstm.files.atomic_write import write_bytes
 from ich_lstm.labels import ANY, LABELS
 from ich_lstm.phantom.anatomy.shapes import Array
 from ich_lstm.phantom.layouts.layout import Layout, write_lines
@@ -78,7 +79,7 @@ class CtIchLayout(Layout[Rows]):
         voxels = np.ascontiguousarray(np.transpose(scan.hu[:, ::-1], (2, 1, 0)))
         image = nibabel.Nifti1Image(voxels, _affine(scan.acquisition))
         image.header.set_xyzt_units("mm")
-        nibabel.save(image, images / f"{number:03d}.nii")
+        write_bytes(images / f"{number:03d}.nii", image.to_bytes(), durable=False)
         if settings.masks:
             write_masks(scan, f"{number:03d}", folder)
         columns = [LABELS.index(label) for label in LABEL_COLUMNS.values()]

@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
+from ich_lstm.files.atomic_write import write_bytes
 from ich_lstm.labels import LABELS
 from ich_lstm.phantom.checks import OPTION
 from ich_lstm.phantom.draws import chance, valid_uid
@@ -187,7 +188,7 @@ def _dose_report(examination: Examination, series: SeriesFacts, sop_uid: str) ->
 def _write_files(folder: Path, files: Iterable[bytes]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for i, content in enumerate(files):
-        (folder / f"IMG{i:05d}").write_bytes(content)
+        write_bytes(folder / f"IMG{i:05d}", content, durable=False)
 
 
 def _report(seed: int, study: StudyRecord) -> list[str]:

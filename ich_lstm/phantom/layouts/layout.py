@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
+from ich_lstm.files.atomic_write import write_bytes
 from ich_lstm.phantom.settings import PhantomSettings
 
 Record = TypeVar("Record")
@@ -53,4 +54,4 @@ class Layout(ABC, Generic[Record]):
 
 def write_lines(path: Path, lines: Sequence[str], *, byte_order_mark: bool = False) -> None:
     """Write a table of ASCII lines, the same bytes on every system."""
-    path.write_bytes((BYTE_ORDER_MARK if byte_order_mark else b"") + ("\n".join(lines) + "\n").encode("ascii"))
+    write_bytes(path, (BYTE_ORDER_MARK if byte_order_mark else b"") + ("\n".join(lines) + "\n").encode("ascii"))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ich_lstm.files.atomic_write import atomic_write
 from ich_lstm.phantom.scan import PhantomScan
 
 MASK_FILES = "masks/*.npy"
@@ -22,4 +23,8 @@ def write_masks(scan: PhantomScan, name: str, folder: Path) -> None:
     """
     bits = np.packbits(scan.masks, axis=0, bitorder="little")[0]
     (folder / "masks").mkdir(exist_ok=True)
-    np.save(folder / "masks" / f"{name}.npy", bits, allow_pickle=False)
+    with (
+        atomic_write(folder / "masks" / f"{name}.npy", durable=False) as unfinished,
+        unfinished.open("wb") as file,  # for a name, numpy would add a suffix
+    ):
+        np.save(file, bits, allow_pickle=False)

@@ -9,6 +9,7 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 
+from ich_lstm.files.atomic_write import atomic_write, write_bytes
 from ich_lstm.labels import LABELS
 from ich_lstm.phantom.checks import OPTION
 from ich_lstm.phantom.draws import chance
@@ -123,7 +124,8 @@ def _write_images(scan: PhantomScan, file_uids: Sequence[str], images: Path) -> 
             dataset.file_meta = file_meta(file_uids[i])
             # Enforcing the file format would copy the data set's UID into the file-meta group; in RSNA's files the two differ.
             dataset.preamble = b"\0" * 128
-            dataset.save_as(images / f"{uid}.dcm", enforce_file_format=False)
+            with atomic_write(images / f"{uid}.dcm", durable=False) as unfinished:
+                dataset.save_as(unfinished, enforce_file_format=False)
 
 
 def _cut(path: Path) -> None:
@@ -131,7 +133,7 @@ def _cut(path: Path) -> None:
     with pydicom.config.disable_value_validation():
         pixels = len(pydicom.dcmread(path).PixelData)
     whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) - pixels + int(pixels * TRUNCATED_SHARE)])
+    write_bytes(path, whole[: len(whole) - pixels + int(pixels * TRUNCATED_SHARE)], durable=False)
 
 
 def _slice_dataset(scan: PhantomScan, index: int, stored: np.ndarray) -> Dataset:

@@ -1,6 +1,5 @@
 """Indexes a tree of any size: a table of slice headers, and the ledger of every file."""
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
@@ -10,9 +9,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ich_lstm.errors import FileError, SourceError
+from ich_lstm.errors import FileError, IchLstmError, SourceError
 from ich_lstm.formatting import counted
 from ich_lstm.parallel import count_cores, map_ahead
+from ich_lstm.printable import printable_logger
+from ich_lstm.privacy import make_folder
 from ich_lstm.reading.files.sources import FileRef, Found, find_files
 from ich_lstm.reading.header.header import SliceHeader, read_header
 from ich_lstm.reading.index.shards import SHARD_FILES, Read, Shards, memory_mapped, select_columns, to_shard, write_parquet
@@ -21,8 +22,9 @@ from ich_lstm.reading.ledger.ledger import Ledger
 from ich_lstm.reading.ledger.reasons import phrase_of
 from ich_lstm.reading.series.nifti import find_nifti
 from ich_lstm.reading.study.choose import Study, group_studies
+from ich_lstm.unexpected import concerns_all, unexpected
 
-logger = logging.getLogger(__name__)
+logger = printable_logger(__name__)
 
 CHUNK_FILES = 256
 
@@ -80,7 +82,7 @@ class Index:
     def write(self, folder: Path | str) -> None:
         """Write the index with the ledger's outcomes as a Parquet file into a folder, which should be private."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_parquet(self.ledger.batches(), FILES_SCHEMA, folder / INDEX_FILE)
 
     @classmethod
@@ -214,11 +216,15 @@ def _read_chunk(chunk: list[Found]) -> pa.RecordBatch:
     return to_shard(files)
 
 
-def _read(ref: FileRef) -> SliceHeader | FileError:
+def _read(ref: FileRef) -> SliceHeader | IchLstmError:
     try:
         return read_header(ref)
     except FileError as error:
         return error
+    except Exception as error:  # not `one_of_many`, because this runs for every file
+        if concerns_all(error):
+            raise
+        return unexpected(error, str(ref))
 
 
 def _chunked(files: Iterator[Found]) -> Iterator[list[Found]]:

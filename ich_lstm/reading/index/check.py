@@ -5,14 +5,15 @@ from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
 
-from ich_lstm.errors import FileError, IchLstmError
+from ich_lstm.errors import FileError, IchLstmError, UnexpectedError
 from ich_lstm.parallel import count_cores, map_ahead
 from ich_lstm.reading.files.sources import FileRef
 from ich_lstm.reading.index.build import Index, index_source
 from ich_lstm.reading.ledger.ledger import Ledger, LedgerRow
-from ich_lstm.reading.series.load import Series, load_scan
+from ich_lstm.reading.series.load import Series, load_scan, name_series, short_uid
 from ich_lstm.reading.series.nifti import NiftiSeries, nifti_series, read_nifti
 from ich_lstm.reading.study.choose import Study, choose_series
+from ich_lstm.unexpected import one_of_many
 
 SCANS_FOR_WORKERS = 8
 """With fewer scans, starting processes takes longer than reading them here."""
@@ -65,7 +66,7 @@ def check_source(
     files = index.nifti_files
     count = len(studies) + len(files)
     if executor is None:
-        workers = min(workers or count_cores(), count // SCANS_FOR_WORKERS)
+        workers = max(1, min(workers or count_cores(), count // SCANS_FOR_WORKERS))
     report("reading pixels", 0, count)
 
     def chosen() -> Iterator[Series | None]:
@@ -87,9 +88,14 @@ def check_source(
 
 def _choose(study: Study, ledger: Ledger, allow_contrast: bool, allow_other_part: bool) -> Series | None:
     try:
-        return choose_series(study, allow_contrast=allow_contrast, allow_other_part=allow_other_part, ledger=ledger).series
+        with one_of_many(f"study {short_uid(study.study_uid)}"):
+            return choose_series(study, allow_contrast=allow_contrast, allow_other_part=allow_other_part, ledger=ledger).series
+    except UnexpectedError as error:
+        for series in study.series:
+            ledger.mark(series.headers, error.code, error.detail)
     except IchLstmError:
-        return None  # the ledger has the reason for each series of the study
+        pass  # the ledger has the reason for each series of the study
+    return None
 
 
 def _open_nifti(file: FileRef, ledger: Ledger) -> Series | None:
@@ -108,10 +114,11 @@ def _try_to_load(series: Series | None, allow_other_part: bool) -> tuple[bool, l
     if series is None:
         return False, []
     try:
-        if isinstance(series, NiftiSeries):
-            read_nifti(series.headers[0].source.path, allow_other_part=allow_other_part)
-        else:
-            load_scan(series, ledger=ledger, allow_other_part=allow_other_part)
+        with one_of_many(name_series(series)):
+            if isinstance(series, NiftiSeries):
+                read_nifti(series.headers[0].source.path, allow_other_part=allow_other_part)
+            else:
+                load_scan(series, ledger=ledger, allow_other_part=allow_other_part)
     except IchLstmError as error:
         if isinstance(series, NiftiSeries):
             ledger.mark(series.headers, error.code, error.detail)

@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ich_lstm.errors import FileError
-from ich_lstm.files.atomic_write import atomic_write
+from ich_lstm.errors import IchLstmError
+from ich_lstm.files.atomic_write import atomic_write, write_text
+from ich_lstm.privacy import PRIVATE_FOLDER, make_folder
 from ich_lstm.reading.files.sources import FileRef
 from ich_lstm.reading.header.header import SliceHeader
 from ich_lstm.reading.ledger.header_table import FILES_SCHEMA, REASON_FIELDS, Rows, source_columns, to_batch, to_ref
@@ -27,14 +28,14 @@ _SOURCE_FILE = "source.json"
 _STATUS_FIELDS = [pa.field("file_size", pa.int64()), pa.field("modified_ns", pa.int64())]
 _SHARD_SCHEMA = pa.schema([*FILES_SCHEMA, *_STATUS_FIELDS])
 
-Read = tuple[FileRef, SliceHeader | FileError]
+Read = tuple[FileRef, SliceHeader | IchLstmError]
 """A file with its header, or with the error that prevented reading it."""
 
 
 def to_shard(files: Sequence[Read]) -> pa.RecordBatch:
     """Convert files to one batch in their order. A slice has no ``code``; other files have no header fields."""
-    errors = [what if isinstance(what, FileError) else None for _, what in files]
-    headers = to_batch([SliceHeader(source=ref) if isinstance(what, FileError) else what for ref, what in files])
+    errors = [what if isinstance(what, IchLstmError) else None for _, what in files]
+    headers = to_batch([SliceHeader(source=ref) if isinstance(what, IchLstmError) else what for ref, what in files])
     reasons = [[error and getattr(error, field.name) for error in errors] for field in REASON_FIELDS]
     status = zip(*map(_status_of, (ref for ref, _ in files)), strict=True) if files else ((), ())
     arrays = [*headers.columns, *(pa.array(column, pa.string()) for column in reasons)]
@@ -76,8 +77,8 @@ class Shards:
             same = False
         if not same:
             shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True, mode=0o700)
-            (folder / _SOURCE_FILE).write_text(note)
+            make_folder(folder).chmod(PRIVATE_FOLDER)
+            write_text(folder / _SOURCE_FILE, note, durable=False)
         digests = []
         for path in sorted(folder.glob("*.parquet")):
             try:
@@ -189,6 +190,6 @@ def memory_mapped(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Rows:
 
 def write_parquet(batches: Iterator[pa.RecordBatch], schema: pa.Schema, path: Path) -> None:
     """Write a Parquet file batch by batch; the file appears only when it is complete."""
-    with atomic_write(path) as unfinished, pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
+    with atomic_write(path, durable=False) as unfinished, pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
         for batch in batches:
             writer.write_batch(batch, row_group_size=SHARD_FILES)

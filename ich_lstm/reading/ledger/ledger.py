@@ -1,6 +1,5 @@
 """The ledger: the outcome of every file, and the reason. It is private, because it holds paths and identifiers."""
 
-import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,7 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from ich_lstm.errors import IchLstmError
+from ich_lstm.files.atomic_write import atomic_write
+from ich_lstm.files.csv_table import CsvRows
 from ich_lstm.formatting import counted
+from ich_lstm.printable import printable
 from ich_lstm.reading.files.sources import FileRef
 from ich_lstm.reading.header.header import SliceHeader
 from ich_lstm.reading.ledger.header_table import FILES_SCHEMA, HeaderRows, Rows, to_batch
@@ -208,22 +210,23 @@ class Ledger:
         return counts
 
     def to_frame(self) -> "pd.DataFrame":
-        """All files as a table: ``path, sop_uid, series_uid, action, code, detail``, sorted by path."""
+        """All files as a table: ``path, sop_uid, series_uid, action, code, detail``, sorted by path, as printable text."""
         import pandas as pd
 
-        return pd.DataFrame(sorted(self._everything()), columns=list(LedgerRow._fields))
+        rows = sorted(row._replace(path=printable(row.path)) for row in self.everything())
+        return pd.DataFrame(rows, columns=list(LedgerRow._fields))
 
     def write_csv(self, path: Path) -> None:
         """Write all files as CSV in the order in which they were found, without holding all rows in memory."""
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(LedgerRow._fields)
-            writer.writerows(self._everything())
+        with atomic_write(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
+            table = CsvRows(file)
+            table.add(LedgerRow._fields)
+            for row in self.everything():
+                table.add(row)
 
-    def _everything(self) -> Iterator[LedgerRow]:
-        """Yield all rows; file names that are not valid text are escaped."""
-        for row in self._iterate(np.arange(len(self._outcome_of))):
-            yield row._replace(path=printable(row.path))
+    def everything(self) -> Iterator[LedgerRow]:
+        """Yield the rows of all files in the order in which they were found, names and all as they are."""
+        return self._iterate(np.arange(len(self._outcome_of)))
 
     def summary(self, *, scans: int | None = None) -> str:
         """Summarize the outcomes in one sentence that contains no path and no identifier.
@@ -265,11 +268,6 @@ def _reasons_in_words(reasons: dict[_Outcome, int]) -> str:
     if len(phrases) == 1:
         return f" ({next(iter(phrases))})"
     return f" ({', '.join(f'{count:,} {phrase}' for phrase, count in phrases.most_common())})" if phrases else ""
-
-
-def printable(path: str) -> str:
-    """A path as text for any table: bytes that are not valid UTF-8 are escaped as ``\\xff``."""
-    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _full_path(path: bytes, member: bytes | None) -> str:

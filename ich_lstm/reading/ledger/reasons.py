@@ -90,6 +90,9 @@ REASONS: dict[str, Reason] = {
     "contrast": Reason("refused", "contrast given"),
     "not_chosen": Reason("skipped", "another series of the study is read"),
     "no_label": Reason("skipped", "no label"),
+    # an error that nobody foresaw; the same command tries again
+    "unexpected_error": Reason("refused", "unexpected error"),
+    "out_of_memory": Reason("refused", "out of memory"),
     # a study that occurs twice
     "repeated_study": Reason("skipped", "the same files below two paths"),
     "other_copy": Reason("refused", "another copy of a study that is read"),

@@ -45,6 +45,7 @@ from ich_lstm.reading.series.plain import bone_reason, check_units, contrast_rea
 from ich_lstm.reading.series.slabs import SLAB_MM, mean_slabs
 from ich_lstm.reading.terms.charset import UNDECODED
 from ich_lstm.scan import Note, Scan
+from ich_lstm.unexpected import one_of_many
 
 FEW_SLICES = 12
 """A head of 140 mm has 12 slices of 12 mm; a scan with fewer slices likely misses part of the head."""
@@ -148,6 +149,7 @@ def load_scan(
 
     Raises:
         SeriesError: If the slices do not form a scan; the code says why.
+        UnexpectedError: ``unexpected_error`` or ``out_of_memory``.
 
     Example:
         >>> load_scan(series).positions_mm  # doctest: +SKIP
@@ -156,7 +158,8 @@ def load_scan(
     notes = ScanNotes()
     series = series.decoded()
     try:
-        return _load(series, training, slab_mm, allow_other_part, notes)
+        with one_of_many(name_series(series)):
+            return _load(series, training, slab_mm, allow_other_part, notes)
     except IchLstmError as error:
         if ledger is not None:
             ledger.mark(series.headers, error.code, error.detail)

@@ -63,10 +63,15 @@ class RankedCases:
         cases: The m cases with a known label.
         patient: Index of the patient of each case, ``(m,)``.
         patients: Number of patients in the data.
+
+    Raises:
+        ValueError: If a probability is NaN.
     """
 
     def __init__(self, cases: Cases, patient: np.ndarray, patients: int) -> None:
         positive, probabilities, _ = cases
+        if np.isnan(probabilities).any():  # sorting would rank NaN above every number
+            raise ValueError("NaN has no rank among probabilities")
         levels, level = np.unique(probabilities, return_inverse=True)  # ascending
         has_positive = np.zeros(len(levels), dtype=bool)
         has_positive[level[positive]] = True
@@ -133,12 +138,14 @@ def auroc(labels: np.ndarray, probabilities: np.ndarray) -> Estimate:
 
 
 def area_under_roc(positive: np.ndarray, values: np.ndarray) -> float:
-    """Compute the area under the ROC curve without checks; NaN if the cases are of one class.
+    """Compute the area under the ROC curve; NaN if the cases are of one class, or if a value is NaN and so has no rank.
 
     Args:
         positive: Whether the label is present, bool ``(m,)``.
         values: Probabilities, or other numbers that rank the cases, ``(m,)``.
     """
+    if np.isnan(values).any():
+        return float("nan")
     return float(_weighed_once(Cases(positive, values, 0)).auroc()[0])
 
 

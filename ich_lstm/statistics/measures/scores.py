@@ -13,9 +13,18 @@ CLIP = 1e-15
 """Kaggle clips probabilities to [1e-15, 1 - 1e-15] in float64, so a wrong probability of 0 or 1 has a loss of 34.5."""
 
 
+def clipped(probabilities: np.ndarray) -> np.ndarray:
+    """Clip probabilities as Kaggle does; NaN and numbers outside [0, 1] are no probabilities, and become NaN."""
+    p = np.asarray(probabilities)
+    return np.where((p >= 0) & (p <= 1), np.clip(p, CLIP, 1 - CLIP), np.nan)
+
+
 def logit(probabilities: np.ndarray) -> np.ndarray:
-    """Compute float64 log odds of probabilities, clipped as for the log loss, so that 0 and 1 give -34.5 and 34.5."""
-    p = np.clip(probabilities, CLIP, 1 - CLIP)
+    """Compute float64 log odds of probabilities, clipped as for the log loss, so that 0 and 1 give -34.5 and 34.5.
+
+    NaN and numbers outside [0, 1] give NaN.
+    """
+    p = clipped(probabilities)
     return np.log(p) - np.log(1 - p)
 
 
@@ -27,9 +36,9 @@ def log_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
         probabilities: Probabilities in [0, 1], float64 in the shape of the labels.
 
     Returns:
-        Log losses, float64 in the shape of the labels; NaN where the label is unknown.
+        Log losses, float64 in the shape of the labels; NaN where the label is unknown, or the probability is none.
     """
-    p = np.clip(probabilities, CLIP, 1 - CLIP)
+    p = clipped(probabilities)
     # log(1 - p) instead of log1p(-p), because the published numbers round 1 - p to float64 first.
     return np.where(np.isnan(labels), np.nan, -np.log(np.where(labels == 1, p, 1 - p)))
 

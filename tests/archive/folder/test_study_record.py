@@ -87,7 +87,7 @@ def test_members_of_an_archive_have_its_state(tmp_path: Path):
 
 
 def test_tables_are_joined_under_one_header():
-    frames = [pd.DataFrame({"a": [1e-5], "b": ["x\ny"]}), pd.DataFrame({"a": [np.nan, 0.1 + 0.2], "b": ["", '"']})]
+    frames = [pd.DataFrame({"a": [1e-5], "b": ["x,y"]}), pd.DataFrame({"a": [np.nan, 0.1 + 0.2], "b": ["", '"']})]
     file = io.StringIO()
     table = JoinedTable(file)
     assert not table.has_rows

@@ -6,12 +6,16 @@ import cv2
 import numpy as np
 import pytest
 
+from ich_lstm.data.audit import montage
 from ich_lstm.data.audit.montage import TILES, choose_tiles, cut_out_brain
 from ich_lstm.data.joining.join import LabelledScan
-from ich_lstm.data.prepared.scan_cache import CachedScan, write_cached
+from ich_lstm.data.prepared.scan_cache import CachedScan, read_cached, write_cached
 from ich_lstm.labels import LABELS
 
 SIZE = 96
+MARKED = -777
+"""HU of the first pixel of slices at which an error is raised."""
+
 SUBDURAL = LABELS.index("subdural")
 
 
@@ -102,3 +106,20 @@ class TestChooseTiles:
         scan = make(tmp_path, 1, positive=[6])
         scan.cache_path.unlink()
         assert choose_tiles([scan], {}) == {}
+
+    @pytest.mark.parametrize("error", [cv2.error("assertion"), MemoryError(), RecursionError("deep")], ids=repr)
+    def test_an_error_at_one_slice_leaves_the_others(
+        self, error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def cut_out(hu: np.ndarray) -> np.ndarray:
+            if hu[0, 0] == MARKED:
+                raise error
+            return hu
+
+        scans = [make(tmp_path, i, positive=[6]) for i in range(2)]
+        cached = read_cached(scans[0].cache_path)
+        cached.hu[:, 0, 0] = MARKED
+        write_cached(scans[0].cache_path, cached)
+        monkeypatch.setattr(montage, "cut_out_brain", cut_out)
+        assert [tile.scan_id for tile in choose_tiles(scans, {})["subdural"]] == [scans[1].scan_id]
+        assert f"slice 7 of scan {scans[0].scan_id}" in caplog.text

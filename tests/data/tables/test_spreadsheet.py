@@ -18,6 +18,7 @@ from ich_lstm.data.tables.spreadsheet import Sheet, read_header, read_sheet
 from ich_lstm.errors import SplitError, TableError
 from ich_lstm.evaluation.comparisons.reader_labels import read_marks
 from ich_lstm.evaluation.comparisons.strata import read_strata
+from ich_lstm.files.csv_table import safe_cell
 from ich_lstm.labels import LABELS
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.privacy import ProjectKey
@@ -276,6 +277,11 @@ class TestIdentifiers:
         assert table.rows["name"].tolist() == ["00123"]
         assert "1 cells of accession_number" in table.flags[0]
         assert "00123" not in table.flags[0]
+
+    @pytest.mark.parametrize("name", ["=A1|x", "@SUM(1+1)", "-1+1", "+HEAD (2)"])
+    def test_what_the_library_quoted_is_read(self, write: Write, name: str) -> None:
+        table = read_label_table(write(f"accession_number,any\n{safe_cell(name)},1\n"))
+        assert table.rows["name"].tolist() == [name]
 
     @pytest.mark.parametrize("name", ["1.0", "12E05", "1E5", "A'1", "0012.30"])
     def test_whole_ones_stay(self, write: Write, name: str) -> None:

@@ -14,13 +14,15 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from ich_lstm.cli import train
-from ich_lstm.cli.training import logs
-from ich_lstm.cli.training.logs import check_logging, make_loggers
+from ich_lstm.cli.training.monitoring import logs
+from ich_lstm.cli.training.monitoring.logs import check_logging, make_loggers
 from ich_lstm.errors import ConfigError
 
 HOST = "canary-host"
 WORDS = (HOST, "canary-user", "canary-home", "canary-here", "--phantom.patients", sys.executable, str(Path(__file__).parent))
 """Host, user, home, current folder, command line, interpreter, and the sources' folder."""
+
+os.umask(UMASK := os.umask(0))  # it can only be read by setting it
 
 MEASURED = ("requirements.txt", "wandb-metadata.json", "output.log", "memory_percent", "cpu.threads", "usagePercent")
 """Names of what wandb records of the machine and its packages."""
@@ -100,6 +102,12 @@ class TestWandbOffline:
         everywhere = [path for path in machine.parent.rglob("*") if "wandb" in path.name]
         assert everywhere != []
         assert [path for path in everywhere if run / "private" not in path.parents] == []
+
+    def test_its_files_are_their_owner_s(self, run: Path) -> None:
+        below = [path for path in (run / "private").rglob("*") if not path.is_symlink()]
+        assert any("wandb" in path.parts for path in below)
+        assert [path for path in below if path.stat().st_mode & 0o077] == []
+        assert (run / "results.json").stat().st_mode & 0o777 == 0o666 & ~UMASK
 
     def test_nothing_shareable_knows_the_machine(self, run: Path) -> None:
         for path in written(run):
@@ -216,7 +224,7 @@ class TestEpochLines:
     def line(self, capsys: pytest.CaptureFixture[str], **metrics: float) -> str:
         from types import SimpleNamespace
 
-        from ich_lstm.cli.training.epoch_lines import EpochLines
+        from ich_lstm.cli.training.monitoring.epoch_lines import EpochLines
 
         lines = EpochLines("")
         trainer = SimpleNamespace(

@@ -1,0 +1,125 @@
+"""What a checkpoint holds beyond Lightning's content, so that a resumed fit equals one that was never interrupted, bit for bit.
+
+Lightning saves the weights, the optimizer, the schedule, the scaler, the callbacks and its counters. Here are the place in the
+data, the random states of all processes, and the running means of the training losses.
+"""
+
+import logging
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import Trainer
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+PLACE_KEY = "ich_lstm_place"
+"""Key in a checkpoint for all that this module saves."""
+
+
+def save_place(trainer: Trainer, checkpoint: dict[str, Any], losses: Mapping[str, Tensor]) -> None:
+    """Add the place in the data and the random states to a checkpoint. All processes of a training must call it together.
+
+    Args:
+        trainer: The Trainer of the running fit.
+        checkpoint: The content of the checkpoint; its counters are changed if a validation is about to begin.
+        losses: The sums of each training loss in the running epoch, by name.
+    """
+    loader: Any = trainer.train_dataloader
+    mine = {"random": _random_state(trainer), "losses": {name: sums.cpu() for name, sums in losses.items()}}
+    counters = checkpoint["loops"]["fit_loop"]
+    batches = counters["epoch_loop.batch_progress"]["total"]
+    will_validate = batches["completed"] < batches["processed"] and validation_follows(trainer)
+    if will_validate:
+        _resume_with_validation(counters)
+    checkpoint[PLACE_KEY] = {
+        "logged": trainer.global_step - will_validate,  # the values of the last step are logged with those of the validation
+        "loader": loader.state_dict() if hasattr(loader, "state_dict") else None,
+        "processes": _of_all_processes(trainer, mine),
+    }
+
+
+def restore_place(trainer: Trainer, place: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Restore the place in the data and the random state of this process, immediately before the first resumed batch.
+
+    Args:
+        trainer: The Trainer of the resumed fit.
+        place: What `save_place` has saved.
+
+    Returns:
+        The sums of each training loss in the running epoch, by name.
+    """
+    loader: Any = trainer.train_dataloader
+    if place["loader"] is not None and hasattr(loader, "load_state_dict"):
+        loader.load_state_dict(place["loader"])
+    processes = place["processes"]
+    if len(processes) != trainer.world_size:
+        logger.warning(
+            "a training of %d processes goes on with %d: random states cannot be restored, so dropout draws other numbers",
+            len(processes),
+            trainer.world_size,
+        )
+        return {}
+    mine = processes[trainer.global_rank]
+    _set_random_state(trainer, mine["random"])
+    return {name: sums.to(trainer.strategy.root_device) for name, sums in mine["losses"].items()}
+
+
+def validation_follows(trainer: Trainer) -> bool:
+    """Whether a validation follows the current training batch, by number of batches."""
+    every, batch = trainer.check_val_every_n_epoch, trainer.fit_loop.batch_idx + 1
+    if not trainer.enable_validation or (every is not None and (trainer.current_epoch + 1) % every):
+        return False
+    if every is None:
+        batch = trainer.fit_loop.total_batch_idx + 1
+    in_between = trainer.val_check_batch
+    return bool(batch % in_between == 0) if isinstance(in_between, int) else trainer.is_last_batch
+
+
+def _resume_with_validation(counters: dict[str, Any]) -> None:
+    """Change the counters of a checkpoint so that the resumed fit begins with the validation.
+
+    Lightning takes a checkpoint that was saved in ``on_train_batch_end`` for one whose validation has been done, and would skip
+    it. These counters say instead that the training batch is done, and that the first batch of the validation is running.
+    """
+    for progress in counters["epoch_loop.batch_progress"]["total"], counters["epoch_loop.batch_progress"]["current"]:
+        progress["completed"] = progress["processed"]
+    validation = counters["epoch_loop.val_loop.batch_progress"]
+    for progress in validation["total"], validation["current"]:
+        done = progress["completed"] if progress is validation["total"] else 0
+        progress.update(ready=done + 1, started=done + 1, processed=done, completed=done)
+    validation["is_last_batch"] = False
+
+
+def _random_state(trainer: Trainer) -> dict[str, Any]:
+    """The states of all global generators of this process, as plain values."""
+    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002  (libraries draw from it)
+    device = trainer.strategy.root_device
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "numpy": [name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
+        "python": random.getstate(),
+    }
+
+
+def _set_random_state(trainer: Trainer, state: Mapping[str, Any]) -> None:
+    torch.set_rng_state(state["torch"].cpu())
+    device = trainer.strategy.root_device
+    if state["cuda"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    random.setstate(state["python"])
+
+
+def _of_all_processes(trainer: Trainer, state: dict[str, Any]) -> list[dict[str, Any]]:
+    """The states of all processes, in the order of their ranks."""
+    if trainer.world_size == 1:
+        return [state]
+    states: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(states, state)
+    return states

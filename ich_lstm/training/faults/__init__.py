@@ -1,0 +1,1 @@
+"""What a fit does when numbers stop being finite, and when memory runs out."""
