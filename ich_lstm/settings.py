@@ -14,7 +14,9 @@ from ich_lstm.errors import ConfigError
 S = TypeVar("S")
 
 
-def setting(default: Any = MISSING, *, stage: bool = False, free: bool = False, stored: bool = True) -> Any:
+def setting(
+    default: Any = MISSING, *, stage: bool = False, free: bool = False, stored: bool = True, loaded: Any = MISSING
+) -> Any:
     """Declare a field of a settings dataclass. An unmarked field belongs to the weights and must never change for them.
 
     Args:
@@ -23,11 +25,13 @@ def setting(default: Any = MISSING, *, stage: bool = False, free: bool = False, 
         free: Whether the field may differ when a model is loaded, because it fits any weights.
         stored: Whether the field is stored with the weights. Fields that only say how a network is run are not stored, because a
             stranger's model must not choose a compiler or a file.
+        loaded: Value of a field that is not stored, in the settings of a loaded model; left out for the default.
 
     Returns:
         A field of `dataclasses`. If its value is a dataclass, the marks hold for all fields of that dataclass.
     """
-    return field(default=default, metadata={"stage": stage, "free": stage or free, "stored": stored})
+    value = default if loaded is MISSING else loaded
+    return field(default=default, metadata={"stage": stage, "free": stage or free, "stored": stored, "loaded": value})
 
 
 class ChosenByClass(ABC):  # noqa: B024  (subclasses declare the abstract methods)
@@ -92,7 +96,7 @@ class Difference(NamedTuple):
     free: bool
 
 
-def merged(settings: S, changes: Mapping[str, Any], *, where: str = "settings") -> S:
+def merged(settings: S, changes: Mapping[str, Any], *, where: str = "settings", stored_only: bool = False) -> S:
     """Replace some settings, and keep all others, also inside nested dataclasses.
 
     Args:
@@ -101,6 +105,7 @@ def merged(settings: S, changes: Mapping[str, Any], *, where: str = "settings") 
             `ChosenByClass`, it may also be a mapping with ``class_path`` and ``init_args``; a new class keeps the values of the
             fields that both classes have.
         where: Name of the settings in errors.
+        stored_only: Ignore changes of fields that are not stored with weights.
 
     Returns:
         New settings, validated by their dataclasses.
@@ -114,17 +119,69 @@ def merged(settings: S, changes: Mapping[str, Any], *, where: str = "settings") 
         >>> changed.encoder.adjacent_slices, changed.head.hidden_size, type(changed.head).__name__
         (1, 512, 'GRU')
     """
-    known = {each.name for each in _fields(settings)}
+    known = {each.name: each for each in _fields(settings)}
     hints = get_type_hints(type(settings))
     values = {}
     for name, value in changes.items():
         if name not in known:
             raise unknown_setting(where, name, sorted(known))
-        values[name] = _merged(getattr(settings, name), value, f"{where}.{name}", hints[name])
+        if not stored_only or known[name].metadata.get("stored", True):
+            values[name] = _merged(getattr(settings, name), value, f"{where}.{name}", hints[name], stored_only)
     return replace(settings, **values)  # type: ignore[type-var]
 
 
-def _merged(current: Any, change: Any, where: str, hint: Any) -> Any:
+def from_stored(usual: S, stored: Mapping[str, Any], *, where: str = "settings") -> S:
+    """Read the settings of a stored model.
+
+    Only fields that are stored with weights are read. All others, which say how a network is run, get their values for loaded
+    models, whatever the file says.
+
+    Args:
+        usual: Settings with the defaults for fields that the file lacks.
+        stored: Values by name, as `to_stored` gives them.
+        where: Name of the settings in errors.
+
+    Raises:
+        ConfigError: The errors of `merged`.
+    """
+    return merged(_as_loaded(usual), stored, where=where, stored_only=True)
+
+
+def _as_loaded(settings: S) -> S:
+    values = {}
+    for each in _fields(settings):
+        value = getattr(settings, each.name)
+        if not each.metadata.get("stored", True):
+            values[each.name] = each.metadata["loaded"]
+        elif is_dataclass(value):
+            values[each.name] = _as_loaded(value)
+    return replace(settings, **values)  # type: ignore[type-var]
+
+
+def built(kind: type[S], values: Mapping[str, Any], *, where: str) -> S:
+    """Build a dataclass from plain values, and check their types.
+
+    Args:
+        kind: The dataclass.
+        values: A value for every field without a default.
+        where: Name of the values in errors.
+
+    Raises:
+        ConfigError: ``unknown_setting``, ``missing_setting`` or ``wrong_type``.
+    """
+    known = {each.name: each for each in fields(kind)}  # type: ignore[arg-type]
+    hints = get_type_hints(kind)
+    for name in values:
+        if name not in known:
+            raise unknown_setting(where, name, sorted(known))
+        _merged(None, values[name], f"{where}.{name}", hints[name], stored_only=False)
+    missing = [name for name, each in known.items() if name not in values and each.default is MISSING]
+    if missing:
+        raise ConfigError("missing_setting", where=where, got=f"no {', '.join(missing)}", expected="a value for every field")
+    return kind(**values)
+
+
+def _merged(current: Any, change: Any, where: str, hint: Any, stored_only: bool) -> Any:
     """The new value of one setting."""
     if not isinstance(change, Mapping) or not is_dataclass(current):
         if not _fits(change, hint):
@@ -132,14 +189,14 @@ def _merged(current: Any, change: Any, where: str, hint: Any) -> Any:
             raise ConfigError("wrong_type", where=where, got=repr(change), expected=f"a value of the type {expected}")
         return change
     if "class_path" not in change:
-        return merged(current, change, where=where)
+        return merged(current, change, where=where, stored_only=stored_only)
     # The base is the ancestor that derives from ChosenByClass directly, for example Head for an LSTM.
     base: type[Any] = next(kind for kind in inspect.getmro(type(current)) if ChosenByClass in kind.__bases__)
     choices, name = base.choices(), str(change["class_path"]).rpartition(".")[2]
     if name not in choices:
         raise unknown_setting(where, name, list(choices))
     start = current if type(current) is choices[name] else _as_other_class(current, choices[name])
-    return merged(start, change.get("init_args") or {}, where=where)
+    return merged(start, change.get("init_args") or {}, where=where, stored_only=stored_only)
 
 
 def _as_other_class(current: Any, kind: type[Any]) -> Any:

@@ -13,6 +13,7 @@ import yaml
 
 from ich_lstm.cli.console import HANDED_OVER, run_command
 from ich_lstm.errors import ConfigError, as_data_key
+from ich_lstm.files.untrusted import read_yaml
 from ich_lstm.parallel import end_with_parent
 from ich_lstm.privacy import PRIVATE
 from ich_lstm.training.checkpoints.interruption import Interrupted, Interruption
@@ -63,6 +64,8 @@ Train a CNN-LSTM end to end on whole scans of head CT, and report on held-out pa
   --phantom.patients 100    (with --phantom.seed, .slices, .size ...) make synthetic heads and train on them
 
   --help=full               every key with its default     --print_config   the configuration that would run
+  --trust-config            let a YAML file name any class, whose code then runs; without it, only heads of this library and
+                            classes of Lightning (SECURITY.md)
   --debug                   show the traceback of an error --version
 
 Any key of the model, the data and Lightning's Trainer is accepted. A run that is stopped saves first.
@@ -256,7 +259,7 @@ def _in_yaml(option: str, value: str, key: str) -> Any:
     with suppress(OSError, ValueError, yaml.YAMLError):
         if option != "--config":
             return yaml.safe_load(value)
-        given = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
+        given = read_yaml(Path(value))
         return given.get(key) if isinstance(given, dict) else None
     return None
 

@@ -1,6 +1,5 @@
 """The input of every evaluation: probabilities with their labels, checked on entry."""
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from ich_lstm.data.split.assign import SUBSETS, Subset
 from ich_lstm.data.tables.labelled import stop_at
 from ich_lstm.errors import ConfigError, TableError
 from ich_lstm.files.csv_table import plain_table
+from ich_lstm.files.untrusted import read_json
 from ich_lstm.formatting import first_of
 from ich_lstm.labels import LABELS
 
@@ -281,7 +281,7 @@ def _labels(frame: pd.DataFrame) -> pd.DataFrame:
 def _model_of(folder: Path) -> dict[str, str]:
     """Name and hash of a run's model; empty if the run no longer has a model."""
     try:
-        about = json.loads((folder / "model" / "model.json").read_text())
+        about = read_json(folder / "model" / "model.json")
         return {name: str(about[name]) for name in ("name", "hash")}
     except (OSError, ValueError, KeyError):
         return {}

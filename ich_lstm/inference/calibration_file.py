@@ -9,6 +9,7 @@ from typing import Any
 
 from ich_lstm.errors import CheckpointError
 from ich_lstm.files.atomic_write import write_text
+from ich_lstm.files.untrusted import LONGEST_TEXT, read_json, shown
 from ich_lstm.inference.calibration import (
     CALIBRATED_LEVELS,
     METHODS,
@@ -72,10 +73,10 @@ def read_calibration(folder: Path, weights: str) -> ModelCalibration | None:
         CheckpointError: If the file is damaged, newer than this library, or belongs to other weights.
     """
     path = folder / CALIBRATION_FILE
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = read_json(path)
         if about["format"] > FORMAT:
             raise CheckpointError(
                 "newer_format",
@@ -85,13 +86,13 @@ def read_calibration(folder: Path, weights: str) -> ModelCalibration | None:
                 todo="Install a newer ich_lstm.",
             )
         if about["labels"] != list(LABELS):
-            raise ValueError(f"labels {about['labels']}, expected {list(LABELS)}")
+            raise ValueError(f"other labels, expected {', '.join(LABELS)}")
         calibration = _read(about)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise CheckpointError(
             "bad_calibration",
             where=str(path),
-            got=f"{type(error).__name__}: {error}",
+            got=f"{type(error).__name__}: {shown(str(error))}",
             expected="a file written by ich-evaluate --calibrate",
             todo="Calibrate again, or remove the file to predict without operating points.",
         ) from error
@@ -110,22 +111,22 @@ def _read(about: Mapping[str, Any]) -> ModelCalibration:
     if about["method"] not in METHODS:
         raise ValueError(f"method {about['method']!r}")
     share, points, chosen_on = about["share"], about["operating_points"], about["chosen_on"]
-    rules = [str(point["rule"]) for point in points]
+    rules = [_text(point["rule"]) for point in points]
     if len(set(rules)) < len(rules):
         raise ValueError("two operating points with the same rule")
     return ModelCalibration(
-        weights=str(about["weights"]),
+        weights=_text(about["weights"]),
         method=about["method"],
         corrections={level: _of_labels(about["corrections"][level], _correction) for level in CALIBRATED_LEVELS},
         share=None if share is None else _within(share, 0, 1),
-        share_of=str(about["share_of"]),
-        coherent=bool(about.get("coherent", False)),  # earlier versions had only raw probabilities
+        share_of=_text(about["share_of"]),
+        coherent=about.get("coherent", False) is True,  # earlier versions had only raw probabilities
         points=tuple(
             OperatingPoints(rule, {level: _of_labels(point[level], _threshold) for level in CALIBRATED_LEVELS})
             for rule, point in zip(rules, points, strict=True)
         ),
         chosen_on=ChosenOn(
-            str(chosen_on["part"]), frozenset(map(str, chosen_on["scans"])), frozenset(map(str, chosen_on["patients"]))
+            _text(chosen_on["part"]), frozenset(map(_text, chosen_on["scans"])), frozenset(map(_text, chosen_on["patients"]))
         ),
     )
 
@@ -147,7 +148,7 @@ def _correction_fields(correction: Correction) -> dict[str, Any]:
 def _correction(fields: Mapping[str, Any]) -> Correction:
     slope, intercept = fields["slope"], fields["intercept"]
     found = None if slope is None else Recalibration(_within(slope, 1e-9, 1e9), _within(intercept, -1e9, 1e9))
-    return Correction(found, int(fields["positives"]), int(fields["negatives"]), str(fields["note"]))
+    return Correction(found, _count(fields["positives"]), _count(fields["negatives"]), _text(fields["note"]))
 
 
 def _threshold_fields(threshold: Threshold) -> dict[str, Any]:
@@ -159,12 +160,34 @@ def _threshold(fields: Mapping[str, Any]) -> Threshold:
     value = fields["value"]
     return Threshold(
         None if value is None else _within(value, 0, 1),
-        Estimate(**fields["sensitivity"]),
-        Estimate(**fields["specificity"]),
-        int(fields["positives"]),
-        int(fields["negatives"]),
-        str(fields["note"]),
+        _rate(fields["sensitivity"]),
+        _rate(fields["specificity"]),
+        _count(fields["positives"]),
+        _count(fields["negatives"]),
+        _text(fields["note"]),
     )
+
+
+def _rate(fields: Mapping[str, Any]) -> Estimate:
+    checks: dict[str, Any] = {"method": _text, "note": _text}
+    rate: dict[str, Any] = {name: value if value is None else checks.get(name, _share)(value) for name, value in fields.items()}
+    return Estimate(**rate)
+
+
+def _share(value: Any) -> float:
+    return _within(value, 0, 1)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.isprintable() or len(value) > LONGEST_TEXT:
+        raise ValueError(f"{value!r}, expected text of at most {LONGEST_TEXT} printable characters")
+    return value
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r}, expected a count")
+    return value
 
 
 def _within(value: Any, low: float, high: float) -> float:

@@ -3,34 +3,56 @@
 import hashlib
 import json
 import pickle
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ich_lstm.errors import CheckpointError, ConfigError, IchLstmError
 from ich_lstm.files.atomic_write import atomic_write, flush_file
+from ich_lstm.files.untrusted import read_json, shown
+from ich_lstm.formatting import first_of
 from ich_lstm.inference.older_settings import with_parts
 from ich_lstm.inference.pickles import pickle_in
+from ich_lstm.inference.stored.about import CHECKSUM, ENTRIES, FORMAT, checked_about, checksum
 from ich_lstm.labels import LABELS
-from ich_lstm.models.compiled import plain_names, unwrapped
+from ich_lstm.models.compiled import plain_name, plain_names, unwrapped
 from ich_lstm.models.released.weights import RSNA_SLICE_MM, ChannelOrder, ReleasedModel, is_released_folder, read_released
+from ich_lstm.models.scan_model import ModelSettings, ScanModel
+from ich_lstm.models.stored.tensors import (
+    UNREADABLE,
+    StoredTensors,
+    TensorKind,
+    TooManyTensors,
+    at_most,
+    open_safetensors,
+    read_torch,
+    stored_in,
+)
 from ich_lstm.printable import printable_logger
 from ich_lstm.privacy import make_folder
+from ich_lstm.settings import from_stored
 
 logger = printable_logger(__name__)
 
 WEIGHTS_FILE = "model.safetensors"
 ABOUT_FILE = "model.json"
 ABOUT_KEY = "ich_lstm"
-FORMAT = 1
+
+MOST_BESIDE = 64 * 2**20
+"""Largest file in a model's folder that does not hold weights, in bytes."""
+
+SPARE_TENSORS = 1000
+"""While a network is built, it may register this many tensors more than twice those in its file: some modules replace others."""
+
+FIRST_FEW = 5
+"""An error lists at most this many tensors."""
 
 
 class SavedModel(NamedTuple):
@@ -90,14 +112,10 @@ def fitting(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (AttributeError, TypeError, ValueError, RuntimeError, IchLstmError) as error:
-        raise CheckpointError(
-            "weights_do_not_fit",
-            where=str(path),
-            got=str(error).splitlines()[0],
-            expected="weights that match the settings of the model",
-            todo="Use another copy of the model, or the version of ich_lstm that wrote it.",
-        ) from error
+    except CheckpointError:
+        raise
+    except (AttributeError, TypeError, ValueError, OverflowError, RuntimeError, IchLstmError) as error:
+        raise _do_not_fit(path, shown((str(error).splitlines() or [type(error).__name__])[0])) from error
 
 
 def write_model(folder: Path, model: SavedModel) -> None:
@@ -113,7 +131,7 @@ def write_model(folder: Path, model: SavedModel) -> None:
     about = {"format": FORMAT, "ich_lstm": version("ich_lstm"), "labels": list(LABELS), "hash": model.hash, **model.about}
     # The inner file is renamed first: the weights, and then their description.
     with atomic_write(folder / ABOUT_FILE) as new_about, atomic_write(folder / WEIGHTS_FILE) as new_weights:
-        new_about.write_text(json.dumps(about, indent=2) + "\n")
+        new_about.write_text(json.dumps(about | {CHECKSUM: checksum(about)}, indent=2) + "\n")
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.weights.items()}, new_weights)
         for path in (new_about, new_weights):
             flush_file(path)  # here, so that a full disk shows before the old description is removed
@@ -132,6 +150,12 @@ def read_model(path: Path, channel_order: ChannelOrder | None = None) -> SavedMo
         CheckpointError: If the model is missing, damaged, or not a model that this library can read.
         ConfigError: If a channel order is given for any other model, which records its own windows.
     """
+    saved = _read(path, channel_order)
+    _refuse_not_finite(path, saved.weights)
+    return saved
+
+
+def _read(path: Path, channel_order: ChannelOrder | None) -> SavedModel:
     folder = find_model_folder(path)
     if folder is not None:
         if channel_order is not None:
@@ -141,7 +165,7 @@ def read_model(path: Path, channel_order: ChannelOrder | None = None) -> SavedMo
         if channel_order is not None:
             raise _no_order(path, channel_order)
         if is_released_folder(path):
-            _refuse_pickles(path)
+            _refuse_foreign(path)
         if (released := read_released(path)) is not None:
             return _as_saved(released)
         raise _no_model(path, f"a folder without {ABOUT_FILE} or model/{ABOUT_FILE}")
@@ -192,39 +216,80 @@ def find_model_folder(path: Path) -> Path | None:
     return path.parent if path.name in (WEIGHTS_FILE, ABOUT_FILE) and path.exists() else None
 
 
-def _refuse_pickles(folder: Path) -> None:
-    """Refuse a model's folder that contains a pickle, which this or another program could execute by loading it."""
+def network_settings(about: Mapping[str, Any]) -> ModelSettings:
+    """Select the stored settings that define the network, without those of its training.
+
+    Args:
+        about: The metadata of a stored model.
+
+    Raises:
+        ConfigError: If a setting belongs neither to the network nor to its training, as in a model of a newer version.
+    """
+    names = {each.name for each in fields(ModelSettings)}
+    stored, of_training = about["settings"], about["of_training"]
+    if of_training is None:  # models of older versions do not list the settings of training
+        of_training = stored.keys() - names
+    return from_stored(
+        ModelSettings(), {name: value for name, value in stored.items() if name in names or name not in of_training}
+    )
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a model's folder with a file that this or another program should not open.
+
+    These are pickles, which can execute code; links to files elsewhere; named pipes and devices; and files that are too large
+    to be text.
+    """
     for path in sorted(folder.rglob("*")):
-        if not path.is_file():
-            continue
+        name = shown(str(path.relative_to(folder)))
         try:
+            if path.is_dir() and not path.is_symlink():
+                continue
+            if path.is_symlink() and not _is_inside(path, folder):
+                raise _foreign("link_in_model", folder, f"{name}, a link to a file outside of the folder")
+            if not path.is_file():
+                raise _foreign("not_a_file_in_model", folder, f"{name}, which is not a regular file")
+            if path.suffix != Path(WEIGHTS_FILE).suffix and (size := path.stat().st_size) > MOST_BESIDE:
+                raise _foreign("large_file_in_model", folder, f"{name}, of {size:,} bytes")
             found = pickle_in(path)
         except OSError as error:
-            raise _no_model(folder, f"{path.relative_to(folder)}: {error.strerror or error}") from error
+            raise _no_model(folder, f"{name}: {error.strerror or error}") from error
         if found is not None:
-            raise CheckpointError(
-                "pickle_in_model",
-                where=str(folder),
-                got=f"{path.relative_to(folder)}, {found}, which can execute code when it is loaded",
-                expected=f"only {ABOUT_FILE}, {WEIGHTS_FILE} and text",
-                todo="Use a model from a trusted source, or remove the file. It was not loaded.",
-            )
+            raise _foreign("pickle_in_model", folder, f"{name}, {found}, which can execute code when it is loaded")
+
+
+def _is_inside(link: Path, folder: Path) -> bool:
+    """Whether a link leads to a file of the same model. In the cache of the Hugging Face Hub, files are links into ``blobs``."""
+    target, home = link.resolve(), folder.resolve()
+    blobs = home.parent.parent / "blobs"
+    return target.is_relative_to(home) or (home.parent.name == "snapshots" and target.is_relative_to(blobs))
+
+
+def _foreign(code: str, folder: Path, got: str) -> CheckpointError:
+    return CheckpointError(
+        code,
+        where=str(folder),
+        got=got,
+        expected=f"only {ABOUT_FILE}, {WEIGHTS_FILE} and text",
+        todo="Use a model from a trusted source, or remove the file. It was not loaded.",
+    )
 
 
 def _read_folder(folder: Path) -> SavedModel:
-    _refuse_pickles(folder)
+    _refuse_foreign(folder)
     try:
-        about = json.loads((folder / ABOUT_FILE).read_text())
-        weights = load_file(folder / WEIGHTS_FILE)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise _no_model(folder, f"{type(error).__name__}: {error}") from error
-    saved = _checked(folder, about, weights)
-    if about.get("hash") != saved.hash:
+        about = read_json(folder / ABOUT_FILE)
+        stored = open_safetensors(folder / WEIGHTS_FILE)
+    except UNREADABLE as error:
+        raise _no_model(folder, f"{type(error).__name__}: {shown(str(error))}") from error
+    expected = checked_about(about, str(folder / ABOUT_FILE)).get("hash")
+    saved = _fitted(folder, about, stored)
+    if expected != saved.hash:
         raise CheckpointError(
             "weights_damaged",
             where=str(folder),
             got=f"weights with the hash {saved.hash}",
-            expected=f"{about.get('hash')}, the hash in {ABOUT_FILE}",
+            expected=f"{expected}, the hash in {ABOUT_FILE}",
             todo="Use another copy of the model.",
         )
     return saved._replace(weights=plain_names(saved.weights))
@@ -232,50 +297,63 @@ def _read_folder(folder: Path) -> SavedModel:
 
 def _read_lightning(path: Path) -> SavedModel:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols; other files are refused below
-            # weights_only reads tensors and plain values, and refuses everything that would execute code.
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_torch(path)
         about = content[ABOUT_KEY]
         state = plain_names(content["state_dict"])
-        weights = {name.removeprefix("model."): tensor for name, tensor in state.items()}
+        stored = stored_in({name.removeprefix("model."): tensor for name, tensor in state.items()}, path)
     except pickle.UnpicklingError as error:
         raise _no_model(path, "a file that is not a checkpoint of only tensors and plain values; it was not loaded") from error
     except Exception as error:  # for arbitrary bytes, the unpickler can raise any exception
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "no content"
-        raise _no_model(path, f"{type(error).__name__}: {reason}") from error
-    return _checked(path, about, weights)
+        raise _no_model(path, f"{type(error).__name__}: {shown(reason)}") from error
+    return _fitted(path, checked_about(about, str(path)), stored)
 
 
-def _checked(path: Path, about: Any, weights: dict[str, Tensor]) -> SavedModel:
-    if not isinstance(about, dict) or not isinstance(about.get("settings"), dict) or "preprocessing" not in about:
-        raise _no_model(path, f"an {ABOUT_FILE} without settings and preprocessing")
-    if not all(isinstance(tensor, Tensor) for tensor in weights.values()):
-        raise _no_model(path, "weights that are not tensors")
-    if not isinstance(about.get("format", FORMAT), int) or about.get("format", FORMAT) > FORMAT:
-        raise CheckpointError(
-            "newer_format",
-            where=str(path),
-            got=f"format {about['format']}",
-            expected=f"at most {FORMAT}",
-            todo="Install a newer ich_lstm.",
-        )
-    if about.get("labels", list(LABELS)) != list(LABELS):
-        raise CheckpointError("other_labels", where=str(path), got=str(about["labels"]), expected=", ".join(LABELS))
-    names = (
-        "settings",
-        "of_training",
-        "preprocessing",
-        "slice_mm",
-        "is_synthetic",
-        "positive_share",
-        "training_data",
-        "starting_weights",
-        "fits",
-        "name",
-    )
+def _fitted(path: Path, about: dict[str, Any], stored: StoredTensors) -> SavedModel:
+    """Read the weights after their names, shapes and types have been compared with the network that the metadata describes."""
     about = with_parts(about)
-    return SavedModel({name: about.get(name) for name in names}, weights)
+    about = {name: about.get(name) for name in ENTRIES}
+    with fitting(path):
+        settings = network_settings(about)
+        try:
+            # On the meta device, a network needs no memory, however large its settings say that it is.
+            with torch.device("meta"), at_most(2 * len(stored.kinds) + SPARE_TENSORS):
+                network = ScanModel(settings).state_dict()
+        except TooManyTensors as error:
+            raise _do_not_fit(path, f"{len(stored.kinds):,} tensors, and settings of a network with many more") from error
+    wanted = {name: TensorKind(tuple(tensor.shape), tensor.dtype) for name, tensor in network.items()}
+    found = {plain_name(name): kind for name, kind in stored.kinds.items()}
+    wrong = [f"{shown(name)} {kind}" for name, kind in found.items() if name not in wanted or kind.takes != wanted[name].takes]
+    wrong += [f"no {name} {kind}" for name, kind in wanted.items() if name not in found]
+    if wrong:
+        raise _do_not_fit(path, first_of(wrong, FIRST_FEW))
+    try:
+        weights = stored.read()
+    except UNREADABLE as error:
+        raise _no_model(path, f"{type(error).__name__}: {shown(str(error))}") from error
+    return SavedModel(about, weights)
+
+
+def _refuse_not_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
+    wrong = [name for name, tensor in weights.items() if tensor.is_floating_point() and not bool(tensor.isfinite().all())]
+    if wrong:
+        raise CheckpointError(
+            "weights_not_finite",
+            where=str(path),
+            got=f"NaN or infinity in {first_of(wrong, FIRST_FEW)}",
+            expected="finite weights",
+            todo="The training of this model failed, or the file is damaged. Use an earlier checkpoint, or another copy.",
+        )
+
+
+def _do_not_fit(path: Path, got: str) -> CheckpointError:
+    return CheckpointError(
+        "weights_do_not_fit",
+        where=str(path),
+        got=got,
+        expected="weights that match the settings of the model",
+        todo="Use another copy of the model, or the version of ich_lstm that wrote it.",
+    )
 
 
 def _no_model(path: Path, got: str) -> CheckpointError:

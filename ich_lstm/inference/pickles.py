@@ -28,7 +28,14 @@ HEADER_AT = 8
 """Offset of the header of safetensors, which begins with a brace and follows its length."""
 
 MOST_INFLATED = 64 * 2**20
-"""Maximum number of inspected bytes of a zlib stream, so that no stream can exhaust memory."""
+"""Maximum number of bytes that are inspected of a compressed file, of all members of an archive together, or of one argument in a
+pickle. What is larger is suspicious: beside weights there is only text, and nothing may exhaust memory or time."""
+
+MOST_MEMBERS = 1000
+"""Maximum number of inspected members of an archive."""
+
+MOST_OPCODES = 200_000
+"""Maximum number of inspected opcodes. Text and weights stop being valid opcodes long before."""
 
 DEEPEST = 3
 """Maximum depth of nested archives that are inspected; deeper nesting is suspicious."""
@@ -91,7 +98,9 @@ def is_pickle(file: IO[bytes]) -> bool:
     try:
         # pickletools decodes arbitrary bytes as arguments, and Python warns of unknown escape sequences in them.
         with warnings.catch_warnings(action="ignore"):
-            for opcode, argument, _ in pickletools.genops(file):
+            for count, (opcode, argument, _) in enumerate(pickletools.genops(cast(IO[bytes], _Bounded(file)))):
+                if count > MOST_OPCODES:
+                    return True
                 if not _apply(opcode, stack):
                     return False
                 if opcode.name in ("GLOBAL", "INST") and not _is_dotted_pair(str(argument)):
@@ -99,10 +108,53 @@ def is_pickle(file: IO[bytes]) -> bool:
                 has_named = has_named or opcode.name in NAMING
                 if has_named and opcode.name in CALLING:
                     return True
+    except _TooLarge:
+        return True
     except (ValueError, EOFError, OverflowError, MemoryError):
         return False  # the unpickler would fail here too
     # genops stops after STOP.
     return begins_with_protocol or not file.read().strip()
+
+
+class _TooLarge(Exception):
+    """A file asks for more memory or time than text or weights would."""
+
+
+class _Bounded:
+    """Reads a file for pickletools, which reads each argument of an opcode at once.
+
+    Args:
+        file: An open, seekable file.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.tell = file.tell
+
+    def read(self, count: int) -> bytes:
+        """Read some bytes.
+
+        Args:
+            count: The number of bytes.
+
+        Raises:
+            _TooLarge: If the file has more than `MOST_INFLATED` of them.
+        """
+        content = self._file.read(min(count, MOST_INFLATED + 1))
+        if len(content) > MOST_INFLATED:
+            raise _TooLarge
+        return content
+
+    def readline(self) -> bytes:
+        """Read up to the end of the line.
+
+        Raises:
+            _TooLarge: If the line has more than `MOST_INFLATED` bytes.
+        """
+        content = self._file.readline(MOST_INFLATED + 1)
+        if len(content) > MOST_INFLATED:
+            raise _TooLarge
+        return content
 
 
 def _apply(opcode: pickletools.OpcodeInfo, stack: list[Any]) -> bool:
@@ -152,7 +204,10 @@ def _find_in_zip(file: IO[bytes], start: bytes, depth: int) -> str | None:
         return "a damaged zip, which some programs would load" if is_damaged else None
     try:
         with zipfile.ZipFile(file) as archive:
-            for info in archive.infolist():
+            members = archive.infolist()
+            if len(members) > MOST_MEMBERS or sum(info.file_size for info in members) > MOST_INFLATED:
+                return "a zip that is too large to inspect"
+            for info in members:
                 with archive.open(info) as member:
                     if _is_dangerous(info.filename, member, depth):
                         return "a zip with a pickle in it"
@@ -168,7 +223,9 @@ def _find_in_tar(file: IO[bytes], start: bytes, depth: int) -> str | None:
     file.seek(0)
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
-            for info in archive:
+            for count, info in enumerate(archive):
+                if count > MOST_MEMBERS or info.size > MOST_INFLATED:
+                    return "a tar that is too large to inspect"
                 member = archive.extractfile(info) if info.isfile() else None
                 if member is not None and _is_dangerous(info.name, member, depth):
                     return "a tar with a pickle in it"
@@ -186,10 +243,16 @@ def _find_in_compressed(file: IO[bytes], start: bytes, depth: int) -> str | None
         if not start.startswith(magic):
             continue
         file.seek(0)
+        content = io.BytesIO()
         try:
-            found = _find(opener(file), depth + 1)
-        except (OSError, EOFError, zlib.error, lzma.LZMAError):
-            continue  # the file only begins like this format, or is damaged from the start
+            stream = opener(file)
+            while content.tell() <= MOST_INFLATED and (piece := stream.read(io.DEFAULT_BUFFER_SIZE)):
+                content.write(piece)
+        except (OSError, EOFError, ValueError, MemoryError, zlib.error, lzma.LZMAError):
+            pass  # the file only begins like this format, or is damaged; what comes before the damage is inspected
+        if content.tell() > MOST_INFLATED:
+            return f"{what} that is too large to inspect"
+        found = _find(content, depth + 1)
         if found is not None:
             return f"{what} of {found}"
     return None

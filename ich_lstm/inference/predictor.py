@@ -1,7 +1,7 @@
 """Predictor: applies a model with its preprocessing and calibration to a scan or a folder, and gives `ScanPrediction`."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,9 +10,9 @@ import torch
 from ich_lstm.errors import CheckpointError, IchLstmError, PredictionError, StudyError
 from ich_lstm.inference.calibration import ModelCalibration
 from ich_lstm.inference.calibration_file import read_calibration
-from ich_lstm.inference.checkpoint import SavedModel, WeightsHash, find_model_folder, fitting, read_model
+from ich_lstm.inference.checkpoint import WeightsHash, find_model_folder, fitting, network_settings, read_model
 from ich_lstm.inference.forward import EncodedScan, TestTime, encode_scan, evaluation_mode, infer, predicted
-from ich_lstm.models.scan_model import ModelSettings, ScanModel
+from ich_lstm.models.scan_model import ScanModel
 from ich_lstm.prediction import ScanPrediction
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.privacy import ProjectKey
@@ -20,7 +20,7 @@ from ich_lstm.reading import FileRef, Study, choose_series, index_source, is_nif
 from ich_lstm.reading.series.nifti import in_archive
 from ich_lstm.reading.series.slabs import SLAB_MM, THIN_MM
 from ich_lstm.scan import Note, Scan, Slab
-from ich_lstm.settings import merged
+from ich_lstm.settings import built
 from ich_lstm.unexpected import concerns_all, one_of_many
 
 if TYPE_CHECKING:
@@ -80,9 +80,10 @@ class Predictor:
         saved = read_model(path, channel_order)
         about = saved.about
         with fitting(path):
-            model = ScanModel(network_settings(saved))
+            model = ScanModel(network_settings(about))
             model.load_state_dict(saved.weights)
-            preprocessing = None if about["preprocessing"] is None else Preprocessing(**about["preprocessing"])
+            stored = about["preprocessing"]
+            preprocessing = None if stored is None else built(Preprocessing, stored, where="preprocessing")
         folder = find_model_folder(path)
         return cls(
             model=model.eval(),
@@ -240,20 +241,3 @@ class Predictor:
             slabs=tuple(Slab(tuple(project_key.hash_id(uid) for uid in slab.ids), slab.positions_mm) for slab in scan.slabs),
         )
         return prediction if self.calibration is None else self.calibration.apply(prediction)
-
-
-def network_settings(saved: SavedModel) -> ModelSettings:
-    """Select the stored settings that define the network, without those of its training.
-
-    Args:
-        saved: A stored model.
-
-    Raises:
-        ConfigError: If a setting belongs neither to the network nor to its training, as in a model of a newer version.
-    """
-    names = {each.name for each in fields(ModelSettings)}
-    stored, of_training = saved.about["settings"], saved.about["of_training"]
-    if of_training is None:  # models of older versions do not list the settings of training
-        of_training = stored.keys() - names
-    stored = {name: value for name, value in stored.items() if name in names or name not in of_training}
-    return merged(ModelSettings(), {**stored, "encoder": {**stored.get("encoder", {}), "pretrained": False}})

@@ -2,7 +2,6 @@
 
 import difflib
 import os
-import pickle
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +12,11 @@ from typing import Any, Literal
 import torch
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ich_lstm.errors import ConfigError
 from ich_lstm.models.recompute import batch_norms, hold_in_backward
+from ich_lstm.models.stored.tensors import UNREADABLE, read_safetensors, read_torch
 from ich_lstm.settings import require, require_choice, setting
 
 
@@ -80,7 +78,7 @@ class Encoder:
     """
 
     backbone: str = "resnext50_32x4d"
-    pretrained: bool = True
+    pretrained: bool = setting(True, stored=False, loaded=False)
     pretrained_file: Path | None = setting(None, stored=False)
     global_pool: GlobalPool | None = None
     adjacent_slices: int = 0
@@ -336,9 +334,9 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict from a file, without executing any code in it."""
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+            return read_safetensors(path)
+        content = read_torch(path)
+    except UNREADABLE as error:
         raise ConfigError(
             "no_pretrained_weights",
             where=f"pretrained_file {path}",

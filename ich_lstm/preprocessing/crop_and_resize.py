@@ -22,6 +22,9 @@ CROP_MARGIN = 0.03
 LARGEST_KEPT = 640 / 512
 """Largest ratio of image side to output side at which a centre crop keeps the native resolution."""
 
+LARGEST_SIZE = 4096
+"""Largest side length of the output in pixels. Head CT has 512, rarely 1024; a model's file must not ask for all memory."""
+
 Crop = Literal["head", "center", "none"]
 
 
@@ -30,7 +33,7 @@ class Preprocessing:
     """How the HU of a scan become the input of the network; stored with every model and every cache.
 
     Args:
-        size: Side length of the square output in pixels, at least 16.
+        size: Side length of the square output in pixels, from 16 to 4096.
         crop: ``head`` for the smallest square around the head in all slices, ``none`` for the whole field of view, or
             ``center`` for the middle of the image at its native resolution, padded with air (-1024 HU) if the image is
             smaller; if a side is longer than 640/512 of ``size``, ``center`` keeps the whole field of view.
@@ -45,6 +48,8 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.size < 16:
             raise ConfigError("size_too_small", where="size", got=str(self.size), expected="at least 16 pixels")
+        if self.size > LARGEST_SIZE:
+            raise ConfigError("size_too_large", where="size", got=str(self.size), expected=f"at most {LARGEST_SIZE} pixels")
         if self.crop not in get_args(Crop):
             raise ConfigError("unknown_crop", where="crop", got=repr(self.crop), expected=f"one of {', '.join(get_args(Crop))}")
         if self.clip is not None:

@@ -45,7 +45,18 @@ from ich_lstm.preprocessing.windows import Windows
 from ich_lstm.printable import printable_logger
 from ich_lstm.privacy import ProjectKey
 from ich_lstm.scan import Scan
-from ich_lstm.settings import differences, merged, refuse_differences, require, require_choice, setting, staged, to_stored
+from ich_lstm.settings import (
+    built,
+    differences,
+    from_stored,
+    merged,
+    refuse_differences,
+    require,
+    require_choice,
+    setting,
+    staged,
+    to_stored,
+)
 from ich_lstm.training.checkpoints.callbacks import without_folders
 from ich_lstm.training.checkpoints.checkpoint_io import WholeCheckpointIO
 from ich_lstm.training.checkpoints.exact_resume import PLACE_KEY, restore_place, save_place, validation_follows
@@ -763,15 +774,15 @@ class ScanClassifier(LightningModule):
         """Load a model, and change settings that its weights do not depend on."""
         saved = read_model(path, channel_order)
         with fitting(path):
-            stored = merged(ClassifierSettings(), saved.about["settings"])
+            stored = from_stored(ClassifierSettings(), saved.about["settings"])
         settings = merged(stored, changes, where="load_from_checkpoint")
         check_same_network(stored, settings, where="load_from_checkpoint, ", whose=path.name)
         with fitting(path):
-            classifier = cls.from_settings(merged(settings, {"encoder": {"pretrained": False, "pretrained_file": None}}))
+            classifier = cls.from_settings(settings)
             classifier.model.load_state_dict(saved.weights)
             if saved.about["preprocessing"] is not None:
-                classifier.preprocessing = Preprocessing(**saved.about["preprocessing"])
-            classifier.fits = tuple(FitRecord(**fit) for fit in saved.about["fits"] or ())
+                classifier.preprocessing = built(Preprocessing, saved.about["preprocessing"], where="preprocessing")
+            classifier.fits = tuple(built(FitRecord, fit, where="fits") for fit in saved.about["fits"] or ())
         classifier.slice_mm = saved.about["slice_mm"]
         classifier.is_synthetic = bool(saved.about["is_synthetic"])
         classifier.positive_share = saved.about["positive_share"]
@@ -885,8 +896,6 @@ def check_same_network(stored: ClassifierSettings, wanted: ClassifierSettings, *
         ConfigError: ``other_network``, if a setting differs that belongs to the weights.
     """
     wrong = [each for each in differences(stored, wanted) if not each.free]
-    # The weights come from the file, so it does not matter whether pretrained weights were downloaded before the training.
-    wrong = [each for each in wrong if each.name != "encoder.pretrained" or each.after]
     refuse_differences(
         "other_network",
         wrong,

@@ -268,5 +268,6 @@ class TestPublishedSystems:
         assert ScanClassifier.load(tmp_path).model.windows.integer_edges
         about = json.loads((tmp_path / "model.json").read_text())
         del about["settings"]["windows"]["integer_widths"]  # as of earlier versions
+        del about["checksum"]
         (tmp_path / "model.json").write_text(json.dumps(about))
         assert not ScanClassifier.load(tmp_path).model.windows.integer_edges

@@ -19,7 +19,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from ich_lstm.cli.audit import report_audit
 from ich_lstm.cli.console import DONE, console, progress_bar
-from ich_lstm.cli.training.configuration import make_parser, parse
+from ich_lstm.cli.training.configuration import TRUST, make_parser, parse
 from ich_lstm.cli.training.monitoring.epoch_lines import EpochLines, TimeEstimate
 from ich_lstm.cli.training.monitoring.logs import check_logging, make_loggers
 from ich_lstm.cli.training.monitoring.overview import check_room, describe_training
@@ -101,7 +101,9 @@ def _run_training(
     parser = make_parser({} if start is None else adopted(start))
     config = parse(parser, arguments)
     if run is not None:
-        check_same_run(parse(parser, ["--config", str(private_config(run))]), config)
+        check_same_run(
+            parse(parser, ["--config", str(private_config(run)), *(word for word in arguments if word == TRUST)]), config
+        )
     seed_everything(config.seed_everything, workers=True, verbose=False)
     stages = _stages(config)
     progress = Progress() if run is None else find_progress(run, stages)

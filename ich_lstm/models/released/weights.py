@@ -6,18 +6,15 @@ a folder of safetensors with a CNN and a recurrent head. Pan blends the logits o
 the weights.
 """
 
-import json
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ich_lstm.errors import CheckpointError
+from ich_lstm.files.untrusted import read_json
 from ich_lstm.formatting import first_of
 from ich_lstm.labels import LABELS
 from ich_lstm.models.encoder import Encoder
@@ -25,6 +22,7 @@ from ich_lstm.models.heads import GRU, LSTM
 from ich_lstm.models.pooling import Pooling
 from ich_lstm.models.reduction import Reduction
 from ich_lstm.models.scan_model import ModelSettings, ScanModel
+from ich_lstm.models.stored.tensors import UNREADABLE, read_safetensors, read_torch
 from ich_lstm.preprocessing.windows import Windows
 from ich_lstm.settings import merged, to_stored
 from ich_lstm.window import BONE, BRAIN, SUBDURAL
@@ -140,11 +138,7 @@ NGUYEN_SOURCE = (
 def _nguyen_state(path: Path) -> dict[str, Any] | None:
     """The state dict of Nguyen et al.'s checkpoint, without the prefix of DataParallel; None if the file is something else."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns about the pickle protocol of the file
-            # weights_only reads tensors and plain values, and refuses everything that would run code.
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        state = content["state_dict"]
+        state = read_torch(path)["state_dict"]
         names = list(state)
         if all(name.startswith("module.") for name in names):
             state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
@@ -290,7 +284,7 @@ def _read_pan(path: Path) -> ReleasedModel:
 
 def _check_pan_config(path: Path) -> None:
     try:
-        config = json.loads((path / CONFIG_FILE).read_text())
+        config = read_json(path / CONFIG_FILE)
     except (OSError, ValueError) as error:
         raise _damaged(path, f"{CONFIG_FILE}: {type(error).__name__}: {error}") from error
     differences = _differences(PAN_CONFIG, config)
@@ -319,8 +313,8 @@ def _differences(expected: Any, got: Any, name: str = "") -> list[tuple[str, Any
 
 def _load_safetensors(path: Path, file: str) -> dict[str, Tensor]:
     try:
-        return load_file(path / file)
-    except (OSError, ValueError, SafetensorError) as error:
+        return read_safetensors(path / file)
+    except UNREADABLE as error:
         raise _damaged(path, f"{file}: {type(error).__name__}: {error}") from error
 
 

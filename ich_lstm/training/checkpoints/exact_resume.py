@@ -69,13 +69,12 @@ def restore_place(trainer: Trainer, place: Mapping[str, Any]) -> dict[str, Tenso
 
 
 def validation_follows(trainer: Trainer) -> bool:
-    """Whether a validation follows the current training batch, by number of batches."""
-    every, batch = trainer.check_val_every_n_epoch, trainer.fit_loop.batch_idx + 1
-    if not trainer.enable_validation or (every is not None and (trainer.current_epoch + 1) % every):
+    """Whether a validation follows the current training batch. Validations by the clock are unknown, and count as none."""
+    every, batch, in_between = trainer.check_val_every_n_epoch, trainer.fit_loop.batch_idx + 1, trainer.val_check_batch
+    if not trainer.enable_validation or in_between is None or (every is not None and (trainer.current_epoch + 1) % every):
         return False
     if every is None:
         batch = trainer.fit_loop.total_batch_idx + 1
-    in_between = trainer.val_check_batch
     return bool(batch % in_between == 0) if isinstance(in_between, int) else trainer.is_last_batch
 
 
