@@ -20,7 +20,7 @@ from ich_lstm.training.checkpoints.interruption import Interrupted, Interruption
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
-WHOLE = "All other files are complete, checkpoints too. Then go on with the run: ich-train --resume RUN."
+WHOLE = "All other files are complete, checkpoints too; a run that has begun goes on with ich-train --resume RUN."
 
 RESTARTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
 """Environment variables in which torchrun and SLURM say how often they have restarted this command."""

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,10 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from dicom_files import make_series
 
 from ich_lstm.cli import predict, prepare, train
+from ich_lstm.errors import StorageError
 from ich_lstm.files.full_disk import is_disk_full
+from ich_lstm.training.checkpoints.checkpoint_io import WholeCheckpointIO, read_checkpoint
 
 
 @pytest.fixture
@@ -87,6 +91,21 @@ class TestSmallDisk:
         model = ["--model.encoder.backbone=test_resnet", "--model.encoder.pretrained=false", "--model.head.hidden_size=8"]
         assert train.main([*data, *model, "--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--out", str(out)]) == 1
         said_in_one_line(capsys, out)
+
+    @pytest.mark.parametrize("room", [0, 64, 4096, 70_000])
+    def test_checkpoint(self, room: int, small_disk: Callable[[str], Path]) -> None:
+        """A real disk, because torch reports a full one in its own way, which depends on the byte at which it is full."""
+        disk = small_disk("400k")
+        former = {"step": torch.zeros(10)}
+        WholeCheckpointIO().save_checkpoint(former, disk / "last.ckpt")
+        (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free // 4096 * 4096 - room // 4096 * 4096))
+        for _ in range(3):
+            with pytest.raises(StorageError) as caught:
+                WholeCheckpointIO().save_checkpoint({"step": torch.zeros(100_000)}, disk / "last.ckpt")
+            assert caught.value.code == "disk_full"
+            assert str(disk) in str(caught.value)
+            assert sorted(path.name for path in disk.iterdir()) == ["filler", "last.ckpt"]
+            torch.testing.assert_close(read_checkpoint(disk / "last.ckpt"), former)
 
 
 class TestSimulated:

@@ -47,7 +47,8 @@ class WholeCheckpointIO(CheckpointIO):
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(target) as unfinished:
-            torch.save(content, unfinished)
+            with unfinished.open("wb") as file:  # given a path, torch would hide that the disk is full
+                torch.save(content, file)
             if target.name == LAST and target.exists():
                 _keep(target, target.with_name(BEFORE_LAST))
 
