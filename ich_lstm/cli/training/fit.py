@@ -111,13 +111,9 @@ def _run_training(
         key = f"stages.{stages[-1].name}.max_epochs" if config.stages else "trainer.max_epochs"
         out.print(f"{run} is finished. To train it longer: {resume_command(run)} --{key} N")
         return DONE
-    settings = merged(ClassifierSettings(), _without_auto(config.model), where="model")
     if run is not None and checkpoint is not None and not (progress.best or progress.checkpoint):
         start = ScanClassifier.load(checkpoint)  # the run ended before its first checkpoint
-    if progress.best or progress.checkpoint:  # all weights come from the run
-        settings = merged(settings, {"encoder": {"pretrained": False, "pretrained_file": None}})
-    for stage in stages:
-        stage.settings(settings)  # raises if settings contradict each other, before the data are read
+    settings = _model_settings(config, stages, progress)
     requested = None if config.data.preprocessing is None else Preprocessing(**config.data.preprocessing.as_dict())
     if start is not None and checkpoint is not None:
         settings = with_weights_of(start, settings, requested, checkpoint)
@@ -179,12 +175,7 @@ def _run_training(
             best = fit_stages(classifier, data, stages, trainer_of, best_of=_best_of, progress=progress, on_finished=note)
         if _rank() != 0:
             return DONE
-        classifier = ScanClassifier.load(best).to(training_device(str(config.trainer.accelerator)))
-        classifier.save_pretrained(folder / "model")
-        with progress_bar(out) as show:
-            results = evaluate_run(folder, classifier, data, show)
-        results["seconds"] = round(time.monotonic() - started, 1)
-        write_run_report(recipe, folder, results)
+        results = _write_model_and_report(recipe, folder, best, config, data, started)
         write_progress(folder, RunProgress(recipe, _epochs(stages), True))
         interruption.next_step = f"The run is finished. Report: {folder / 'report.html'}"
     print_results(out, results)
@@ -193,6 +184,47 @@ def _run_training(
     out.print(f"Done in {results['seconds']:.0f} s. Report: {folder / 'report.html'}")
     out.print(f"Next: ich-predict PATH --checkpoint {folder} --out predictions")
     return DONE
+
+
+def _model_settings(config: Namespace, stages: Sequence[Stage], progress: Progress) -> ClassifierSettings:
+    """The settings of the model, checked together with those of each stage before the data are read.
+
+    Args:
+        config: The configuration.
+        stages: All stages.
+        progress: How far a resumed run has come. If it has weights, none are downloaded.
+    """
+    settings = merged(ClassifierSettings(), _without_auto(config.model), where="model")
+    if progress.best or progress.checkpoint:
+        settings = merged(settings, {"encoder": {"pretrained": False, "pretrained_file": None}})
+    for stage in stages:
+        stage.settings(settings)  # raises if settings contradict each other
+    return settings
+
+
+def _write_model_and_report(
+    recipe: str, folder: Path, best: Path, config: Namespace, data: ScanDataModule, started: float
+) -> dict[str, Any]:
+    """Write the model and the report of a finished training.
+
+    Args:
+        recipe: Name of the recipe.
+        folder: The run's folder.
+        best: The checkpoint with the best weights.
+        config: The configuration.
+        data: The data.
+        started: When this command began, by `time.monotonic`.
+
+    Returns:
+        The contents of ``results.json``.
+    """
+    classifier = ScanClassifier.load(best).to(training_device(str(config.trainer.accelerator)))
+    classifier.save_pretrained(folder / "model")
+    with progress_bar(console()) as show:
+        results = evaluate_run(folder, classifier, data, show)
+    results["seconds"] = round(time.monotonic() - started, 1)
+    write_run_report(recipe, folder, results)
+    return results
 
 
 def _stages(config: Namespace) -> list[Stage]:
