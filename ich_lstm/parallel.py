@@ -2,14 +2,16 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from itertools import chain
+from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
 
 from ich_lstm.errors import IchLstmError, SourceError
@@ -22,6 +24,9 @@ CALLS_AHEAD = 4
 
 PARENT_SECONDS = 1.0
 """Time between two looks at whether a parent that was not started by `multiprocessing` still runs."""
+
+SHIELDED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, "sigwaitinfo"))
+"""Signals that a terminal or a cluster sends to all processes at once. Empty where a process cannot learn who sent a signal."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -82,10 +87,7 @@ def map_ahead(
     else:
         waiting: deque[tuple[Item, Future[Result]]] = deque()
         items = iter(items)
-        # fork would copy the locks of torch's threads in an undefined state.
-        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-        context = multiprocessing.get_context(method)
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
+        with ProcessPoolExecutor(workers, mp_context=fork_server(), initializer=end_with_parent) as pool:
             try:
                 yield from _submit_ahead(pool, there, items, workers, waiting)
                 return
@@ -103,14 +105,49 @@ def _call_with(states: list[tuple[Callable[[Any], None], Any]], function: Callab
     return function(item)
 
 
-def end_with_parent() -> None:
+def fork_server(preload: Sequence[str] = ()) -> BaseContext:
+    """Choose how processes are started: forked from a server process that has only imported what they need.
+
+    A fork of this process would copy the locks of torch's threads in an undefined state. The server is not ended by a signal that
+    a terminal or a cluster sends to all processes at once, because this process could not tell a server that has ended from
+    workers that have died. It ends with this process.
+
+    Args:
+        preload: Modules that the server imports, if it does not run yet.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    if preload:
+        context.set_forkserver_preload(list(preload))
+    if SHIELDED and multiprocessing.parent_process() is None:
+        from multiprocessing import forkserver, resource_tracker  # modules of systems with signals
+
+        # A new process inherits the signals that are blocked. The tracker's start unblocks some again, so it comes first.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SHIELDED)
+        try:
+            resource_tracker.ensure_running()
+            signal.pthread_sigmask(signal.SIG_BLOCK, SHIELDED)
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return context
+
+
+def end_with_parent(*, shielded: bool = False) -> None:
     """End this process as soon as the process that started it has ended, in whatever way; otherwise it would wait forever.
 
     Every process that this library starts calls this first. A process of `multiprocessing` watches the pipe to the process that
     asked for it, which also works if a fork server forked it. Any other process watches the id of its parent.
+
+    Args:
+        shielded: Whether signals that all processes receive at once leave this one alone, because the process that asked for it
+            decides when it ends. Only SIGTERM from that process ends it.
     """
     asked = multiprocessing.parent_process()
     forked_by = os.getppid()
+    if SHIELDED and asked is not None:
+        signal.pthread_sigmask(signal.SIG_BLOCK if shielded else signal.SIG_UNBLOCK, SHIELDED)
 
     def wait() -> None:
         if asked is not None:
@@ -120,7 +157,15 @@ def end_with_parent() -> None:
                 time.sleep(PARENT_SECONDS)
         os._exit(1)  # without cleaning up, because the main thread may be blocked in a queue or in a collective operation
 
+    def take_signals() -> None:
+        while True:
+            signal_ = signal.sigwaitinfo(SHIELDED)
+            if asked is not None and signal_.si_signo == signal.SIGTERM and signal_.si_pid == asked.pid:
+                os._exit(0)
+
     threading.Thread(target=wait, daemon=True, name="end_with_parent").start()
+    if SHIELDED and shielded and asked is not None:
+        threading.Thread(target=take_signals, daemon=True, name="take_signals").start()
 
 
 def _submit_ahead(

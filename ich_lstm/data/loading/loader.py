@@ -1,6 +1,5 @@
 """A data loader that can stop within an epoch and resume with the remaining batches."""
 
-import multiprocessing
 import re
 from collections.abc import Iterator
 from multiprocessing.context import BaseContext
@@ -11,34 +10,28 @@ from torch.utils.data import DataLoader
 from ich_lstm.data.loading.batch import ScanBatch
 from ich_lstm.data.loading.sampler import SliceBudgetSampler
 from ich_lstm.errors import IchLstmError, WorkerError
-from ich_lstm.parallel import end_with_parent
+from ich_lstm.parallel import end_with_parent, fork_server
 
 MOST_WORKERS = 8
 """Upper bound of loader processes per training process. It was chosen, not measured: each process holds batches in memory."""
 
 
 def worker_context() -> BaseContext:
-    """Choose how loader processes are started: forked from a server process that has only imported what they need.
-
-    A fork of the training process could deadlock in its threads. Each spawned process would import torch, which takes seconds.
-    """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ich_lstm.data.loading.dataset"])
-    return context
+    """Choose how loader processes are started: by a server that has imported torch, which takes each spawned process seconds."""
+    return fork_server(["ich_lstm.data.loading.dataset"])
 
 
 def begin_worker(worker: int) -> None:
     """Prepare a loader process, as the argument `worker_init_fn` of a loader.
 
     torch's own watch looks at the parent process, which is the fork server. That one lives as long as any loader process, so all
-    would outlive a training that was killed, with their memory.
+    would outlive a training that was killed, with their memory. A signal to all processes, such as Ctrl-C, leaves loader
+    processes alone, because the training needs them until it has saved.
 
     Args:
         worker: Number of the loader process, which does not matter.
     """
-    end_with_parent()
+    end_with_parent(shielded=True)
 
 
 class ScanLoader(DataLoader):

@@ -1,16 +1,21 @@
-"""Requests to stop: SIGTERM and SIGINT wait for the next moment at which a fit can be saved."""
+"""Requests to stop: signals wait for the next moment at which a fit can be saved."""
 
 import signal
 import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+
+AGAIN_SECONDS = 1.0
+"""A second SIGINT means "at once" only after this time, because torchrun repeats the terminal's SIGINT to its processes."""
 
 
 class Interrupted(Exception):
     """The process was asked to stop, and stops.
 
     Args:
-        signum: The signal, SIGTERM or SIGINT; SIGTERM if another process of the training received it.
+        signum: The signal that this process or another one of the training has received.
         checkpoint: The checkpoint from which the fit can be resumed; None if no fit was running.
     """
 
@@ -20,18 +25,23 @@ class Interrupted(Exception):
 
     @property
     def exit_code(self) -> int:
-        """The exit code by the convention of shells: 143 for SIGTERM, 130 for SIGINT."""
+        """The exit code by the convention of shells: 143 for SIGTERM, 130 for SIGINT, 138 for SIGUSR1."""
         return 128 + self.signum
 
 
 class Interruption:
-    """Handles SIGTERM and SIGINT. During a fit the first signal only asks it to stop; another SIGINT stops it at once.
+    """Handles signals. During a fit the first one only asks it to stop; another SIGINT stops it at once.
 
-    Outside a fit, or for the second signal, `Interrupted` is raised wherever the process is.
+    Args:
+        signals: The signals that ask the process to stop.
+        outside: What a signal does outside a fit: None raises `Interrupted` wherever the process is, ``SIG_IGN`` ignores it,
+            ``SIG_DFL`` ends the process, also if it waits in a library.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, signals: Sequence[int] = (signal.SIGTERM, signal.SIGINT), outside: signal.Handlers | None = None) -> None:
+        self._signals, self._outside = signals, outside
         self._signum: int | None = None
+        self._asked = 0.0
         self._waits = False
 
     @property
@@ -39,33 +49,38 @@ class Interruption:
         """Whether this process has received a signal."""
         return self._signum is not None
 
+    @property
+    def signum(self) -> int | None:
+        """The first signal that this process has received; None if it has received none."""
+        return self._signum
+
     def wait_for_safe_moment(self) -> None:
         """Handle signals by asking the fit to stop. Lightning replaces handlers when a fit begins, so call this afterwards."""
         self._waits = True
         self._handle()
 
     def stop_at_once(self) -> None:
-        """Handle signals by raising `Interrupted`."""
+        """Handle signals as it is said for the time outside a fit."""
         self._waits = False
         self._handle()
-        if self._signum is not None:  # it came during the last step
-            self.stop(None)
 
-    def stop(self, checkpoint: Path | None) -> None:
+    def stop(self, checkpoint: Path | None, signum: int | None = None) -> None:
         """Raise `Interrupted`.
 
         Args:
             checkpoint: The checkpoint from which the fit can be resumed; None for none.
+            signum: The signal, if another process may have received it; None for the one that this process has received.
         """
-        raise Interrupted(self._signum or signal.SIGTERM, checkpoint)
+        raise Interrupted(signum or self._signum or signal.SIGTERM, checkpoint)
 
     def _handle(self) -> None:
         if threading.current_thread() is threading.main_thread():  # Python allows handlers in no other thread
-            for signum in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(signum, self._received)
+            for signum in self._signals:
+                signal.signal(signum, self._received if self._waits or self._outside is None else self._outside)
 
     def _received(self, signum: int, frame: FrameType | None) -> None:
-        is_second = self._signum is not None
-        self._signum = signum
-        if not self._waits or (is_second and signum == signal.SIGINT):
+        is_again = self._signum is not None and time.monotonic() - self._asked > AGAIN_SECONDS
+        if self._signum is None:
+            self._signum, self._asked = signum, time.monotonic()
+        if not self._waits or (is_again and signum == signal.SIGINT):
             raise Interrupted(signum)
