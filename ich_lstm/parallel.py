@@ -6,10 +6,9 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from multiprocessing.context import BaseContext
@@ -25,6 +24,9 @@ CALLS_AHEAD = 4
 
 PARENT_SECONDS = 1.0
 """Time between two looks at whether a parent that was not started by `multiprocessing` still runs."""
+
+SHIELDED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, "sigwaitinfo"))
+"""Signals that a terminal or a cluster sends to all processes at once. Empty where a process cannot learn who sent a signal."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -46,48 +48,6 @@ def carry(state: Callable[[], Result], use: Callable[[Result], None]) -> None:
 def count_cores() -> int:
     """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def signals_kept() -> Iterator[None]:
-    """Start processes in this context that SIGINT and SIGTERM do not end; this process receives them.
-
-    A terminal sends Ctrl-C to all processes of a command, and ``timeout``, SLURM and systemd send SIGTERM to all. A worker that
-    ended by itself would take away the data that this process needs to come to its end, and would look like a fault. Workers
-    end with this process, or when it asks them to, see `end_with_parent`.
-    """
-    if not hasattr(signal, "sigwaitinfo"):  # Windows and macOS
-        yield
-        return
-    from multiprocessing import resource_tracker
-
-    resource_tracker.ensure_running()  # it would unblock the signals when it is started
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def worker_context(*preload: str) -> BaseContext:
-    """Choose how processes are started: forked from a server process, which is started here if it does not run yet.
-
-    A fork of this process could deadlock in the threads of torch, and would copy locks in an undefined state. Each spawned
-    process would import everything anew.
-
-    Args:
-        preload: Modules that the server imports, if it is started here.
-    """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    from multiprocessing import forkserver
-
-    context = multiprocessing.get_context("forkserver")
-    if preload:
-        context.set_forkserver_preload(list(preload))
-    with signals_kept():  # the mask of the server is that of all processes that it forks
-        forkserver.ensure_running()
-    return context
 
 
 def map_ahead(
@@ -127,7 +87,7 @@ def map_ahead(
     else:
         waiting: deque[tuple[Item, Future[Result]]] = deque()
         items = iter(items)
-        with ProcessPoolExecutor(workers, mp_context=worker_context(), initializer=end_with_parent) as pool:
+        with ProcessPoolExecutor(workers, mp_context=fork_server(), initializer=end_with_parent) as pool:
             try:
                 yield from _submit_ahead(pool, there, items, workers, waiting)
                 return
@@ -145,16 +105,49 @@ def _call_with(states: list[tuple[Callable[[Any], None], Any]], function: Callab
     return function(item)
 
 
-def end_with_parent() -> None:
-    """End this process as soon as the process that started it has ended, in whatever way; otherwise it would wait forever.
+def fork_server(preload: Sequence[str] = ()) -> BaseContext:
+    """Choose how processes are started: forked from a server process that has only imported what they need.
 
-    In a process that was started in `signals_kept`, a SIGTERM that its parent sends ends it too.
+    A fork of this process would copy the locks of torch's threads in an undefined state. The server is not ended by a signal that
+    a terminal or a cluster sends to all processes at once, because this process could not tell a server that has ended from
+    workers that have died. It ends with this process.
+
+    Args:
+        preload: Modules that the server imports, if it does not run yet.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    if preload:
+        context.set_forkserver_preload(list(preload))
+    if SHIELDED and multiprocessing.parent_process() is None:
+        from multiprocessing import forkserver, resource_tracker  # modules of systems with signals
+
+        # A new process inherits the signals that are blocked. The tracker's start unblocks some again, so it comes first.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SHIELDED)
+        try:
+            resource_tracker.ensure_running()
+            signal.pthread_sigmask(signal.SIG_BLOCK, SHIELDED)
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return context
+
+
+def end_with_parent(*, shielded: bool = False) -> None:
+    """End this process as soon as the process that started it has ended, in whatever way; otherwise it would wait forever.
 
     Every process that this library starts calls this first. A process of `multiprocessing` watches the pipe to the process that
     asked for it, which also works if a fork server forked it. Any other process watches the id of its parent.
+
+    Args:
+        shielded: Whether signals that all processes receive at once leave this one alone, because the process that asked for it
+            decides when it ends. Only SIGTERM from that process ends it.
     """
     asked = multiprocessing.parent_process()
     forked_by = os.getppid()
+    if SHIELDED and asked is not None:
+        signal.pthread_sigmask(signal.SIG_BLOCK if shielded else signal.SIG_UNBLOCK, SHIELDED)
 
     def wait() -> None:
         if asked is not None:
@@ -164,15 +157,15 @@ def end_with_parent() -> None:
                 time.sleep(PARENT_SECONDS)
         os._exit(1)  # without cleaning up, because the main thread may be blocked in a queue or in a collective operation
 
-    def wait_for_request(parent: int) -> None:
-        while signal.sigwaitinfo((signal.SIGTERM,)).si_pid != parent:
-            pass
-        os._exit(128 + signal.SIGTERM)
+    def take_signals() -> None:
+        while True:
+            signal_ = signal.sigwaitinfo(SHIELDED)
+            if asked is not None and signal_.si_signo == signal.SIGTERM and signal_.si_pid == asked.pid:
+                os._exit(0)
 
     threading.Thread(target=wait, daemon=True, name="end_with_parent").start()
-    keeps = hasattr(signal, "sigwaitinfo") and signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    if keeps and asked is not None and asked.pid is not None:
-        threading.Thread(target=wait_for_request, args=(asked.pid,), daemon=True, name="end_when_asked").start()
+    if SHIELDED and shielded and asked is not None:
+        threading.Thread(target=take_signals, daemon=True, name="take_signals").start()
 
 
 def _submit_ahead(

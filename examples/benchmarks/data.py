@@ -29,11 +29,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from ich_lstm.data.joining.join import LabelledScan
 from ich_lstm.data.loading.dataset import ScanDataset
-from ich_lstm.data.loading.loader import PRELOAD, ScanLoader, begin_worker
+from ich_lstm.data.loading.loader import ScanLoader, begin_worker, worker_context
 from ich_lstm.data.loading.sampler import SliceBudgetSampler
 from ich_lstm.data.prepared.scan_cache import CachedScan, write_cached
 from ich_lstm.labels import LABELS
-from ich_lstm.parallel import worker_context
 from ich_lstm.phantom import PhantomSettings, write_phantom
 from ich_lstm.preprocessing.augmentation import Geometry
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing, preprocess_scan
@@ -75,7 +74,7 @@ def cached_loader(scans: Sequence[LabelledScan], geometry: Geometry | None, budg
         sampler=sampler,
         num_workers=1,
         persistent_workers=True,
-        multiprocessing_context=worker_context(PRELOAD),
+        multiprocessing_context=worker_context(),
         worker_init_fn=begin_worker,
     )
 
@@ -164,7 +163,7 @@ def _measure_loading(folder: Path, rounds: int, count: int, table: Table) -> Non
         batch_size=32,
         num_workers=1,
         persistent_workers=True,
-        multiprocessing_context=worker_context(PRELOAD),
+        multiprocessing_context=worker_context(),
     )
     cached, augmented, files = (Rate(one) for one in (cached_loader(scans, None), cached_loader(scans, Geometry()), plain))
     for _ in range(rounds):

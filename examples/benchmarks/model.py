@@ -47,12 +47,11 @@ from ich_lstm import Encoder, ModelSettings, ScanClassifier, ScanModel
 from ich_lstm.data.joining.join import LabelledScan
 from ich_lstm.data.loading.batch import ScanBatch
 from ich_lstm.data.loading.dataset import ScanDataset
-from ich_lstm.data.loading.loader import PRELOAD, ScanLoader, begin_worker
+from ich_lstm.data.loading.loader import ScanLoader, begin_worker, worker_context
 from ich_lstm.data.loading.sampler import SliceBudgetSampler
 from ich_lstm.data.prepared.scan_cache import CachedScan, write_cached
 from ich_lstm.labels import LABELS
 from ich_lstm.models.recompute import batch_norms, run_in_chunks, strided_places
-from ich_lstm.parallel import worker_context
 from ich_lstm.phantom import PhantomSettings, write_phantom
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing, preprocess_scan
 from ich_lstm.reading import choose_series, index_source, load_scan
@@ -390,7 +389,7 @@ def scan_rate(given: argparse.Namespace, backbone: str, scans: Sequence[Labelled
     sampler = SliceBudgetSampler(dataset.lengths, slices_per_batch=given.budget, shuffle=True)
     workers: dict[str, Any] = {"num_workers": given.workers}
     if given.workers:
-        workers |= {"multiprocessing_context": worker_context(PRELOAD), "worker_init_fn": begin_worker, "prefetch_factor": 4}
+        workers |= {"multiprocessing_context": worker_context(), "worker_init_fn": begin_worker, "prefetch_factor": 4}
     is_cuda = torch.device(given.device).type == "cuda"
     loader = ScanLoader(dataset, batch_size=None, sampler=sampler, pin_memory=is_cuda, **workers)
     clock = Clock(given.device)

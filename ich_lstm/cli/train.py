@@ -16,7 +16,6 @@ from ich_lstm.errors import ConfigError, as_data_key
 from ich_lstm.files.untrusted import read_yaml
 from ich_lstm.parallel import end_with_parent
 from ich_lstm.privacy import PRIVATE
-from ich_lstm.training.checkpoints.interruption import Interrupted, Interruption
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -88,19 +87,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _train(arguments: list[str]) -> int:
     if HANDED_OVER in os.environ:  # one of the further processes that Lightning starts
         end_with_parent()
-    with Interruption("Nothing was begun.") as interruption:
-        try:
-            run, arguments = resolve_resume(arguments)
-            recipe, arguments = resolve_recipes(arguments)
-            arguments = resolve_stages(arguments)
-            from ich_lstm.cli.training.fit import run_training  # this imports torch and Lightning, which takes seconds
+    run, arguments = resolve_resume(arguments)
+    recipe, arguments = resolve_recipes(arguments)
+    arguments = resolve_stages(arguments)
+    from ich_lstm.cli.training.fit import run_training  # this imports torch and Lightning, which takes seconds
 
-            arguments = ["--help" if argument == "--help=full" else argument for argument in arguments]
-            recipe = recipe if run is None else _recipe_of(run)
-            return run_training(recipe, arguments, find_checkpoint(arguments), run, interruption)
-        except Interrupted as stop:
-            print(f"ich-train: {stop}", file=sys.stderr)
-            return stop.exit_code
+    arguments = ["--help" if argument == "--help=full" else argument for argument in arguments]
+    return run_training(recipe if run is None else _recipe_of(run), arguments, find_checkpoint(arguments), run)
 
 
 def resolve_resume(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:

@@ -25,7 +25,7 @@ from ich_lstm.data.labels.table import read_label_tables
 from ich_lstm.data.loading.balance import balanced_weights
 from ich_lstm.data.loading.batches import Batches
 from ich_lstm.data.loading.dataset import ScanDataset
-from ich_lstm.data.loading.loader import PRELOAD, ScanLoader, begin_worker, workers_for
+from ich_lstm.data.loading.loader import ScanLoader, begin_worker, worker_context, workers_for
 from ich_lstm.data.loading.sampler import FixedSliceBudgetSampler, SliceBudgetSampler
 from ich_lstm.data.loading.slice_sampling import SliceSampling
 from ich_lstm.data.prepare.prepare import Progress, prepare
@@ -35,7 +35,7 @@ from ich_lstm.data.split.assign import Subset, tabulate_patients
 from ich_lstm.data.split.split_file import Split, SplitFile
 from ich_lstm.data.tables.labelled import LabelTable, Unmatched
 from ich_lstm.errors import ConfigError, SourceError, SplitError
-from ich_lstm.parallel import count_cores, worker_context
+from ich_lstm.parallel import count_cores
 from ich_lstm.preprocessing.augmentation import Geometry, sample_seed
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.printable import printable_logger
@@ -308,7 +308,7 @@ class ScanDataModule(LightningDataModule):
             sampler=sampler,
             num_workers=workers,
             persistent_workers=workers > 0,
-            multiprocessing_context=worker_context(PRELOAD) if workers else None,
+            multiprocessing_context=worker_context() if workers else None,
             worker_init_fn=begin_worker,
             # Copies to a GPU are asynchronous only from pinned memory.
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",

@@ -2,6 +2,8 @@
 
 import copy
 import logging
+import signal
+import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -13,9 +15,8 @@ from typing import Any, Literal
 import torch
 from jsonargparse import Namespace
 from pytorch_lightning import Trainer, seed_everything
-from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.callbacks import Callback, RichProgressBar
 from pytorch_lightning.strategies import Strategy
-from pytorch_lightning.utilities import rank_zero_only
 
 from ich_lstm.cli.audit import report_audit
 from ich_lstm.cli.console import DONE, console, progress_bar
@@ -24,6 +25,14 @@ from ich_lstm.cli.training.monitoring.epoch_lines import EpochLines, TimeEstimat
 from ich_lstm.cli.training.monitoring.logs import check_logging, make_loggers
 from ich_lstm.cli.training.monitoring.overview import check_room, describe_training
 from ich_lstm.cli.training.planning import AUTO, plan_training, training_device, wants_plan
+from ich_lstm.cli.training.processes import (
+    ProcessWatch,
+    heed_signals,
+    is_started_by_first,
+    process_lost,
+    rank,
+    requeue,
+)
 from ich_lstm.cli.training.resume import check_same_data, check_same_run, find_progress
 from ich_lstm.cli.training.run_folder import (
     RunProgress,
@@ -59,13 +68,14 @@ from ich_lstm.training.checkpoints.checkpoint_io import read_checkpoint
 from ich_lstm.training.checkpoints.exact_resume import PLACE_KEY
 from ich_lstm.training.checkpoints.interruption import Interrupted, Interruption
 from ich_lstm.training.classifier import ClassifierSettings, ScanClassifier
+from ich_lstm.training.faults.processes import is_lost_connection
 from ich_lstm.training.stages import Progress, Stage, fit_stages
 
 DEFAULT_EPOCHS = 8
 """Number of epochs if the configuration gives none."""
 
 
-def run_training(recipe: str, arguments: list[str], checkpoint: Path | None, run: Path | None, interruption: Interruption) -> int:
+def run_training(recipe: str, arguments: list[str], checkpoint: Path | None, run: Path | None = None) -> int:
     """Configure a training, fit all stages, and write the report.
 
     Args:
@@ -73,27 +83,49 @@ def run_training(recipe: str, arguments: list[str], checkpoint: Path | None, run
         arguments: Command line in which paths have replaced the names of recipes.
         checkpoint: Model of a warm start, from the command line or a recipe; None for none.
         run: Folder of the run that is resumed; None for a new run.
-        interruption: Requests to stop.
 
     Returns:
         The exit code.
-
-    Raises:
-        Interrupted: If the process was asked to stop.
     """
+    interruption = heed_signals()
+    watch = ProcessWatch()
     _quiet()
     if run is not None:
         interruption.next_step = go_on_with(run)
     try:
-        return _run_training(recipe, arguments, checkpoint, run, interruption)
-    except Interrupted:
-        if _rank() != 0:
+        try:
+            return _run_training(recipe, arguments, checkpoint, run, interruption, watch)
+        except Exception as error:
+            if not is_lost_connection(error):
+                raise
+            if interruption.is_requested:  # all processes were asked to stop, and another one was faster
+                interruption.stop(None)
+            if is_started_by_first():
+                return DONE  # the first process names the one that was lost
+            watch.wait_for_error()
+            raise process_lost(f"process {rank() + 1}", "the connection to another process broke") from error
+    except Interrupted as stop:
+        if rank() != 0:
             return DONE  # the first process speaks for all, and a failed process would end it
-        raise
+        print(f"ich-train: {_told(stop, interruption)}", file=sys.stderr)
+        if stop.signum not in (signal.SIGTERM, signal.SIGINT):
+            print(f"ich-train: {requeue()}", file=sys.stderr)
+        return stop.exit_code
+
+
+def _told(stop: Interrupted, interruption: Interruption) -> str:
+    """What a user is told who has stopped a training."""
+    saved = "" if stop.checkpoint is None else f"Everything is saved in {stop.checkpoint}. "
+    return f"stopped by {stop}. {saved}{interruption.next_step}"
 
 
 def _run_training(
-    recipe: str, arguments: list[str], checkpoint: Path | None, run: Path | None, interruption: Interruption
+    recipe: str,
+    arguments: list[str],
+    checkpoint: Path | None,
+    run: Path | None,
+    interruption: Interruption,
+    watch: ProcessWatch,
 ) -> int:
     started = time.monotonic()
     out = console()
@@ -137,21 +169,21 @@ def _run_training(
         write_config(folder, config, parser)
         interruption.next_step = go_on_with(folder)
 
-    with claimed_run(folder, resumed=run is not None) if _rank() == 0 else nullcontext():
-        if _rank() == 0 and run is None:
+    with claimed_run(folder, resumed=run is not None) if rank() == 0 else nullcontext():
+        if rank() == 0 and run is None:
             begin()
         # The data come before the model, so that their errors show before any weights are downloaded.
         built = parser.instantiate(config.clone())
         data = _make_data(built, folder)
         data.preprocessing.check_windows(settings.windows.channels)  # here, because caching may take hours
-        if _rank() == 0:
+        if rank() == 0:
             _prepare(data, config, folder, resumed=run is not None)
             if run is not None:
                 begin()  # now, because a resumed run stays as it was if these data are refused
         classifier = ScanClassifier.from_settings(settings)
         if start is not None:
             classifier.load_weights_from(start)
-        if _rank() == 0:
+        if rank() == 0:
             check_room(folder, classifier, stages)
             out.print(f"{recipe}: {counts_in_words(data)}")
             for line in describe_training(classifier, config, stages, folder, progress):
@@ -160,20 +192,21 @@ def _run_training(
         def trainer_of(stage: Stage, is_last: bool) -> Trainer:
             number = stages.index(stage) + 1
             # Each stage has its own seed, so that a run that is resumed at its start draws the same numbers.
-            seed = sample_seed(config.seed_everything, number, str(_rank()), purpose="stage")
+            seed = sample_seed(config.seed_everything, number, str(rank()), purpose="stage")
             seed_everything(seed, workers=True, verbose=False)
             place = stage_folder(folder, number, stage.name, is_last=is_last)
             resumed = progress.checkpoint if number == progress.finished + 1 else None
             shown = stage.name if len(stages) > 1 else ""
-            return _make_trainer(built, stage, place, folder, interruption, shown=shown, resumed=resumed)
+            own = [watch, LastCheckpoint(place / "checkpoints", minutes=built.checkpoint_minutes, interruption=interruption)]
+            return _make_trainer(built, stage, place, folder, own, shown=shown, resumed=resumed)
 
         def note(done: Progress) -> None:
-            if _rank() == 0:
+            if rank() == 0:
                 write_progress(folder, RunProgress(recipe, _epochs(stages[: done.finished]), False))
 
         with handed_over(settled):
             best = fit_stages(classifier, data, stages, trainer_of, best_of=_best_of, progress=progress, on_finished=note)
-        if _rank() != 0:
+        if rank() != 0:
             return DONE
         results = _write_model_and_report(recipe, folder, best, config, data, started)
         write_progress(folder, RunProgress(recipe, _epochs(stages), True))
@@ -268,7 +301,7 @@ def _check(config: Namespace, settings: ClassifierSettings) -> None:
             expected="false, because torch's conversion loses the activation functions of some of timm's layers",
             todo="Set model.encoder.batch_norm=synchronized.",
         )
-    if _rank() != 0:
+    if rank() != 0:
         return
     check_logging(wandb=config.wandb, tensorboard=config.tensorboard)
     if config.data.root is not None:
@@ -289,10 +322,10 @@ def _settle(config: Namespace, settings: ClassifierSettings, recipe: str) -> Set
         ConfigError: If another program started all processes, so that this one cannot learn the values of the first, and the
             folder or a number is not given.
     """
-    settled = None if _rank() == 0 else settled_before()
+    settled = None if rank() == 0 else settled_before()
     if settled is None:
         if wants_plan(config):
-            if _rank() != 0:
+            if rank() != 0:
                 raise ConfigError(
                     "auto_unresolved",
                     where="data.batches.slices, model.encoder.slices_per_chunk",
@@ -305,11 +338,11 @@ def _settle(config: Namespace, settings: ClassifierSettings, recipe: str) -> Set
                 config.data.batches.slices = plan.slices_per_batch
             if config.model.encoder.slices_per_chunk == AUTO:
                 config.model.encoder.slices_per_chunk = plan.slices_per_chunk
-        if _rank() != 0 and config.out is None:
+        if rank() != 0 and config.out is None:
             raise ConfigError(
                 "no_out", where="--out", got="nothing", expected="one folder for all processes", todo="Give --out DIR."
             )
-        config.out = name_folder(config.out, recipe) if _rank() == 0 else config.out
+        config.out = name_folder(config.out, recipe) if rank() == 0 else config.out
         return Settled(str(config.out), config.data.batches.slices, config.model.encoder.slices_per_chunk)
     config.out = Path(settled.folder)
     config.data.batches.slices = settled.slices_per_batch
@@ -356,7 +389,7 @@ def _prepare(data: ScanDataModule, config: Namespace, folder: Path, *, resumed: 
 
 
 def _make_trainer(
-    built: Namespace, stage: Stage, place: Path, folder: Path, interruption: Interruption, *, shown: str, resumed: Path | None
+    built: Namespace, stage: Stage, place: Path, folder: Path, own: Sequence[Callback], *, shown: str, resumed: Path | None
 ) -> Trainer:
     """Make the Trainer of a stage.
 
@@ -365,22 +398,21 @@ def _make_trainer(
         stage: The stage.
         place: Folder for the files of the stage: the run's folder for the last stage, otherwise a folder in ``stages/``.
         folder: The run's folder.
-        interruption: Requests to stop.
+        own: Callbacks of the run that are not in the configuration.
         shown: Name of the stage in progress lines; empty for none.
         resumed: The checkpoint from which the stage is resumed; None if it begins.
     """
     given = vars(built.trainer)
     best = PathlessCheckpoint(dirpath=place / "checkpoints", filename="best", monitor="val/monitor", enable_version_counter=False)
     # save_last is not used, because Lightning would write it only together with a new best checkpoint.
-    last = LastCheckpoint(place / "checkpoints", minutes=built.checkpoint_minutes, interruption=interruption)
     is_terminal = console().is_terminal
-    own = [best, last, TimeEstimate(shown), RichProgressBar() if is_terminal else EpochLines(shown)]
+    lines = [TimeEstimate(shown), RichProgressBar() if is_terminal else EpochLines(shown)]
     callbacks = given["callbacks"] if isinstance(given["callbacks"], list) else [given["callbacks"]]
     changes = {
         "default_root_dir": str(folder),
         "enable_progress_bar": is_terminal,
         "max_epochs": stage.max_epochs,
-        "callbacks": [*filter(None, callbacks), *own],
+        "callbacks": [*filter(None, callbacks), best, *own, *lines],
         "logger": make_loggers(
             given["logger"],
             place,
@@ -407,11 +439,6 @@ def best_precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:
     else:
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bf16-mixed" if native else "32-true"
-
-
-def _rank() -> int:
-    """Rank of this process among all training processes."""
-    return int(rank_zero_only.rank)  # type: ignore[attr-defined]
 
 
 def _quiet() -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from multiprocessing.context import BaseContext
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -9,26 +10,28 @@ from torch.utils.data import DataLoader
 from ich_lstm.data.loading.batch import ScanBatch
 from ich_lstm.data.loading.sampler import SliceBudgetSampler
 from ich_lstm.errors import IchLstmError, WorkerError
-from ich_lstm.parallel import end_with_parent
+from ich_lstm.parallel import end_with_parent, fork_server
 
 MOST_WORKERS = 8
 """Upper bound of loader processes per training process. It was chosen, not measured: each process holds batches in memory."""
 
 
-PRELOAD = "ich_lstm.data.loading.dataset"
-"""The module that the server of loader processes imports, so that each of them need not import torch, which takes seconds."""
+def worker_context() -> BaseContext:
+    """Choose how loader processes are started: by a server that has imported torch, which takes each spawned process seconds."""
+    return fork_server(["ich_lstm.data.loading.dataset"])
 
 
 def begin_worker(worker: int) -> None:
     """Prepare a loader process, as the argument `worker_init_fn` of a loader.
 
     torch's own watch looks at the parent process, which is the fork server. That one lives as long as any loader process, so all
-    would outlive a training that was killed, with their memory.
+    would outlive a training that was killed, with their memory. A signal to all processes, such as Ctrl-C, leaves loader
+    processes alone, because the training needs them until it has saved.
 
     Args:
         worker: Number of the loader process, which does not matter.
     """
-    end_with_parent()
+    end_with_parent(shielded=True)
 
 
 class ScanLoader(DataLoader):

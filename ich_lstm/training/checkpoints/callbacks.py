@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from ich_lstm.training.checkpoints.checkpoint_io import LAST
 from ich_lstm.training.checkpoints.exact_resume import validation_follows
 from ich_lstm.training.checkpoints.interruption import Interruption
+from ich_lstm.training.faults.processes import of_all_processes
 
 
 def without_folders(value: Any) -> Any:
@@ -65,6 +66,11 @@ class LastCheckpoint(Checkpoint):
         self._saved = 0.0
         self._is_new = False  # whether nothing was trained since it was saved
 
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over the handling of signals from Lightning, whose handler waits for all processes and can wait forever."""
+        if self.interruption is not None:
+            self.interruption.stop_at_once()
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, and take over the handling of signals from Lightning, which would end the process without a word."""
         self._saved = time.monotonic()
@@ -72,9 +78,12 @@ class LastCheckpoint(Checkpoint):
             self.interruption.wait_for_safe_moment()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on, a signal stops the process at once."""
+        """Stop if a signal came after the last step; from here on, a signal stops the process at once."""
+        must_stop = self._must_stop(trainer)
         if self.interruption is not None:
             self.interruption.stop_at_once()
+        if must_stop:
+            self._stop(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Save if the time has come, if validation follows, or if the process was asked to stop."""
@@ -89,14 +98,14 @@ class LastCheckpoint(Checkpoint):
         if is_due or must_stop:
             self._save(trainer)
         if must_stop:
-            self._stop()
+            self._stop(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the end of the epoch."""
         must_stop = self._must_stop(trainer)
         self._save(trainer)
         if must_stop and trainer.current_epoch + 1 != trainer.max_epochs:
-            self._stop()
+            self._stop(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Stop if the process was asked to; the checkpoint that was saved before the validation leads back to its start.
@@ -104,7 +113,7 @@ class LastCheckpoint(Checkpoint):
         None was saved if the validation lies between batches whose gradients are accumulated. The fit then stops after them.
         """
         if self._is_new and self._must_stop(trainer):
-            self._stop()
+            self._stop(trainer)
 
     def _must_stop(self, trainer: Trainer) -> bool:
         """Whether one of the processes was asked to stop; all of them get the same answer."""
@@ -116,6 +125,7 @@ class LastCheckpoint(Checkpoint):
         trainer.save_checkpoint(self.path)
         self._saved, self._is_new = time.monotonic(), True
 
-    def _stop(self) -> None:
+    def _stop(self, trainer: Trainer) -> None:
         assert self.interruption is not None
-        self.interruption.stop(self.path)
+        received = of_all_processes(trainer, self.interruption.signum)
+        self.interruption.stop(self.path, next(filter(None, received)))

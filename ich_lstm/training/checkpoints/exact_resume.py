@@ -14,6 +14,8 @@ import torch
 from pytorch_lightning import Trainer
 from torch import Tensor
 
+from ich_lstm.training.faults.processes import of_all_processes
+
 logger = logging.getLogger(__name__)
 
 PLACE_KEY = "ich_lstm_place"
@@ -38,7 +40,7 @@ def save_place(trainer: Trainer, checkpoint: dict[str, Any], losses: Mapping[str
     checkpoint[PLACE_KEY] = {
         "logged": trainer.global_step - will_validate,  # the values of the last step are logged with those of the validation
         "loader": loader.state_dict() if hasattr(loader, "state_dict") else None,
-        "processes": _of_all_processes(trainer, mine),
+        "processes": of_all_processes(trainer, mine),
     }
 
 
@@ -113,12 +115,3 @@ def _set_random_state(trainer: Trainer, state: Mapping[str, Any]) -> None:
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
     random.setstate(state["python"])
-
-
-def _of_all_processes(trainer: Trainer, state: dict[str, Any]) -> list[dict[str, Any]]:
-    """The states of all processes, in the order of their ranks."""
-    if trainer.world_size == 1:
-        return [state]
-    states: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(states, state)
-    return states

@@ -1,10 +1,14 @@
-"""Requests to stop: SIGTERM and SIGINT wait for the next moment at which a fit can be saved."""
+"""Requests to stop: signals wait for the next moment at which a fit can be saved."""
 
 import signal
 import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Self
+from types import FrameType
+
+AGAIN_SECONDS = 1.0
+"""A second SIGINT means "at once" only after this time, because torchrun repeats the terminal's SIGINT to its processes."""
 
 
 class Interrupted(BaseException):
@@ -13,52 +17,46 @@ class Interrupted(BaseException):
     It is no `Exception`, as KeyboardInterrupt is none, so that it passes code that refuses one file for any error and goes on.
 
     Args:
-        signum: The signal, SIGTERM or SIGINT; SIGTERM if another process of the training received it.
-        told: What the user is told: what is saved, and how to go on.
+        signum: The signal that this process or another one of the training has received.
+        checkpoint: The checkpoint from which the fit can be resumed; None if no fit was running.
     """
 
-    def __init__(self, signum: int, told: str) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}. {told}")
-        self.signum = signum
+    def __init__(self, signum: int, checkpoint: Path | None = None) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum, self.checkpoint = signum, checkpoint
 
     @property
     def exit_code(self) -> int:
-        """The exit code by the convention of shells: 143 for SIGTERM, 130 for SIGINT."""
+        """The exit code by the convention of shells: 143 for SIGTERM, 130 for SIGINT, 138 for SIGUSR1."""
         return 128 + self.signum
 
 
 class Interruption:
-    """Handles SIGTERM and SIGINT in its context.
-
-    During a fit, the first signal asks the fit to stop. Outside a fit, and for a second signal that is SIGINT, `Interrupted` is
-    raised wherever the process is.
+    """Handles signals. During a fit the first one only asks it to stop; another SIGINT stops it at once.
 
     Args:
-        next_step: A sentence that tells a stopped user what to do. Whoever begins or ends a piece of work changes it.
+        signals: The signals that ask the process to stop.
+        outside: What a signal does outside a fit: None raises `Interrupted` wherever the process is, ``SIG_IGN`` ignores it,
+            ``SIG_DFL`` ends the process, also if it waits in a library.
     """
 
-    def __init__(self, next_step: str) -> None:
-        self.next_step = next_step
+    def __init__(self, signals: Sequence[int] = (signal.SIGTERM, signal.SIGINT), outside: signal.Handlers | None = None) -> None:
+        self._signals, self._outside = signals, outside
+        self.next_step = "Nothing was begun."
+        """What a stopped user is told; whoever begins or ends a piece of work changes it."""
         self._signum: int | None = None
+        self._asked = 0.0
         self._waits = False
-        self._handlers: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        """Take over the handling of the signals; Python allows that in the main thread only."""
-        if threading.current_thread() is threading.main_thread():
-            self._handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
-        self._handle()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Give the signals back to those who handled them before."""
-        for signum, handler in self._handlers.items():
-            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
 
     @property
     def is_requested(self) -> bool:
         """Whether this process has received a signal."""
         return self._signum is not None
+
+    @property
+    def signum(self) -> int | None:
+        """The first signal that this process has received; None if it has received none."""
+        return self._signum
 
     def wait_for_safe_moment(self) -> None:
         """Handle signals by asking the fit to stop. Lightning replaces handlers when a fit begins, so call this afterwards."""
@@ -66,36 +64,27 @@ class Interruption:
         self._handle()
 
     def stop_at_once(self) -> None:
-        """Handle signals by raising `Interrupted`.
-
-        Raises:
-            Interrupted: If a signal came before.
-        """
+        """Handle signals as it is said for the time outside a fit."""
         self._waits = False
         self._handle()
-        if self._signum is not None:
-            raise self._stopped(self._signum, "")
 
-    def stop(self, checkpoint: Path) -> None:
-        """Stop a fit.
+    def stop(self, checkpoint: Path | None, signum: int | None = None) -> None:
+        """Raise `Interrupted`.
 
         Args:
-            checkpoint: The checkpoint from which the fit can be resumed.
-
-        Raises:
-            Interrupted: Always.
+            checkpoint: The checkpoint from which the fit can be resumed; None for none.
+            signum: The signal, if another process may have received it; None for the one that this process has received.
         """
-        raise self._stopped(self._signum or signal.SIGTERM, f"Everything is saved in {checkpoint}. ")
-
-    def _stopped(self, signum: int, saved: str) -> Interrupted:
-        return Interrupted(signum, saved + self.next_step)
+        raise Interrupted(signum or self._signum or signal.SIGTERM, checkpoint)
 
     def _handle(self) -> None:
-        for signum in self._handlers:
-            signal.signal(signum, self._received)
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers in no other thread
+            for signum in self._signals:
+                signal.signal(signum, self._received if self._waits or self._outside is None else self._outside)
 
     def _received(self, signum: int, frame: FrameType | None) -> None:
-        is_second = self._signum is not None
-        self._signum = signum
-        if not self._waits or (is_second and signum == signal.SIGINT):
-            raise self._stopped(signum, "")
+        is_again = self._signum is not None and time.monotonic() - self._asked > AGAIN_SECONDS
+        if self._signum is None:
+            self._signum, self._asked = signum, time.monotonic()
+        if not self._waits or (is_again and signum == signal.SIGINT):
+            raise Interrupted(signum)

@@ -19,6 +19,7 @@ from torch.nn.utils import get_total_norm
 from ich_lstm.errors import CheckpointError, TrainingError
 from ich_lstm.formatting import first_of
 from ich_lstm.training.faults.memory import KeptStatistics
+from ich_lstm.training.faults.processes import of_all_processes
 
 if TYPE_CHECKING:
     from ich_lstm.data.loading.batch import ScanBatch
@@ -250,11 +251,7 @@ def _is_scaling(trainer: Trainer) -> bool:
 
 def _gathered(trainer: Trainer, scans: list[str]) -> list[str]:
     """Scans of all processes, each once, in the order of the processes; all of them must call this."""
-    if trainer.world_size == 1:
-        return list(dict.fromkeys(scans))
-    everywhere: list[list[str]] = [[] for _ in range(trainer.world_size)]
-    torch.distributed.all_gather_object(everywhere, scans)
-    return list(dict.fromkeys(scan for of_process in everywhere for scan in of_process))
+    return list(dict.fromkeys(scan for of_process in of_all_processes(trainer, scans) for scan in of_process))
 
 
 def _averages(trainer: Trainer) -> list[WeightAveraging]:

@@ -15,10 +15,9 @@ from torch import Tensor
 from ich_lstm.data.joining.join import LabelledScan
 from ich_lstm.data.loading.batch import ScanBatch
 from ich_lstm.data.loading.dataset import ScanDataset
-from ich_lstm.data.loading.loader import PRELOAD, ScanLoader, begin_worker
+from ich_lstm.data.loading.loader import ScanLoader, begin_worker, worker_context
 from ich_lstm.data.loading.sampler import SliceBudgetSampler
 from ich_lstm.data.loading.slice_sampling import SliceSampling
-from ich_lstm.parallel import worker_context
 from ich_lstm.preprocessing.augmentation import Geometry
 
 STEPS, EPOCHS, KILLED = 7, 3, 10
@@ -45,7 +44,7 @@ def make_loader(scans: list[LabelledScan], workers: int = 0, sampling: SliceSamp
         sampler=sampler,
         num_workers=workers,
         persistent_workers=workers > 0,
-        multiprocessing_context=worker_context(PRELOAD) if workers else None,
+        multiprocessing_context=worker_context() if workers else None,
         worker_init_fn=begin_worker,
         generator=torch.Generator(),
     )

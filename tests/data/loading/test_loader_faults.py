@@ -18,10 +18,9 @@ from ich_lstm.data.joining.join import LabelledScan
 from ich_lstm.data.loading import batch as batch_module
 from ich_lstm.data.loading.batch import ScanBatch
 from ich_lstm.data.loading.dataset import ScanDataset
-from ich_lstm.data.loading.loader import PRELOAD, ScanLoader, begin_worker
+from ich_lstm.data.loading.loader import ScanLoader, begin_worker, worker_context
 from ich_lstm.data.loading.slice_sampling import SampleRequest
 from ich_lstm.errors import CacheError, UnexpectedError, WorkerError
-from ich_lstm.parallel import worker_context
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, IchLstmError)]
 
@@ -89,7 +88,7 @@ def failing_loader(scans: list[LabelledScan], raised: list[Exception], *, worker
         batch_size=None,
         sampler=loader.sampler,
         num_workers=workers,
-        multiprocessing_context=worker_context(PRELOAD) if workers else None,
+        multiprocessing_context=worker_context() if workers else None,
         worker_init_fn=begin_worker,
     )
 
