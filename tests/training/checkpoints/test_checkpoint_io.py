@@ -53,7 +53,7 @@ class TestWholeCheckpointIO:
 
         def fail(*given: Any) -> None:
             if moment == "save":
-                Path(given[1]).write_bytes(b"half")
+                given[1].write(b"half")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         monkeypatch.setattr(torch if moment == "save" else os, moment, fail)
