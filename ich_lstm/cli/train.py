@@ -65,7 +65,8 @@ Train a CNN-LSTM end to end on whole scans of head CT, and report on held-out pa
   --debug                   show the traceback of an error --version
 
 Any key of the model, the data and Lightning's Trainer is accepted. A run that is stopped saves first.
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C), 143 terminated.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C), 143 terminated,
+138 stopped by SLURM's SIGUSR1 and requeued.
 """
 
 
