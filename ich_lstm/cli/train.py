@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from ich_lstm.cli.console import HANDED_OVER, run_command
+from ich_lstm.cli.console import HANDED_OVER, RESTARTS, run_command
 from ich_lstm.errors import ConfigError, as_data_key
 from ich_lstm.parallel import end_with_parent
 from ich_lstm.privacy import PRIVATE
@@ -19,9 +19,6 @@ from ich_lstm.privacy import PRIVATE
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 WHOLE = "All other files are complete, checkpoints too. Then go on with the run: ich-train --resume RUN."
-
-RESTARTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
-"""Environment variables in which torchrun and SLURM say how often they have restarted this command."""
 
 HELP = """
 ich-train --config NAME [--data.root PATH] [--data.labels CSV] [--out DIR] [--KEY VALUE ...]

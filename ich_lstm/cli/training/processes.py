@@ -12,8 +12,7 @@ from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from pytorch_lightning.utilities import rank_zero_only
 from torch.distributed import PrefixStore, TCPStore
 
-from ich_lstm.cli.console import FAILED, HANDED_OVER
-from ich_lstm.cli.train import RESTARTS
+from ich_lstm.cli.console import FAILED, HANDED_OVER, RESTARTS
 from ich_lstm.errors import WorkerError
 from ich_lstm.training.checkpoints.interruption import Interruption
 

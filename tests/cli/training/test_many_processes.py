@@ -323,7 +323,7 @@ class TestTorchrun:
     @pytest.mark.slow
     @pytest.mark.xfail(strict=True, reason="the moving average of batch-norm statistics differs after the end of an epoch")
     def test_the_moving_average_goes_on_too(self, runs: Runs, unbroken: dict[str, Any], tmp_path: Path) -> None:
-        """With two processes and a kill after the end of an epoch, about 1e-4 in the averaged statistics; the weights are equal."""
+        """With two processes and a kill after the end of an epoch, about 1e-4 in averaged statistics."""
         done = runs.run(tmp_path / "run", fault=Fault("SIGKILL", 1), launcher=torchrun("--max-restarts=2"))
         assert done.code == 0, done.text
         assert result_of(tmp_path / "run") == unbroken
