@@ -26,6 +26,9 @@ HANDED_OVER = "ICH_TRAIN_RUN"
 """Environment variable by which the first process of ich-train passes values to those that Lightning starts with the same command
 line (`Settled`)."""
 
+RESTARTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+"""Environment variables in which torchrun and SLURM say how often they have restarted this command."""
+
 
 class StoppedWhile(Exception):
     """A disk became full during an activity whose progress is known.

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from ich_lstm.cli.console import HANDED_OVER, run_command
+from ich_lstm.cli.console import HANDED_OVER, RESTARTS, run_command
 from ich_lstm.errors import ConfigError, as_data_key
 from ich_lstm.files.untrusted import read_yaml
 from ich_lstm.parallel import end_with_parent
@@ -20,9 +20,6 @@ from ich_lstm.privacy import PRIVATE
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 WHOLE = "All other files are complete, checkpoints too; a run that has begun goes on with ich-train --resume RUN."
-
-RESTARTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
-"""Environment variables in which torchrun and SLURM say how often they have restarted this command."""
 
 HELP = """
 ich-train --config NAME [--data.root PATH] [--data.labels CSV] [--out DIR] [--KEY VALUE ...]
@@ -68,7 +65,8 @@ Train a CNN-LSTM end to end on whole scans of head CT, and report on held-out pa
   --debug                   show the traceback of an error --version
 
 Any key of the model, the data and Lightning's Trainer is accepted. A run that is stopped saves first.
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C), 143 terminated.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C), 143 terminated,
+138 stopped by SLURM's SIGUSR1 and requeued.
 """
 
 

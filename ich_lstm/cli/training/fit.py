@@ -27,6 +27,7 @@ from ich_lstm.cli.training.monitoring.overview import check_room, describe_train
 from ich_lstm.cli.training.planning import AUTO, plan_training, training_device, wants_plan
 from ich_lstm.cli.training.processes import (
     ProcessWatch,
+    connect_anew,
     heed_signals,
     is_started_by_first,
     process_lost,
@@ -198,7 +199,9 @@ def _run_training(
             resumed = progress.checkpoint if number == progress.finished + 1 else None
             shown = stage.name if len(stages) > 1 else ""
             own = [watch, LastCheckpoint(place / "checkpoints", minutes=built.checkpoint_minutes, interruption=interruption)]
-            return _make_trainer(built, stage, place, folder, own, shown=shown, resumed=resumed)
+            trainer = _make_trainer(built, stage, place, folder, own, shown=shown, resumed=resumed)
+            connect_anew(trainer)
+            return trainer
 
         def note(done: Progress) -> None:
             if rank() == 0:

@@ -6,11 +6,13 @@ import subprocess
 import sys
 import threading
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from pytorch_lightning.utilities import rank_zero_only
+from torch.distributed import PrefixStore, TCPStore
 
-from ich_lstm.cli.console import FAILED, HANDED_OVER
+from ich_lstm.cli.console import FAILED, HANDED_OVER, RESTARTS
 from ich_lstm.errors import WorkerError
 from ich_lstm.training.checkpoints.interruption import Interruption
 
@@ -44,6 +46,27 @@ def heed_signals() -> Interruption:
     interruption = Interruption(signals, outside)
     interruption.stop_at_once()
     return interruption
+
+
+def connect_anew(trainer: Trainer) -> None:
+    """Connect the processes of a training that torchrun has restarted, apart from what the ended ones have left behind.
+
+    torchrun's store lives on, with the addresses of the processes that have ended, and torch would connect to those. Lightning
+    uses a connection that exists.
+
+    Args:
+        trainer: The Trainer of the first fit of this process.
+    """
+    restarts, strategy = int(os.environ.get(RESTARTS[0]) or 0), trainer.strategy
+    if restarts == 0 or trainer.world_size == 1 or torch.distributed.is_initialized():
+        return
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    torch.distributed.init_process_group(
+        torch.distributed.get_default_backend_for_device(strategy.root_device),
+        store=PrefixStore(f"restart-{restarts}", TCPStore(host, port, trainer.world_size, is_master=False)),
+        rank=trainer.global_rank,
+        world_size=trainer.world_size,
+    )
 
 
 class ProcessWatch(Callback):

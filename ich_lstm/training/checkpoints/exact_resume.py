@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 
+from ich_lstm.models.recompute import batch_norms
 from ich_lstm.training.faults.processes import of_all_processes
 
 logger = logging.getLogger(__name__)
@@ -31,7 +33,11 @@ def save_place(trainer: Trainer, checkpoint: dict[str, Any], losses: Mapping[str
         losses: The sums of each training loss in the running epoch, by name.
     """
     loader: Any = trainer.train_dataloader
-    mine = {"random": _random_state(trainer), "losses": {name: sums.cpu() for name, sums in losses.items()}}
+    mine = {
+        "random": _random_state(trainer),
+        "losses": {name: sums.cpu() for name, sums in losses.items()},
+        "buffers": [buffer.cpu() for buffer in _own_buffers(trainer)],
+    }
     counters = checkpoint["loops"]["fit_loop"]
     batches = counters["epoch_loop.batch_progress"]["total"]
     will_validate = batches["completed"] < batches["processed"] and validation_follows(trainer)
@@ -67,6 +73,8 @@ def restore_place(trainer: Trainer, place: Mapping[str, Any]) -> dict[str, Tenso
         return {}
     mine = processes[trainer.global_rank]
     _set_random_state(trainer, mine["random"])
+    for buffer, saved in zip(_own_buffers(trainer), mine.get("buffers", ()), strict=False):  # older checkpoints have none
+        buffer.copy_(saved)
     return {name: sums.to(trainer.strategy.root_device) for name, sums in mine["losses"].items()}
 
 
@@ -93,6 +101,18 @@ def _resume_with_validation(counters: dict[str, Any]) -> None:
         done = progress["completed"] if progress is validation["total"] else 0
         progress.update(ready=done + 1, started=done + 1, processed=done, completed=done)
     validation["is_last_batch"] = False
+
+
+def _own_buffers(trainer: Trainer) -> list[Tensor]:
+    """Statistics of batch-norm that differ between processes, of the module and of its moving averages; none for one process.
+
+    Lightning saves those of the first process. A moving average of such statistics keeps what each process has seen.
+    """
+    if trainer.world_size == 1:
+        return []
+    averages = [callback._average_model for callback in trainer.callbacks if isinstance(callback, WeightAveraging)]  # type: ignore[attr-defined]
+    modules = [trainer.lightning_module, *filter(None, averages)]
+    return [buffer for module in modules for layer in batch_norms(module) for buffer in layer.buffers()]
 
 
 def _random_state(trainer: Trainer) -> dict[str, Any]:
