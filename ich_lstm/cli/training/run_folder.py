@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -179,12 +180,17 @@ def claimed_run(folder: Path, *, resumed: bool) -> Iterator[None]:
             if is_alone:
                 remove_unfinished(folder)  # a training that was killed may have left a file as large as a checkpoint
             yield
-        finally:
-            if is_new and not read_progress(folder) and is_new_or_empty(private, apart_from=(LOCK,)):
-                (private / LOCK).unlink()
-                private.rmdir()
-                if is_new_or_empty(folder):
-                    folder.rmdir()
+        except Exception:
+            if is_new:
+                _remove_if_begun_only(folder)
+            raise
+
+
+def _remove_if_begun_only(folder: Path) -> None:
+    """Remove the folder of a run that failed before it wrote more than its configuration, such as one without any scans."""
+    begun = {PROGRESS_FILE, "config.yaml", str(PRIVATE / "config.yaml"), str(PRIVATE / LOCK)}
+    if {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()} <= begun:
+        shutil.rmtree(folder)
 
 
 def _check_is_free(folder: Path) -> None:
