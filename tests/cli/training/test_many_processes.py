@@ -153,6 +153,7 @@ class Runs:
         for line in process.stdout:
             text += line
             seconds = time.time() - float(fault.read_text() or time.time()) if fault.exists() else 0.0
+        process.stdout.close()
         code = process.wait(timeout=LONGEST)
         assert not alone or wait_until_none(f"ICH_LSTM_TEST_MARK={self.folder}") == {}, text
         return Done(code, text, seconds)
