@@ -116,7 +116,8 @@ def resolve_resume(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
         if not given.get("--out") or not any(int(os.environ.get(name) or 0) for name in RESTARTS):
             return None, list(arguments)
         has_begun = (out / PRIVATE / "config.yaml").is_file() and any(out.glob("**/checkpoints/*last.ckpt"))
-        return (out, _of_run(out)) if has_begun else (None, list(arguments))
+        # The configuration is that of this very command, which may have named classes of the user.
+        return (out, [*_of_run(out), "--trust-config"]) if has_begun else (None, list(arguments))
     wrong = [option for option in ("--out", "--config", "--checkpoint") if option in given]
     if wrong:
         raise ConfigError(

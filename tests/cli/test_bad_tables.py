@@ -306,7 +306,8 @@ def test_a_training_that_is_stopped_has_its_audit_and_no_model(heads: Path, tmp_
         "--data.num_workers=0",
     ]
     assert train.main([*data, "--model.encoder.pretrained=false", f"--out={tmp_path / 'run'}"]) == 1
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"audit.html", "audit.json", "private"}
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"audit.html", "audit.json", "config.yaml", "private", "progress.json"}
     rows = pd.read_csv(tmp_path / "run/private/audit_rows.csv")
     assert (rows.query("code == 'patient_id_anonymous'")["patient_id"] == "ANON").all()
 

@@ -194,14 +194,14 @@ def _raising(error: Exception) -> Callable[..., Any]:
     return wrapped
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("part", ["encoder", "head"])
-def test_a_model_that_gives_nan_has_no_row_with_a_number(value: float, part: str, archive: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", ["encoder.", "sequence_classifier."])
+def test_a_model_that_gives_nan_has_no_row_with_a_number(part: str, archive: Path, tmp_path: Path) -> None:
+    """Weights that are not finite are neither saved nor loaded; finite ones can be so large that the logits are not."""
     classifier = make_classifier()
     with torch.no_grad():
-        parameters = dict(classifier.model.named_parameters())
-        name = [name for name in parameters if name.startswith("encoder.") is (part == "encoder")][-1]
-        parameters[name].fill_(value)
+        for name, parameter in classifier.model.named_parameters():
+            if name.startswith(part) and parameter.ndim > 1:
+                parameter.fill_(3e38)
     classifier.save_pretrained(tmp_path / "model")
     out = tmp_path / "out"
     assert predict.main(arguments(archive, tmp_path / "model", out)) == 1

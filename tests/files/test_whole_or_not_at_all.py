@@ -227,26 +227,22 @@ class TestMetrics:
         (logger,) = make_loggers(None, tmp_path, tmp_path / "private", wandb=None, tensorboard=False)
         for step in range(rows):
             logger.log_metrics({"loss": step / 3}, step)
-        logger.save()
         path = tmp_path / "metrics.csv"
         before = path.read_bytes() if rows else None
         monkeypatch.setattr(logger.experiment, "_fs", FullFileSystem())
-        logger.log_metrics({"loss": 0.5}, rows)
         with pytest.raises(StorageError, match=re.escape(str(tmp_path))):
-            logger.save()
+            logger.log_metrics({"loss": 0.5}, rows)
         assert (path.read_bytes() if path.exists() else None) == before
 
     @pytest.mark.parametrize("moment", ["fsync", "replace"])
     def test_a_new_column(self, tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
         (logger,) = make_loggers(None, tmp_path, tmp_path / "private", wandb=None, tensorboard=False)
         logger.log_metrics({"loss": 0.25}, 0)
-        logger.save()
         before = (tmp_path / "metrics.csv").read_bytes()
-        logger.log_metrics({"loss": 0.5, "auc": 0.75}, 1)
         with monkeypatch.context() as patch:
             fail_at(patch, moment, 0)
             with pytest.raises(StorageError):
-                logger.save()
+                logger.log_metrics({"loss": 0.5, "auc": 0.75}, 1)
         assert (tmp_path / "metrics.csv").read_bytes() == before
 
 

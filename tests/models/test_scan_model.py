@@ -20,7 +20,6 @@ from ich_lstm.models.heads import Head, NoHead
 from ich_lstm.models.long_scans import thinned
 from ich_lstm.models.scan_model import ScanLogits
 from ich_lstm.settings import merged, to_stored
-from ich_lstm.training.classifier import ClassifierSettings
 
 LENGTHS = [5, 1, 11]
 EXACT = {"rtol": 0, "atol": 1e-6}
@@ -145,7 +144,7 @@ class TestScanModel:
         ):
             model = make_model(**changes)
             stored = json.loads(json.dumps(to_stored(model.settings)))
-            again = ScanModel(merged(ClassifierSettings(), stored))
+            again = ScanModel(merged(TINY, stored))
             again.load_state_dict(model.state_dict())
             assert again.settings == model.settings
             assert torch.equal(run(again.eval(), pack_scans(samples)).scan_logits, run(model, pack_scans(samples)).scan_logits)

@@ -105,5 +105,6 @@ def _without_shared_memory(error: Exception) -> WorkerError:
         where="a loader process",
         got=str(error).splitlines()[0],
         expected="room in shared memory for the batches of all loader processes",
-        todo="In a container, give it more (docker run --shm-size 8g). Otherwise use fewer processes or none: [num_workers=0].",
+        todo="In a container, give it more (docker's option shm-size). Otherwise use fewer loader processes, or none "
+        "(data.num_workers=0).",
     )

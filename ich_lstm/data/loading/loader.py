@@ -62,6 +62,10 @@ class ScanLoader(DataLoader):
             if not _DEATH.search(str(error)):
                 raise
             raise _worker_died(error) from error
+        except (ConnectionError, EOFError, FileNotFoundError) as error:  # it ended while it handed over a batch
+            if not self.num_workers:
+                raise
+            raise _worker_died(error) from error
 
     def state_dict(self) -> dict[str, Any]:
         """The place in the epoch, counted in batches that were returned, not in those that workers have prefetched."""
@@ -76,14 +80,14 @@ _DEATH = re.compile(r"DataLoader worker \(pid.*(exited unexpectedly|killed by si
 """What torch says when a loader process has ended; it has no class of its own for that."""
 
 
-def _worker_died(error: RuntimeError) -> WorkerError:
+def _worker_died(error: Exception) -> WorkerError:
     return WorkerError(
         "worker_died",
         where="a loader process",
-        got=str(error).splitlines()[0].rstrip(". "),
+        got=f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0].rstrip('. ')}",
         expected="loader processes that run to the end",
-        todo="Most likely the machine ran out of memory, or shared memory (/dev/shm; docker run --shm-size 8g) is full. "
-        "Use fewer processes or none: [num_workers=0].",
+        todo="Most likely the machine ran out of memory, or shared memory (/dev/shm; docker's option shm-size) is full. "
+        "Use fewer loader processes, or none (data.num_workers=0).",
     )
 
 

@@ -120,7 +120,7 @@ class Runs:
         variables: dict[str, str] | None = None,
     ) -> "subprocess.Popen[str]":
         """Start a training; a fault happens only once in a folder."""
-        words = ["--resume", str(out)] if resume else [*self.options, "--out", str(out)]
+        words = ["--resume", str(out), "--trust-config"] if resume else [*self.options, "--out", str(out)]
         if fault is not None:
             given = {"folder": str(out.parent), **fault._asdict()}
             words += [f"--trainer.callbacks={{class_path: probe.Fault, init_args: {given}}}"]

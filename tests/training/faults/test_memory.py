@@ -183,8 +183,11 @@ class TestNoRoomAtAll:
     def test_several_processes_repeat_nothing_and_say_what_to_set(self, fit: FitMaker, tmp_path: Path, moment: str) -> None:
         """A strategy for several processes, here with one, as each of many would have it."""
         trainer = {"max_epochs": 2, "strategy": "ddp", "devices": 1, "callbacks": [Allocator(moment, set(range(100)))]}
-        with pytest.raises(TrainingError, match="slices_per_chunk=12") as error:
-            fit(tmp_path, trainer=trainer)
+        try:
+            with pytest.raises(TrainingError, match="slices_per_chunk=12") as error:
+                fit(tmp_path, trainer=trainer)
+        finally:
+            torch.distributed.destroy_process_group()  # otherwise later tests of this process would count as distributed
         assert error.value.code == "out_of_memory"
 
     @pytest.mark.timeout(120)
