@@ -20,6 +20,10 @@ from ich_lstm.training.faults.processes import of_all_processes
 
 logger = logging.getLogger(__name__)
 
+TAKES_BUFFERS = "require_forward_param_sync"
+"""Attribute of torch's DistributedDataParallel: whether the next forward pass begins with the first process's batch-norm
+statistics. It is true for a new one, and false after a validation."""
+
 PLACE_KEY = "ich_lstm_place"
 """Key in a checkpoint for all that this module saves."""
 
@@ -46,6 +50,7 @@ def save_place(trainer: Trainer, checkpoint: dict[str, Any], losses: Mapping[str
     checkpoint[PLACE_KEY] = {
         "logged": trainer.global_step - will_validate,  # the values of the last step are logged with those of the validation
         "loader": loader.state_dict() if hasattr(loader, "state_dict") else None,
+        "takes_buffers": getattr(trainer.strategy.model, TAKES_BUFFERS, None),
         "processes": of_all_processes(trainer, mine),
     }
 
@@ -63,6 +68,8 @@ def restore_place(trainer: Trainer, place: Mapping[str, Any]) -> dict[str, Tenso
     loader: Any = trainer.train_dataloader
     if place["loader"] is not None and hasattr(loader, "load_state_dict"):
         loader.load_state_dict(place["loader"])
+    if place["takes_buffers"] is not None and hasattr(trainer.strategy.model, TAKES_BUFFERS):
+        setattr(trainer.strategy.model, TAKES_BUFFERS, place["takes_buffers"])
     processes = place["processes"]
     if len(processes) != trainer.world_size:
         logger.warning(
@@ -73,7 +80,7 @@ def restore_place(trainer: Trainer, place: Mapping[str, Any]) -> dict[str, Tenso
         return {}
     mine = processes[trainer.global_rank]
     _set_random_state(trainer, mine["random"])
-    for buffer, saved in zip(_own_buffers(trainer), mine.get("buffers", ()), strict=False):  # older checkpoints have none
+    for buffer, saved in zip(_own_buffers(trainer), mine["buffers"], strict=True):
         buffer.copy_(saved)
     return {name: sums.to(trainer.strategy.root_device) for name, sums in mine["losses"].items()}
 

@@ -318,16 +318,8 @@ class TestTorchrun:
         done = runs.run(out, f"--checkpoint_minutes={minutes}", fault=Fault(what, rank), launcher=torchrun("--max-restarts=2"))
         assert done.code == 0, done.text
         assert (tmp_path / "fault").exists()
-        assert result_of(out)["trained"] == unbroken["trained"]
+        assert result_of(out) == unbroken
         assert sorted(path.name for path in tmp_path.iterdir()) == ["fault", "probe.py", "run"]
-
-    @pytest.mark.slow
-    @pytest.mark.xfail(strict=True, reason="the moving average of batch-norm statistics differs after the end of an epoch")
-    def test_the_moving_average_goes_on_too(self, runs: Runs, unbroken: dict[str, Any], tmp_path: Path) -> None:
-        """With two processes and a kill after the end of an epoch, about 1e-4 in averaged statistics."""
-        done = runs.run(tmp_path / "run", fault=Fault("SIGKILL", 1), launcher=torchrun("--max-restarts=2"))
-        assert done.code == 0, done.text
-        assert result_of(tmp_path / "run") == unbroken
 
     @pytest.mark.slow
     @pytest.mark.parametrize("step", [1, 2])
