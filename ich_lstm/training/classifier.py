@@ -456,7 +456,8 @@ class ScanClassifier(LightningModule):
         losses = self._attempt.forward()
         if self.loss_check.is_finite:  # otherwise the mean of the epoch would be lost, too
             for name, term in {**losses.terms, "loss": losses.total}.items():
-                self._add_loss(name, term, len(batch.hu))
+                # In all processes together, the mean of the terms, weighted by the slices of all of them.
+                self._add_loss(name, term, losses.slices / self.trainer.world_size)
         return self._attempt.handed_out(losses.total)
 
     def backward(self, loss: Tensor) -> None:
@@ -486,10 +487,16 @@ class ScanClassifier(LightningModule):
         # The statistics belong to the check: a batch can make them infinite, and normalize itself to a finite loss.
         numbers = [*(sums for _, sums in terms.values()), *self._batch_statistics()]
         is_broken = ~all_finite(numbers)
-        # The flag travels with the weights, so that all processes know it without another message.
-        known = torch.stack([*(sums[1].detach() for _, sums in terms.values()), is_broken])
-        *weights, broken = self._world_sum(known)
-        here, anywhere = torch.stack([known[-1], broken]).tolist()
+        # The flag and the number of slices travel with the weights, so that all processes know them without another message.
+        known = torch.stack(
+            [
+                *(sums[1].detach() for _, sums in terms.values()),
+                is_broken,
+                torch.full_like(is_broken, len(batch.hu), dtype=torch.float32),
+            ]
+        )
+        *weights, broken, slices = self._world_sum(known)
+        here, anywhere, size = torch.stack([known[-2], broken, slices]).tolist()
         self.loss_check = LossCheck(not here, not anywhere)
         world = self.trainer.world_size
         # DDP averages the gradients of the ranks. Multiplying by the number of ranks, and dividing by the global sum of weights,
@@ -501,7 +508,7 @@ class ScanClassifier(LightningModule):
         total = torch.zeros((), device=self.device)
         for factor, term in means.values():
             total = total + factor * term
-        return Losses(total, {name: term.detach() for name, (_, term) in means.items()})
+        return Losses(total, {name: term.detach() for name, (_, term) in means.items()}, size)
 
     def _batch_statistics(self) -> list[Tensor]:
         """The running statistics of all batch-norm layers."""
@@ -511,7 +518,7 @@ class ScanClassifier(LightningModule):
         """Begin the means of the training losses. A fit that is resumed inside an epoch goes on with those of its checkpoint."""
         self._epoch_losses = {}
 
-    def _add_loss(self, name: str, loss: Tensor, slices: int) -> None:
+    def _add_loss(self, name: str, loss: Tensor, slices: float) -> None:
         sums = torch.stack(
             [loss.detach().double() * slices, torch.tensor(float(slices), dtype=torch.float64, device=loss.device)]
         )

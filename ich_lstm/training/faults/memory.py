@@ -49,10 +49,12 @@ class Losses(NamedTuple):
     Args:
         total: The loss, a scalar with a graph.
         terms: The terms before they are weighted, by name, without graphs.
+        slices: Number of slices in the batches of all processes.
     """
 
     total: Tensor
     terms: dict[str, Tensor]
+    slices: float
 
 
 class Attempt:

@@ -62,7 +62,7 @@ def room_for(classifier: ScanClassifier, stages: Sequence[Stage]) -> int:
     # A checkpoint has the weights, two averages of Adam for each, and the moving average if there is one.
     sizes = [weights + 2 * trained + (weights if stage.settings(classifier.settings).ema else 0) for stage in stages]
     # While a checkpoint is written, the one that it replaces is still there.
-    return FILES * sum(sizes) + max(sizes) + weights
+    return FILES * sum(sizes) + max(sizes, default=0) + weights
 
 
 def check_room(folder: Path, classifier: ScanClassifier, stages: Sequence[Stage]) -> None:
