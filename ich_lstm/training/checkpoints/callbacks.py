@@ -74,6 +74,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, and take over the handling of signals from Lightning, which would end the process without a word."""
         self._saved = time.monotonic()
+        self._is_new = bool(trainer.ckpt_path)  # a resumed fit may begin with a validation
         if self.interruption is not None:
             self.interruption.wait_for_safe_moment()
 

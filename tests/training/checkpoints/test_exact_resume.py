@@ -171,6 +171,12 @@ class TestExactResume:
     ) -> None:
         check_equal(whole(**changes), run(kill=place, **changes))
 
+    def test_the_same_seed_gives_the_same_fit_with_any_number_of_workers(
+        self, run: Callable[..., Result], whole: Callable[..., Result]
+    ) -> None:
+        check_equal(whole(), run())
+        check_equal(whole(), whole(workers=2))
+
     def test_without_the_place_in_the_checkpoint_it_would_not(
         self, run: Callable[..., Result], whole: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
     ) -> None:
