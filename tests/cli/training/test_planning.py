@@ -66,7 +66,7 @@ def test_auto_becomes_numbers(asked: dict[str, Any], tmp_path: Path) -> None:
 def test_one_of_several_processes_is_refused(
     asked: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(fit, "_rank", lambda: 1)
+    monkeypatch.setattr(fit, "rank", lambda: 1)
     options = ["--config", "demo", "--out", str(tmp_path / "run"), "--data.batches.slices=auto"]
     assert train.main(options) == 2
     assert "[auto_unresolved]" in capsys.readouterr().err

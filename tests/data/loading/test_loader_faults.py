@@ -4,19 +4,19 @@ import os
 import pickle
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import pytest
 from data.loading.test_loader import make_loader
 from fabricated import make_labelled
+from failing_dataset import Failing
 from torch.utils.data import DataLoader
 
 from ich_lstm import IchLstmError, errors
 from ich_lstm.data.joining.join import LabelledScan
 from ich_lstm.data.loading import batch as batch_module
-from ich_lstm.data.loading.batch import ScanBatch
 from ich_lstm.data.loading.dataset import ScanDataset
 from ich_lstm.data.loading.loader import ScanLoader, begin_worker, worker_context
 from ich_lstm.data.loading.slice_sampling import SampleRequest
@@ -68,17 +68,6 @@ def test_a_damaged_file_is_named(workers: int, how: str, scans: list[LabelledSca
     assert (raised.value.code, raised.value.where) == ("cache_unreadable", scans[5].cache_path.name)
     assert "ich-prepare" in raised.value.todo
     assert "\n" not in str(raised.value)
-
-
-class Failing(ScanDataset):
-    """Raises one error after the other."""
-
-    def __init__(self, scans: Sequence[LabelledScan], raised: Sequence[Exception]) -> None:
-        super().__init__(scans)
-        self.raised = raised
-
-    def _load(self, requests: Sequence[SampleRequest]) -> ScanBatch:
-        raise self.raised[requests[0].scan]
 
 
 def failing_loader(scans: list[LabelledScan], raised: list[Exception], *, workers: int = 1) -> ScanLoader:
