@@ -89,7 +89,9 @@ def wait_until_none(mark: str) -> dict[int, str]:
     return left
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, *(pytest.param(how, marks=pytest.mark.slow) for how in (signal.SIGTERM, signal.SIGINT))]
+)
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_no_process_outlives_the_main_one(program: str, how: signal.Signals, tmp_path: Path) -> None:
     script = tmp_path / "program.py"

@@ -80,6 +80,7 @@ def test_the_same_global_batch_gives_the_same_curve(prepared: Any, phantom: Path
     assert not set(first["scans"]) & set(second["scans"])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_same_weights_give_the_same_validation_table(prepared: Any, phantom: Path, tmp_path: Path) -> None:
     """Each scan counts once, also if there are too few for all processes."""

@@ -216,7 +216,7 @@ class TestStopped:
     @pytest.mark.parametrize(
         ("what", "rank", "workers", "code"),
         [
-            ("SIGTERM group", 0, 2, 143),
+            slow("SIGTERM group", 0, 2, 143),
             slow("SIGTERM group", 0, 0, 143),
             slow("SIGTERM", 0, 0, 143),
             slow("SIGTERM", 1, 0, 143),

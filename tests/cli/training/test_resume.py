@@ -192,7 +192,9 @@ class TestStopped:
 
 
 class TestDamaged:
-    @pytest.mark.parametrize("damage", ["empty", "cut", "flipped"])
+    @pytest.mark.parametrize(
+        "damage", ["cut", *(pytest.param(damage, marks=pytest.mark.slow) for damage in ("empty", "flipped"))]
+    )
     def test_a_broken_checkpoint_is_named_and_the_one_before_is_taken(
         self, damage: str, unfinished: Path, whole: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -205,6 +207,7 @@ class TestDamaged:
         assert f"{path} is damaged and not used" in caplog.text
         assert_same(unfinished, whole)
 
+    @pytest.mark.slow
     def test_the_stage_is_repeated_if_both_are_broken(
         self, unfinished: Path, whole: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -245,7 +248,13 @@ class TestRefused:
         assert "ConfigError[other_run]" in error
         assert option.removeprefix("--").partition("=")[0] in error
 
-    @pytest.mark.parametrize("change", ["other labels", "other labels of one image", "fewer images"])
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "other labels",
+            *(pytest.param(change, marks=pytest.mark.slow) for change in ("other labels of one image", "fewer images")),
+        ],
+    )
     def test_other_data(
         self, change: str, unfinished: Path, phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

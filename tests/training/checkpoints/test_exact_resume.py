@@ -151,7 +151,13 @@ class TestExactResume:
         check_equal(whole(), run(kill=place))
 
     @pytest.mark.parametrize(
-        "place", [("on_train_batch_end", 1), ("on_train_batch_start", 2), ("on_validation_start", 1)], ids=str
+        "place",
+        [
+            ("on_train_batch_start", 2),
+            ("on_validation_start", 1),
+            *(pytest.param(place, marks=pytest.mark.slow) for place in (("on_train_batch_end", 1), ("on_train_epoch_start", 2))),
+        ],
+        ids=str,
     )
     @pytest.mark.parametrize(
         "changes",

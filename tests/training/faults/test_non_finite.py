@@ -374,7 +374,10 @@ class TestTwoProcesses:
         return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(2)]
 
     @pytest.mark.timeout(220)
-    @pytest.mark.parametrize("way", ["poisoned_input", "infinite_logits", "infinite_gradients"])
+    @pytest.mark.parametrize(
+        "way",
+        ["poisoned_input", *(pytest.param(way, marks=pytest.mark.slow) for way in ("infinite_logits", "infinite_gradients"))],
+    )
     def test_both_skip_the_step_of_which_one_has_no_numbers(self, prepared: Any, phantom: Path, tmp_path: Path, way: str) -> None:
         first, second = self.run(prepared, phantom, tmp_path, way, [1], 2)
         for rank in (first, second):
