@@ -12,6 +12,7 @@ from ich_lstm.files.full_disk import is_disk_full
 
 OUT_OF_MEMORY = (
     *("out of memory", "can't allocate memory", "not enough memory", "insufficient memory", "bad_alloc", "failed to allocate"),
+    *("status_alloc_failed", "cudnn_status_not_supported"),  # of cuBLAS and cuDNN, whose workspace did not fit
     os.strerror(ENOMEM).lower(),
 )
 """Texts about memory in the errors of torch, OpenCV, C++ and the system, in lower case."""
@@ -65,7 +66,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     torch and OpenCV raise a RuntimeError or an error of their own, which only its text tells from others.
     """
     text = str(error).lower()
-    return isinstance(error, MemoryError) or any(word in text for word in OUT_OF_MEMORY)
+    is_named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, which is not imported here
+    return is_named or any(word in text for word in OUT_OF_MEMORY)
 
 
 def concerns_all(error: BaseException) -> bool:

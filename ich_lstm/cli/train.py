@@ -15,7 +15,6 @@ from ich_lstm.cli.console import HANDED_OVER, RESTARTS, run_command
 from ich_lstm.errors import ConfigError, as_data_key
 from ich_lstm.files.untrusted import read_yaml
 from ich_lstm.parallel import end_with_parent
-from ich_lstm.privacy import PRIVATE
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -91,7 +90,7 @@ def _train(arguments: list[str]) -> int:
     from ich_lstm.cli.training.fit import run_training  # this imports torch and Lightning, which takes seconds
 
     arguments = ["--help" if argument == "--help=full" else argument for argument in arguments]
-    return run_training(recipe if run is None else _recipe_of(run), arguments, find_checkpoint(arguments), run)
+    return run_training(recipe, arguments, find_checkpoint(arguments), run)
 
 
 def resolve_resume(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
@@ -115,9 +114,10 @@ def resolve_resume(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
         out = Path(given.get("--out") or "")
         if not given.get("--out") or not any(int(os.environ.get(name) or 0) for name in RESTARTS):
             return None, list(arguments)
-        has_begun = (out / PRIVATE / "config.yaml").is_file() and any(out.glob("**/checkpoints/*last.ckpt"))
+        from ich_lstm.cli.training.run_folder import has_checkpoints, resumed_with  # this imports torch, which takes seconds
+
         # The configuration is that of this very command, which may have named classes of the user.
-        return (out, [*_of_run(out), "--trust-config"]) if has_begun else (None, list(arguments))
+        return (out, [*resumed_with(out), "--trust-config"]) if has_checkpoints(out) else (None, list(arguments))
     wrong = [option for option in ("--out", "--config", "--checkpoint") if option in given]
     if wrong:
         raise ConfigError(
@@ -127,26 +127,9 @@ def resolve_resume(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
             expected="only --resume RUN, because the run's configuration is used",
             todo="Leave the others out.",
         )
-    folder = Path(run)
-    if not (folder / PRIVATE / "config.yaml").is_file() or not (folder / "progress.json").is_file():
-        raise ConfigError(
-            "no_run",
-            where="--resume",
-            got=str(folder),
-            expected="the folder of a run of ich-train, with private/config.yaml and progress.json",
-            todo="Check the path. To start a new training from a model: --checkpoint PATH.",
-        )
-    return folder, [*_of_run(folder), *words]
+    from ich_lstm.cli.training.run_folder import resumed_with
 
-
-def _of_run(folder: Path) -> list[str]:
-    return ["--config", str(folder / PRIVATE / "config.yaml"), "--out", str(folder)]
-
-
-def _recipe_of(folder: Path) -> str:
-    with suppress(OSError, ValueError, KeyError):
-        return str(json.loads((folder / "progress.json").read_text(encoding="utf-8"))["recipe"])
-    return folder.name
+    return Path(run), [*resumed_with(Path(run)), *words]
 
 
 def resolve_recipes(arguments: Sequence[str]) -> tuple[str, list[str]]:

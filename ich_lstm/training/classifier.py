@@ -519,9 +519,8 @@ class ScanClassifier(LightningModule):
         self._epoch_losses = {}
 
     def _add_loss(self, name: str, loss: Tensor, slices: float) -> None:
-        sums = torch.stack(
-            [loss.detach().double() * slices, torch.tensor(float(slices), dtype=torch.float64, device=loss.device)]
-        )
+        loss = loss.detach().double()
+        sums = torch.stack([loss, torch.ones_like(loss)]) * slices
         self._epoch_losses[name] = self._epoch_losses[name] + sums if name in self._epoch_losses else sums
 
     def _log_losses(self) -> None:

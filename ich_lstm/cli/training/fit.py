@@ -41,9 +41,9 @@ from ich_lstm.cli.training.run_folder import (
     claimed_run,
     go_on_with,
     handed_over,
-    is_reported,
     name_folder,
     private_config,
+    read_progress,
     resume_command,
     settled_before,
     stage_folder,
@@ -65,8 +65,7 @@ from ich_lstm.privacy import PRIVATE, private_folder
 from ich_lstm.reading import walk_source
 from ich_lstm.settings import merged
 from ich_lstm.training.checkpoints.callbacks import LastCheckpoint, PathlessCheckpoint
-from ich_lstm.training.checkpoints.checkpoint_io import read_checkpoint
-from ich_lstm.training.checkpoints.exact_resume import PLACE_KEY
+from ich_lstm.training.checkpoints.exact_resume import logged_steps
 from ich_lstm.training.checkpoints.interruption import Interrupted, Interruption
 from ich_lstm.training.classifier import ClassifierSettings, ScanClassifier
 from ich_lstm.training.faults.processes import is_lost_connection
@@ -80,7 +79,7 @@ def run_training(recipe: str, arguments: list[str], checkpoint: Path | None, run
     """Configure a training, fit all stages, and write the report.
 
     Args:
-        recipe: Name of the recipe, for the run's folder and the report.
+        recipe: Name of the recipe, for the run's folder and the report; a run that is resumed knows its own.
         arguments: Command line in which paths have replaced the names of recipes.
         checkpoint: Model of a warm start, from the command line or a recipe; None for none.
         run: Folder of the run that is resumed; None for a new run.
@@ -133,14 +132,16 @@ def _run_training(
     start = None if checkpoint is None or run is not None else ScanClassifier.load(checkpoint)
     parser = make_parser({} if start is None else adopted(start))
     config = parse(parser, arguments)
-    if run is not None:
+    known = None if run is None else read_progress(run)
+    if run is not None and known is not None:
+        recipe = known.recipe
         check_same_run(
             parse(parser, ["--config", str(private_config(run)), *(word for word in arguments if word == TRUST)]), config
         )
     seed_everything(config.seed_everything, workers=True, verbose=False)
     stages = _stages(config)
     progress = Progress() if run is None else find_progress(run, stages)
-    if run is not None and progress.finished == len(stages) and is_reported(run):
+    if run is not None and progress.finished == len(stages) and known is not None and known.is_reported:
         key = f"stages.{stages[-1].name}.max_epochs" if config.stages else "trainer.max_epochs"
         out.print(f"{run} is finished. To train it longer: {resume_command(run)} --{key} N")
         return DONE
@@ -422,7 +423,7 @@ def _make_trainer(
             private_folder(folder),
             wandb=built.wandb,
             tensorboard=built.tensorboard,
-            logged=0 if resumed is None else read_checkpoint(resumed)[PLACE_KEY]["logged"],
+            logged=0 if resumed is None else logged_steps(resumed),
         ),
         **stage.trainer,
     }

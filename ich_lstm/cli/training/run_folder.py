@@ -98,15 +98,29 @@ def write_progress(folder: Path, progress: RunProgress) -> None:
     write_text(folder / PROGRESS_FILE, json.dumps(progress._asdict(), indent=2) + "\n")
 
 
-def is_reported(folder: Path) -> bool:
-    """Whether the model and the report of a run are written."""
-    progress = read_progress(folder)
-    return progress is not None and progress.is_reported
-
-
 def private_config(folder: Path) -> Path:
     """The full configuration of a run, from which it is resumed."""
     return folder / PRIVATE / "config.yaml"
+
+
+def resumed_with(folder: Path) -> list[str]:
+    """The arguments with which a run is resumed.
+
+    Args:
+        folder: The run's folder.
+
+    Raises:
+        ConfigError: ``no_run``, if the folder is not that of a run.
+    """
+    if not private_config(folder).is_file() or read_progress(folder) is None:
+        raise ConfigError(
+            "no_run",
+            where="--resume",
+            got=str(folder),
+            expected=f"the folder of a run of ich-train, with private/config.yaml and {PROGRESS_FILE}",
+            todo="Check the path. To start a new training from a model: --checkpoint PATH.",
+        )
+    return ["--config", str(private_config(folder)), "--out", str(folder)]
 
 
 def stage_folder(folder: Path, number: int, name: str, *, is_last: bool) -> Path:

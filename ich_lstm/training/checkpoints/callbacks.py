@@ -94,7 +94,7 @@ class LastCheckpoint(Checkpoint):
         validates = validation_follows(trainer)
         if trainer.is_last_batch and not validates:
             return  # the end of the epoch follows, and is saved
-        is_due = validates or trainer.strategy.broadcast(time.monotonic() - self._saved > 60 * self.minutes)
+        is_due = validates or _in_any_process(trainer, time.monotonic() - self._saved > 60 * self.minutes)
         must_stop = self._must_stop(trainer)
         if is_due or must_stop:
             self._save(trainer)
@@ -120,7 +120,7 @@ class LastCheckpoint(Checkpoint):
         """Whether one of the processes was asked to stop; all of them get the same answer."""
         if self.interruption is None:
             return False
-        return trainer.strategy.reduce_boolean_decision(self.interruption.is_requested, all=False)
+        return _in_any_process(trainer, self.interruption.is_requested)
 
     def _save(self, trainer: Trainer) -> None:
         trainer.save_checkpoint(self.path)
@@ -130,3 +130,8 @@ class LastCheckpoint(Checkpoint):
         assert self.interruption is not None
         received = of_all_processes(trainer, self.interruption.signum)
         self.interruption.stop(self.path, next(filter(None, received)))
+
+
+def _in_any_process(trainer: Trainer, is_true: bool) -> bool:
+    """Whether something is true in one of the processes; all of them get the same answer."""
+    return trainer.strategy.reduce_boolean_decision(is_true, all=False)

@@ -7,6 +7,7 @@ data, the random states of all processes, and the running means of the training 
 import logging
 import random
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,15 @@ def restore_place(trainer: Trainer, place: Mapping[str, Any]) -> dict[str, Tenso
     for buffer, saved in zip(_own_buffers(trainer), mine["buffers"], strict=True):
         buffer.copy_(saved)
     return {name: sums.to(trainer.strategy.root_device) for name, sums in mine["losses"].items()}
+
+
+def logged_steps(checkpoint: Path) -> int:
+    """Number of steps whose values had been logged when a checkpoint was saved; the tensors in it are not read.
+
+    Args:
+        checkpoint: A whole checkpoint.
+    """
+    return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)[PLACE_KEY]["logged"])
 
 
 def validation_follows(trainer: Trainer) -> bool:

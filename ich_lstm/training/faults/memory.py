@@ -8,22 +8,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from pytorch_lightning.strategies import SingleDeviceStrategy
-from pytorch_lightning.utilities.memory import garbage_collection_cuda, is_oom_error
+from pytorch_lightning.utilities.memory import garbage_collection_cuda
 from torch import Tensor, nn
 
 from ich_lstm.errors import TrainingError
 from ich_lstm.models.recompute import batch_norms
+from ich_lstm.unexpected import is_out_of_memory
 
 if TYPE_CHECKING:
     from ich_lstm.data.loading.batch import ScanBatch
     from ich_lstm.training.classifier import ScanClassifier
 
 logger = logging.getLogger(__name__)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on the device or on the CPU."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or is_oom_error(error)
 
 
 class KeptStatistics:

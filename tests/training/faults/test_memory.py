@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from ich_lstm import ScanClassifier
 from ich_lstm.errors import TrainingError
-from ich_lstm.training.faults.memory import is_out_of_memory
+from ich_lstm.unexpected import is_out_of_memory
 
 FitMaker = Callable[..., Fit]
 
@@ -227,7 +227,6 @@ class TestResuming:
         *((make(), True) for make in MESSAGES),
         (RuntimeError("CUDA error: out of memory"), True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
-        (ValueError("out of memory"), False),
         (KeyboardInterrupt(), False),
     ],
 )
