@@ -3,18 +3,20 @@
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
 
-from ich_lstm.errors import IchLstmError, SourceError
+from ich_lstm.errors import IchLstmError, SourceError, WorkerError
 from ich_lstm.printable import printable_logger
 
 logger = printable_logger(__name__)
@@ -27,6 +29,10 @@ PARENT_SECONDS = 1.0
 
 SHIELDED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, "sigwaitinfo"))
 """Signals that a terminal or a cluster sends to all processes at once. Empty where a process cannot learn who sent a signal."""
+
+LONGEST_TEMPORARY = 75
+"""Longest path of the temporary folder in bytes. The sockets of `multiprocessing` lie in a folder below it, which needs 32 bytes
+more, and Linux accepts 107 bytes."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -114,9 +120,21 @@ def fork_server(preload: Sequence[str] = ()) -> BaseContext:
 
     Args:
         preload: Modules that the server imports, if it does not run yet.
+
+    Raises:
+        WorkerError: ``temporary_folder_too_long``.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
+    temporary = tempfile.gettempdir()
+    if len(os.fsencode(temporary)) > LONGEST_TEMPORARY:
+        raise WorkerError(
+            "temporary_folder_too_long",
+            where=f"the temporary folder {temporary}",
+            got=f"a path of {len(os.fsencode(temporary))} bytes",
+            expected=f"at most {LONGEST_TEMPORARY} bytes, because processes are connected through sockets in it",
+            todo="Set the environment variable TMPDIR to a folder with a shorter path, for example /tmp.",
+        )
     context = multiprocessing.get_context("forkserver")
     if preload:
         context.set_forkserver_preload(list(preload))
@@ -132,6 +150,23 @@ def fork_server(preload: Sequence[str] = ()) -> BaseContext:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let signals to all processes at once wait while processes are started; an error in between would leave them half started.
+
+    The processes inherit that these signals are blocked, unless a fork server starts them; `end_with_parent` unblocks them.
+    """
+    if threading.current_thread() is not threading.main_thread() or multiprocessing.parent_process() is not None:
+        yield  # signals arrive in the main thread of the main process
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SHIELDED) if SHIELDED else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end_with_parent(*, shielded: bool = False) -> None:
@@ -179,7 +214,8 @@ def _submit_ahead(
     for item in items:
         future: Future[Result] | None = None
         try:
-            future = executor.submit(function, item)
+            with undisturbed():  # the first calls start the processes
+                future = executor.submit(function, item)
         finally:
             waiting.append((item, future or Future()))
         if len(waiting) >= workers * CALLS_AHEAD:

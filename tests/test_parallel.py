@@ -4,10 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
+
+from ich_lstm.errors import WorkerError
+from ich_lstm.parallel import LONGEST_TEMPORARY, SHIELDED, fork_server, undisturbed
 
 SECONDS = 10
 """Time within which no process may be left."""
@@ -111,3 +115,44 @@ def test_no_process_outlives_the_main_one(program: str, how: signal.Signals, tmp
         assert len(processes_with(mark)) > 1
         main.send_signal(how)
         assert wait_until_none(mark) == {}
+
+
+def test_signals_wait_until_processes_are_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    received = []
+    before = signal.signal(signal.SIGTERM, lambda *_: received.append(len(received)))
+    try:
+        with undisturbed():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.05)
+            assert not received
+        assert received == [0]
+        assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & set(SHIELDED)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_long_path_of_the_temporary_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sockets have short names; multiprocessing itself says that a path is too long, not which one."""
+    monkeypatch.setattr(tempfile, "tempdir", f"/{LONGEST_TEMPORARY * 'a'}")
+    with pytest.raises(WorkerError, match=r"temporary folder /aaa.*TMPDIR") as info:
+        fork_server()
+    assert info.value.code == "temporary_folder_too_long"
+
+
+def test_the_longest_path_of_the_temporary_folder_can_be_used() -> None:
+    with tempfile.TemporaryDirectory() as short:
+        folder = Path(short) / ((LONGEST_TEMPORARY - len(short) - 1) * "a")
+        folder.mkdir()
+        assert len(str(folder)) == LONGEST_TEMPORARY
+        code = "from ich_lstm.parallel import map_ahead\nif __name__ == '__main__':\n    print(*map_ahead(abs, [-1, -2], 2))"
+        script = Path(short) / "script.py"
+        script.write_text(code)
+        done = subprocess.run(
+            [sys.executable, str(script)],
+            env={**os.environ, "TMPDIR": str(folder), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (done.stdout, done.returncode) == ("1 2\n", 0), done.stderr

@@ -12,7 +12,7 @@ from typing import Any
 from ich_lstm.errors import ConfigError
 from ich_lstm.files.atomic_write import write_text
 from ich_lstm.files.output_folder import is_new_or_empty
-from ich_lstm.parallel import end_with_parent
+from ich_lstm.parallel import end_with_parent, undisturbed
 from ich_lstm.phantom.layouts.layout import Layout
 from ich_lstm.phantom.layouts.masks import MASK_FILES
 from ich_lstm.phantom.layouts.rsna import RsnaLayout
@@ -121,7 +121,8 @@ def _each_patient(settings: PhantomSettings, layout: Layout[Any], folder: Path, 
     # Spawned, not forked: a caller may hold threads and locks (torch, OpenMP) that do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker) as pool:
-        jobs = {pool.submit(layout.write_patient, settings, patient, folder): patient for patient in range(patients)}
+        with undisturbed():
+            jobs = {pool.submit(layout.write_patient, settings, patient, folder): patient for patient in range(patients)}
         try:
             for job in as_completed(jobs):
                 yield jobs[job], job.result()

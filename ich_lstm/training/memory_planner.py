@@ -21,7 +21,7 @@ from ich_lstm.data.loading.batch import ScanBatch
 from ich_lstm.errors import ConfigError
 from ich_lstm.labels import LABELS
 from ich_lstm.models.scan_model import ModelSettings, ScanModel
-from ich_lstm.parallel import end_with_parent
+from ich_lstm.parallel import end_with_parent, undisturbed
 from ich_lstm.training.losses import weighted_loss_sums
 from ich_lstm.unexpected import is_out_of_memory
 
@@ -237,7 +237,8 @@ def _measure_in_child(settings: ModelSettings, trial: Trial, precision: str, dea
     context = multiprocessing.get_context("spawn")  # a forked process would start with the memory of this one
     receiving, sending = context.Pipe(duplex=False)
     child = context.Process(target=_child, args=(sending, settings, trial, precision), daemon=True)
-    child.start()
+    with undisturbed():
+        child.start()
     sending.close()
     if not receiving.poll(None if math.isinf(deadline) else max(0.0, deadline - time.monotonic())):
         child.kill()

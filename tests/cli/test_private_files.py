@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -174,6 +175,13 @@ HELP = """
 """
 
 
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A temporary folder with a short path, because the sockets of loader processes lie in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
 @pytest.mark.parametrize(
     "code",
     [
@@ -185,9 +193,9 @@ HELP = """
     ],
     ids=["train", "train with workers", "Python", "help", "import"],
 )
-def test_wandb_is_imported_only_if_asked_for_and_nothing_stays_in_the_temporary_folder(code: str, tmp_path: Path) -> None:
-    temporary = tmp_path / "tmp"
-    temporary.mkdir()
+def test_wandb_is_imported_only_if_asked_for_and_nothing_stays_in_the_temporary_folder(
+    code: str, tmp_path: Path, temporary: Path
+) -> None:
     script = tmp_path / "script.py"
     body = textwrap.indent(textwrap.dedent(code) + textwrap.dedent(IMPORTED), "    ")
     script.write_text(f"import sys\n\nif __name__ == '__main__':\n{body}")  # loader processes import it too

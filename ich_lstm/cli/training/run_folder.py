@@ -55,11 +55,15 @@ def handed_over(settled: Settled) -> Iterator[None]:
     Args:
         settled: The shared values.
     """
+    before = os.environ.get(HANDED_OVER)
     os.environ[HANDED_OVER] = json.dumps(settled)
     try:
         yield
     finally:
-        del os.environ[HANDED_OVER]
+        if before is None:
+            del os.environ[HANDED_OVER]
+        else:  # a process that was started this way stays one: it has nothing to say if the first one ends
+            os.environ[HANDED_OVER] = before
 
 
 def settled_before() -> Settled | None:

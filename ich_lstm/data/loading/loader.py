@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from ich_lstm.data.loading.batch import ScanBatch
 from ich_lstm.data.loading.sampler import SliceBudgetSampler
 from ich_lstm.errors import IchLstmError, WorkerError
-from ich_lstm.parallel import end_with_parent, fork_server
+from ich_lstm.parallel import end_with_parent, fork_server, undisturbed
 
 MOST_WORKERS = 8
 """Upper bound of loader processes per training process. It was chosen, not measured: each process holds batches in memory."""
@@ -53,7 +53,9 @@ class ScanLoader(DataLoader):
             WorkerError: ``worker_died``.
         """
         try:
-            for batch in super().__iter__():
+            with undisturbed():
+                batches = super().__iter__()
+            for batch in batches:
                 if isinstance(batch, IchLstmError):
                     raise batch
                 self.sampler.consumed += 1

@@ -1,7 +1,7 @@
 """What a checkpoint holds beyond Lightning's content, so that a resumed fit equals one that was never interrupted, bit for bit.
 
 Lightning saves the weights, the optimizer, the schedule, the scaler, the callbacks and its counters. Here are the place in the
-data, the random states of all processes, and the running means of the training losses.
+data, the random states of all processes, the running means of the training losses, and the metrics that callbacks monitor.
 """
 
 import logging
@@ -52,6 +52,8 @@ def save_place(trainer: Trainer, checkpoint: dict[str, Any], losses: Mapping[str
         "logged": trainer.global_step - will_validate,  # the values of the last step are logged with those of the validation
         "loader": loader.state_dict() if hasattr(loader, "state_dict") else None,
         "takes_buffers": getattr(trainer.strategy.model, TAKES_BUFFERS, None),
+        # An epoch that ends without a validation, as with max_steps, is judged by the metrics of the last validation.
+        "monitored": {name: float(value) for name, value in trainer.callback_metrics.items()},
         "processes": of_all_processes(trainer, mine),
     }
 
@@ -66,11 +68,13 @@ def restore_place(trainer: Trainer, place: Mapping[str, Any]) -> dict[str, Tenso
     Returns:
         The sums of each training loss in the running epoch, by name.
     """
+    _end_no_epoch_twice(trainer)
     loader: Any = trainer.train_dataloader
     if place["loader"] is not None and hasattr(loader, "load_state_dict"):
         loader.load_state_dict(place["loader"])
     if place["takes_buffers"] is not None and hasattr(trainer.strategy.model, TAKES_BUFFERS):
         setattr(trainer.strategy.model, TAKES_BUFFERS, place["takes_buffers"])
+    trainer.callback_metrics.update({name: torch.tensor(value) for name, value in place.get("monitored", {}).items()})
     processes = place["processes"]
     if len(processes) != trainer.world_size:
         logger.warning(
@@ -118,6 +122,18 @@ def _resume_with_validation(counters: dict[str, Any]) -> None:
         done = progress["completed"] if progress is validation["total"] else 0
         progress.update(ready=done + 1, started=done + 1, processed=done, completed=done)
     validation["is_last_batch"] = False
+
+
+def _end_no_epoch_twice(trainer: Trainer) -> None:
+    """With ``max_steps``, begin the next epoch where a checkpoint was saved at the end of one.
+
+    Lightning 2.6 would end that epoch again, with all its hooks, and count one epoch too many for the data.
+    """
+    loop = trainer.fit_loop
+    if loop.restarted_on_epoch_end:
+        loop.epoch_progress.increment_completed()
+        loop.reset_restart_stage()
+        loop.epoch_loop.restarting = False
 
 
 def _own_buffers(trainer: Trainer) -> list[Tensor]:

@@ -1,14 +1,19 @@
 """Requests to stop: signals wait for the next moment at which a fit can be saved."""
 
+import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
 AGAIN_SECONDS = 1.0
 """A second SIGINT means "at once" only after this time, because torchrun repeats the terminal's SIGINT to its processes."""
+
+AFTERWARDS_SECONDS = 0.05
+"""Time after which a signal is sent again whose error was lost."""
 
 
 class Interrupted(BaseException):
@@ -47,6 +52,8 @@ class Interruption:
         self._signum: int | None = None
         self._asked = 0.0
         self._waits = False
+        if not isinstance(sys.unraisablehook, _Resender):
+            sys.unraisablehook = _Resender(sys.unraisablehook)
 
     @property
     def is_requested(self) -> bool:
@@ -88,3 +95,23 @@ class Interruption:
             self._signum, self._asked = signum, time.monotonic()
         if not self._waits or (is_again and signum == signal.SIGINT):
             raise Interrupted(signum)
+
+
+class _Resender:
+    """Sends a signal again if its error was raised where Python ignores errors: in a destructor or a callback.
+
+    Args:
+        before: The hook for all other ignored errors.
+    """
+
+    def __init__(self, before: Callable[["sys.UnraisableHookArgs"], object]) -> None:
+        self._before = before
+
+    def __call__(self, lost: "sys.UnraisableHookArgs") -> None:
+        if isinstance(lost.exc_value, Interrupted):
+            # Later, and from another thread: an error that is raised in this hook is ignored, too.
+            timer = threading.Timer(AFTERWARDS_SECONDS, os.kill, (os.getpid(), lost.exc_value.signum))
+            timer.daemon = True
+            timer.start()
+        else:
+            self._before(lost)
