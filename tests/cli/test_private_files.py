@@ -188,7 +188,7 @@ def temporary() -> Iterator[Path]:
         TRAIN.replace("{workers}", "0"),
         pytest.param(TRAIN.replace("{workers}", "2"), marks=pytest.mark.slow),
         FIT,
-        HELP,
+        pytest.param(HELP, marks=pytest.mark.slow),
         "import ich_lstm\nich_lstm.ScanClassifier\n",
     ],
     ids=["train", "train with workers", "Python", "help", "import"],

@@ -154,8 +154,10 @@ class TestExactResume:
         "place",
         [
             ("on_train_batch_start", 2),
-            ("on_validation_start", 1),
-            *(pytest.param(place, marks=pytest.mark.slow) for place in (("on_train_batch_end", 1), ("on_train_epoch_start", 2))),
+            *(
+                pytest.param(place, marks=pytest.mark.slow)
+                for place in (("on_validation_start", 1), ("on_train_batch_end", 1), ("on_train_epoch_start", 2))
+            ),
         ],
         ids=str,
     )

@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -97,11 +98,17 @@ def weights_of(fit: Fit) -> dict[str, torch.Tensor]:
 DROPOUT = {"dropout": 0.4}
 
 
+def few_quick(cases: Iterable[tuple[Any, ...]], *, every: int) -> list[Any]:
+    """The cases of a test, all but every n-th of them marked as slow."""
+    return [pytest.param(*case, marks=pytest.mark.slow if i % every else ()) for i, case in enumerate(cases)]
+
+
 class TestTheRepeatedBatch:
     @pytest.mark.timeout(120)
-    @pytest.mark.parametrize("batch_norm", ["batch", "frozen"])
-    @pytest.mark.parametrize("at", [0, 1, 2])
-    @pytest.mark.parametrize("moment", ["forward", "backward", "head", "recompute"])
+    @pytest.mark.parametrize(
+        ("moment", "at", "batch_norm"),
+        few_quick(product(("forward", "backward", "head", "recompute"), (0, 1, 2), ("batch", "frozen")), every=5),
+    )
     def test_equals_the_one_with_smaller_chunks(
         self, fit: FitMaker, tmp_path: Path, caplog: pytest.LogCaptureFixture, moment: str, at: int, batch_norm: str
     ) -> None:
@@ -123,9 +130,9 @@ class TestTheRepeatedBatch:
         assert "slices_per_chunk=12" in told
 
     @pytest.mark.timeout(120)
-    @pytest.mark.parametrize("error", MESSAGES)
-    @pytest.mark.parametrize("at", [1, 2, 5])
-    @pytest.mark.parametrize("moment", ["forward", "backward", "head"])
+    @pytest.mark.parametrize(
+        ("moment", "at", "error"), few_quick(product(("forward", "backward", "head"), (1, 2, 5), MESSAGES), every=5)
+    )
     def test_keeps_the_gradients_of_its_window(self, fit: FitMaker, tmp_path: Path, moment: str, at: int, error: Any) -> None:
         """Batches of 24 slices, three in a window."""
         allocator = Allocator(moment, set(range(at, 100)), error)
