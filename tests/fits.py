@@ -104,6 +104,7 @@ def fit(data: Callable[..., ScanDataModule]) -> Callable[..., Fit]:
         trainer: dict | None = None,
         way: Callable[[ScanClassifier], ScanClassifier] | None = None,
         slices: int = 24,
+        loading: dict | None = None,
         **changes: Any,
     ) -> Fit:
         seed_everything(7, verbose=False)
@@ -124,7 +125,7 @@ def fit(data: Callable[..., ScanDataModule]) -> Callable[..., Fit]:
             "callbacks": [watch, checkpoint, *([StopAfter(stop)] if stop else [])],
         }
         last = folder / "checkpoints" / "last.ckpt"
-        module = data(batches=Batches(slices=slices), **({"labels": labels} if labels else {}))
+        module = data(batches=Batches(slices=slices), **({"labels": labels} if labels else {}), **(loading or {}))
         Trainer(**(settings | (trainer or {}))).fit(classifier, module, ckpt_path=last if resume else None)
         return Fit(folder, classifier, checkpoint, data, watch.monitored, watch.losses, watch.rates, watch.seen)
 

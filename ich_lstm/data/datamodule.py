@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from platformdirs import user_cache_path
-from pytorch_lightning import LightningDataModule
+from pytorch_lightning import LightningDataModule, Trainer
 from pytorch_lightning.utilities import rank_zero_only
 
 from ich_lstm.data.audit.audit import Audit, audit_scans
 from ich_lstm.data.audit.checks import UNDIVIDED
 from ich_lstm.data.describe import describe_scans
+from ich_lstm.data.features.feature_dataset import FeatureDataset, ScanFeatures
 from ich_lstm.data.joining.join import Disagreement, LabelledScan, PatientIds, join_labels
 from ich_lstm.data.joining.locate import LocatedLabels, locate_labels
 from ich_lstm.data.labels.choices import read_choices
@@ -25,9 +26,9 @@ from ich_lstm.data.labels.table import read_label_tables
 from ich_lstm.data.loading.balance import balanced_weights
 from ich_lstm.data.loading.batches import Batches
 from ich_lstm.data.loading.dataset import ScanDataset
-from ich_lstm.data.loading.loader import ScanLoader, begin_worker, worker_context, workers_for
+from ich_lstm.data.loading.loader import CheckedLoader, ScanLoader, begin_worker, worker_context, workers_for
 from ich_lstm.data.loading.sampler import FixedSliceBudgetSampler, SliceBudgetSampler
-from ich_lstm.data.loading.slice_sampling import SliceSampling
+from ich_lstm.data.loading.slice_sampling import SampleRequest, SliceSampling
 from ich_lstm.data.prepare.prepare import Progress, prepare
 from ich_lstm.data.prepared.folder import PreparedFolder, settle_preprocessing
 from ich_lstm.data.prepared.scan_cache import read_cached
@@ -133,6 +134,8 @@ class ScanDataModule(LightningDataModule):
         """Findings of the audit of scans and labels; known after `setup`, even if `setup` raised an error."""
         self.patients: SplitFile | None = None
         """The subset of each patient; known after `setup`."""
+        self.features: ScanFeatures | None = None
+        """Stored features that all loaders give in place of HU, while a fit trains only the head; None for HU."""
         self.is_synthetic = False
         """Whether the scans are synthetic heads; known after `setup`."""
         self._is_prepared = False
@@ -267,19 +270,24 @@ class ScanDataModule(LightningDataModule):
         before = np.cumsum([0, *(len(scan.slice_labels) for scan in drawn)])[:-1]
         return self._loader(subset, alone=True, scans=[scan for scan, count in zip(drawn, before, strict=True) if count < slices])
 
+    def view_loader(self, scans: Sequence[LabelledScan], view: int) -> CheckedLoader:
+        """Whole scans one by one, in this order.
+
+        Args:
+            scans: The scans.
+            view: 0 for the scans as they are, v > 0 for the augmented copies that are drawn for the v-th epoch.
+        """
+        dataset = ScanDataset(scans, self.augment if view else None, seed=self.seed)
+        requests = [[SampleRequest(number, view)] for number in range(len(scans))]
+        return CheckedLoader(dataset, batch_size=None, sampler=requests, **self._loading(self.trainer))
+
     def _loader(
         self, subset: Subset, *, training: bool = False, alone: bool = False, scans: list[LabelledScan] | None = None
     ) -> ScanLoader:
         scans = self._scans_of(subset) if scans is None else scans
         batches = self.batches
         sampling = batches.sampling if training else SliceSampling()
-        dataset = ScanDataset(
-            scans,
-            self.augment if training else None,
-            sampling=sampling,
-            cutmix=batches.cutmix if training else 0.0,
-            seed=self.seed,
-        )
+        dataset = self._dataset(scans, sampling, training=training)
         trainer = None if alone else self.trainer
         # With overfit_batches, the batches must be the same in every epoch.
         shuffle = training and not (trainer and trainer.overfit_batches > 0)  # type: ignore[attr-defined]
@@ -298,23 +306,42 @@ class ScanDataModule(LightningDataModule):
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
         )
-        workers = self.num_workers
-        if workers is None:
-            workers = workers_for(count_cores(), trainer.num_devices if trainer else 1)
         # batch_size=None, because the sampler yields whole batches and the dataset packs them.
-        return ScanLoader(
-            dataset,
-            batch_size=None,
-            sampler=sampler,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            multiprocessing_context=worker_context() if workers else None,
-            worker_init_fn=begin_worker,
-            # Copies to a GPU are asynchronous only from pinned memory.
-            pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
-            # With its own generator, the loader does not draw from torch's, which would depend on the number of workers.
-            generator=torch.Generator().manual_seed(self.seed),
+        return ScanLoader(dataset, batch_size=None, sampler=sampler, **self._loading(trainer))
+
+    def _dataset(self, scans: Sequence[LabelledScan], sampling: SliceSampling, *, training: bool) -> ScanDataset:
+        """The samples of scans: HU, or stored features if there are any."""
+        if self.features is not None:
+            return FeatureDataset(scans, self.features, training=training, sampling=sampling, seed=self.seed)
+        return ScanDataset(
+            scans,
+            self.augment if training else None,
+            sampling=sampling,
+            cutmix=self.batches.cutmix if training else 0.0,
+            seed=self.seed,
         )
+
+    def _loading(self, trainer: Trainer | None) -> dict[str, Any]:
+        """How a loader works, as arguments of torch's DataLoader.
+
+        Args:
+            trainer: The Trainer that uses the loader; None for a loader of this process alone.
+        """
+        workers = self.num_workers
+        if self.features is not None:
+            workers = 0  # another process would take longer to hand over a batch than this one needs to read it
+        elif workers is None:
+            workers = workers_for(count_cores(), trainer.num_devices if trainer else 1)
+        return {
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
+            "multiprocessing_context": worker_context() if workers else None,
+            "worker_init_fn": begin_worker,
+            # Copies to a GPU are asynchronous only from pinned memory.
+            "pin_memory": trainer is not None and trainer.strategy.root_device.type == "cuda",
+            # With its own generator, the loader does not draw from torch's, which would depend on the number of workers.
+            "generator": torch.Generator().manual_seed(self.seed),
+        }
 
     def _scans_of(self, subset: Subset) -> list[LabelledScan]:
         if subset not in self.scans:

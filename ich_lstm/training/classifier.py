@@ -15,6 +15,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
+from ich_lstm.data.loading.batch import FeatureBatch
 from ich_lstm.errors import ConfigError
 from ich_lstm.inference.calibration import ModelCalibration
 from ich_lstm.inference.calibration_file import read_calibration, write_calibration
@@ -68,6 +69,7 @@ from ich_lstm.training.losses import Loss, weighted_loss_sums
 from ich_lstm.training.metrics import LabelAUROC, WeightedLogLoss
 from ich_lstm.training.moving_average import MovingAverage
 from ich_lstm.training.optimizer import Optimizer, make_optimizer, make_schedule
+from ich_lstm.training.stored_features import StoredFeatures, check_trained, store_features
 
 if TYPE_CHECKING:
     from ich_lstm.data.datamodule import ScanDataModule
@@ -206,6 +208,7 @@ class ScanClassifier(LightningModule):
         """Ids of this process's scans whose probabilities were not finite in the last validation."""
         self._attempt: Attempt | None = None
         self._encoder_groups: int | None = None
+        self._stored: StoredFeatures | None = None
         self.calibration: ModelCalibration | None = None
         """Calibration and thresholds that `ich-evaluate --calibrate` chose on validation patients; predictions show them. A
         further fit removes them."""
@@ -226,8 +229,11 @@ class ScanClassifier(LightningModule):
         """
         return cls(**{each.name: getattr(settings, each.name) for each in fields(settings)})
 
-    def forward(self, batch: "ScanBatch") -> ScanLogits:
-        """Logits of a batch of scans."""
+    def forward(self, batch: "ScanBatch | FeatureBatch") -> ScanLogits:
+        """Logits of a batch of scans, from their HU or from stored features."""
+        if isinstance(batch, FeatureBatch):
+            features = batch.features.to(torch.promote_types(batch.features.dtype, torch.float32))
+            return self.model.logits_of(features, batch.lengths, batch.positions_mm, batch.draws)
         return self.model(batch.hu, batch.lengths, batch.positions_mm, batch.draws)
 
     def infer(self, batch: "ScanBatch") -> ScanLogits:
@@ -311,7 +317,9 @@ class ScanClassifier(LightningModule):
         self.starting_weights = about["starting_weights"]
         self.fits = tuple(FitRecord(**fit) for fit in about["fits"] or ())
 
-    def choose_trained(self, trained: Trained = "all", *, encoder_groups: int | None = None) -> None:
+    def choose_trained(
+        self, trained: Trained = "all", *, encoder_groups: int | None = None, stored: StoredFeatures | None = None
+    ) -> None:
         """Choose what the next fit trains. It must not change inside a fit, because the ranks of DDP would silently diverge.
 
         Args:
@@ -320,12 +328,16 @@ class ScanClassifier(LightningModule):
                 head's logits.
             encoder_groups: How many of the encoder's layer groups are trained, counted from the last, at least 1; None for all.
                 It has no effect if ``trained`` is ``head``.
+            stored: Encode each scan once before the fit, and train the head on the stored features, which takes a fraction of
+                the time; only if ``trained`` is ``head``. None to encode each batch.
 
         Raises:
-            ConfigError: If the encoder is to be trained by its own logits and has no classifier, or if ``encoder_groups`` is
-                given and timm does not divide the backbone into layer groups.
+            ConfigError: If the encoder is to be trained by its own logits and has no classifier, if ``encoder_groups`` is given
+                and timm does not divide the backbone into layer groups, or if features are to be stored that the fit changes.
         """
         require_choice("unknown_trained", "train", trained, Trained)
+        if stored is not None:
+            check_trained(trained, where="features")
         if trained == "encoder" and not self.model.has_encoder_view:
             raise ConfigError(
                 "no_encoder_classifier",
@@ -334,7 +346,7 @@ class ScanClassifier(LightningModule):
                 expected="encoder.classifier=true, because train=encoder uses the loss of the encoder's own logits",
                 todo="Leave encoder.classifier true.",
             )
-        self.trained = trained
+        self.trained, self._stored = trained, stored
         self._encoder_groups = 0 if trained == "head" else encoder_groups
         self.model.requires_grad_(trained in ("all", "head"))
         for module in self.model.encoder_modules():
@@ -380,10 +392,16 @@ class ScanClassifier(LightningModule):
             encoder_groups=self._encoder_groups,
             trained=self.trained,
             settings=staged(self.settings),
+            views=None if self._stored is None else self._stored.views,
         )
         self.fits = (*begun(self.fits), running)
         # Lightning does not set the mode, and a loaded model is in evaluation mode.
         self.train()
+        if data is not None:
+            data.features = None
+        if self._stored is not None:
+            features = store_features(self.model, self.trainer, data, self._stored)
+            data.features = features  # type: ignore[union-attr]  # it has data, or store_features would have refused it
         reducer = self.model.reducer
         if self.trained != "encoder" and reducer is not None and not reducer.is_fitted:
             fit_reducer(self.model, self.trainer, data, self.settings.reduction.slices)
@@ -403,6 +421,9 @@ class ScanClassifier(LightningModule):
     def teardown(self, stage: str) -> None:
         """Drop the record of a fit that ended before its first step, such as a search for a learning rate."""
         self.fits = begun(self.fits)
+        data = _scan_data(self.trainer)
+        if stage == "fit" and data is not None:
+            data.features = None
 
     def on_fit_start(self) -> None:
         """Refuse chunks together with synchronized batch-norm, which would deadlock."""
@@ -442,7 +463,7 @@ class ScanClassifier(LightningModule):
             self._epoch_losses = restore_place(self.trainer, self._place)
             self._place = None
 
-    def on_train_batch_end(self, outputs: Any, batch: "ScanBatch", batch_index: int) -> None:
+    def on_train_batch_end(self, outputs: Any, batch: "ScanBatch | FeatureBatch", batch_index: int) -> None:
         """Count epochs and steps in the record of the running fit."""
         self._count_steps()
 
@@ -450,7 +471,7 @@ class ScanClassifier(LightningModule):
         epochs, steps = self.trainer.current_epoch + 1, self.trainer.global_step
         self.running_fit = replace(self.running_fit, epochs=epochs, steps=steps)
 
-    def training_step(self, batch: "ScanBatch", batch_index: int) -> Tensor:
+    def training_step(self, batch: "ScanBatch | FeatureBatch", batch_index: int) -> Tensor:
         """The training loss of a batch: the weighted sum of the losses of slices, scans, the encoder's logits and instances."""
         self._attempt = Attempt(self, batch, lambda: self._losses(batch))
         losses = self._attempt.forward()
@@ -468,7 +489,7 @@ class ScanClassifier(LightningModule):
         else:
             attempt.backward(loss, self.trainer.precision_plugin.train_step_context)
 
-    def _losses(self, batch: "ScanBatch") -> Losses:
+    def _losses(self, batch: "ScanBatch | FeatureBatch") -> Losses:
         """Compute the training loss, and note whether it is finite in all processes."""
         loss_settings = self.settings.loss
         logits = self._logits(batch)
@@ -492,7 +513,7 @@ class ScanClassifier(LightningModule):
             [
                 *(sums[1].detach() for _, sums in terms.values()),
                 is_broken,
-                torch.full_like(is_broken, len(batch.hu), dtype=torch.float32),
+                torch.full_like(is_broken, len(batch.slice_labels), dtype=torch.float32),
             ]
         )
         *weights, broken, slices = self._world_sum(known)
@@ -535,8 +556,8 @@ class ScanClassifier(LightningModule):
         if not validation_follows(self.trainer):
             self._log_losses()
 
-    def _logits(self, batch: "ScanBatch") -> ScanLogits:
-        if self.trained == "encoder":
+    def _logits(self, batch: "ScanBatch | FeatureBatch") -> ScanLogits:
+        if self.trained == "encoder" and not isinstance(batch, FeatureBatch):
             return self.model.encoder_view(batch.hu, batch.lengths, batch.draws)
         return self(batch)
 
@@ -548,7 +569,7 @@ class ScanClassifier(LightningModule):
                 if name.endswith(("running_mean", "running_var")):
                     buffer.copy_(self._world_sum(buffer) / self.trainer.world_size)
 
-    def validation_step(self, batch: "ScanBatch", batch_index: int) -> None:
+    def validation_step(self, batch: "ScanBatch | FeatureBatch", batch_index: int) -> None:
         """Update the metrics with a batch; a process that has no scans left gets an empty batch."""
         # Metrics gather from all processes, so an empty batch must update them too.
         empty = ScanLogits(batch.slice_labels, batch.scan_labels, batch.slice_labels)
@@ -566,7 +587,7 @@ class ScanClassifier(LightningModule):
         # Callbacks commonly use this name, and it is valid in a file name. Loggers would draw the same curve twice.
         self.log("val_loss", monitored, sync_dist=True, logger=False)
 
-    def test_step(self, batch: "ScanBatch", batch_index: int) -> None:
+    def test_step(self, batch: "ScanBatch | FeatureBatch", batch_index: int) -> None:
         """Update the metrics with a batch of held-out scans."""
         self.validation_step(batch, batch_index)
 
@@ -609,7 +630,7 @@ class ScanClassifier(LightningModule):
             return []
         return split_scans(predicted(self.infer(batch), batch.lengths), batch.lengths, batch.scan_ids)
 
-    def _collect(self, logits: ScanLogits, batch: "ScanBatch") -> None:
+    def _collect(self, logits: ScanLogits, batch: "ScanBatch | FeatureBatch") -> None:
         """Update all metrics with the probabilities and labels of a batch."""
         self.scans_without_numbers += scans_without_numbers(logits, batch)
         self.slice_metrics.update(probabilities_of(logits.slice_logits), batch.slice_labels)

@@ -38,6 +38,8 @@ class FitRecord:
         skipped_steps: Number of steps that changed nothing, because a loss or a gradient was not finite.
         returned: Whether the fit went back to a checkpoint or to its start, and went on with half the learning rates.
         reduced_chunk: Number of slices per chunk to which the fit changed because memory ran out; None if it did not.
+        views: Number of augmented copies of each training scan whose features were stored beside those of the scan itself; None
+            if no features were stored.
     """
 
     stage: str
@@ -57,6 +59,7 @@ class FitRecord:
     skipped_steps: int = 0
     returned: bool = False
     reduced_chunk: int | None = None
+    views: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain values for JSON."""
@@ -71,6 +74,7 @@ def record_fit(
     encoder_groups: int | None,
     trained: str,
     settings: Mapping[str, Any],
+    views: int | None = None,
 ) -> FitRecord:
     """Record a fit when it begins.
 
@@ -81,6 +85,7 @@ def record_fit(
         encoder_groups: How many of the encoder's layer groups are trained, counted from the last; None for all, 0 for none.
         trained: What the fit trains: ``all``, ``head``, ``encoder`` or ``encoder-through-head``.
         settings: The settings that may change between stages, nested like those of `ScanClassifier`.
+        views: Number of augmented copies whose features are stored; None if features are not stored.
 
     Returns:
         A record with 0 epochs and 0 steps.
@@ -102,6 +107,7 @@ def record_fit(
         processes=trainer.world_size,
         accumulated_batches=trainer.accumulate_grad_batches,
         gradient_clip=None if clip is None else float(clip),
+        views=views,
     )
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pytorch_lightning import Trainer
 
+from ich_lstm.data.loading.batch import FeatureBatch
 from ich_lstm.errors import ConfigError
 from ich_lstm.inference.forward import evaluating
 from ich_lstm.models.scan_model import ScanModel
@@ -19,7 +20,8 @@ def fit_reducer(model: ScanModel, trainer: Trainer, data: "ScanDataModule | None
     Args:
         model: The model, with the weights of the encoder that the fit starts from.
         trainer: The Trainer of the fit that is about to begin.
-        data: The data, after `setup`; the features come from whole scans without augmentation. None if the fit has no
+        data: The data, after `setup`; the features come from whole scans without augmentation, and are
+            read if they are stored. None if the fit has no
             `ScanDataModule`.
         slices: Number of slices to fit to. Whole scans are encoded until there are at least this many.
 
@@ -44,7 +46,10 @@ def fit_reducer(model: ScanModel, trainer: Trainer, data: "ScanDataModule | None
         features = []
         with evaluating(model), trainer.precision_plugin.forward_context():
             for batch in data.sample_loader("train", slices):
-                features.append(model.encode(batch.hu.to(device), batch.lengths).float().cpu())
+                if isinstance(batch, FeatureBatch):
+                    features.append(batch.features.float())
+                else:
+                    features.append(model.encode(batch.hu.to(device), batch.lengths).float().cpu())
         weight = None if model.encoder_classifier is None else model.encoder_classifier.weight.detach().cpu()
         reducer.fit(torch.cat(features)[:slices], weight)
         state = {name: value.cpu() for name, value in reducer.state_dict().items()}

@@ -2,9 +2,9 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pytorch_lightning import Trainer
 
@@ -14,6 +14,10 @@ from ich_lstm.errors import CheckpointError, ConfigError
 from ich_lstm.inference.checkpoint import read_model
 from ich_lstm.settings import merged, require_choice, staged, unknown_setting
 from ich_lstm.training.classifier import ClassifierSettings, ScanClassifier, Trained
+from ich_lstm.training.stored_features import StoredFeatures, check_trained
+
+Features = Literal["computed", "stored"]
+"""Where a stage takes the features of its frozen encoder from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +31,10 @@ class Stage:
             encoder, with the loss of its own logits, and without the head; ``encoder-through-head``: the encoder, with the loss
             of a frozen head's logits.
         encoder_groups: How many of the encoder's layer groups are trained, counted from the last, at least 1; null for all.
+        features: Where the features of a frozen encoder come from. ``computed``: each batch is encoded; ``stored``: each scan is
+            encoded once before the stage, which then takes a fraction of the time. Only with ``train: head``.
+        views: Number of augmented copies of each training scan that are encoded beside the scan itself, at least 0; only with
+            ``features: stored``.
         batches: Settings of `Batches` that differ in this stage: ``slices``, ``slices_per_sample`` and so on.
         trainer: Settings of Lightning's Trainer that differ in this stage.
         changes: Settings of the model that differ in this stage, by the fields of `ClassifierSettings`. In a recipe they stand
@@ -40,6 +48,8 @@ class Stage:
     max_epochs: int
     train: Trained = "all"
     encoder_groups: int | None = None
+    features: Features = "computed"
+    views: int = 0
     batches: Mapping[str, Any] = field(default_factory=dict)
     trainer: Mapping[str, Any] = field(default_factory=dict)
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -79,6 +89,16 @@ class Stage:
                     "stage_out_of_range", where=f"{where}, {name}", got=str(count), expected="a whole number, at least 1"
                 )
         require_choice("unknown_trained", f"{where}, train", self.train, Trained)
+        require_choice("stage_out_of_range", f"{where}, features", self.features, Features)
+        if not isinstance(self.views, int) or self.views < 0 or (self.views and self.features != "stored"):
+            raise ConfigError(
+                "stage_out_of_range",
+                where=f"{where}, views",
+                got=f"{self.views}, with features={self.features}",
+                expected="a whole number, at least 0, and 0 without features=stored",
+            )
+        if self.features == "stored":
+            check_trained(self.train, where=f"{where}, features")
         _check_changes(where, self.changes, staged(ClassifierSettings()))
         _check_changes(f"{where}, batches", self.batches, asdict(Batches()))
         _check_changes(f"{where}, trainer", self.trainer, inspect.signature(Trainer).parameters)
@@ -90,6 +110,20 @@ class Stage:
             usual: The settings of the recipe, without those of any stage.
         """
         return merged(usual, self.changes, where=f"stages, {self.name}")
+
+
+def _check_encoder(classifier: ScanClassifier, first: Stage) -> None:
+    """Refuse a training that begins with the head of an encoder that nobody has trained."""
+    weights = (classifier.starting_weights or {}).get("encoder") or {}
+    if first.train == "head" and not classifier.fits and weights.get("source") == "random":
+        raise ConfigError(
+            "untrained_encoder",
+            where=f"stages, {first.name}, train",
+            got="head, and an encoder with random weights",
+            expected="a trained encoder",
+            todo="Put a stage with train=encoder before this one, set model.encoder.pretrained=true or pretrained_file, or start "
+            "from a model with --checkpoint.",
+        )
 
 
 def _check_changes(where: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
@@ -127,6 +161,7 @@ def fit_stages(
     best_of: Callable[[Trainer], str],
     progress: Progress = Progress(),
     on_finished: Callable[[Progress], None] = lambda progress: None,
+    stored: StoredFeatures | None = None,
 ) -> Path:
     """Fit one stage after the other. Each stage starts from the best weights of the stage before.
 
@@ -141,16 +176,28 @@ def fit_stages(
         best_of: Gives the path of the best checkpoint that a Trainer has written.
         progress: How far an interrupted training has come that is resumed.
         on_finished: Called in every process after each stage, with the progress of the training.
+        stored: Where stages with ``features: stored`` store them; their number of views is the stage's. None if there is none.
 
     Returns:
         The best checkpoint of the last stage.
 
     Raises:
         CheckpointError: ``no_epoch``, if a stage ended without a checkpoint.
-        ConfigError: ``no_stage``, if there is no stage.
+        ConfigError: ``no_stage``, if there is no stage; ``untrained_encoder``, if the first one trains the head of an encoder
+            with random weights; ``no_place_for_features``, if ``stored`` is missing.
     """
     if not stages:
         raise ConfigError("no_stage", where="stages", got="none", expected="at least one stage")
+    if progress == Progress():
+        _check_encoder(classifier, stages[0])
+    storing = [stage.name for stage in stages if stage.features == "stored"]
+    if storing and stored is None:
+        raise ConfigError(
+            "no_place_for_features",
+            where=f"fit_stages, stored; stages {', '.join(storing)}",
+            got="None",
+            expected="a StoredFeatures with a folder",
+        )
     usual = classifier.settings
     batches = data.batches
     best, checkpoint = progress.best, progress.checkpoint
@@ -160,7 +207,11 @@ def fit_stages(
         if best is not None:
             classifier.continue_from(read_model(best))
         classifier.use_settings(stage.settings(usual))
-        classifier.choose_trained(stage.train, encoder_groups=stage.encoder_groups)
+        place = replace(stored, views=stage.views) if stored is not None and stage.features == "stored" else None
+        if place is not None and best is None and checkpoint is not None:
+            # Features are stored before Lightning loads the checkpoint, whose encoder has the weights that the fit began with.
+            classifier.continue_from(read_model(checkpoint))
+        classifier.choose_trained(stage.train, encoder_groups=stage.encoder_groups, stored=place)
         classifier.stage_name = stage.name
         data.batches = merged(batches, stage.batches, where=f"stages, {stage.name}, batches")
         trainer = trainer_of(stage, number == len(stages) - 1)

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import shutil
 import signal
 import sys
 import time
@@ -23,7 +24,7 @@ from ich_lstm.cli.console import DONE, console, progress_bar
 from ich_lstm.cli.training.configuration import TRUST, make_parser, parse
 from ich_lstm.cli.training.monitoring.epoch_lines import EpochLines, TimeEstimate
 from ich_lstm.cli.training.monitoring.logs import check_logging, make_loggers
-from ich_lstm.cli.training.monitoring.overview import check_room, describe_training
+from ich_lstm.cli.training.monitoring.overview import FEATURES, check_room, describe_training
 from ich_lstm.cli.training.planning import AUTO, plan_training, training_device, wants_plan
 from ich_lstm.cli.training.processes import (
     ProcessWatch,
@@ -70,6 +71,7 @@ from ich_lstm.training.checkpoints.interruption import Interrupted, Interruption
 from ich_lstm.training.classifier import ClassifierSettings, ScanClassifier
 from ich_lstm.training.faults.processes import is_lost_connection
 from ich_lstm.training.stages import Progress, Stage, fit_stages
+from ich_lstm.training.stored_features import StoredFeatures
 
 DEFAULT_EPOCHS = 8
 """Number of epochs if the configuration gives none."""
@@ -186,10 +188,13 @@ def _run_training(
         if start is not None:
             classifier.load_weights_from(start)
         if rank() == 0:
-            check_room(folder, classifier, stages)
+            slices = {subset: sum(len(scan.slice_labels) for scan in scans) for subset, scans in data.scans.items()}
+            check_room(folder, classifier, stages, slices)
             out.print(f"{recipe}: {counts_in_words(data)}")
-            for line in describe_training(classifier, config, stages, folder, progress):
+            for line in describe_training(classifier, config, stages, folder, progress, slices):
                 out.print(line)
+
+        features = folder / PRIVATE / FEATURES
 
         def trainer_of(stage: Stage, is_last: bool) -> Trainer:
             number = stages.index(stage) + 1
@@ -209,11 +214,21 @@ def _run_training(
                 write_progress(folder, RunProgress(recipe, _epochs(stages[: done.finished]), False))
 
         with handed_over(settled):
-            best = fit_stages(classifier, data, stages, trainer_of, best_of=_best_of, progress=progress, on_finished=note)
+            best = fit_stages(
+                classifier,
+                data,
+                stages,
+                trainer_of,
+                best_of=_best_of,
+                progress=progress,
+                on_finished=note,
+                stored=StoredFeatures(folder=features, show=lambda: progress_bar(out)),
+            )
         if rank() != 0:
             return DONE
         results = _write_model_and_report(recipe, folder, best, config, data, started)
         write_progress(folder, RunProgress(recipe, _epochs(stages), True))
+        shutil.rmtree(features, ignore_errors=True)
         interruption.next_step = f"The run is finished. Report: {folder / 'report.html'}"
     print_results(out, results)
     if config.phantom is not None:

@@ -31,6 +31,26 @@ class ScanSample(NamedTuple):
     scan_id: str
 
 
+class FeatureSample(NamedTuple):
+    """One scan whose slices an encoder has turned into features already.
+
+    Args:
+        features: Features of the slices, float16 ``(n, d)``.
+        positions_mm: Position of each slice along the scan, float32 ``(n,)``.
+        slice_labels: Labels of slices, float32 ``(n, k)``: 1 present, 0 absent, NaN unknown.
+        scan_labels: Labels of the scan, float32 ``(k,)``: 1 present, 0 absent, NaN unknown.
+        draws: A seed for each slice, int64 ``(n,)`` in [0, 2**32), for random draws on the device.
+        scan_id: Keyed hash of the series.
+    """
+
+    features: np.ndarray
+    positions_mm: np.ndarray
+    slice_labels: np.ndarray
+    scan_labels: np.ndarray
+    draws: np.ndarray
+    scan_id: str
+
+
 class ScanBatch(NamedTuple):
     """A batch of packed scans: n counts the slices of all scans, b the scans.
 
@@ -53,27 +73,61 @@ class ScanBatch(NamedTuple):
     scan_ids: list[str]
 
 
+class FeatureBatch(NamedTuple):
+    """A batch of packed scans with stored features in place of HU: n counts the slices of all scans, b the scans.
+
+    Args:
+        features: The encoder's features of each slice, float16 ``(n, d)``.
+        lengths: Number of slices of each scan, int64 ``(b,)``.
+        positions_mm: Position of each slice along its scan, float32 ``(n,)``.
+        slice_labels: Labels of slices, float32 ``(n, k)``: 1 present, 0 absent, NaN unknown.
+        scan_labels: Labels of scans, float32 ``(b, k)``: 1 present, 0 absent, NaN unknown.
+        draws: A seed for each slice, int64 ``(n,)`` in [0, 2**32), for random draws on the device.
+        scan_ids: Keyed hash of each series, b of them.
+    """
+
+    features: Tensor
+    lengths: Tensor
+    positions_mm: Tensor
+    slice_labels: Tensor
+    scan_labels: Tensor
+    draws: Tensor
+    scan_ids: list[str]
+
+
 def pack_scans(samples: Sequence[ScanSample]) -> ScanBatch:
     """Pack samples of one image size into a batch. Without samples the batch is empty, which a rank without work needs."""
     if not samples:
-        k = len(LABELS)
-        return ScanBatch(
-            hu=torch.empty(0, 0, 0, dtype=torch.int16),
-            lengths=torch.empty(0, dtype=torch.int64),
-            positions_mm=torch.empty(0),
-            slice_labels=torch.empty(0, k),
-            scan_labels=torch.empty(0, k),
-            draws=torch.empty(0, dtype=torch.int64),
-            scan_ids=[],
-        )
-    return ScanBatch(
-        hu=_concatenated([sample.hu for sample in samples]),
-        lengths=torch.tensor([len(sample.hu) for sample in samples]),
-        positions_mm=torch.from_numpy(np.concatenate([sample.positions_mm for sample in samples])),
-        slice_labels=torch.from_numpy(np.concatenate([sample.slice_labels for sample in samples])),
-        scan_labels=torch.from_numpy(np.stack([sample.scan_labels for sample in samples])),
-        draws=torch.from_numpy(np.concatenate([sample.draws for sample in samples])),
-        scan_ids=[sample.scan_id for sample in samples],
+        return ScanBatch(torch.empty(0, 0, 0, dtype=torch.int16), *_packed(samples))
+    return ScanBatch(_concatenated([sample.hu for sample in samples]), *_packed(samples))
+
+
+def pack_features(samples: Sequence[FeatureSample], features: int) -> FeatureBatch:
+    """Pack samples of stored features into a batch. Without samples the batch is empty, which a rank without work needs.
+
+    Args:
+        samples: The samples.
+        features: Number of features of a slice, d.
+    """
+    arrays = [np.empty((0, features), dtype=np.float16), *(sample.features for sample in samples)]
+    return FeatureBatch(torch.from_numpy(np.concatenate(arrays)), *_packed(samples))
+
+
+def _packed(
+    samples: Sequence[ScanSample] | Sequence[FeatureSample],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, list[str]]:
+    """Pack all fields but the first: lengths, positions, labels of slices and scans, draws and ids."""
+    k = len(LABELS)
+    if not samples:
+        whole = torch.int64
+        return torch.empty(0, dtype=whole), torch.empty(0), torch.empty(0, k), torch.empty(0, k), torch.empty(0, dtype=whole), []
+    return (
+        torch.tensor([len(sample.slice_labels) for sample in samples]),
+        torch.from_numpy(np.concatenate([sample.positions_mm for sample in samples])),
+        torch.from_numpy(np.concatenate([sample.slice_labels for sample in samples])),
+        torch.from_numpy(np.stack([sample.scan_labels for sample in samples])),
+        torch.from_numpy(np.concatenate([sample.draws for sample in samples])),
+        [sample.scan_id for sample in samples],
     )
 
 

@@ -1,12 +1,13 @@
 """Labelled scans as a torch dataset that yields packed batches."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import Dataset, get_worker_info
 
 from ich_lstm.data.joining.join import LabelledScan
-from ich_lstm.data.loading.batch import ScanBatch, ScanSample, pack_scans
+from ich_lstm.data.loading.batch import FeatureBatch, ScanBatch, ScanSample, pack_scans
 from ich_lstm.data.loading.cutmix import mix_slices
 from ich_lstm.data.loading.slice_sampling import SampleRequest, SliceSampling, scan_labels_of_sample
 from ich_lstm.data.prepared.scan_cache import read_cached
@@ -16,6 +17,22 @@ from ich_lstm.unexpected import one_of_many
 
 SHARED_MEMORY = "/torch_"
 """Beginning of the names of torch's files in shared memory, in its errors when one cannot be made."""
+
+
+class ChosenSlices(NamedTuple):
+    """The slices of a sample, without their content.
+
+    Args:
+        places: Indices of the slices in the scan, in ascending order; None for all slices.
+        slice_labels: Labels of the slices, float32 ``(n, k)``.
+        scan_labels: Label of the sample, float32 ``(k,)``.
+        draws: A seed for each slice, int64 ``(n,)`` in [0, 2**32).
+    """
+
+    places: list[int] | None
+    slice_labels: np.ndarray
+    scan_labels: np.ndarray
+    draws: np.ndarray
 
 
 class ScanDataset(Dataset):
@@ -52,7 +69,7 @@ class ScanDataset(Dataset):
         """Number of slices of each scan."""
         return [len(scan.slice_labels) for scan in self.scans]
 
-    def __getitem__(self, requests: Sequence[SampleRequest]) -> ScanBatch | IchLstmError:
+    def __getitem__(self, requests: Sequence[SampleRequest]) -> ScanBatch | FeatureBatch | IchLstmError:
         """Load a batch; the sampler requests several scans at once.
 
         Returns:
@@ -73,7 +90,8 @@ class ScanDataset(Dataset):
                 raise
             return failed
 
-    def _load(self, requests: Sequence[SampleRequest]) -> ScanBatch:
+    def _load(self, requests: Sequence[SampleRequest]) -> ScanBatch | FeatureBatch:
+        """Load a batch."""
         batch = pack_scans([self._sample(request) for request in requests])
         if not self.cutmix or not requests:
             return batch
@@ -82,21 +100,26 @@ class ScanDataset(Dataset):
         return mix_slices(batch, self.cutmix, sample_seed(self.seed, requests[0].epoch, members, purpose="cutmix"))
 
     def _sample(self, request: SampleRequest) -> ScanSample:
+        scan, chosen = self.scans[request.scan], self._chosen(request)
+        cached = read_cached(scan.cache_path, chosen.places)
+        hu = cached.hu
+        if self.geometry is not None:
+            hu = self.geometry(hu, sample_seed(self.seed, request.epoch, scan.series_uid, draw=request.draw))
+        return ScanSample(hu, cached.positions_mm, chosen.slice_labels, chosen.scan_labels, chosen.draws, scan.scan_id)
+
+    def _chosen(self, request: SampleRequest) -> ChosenSlices:
+        """Choose the slices of a sample, as a pure function of the request."""
         scan = self.scans[request.scan]
         slice_labels, scan_labels = scan.slice_labels, scan.scan_labels
         chosen = self.sampling.choose(len(slice_labels), request, seed=self.seed, identifier=scan.series_uid)
         if chosen is not None:
             slice_labels = slice_labels[chosen]
             scan_labels = scan_labels_of_sample(slice_labels, scan_labels)
-        cached = read_cached(scan.cache_path, None if chosen is None else chosen.tolist())
-        hu = cached.hu
-        if self.geometry is not None:
-            hu = self.geometry(hu, sample_seed(self.seed, request.epoch, scan.series_uid, draw=request.draw))
         # Evaluation sets the seeds too, although it draws nothing, so that every batch has them.
         first = sample_seed(self.seed, request.epoch, scan.series_uid, draw=request.draw, purpose="intensity")
-        places = np.arange(len(hu)) if chosen is None else chosen
+        places = np.arange(len(slice_labels)) if chosen is None else chosen
         draws = (first + places * SLICE_STRIDE) % 2**32
-        return ScanSample(hu, cached.positions_mm, slice_labels, scan_labels, draws, scan.scan_id)
+        return ChosenSlices(None if chosen is None else chosen.tolist(), slice_labels, scan_labels, draws)
 
 
 def _without_shared_memory(error: Exception) -> WorkerError:

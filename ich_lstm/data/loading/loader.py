@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from ich_lstm.data.loading.batch import ScanBatch
+from ich_lstm.data.loading.batch import FeatureBatch, ScanBatch
 from ich_lstm.data.loading.sampler import SliceBudgetSampler
 from ich_lstm.errors import IchLstmError, WorkerError
 from ich_lstm.parallel import end_with_parent, fork_server, undisturbed
@@ -34,19 +34,11 @@ def begin_worker(worker: int) -> None:
     end_with_parent(shielded=True)
 
 
-class ScanLoader(DataLoader):
-    """A DataLoader that saves its place in an epoch in Lightning's checkpoints and resumes from there.
+class CheckedLoader(DataLoader):
+    """A DataLoader that raises the errors of its loader processes as they were, with their code and the name of the file."""
 
-    Its arguments are those of torch's DataLoader; the sampler is a `SliceBudgetSampler`.
-
-    No worker draws samples before the first batch is requested. When a fit resumes, Lightning makes the iterator before it tells
-    the sampler the epoch, so workers that drew at once would draw the samples of another epoch.
-    """
-
-    sampler: SliceBudgetSampler
-
-    def __iter__(self) -> Iterator[ScanBatch]:  # type: ignore[override]  # a generator is all that Lightning and loops need
-        """Iterate over the batches that remain in the epoch.
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator is all that Lightning and loops need
+        """Iterate over the batches.
 
         Raises:
             IchLstmError: The error of a loader process.
@@ -58,7 +50,6 @@ class ScanLoader(DataLoader):
             for batch in batches:
                 if isinstance(batch, IchLstmError):
                     raise batch
-                self.sampler.consumed += 1
                 yield batch
         except RuntimeError as error:
             if not _DEATH.search(str(error)):
@@ -68,6 +59,24 @@ class ScanLoader(DataLoader):
             if not self.num_workers:
                 raise
             raise _worker_died(error) from error
+
+
+class ScanLoader(CheckedLoader):
+    """A loader that saves its place in an epoch in Lightning's checkpoints and resumes from there.
+
+    Its arguments are those of torch's DataLoader; the sampler is a `SliceBudgetSampler`.
+
+    No worker draws samples before the first batch is requested. When a fit resumes, Lightning makes the iterator before it tells
+    the sampler the epoch, so workers that drew at once would draw the samples of another epoch.
+    """
+
+    sampler: SliceBudgetSampler
+
+    def __iter__(self) -> Iterator[ScanBatch | FeatureBatch]:  # type: ignore[override]  # see CheckedLoader
+        """Iterate over the batches that remain in the epoch. The errors are those of `CheckedLoader`."""
+        for batch in super().__iter__():
+            self.sampler.consumed += 1
+            yield batch
 
     def state_dict(self) -> dict[str, Any]:
         """The place in the epoch, counted in batches that were returned, not in those that workers have prefetched."""

@@ -69,10 +69,19 @@ def _rows_of_fits(start: Mapping[str, Any] | None, fits: Sequence[Mapping[str, A
             "processes": f"{fit['processes']}",
             "accumulated batches": f"{fit['accumulated_batches']}",
             "gradient clip": _setting(fit["gradient_clip"]),
+            **_stored(fit),
             **_faults(fit),
         }
         rows.append((fit["stage"] or f"fit {number}", cells))
     return rows
+
+
+def _stored(fit: Mapping[str, Any]) -> dict[str, str]:
+    """Which features a fit stored; nothing for a fit that encoded each batch. Older models did not record it."""
+    views = fit.get("views")
+    if views is None:
+        return {}
+    return {"stored features": f"of each scan{f' and {views} augmented copies' if views else ', without augmentation'}"}
 
 
 def _faults(fit: Mapping[str, Any]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from ich_lstm.models.recompute import batch_norms
 from ich_lstm.unexpected import is_out_of_memory
 
 if TYPE_CHECKING:
-    from ich_lstm.data.loading.batch import ScanBatch
+    from ich_lstm.data.loading.batch import FeatureBatch, ScanBatch
     from ich_lstm.training.classifier import ScanClassifier
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Attempt:
         compute: Computes the loss of the batch with the present settings of the classifier.
     """
 
-    def __init__(self, classifier: "ScanClassifier", batch: "ScanBatch", compute: Callable[[], Losses]) -> None:
+    def __init__(self, classifier: "ScanClassifier", batch: "ScanBatch | FeatureBatch", compute: Callable[[], Losses]) -> None:
         self._classifier, self._batch, self._compute = classifier, batch, compute
         self._statistics = KeptStatistics(classifier.model)
         self._random = torch.get_rng_state()
@@ -155,7 +155,7 @@ class Attempt:
     def _halve_chunks(self, reason: str) -> None:
         """Undo the failed attempt, and halve the chunks."""
         encoder = self._classifier.settings.encoder
-        slices = len(self._batch.hu)
+        slices = len(self._batch.slice_labels)
         chunk = min(encoder.slices_per_chunk or slices, slices)
         half = chunk // 2
         todo = (

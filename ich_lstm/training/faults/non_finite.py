@@ -22,7 +22,7 @@ from ich_lstm.training.faults.memory import KeptStatistics
 from ich_lstm.training.faults.processes import of_all_processes
 
 if TYPE_CHECKING:
-    from ich_lstm.data.loading.batch import ScanBatch
+    from ich_lstm.data.loading.batch import FeatureBatch, ScanBatch
     from ich_lstm.models.scan_model import ScanLogits
     from ich_lstm.training.classifier import ScanClassifier
 
@@ -69,7 +69,7 @@ def check_finite(weights: Mapping[str, Tensor]) -> None:
     )
 
 
-def scans_without_numbers(logits: "ScanLogits", batch: "ScanBatch") -> list[str]:
+def scans_without_numbers(logits: "ScanLogits", batch: "ScanBatch | FeatureBatch") -> list[str]:
     """Ids of the scans of a batch whose logits are not all finite.
 
     Args:

@@ -1,22 +1,34 @@
 """What ich-train says before the first step: the network, the batches, the files, and the room that they need."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jsonargparse import Namespace
 
+from ich_lstm.data.split.assign import Subset
 from ich_lstm.errors import StorageError
 from ich_lstm.files.full_disk import in_bytes
+from ich_lstm.formatting import first_of
+from ich_lstm.privacy import PRIVATE
 from ich_lstm.training.classifier import ScanClassifier
 from ich_lstm.training.stages import Progress, Stage
+from ich_lstm.training.stored_features import bytes_of_features
+
+FEATURES = "features"
+"""Name of the folder of stored features, below the private folder."""
 
 FILES = 3
 """Checkpoints of a stage: the best, the last and the one before it."""
 
 
 def describe_training(
-    classifier: ScanClassifier, config: Namespace, stages: Sequence[Stage], folder: Path, progress: Progress
+    classifier: ScanClassifier,
+    config: Namespace,
+    stages: Sequence[Stage],
+    folder: Path,
+    progress: Progress,
+    slices: Mapping[Subset, int],
 ) -> Iterator[str]:
     """Describe what a training is about to do.
 
@@ -26,6 +38,7 @@ def describe_training(
         stages: All stages.
         folder: The run's folder.
         progress: How far a resumed run has come.
+        slices: Number of slices of each subset, by its name.
 
     Yields:
         Lines for the terminal.
@@ -44,6 +57,13 @@ def describe_training(
         f"  files: {folder} (report.html, metrics.csv, model/, checkpoints/; what identifies patients in private/); "
         f"up to {in_bytes(room_for(classifier, stages))} of checkpoints, at least every {config.checkpoint_minutes:g} minutes"
     )
+    storing = [stage for stage in stages if stage.features == "stored"]
+    if storing:
+        width, room = classifier.model.encoder.out_features, in_bytes(room_for_features(classifier, stages, slices))
+        yield (
+            f"  features: {width:,} of each slice are stored for {first_of(stage.name for stage in storing)}; up to {room} in "
+            f"{folder / PRIVATE / FEATURES}, until the report is written"
+        )
     if progress.checkpoint is not None:
         yield f"  resumed from {progress.checkpoint}"
     elif progress.finished:
@@ -65,19 +85,34 @@ def room_for(classifier: ScanClassifier, stages: Sequence[Stage]) -> int:
     return FILES * sum(sizes) + max(sizes, default=0) + weights
 
 
-def check_room(folder: Path, classifier: ScanClassifier, stages: Sequence[Stage]) -> None:
-    """Check that the checkpoints of a run fit on the disk, before hours of training.
+def room_for_features(classifier: ScanClassifier, stages: Sequence[Stage], slices: Mapping[Subset, int]) -> int:
+    """How many bytes the stored features of a run need at most: those of each stage lie there until the run ends.
+
+    Args:
+        classifier: The model.
+        stages: All stages.
+        slices: Number of slices of each subset, by its name.
+    """
+    width = classifier.model.encoder.out_features
+    return sum(bytes_of_features(width, slices, stage.views) for stage in stages if stage.features == "stored")
+
+
+def check_room(folder: Path, classifier: ScanClassifier, stages: Sequence[Stage], slices: Mapping[Subset, int]) -> None:
+    """Check that the checkpoints and the stored features of a run fit on the disk, before hours of training.
 
     Args:
         folder: The run's folder.
         classifier: The model.
         stages: All stages.
+        slices: Number of slices of each subset, by its name.
 
     Raises:
         StorageError: ``disk_full``.
     """
-    there = sum(path.stat().st_size for path in folder.rglob("*.ckpt"))
-    needed = room_for(classifier, stages) - there
+    stored = (folder / PRIVATE / FEATURES).rglob("*")
+    there = sum(path.stat().st_size for path in [*folder.rglob("*.ckpt"), *stored] if path.is_file())
+    features = room_for_features(classifier, stages, slices)
+    needed = room_for(classifier, stages) + features - there
     status = os.statvfs(folder)
     free = status.f_bavail * status.f_frsize
     if free < needed:
@@ -85,6 +120,6 @@ def check_room(folder: Path, classifier: ScanClassifier, stages: Sequence[Stage]
             "disk_full",
             where=str(folder),
             got=f"{in_bytes(free)} free",
-            expected=f"about {in_bytes(needed)} for checkpoints and the model",
+            expected=f"about {in_bytes(needed)} for checkpoints{', stored features' if features else ''} and the model",
             todo="Make room, or give --out on another disk. Nothing has been trained yet.",
         )

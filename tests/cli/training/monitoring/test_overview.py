@@ -12,6 +12,8 @@ from ich_lstm.cli.training.monitoring.overview import FILES, check_room, room_fo
 from ich_lstm.errors import StorageError
 from ich_lstm.training.stages import Stage
 
+SLICES = {"train": 1000, "validation": 100, "test": 100}
+
 
 def stages(*emas: float | None) -> list[Stage]:
     return [Stage(name=f"s{i}", max_epochs=1, changes={"ema": ema}) for i, ema in enumerate(emas)]
@@ -42,7 +44,7 @@ class TestRoom:
         full = os.statvfs_result([status.f_bsize, 1, free, free, free, *tuple(status)[5:]])
         monkeypatch.setattr(overview.os, "statvfs", lambda folder: full)
         with pytest.raises(StorageError, match=r"disk_full.*expected about .* for checkpoints"):
-            check_room(tmp_path, make_classifier(), stages(None))
+            check_room(tmp_path, make_classifier(), stages(None), SLICES)
 
     def test_enough_is_enough(self, tmp_path: Path) -> None:
-        check_room(tmp_path, make_classifier(), stages(None))
+        check_room(tmp_path, make_classifier(), stages(None), SLICES)
