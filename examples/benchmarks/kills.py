@@ -3,11 +3,11 @@
 Command:  python examples/benchmarks/kills.py --out kills
 Time:     about 15 minutes on two cores for 60 kills. Exit code 0 if every run equals the one that was never killed.
 
-A training of synthetic heads has two stages, dropout, a moving average of the weights and two loader processes. It is run once as
-it is. Then it is run again, and killed with SIGKILL several times before it may end; each time it is resumed with
-``ich-train --resume``. A third of the kills come at the moment a checkpoint is being written; some runs have their temporary
-folder on another file system. At the end the weights, the checkpoints' states, the predictions and the logged values must be the
-same, bit for bit, and no checkpoint may have been lost.
+A training of synthetic heads has three stages, one of them on stored features, dropout, a moving average of the weights and two
+loader processes. It is run once as it is. Then it is run again, and killed with SIGKILL several times before it may end; each
+time it is resumed with ``ich-train --resume``. A third of the kills come at the moment a checkpoint is being written; some runs
+have their temporary folder on another file system. At the end the weights, the checkpoints' states, the predictions and the
+logged values must be the same, bit for bit, and no checkpoint may have been lost.
 """
 
 import argparse
@@ -38,6 +38,7 @@ model:
   head: {class_path: LSTM, init_args: {hidden_size: 16, num_layers: 1, input_dropout: 0.2, output_dropout: 0.2}}
 stages:
   warm-up: {train: encoder, max_epochs: 2, optimizer: {encoder_lr: 0.003}}
+  head: {train: head, features: stored, views: 1, max_epochs: 3, optimizer: {lr: 0.003}}
   joint: {max_epochs: 3, ema: 0.9, optimizer: {lr: 0.003, encoder_lr: 0.001}}
 trainer: {accelerator: cpu, precision: 32-true}
 checkpoint_minutes: 0.002

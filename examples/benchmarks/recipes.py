@@ -1,20 +1,23 @@
-"""Five ways to train with one encoder and one number of slices seen, on hard synthetic heads; and what each part of ours adds.
+"""Ways to train with one encoder and one number of passes through it, on hard synthetic heads; and what each part of ours adds.
 
     python examples/benchmarks/recipes.py --out runs/recipes
     python examples/benchmarks/recipes.py --out runs/recipes --only-table
 
 A folder of synthetic heads and its prepared scans are made in ``--out`` once. Every run leaves a folder there, and what exists
-is not done again; so two commands with other ``--arms`` or ``--seeds`` may run side by side, once the heads are there (``--arms``
-without a name makes them alone). All runs train on the same patients, choose their best weights on the same validation patients,
-and are judged on the same held-out patients, whole scans.
+is not done again; so two commands with other ``--arms`` or ``--seeds`` may run side by side, once the heads and the encoders are
+there (``--arms`` without a name makes them alone). All runs train on the same patients, choose their best weights on the same
+validation patients, and are judged on the same held-out patients, whole scans.
 
-What is equal: encoder and its pooling, from scratch; size of the recurrent head; augmentation but where it is what is removed;
-slices seen in training, up to a batch (passes through a frozen encoder count, and so do the slices to which PCA is fitted);
-optimizer and peak rate; number of validations; weights of the labels in the loss. So a published recipe is here only the order in
-which it trains and what its head sees: not its backbone, pretrained weights, windows, rates, size or augmentation.
+What is equal is the cost: slices that pass forward and backward through the encoder in training. A slice that only passes
+forward, through a frozen encoder, counts a third; what is read from stored features counts nothing, so that every head is
+trained until its validation is best. Arms that begin with the encoder alone share that encoder, seed by seed: those that train
+it for the whole budget and then store its features spend that much more than the budget, to our disadvantage. Equal are also the
+encoder and its pooling, the size of the recurrent head, the augmentation but where it is what is removed, the optimizer, and
+the weights of the labels in the loss. So a published recipe is here only the order in which it trains and what its head sees:
+not its backbone, windows, rates, size or augmentation.
 
 What it can show: whether the order of training matters on these heads, at so few slices. What it cannot: anything of real
-hemorrhage, of pretrained encoders, or of trainings a hundred times as long. A part that does not help here may help there.
+hemorrhage, or of trainings a hundred times as long. A part that does not help here may help there.
 """
 
 import argparse
@@ -48,7 +51,7 @@ from ich_lstm import (
     ScanDataModule,
     Split,
 )
-from ich_lstm.data.loading.batch import ScanBatch
+from ich_lstm.data.loading.batch import FeatureBatch, ScanBatch
 from ich_lstm.data.prepared.folder import PreparedFolder
 from ich_lstm.evaluation.aggregate import LevelCases, cases_at
 from ich_lstm.evaluation.comparisons.compare import check_same_cases
@@ -63,7 +66,8 @@ from ich_lstm.settings import merged
 from ich_lstm.statistics import auroc, compare_labels, weighted_log_loss
 from ich_lstm.training.checkpoints.callbacks import PathlessCheckpoint
 from ich_lstm.training.classifier import ClassifierSettings
-from ich_lstm.training.stages import Stage, fit_stages
+from ich_lstm.training.stages import Progress, Stage, fit_stages
+from ich_lstm.training.stored_features import StoredFeatures
 
 RUN = "run.json"
 REPLICATES = 2000
@@ -77,7 +81,10 @@ BATCH = 48
 """Slices: two whole scans."""
 
 CHECKS = 8
-"""Validations of a run, of which the best gives the weights."""
+"""Validations of a whole budget, of which the best gives the weights; a head on stored features is validated after each epoch."""
+
+FORWARD_ALONE = 1 / 3
+"""Cost of a slice that passes only forward through the encoder, as a share of one that also passes backward."""
 
 REFERENCE = "whole-scan"
 PLAIN_HEAD: dict[str, Any] = {
@@ -87,11 +94,16 @@ PLAIN_HEAD: dict[str, Any] = {
 }
 """What the published recurrent heads have in common: they see features, and are trained by the slices' labels."""
 
+ENCODER_ALONE: dict[str, Any] = {
+    "head": {"class_path": "NoHead"},
+    "pooling": {"kind": "max"},
+    "loss": {"scan": 0.0, "encoder": 0.0},
+}
 SINGLE_SLICES = {"slices": BATCH, "slices_per_sample": 1, "sample": "every"}
 WARM_UP_SHARE = 0.5
+HEAD_EPOCHS = 40
 JOINT_RATE = 0.1
-"""Of the encoder in the joint stage, as a share of its rate in the warm-up. This and the share above were chosen on the
-validation patients, with seed 1, after a quarter and the full rate (`short-warm-up`) had lost to a frozen encoder."""
+"""Of encoder and head in the joint stage, as a share of the rate in the stages before."""
 
 REDUCER_SLICES = 2400
 """To which PCA is fitted: a hundred scans."""
@@ -104,7 +116,7 @@ SYNTHETIC = (
 
 # ------------------------------------------------------------------------------------------------ arms
 class Phase(NamedTuple):
-    """A stage, and the share of the slices seen that it gets."""
+    """A stage, and the share of the budget that it gets; 0 for one on stored features, whose end is its number of epochs."""
 
     stage: Stage
     share: float
@@ -116,81 +128,84 @@ class Arm:
 
     Args:
         about: In words, for the table.
-        phases: In their order; the shares sum to 1.
+        warm_up: Share of the budget in which the encoder is trained alone first; 0 for none.
+        phases: All that follows, in order.
         model: Changes of the common settings of `ScanClassifier`, one after the other.
-        data: Settings of `ScanDataModule` beside the common ones.
-        once: Whether one seed is enough.
+        data: Settings of `ScanDataModule` beside the common ones, but for the encoder alone.
         weights_of: The arm whose trained weights are evaluated otherwise, in place of a training.
     """
 
     about: str
+    warm_up: float = 0.0
     phases: tuple[Phase, ...] = ()
     model: tuple[Mapping[str, Any], ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
-    once: bool = False
     weights_of: str | None = None
 
 
-def stage(name: str, **settings: Any) -> Stage:
+def on_steps(name: str, **settings: Any) -> Stage:
     """A stage whose end is a number of steps, not of epochs."""
     return Stage(name=name, max_epochs=10**6, **settings)
 
 
-ENCODER_ALONE = stage("encoder", train="encoder", batches=SINGLE_SLICES)
+def on_stored(views: int = 0, **changes: Any) -> Phase:
+    """A head that is trained out on stored features."""
+    return Phase(Stage(name="head", max_epochs=HEAD_EPOCHS, train="head", features="stored", views=views, changes=changes), 0.0)
+
+
 OURS: dict[str, Any] = {
     "head": {"encoder_residual": True, "positions": "mm", "reversal": 0.5},
-    "pooling": {"kind": "attention", "instances": True},
-    "loss": {"encoder": 0.5, "scan": 0.25, "instance": 0.1},
+    "pooling": {"kind": "attention"},
+    "loss": {"encoder": 0.5, "scan": 0.25},
     "test_time": "flip-reverse",
 }
 
 
-def arms(slices_seen: int, learning_rate: float) -> dict[str, Arm]:
+def arms(budget: int, learning_rate: float) -> dict[str, Arm]:
     """All of them, by name.
 
     Args:
-        slices_seen: By whose number the moving average remembers the last tenth of a training, however short that is.
-        learning_rate: Of the encoder in its warm-up.
+        budget: By which the moving average remembers the last tenth of a training, however short that is.
+        learning_rate: Of the encoder alone, and of heads.
     """
 
     def ours(
         about: str,
         *,
-        warm_up: Mapping[str, Any] = SINGLE_SLICES,
-        warm_up_share: float = WARM_UP_SHARE,
+        warm_up: float = WARM_UP_SHARE,
+        has_head_stage: bool = True,
+        has_joint_stage: bool = True,
+        joint: Mapping[str, Any] | None = None,
         joint_rate: float = JOINT_RATE,
         has_ema: bool = True,
         data: Mapping[str, Any] | None = None,
-        once: bool = True,
         changes: Mapping[str, Any] | None = None,
     ) -> Arm:
         """Our recipe with one part changed."""
-        decay = max(0.5, 1 - 10 * BATCH / slices_seen)
-        joint: dict[str, Any] = {"optimizer": {"encoder_lr": joint_rate * learning_rate}} | ({"ema": decay} if has_ema else {})
-        phases = [Phase(stage("joint", changes=joint), 1 - warm_up_share)]
-        if warm_up_share:
-            phases.insert(0, Phase(stage("warm-up", train="encoder", batches=dict(warm_up)), warm_up_share))
-        return Arm(about=about, phases=tuple(phases), model=(OURS, changes or {}), data=data or {}, once=once)
+        decay = {"ema": max(0.5, 1 - 10 * BATCH / budget)} if has_ema else {}
+        rates = {"lr": joint_rate * learning_rate, "encoder_lr": joint_rate * learning_rate}
+        phases = [on_stored()] if has_head_stage else []
+        if has_joint_stage:
+            phases.append(Phase(on_steps("joint", changes={"optimizer": rates, **decay, **(joint or {})}), 1 - warm_up))
+        return Arm(about=about, warm_up=warm_up, phases=tuple(phases), model=(OURS, changes or {}), data=data or {})
 
     return {
-        "2d": Arm(
-            about="encoder alone on shuffled single slices",
-            phases=(Phase(stage("encoder", batches=SINGLE_SLICES), 1.0),),
-            model=({"head": {"class_path": "NoHead"}, "pooling": {"kind": "max"}, "loss": {"scan": 0.0, "encoder": 0.0}},),
-        ),
+        "2d": Arm(about="encoder alone on shuffled single slices", warm_up=1.0, model=(ENCODER_ALONE,)),
         "ten-slices": Arm(
             about="CNN-LSTM end to end on ten adjacent slices (Nguyen et al. 2020)",
-            phases=(Phase(stage("joint", batches={"slices": 50, "slices_per_sample": 10, "sample": "adjacent"}), 1.0),),
+            phases=(Phase(on_steps("joint", batches={"slices": 50, "slices_per_sample": 10, "sample": "adjacent"}), 1.0),),
             model=({**PLAIN_HEAD, "encoder": {"classifier": False}}, {"head": {"norm": False}}),
         ),
         "frozen": Arm(
             about="encoder on single slices, then frozen, and a BiLSTM on whole scans",
-            phases=(Phase(ENCODER_ALONE, 0.5), Phase(stage("sequence", train="head"), 0.5)),
+            warm_up=1.0,
+            phases=(on_stored(),),
             model=(PLAIN_HEAD,),
         ),
         "staged-pca": Arm(
             about="encoder, then PCA and the encoder's probabilities, then a BiLSTM (Burduja et al. 2020)",
-            phases=(Phase(ENCODER_ALONE, 0.5), Phase(stage("sequence", train="head"), 0.5)),
+            warm_up=1.0,
+            phases=(on_stored(),),
             model=(
                 PLAIN_HEAD,
                 {
@@ -199,37 +214,33 @@ def arms(slices_seen: int, learning_rate: float) -> dict[str, Arm]:
                 },
             ),
         ),
-        REFERENCE: ours("ours: 2D warm-up, then encoder and BiLSTM together on whole scans", once=False),
-        "short-warm-up": ours(
-            "with a quarter of the slices for the warm-up, and the encoder's full rate behind it",
-            warm_up_share=0.25,
-            joint_rate=1.0,
+        REFERENCE: ours("ours: encoder alone, then the head on its stored features, then both together on whole scans"),
+        "no-joint": ours(
+            "ours without the joint stage: all of the budget for the encoder alone", warm_up=1.0, has_joint_stage=False
         ),
-        "no-residual": ours("without the encoder's logits as a gated residual", changes={"head": {"encoder_residual": False}}),
-        "no-positions": ours("without the slices' positions", changes={"head": {"positions": "none"}}),
-        "no-encoder-loss": ours("without the encoder's own loss in the joint stage", changes={"loss": {"encoder": 0.0}}),
-        "no-scan-losses": ours(
-            "without the losses of scans, attention and multiple-instance",
-            changes={"loss": {"scan": 0.0, "instance": 0.0}, "pooling": {"instances": False}},
+        "no-head-stage": ours(
+            "ours without the head stage: a random head from the first joint step",
+            has_head_stage=False,
+            joint={"optimizer": {"lr": learning_rate, "encoder_lr": JOINT_RATE * learning_rate}},
         ),
-        "no-ema": ours("without the moving average of the weights", has_ema=False),
+        "full-rate": ours("ours with the full rates in the joint stage", joint_rate=1.0),
+        "no-residual": ours(
+            "ours without the encoder's logits as a gated residual", changes={"head": {"encoder_residual": False}}
+        ),
+        "no-positions": ours("ours without the slices' positions", changes={"head": {"positions": "none"}}),
+        "no-reversal": ours("ours without reading half of the scans downwards in training", changes={"head": {"reversal": 0.0}}),
+        "no-encoder-loss": ours("ours without the encoder's own loss in the joint stage", changes={"loss": {"encoder": 0.0}}),
+        "no-scan-loss": ours("ours without the loss of scans", changes={"loss": {"scan": 0.0}}),
+        "no-ema": ours("ours without the moving average of the weights", has_ema=False),
         "no-test-time": Arm(
-            about="without flips and reversed reading at test time: the same weights",
+            about="ours without flips and reversed reading at test time: the same weights",
             model=({"test_time": "none"},),
             weights_of=REFERENCE,
-            once=True,
         ),
-        "no-warm-up": ours(
-            "without the 2D warm-up: whole scans from the first step, at the full rate", warm_up_share=0.0, joint_rate=1.0
+        "no-augmentation": ours("ours without geometric augmentation in the joint stage", data={"augment": None}),
+        "plus-probabilities": ours(
+            "ours with the encoder's probabilities in the head", changes={"head": {"encoder_probabilities": True}}
         ),
-        "no-augmentation": ours("without geometric augmentation", data={"augment": None}),
-        # Single slices have no neighbours: the warm-up must see whole scans, or it would learn that there are none.
-        "plus-neighbours": ours(
-            "with the slice on either side as channels; its warm-up is on whole scans",
-            warm_up={},
-            changes={"encoder": {"adjacent_slices": 1}},
-        ),
-        "plus-cutmix": ours("with CutMix over the slices of a batch", data={"batches": Batches(slices=BATCH, cutmix=1.0)}),
     }
 
 
@@ -303,21 +314,23 @@ def steps_for(data: ScanDataModule, slices: int) -> int:
 
 
 # ------------------------------------------------------------------------------------------------ training
-class _Budget(Callback):
-    """Counts the slices seen, and has the last step validated as well."""
+class _Passes(Callback):
+    """Counts the slices that pass through the encoder in training, and has the last step validated as well."""
 
     def __init__(self) -> None:
         self.slices = 0
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: ScanBatch, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: ScanBatch | FeatureBatch, batch_idx: int
+    ) -> None:
         """Count."""
-        self.slices += len(batch.hu)
+        self.slices += len(batch.slice_labels) if isinstance(batch, ScanBatch) else 0
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ScanBatch, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: ScanBatch | FeatureBatch, batch_idx: int
     ) -> None:
         """At max_steps inside an epoch Lightning would end without a validation; where it is asked to stop, it validates."""
-        trainer.should_stop = trainer.global_step >= trainer.max_steps
+        trainer.should_stop = trainer.max_steps >= 0 and trainer.global_step >= trainer.max_steps
 
 
 class Fitted(NamedTuple):
@@ -327,8 +340,8 @@ class Fitted(NamedTuple):
     stages: list[dict[str, Any]]
 
 
-def train(given: argparse.Namespace, arm: Arm, data: ScanDataModule, folder: Path) -> Fitted:
-    """Fit the stages of an arm, each within its share of the slices; the weights are those of the best validation."""
+def make_classifier(given: argparse.Namespace, *changes: Mapping[str, Any]) -> ScanClassifier:
+    """A network from scratch, whose common settings are changed one after the other."""
     settings = ClassifierSettings(
         # The maximum finds a small bleeding that the mean dilutes.
         encoder=Encoder(backbone=given.backbone, pretrained=False, global_pool="catavgmax"),
@@ -336,45 +349,118 @@ def train(given: argparse.Namespace, arm: Arm, data: ScanDataModule, folder: Pat
         # The encoder has the head's rate, because it starts from scratch too.
         optimizer=Optimizer(lr=given.learning_rate, encoder_lr=given.learning_rate),
     )
-    for changes in arm.model:
-        settings = merged(settings, changes)
-    classifier = ScanClassifier.from_settings(settings)
-    shares = {phase.stage.name: phase.share for phase in arm.phases}
+    for each in changes:
+        settings = merged(settings, each)
+    return ScanClassifier.from_settings(settings)
+
+
+def fit(
+    given: argparse.Namespace, classifier: ScanClassifier, phases: list[Phase], heads: Heads, seed: int, folder: Path, **data: Any
+) -> Fitted:
+    """Fit stages, each within its share of the budget; the weights are those of the best validation of the last one.
+
+    Args:
+        given: The command line.
+        classifier: The model; if it has been fitted before, the stages go on with its weights.
+        phases: The stages.
+        heads: The heads.
+        seed: Seed of the order of the scans, the augmentation and the draws of torch.
+        folder: Where the trained model is written.
+        data: Settings of `ScanDataModule` beside the common ones.
+    """
+    seed_everything(seed, verbose=False)
+    module = make_data(heads, seed, **data)
+    module.setup()
+    shares = {phase.stage.name: phase.share for phase in phases}
     stages: list[dict[str, Any]] = []
-    budgets: list[_Budget] = []
+    passes: list[_Passes] = []
+    encoded = sum(len(scan.slice_labels) for subset in ("train", "validation") for scan in module.scans[subset])
+    # Features are stored once; the budget of the stages behind pays for it.
+    stored_cost = FORWARD_ALONE * encoded if any(phase.stage.features == "stored" for phase in phases) else 0.0
 
     def trainer_of(now: Stage, is_last: bool) -> Trainer:
-        share = shares[now.name]
-        fitted_to = REDUCER_SLICES if now.train != "encoder" and settings.reduction.kind == "pca" else 0
-        steps = steps_for(data, round(share * given.slices_seen) - fitted_to)
-        stages.append({"name": now.name, "steps": steps, "slices": fitted_to})
-        budgets.append(_Budget())
+        by_epochs: dict[str, Any] = {"max_epochs": now.max_epochs}
+        steps = 0
+        if shares[now.name]:
+            steps = steps_for(module, round(shares[now.name] * given.budget - stored_cost))
+            by_epochs |= {
+                "max_steps": steps,
+                "check_val_every_n_epoch": None,  # by steps: an epoch of samples of scans is shorter than one of whole scans
+                "val_check_interval": math.ceil(steps / max(1, round(CHECKS * shares[now.name]))),
+            }
+        stages.append({"name": now.name, "steps": steps, "frozen": encoded if now.features == "stored" else 0})
+        passes.append(_Passes())
         best = PathlessCheckpoint(
             dirpath=folder / "stages" / now.name, filename="best", monitor="val/monitor", enable_version_counter=False
         )
         return Trainer(
             accelerator=given.accelerator,
             devices=1,
-            max_epochs=now.max_epochs,
-            max_steps=steps,
-            check_val_every_n_epoch=None,  # by steps: an epoch of samples of scans is shorter than one of whole scans
-            val_check_interval=math.ceil(steps / max(1, round(CHECKS * share))),
             num_sanity_val_steps=0,
             gradient_clip_val=1.0,
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             default_root_dir=folder,
-            callbacks=[budgets[-1], best],
+            callbacks=[passes[-1], best],
+            **by_epochs,
         )
 
-    best = fit_stages(classifier, data, [phase.stage for phase in arm.phases], trainer_of, best_of=best_of)
-    for each, budget in zip(stages, budgets, strict=True):
-        each["slices"] += budget.slices
+    start = folder / "start"
+    classifier.save_pretrained(start)
+    best = fit_stages(
+        classifier,
+        module,
+        [Stage(name="before", max_epochs=1), *(phase.stage for phase in phases)],
+        trainer_of,
+        best_of=best_of,
+        progress=Progress(1, start),
+        stored=StoredFeatures(folder=folder / "features"),
+    )
+    for each, counted in zip(stages, passes, strict=True):
+        each["slices"] = counted.slices
+        each["cost"] = counted.slices + FORWARD_ALONE * each["frozen"]
     classifier = ScanClassifier.load(best)
     classifier.save_pretrained(folder / "model")
-    shutil.rmtree(folder / "stages")
+    for each in ("stages", "features", "start"):
+        shutil.rmtree(folder / each, ignore_errors=True)
     return Fitted(classifier, stages)
+
+
+def encoder_alone(given: argparse.Namespace, heads: Heads, share: float, seed: int) -> Fitted:
+    """The encoder after a share of the budget, trained alone on shuffled single slices; what is done already stays."""
+    folder = given.out / "encoders" / f"{share:g}" / f"seed-{seed}"
+    if not (folder / RUN).is_file():
+        started = time.monotonic()
+        seed_everything(seed, verbose=False)
+        phase = Phase(on_steps("encoder", batches=SINGLE_SLICES), share)
+        _, stages = fit(given, make_classifier(given, ENCODER_ALONE), [phase], heads, seed, folder)
+        about = {"settings": settings_of(given), "stages": stages, "seconds": round(time.monotonic() - started, 1)}
+        write_text(folder / RUN, json.dumps(about, indent=2) + "\n")
+    return Fitted(ScanClassifier.load(folder / "model"), json.loads((folder / RUN).read_text())["stages"])
+
+
+def train(given: argparse.Namespace, arm: Arm, heads: Heads, seed: int, folder: Path) -> Fitted:
+    """Train an arm: the encoder alone first, where it has that, and then its stages."""
+    seed_everything(seed, verbose=False)
+    classifier, before = make_classifier(given, *arm.model), []
+    if arm.warm_up:
+        encoder, before = encoder_alone(given, heads, arm.warm_up, seed)
+        if not arm.phases:
+            encoder.save_pretrained(folder / "model")
+            return Fitted(encoder, before)
+        # The encoder's own classifier goes with it; all that belongs to the head stays random.
+        known = encoder.model.state_dict()
+        classifier.model.load_state_dict(
+            {name: known[name] if _is_of_encoder(name) else value for name, value in classifier.model.state_dict().items()}
+        )
+        classifier.fits = encoder.fits
+    done = fit(given, classifier, list(arm.phases), heads, seed, folder, **arm.data)
+    return Fitted(done.classifier, before + done.stages)
+
+
+def _is_of_encoder(name: str) -> bool:
+    return name.partition(".")[0] in ("windows", "encoder", "encoder_classifier")
 
 
 def best_of(trainer: Trainer) -> str:
@@ -404,7 +490,7 @@ def is_done(given: argparse.Namespace, name: str, seed: int) -> bool:
 
 def settings_of(given: argparse.Namespace) -> dict[str, Any]:
     """What must be the same in all runs."""
-    names = ("patients", "prevalence", "noise", "difficulty", "slices_seen", "backbone", "learning_rate")
+    names = ("patients", "prevalence", "noise", "difficulty", "budget", "backbone", "learning_rate")
     return {name: getattr(given, name) for name in names}
 
 
@@ -412,13 +498,10 @@ def run(given: argparse.Namespace, heads: Heads, name: str, seed: int) -> None:
     """Train an arm with a seed, predict the held-out patients, and leave a folder; what is done already stays."""
     if is_done(given, name, seed):
         return
-    arm, folder = arms(given.slices_seen, given.learning_rate)[name], folder_of(given, name, seed)
-    seed_everything(seed, verbose=False)
-    data = make_data(heads, seed, **arm.data)
-    data.setup()
+    arm, folder = arms(given.budget, given.learning_rate)[name], folder_of(given, name, seed)
     started = time.monotonic()
     if arm.weights_of is None:
-        classifier, stages = train(given, arm, data, folder)
+        classifier, stages = train(given, arm, heads, seed, folder)
     else:
         run(given, heads, arm.weights_of, seed)
         (changes,) = arm.model
@@ -426,14 +509,16 @@ def run(given: argparse.Namespace, heads: Heads, name: str, seed: int) -> None:
         classifier, stages = ScanClassifier.load_from_checkpoint(model, changes=changes), []
     trained = time.monotonic()
     classifier.to("cuda" if given.accelerator == "gpu" else "cpu")
-    key = ProjectKey.open(heads.key)
+    key, data = ProjectKey.open(heads.key), make_data(heads, seed)
+    data.setup()
+    folder.mkdir(parents=True, exist_ok=True)
     write_labelled(folder / PREDICTIONS, [predict_subset(classifier, data, "test", hash_patient=key.hash_id)])
     ended = time.monotonic()
     about = {
         "arm": name,
         "seed": seed,
         "settings": settings_of(given),
-        "slices_seen": sum(each["slices"] for each in stages),
+        "cost": round(sum(each["cost"] for each in stages)),
         "stages": stages,
         "training_seconds": round(trained - started, 1),
         "prediction_seconds": round(ended - trained, 1),
@@ -443,7 +528,7 @@ def run(given: argparse.Namespace, heads: Heads, name: str, seed: int) -> None:
     cases = cases_at(read_run(folder), "slice")
     loss, area = weighted_log_loss(cases.labels, cases.probabilities), _areas(cases)[ANY]
     print(
-        f"{name}, seed {seed}: weighted log loss {loss.value:.4f}, AUC any {area:.3f}; {about['slices_seen']:,} slices seen, "
+        f"{name}, seed {seed}: weighted log loss {loss.value:.4f}, AUC any {area:.3f}; cost {about['cost']:,} slices, "
         f"{about['training_seconds']:.0f} s of training, {about['prediction_seconds']:.0f} s of prediction",
         flush=True,
     )
@@ -453,7 +538,7 @@ def run(given: argparse.Namespace, heads: Heads, name: str, seed: int) -> None:
 def tabulate(given: argparse.Namespace) -> list[dict[str, Any]]:
     """A row of figures for each arm of which there are runs."""
     done: dict[str, list[int]] = {}
-    for name in arms(given.slices_seen, given.learning_rate):
+    for name in arms(given.budget, given.learning_rate):
         folders = (given.out / "runs" / name).glob(f"seed-*/{RUN}")
         done[name] = sorted(int(path.parent.name.removeprefix("seed-")) for path in folders)
     return [_figures(given, name, seeds, done[REFERENCE]) for name, seeds in done.items() if seeds]
@@ -469,13 +554,13 @@ def _figures(given: argparse.Namespace, name: str, seeds: list[int], reference_s
     areas = [_areas(cases) for cases in slices]
     row: dict[str, Any] = {
         "arm": name,
-        "about": arms(given.slices_seen, given.learning_rate)[name].about,
+        "about": arms(given.budget, given.learning_rate)[name].about,
         "seeds": seeds,
         "weighted_log_loss": float(np.mean(losses)),
         "weighted_log_loss_of_seeds": losses,
         "slice_auroc": {label: float(np.mean([area[label] for area in areas])) for label in LABELS},
         "scan_auroc_any": float(np.mean([_areas(cases)[ANY] for cases in scans])),
-        "slices_seen": [each["slices_seen"] for each in runs],
+        "cost": [each["cost"] for each in runs],
         "training_seconds": [each["training_seconds"] for each in runs],
         "difference": None,
     }
@@ -512,16 +597,17 @@ def write_table(given: argparse.Namespace, rows: list[dict[str, Any]]) -> str:
     """The table in Markdown, written into ``--out`` beside ``results.json``."""
     caption = (
         f"Weighted log loss of the slices of {HELD_OUT} held-out synthetic patients ({SLICES} slices each): mean over the seeds "
-        f"(and the best and the worst seed); {given.patients} patients to train on, {given.slices_seen:,} slices seen in every "
-        f"training, encoder {given.backbone} from scratch at {SIZE} pixels. Difference: the arm's loss less that of {REFERENCE} "
-        f"with the same seeds, mean over the seeds, and its 95 % interval by {REPLICATES:,} bootstrap samples of the patients, "
+        f"(and the best and the worst seed); {given.patients} patients to train on; every training costs {given.budget:,} slices "
+        f"through the encoder {given.backbone}, from scratch at {SIZE} pixels (a pass forward alone counts a third). Difference: "
+        f"the arm's loss less that of {REFERENCE} with the same seeds, mean over the seeds, and its 95 % interval by "
+        f"{REPLICATES:,} bootstrap samples of the patients, "
         "in which all that is one patient's stays together, of all seeds. So the interval says what other patients would change "
         "for these trained weights; what other seeds would change is seen in the range over the seeds alone, and of arms with "
         "one seed it is not known. The intervals are not corrected for their number. AUC: area under the ROC curve, mean over "
         "the seeds."
     )
     names = ("arm", "seeds", "weighted log loss", f"difference to {REFERENCE}", "AUC any", "scans' AUC any", *HEMORRHAGE_TYPES)
-    cells = [[*names, "slices seen", "training, s"], *([_cells(row) for row in rows])]
+    cells = [[*names, "cost, slices", "training, s"], *([_cells(row) for row in rows])]
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in cells]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
@@ -545,7 +631,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         f"{areas[ANY]:.3f}",
         f"{row['scan_auroc_any']:.3f}",
         *(f"{areas[label]:.3f}" for label in HEMORRHAGE_TYPES),
-        f"{np.mean(row['slices_seen']):,.0f}",
+        f"{np.mean(row['cost']):,.0f}",
         f"{np.mean(row['training_seconds']):.0f}",
     ]
 
@@ -554,8 +640,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--arms", nargs="*", metavar="ARM", help=f"by default all: {', '.join(arms(1, 1.0))}")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the five arms; of all others the first alone")
-    parser.add_argument("--slices-seen", type=int, default=48_000, help="in each training")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--budget", type=int, default=48_000, help="slices that pass forward and backward through the encoder")
     parser.add_argument("--patients", type=int, default=200, help="to train on")
     parser.add_argument("--prevalence", type=float, default=0.5)
     parser.add_argument("--noise", type=float, default=1.0)
@@ -566,7 +652,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--only-table", action="store_true", help="of what is there")
     given = parser.parse_args()
-    known = arms(given.slices_seen, given.learning_rate)
+    known = arms(given.budget, given.learning_rate)
     chosen = list(known) if given.arms is None else given.arms
     if not set(chosen) <= set(known):
         parser.error(f"--arms: {', '.join(sorted(set(chosen) - set(known)))}; there are {', '.join(known)}")
@@ -575,8 +661,11 @@ def main() -> None:
         logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         heads = make_heads(given)
+        for share in sorted({known[name].warm_up for name in chosen or known} - {0.0}):
+            for seed in given.seeds:
+                encoder_alone(given, heads, share, seed)
         for name in chosen:
-            for seed in given.seeds[:1] if known[name].once else given.seeds:
+            for seed in given.seeds:
                 run(given, heads, name, seed)
     rows = tabulate(given)
     if rows:

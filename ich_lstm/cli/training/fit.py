@@ -1,6 +1,5 @@
 """The part of ich-train that imports torch: configuration, data, the stages of a training, and the report of a run."""
 
-import copy
 import logging
 import shutil
 import signal
@@ -11,19 +10,15 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from jsonargparse import Namespace
 from pytorch_lightning import Trainer, seed_everything
-from pytorch_lightning.callbacks import Callback, RichProgressBar
-from pytorch_lightning.strategies import Strategy
 
 from ich_lstm.cli.audit import report_audit
 from ich_lstm.cli.console import DONE, console, progress_bar
 from ich_lstm.cli.training.configuration import TRUST, make_parser, parse
-from ich_lstm.cli.training.monitoring.epoch_lines import EpochLines, TimeEstimate
-from ich_lstm.cli.training.monitoring.logs import check_logging, make_loggers
+from ich_lstm.cli.training.monitoring.logs import check_logging
 from ich_lstm.cli.training.monitoring.overview import FEATURES, check_room, describe_training
 from ich_lstm.cli.training.planning import AUTO, plan_training, training_device, wants_plan
 from ich_lstm.cli.training.processes import (
@@ -52,6 +47,7 @@ from ich_lstm.cli.training.run_folder import (
     write_progress,
 )
 from ich_lstm.cli.training.run_report import counts_in_words, evaluate_run, print_results, write_run_report
+from ich_lstm.cli.training.stage_trainer import best_of, best_precision, make_trainer
 from ich_lstm.cli.training.warm_start import adopted, with_weights_of
 from ich_lstm.data.datamodule import ScanDataModule
 from ich_lstm.data.loading.batches import Batches
@@ -65,8 +61,7 @@ from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.privacy import PRIVATE, private_folder
 from ich_lstm.reading import walk_source
 from ich_lstm.settings import merged
-from ich_lstm.training.checkpoints.callbacks import LastCheckpoint, PathlessCheckpoint
-from ich_lstm.training.checkpoints.exact_resume import logged_steps
+from ich_lstm.training.checkpoints.callbacks import LastCheckpoint
 from ich_lstm.training.checkpoints.interruption import Interrupted, Interruption
 from ich_lstm.training.classifier import ClassifierSettings, ScanClassifier
 from ich_lstm.training.faults.processes import is_lost_connection
@@ -205,7 +200,7 @@ def _run_training(
             resumed = progress.checkpoint if number == progress.finished + 1 else None
             shown = stage.name if len(stages) > 1 else ""
             own = [watch, LastCheckpoint(place / "checkpoints", minutes=built.checkpoint_minutes, interruption=interruption)]
-            trainer = _make_trainer(built, stage, place, folder, own, shown=shown, resumed=resumed)
+            trainer = make_trainer(built, stage, place, folder, own, shown=shown, resumed=resumed)
             connect_anew(trainer)
             return trainer
 
@@ -219,7 +214,7 @@ def _run_training(
                 data,
                 stages,
                 trainer_of,
-                best_of=_best_of,
+                best_of=best_of,
                 progress=progress,
                 on_finished=note,
                 stored=StoredFeatures(folder=features, show=lambda: progress_bar(out)),
@@ -289,12 +284,6 @@ def _stages(config: Namespace) -> list[Stage]:
 
 def _epochs(stages: Sequence[Stage]) -> dict[str, int]:
     return {stage.name: stage.max_epochs for stage in stages}
-
-
-def _best_of(trainer: Trainer) -> str:
-    """Path of the checkpoint with the best monitored value; empty if there is none."""
-    checkpoints = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, PathlessCheckpoint)]
-    return next((callback.best_model_path for callback in checkpoints if callback.monitor is not None), "")
 
 
 def _without_auto(model: Namespace) -> dict[str, Any]:
@@ -405,59 +394,6 @@ def _prepare(data: ScanDataModule, config: Namespace, folder: Path, *, resumed: 
     check_same_data(folder, data, resumed=resumed)
     if data.patients is not None:
         data.patients.write(private_folder(folder) / SPLIT_FILE)
-
-
-def _make_trainer(
-    built: Namespace, stage: Stage, place: Path, folder: Path, own: Sequence[Callback], *, shown: str, resumed: Path | None
-) -> Trainer:
-    """Make the Trainer of a stage.
-
-    Args:
-        built: The configuration with objects instead of ``class_path``. All stages share its callbacks and loggers.
-        stage: The stage.
-        place: Folder for the files of the stage: the run's folder for the last stage, otherwise a folder in ``stages/``.
-        folder: The run's folder.
-        own: Callbacks of the run that are not in the configuration.
-        shown: Name of the stage in progress lines; empty for none.
-        resumed: The checkpoint from which the stage is resumed; None if it begins.
-    """
-    given = vars(built.trainer)
-    best = PathlessCheckpoint(dirpath=place / "checkpoints", filename="best", monitor="val/monitor", enable_version_counter=False)
-    # save_last is not used, because Lightning would write it only together with a new best checkpoint.
-    is_terminal = console().is_terminal
-    lines = [TimeEstimate(shown), RichProgressBar() if is_terminal else EpochLines(shown)]
-    callbacks = given["callbacks"] if isinstance(given["callbacks"], list) else [given["callbacks"]]
-    changes = {
-        "default_root_dir": str(folder),
-        "enable_progress_bar": is_terminal,
-        "max_epochs": stage.max_epochs,
-        "callbacks": [*filter(None, callbacks), best, *own, *lines],
-        "logger": make_loggers(
-            given["logger"],
-            place,
-            private_folder(folder),
-            wandb=built.wandb,
-            tensorboard=built.tensorboard,
-            logged=0 if resumed is None else logged_steps(resumed),
-        ),
-        **stage.trainer,
-    }
-    if isinstance(given["strategy"], Strategy):
-        changes.setdefault("strategy", copy.deepcopy(given["strategy"]))  # a strategy can run only once
-    return Trainer(**{**given, **changes})
-
-
-def best_precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:
-    """Choose bfloat16 if the hardware supports it, which halves the time, and float32 if it would be emulated.
-
-    Args:
-        accelerator: Lightning's name of the accelerator.
-    """
-    if accelerator != "cpu" and torch.cuda.is_available():
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16-mixed" if native else "32-true"
 
 
 def _quiet() -> None:

@@ -29,12 +29,16 @@ model:
   head: {class_path: LSTM, init_args: {hidden_size: 8, num_layers: 1, input_dropout: 0.2, output_dropout: 0.2}}
 stages:
   warm-up: {train: encoder, max_epochs: 1, optimizer: {encoder_lr: 0.003}}
+  head: {train: head, features: stored, views: 1, max_epochs: 2, optimizer: {lr: 0.003}}
   joint: {max_epochs: 2, ema: 0.9, optimizer: {lr: 0.003, encoder_lr: 0.001}}
 trainer: {accelerator: cpu, precision: 32-true}
 checkpoint_minutes: 0.0001
 """
 
-FILES = ("model/model.safetensors", "model/model.json", "predictions/scans.csv", "metrics.csv", "stages/1-warm-up/metrics.csv")
+FILES = (
+    *("model/model.safetensors", "model/model.json", "predictions/scans.csv", "metrics.csv"),
+    *("stages/1-warm-up/metrics.csv", "stages/2-head/metrics.csv"),
+)
 
 
 class Recipe(NamedTuple):
@@ -81,7 +85,7 @@ def whole(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def killed(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was killed in its second stage."""
+    """A run that was killed in its last stage."""
     run = tmp_path_factory.mktemp("killed") / "run"
     process = recipe.start(run)
     wait_for(lambda: (run / "checkpoints" / BEFORE_LAST).is_file(), process)
@@ -110,6 +114,7 @@ def digests(run: Path) -> dict[str, str]:
 
 def assert_same(run: Path, whole: Path) -> None:
     assert digests(run) == digests(whole)
+    assert not (run / "private" / "features").exists()
     for name in ("report.html", "results.json", "history.png", "MODEL_CARD.md"):
         assert (run / name).is_file()
 
@@ -137,7 +142,9 @@ MOMENTS: dict[str, str] = {
     "after the preparation": "private/data.sha256",
     "in the first stage": f"stages/1-warm-up/checkpoints/{LAST}",
     "between the stages": "stages/1-warm-up/checkpoints/best.ckpt",
-    "in the second stage": f"checkpoints/{LAST}",
+    "while features are stored": "private/features/*/*.features",
+    "on stored features": f"stages/2-head/checkpoints/{LAST}",
+    "in the last stage": f"checkpoints/{LAST}",
     "at the end of an epoch": "checkpoints/best.ckpt",
     "when the model is written": "model/model.safetensors",
     "in the evaluation": "predictions/scans.csv",
@@ -149,7 +156,7 @@ class TestStopped:
     @pytest.mark.parametrize(
         ("how", "moment"),
         [
-            (signal.SIGTERM, "in the second stage"),
+            (signal.SIGTERM, "in the last stage"),
             (signal.SIGINT, "between the stages"),
             *(pytest.param(how, moment, marks=pytest.mark.slow) for moment in MOMENTS for how in (signal.SIGTERM, signal.SIGINT)),
         ],
@@ -160,7 +167,7 @@ class TestStopped:
         """Loader processes get the signal too; they must not end before the process that needs them."""
         run = tmp_path / "a run"  # the printed command must quote it
         process = recipe.start(run, "--data.num_workers=2")
-        wait_for((run / MOMENTS[moment]).is_file, process)
+        wait_for(lambda: any(run.glob(MOMENTS[moment])), process)
         os.killpg(process.pid, how)
         _, error = process.communicate(timeout=60)
         assert process.returncode == 128 + how, error
