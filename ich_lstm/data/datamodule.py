@@ -32,7 +32,7 @@ from ich_lstm.data.loading.slice_sampling import SampleRequest, SliceSampling
 from ich_lstm.data.prepare.prepare import Progress, prepare
 from ich_lstm.data.prepared.folder import PreparedFolder, settle_preprocessing
 from ich_lstm.data.prepared.scan_cache import read_cached
-from ich_lstm.data.split.assign import Subset, tabulate_patients
+from ich_lstm.data.split.assign import Subset, TrainingPatients, is_left_to_head, tabulate_patients
 from ich_lstm.data.split.split_file import Split, SplitFile
 from ich_lstm.data.tables.labelled import LabelTable, Unmatched
 from ich_lstm.errors import ConfigError, SourceError, SplitError
@@ -41,6 +41,7 @@ from ich_lstm.preprocessing.augmentation import Geometry, sample_seed
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.printable import printable_logger
 from ich_lstm.privacy import ProjectKey
+from ich_lstm.settings import require
 
 logger = printable_logger(__name__)
 
@@ -68,6 +69,9 @@ class ScanDataModule(LightningDataModule):
         batches: How training samples are made and batched, for example ``batches=Batches(slices=128)``.
         augment: Random flip, shift, scaling and rotation in training; null for none.
         split: How patients are divided into training, validation and held-out test.
+        head_share: Share of the training patients, in [0, 1), that stages with ``patients: encoder`` leave to those with
+            ``patients: head``. A head that learns from scans that the encoder has been trained on sees features that are better
+            than those of any other scan.
         patient_ids: How to treat patient ids that seem not to distinguish patients. ``checked``: stop; ``trusted``: use them;
             ``study``: count every study as a patient of its own.
         disagreement: How to treat a scan label that contradicts the labels of the scan's slices. ``stop``: stop; ``unknown``: set
@@ -97,6 +101,7 @@ class ScanDataModule(LightningDataModule):
         batches: Batches = Batches(),  # noqa: B008  (frozen)
         augment: Geometry | None = Geometry(),  # noqa: B008  (frozen)
         split: Split = Split(),  # noqa: B008  (frozen)
+        head_share: float = 0.0,
         patient_ids: PatientIds = "checked",
         disagreement: Disagreement = "stop",
         unmatched: Unmatched = "stop",
@@ -108,6 +113,7 @@ class ScanDataModule(LightningDataModule):
         super().__init__()
         if num_workers is not None and num_workers < 0:
             raise ConfigError("workers_out_of_range", where="num_workers", got=str(num_workers), expected="at least 0")
+        require("head_share_out_of_range", "in [0, 1)", {} if 0 <= head_share < 1 else {"head_share": head_share})
         self.root = root
         self.labels = labels
         self.corrections = corrections
@@ -122,6 +128,9 @@ class ScanDataModule(LightningDataModule):
         of slices and scans per batch."""
         self.augment = augment
         self.split = split
+        self.head_share = head_share
+        self.training_patients: TrainingPatients = "all"
+        """The training patients whose scans the next training loader gives; a stage sets it."""
         self.patient_ids = patient_ids
         self.disagreement = disagreement
         self.unmatched = unmatched
@@ -258,7 +267,7 @@ class ScanDataModule(LightningDataModule):
         return self._loader(subset, alone=True)
 
     def sample_loader(self, subset: Subset, slices: int) -> ScanLoader:
-        """Random whole scans of a subset, without augmentation, all in this process.
+        """Random whole scans of a subset, without augmentation, all in this process; of training scans, those of the stage.
 
         The draw is a pure function of the seed and the raw identifiers.
 
@@ -266,7 +275,8 @@ class ScanDataModule(LightningDataModule):
             subset: The subset to draw from.
             slices: Scans are drawn until they have at least this many slices together.
         """
-        drawn = sorted(self._scans_of(subset), key=lambda scan: sample_seed(self.seed, 0, scan.series_uid, purpose="sample"))
+        scans = self.training_scans() if subset == "train" else self._scans_of(subset)
+        drawn = sorted(scans, key=lambda scan: sample_seed(self.seed, 0, scan.series_uid, purpose="sample"))
         before = np.cumsum([0, *(len(scan.slice_labels) for scan in drawn)])[:-1]
         return self._loader(subset, alone=True, scans=[scan for scan, count in zip(drawn, before, strict=True) if count < slices])
 
@@ -284,7 +294,8 @@ class ScanDataModule(LightningDataModule):
     def _loader(
         self, subset: Subset, *, training: bool = False, alone: bool = False, scans: list[LabelledScan] | None = None
     ) -> ScanLoader:
-        scans = self._scans_of(subset) if scans is None else scans
+        if scans is None:
+            scans = self.training_scans() if training else self._scans_of(subset)
         batches = self.batches
         sampling = batches.sampling if training else SliceSampling()
         dataset = self._dataset(scans, sampling, training=training)
@@ -342,6 +353,27 @@ class ScanDataModule(LightningDataModule):
             # With its own generator, the loader does not draw from torch's, which would depend on the number of workers.
             "generator": torch.Generator().manual_seed(self.seed),
         }
+
+    def training_scans(self) -> list[LabelledScan]:
+        """The training scans of `training_patients`.
+
+        Raises:
+            ConfigError: ``no_training_patients``, if there are none.
+        """
+        scans = self._scans_of("train")
+        if self.training_patients == "all":
+            return scans
+        wanted = self.training_patients == "head"
+        chosen = [scan for scan in scans if is_left_to_head(scan.patient_id, self.head_share, self.split.seed) == wanted]
+        if not chosen:
+            raise ConfigError(
+                "no_training_patients",
+                where=f"data.head_share, patients={self.training_patients}",
+                got=f"{self.head_share:g} of {len({scan.patient_id for scan in scans})} training patients, which leaves none",
+                expected="some patients for the encoder, and some for the head",
+                todo="Set data.head_share, for example to 0.3; or patients=all in all stages.",
+            )
+        return chosen
 
     def _scans_of(self, subset: Subset) -> list[LabelledScan]:
         if subset not in self.scans:

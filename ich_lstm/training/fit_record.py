@@ -40,6 +40,7 @@ class FitRecord:
         reduced_chunk: Number of slices per chunk to which the fit changed because memory ran out; None if it did not.
         views: Number of augmented copies of each training scan whose features were stored beside those of the scan itself; None
             if no features were stored.
+        patients: The training patients: ``all``, or by the `TrainingPatients` of the stage ``encoder`` or ``head``.
     """
 
     stage: str
@@ -60,6 +61,7 @@ class FitRecord:
     returned: bool = False
     reduced_chunk: int | None = None
     views: int | None = None
+    patients: str = "all"
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain values for JSON."""
@@ -108,6 +110,7 @@ def record_fit(
         accumulated_batches=trainer.accumulate_grad_batches,
         gradient_clip=None if clip is None else float(clip),
         views=views,
+        patients="all" if data is None else data.training_patients,
     )
 
 

@@ -10,6 +10,7 @@ from pytorch_lightning import Trainer
 
 from ich_lstm.data.datamodule import ScanDataModule
 from ich_lstm.data.loading.batches import Batches
+from ich_lstm.data.split.assign import TrainingPatients
 from ich_lstm.errors import CheckpointError, ConfigError
 from ich_lstm.inference.checkpoint import read_model
 from ich_lstm.settings import merged, require_choice, staged, unknown_setting
@@ -35,6 +36,9 @@ class Stage:
             encoded once before the stage, which then takes a fraction of the time. Only with ``train: head``.
         views: Number of augmented copies of each training scan that are encoded beside the scan itself, at least 0; only with
             ``features: stored``.
+        patients: The training patients of the stage. ``all``; ``head``: the share that ``data.head_share`` leaves to the head;
+            ``encoder``: all others. A head that learns from scans that the encoder was not trained on sees features as they are
+            of a new scan.
         batches: Settings of `Batches` that differ in this stage: ``slices``, ``slices_per_sample`` and so on.
         trainer: Settings of Lightning's Trainer that differ in this stage.
         changes: Settings of the model that differ in this stage, by the fields of `ClassifierSettings`. In a recipe they stand
@@ -50,6 +54,7 @@ class Stage:
     encoder_groups: int | None = None
     features: Features = "computed"
     views: int = 0
+    patients: TrainingPatients = "all"
     batches: Mapping[str, Any] = field(default_factory=dict)
     trainer: Mapping[str, Any] = field(default_factory=dict)
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -90,6 +95,7 @@ class Stage:
                 )
         require_choice("unknown_trained", f"{where}, train", self.train, Trained)
         require_choice("stage_out_of_range", f"{where}, features", self.features, Features)
+        require_choice("stage_out_of_range", f"{where}, patients", self.patients, TrainingPatients)
         if not isinstance(self.views, int) or self.views < 0 or (self.views and self.features != "stored"):
             raise ConfigError(
                 "stage_out_of_range",
@@ -184,12 +190,22 @@ def fit_stages(
     Raises:
         CheckpointError: ``no_epoch``, if a stage ended without a checkpoint.
         ConfigError: ``no_stage``, if there is no stage; ``untrained_encoder``, if the first one trains the head of an encoder
-            with random weights; ``no_place_for_features``, if ``stored`` is missing.
+            with random weights; ``no_training_patients``, if no share is left to a stage; ``no_place_for_features``, if
+            ``stored`` is missing.
     """
     if not stages:
         raise ConfigError("no_stage", where="stages", got="none", expected="at least one stage")
     if progress == Progress():
         _check_encoder(classifier, stages[0])
+    without = [stage.name for stage in stages if stage.patients == "head" and not data.head_share]
+    if without:
+        raise ConfigError(
+            "no_training_patients",
+            where=f"stages, {', '.join(without)}, patients; data.head_share",
+            got="head, and 0",
+            expected="a share of the training patients that is left to the head",
+            todo="Set data.head_share, for example to 0.3.",
+        )
     storing = [stage.name for stage in stages if stage.features == "stored"]
     if storing and stored is None:
         raise ConfigError(
@@ -213,6 +229,7 @@ def fit_stages(
             classifier.continue_from(read_model(checkpoint))
         classifier.choose_trained(stage.train, encoder_groups=stage.encoder_groups, stored=place)
         classifier.stage_name = stage.name
+        data.training_patients = stage.patients
         data.batches = merged(batches, stage.batches, where=f"stages, {stage.name}, batches")
         trainer = trainer_of(stage, number == len(stages) - 1)
         trainer.fit(classifier, data, ckpt_path=checkpoint)
@@ -225,5 +242,6 @@ def fit_stages(
             )
         best, checkpoint = Path(written), None
         on_finished(Progress(number + 1, best))
+    data.training_patients = "all"
     assert best is not None
     return best

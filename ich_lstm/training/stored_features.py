@@ -124,7 +124,7 @@ def store_features(model: ScanModel, trainer: Trainer, data: "ScanDataModule | N
         if trainer.is_global_zero:
             trainer.strategy.barrier()
     features = ScanFeatures(opened[0], opened[1] if wanted.views else None, wanted.views)
-    training = data.scans["train"]
+    training = data.training_scans()
     of_views = [[*training, *data.scans["validation"]], *[training] * wanted.views]
     missing = [
         (store, [_Job(scan, view) for scan in scans if (view := StoredView(scan.cache_path.stem, number)) not in store])

@@ -11,8 +11,10 @@ from fits import Fit, Stop
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from ich_lstm import Batches, ScanClassifier, ScanDataModule
+from ich_lstm.data.split.assign import is_left_to_head
 from ich_lstm.errors import ConfigError
 from ich_lstm.models.scan_model import ScanModel
+from ich_lstm.training.checkpoints.callbacks import PathlessCheckpoint
 from ich_lstm.training.stages import Stage, fit_stages
 from ich_lstm.training.stored_features import StoredFeatures, bytes_of_features
 
@@ -185,6 +187,70 @@ class TestResumed:
         assert resumed.monitored == whole.monitored
         for name, tensor in whole.classifier.state_dict().items():
             assert torch.equal(tensor, resumed.classifier.state_dict()[name]), name
+
+
+class TestHeadShare:
+    def test_no_scan_of_the_head_has_trained_the_encoder(self, data: Callable[..., ScanDataModule], tmp_path: Path) -> None:
+        """The head learns from features as they are of a new scan."""
+        seen: dict[str, set[str]] = {}
+
+        class Look(Callback):
+            def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, index: int) -> None:
+                seen.setdefault(module.stage_name, set()).update(batch.scan_ids)
+
+        def trainer_of(stage: Stage, is_last: bool) -> Trainer:
+            best = PathlessCheckpoint(dirpath=tmp_path / stage.name, filename="best", monitor="val/monitor")
+            return Trainer(max_epochs=1, accelerator="cpu", logger=False, callbacks=[Look(), best], enable_progress_bar=False)
+
+        stages = [
+            Stage(name="warm-up", max_epochs=1, train="encoder", patients="encoder"),
+            Stage(name="head", max_epochs=1, train="head", features="stored", patients="head"),
+            Stage(name="joint", max_epochs=1),
+        ]
+        module = data(head_share=0.5)
+        classifier = make_classifier()
+        classifier.preprocessing = None
+        best = fit_stages(
+            classifier,
+            module,
+            stages,
+            trainer_of,
+            best_of=lambda trainer: trainer.checkpoint_callback.best_model_path,
+            stored=StoredFeatures(folder=tmp_path / "features"),
+        )
+        assert seen["warm-up"]
+        assert seen["head"]
+        assert not seen["warm-up"] & seen["head"]
+        assert seen["joint"] == seen["warm-up"] | seen["head"] == {scan.scan_id for scan in module.scans["train"]}
+        assert [fit.patients for fit in ScanClassifier.load(best).fits] == ["encoder", "head", "all"]
+
+    @pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 0.9])
+    def test_is_about_the_share_and_no_patient_moves(self, share: float) -> None:
+        chosen = [is_left_to_head(f"patient {number}", share, 0) for number in range(2000)]
+        assert sum(chosen) / 2000 == pytest.approx(share, abs=0.03)
+        more = [is_left_to_head(f"patient {number}", min(1.0, share + 0.1), 0) for number in range(2000)]
+        assert all(later for now, later in zip(chosen, more, strict=True) if now)
+        assert share == 0 or chosen != [is_left_to_head(f"patient {number}", share, 1) for number in range(2000)]
+
+    def test_no_share_is_refused_before_anything_is_trained(self, data: Callable[..., ScanDataModule]) -> None:
+        stages = [
+            Stage(name="warm-up", max_epochs=1, train="encoder"),
+            Stage(name="head", max_epochs=1, train="head", patients="head"),
+        ]
+        with pytest.raises(ConfigError, match=r"no_training_patients.*stages, head, patients"):
+            fit_stages(make_classifier(), data(), stages, lambda stage, last: quick_trainer(), best_of=lambda trainer: "")
+
+    def test_a_share_that_leaves_nobody_is_named(self, data: Callable[..., ScanDataModule]) -> None:
+        module = data(head_share=1e-9)
+        module.setup()
+        module.training_patients = "head"
+        with pytest.raises(ConfigError, match=r"no_training_patients.*1e-09 of 4 training patients"):
+            module.train_dataloader()
+
+    @pytest.mark.parametrize("share", [-0.1, 1.0])
+    def test_a_share_is_checked(self, share: float) -> None:
+        with pytest.raises(ConfigError, match="head_share_out_of_range"):
+            ScanDataModule("somewhere", head_share=share)
 
 
 class TestRefused:

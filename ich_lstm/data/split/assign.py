@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Subset = Literal["train", "validation", "test"]
 SUBSETS: tuple[Subset, ...] = get_args(Subset)
+TrainingPatients = Literal["all", "encoder", "head"]
+"""The training patients of a stage: all; those that are not left to the head (``encoder``); or those that are (``head``)."""
 
 SplitBy = Literal["random", "date"]
 
@@ -204,6 +206,20 @@ def checked_dates(patients: pd.DataFrame) -> np.ndarray:
             todo=f"Add a column {STUDY_DATE} (YYYY-MM-DD) to the table, or split at random: --data.split.by of ich-train.",
         )
     return dates
+
+
+def is_left_to_head(patient_id: str, share: float, seed: int) -> bool:
+    """Whether a training patient belongs to the share that the encoder's stages leave to those of the head.
+
+    This is a pure function of the arguments, so that no patient changes when others are added.
+
+    Args:
+        patient_id: Raw patient id.
+        share: Share of the training patients, in [0, 1); that of a few patients can differ from it.
+        seed: Seed of the split.
+    """
+    digest = hashlib.sha256(f"{seed}/left to head/{patient_id}".encode(errors="surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
 def _by_hash(patients: pd.DataFrame, rows: np.ndarray, seed: int) -> np.ndarray:

@@ -69,11 +69,19 @@ def _rows_of_fits(start: Mapping[str, Any] | None, fits: Sequence[Mapping[str, A
             "processes": f"{fit['processes']}",
             "accumulated batches": f"{fit['accumulated_batches']}",
             "gradient clip": _setting(fit["gradient_clip"]),
+            **_patients(fit),
             **_stored(fit),
             **_faults(fit),
         }
         rows.append((fit["stage"] or f"fit {number}", cells))
     return rows
+
+
+def _patients(fit: Mapping[str, Any]) -> dict[str, str]:
+    """Which share of the training patients a fit had; nothing for all of them."""
+    words = {"encoder": "those that were not left to the head", "head": "those that the encoder was not trained on"}
+    patients = fit.get("patients", "all")
+    return {"training patients": words[patients]} if patients in words else {}
 
 
 def _stored(fit: Mapping[str, Any]) -> dict[str, str]:
