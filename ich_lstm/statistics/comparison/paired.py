@@ -125,7 +125,7 @@ def compare_stratified_auroc(
     bootstrap = PatientBootstrap(one.patients, replicates=replicates, seed=seed, workers=workers)
     drawn = bootstrap.replicate(lambda counts: (one.auroc(counts) - other.auroc(counts))[None], cases=one.cases)[0]
     once = np.ones((one.patients, 1), dtype=np.float32)
-    values = [float(ranks.auroc(once)[0]) for ranks in (one, other)]
+    values = float(one.auroc(once)[0]), float(other.auroc(once)[0])
     counts = {"cases": one.cases, "positives": int((np.asarray(labels) == 1).sum()), "patients": one.patients}
     return _difference(*values, drawn, one.carriers, "no stratum with a positive and a negative case", counts)
 
