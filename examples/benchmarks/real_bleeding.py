@@ -9,8 +9,9 @@
 of an arm and a fold leaves a folder, and what exists is not done again. In each fold, a fifth of the patients is held out,
 another fifth chooses the epoch, and the others are trained on. The first three arms choose nothing, and learn from both.
 
-Only "intraparenchymal" is known, so only it is trained and judged: the losses of "any" and of whole scans are switched off (in
-this set, every patient bleeds). All windows lie within the HU that the set has.
+Only "intraparenchymal" is known, so only it is trained and judged: the library leaves "any" out of the loss, which is known only
+as present, and the losses of whole scans are switched off, because every patient bleeds. All windows lie within the HU that the
+set has.
 
 All patients bleed near the basal ganglia, so the height of a slice alone ranks slices well. Therefore the figure that counts is
 the AUC over pairs of slices within one of ten bins of relative height, and models of the height alone stand in every table. The
@@ -289,7 +290,7 @@ def settings_for(given: argparse.Namespace, changes: Mapping[str, Any], *, is_ra
         encoder=Encoder(backbone=given.backbone, pretrained=False, pretrained_file=file),
         windows=WINDOWS,
         head=LSTM(hidden_size=128, num_layers=1, positions="mm", reversal=0.5, encoder_residual=True, output_dropout=0.3),
-        loss=Loss(scan=0.0, instance=0.0, any_weight=0.0),
+        loss=Loss(scan=0.0, instance=0.0),
         optimizer=Optimizer(lr=given.head_rate, encoder_lr=given.encoder_rate, weight_decay=0.05),
     )
     return merged(common, changes)
@@ -299,7 +300,7 @@ def start(given: argparse.Namespace, arm: Trained, fold: int) -> ScanClassifier:
     """The model of an arm before its training."""
     if arm.starts_with == "phantom":
         source = ScanClassifier.load(given.phantom_model)
-        changes = {"loss": {"scan": 0.0, "instance": 0.0, "any_weight": 0.0}, "optimizer": {"lr": given.head_rate}, **arm.model}
+        changes = {"loss": {"scan": 0.0, "instance": 0.0}, "optimizer": {"lr": given.head_rate}, **arm.model}
         model = ScanClassifier.from_settings(merged(source.settings, changes))
         model.load_weights_from(source)
         return model
