@@ -10,7 +10,7 @@ What is exact: HU from -20 to 100, because the 8 bits hold a window of level 40 
 What is invented, because the set does not have it:
 
 - Air: 0 that is connected to the border of the image becomes -1000 HU. Without air around it the library would not recognize a
-  head, nor crop to it. All other 0 (fat, sinuses) stay at -20 HU.
+  head, nor crop to it. All other 0 (fat, sinuses) stay at -20 HU; fat below a broken line of skin becomes air.
 - Bone: connected pieces of 255 that are large enough become 800 HU, for the same reason. Specks stay at 100 HU.
 - Geometry: `FIELD_MM` and `SLICE_MM`, which are usual for a head; patients with more than `MOST_THICK` slices would be more
   than 200 mm high and get half the distance.

@@ -86,6 +86,9 @@ weights of `imagenet_weights.py` were trained."""
 
 SINGLE_SLICES = {"slices": 32, "slices_per_sample": 1, "sample": "every"}
 WHOLE_SCANS = {"slices": 64}
+SAMPLES_OF_TEN = 3
+"""An epoch of samples of ten adjacent slices shows a third of the slices: the set's scans have 29 on average."""
+
 INVERSE_REGULARIZATION = 0.001
 """Of the logistic rule on 1,280 standardized features; fixed, not tuned."""
 
@@ -175,7 +178,11 @@ def arms(given: argparse.Namespace) -> dict[str, Arm]:
         "ten-slices": Trained(
             about="CNN-LSTM end to end on ten adjacent slices (Nguyen et al. 2020)",
             stages=(
-                Stage(name="joint", max_epochs=passes, batches={"slices": 50, "slices_per_sample": 10, "sample": "adjacent"}),
+                Stage(
+                    name="joint",
+                    max_epochs=passes * SAMPLES_OF_TEN,
+                    batches={"slices": 50, "slices_per_sample": 10, "sample": "adjacent"},
+                ),
             ),
             model={**plain_head, "encoder": {"classifier": False}},
         ),
