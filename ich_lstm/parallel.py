@@ -27,8 +27,11 @@ CALLS_AHEAD = 4
 PARENT_SECONDS = 1.0
 """Time between two looks at whether a parent that was not started by `multiprocessing` still runs."""
 
-SHIELDED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, "sigwaitinfo"))
-"""Signals that a terminal or a cluster sends to all processes at once. Empty where a process cannot learn who sent a signal."""
+TO_ALL = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+"""Signals that a terminal or a cluster sends to all processes at once."""
+
+SHIELDED = TO_ALL if hasattr(signal, "sigwaitinfo") else ()
+"""Those of them that leave some processes alone. Empty where a process cannot learn who sent a signal."""
 
 LONGEST_TEMPORARY = 75
 """Longest path of the temporary folder in bytes. The sockets of `multiprocessing` lie in a folder below it, which needs 32 bytes
@@ -156,17 +159,22 @@ def fork_server(preload: Sequence[str] = ()) -> BaseContext:
 def undisturbed() -> Iterator[None]:
     """Let signals to all processes at once wait while processes are started; an error in between would leave them half started.
 
-    The processes inherit that these signals are blocked, unless a fork server starts them; `end_with_parent` unblocks them.
+    Their handlers are replaced, because to block them in this thread would not help: the system gives them to another one.
     """
-    if threading.current_thread() is not threading.main_thread() or multiprocessing.parent_process() is not None:
-        yield  # signals arrive in the main thread of the main process
+    if threading.current_thread() is not threading.main_thread():
+        yield  # handlers run in the main thread
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SHIELDED) if SHIELDED else None
+    waiting: list[int] = []
+    before = {signum: handler for signum in TO_ALL if (handler := signal.getsignal(signum)) is not None}
+    for signum in before:
+        signal.signal(signum, lambda signum, frame: waiting.append(signum))
     try:
         yield
     finally:
-        if before is not None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        for signum in dict.fromkeys(waiting):
+            signal.raise_signal(signum)
 
 
 def end_with_parent(*, shielded: bool = False) -> None:

@@ -5,13 +5,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from ich_lstm.errors import WorkerError
-from ich_lstm.parallel import LONGEST_TEMPORARY, SHIELDED, fork_server, undisturbed
+from ich_lstm.parallel import LONGEST_TEMPORARY, TO_ALL, fork_server, undisturbed
 
 SECONDS = 10
 """Time within which no process may be left."""
@@ -117,18 +119,44 @@ def test_no_process_outlives_the_main_one(program: str, how: signal.Signals, tmp
         assert wait_until_none(mark) == {}
 
 
-def test_signals_wait_until_processes_are_started(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("signum", TO_ALL)
+def test_signals_wait_until_processes_are_started(signum: signal.Signals) -> None:
     received = []
-    before = signal.signal(signal.SIGTERM, lambda *_: received.append(len(received)))
+    before = signal.signal(signum, lambda *_: received.append(signum))
+    other = threading.Event()
+    thread = threading.Thread(target=other.wait)  # which would receive what is only blocked in this one
+    thread.start()
     try:
+        with undisturbed():
+            os.kill(os.getpid(), signum)
+            time.sleep(0.05)
+            os.kill(os.getpid(), signum)
+            time.sleep(0.05)
+            assert not received
+        assert received == [signum]
+        os.kill(os.getpid(), signum)
+        assert received == [signum, signum]
+    finally:
+        signal.signal(signum, before)
+        other.set()
+        thread.join()
+
+
+def test_a_signal_that_ends_a_process_ends_it_afterwards() -> None:
+    code = """
+        import os, signal, time
+        from ich_lstm.parallel import undisturbed
         with undisturbed():
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.05)
-            assert not received
-        assert received == [0]
-        assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & set(SHIELDED)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+            print("started", flush=True)
+        time.sleep(10)
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.returncode) == ("started\n", -signal.SIGTERM), done.stderr
 
 
 def test_a_long_path_of_the_temporary_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
