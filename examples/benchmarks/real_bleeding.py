@@ -59,6 +59,7 @@ from ich_lstm import (
     Split,
     Windows,
 )
+from ich_lstm.cli.training.fit import best_precision
 from ich_lstm.data.joining.join import LabelledScan
 from ich_lstm.data.prepared.folder import PreparedFolder
 from ich_lstm.evaluation.aggregate import Output, cases_at
@@ -334,6 +335,7 @@ def train(given: argparse.Namespace, arm: Trained, fold: int, data: ScanDataModu
         return Trainer(
             accelerator=given.accelerator,
             devices=1,
+            precision=given.precision,
             max_epochs=now.max_epochs,
             num_sanity_val_steps=0,
             gradient_clip_val=1.0,
@@ -430,7 +432,7 @@ def folder_of(given: argparse.Namespace, name: str, fold: int) -> Path:
 
 def settings_of(given: argparse.Namespace) -> dict[str, Any]:
     """What must be the same in all runs."""
-    names = ("backbone", "size", "warm_up_epochs", "head_epochs", "joint_epochs", "views")
+    names = ("backbone", "size", "warm_up_epochs", "head_epochs", "joint_epochs", "views", "precision")
     return {name: getattr(given, name) for name in (*names, "encoder_rate", "scratch_rate", "head_rate")}
 
 
@@ -632,12 +634,14 @@ def main() -> None:
     parser.add_argument("--scratch-rate", type=float, default=1e-3, help="learning rate of the encoder from random weights")
     parser.add_argument("--head-rate", type=float, default=1e-3)
     parser.add_argument("--accelerator", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--precision", help="Lightning's name of it; by default as in ich-train")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--quick", action="store_true", help=f"fold 0 alone, with {QUICK}: to see that everything runs")
     parser.add_argument("--only-table", action="store_true", help="of what is there")
     given = parser.parse_args()
     if given.quick:
         vars(given).update(QUICK, folds=[0])
+    given.precision = given.precision or best_precision(given.accelerator)
     known = arms(given)
     chosen = list(known) if given.arms is None else given.arms
     if not set(chosen) <= set(known):
