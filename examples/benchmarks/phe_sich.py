@@ -2,8 +2,9 @@
 
 The set is published for non-commercial use: nothing of it, and no weights trained on it, belongs into the project.
 
-The folder has a file ``PPPP.npz`` for each patient, with ``gray`` uint8 ``(n, h, w)`` (slice 0 is the lowest, nose up), and
-``labels.csv`` with the columns ``patient_id``, ``slice`` and ``intraparenchymal`` (1, 0, or empty: unknown).
+The folder has a file ``PPPP.npz`` for each patient, with ``gray`` uint8 ``(n, h, w)`` (the lowest slice first, nose up) and
+``slice``, the consecutive numbers of the slices ``(n,)``; and ``labels.csv`` with the columns ``patient_id``, ``slice`` and
+``intraparenchymal`` (1, 0, or empty: unknown).
 
 What is exact: HU from -20 to 100, because the 8 bits hold a window of level 40 and width 120.
 
@@ -89,11 +90,12 @@ def uid_of(*place: object) -> str:
     return f"2.25.{int.from_bytes(digest[:15], 'big')}"
 
 
-def write_series(gray: np.ndarray, patient: str, folder: Path) -> None:
+def write_series(gray: np.ndarray, numbers: np.ndarray, patient: str, folder: Path) -> None:
     """Write a scan as a CT series.
 
     Args:
         gray: Gray levels, uint8 ``(n, h, w)``, inferior to superior, nose up.
+        numbers: The set's numbers of the slices, ``(n,)``.
         patient: The set's number of the patient, which becomes the Patient ID.
         folder: Folder for the files, which appears as a whole.
     """
@@ -101,7 +103,7 @@ def write_series(gray: np.ndarray, patient: str, folder: Path) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     step = SLICE_MM if len(gray) <= MOST_THICK else SLICE_MM / 2
-    for number, image in enumerate(to_hu(gray)):
+    for number, image in zip(numbers.tolist(), to_hu(gray), strict=True):
         _slice(image, patient, number, step).save_as(unfinished / f"{number:03d}.dcm", enforce_file_format=True)
     os.replace(unfinished, folder)
 
@@ -160,15 +162,12 @@ def convert(source: Path, out: Path) -> tuple[Path, Path]:
         with np.load(path, allow_pickle=False) as content:
             gray, numbers = content["gray"], content["slice"]
         named = labels.loc[labels["patient_id"] == path.stem, "slice"].to_numpy()
-        if gray.dtype != np.uint8 or gray.ndim != 3 or not np.array_equal(numbers, np.arange(len(gray))):
-            raise ValueError(
-                f"{path.name}: got {gray.dtype} {gray.shape}, slices {numbers.tolist()}, expected uint8 (n, h, w), 0 to n"
-            )
+        if gray.dtype != np.uint8 or gray.ndim != 3 or len(numbers) != len(gray) or (np.diff(numbers) != 1).any():
+            got = f"{gray.dtype} {gray.shape}, slices {numbers.tolist()}"
+            raise ValueError(f"{path.name}: got {got}, expected uint8 (n, h, w), and n consecutive numbers")
         if not np.array_equal(np.sort(named), numbers):
-            raise ValueError(
-                f"{path.name}: {len(gray)} slices, but {len(named)} rows in {LABELS_FILE}, expected one for each slice"
-            )
-        write_series(gray, path.stem, dicom / path.stem)
+            raise ValueError(f"{path.name}: got {len(named)} rows in {LABELS_FILE}, expected one for each of {len(gray)} slices")
+        write_series(gray, numbers, path.stem, dicom / path.stem)
     here = labels[labels["patient_id"].isin([path.stem for path in files])]
     uids = [uid_of(patient, "slice", number) for patient, number in zip(here["patient_id"], here["slice"], strict=True)]
     table = out / LABELS_FILE

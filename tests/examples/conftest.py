@@ -30,10 +30,11 @@ def bleeding_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not labels.any():
             continue
         number += 1
+        first = 45 if number == 3 else 0  # as two patients of the set
         gray = np.rint((np.clip(head.hu, -20, 100) + 20) * (255 / 120)).astype(np.uint8)
-        np.savez_compressed(folder / f"{number:04d}.npz", gray=gray, slice=np.arange(len(gray)))
+        np.savez_compressed(folder / f"{number:04d}.npz", gray=gray, slice=first + np.arange(len(gray)))
         texts = [str(int(label)) for label in labels]
         texts[-1] = ""
-        rows += [(f"{number:04d}", place, text) for place, text in enumerate(texts)]
+        rows += [(f"{number:04d}", place, text) for place, text in enumerate(texts, start=first)]
     pd.DataFrame(rows, columns=["patient_id", "slice", "intraparenchymal"]).to_csv(folder / "labels.csv", index=False)
     return folder

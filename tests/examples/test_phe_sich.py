@@ -67,7 +67,7 @@ class TestSeries:
         assert len({header.SeriesInstanceUID for header in headers}) == len(list(dicom.iterdir()))
 
     def test_a_long_scan_has_half_the_distance(self, tmp_path: Path) -> None:
-        phe_sich.write_series(np.full((41, 8, 8), 100, np.uint8), "0007", tmp_path / "0007")
+        phe_sich.write_series(np.full((41, 8, 8), 100, np.uint8), np.arange(41), "0007", tmp_path / "0007")
         positions = [pydicom.dcmread(path).ImagePositionPatient[2] for path in sorted((tmp_path / "0007").iterdir())]
         np.testing.assert_allclose(np.diff(positions), phe_sich.SLICE_MM / 2)
 
@@ -99,6 +99,12 @@ class TestLabels:
         with pytest.raises(ValueError, match="23 rows"):
             phe_sich.convert(source, tmp_path / "out")
 
+    def test_a_gap_between_slices(self, tmp_path: Path) -> None:
+        (tmp_path / "labels.csv").write_text("patient_id,slice,intraparenchymal\n0001,4,0\n0001,6,1\n")
+        np.savez(tmp_path / "0001.npz", gray=np.zeros((2, 8, 8), np.uint8), slice=[4, 6])
+        with pytest.raises(ValueError, match="consecutive"):
+            phe_sich.convert(tmp_path, tmp_path / "out")
+
     def test_no_patient(self, bleeding_set: Path, tmp_path: Path) -> None:
         (tmp_path / "labels.csv").write_bytes((bleeding_set / "labels.csv").read_bytes())
         with pytest.raises(FileNotFoundError, match=r"no \.npz"):
@@ -110,7 +116,8 @@ def test_real_heads_are_read_as_whole_heads(real_data: Path, tmp_path: Path) -> 
     if not files:
         pytest.skip("the real heads are not beside this checkout")
     for path in files[::24]:
-        phe_sich.write_series(np.load(path)["gray"], path.stem, tmp_path / path.stem)
+        content = np.load(path)
+        phe_sich.write_series(content["gray"], content["slice"], path.stem, tmp_path / path.stem)
         scan = read_scan(tmp_path / path.stem)
         # The lowest and highest slices of some patients are black in the set itself.
         assert {flag.code for flag in scan.flags} <= {"constant_slice"}, path.name
