@@ -164,6 +164,24 @@ def unions_of(labels: np.ndarray) -> np.ndarray:
     return implied
 
 
+def never_absent(labels: np.ndarray) -> np.ndarray:
+    """Find labels that are known only as present. They teach a network nothing but to call them always present.
+
+    This happens if a table has a column for one type alone: "any" is then known where that type is present, and nowhere else.
+
+    Args:
+        labels: Labels ``(m, k)``: 1 present, 0 absent, NaN unknown.
+
+    Returns:
+        Whether each label is known as present and never as absent, bool ``(k,)``.
+
+    Example:
+        >>> never_absent(np.array([[1.0, 0.0], [np.nan, 1.0]])).tolist()
+        [True, False]
+    """
+    return (labels == 1).any(axis=0) & ~(labels == 0).any(axis=0)
+
+
 def complete_labels(labels: np.ndarray) -> np.ndarray:
     """Fill in unknown labels that follow from known ones.
 

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ from ich_lstm.data.split.assign import Subset, TrainingPatients, is_left_to_head
 from ich_lstm.data.split.split_file import Split, SplitFile
 from ich_lstm.data.tables.labelled import LabelTable, Unmatched
 from ich_lstm.errors import ConfigError, SourceError, SplitError
+from ich_lstm.labels import never_absent
 from ich_lstm.parallel import count_cores
 from ich_lstm.preprocessing.augmentation import Geometry, sample_seed
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing
@@ -245,6 +246,12 @@ class ScanDataModule(LightningDataModule):
             The summary made by :func:`~ich_lstm.data.describe.describe_scans`.
         """
         return describe_scans(self._scans_of("train"), is_synthetic=self.is_synthetic)
+
+    def never_absent(self) -> dict[Literal["slices", "scans"], np.ndarray]:
+        """Find labels that the training slices, or the training scans, have only as present, bool ``(k,)`` each."""
+        scans = self._scans_of("train")
+        of_slices = np.concatenate([scan.slice_labels for scan in scans])
+        return {"slices": never_absent(of_slices), "scans": never_absent(np.stack([scan.scan_labels for scan in scans]))}
 
     def train_dataloader(self) -> ScanLoader:
         """Shuffled and augmented batches of the training patients."""

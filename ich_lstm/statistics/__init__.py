@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ich_lstm.statistics.comparison.agreement import cohen_kappa as cohen_kappa
     from ich_lstm.statistics.comparison.agreement import fleiss_kappa as fleiss_kappa
     from ich_lstm.statistics.comparison.paired import compare_labels as compare_labels
+    from ich_lstm.statistics.comparison.paired import compare_stratified_auroc as compare_stratified_auroc
     from ich_lstm.statistics.comparison.significance import compare_auroc as compare_auroc
     from ich_lstm.statistics.comparison.significance import mcnemar as mcnemar
     from ich_lstm.statistics.estimate import Estimate as Estimate
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ich_lstm.statistics.measures.discrimination import average_precision as average_precision
     from ich_lstm.statistics.measures.discrimination import precision_recall_curve as precision_recall_curve
     from ich_lstm.statistics.measures.discrimination import roc_curve as roc_curve
+    from ich_lstm.statistics.measures.discrimination import stratified_auroc as stratified_auroc
     from ich_lstm.statistics.measures.evaluation import FigureSettings as FigureSettings
     from ich_lstm.statistics.measures.evaluation import evaluate_labels as evaluate_labels
     from ich_lstm.statistics.measures.scores import log_loss as log_loss
@@ -46,6 +48,7 @@ _HOMES = {
     "cohen_kappa": "comparison.agreement",
     "compare_auroc": "comparison.significance",
     "compare_labels": "comparison.paired",
+    "compare_stratified_auroc": "comparison.paired",
     "confusion": "proportions",
     "curve_bands": "measures.bands",
     "estimate_prevalence": "adjustment.prevalence",
@@ -62,6 +65,7 @@ _HOMES = {
     "roc_curve": "measures.discrimination",
     "shift_prevalence": "adjustment.corrections",
     "smoothed_calibration": "measures.smoothing",
+    "stratified_auroc": "measures.discrimination",
     "weighted_log_loss": "measures.scores",
     "wilson": "proportions",
 }

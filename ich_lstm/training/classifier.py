@@ -128,7 +128,8 @@ class ScanClassifier(LightningModule):
     You can fit, validate, test and predict with your own Trainer. Its callbacks can monitor these metrics:
 
     - ``val/monitor``: The value by which the best epoch is chosen. It is ``val/loss``, or ``val/scan_loss`` if the slices have no
-      known labels, or labels of one class only. Callbacks also find it as ``val_loss``, which is not sent to loggers.
+      known labels, or labels of one class only. Labels that are known only as present are left out of it. Callbacks also find it
+      as ``val_loss``, which is not sent to loggers.
     - ``val/loss``, ``val/scan_loss``, ``val/encoder_loss``: RSNA's weighted log loss of the slices, of the scans, and of the
       slices by the encoder's own logits. The last one is logged only if the model has a sequence head too.
     - ``val/auroc_<label>``, ``val/scan_auroc_<label>``, ``val/encoder_auroc_<label>``: Areas under the ROC curves, for each label
@@ -219,6 +220,8 @@ class ScanClassifier(LightningModule):
         self._epoch_losses: dict[str, Tensor] = {}
         """For each training loss, the sum over the slices of the running epoch and their number in this process, ``(2,)``."""
         self._place: Mapping[str, Any] | None = None
+        self._never_absent: dict[str, Tensor] = {}
+        """By level, labels that the training slices or scans have only as present, bool ``(k,)``; no entry if there are none."""
 
     @classmethod
     def from_settings(cls, settings: ClassifierSettings) -> "ScanClassifier":
@@ -384,6 +387,7 @@ class ScanClassifier(LightningModule):
             self.is_synthetic = data.is_synthetic
             self.positive_share = _positive_share(data)
             self.training_data = data.describe_training()
+            self._leave_out_never_absent(data)
             self.calibration = None
         running = record_fit(
             self.trainer,
@@ -405,6 +409,20 @@ class ScanClassifier(LightningModule):
         reducer = self.model.reducer
         if self.trained != "encoder" and reducer is not None and not reducer.is_fitted:
             fit_reducer(self.model, self.trainer, data, self.settings.reduction.slices)
+
+    def _leave_out_never_absent(self, data: "ScanDataModule") -> None:
+        """Leave labels out of the loss that training data have only as present: it would teach to call them always present."""
+        found = {level: labels for level, labels in data.never_absent().items() if labels.any()}
+        self._never_absent = {level: torch.from_numpy(labels) for level, labels in found.items()}
+        for level, labels in found.items():
+            names = [label for label, is_left_out in zip(LABELS, labels, strict=True) if is_left_out]
+            logger.warning(
+                "%s: the training %s have no known negative, only positives. They are left out of the loss of %s, because it "
+                "would teach the network to call them always present.",
+                ", ".join(names),
+                level,
+                level,
+            )
 
     def _check_preprocessing(self, data: "ScanDataModule") -> None:
         """Check that the data have the preprocessing that the model was trained for."""
@@ -493,11 +511,13 @@ class ScanClassifier(LightningModule):
         """Compute the training loss, and note whether it is finite in all processes."""
         loss_settings = self.settings.loss
         logits = self._logits(batch)
+        slice_labels = self._taught(batch.slice_labels, "slices")
+        scan_labels = self._taught(batch.scan_labels, "scans")
         candidates = {
-            "slice_loss": (loss_settings.slice, logits.slice_logits, batch.slice_labels),
-            "scan_loss": (loss_settings.scan, logits.scan_logits, batch.scan_labels),
-            "encoder_loss": (loss_settings.encoder, logits.encoder_logits, batch.slice_labels),
-            "instance_loss": (loss_settings.instance, logits.instance_logits, batch.scan_labels),
+            "slice_loss": (loss_settings.slice, logits.slice_logits, slice_labels),
+            "scan_loss": (loss_settings.scan, logits.scan_logits, scan_labels),
+            "encoder_loss": (loss_settings.encoder, logits.encoder_logits, slice_labels),
+            "instance_loss": (loss_settings.instance, logits.instance_logits, scan_labels),
         }
         any_weight, mean = loss_settings.any_weight, loss_settings.mean
         terms = {
@@ -530,6 +550,11 @@ class ScanClassifier(LightningModule):
         for factor, term in means.values():
             total = total + factor * term
         return Losses(total, {name: term.detach() for name, (_, term) in means.items()}, size)
+
+    def _taught(self, labels: Tensor, level: Literal["slices", "scans"]) -> Tensor:
+        """The labels ``(m, k)`` of a level, in which those that training data have only as present are unknown (NaN)."""
+        left_out = self._never_absent.get(level)
+        return labels if left_out is None else labels.masked_fill(left_out.to(labels.device), torch.nan)
 
     def _batch_statistics(self) -> list[Tensor]:
         """The running statistics of all batch-norm layers."""
@@ -580,7 +605,8 @@ class ScanClassifier(LightningModule):
         if self.trainer.state.fn == TrainerFn.FITTING:
             self._log_losses()  # here and not at the end of the epoch, so that they lie in the checkpoint of the epoch's end
         losses, aurocs = self._log_metrics("val")
-        # If the slice labels are missing or of one class, their loss cannot rank epochs, and the scans' loss is monitored.
+        # Labels that are known only as present are left out, because their loss cannot rank epochs. If the slice labels are
+        # missing or of one class, the scans' loss is monitored.
         uses_slices = not aurocs[""].isnan().all() or losses["scan_"].isnan()
         monitored = losses["" if uses_slices else "scan_"]
         self.log("val/monitor", monitored, sync_dist=True)
@@ -599,15 +625,17 @@ class ScanClassifier(LightningModule):
         """Log and reset the metrics.
 
         Returns:
-            Two mappings by prefix of the metric's name: the losses, and the areas under the ROC curves ``(k,)``.
+            Two mappings by prefix of the metric's name: the losses of labels that are not known only as present, or of all labels
+            where there is no other; and the areas under the ROC curves ``(k,)``.
         """
         losses, aurocs = {}, {}
         for view, metrics in self._metrics_by_view().items():
             values = metrics.compute()
             metrics.reset()
-            losses[view], aurocs[view] = values["loss"].float(), values["auroc"].float()
+            ranking, aurocs[view] = values["ranking_loss"], values["auroc"].float()
+            losses[view] = torch.where(ranking.isnan(), values["loss"], ranking).float()
             # The metrics have gathered from all processes already, so sync_dist averages equal values.
-            self.log(f"{phase}/{view}loss", losses[view], prog_bar=not view, sync_dist=True)
+            self.log(f"{phase}/{view}loss", values["loss"].float(), prog_bar=not view, sync_dist=True)
             for label, area in zip(LABELS, aurocs[view], strict=True):
                 self.log(f"{phase}/{view}auroc_{label}", area, prog_bar=not view and label == ANY, sync_dist=True)
         return losses, aurocs
@@ -950,7 +978,8 @@ def _positive_share(data: "ScanDataModule") -> float | None:
 
 
 def _metrics() -> MetricCollection:
-    return MetricCollection({"loss": WeightedLogLoss(), "auroc": LabelAUROC()}, compute_groups=False)
+    losses = {"loss": WeightedLogLoss(), "ranking_loss": WeightedLogLoss(needs_absent=True)}
+    return MetricCollection({**losses, "auroc": LabelAUROC()}, compute_groups=False)
 
 
 def _refuse_synchronized(encoder: nn.Module) -> None:

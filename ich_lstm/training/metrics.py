@@ -64,6 +64,10 @@ class _OfLabelledProbabilities(Metric):
 class WeightedLogLoss(_OfLabelledProbabilities):
     """RSNA's weighted multi-label log loss over the known labels; NaN if none is known or its probability is none.
 
+    Args:
+        needs_absent: Leave out labels that are known only as present, never as absent. A model that always calls such a label
+            present has no loss in it, so its loss cannot rank models.
+
     Example:
         >>> metric = WeightedLogLoss()
         >>> metric.update(torch.full((1, 6), 0.5, dtype=torch.float64), torch.zeros(1, 6))
@@ -73,11 +77,17 @@ class WeightedLogLoss(_OfLabelledProbabilities):
 
     higher_is_better = False
 
+    def __init__(self, *, needs_absent: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.needs_absent = needs_absent
+
     def compute(self) -> Tensor:
         """The loss, a float64 scalar."""
         probabilities, labels = self._all()
         losses = log_losses(probabilities, labels)  # (m, k)
         known = ~labels.isnan()
+        if self.needs_absent:
+            known &= (labels == 0).any(dim=0)
         weights = torch.tensor(LABEL_WEIGHTS, dtype=torch.float64, device=losses.device) * known
         return (losses.masked_fill(~known, 0.0) * weights).sum() / weights.sum()
 

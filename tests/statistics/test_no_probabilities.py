@@ -27,6 +27,8 @@ WRONG = [math.nan, math.inf, -math.inf, 1.5, -0.1]
 
 REFUSING: dict[str, Callable[[np.ndarray], Any]] = {
     "auroc": lambda p: statistics.auroc(Y, p),
+    "stratified_auroc": lambda p: statistics.stratified_auroc(Y, p, np.zeros(8)),
+    "compare_stratified_auroc": lambda p: statistics.compare_stratified_auroc(Y, P, p, np.zeros(8), PATIENTS, replicates=100),
     "average_precision": lambda p: statistics.average_precision(Y, p),
     "roc_curve": lambda p: statistics.roc_curve(Y, p),
     "precision_recall_curve": lambda p: statistics.precision_recall_curve(Y, p),

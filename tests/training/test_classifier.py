@@ -5,13 +5,18 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from dicom_files import make_series
 from fabricated import make_classifier, make_scan
+from pytorch_lightning import Trainer
 
-from ich_lstm import ScanClassifier, ScanPrediction
+from ich_lstm import LABELS, ScanClassifier, ScanPrediction
 from ich_lstm.errors import CheckpointError, ConfigError, SourceError, StudyError
+from ich_lstm.evaluation.evaluate import predict_subset
+from ich_lstm.evaluation.evidence import columns_of
+from ich_lstm.statistics import log_loss, weighted_log_loss
 
 
 class TestTraining:
@@ -64,6 +69,54 @@ class TestTraining:
         assert any(
             not torch.equal(before[name], after[name]) for name in before if name.startswith("encoder.") and "conv" in name
         )
+
+
+class TestLabelsKnownOnlyAsPresent:
+    """A table with a column for one type: "any" is known where that type is present, and nowhere else."""
+
+    TYPE = LABELS.index("intraparenchymal")
+
+    @pytest.fixture
+    def one_type(self, phantom: Path, tmp_path: Path) -> Path:
+        table = pd.read_csv(phantom / "stage_2_train.csv")
+        table[["image", "label"]] = table["ID"].str.rsplit("_", n=1, expand=True).to_numpy()
+        images = table.loc[table["label"] == LABELS[self.TYPE], "image"]
+        # Every third slice is called positive: what is shown does not matter here.
+        labels = (np.arange(len(images)) % 3 == 0).astype(int)
+        path = tmp_path / "one_type.csv"
+        pd.DataFrame({"sop_uid": images, LABELS[self.TYPE]: labels}).to_csv(path, index=False)
+        return path
+
+    @pytest.fixture
+    def done(self, fit, one_type: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+        found = fit(tmp_path / "fit", labels=str(one_type))
+        assert "any: the training slices have no known negative" in caplog.text
+        assert f"{LABELS[self.TYPE]}: the training slices" not in caplog.text
+        return found
+
+    def test_they_are_left_out_of_the_loss(self, done) -> None:
+        assert np.isfinite(done.losses).all()
+        # Biases have no weight decay, so only the loss can move them.
+        for layer in ("sequence_classifier", "encoder_classifier"):
+            before, after = (getattr(each.model, layer).bias for each in (make_classifier(), done.classifier))
+            moved = (before != after.cpu()).tolist()
+            assert moved == [k == self.TYPE for k in range(len(LABELS))], layer
+
+    def test_the_monitored_loss_is_that_of_the_label_that_can_be_learned(self, done, data, one_type: Path) -> None:
+        module = data(labels=str(one_type))
+        trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+        (logged,) = trainer.validate(done.classifier, module, verbose=False)
+        slices = predict_subset(done.classifier, module, "validation", hash_patient=str, coherent=False).slices
+        labels, probabilities = columns_of(slices, "label_"), columns_of(slices, "")
+        expected = log_loss(labels[:, self.TYPE], probabilities[:, self.TYPE]).value
+        assert logged["val/monitor"] == pytest.approx(expected, abs=1e-5)
+        assert logged["val/loss"] == pytest.approx(weighted_log_loss(labels, probabilities).value, abs=1e-5)
+        assert abs(logged["val/loss"] - logged["val/monitor"]) > 1e-3
+
+    def test_labels_that_are_known_both_ways_are_not_touched(self, trained, data) -> None:
+        module = data()
+        module.setup()
+        assert not any(labels[LABELS.index("any")] for labels in module.never_absent().values())
 
 
 class TestOptimizer:

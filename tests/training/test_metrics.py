@@ -59,6 +59,15 @@ class TestWeightedLogLoss:
     def test_no_known_label(self) -> None:
         assert np.isnan(of(WeightedLogLoss(), torch.full((3, 6), 0.5), torch.full((3, 6), torch.nan)))
 
+    def test_labels_known_only_as_present_can_be_left_out(self) -> None:
+        p, y = draw()
+        y[:, -1] = torch.where(y[:, -1] == 0, torch.nan, y[:, -1])
+        without = y.clone()
+        without[:, -1] = torch.nan
+        assert float(of(WeightedLogLoss(needs_absent=True), p, y)) == float(of(WeightedLogLoss(), p, without))
+        assert float(of(WeightedLogLoss(), p, y)) != float(of(WeightedLogLoss(), p, without))
+        assert np.isnan(of(WeightedLogLoss(needs_absent=True), p, torch.ones_like(y)))
+
 
 class TestLabelAUROC:
     def test_equals_scikit_learn_with_ties_and_unknown_labels(self) -> None:

@@ -9,7 +9,7 @@ from ich_lstm.data.audit.findings import Finding, make_finding
 from ich_lstm.data.joining.join import LabelledScan, PatientIds
 from ich_lstm.data.joining.locate import LocatedLabels
 from ich_lstm.data.prepared.folder import NO_LABEL, PreparedFolder
-from ich_lstm.labels import ANY, LABELS, unions_of
+from ich_lstm.labels import ANY, LABELS, never_absent, unions_of
 from ich_lstm.reading.header.examinations import ANONYMOUS
 
 UNDIVIDED = "all"
@@ -210,6 +210,15 @@ def find_absent_labels(inputs: AuditInputs) -> Finding | None:
         label + ("" if subsets == [UNDIVIDED] else f" in {', '.join(subsets)}") for label, subsets in absent.items() if subsets
     ]
     return make_finding("label_absent", pd.DataFrame({"detail": texts}), texts)
+
+
+def find_labels_never_absent(inputs: AuditInputs) -> Finding | None:
+    """Find labels that are known as present in training, and never as absent, neither of slices nor of scans."""
+    subset_of = inputs.scans["subset"].to_numpy()
+    trains = np.isin(subset_of, ["train", UNDIVIDED])
+    labels = np.concatenate([inputs.scan_labels[trains], inputs.slice_labels[trains[inputs.scan_of]]])
+    names = [label for label, found in zip(LABELS, never_absent(labels), strict=True) if found]
+    return make_finding("label_never_absent", pd.DataFrame({"detail": names}), names)
 
 
 def find_several_series(inputs: AuditInputs) -> Finding | None:

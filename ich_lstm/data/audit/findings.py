@@ -142,6 +142,13 @@ CHECKS: dict[str, Check] = {
         "labels without a positive patient in some subset",
         "The label can be neither learned nor evaluated in such a subset.",
     ),
+    "label_never_absent": Check(
+        "FLAG",
+        "label that is known only as present",
+        "labels that are known only as present",
+        "The training leaves it out of the loss, which would teach to call it always present; its probabilities mean nothing.",
+        "Label slices or scans in which it is absent, if it is to be learned.",
+    ),
     "several_series": Check(
         "FLAG",
         "study with several labelled scans",

@@ -11,6 +11,7 @@ from ich_lstm.errors import ConfigError
 from ich_lstm.labels import LABEL_WEIGHTS, LABELS
 from ich_lstm.statistics.bootstrap import METHOD, PatientBootstrap
 from ich_lstm.statistics.cases import Cases, check_labels, check_probabilities, patient_index
+from ich_lstm.statistics.measures.discrimination import stratified_ranks
 from ich_lstm.statistics.measures.evaluation import ALL_LABELS, FigureSettings, WeightedLosses, check_settings
 from ich_lstm.statistics.measures.figures import AUROC, KINDS, LabelFigures
 
@@ -86,6 +87,47 @@ def compare_labels(
         ]
         rows += [{"label": name, **row} for row in _label_rows(pair, bootstrap, stratified)]
     return pd.DataFrame(rows)
+
+
+def compare_stratified_auroc(
+    labels: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    strata: np.ndarray,
+    patients: Iterable,
+    *,
+    replicates: int = FigureSettings.replicates,
+    seed: int = FigureSettings.seed,
+    workers: int = FigureSettings.workers,
+) -> dict[str, Any]:
+    """Compute the difference of two models' AUROC over pairs of one stratum, as `compare_labels` computes other differences.
+
+    Args:
+        labels: Labels of the cases, ``(n,)``: 1 present, 0 absent, NaN unknown.
+        first: Probabilities of the first model, ``(n,)``.
+        second: Probabilities of the second model, ``(n,)``.
+        strata: Stratum of each case, ``(n,)``.
+        patients: The patient of each case, ``(n,)``.
+        replicates: Number of bootstrap resamples.
+        seed: Seed of the bootstrap.
+        workers: Number of threads of the bootstrap.
+
+    Returns:
+        ``first``, ``second``, ``difference`` (first minus second), ``low``, ``high`` and ``p_value`` (NaN if undefined, with the
+        reason in the note), ``method``, ``cases``, ``positives``, ``patients`` and ``note``.
+
+    Raises:
+        TableError: If a probability is not a number in [0, 1], a label is not 0, 1 or NaN, a patient is unknown, or the numbers
+            of cases differ.
+    """
+    patients = list(patients)
+    one, other = (stratified_ranks(labels, probabilities, strata, patients) for probabilities in (first, second))
+    bootstrap = PatientBootstrap(one.patients, replicates=replicates, seed=seed, workers=workers)
+    drawn = bootstrap.replicate(lambda counts: (one.auroc(counts) - other.auroc(counts))[None], cases=one.cases)[0]
+    once = np.ones((one.patients, 1), dtype=np.float32)
+    values = float(one.auroc(once)[0]), float(other.auroc(once)[0])
+    counts = {"cases": one.cases, "positives": int((np.asarray(labels) == 1).sum()), "patients": one.patients}
+    return _difference(*values, drawn, one.carriers, "no stratum with a positive and a negative case", counts)
 
 
 def _label_rows(pair: list[LabelFigures], bootstrap: PatientBootstrap, stratified: bool) -> list[dict[str, Any]]:

@@ -5,13 +5,15 @@ only on the distinct probabilities of positive cases and on the negative cases a
 is a sparse matrix (bins x patients) times the patients' counts (patients x replicates).
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
-from ich_lstm.statistics.bootstrap import sum_by_patient
-from ich_lstm.statistics.cases import Cases, known_cases
-from ich_lstm.statistics.estimate import Estimate, estimate_or
+from ich_lstm.errors import TableError
+from ich_lstm.statistics.bootstrap import PatientBootstrap, bootstrap_interval, sum_by_patient
+from ich_lstm.statistics.cases import Cases, known_cases, patient_index
+from ich_lstm.statistics.estimate import Estimate, estimate_or, undefined
 
 EXACT_IN_FLOAT32 = 2**24
 """float32 represents every whole number up to this value, in half the memory and twice as fast as float64."""
@@ -39,9 +41,15 @@ class RankedWeights(NamedTuple):
 
         Source: Bamber, J Math Psychol 1975;12:387-415 (the area is the Mann-Whitney statistic).
         """
-        in_order = np.einsum("gr,gr->r", self.positive, self.below + self.tied / 2)
-        pairs = self.positive.sum(axis=0) * self.negative
-        return np.divide(in_order, pairs, out=np.full(pairs.shape, np.nan), where=pairs > 0)
+        return _share(self.in_order(), self.pairs())
+
+    def in_order(self) -> np.ndarray:
+        """Compute the weight of pairs in which the positive case ranks above the negative one, ``(r,)``; ties count half."""
+        return np.einsum("gr,gr->r", self.positive, self.below + self.tied / 2)
+
+    def pairs(self) -> np.ndarray:
+        """Compute the weight of all pairs of a positive and a negative case, ``(r,)``."""
+        return self.positive.sum(axis=0) * self.negative
 
     def average_precision(self) -> np.ndarray:
         """Sum precision times the gain in recall over the thresholds, ``(r,)``; NaN without a positive case.
@@ -105,6 +113,41 @@ class RankedCases:
         return RankedWeights(positive, upto[self._bins] - tied, tied, total)
 
 
+class StratifiedRanks:
+    """The cases of one label, of which only pairs of one stratum are compared, for any number of weightings of their patients.
+
+    Args:
+        cases: The m cases with a known label.
+        strata: Stratum of each case, ``(m,)``.
+        patient: Index of the patient of each case, ``(m,)``.
+        patients: Number of patients in the data.
+
+    Raises:
+        ValueError: If a probability is NaN.
+    """
+
+    def __init__(self, cases: Cases, strata: np.ndarray, patient: np.ndarray, patients: int) -> None:
+        positive, probabilities, _ = cases
+        self.cases, self.patients = len(positive), patients
+        self.carriers = min(len(np.unique(patient[positive])), len(np.unique(patient[~positive])))
+        """Number of patients with a positive case, or with a negative case if these are fewer."""
+        members = [strata == stratum for stratum in np.unique(strata)]
+        self._ranks = [RankedCases(Cases(positive[mine], probabilities[mine], 0), patient[mine], patients) for mine in members]
+
+    def auroc(self, counts: np.ndarray) -> np.ndarray:
+        """Compute the share of correctly ranked pairs, ``(r,)``, of all strata together; NaN without a pair.
+
+        Args:
+            counts: How often each patient was drawn, whole numbers ``(patients, r)``.
+        """
+        in_order, pairs = np.zeros(counts.shape[1]), np.zeros(counts.shape[1])
+        for ranks in self._ranks:
+            weights = ranks.weigh(counts)
+            in_order += weights.in_order()
+            pairs += weights.pairs()
+        return _share(in_order, pairs)
+
+
 class Curve(NamedTuple):
     """A ROC or precision-recall curve over all thresholds.
 
@@ -135,6 +178,80 @@ def auroc(labels: np.ndarray, probabilities: np.ndarray) -> Estimate:
     """
     cases = known_cases(labels, probabilities)
     return estimate_or(area_under_roc(cases.positive, cases.probabilities), f"{cases.classes}, but AUROC needs both")
+
+
+def stratified_auroc(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    strata: np.ndarray,
+    patients: Iterable | None = None,
+    *,
+    replicates: int = 2000,
+    seed: int = 0,
+    workers: int = 2,
+) -> Estimate:
+    """Compute the AUROC over pairs of cases of one stratum; undefined if no stratum has a pair.
+
+    The pairs of all strata are pooled, so a stratum counts by its number of pairs. What is constant within each stratum, such as
+    the stratum itself, gives 0.5 even if it gives more over all cases. Strata of a confounder, such as the height of a slice in
+    the head, therefore show what a model knows beyond it.
+
+    Source: a weighted mean of the AUROCs of the strata (Janes & Pepe, Biometrika 2009;96:371-382, who weight by positive cases).
+
+    Args:
+        labels: Labels of the cases, ``(n,)``: 1 present, 0 absent, NaN unknown.
+        probabilities: Probabilities of the cases in [0, 1], ``(n,)``.
+        strata: Stratum of each case, ``(n,)``.
+        patients: The patient of each case, ``(n,)``, for a 95 % interval by a bootstrap of patients; None for no interval.
+        replicates: Number of bootstrap resamples.
+        seed: Seed of the bootstrap.
+        workers: Number of threads of the bootstrap.
+
+    Raises:
+        TableError: If a label or a probability is invalid, a patient is unknown, or the numbers of cases differ.
+
+    Example:
+        >>> stratified_auroc(np.array([0, 1, 0, 1]), np.array([0.1, 0.2, 0.6, 0.9]), np.array([0, 0, 1, 1])).value
+        1.0
+    """
+    ranks = stratified_ranks(labels, probabilities, strata, patients)
+    value = float(ranks.auroc(np.ones((ranks.patients, 1), dtype=np.float32))[0])
+    if np.isnan(value):
+        return undefined("no stratum with a positive and a negative case")
+    if patients is None:
+        return Estimate(value)
+    bootstrap = PatientBootstrap(ranks.patients, replicates=replicates, seed=seed, workers=workers)
+    drawn = bootstrap.replicate(lambda counts: ranks.auroc(counts)[None], cases=ranks.cases)[0]
+    return bootstrap_interval(value, drawn, scale="logit", patients=ranks.carriers)
+
+
+def stratified_ranks(
+    labels: np.ndarray, probabilities: np.ndarray, strata: np.ndarray, patients: Iterable | None = None
+) -> StratifiedRanks:
+    """Check the cases of one label, and rank those whose label is known within their strata.
+
+    Args:
+        labels: Labels of the cases, ``(n,)``: 1 present, 0 absent, NaN unknown.
+        probabilities: Probabilities of the cases in [0, 1], ``(n,)``.
+        strata: Stratum of each case, ``(n,)``.
+        patients: The patient of each case, ``(n,)``; None for one patient.
+
+    Raises:
+        TableError: If a label or a probability is invalid, a patient is unknown, or the numbers of cases differ.
+    """
+    cases = known_cases(labels, probabilities)
+    known = ~np.isnan(np.asarray(labels, dtype=np.float64))
+    strata = np.asarray(strata)
+    index, count = (np.zeros(len(known), int), 1) if patients is None else patient_index(patients)
+    if not len(strata) == len(index) == len(known):
+        raise TableError(
+            "shapes_differ",
+            where="cases to evaluate",
+            got=f"{len(known)} labels, {len(strata)} strata, {len(index)} patients",
+            expected="arrays of equal length",
+            todo="Give one row per case.",
+        )
+    return StratifiedRanks(cases, strata[known], index[known], count)
 
 
 def area_under_roc(positive: np.ndarray, values: np.ndarray) -> float:
@@ -207,6 +324,11 @@ def _called(cases: Cases) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _weighed_once(cases: Cases) -> RankedWeights:
     return RankedCases(cases, np.zeros(len(cases.positive), dtype=int), 1).weigh(np.ones((1, 1)))
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Divide, ``(r,)``; NaN where the whole is 0."""
+    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
 
 
 def _no_curve(note: str) -> Curve:

@@ -109,6 +109,15 @@ class TestClean:
         assert counts(found, "FLAG") == {"label_absent": 4}
         found.stop()
 
+    def test_a_label_that_is_known_only_as_present(self, data: Data) -> None:
+        folder, table = data
+        rows = table.rows.copy()
+        rows[[label for label in LABELS if label != "subdural"]] = np.float32(np.nan)
+        rows.loc[rows["subdural"] == 1, "any"] = 1
+        found = audit((folder, replace(table, rows=rows)))
+        (finding,) = (each for each in found.findings if each.code == "label_never_absent")
+        assert (finding.action, finding.examples) == ("FLAG", ("any",))
+
     def test_counts_are_those_of_the_labels(self, data: Data) -> None:
         summary = audit(data).summary
         assert summary["parts"]["validation"] == {"patients": 4, "scans": 4, "slices": 4 * SLICES}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ich_lstm.statistics import compare_auroc, compare_labels, evaluate_labels
+from ich_lstm.statistics import compare_auroc, compare_labels, compare_stratified_auroc, evaluate_labels, stratified_auroc
 
 ONE = {"names": ("any",), "weights": (1.0,), "replicates": 300}
 
@@ -32,6 +32,22 @@ def test_auroc_agrees_with_obuchowski(make_study) -> None:
     width = expected.difference.high - expected.difference.low
     assert row["high"] - row["low"] == pytest.approx(width, rel=0.2)
     assert row["p_value"] == pytest.approx(expected.p_value, abs=0.05)
+
+
+def test_auroc_within_strata(make_study) -> None:
+    study = make_study(patients=60)
+    y, p = study.labels[:, 0], study.probabilities[:, 0]
+    worse = np.clip(p + np.random.default_rng(0).normal(0, 0.3, len(p)), 0, 1)
+    bins = np.arange(len(y)) % 3
+    row = compare_stratified_auroc(y, p, worse, bins, study.patients, replicates=300)
+    assert row["first"] == stratified_auroc(y, p, bins).value
+    assert row["difference"] == row["first"] - stratified_auroc(y, worse, bins).value
+    assert 0 < row["low"] < row["difference"] < row["high"]
+    # One stratum: the difference of the plain areas, by the same draws.
+    whole = compare_stratified_auroc(y, p, worse, np.zeros(len(y)), study.patients, replicates=300)
+    plain = compare_labels(y[:, None], p[:, None], worse[:, None], study.patients, stratified=False, **ONE)
+    plain = plain.set_index("metric").loc["auroc"]
+    assert [whole[name] for name in ("difference", "low", "high")] == pytest.approx(list(plain[["difference", "low", "high"]]))
 
 
 def test_pairing_makes_intervals_narrow(make_study) -> None:

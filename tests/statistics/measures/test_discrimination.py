@@ -6,9 +6,9 @@ from scipy import stats
 from sklearn import metrics
 
 from ich_lstm.errors import TableError
-from ich_lstm.statistics import auroc, average_precision, precision_recall_curve, roc_curve
+from ich_lstm.statistics import auroc, average_precision, precision_recall_curve, roc_curve, stratified_auroc
 from ich_lstm.statistics.cases import Cases
-from ich_lstm.statistics.measures.discrimination import RankedCases
+from ich_lstm.statistics.measures.discrimination import RankedCases, stratified_ranks
 
 
 class TestAuroc:
@@ -108,6 +108,55 @@ class TestRankedCases:
         weights = ranked.weigh(np.array([[0.0, 1.0], [2.0, 1.0]]))
         assert np.isnan(weights.auroc()).tolist() == [True, False]
         assert np.isnan(weights.average_precision()).tolist() == [True, False]
+
+
+class TestStratifiedAuroc:
+    def test_by_hand(self) -> None:
+        y = np.array([1, 0, 0, 1, 1, 0, 1, np.nan])
+        p = np.array([0.9, 0.2, 0.9, 0.1, 0.4, 0.3, 0.5, 0.6])
+        bins = np.array([0, 0, 0, 1, 1, 1, 2, 0])
+        # Bin 0: 0.9 above 0.2, and tied with 0.9: 1.5 of 2. Bin 1: 0.1 below and 0.4 above 0.3: 1 of 2. Bin 2 has no pair.
+        assert stratified_auroc(y, p, bins).value == 2.5 / 4
+
+    def test_one_stratum_is_the_auroc(self, small_cases: list) -> None:
+        for y, p in small_cases[:50]:
+            assert stratified_auroc(y, p, np.zeros(len(y))).value == auroc(y, p).value
+
+    def test_the_stratum_itself_knows_nothing_within_strata(self) -> None:
+        random = np.random.default_rng(3)
+        bins = random.integers(0, 10, 500)
+        y = (random.random(500) < 0.05 + 0.09 * bins).astype(float)
+        p = 0.05 + 0.09 * bins
+        assert auroc(y, p).value > 0.7
+        assert stratified_auroc(y, p, bins).value == 0.5
+
+    def test_strata_without_pairs(self) -> None:
+        found = stratified_auroc(np.array([1, 0]), np.array([0.9, 0.1]), np.array(["low", "high"]))
+        assert found.value is None
+        assert "no stratum" in found.note
+
+    def test_interval_over_patients(self, make_study) -> None:
+        study = make_study(patients=60)
+        y, p = study.labels[:, 0], study.probabilities[:, 0]
+        bins = np.arange(len(y)) % 3
+        found = stratified_auroc(y, p, bins, study.patients, replicates=400)
+        assert found.low < found.value < found.high
+        again = stratified_auroc(y[::-1], p[::-1], bins[::-1], study.patients[::-1], replicates=400)
+        assert again == pytest.approx(found[:3] + found[3:])
+
+    def test_a_draw_of_patients_weights_their_cases(self, make_study) -> None:
+        study = make_study(patients=20)
+        y, p, bins = study.labels[:, 0], study.probabilities[:, 0], np.arange(len(study.labels)) % 4
+        counts = np.random.default_rng(5).integers(0, 3, (20, 4))
+        drawn = stratified_ranks(y, p, bins, study.patients).auroc(counts)
+        index = np.unique(study.patients, return_inverse=True)[1]
+        for r in range(4):
+            rows = np.repeat(np.arange(len(y)), counts[index, r])
+            assert drawn[r] == pytest.approx(stratified_auroc(y[rows], p[rows], bins[rows]).value, abs=1e-12)
+
+    def test_shapes(self) -> None:
+        with pytest.raises(TableError, match="shapes_differ"):
+            stratified_auroc(np.array([0, 1]), np.array([0.1, 0.2]), np.array([0]))
 
 
 @pytest.mark.parametrize("figure", [auroc, average_precision])
