@@ -43,9 +43,9 @@ SUB_ROOMS = {
     "reading": ("files", "terms", "header", "ledger", "pixels", "body", "series", "study", "index"),
     "pages": ("", "plots", "report"),
     "models": ("stored", "heads", "", "released"),
-    "data": ("tables", "prepared", "labels", "joining", "split", "prepare", "audit", "loading", ""),
+    "data": ("tables", "prepared", "labels", "joining", "split", "prepare", "audit", "loading", "features", ""),
     "inference": ("stored", ""),
-    "training": ("faults", "checkpoints", ""),
+    "training": ("faults", "checkpoints", "features", ""),
     "archive": ("folder", "exports", ""),
     "evaluation": ("", "comparisons", "thresholds", "report"),
 }

@@ -59,7 +59,7 @@ from ich_lstm import (
     Split,
     Windows,
 )
-from ich_lstm.cli.training.fit import best_precision
+from ich_lstm.cli.training.stage_trainer import best_precision
 from ich_lstm.data.joining.join import LabelledScan
 from ich_lstm.data.prepared.folder import PreparedFolder
 from ich_lstm.evaluation.aggregate import Output, cases_at
@@ -72,8 +72,8 @@ from ich_lstm.settings import merged
 from ich_lstm.statistics import compare_labels, compare_stratified_auroc, evaluate_labels, stratified_auroc
 from ich_lstm.training.checkpoints.callbacks import PathlessCheckpoint
 from ich_lstm.training.classifier import ClassifierSettings
+from ich_lstm.training.features.stored_features import StoredFeatures
 from ich_lstm.training.stages import Stage, fit_stages
-from ich_lstm.training.stored_features import StoredFeatures
 
 RUN, TABLE, RESULTS = "run.json", "table.md", "results.json"
 FOLDS, BINS, REPLICATES, SEED = 5, 10, 2000, 1

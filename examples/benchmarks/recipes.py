@@ -66,8 +66,8 @@ from ich_lstm.settings import merged
 from ich_lstm.statistics import auroc, compare_labels, weighted_log_loss
 from ich_lstm.training.checkpoints.callbacks import PathlessCheckpoint
 from ich_lstm.training.classifier import ClassifierSettings
+from ich_lstm.training.features.stored_features import StoredFeatures
 from ich_lstm.training.stages import Progress, Stage, fit_stages
-from ich_lstm.training.stored_features import StoredFeatures
 
 RUN = "run.json"
 REPLICATES = 2000

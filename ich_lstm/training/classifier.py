@@ -63,13 +63,13 @@ from ich_lstm.training.checkpoints.checkpoint_io import WholeCheckpointIO
 from ich_lstm.training.checkpoints.exact_resume import PLACE_KEY, restore_place, save_place, validation_follows
 from ich_lstm.training.faults.memory import Attempt, Losses
 from ich_lstm.training.faults.non_finite import FaultGuard, LossCheck, all_finite, check_finite, scans_without_numbers
+from ich_lstm.training.features.fit_reduction import fit_reducer
+from ich_lstm.training.features.stored_features import StoredFeatures, check_trained, store_features
 from ich_lstm.training.fit_record import FitRecord, begun, record_fit
-from ich_lstm.training.fit_reduction import fit_reducer
 from ich_lstm.training.losses import Loss, weighted_loss_sums
 from ich_lstm.training.metrics import LabelAUROC, WeightedLogLoss
 from ich_lstm.training.moving_average import MovingAverage
 from ich_lstm.training.optimizer import Optimizer, make_optimizer, make_schedule
-from ich_lstm.training.stored_features import StoredFeatures, check_trained, store_features
 
 if TYPE_CHECKING:
     from ich_lstm.data.datamodule import ScanDataModule

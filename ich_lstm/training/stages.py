@@ -15,7 +15,7 @@ from ich_lstm.errors import CheckpointError, ConfigError
 from ich_lstm.inference.checkpoint import read_model
 from ich_lstm.settings import merged, require_choice, staged, unknown_setting
 from ich_lstm.training.classifier import ClassifierSettings, ScanClassifier, Trained
-from ich_lstm.training.stored_features import StoredFeatures, check_trained
+from ich_lstm.training.features.stored_features import StoredFeatures, check_trained
 
 Features = Literal["computed", "stored"]
 """Where a stage takes the features of its frozen encoder from."""

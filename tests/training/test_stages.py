@@ -117,10 +117,14 @@ class TestStages:
         assert moved(notes.before[0], notes.before[1])
 
     def test_a_reduction_is_fitted_once(self, train) -> None:
-        stages = [Stage(name="head", train="head", max_epochs=1), Stage(name="more", max_epochs=1)]
+        stages = [
+            Stage(name="warm-up", train="encoder", max_epochs=1),
+            Stage(name="head", train="head", max_epochs=1),
+            Stage(name="more", max_epochs=1),
+        ]
         settings = {"reduction": {"kind": "pca", "features": 5}, "head": {"encoder_residual": False}}
         classifier, notes = train(stages, **settings)
-        components = [state["reducer.components"] for state in (*notes.before, *notes.after)]
+        components = [state["reducer.components"] for state in (*notes.before[1:], *notes.after[1:])]
         assert all(torch.equal(component, components[0]) for component in components)
         assert components[0].abs().max() > 0
         assert float(classifier.model.reducer.explained) > 0.2

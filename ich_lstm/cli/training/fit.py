@@ -65,8 +65,8 @@ from ich_lstm.training.checkpoints.callbacks import LastCheckpoint
 from ich_lstm.training.checkpoints.interruption import Interrupted, Interruption
 from ich_lstm.training.classifier import ClassifierSettings, ScanClassifier
 from ich_lstm.training.faults.processes import is_lost_connection
+from ich_lstm.training.features.stored_features import StoredFeatures
 from ich_lstm.training.stages import Progress, Stage, fit_stages
-from ich_lstm.training.stored_features import StoredFeatures
 
 DEFAULT_EPOCHS = 8
 """Number of epochs if the configuration gives none."""

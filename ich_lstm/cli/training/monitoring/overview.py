@@ -12,8 +12,8 @@ from ich_lstm.files.full_disk import in_bytes
 from ich_lstm.formatting import first_of
 from ich_lstm.privacy import PRIVATE
 from ich_lstm.training.classifier import ScanClassifier
+from ich_lstm.training.features.stored_features import bytes_of_features
 from ich_lstm.training.stages import Progress, Stage
-from ich_lstm.training.stored_features import bytes_of_features
 
 FEATURES = "features"
 """Name of the folder of stored features, below the private folder."""

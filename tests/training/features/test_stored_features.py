@@ -15,8 +15,8 @@ from ich_lstm.data.split.assign import is_left_to_head
 from ich_lstm.errors import ConfigError
 from ich_lstm.models.scan_model import ScanModel
 from ich_lstm.training.checkpoints.callbacks import PathlessCheckpoint
+from ich_lstm.training.features.stored_features import StoredFeatures, bytes_of_features
 from ich_lstm.training.stages import Stage, fit_stages
-from ich_lstm.training.stored_features import StoredFeatures, bytes_of_features
 
 FitMaker = Callable[..., Fit]
 
