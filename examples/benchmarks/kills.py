@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from ich_lstm.cli.training.run_folder import PROGRESS_FILE, private_config
 from ich_lstm.phantom import PhantomSettings, write_phantom
 from ich_lstm.training.checkpoints.checkpoint_io import BEFORE_LAST, LAST, damage_in
 
@@ -104,9 +105,9 @@ def _arguments() -> argparse.Namespace:
 
 
 def _start(given: argparse.Namespace, folder: Path, *, resume: bool = False, elsewhere: bool = False) -> subprocess.Popen[bytes]:
-    """Begin or resume a training."""
+    """Begin or resume a training; one that was killed before its folder was a run's begins anew."""
     command = [sys.executable, "-m", "ich_lstm.cli.train"]
-    if resume:
+    if resume and (folder / PROGRESS_FILE).is_file() and private_config(folder).is_file():
         command += ["--resume", str(folder)]
     else:
         heads = given.out / "heads"
