@@ -47,10 +47,10 @@ def describe_training(
     total = sum(weights.numel() for weights in classifier.model.parameters())
     name = classifier.settings.encoder.backbone
     yield f"  network: {total / 1e6:,.1f} million parameters, {encoder / 1e6:,.1f} million of them in {name}"
-    slices, accumulated = config.data.batches.slices, config.trainer.accumulate_grad_batches
+    most, accumulated = config.data.batches.slices, config.trainer.accumulate_grad_batches
     processes = f" in each of {config.trainer.devices} processes" if str(config.trainer.devices) not in ("auto", "1") else ""
     times = f", {accumulated} batches for each step" if accumulated > 1 else ""
-    yield f"  batch: up to {slices} slices{processes}{times}, {config.trainer.precision}"
+    yield f"  batch: up to {most} slices{processes}{times}, {config.trainer.precision}"
     plan = ", ".join(f"{stage.name} {stage.max_epochs}" for stage in stages)
     yield f"  epochs: {plan}" if len(stages) > 1 else f"  epochs: {stages[0].max_epochs}"
     yield (
