@@ -227,7 +227,7 @@ class TestDamaged:
 
     @pytest.mark.parametrize("damage", ["missing", "empty", "cut"])
     def test_the_best_of_a_finished_stage(self, damage: str, unfinished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        path = unfinished / "stages" / "1-warm-up" / "checkpoints" / "best.ckpt"
+        path = unfinished / "stages" / "2-head" / "checkpoints" / "best.ckpt"
         content = path.read_bytes()
         path.unlink()
         if damage != "missing":
