@@ -98,7 +98,9 @@ def wait_until_none(mark: str) -> dict[int, str]:
 @pytest.mark.parametrize(
     "how", [signal.SIGKILL, *(pytest.param(how, marks=pytest.mark.slow) for how in (signal.SIGTERM, signal.SIGINT))]
 )
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize(
+    "program", [pytest.param(name, marks=pytest.mark.slow) if name == "full loader" else name for name in PROGRAMS]
+)
 def test_no_process_outlives_the_main_one(program: str, how: signal.Signals, tmp_path: Path) -> None:
     script = tmp_path / "program.py"
     script.write_text(SETUP + PROGRAMS[program])

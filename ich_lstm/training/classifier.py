@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeGuard
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -15,7 +15,6 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from ich_lstm.data.loading.batch import FeatureBatch
 from ich_lstm.errors import ConfigError
 from ich_lstm.inference.calibration import ModelCalibration
 from ich_lstm.inference.calibration_file import read_calibration, write_calibration
@@ -73,7 +72,7 @@ from ich_lstm.training.optimizer import Optimizer, make_optimizer, make_schedule
 
 if TYPE_CHECKING:
     from ich_lstm.data.datamodule import ScanDataModule
-    from ich_lstm.data.loading.batch import ScanBatch
+    from ich_lstm.data.loading.batch import FeatureBatch, ScanBatch
 
 logger = printable_logger(__name__)
 
@@ -234,10 +233,11 @@ class ScanClassifier(LightningModule):
 
     def forward(self, batch: "ScanBatch | FeatureBatch") -> ScanLogits:
         """Logits of a batch of scans, from their HU or from stored features."""
-        if isinstance(batch, FeatureBatch):
+        if _is_stored(batch):
             features = batch.features.to(torch.promote_types(batch.features.dtype, torch.float32))
             return self.model.logits_of(features, batch.lengths, batch.positions_mm, batch.draws)
-        return self.model(batch.hu, batch.lengths, batch.positions_mm, batch.draws)
+        hu = batch.hu  # type: ignore[union-attr]  # no stored features, so HU
+        return self.model(hu, batch.lengths, batch.positions_mm, batch.draws)
 
     def infer(self, batch: "ScanBatch") -> ScanLogits:
         """Logits of a batch of scans in evaluation, averaged over the views of the test-time augmentation."""
@@ -582,8 +582,9 @@ class ScanClassifier(LightningModule):
             self._log_losses()
 
     def _logits(self, batch: "ScanBatch | FeatureBatch") -> ScanLogits:
-        if self.trained == "encoder" and not isinstance(batch, FeatureBatch):
-            return self.model.encoder_view(batch.hu, batch.lengths, batch.draws)
+        if self.trained == "encoder":
+            hu = batch.hu  # type: ignore[union-attr]  # features are never stored while the encoder is trained
+            return self.model.encoder_view(hu, batch.lengths, batch.draws)
         return self(batch)
 
     def on_validation_epoch_start(self) -> None:
@@ -958,6 +959,12 @@ def check_same_network(stored: ClassifierSettings, wanted: ClassifierSettings, *
         whose="with which the weights were trained",
         todo=f"Leave these settings out, because {whose} stores those of its model; or train another model.",
     )
+
+
+def _is_stored(batch: "ScanBatch | FeatureBatch") -> "TypeGuard[FeatureBatch]":
+    """Whether a batch holds stored features in place of HU."""
+    # The data are not imported here, because a model that only predicts does not need them.
+    return hasattr(batch, "features")
 
 
 def _scan_data(trainer: Trainer) -> "ScanDataModule | None":

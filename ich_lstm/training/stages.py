@@ -128,7 +128,7 @@ def _check_encoder(classifier: ScanClassifier, first: Stage) -> None:
             got="head, and an encoder with random weights",
             expected="a trained encoder",
             todo="Put a stage with train=encoder before this one, set model.encoder.pretrained=true or pretrained_file, or start "
-            "from a model with --checkpoint.",
+            "from a model (--checkpoint of ich-train).",
         )
 
 

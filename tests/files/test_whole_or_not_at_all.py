@@ -117,7 +117,7 @@ class TestCalls:
             write_csv(tmp_path / "last.csv", table)
         assert sorted(path.name for path in tmp_path.iterdir()) == [f"{i}.csv" for i in range(moment)]
 
-    @pytest.mark.parametrize("moment", [1, 5, 9])
+    @pytest.mark.parametrize("moment", [5, *(pytest.param(moment, marks=pytest.mark.slow) for moment in (1, 9))])
     @pytest.mark.parametrize("layout", [None, Cq500Layout(archives=True)], ids=["rsna", "cq500"])
     def test_write_phantom(
         self, tmp_path: Path, moment: int, layout: Cq500Layout | None, monkeypatch: pytest.MonkeyPatch

@@ -384,6 +384,7 @@ def test_a_hostile_model_is_refused_for_its_own_reason(name: str, expected: str,
     assert outcome.megabytes < MEGABYTES
 
 
+@pytest.mark.slow
 def test_the_harness_sees_and_measures(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "outside").write_text("x")

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pytorch_lightning import Trainer
 
-from ich_lstm.data.loading.batch import FeatureBatch
 from ich_lstm.errors import ConfigError
 from ich_lstm.inference.forward import evaluating
 from ich_lstm.models.scan_model import ScanModel
 
 if TYPE_CHECKING:
     from ich_lstm.data.datamodule import ScanDataModule
+    from ich_lstm.data.loading.batch import FeatureBatch, ScanBatch
 
 
 def fit_reducer(model: ScanModel, trainer: Trainer, data: "ScanDataModule | None", slices: int) -> None:
@@ -46,11 +46,15 @@ def fit_reducer(model: ScanModel, trainer: Trainer, data: "ScanDataModule | None
         features = []
         with evaluating(model), trainer.precision_plugin.forward_context():
             for batch in data.sample_loader("train", slices):
-                if isinstance(batch, FeatureBatch):
-                    features.append(batch.features.float())
-                else:
-                    features.append(model.encode(batch.hu.to(device), batch.lengths).float().cpu())
+                features.append(_features_of(model, batch, device).float().cpu())
         weight = None if model.encoder_classifier is None else model.encoder_classifier.weight.detach().cpu()
         reducer.fit(torch.cat(features)[:slices], weight)
         state = {name: value.cpu() for name, value in reducer.state_dict().items()}
     reducer.load_state_dict(trainer.strategy.broadcast(state))
+
+
+def _features_of(model: ScanModel, batch: "ScanBatch | FeatureBatch", device: torch.device) -> torch.Tensor:
+    """The features of a batch, ``(n, d)``; stored ones are only read."""
+    from ich_lstm.data.loading.batch import FeatureBatch
+
+    return batch.features if isinstance(batch, FeatureBatch) else model.encode(batch.hu.to(device), batch.lengths)

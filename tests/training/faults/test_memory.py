@@ -165,7 +165,9 @@ class TestTheRepeatedBatch:
 
 class TestNoRoomAtAll:
     @pytest.mark.timeout(120)
-    @pytest.mark.parametrize("moment", ["forward", "backward", "head"])
+    @pytest.mark.parametrize(
+        "moment", ["backward", *(pytest.param(moment, marks=pytest.mark.slow) for moment in ("forward", "head"))]
+    )
     def test_ends_with_advice(self, fit: FitMaker, tmp_path: Path, moment: str) -> None:
         allocator = Allocator(moment, set(range(100)))
         allocator.room = 0

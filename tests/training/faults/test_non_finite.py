@@ -387,6 +387,7 @@ class TestTwoProcesses:
         assert first["weights"] == second["weights"]
         assert first["scans"] != second["scans"]
 
+    @pytest.mark.slow
     @pytest.mark.timeout(220)
     def test_both_go_back_and_both_stop(self, prepared: Any, phantom: Path, tmp_path: Path) -> None:
         first, second = self.run(prepared, phantom, tmp_path, "poisoned_input", list(range(100)), 8)
