@@ -360,6 +360,7 @@ class ScanClassifier(LightningModule):
         """Check and adopt the preprocessing of the data, record the fit, and fit the feature reduction if there is one."""
         data = _scan_data(self.trainer)
         if data is not None:
+            data.features = None  # a fit that ended with an error may have left them
             self._check_preprocessing(data)
         if self.trainer.precision == "bf16-true" and getattr(self.settings.head, "positions", None) == "mm":
             # Lightning rounds the batch as well as the weights.
@@ -401,8 +402,6 @@ class ScanClassifier(LightningModule):
         self.fits = (*begun(self.fits), running)
         # Lightning does not set the mode, and a loaded model is in evaluation mode.
         self.train()
-        if data is not None:
-            data.features = None
         if self._stored is not None:
             features = store_features(self.model, self.trainer, data, self._stored)
             data.features = features  # type: ignore[union-attr]  # it has data, or store_features would have refused it
