@@ -5,7 +5,7 @@ import hmac
 import os
 import secrets
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -137,6 +137,19 @@ def is_private(path: Path) -> bool:
     """
     above = [folder for folder in path.absolute().parents if folder.name == PRIVATE.name]
     return any(folder.is_dir() and not folder.stat().st_mode & OTHERS for folder in above)
+
+
+def opener_for(path: Path) -> Callable[[str, int], int] | None:
+    """The ``opener`` with which ``open`` makes a file that is its owner's alone below a private folder; None elsewhere.
+
+    Args:
+        path: The file.
+    """
+    return _open_private if is_private(path) else None
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, PRIVATE_FILE)
 
 
 def close_to_others(private: Path) -> None:

@@ -44,6 +44,7 @@ import numpy as np
 import pandas as pd
 import phe_sich
 import torch
+from finished import RUN, is_done
 from pytorch_lightning import Trainer, seed_everything
 
 from ich_lstm import (
@@ -75,7 +76,7 @@ from ich_lstm.training.classifier import ClassifierSettings
 from ich_lstm.training.features.stored_features import StoredFeatures
 from ich_lstm.training.stages import Stage, fit_stages
 
-RUN, TABLE, RESULTS = "run.json", "table.md", "results.json"
+TABLE, RESULTS = "table.md", "results.json"
 FOLDS, BINS, REPLICATES, SEED = 5, 10, 2000, 1
 COLUMN = LABELS.index(phe_sich.LABEL)
 ONE_LABEL: dict[str, Any] = {"names": (phe_sich.LABEL,), "weights": (1.0,)}
@@ -436,24 +437,9 @@ def settings_of(given: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(given, name) for name in (*names, "encoder_rate", "scratch_rate", "head_rate")}
 
 
-def is_done(given: argparse.Namespace, name: str, fold: int) -> bool:
-    """Whether a run has ended.
-
-    Raises:
-        SystemExit: If it was made with other settings.
-    """
-    path = folder_of(given, name, fold) / RUN
-    if not path.is_file():
-        return False
-    made = json.loads(path.read_text())["settings"]
-    if made != settings_of(given):
-        sys.exit(f"{path.parent} was made with {made}, and asked for is {settings_of(given)}: take another --out, or remove it.")
-    return True
-
-
 def run(given: argparse.Namespace, heads: Heads, encoded: Encoded, name: str, fold: int) -> None:
     """Train an arm on a fold, predict the held-out patients, and leave a folder; what is done already stays."""
-    if is_done(given, name, fold):
+    if is_done(folder_of(given, name, fold), settings_of(given)):
         return
     known = arms(given)
     arm, folder = known[name], folder_of(given, name, fold)
@@ -518,7 +504,9 @@ def judged(given: argparse.Namespace, name: str, folds: list[int]) -> Judged:
 
 def tabulate(given: argparse.Namespace) -> list[dict[str, Any]]:
     """A row of figures for each arm of which there are runs."""
-    done = {name: [fold for fold in range(FOLDS) if is_done(given, name, fold)] for name in arms(given)}
+    done = {
+        name: [fold for fold in range(FOLDS) if is_done(folder_of(given, name, fold), settings_of(given))] for name in arms(given)
+    }
     return [_figures(given, name, folds, done[REFERENCE]) for name, folds in done.items() if folds]
 
 

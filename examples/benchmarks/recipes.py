@@ -26,7 +26,6 @@ import logging
 import math
 import os
 import shutil
-import sys
 import time
 import warnings
 from collections.abc import Mapping
@@ -37,6 +36,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from finished import RUN, is_done
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
 
 from ich_lstm import (
@@ -69,7 +69,6 @@ from ich_lstm.training.classifier import ClassifierSettings
 from ich_lstm.training.features.stored_features import StoredFeatures
 from ich_lstm.training.stages import Progress, Stage, fit_stages
 
-RUN = "run.json"
 REPLICATES = 2000
 HIDDEN = 64
 HELD_OUT, VALIDATION = 300, 40
@@ -81,7 +80,9 @@ BATCH = 48
 """Slices: two whole scans."""
 
 CHECKS = 8
-"""Validations of a whole budget, of which the best gives the weights; a head on stored features is validated after each epoch."""
+"""Number of validations of a training that spends the whole budget. The best one gives the weights.
+
+A head on stored features is validated after each epoch."""
 
 FORWARD_ALONE = 1 / 3
 """Cost of a slice that passes only forward through the encoder, as a share of one that also passes backward."""
@@ -473,21 +474,6 @@ def folder_of(given: argparse.Namespace, name: str, seed: int) -> Path:
     return given.out / "runs" / name / f"seed-{seed}"
 
 
-def is_done(given: argparse.Namespace, name: str, seed: int) -> bool:
-    """Whether a run has ended.
-
-    Raises:
-        SystemExit: If it was made with other settings.
-    """
-    path = folder_of(given, name, seed) / RUN
-    if not path.is_file():
-        return False
-    made = json.loads(path.read_text())["settings"]
-    if made != settings_of(given):
-        sys.exit(f"{path.parent} was made with {made}, and asked for is {settings_of(given)}: take another --out, or remove it.")
-    return True
-
-
 def settings_of(given: argparse.Namespace) -> dict[str, Any]:
     """What must be the same in all runs."""
     names = ("patients", "prevalence", "noise", "difficulty", "budget", "backbone", "learning_rate")
@@ -496,7 +482,7 @@ def settings_of(given: argparse.Namespace) -> dict[str, Any]:
 
 def run(given: argparse.Namespace, heads: Heads, name: str, seed: int) -> None:
     """Train an arm with a seed, predict the held-out patients, and leave a folder; what is done already stays."""
-    if is_done(given, name, seed):
+    if is_done(folder_of(given, name, seed), settings_of(given)):
         return
     arm, folder = arms(given.budget, given.learning_rate)[name], folder_of(given, name, seed)
     started = time.monotonic()
@@ -546,7 +532,7 @@ def tabulate(given: argparse.Namespace) -> list[dict[str, Any]]:
 
 def _figures(given: argparse.Namespace, name: str, seeds: list[int], reference_seeds: list[int]) -> dict[str, Any]:
     for seed in seeds:
-        is_done(given, name, seed)  # runs of other settings do not belong into one table
+        is_done(folder_of(given, name, seed), settings_of(given))  # runs of other settings do not belong into one table
     runs = [json.loads((folder_of(given, name, seed) / RUN).read_text()) for seed in seeds]
     slices = [cases_at(read_run(folder_of(given, name, seed)), "slice") for seed in seeds]
     scans = [cases_at(read_run(folder_of(given, name, seed)), "scan") for seed in seeds]

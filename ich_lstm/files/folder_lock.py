@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ich_lstm.privacy import PRIVATE_FILE, is_private
+from ich_lstm.privacy import opener_for
 
 try:
     import fcntl
@@ -25,7 +25,7 @@ def claimed(lock: Path, *, when_taken: Callable[[str], None]) -> Iterator[bool]:
     Yields:
         Whether it is certain that no other process holds the lock; some network file systems do not support locks.
     """
-    with open(lock, "a+", opener=_open_private if is_private(lock) else None) as file:
+    with open(lock, "a+", opener=opener_for(lock)) as file:
         if fcntl is None:
             yield False
             return
@@ -43,7 +43,3 @@ def claimed(lock: Path, *, when_taken: Callable[[str], None]) -> Iterator[bool]:
         file.write(str(os.getpid()))
         file.flush()
         yield True
-
-
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, PRIVATE_FILE)

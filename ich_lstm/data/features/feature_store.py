@@ -18,7 +18,7 @@ from ich_lstm.errors import CacheError, StorageError, TrainingError
 from ich_lstm.files.atomic_write import write_text
 from ich_lstm.files.full_disk import disk_full, in_bytes, is_disk_full
 from ich_lstm.printable import printable_logger
-from ich_lstm.privacy import PRIVATE_FILE, is_private, make_folder
+from ich_lstm.privacy import make_folder, opener_for
 
 logger = printable_logger(__name__)
 
@@ -75,12 +75,11 @@ class FeatureStore:
     Args:
         folder: The folder of the store.
         features: Number of features of a slice, d.
-        records: Where the features of each scan lie.
     """
 
-    def __init__(self, folder: Path, features: int, records: Mapping[StoredView, _Record]) -> None:
+    def __init__(self, folder: Path, features: int) -> None:
         self.folder, self.features = folder, features
-        self._records = dict(records)
+        self._records: dict[StoredView, _Record] = {}
         self._shards: dict[str, np.memmap] = {}
 
     @classmethod
@@ -111,7 +110,7 @@ class FeatureStore:
                 expected=f"features of {_differing(json.loads(content), found or {})}",
                 todo="Remove this folder; its features are computed again.",
             )
-        store = cls(folder, features, {})
+        store = cls(folder, features)
         store.read_index()
         return store
 
@@ -202,7 +201,8 @@ class FeatureStore:
         """
         path = self.folder / f"{secrets.token_hex(8)}{SHARD}"
         try:
-            with _opened(path, "wb") as shard, _opened(path.with_suffix(INDEX), "w") as index:
+            opener = opener_for(path)
+            with open(path, "wb", opener=opener) as shard, open(path.with_suffix(INDEX), "w", opener=opener, newline="") as index:
                 yield FeatureWriter(shard, index, self.features)
         except OSError as error:
             if is_disk_full(error):
@@ -281,14 +281,6 @@ class FeatureWriter:
         self._index.write(line.getvalue())
         self._index.flush()
         self._offset += len(content)
-
-
-def _opened(path: Path, mode: str) -> Any:
-    return open(path, mode, opener=_open_private if is_private(path) else None, newline="" if "b" not in mode else None)
-
-
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, PRIVATE_FILE)
 
 
 def _indexed(folder: Path) -> Iterable[tuple[StoredView, _Record]]:
