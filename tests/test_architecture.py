@@ -42,7 +42,7 @@ SUB_ROOMS = {
     "statistics": ("", "measures", "adjustment", "comparison"),
     "reading": ("files", "terms", "header", "ledger", "pixels", "body", "series", "study", "index"),
     "pages": ("", "plots", "report"),
-    "models": ("stored", "heads", "", "released"),
+    "models": ("execution", "stored", "heads", "", "released"),
     "data": ("tables", "prepared", "labels", "joining", "split", "prepare", "audit", "loading", "features", ""),
     "inference": ("stored", ""),
     "training": ("faults", "checkpoints", "features", ""),

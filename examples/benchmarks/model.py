@@ -51,7 +51,7 @@ from ich_lstm.data.loading.loader import ScanLoader, begin_worker, worker_contex
 from ich_lstm.data.loading.sampler import SliceBudgetSampler
 from ich_lstm.data.prepared.scan_cache import CachedScan, write_cached
 from ich_lstm.labels import LABELS
-from ich_lstm.models.recompute import batch_norms, run_in_chunks, strided_places
+from ich_lstm.models.execution.recompute import batch_norms, run_in_chunks, strided_places
 from ich_lstm.phantom import PhantomSettings, write_phantom
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing, preprocess_scan
 from ich_lstm.reading import choose_series, index_source, load_scan

@@ -22,7 +22,7 @@ from ich_lstm.inference.older_settings import with_parts
 from ich_lstm.inference.pickles import pickle_in
 from ich_lstm.inference.stored.about import CHECKSUM, ENTRIES, FORMAT, checked_about, checksum
 from ich_lstm.labels import LABELS
-from ich_lstm.models.compiled import plain_name, plain_names, unwrapped
+from ich_lstm.models.execution.compiled import plain_name, plain_names, unwrapped
 from ich_lstm.models.released.weights import RSNA_SLICE_MM, ChannelOrder, ReleasedModel, is_released_folder, read_released
 from ich_lstm.models.scan_model import ModelSettings, ScanModel
 from ich_lstm.models.stored.tensors import (

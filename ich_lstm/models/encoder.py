@@ -4,7 +4,7 @@ import difflib
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,8 @@ from huggingface_hub.errors import HfHubHTTPError
 from torch import Tensor, nn
 
 from ich_lstm.errors import ConfigError
-from ich_lstm.models.recompute import batch_norms, hold_in_backward
+from ich_lstm.models.execution.depthwise import depthwise_gradients_in_float32
+from ich_lstm.models.execution.recompute import batch_norms, hold_in_backward
 from ich_lstm.models.stored.tensors import UNREADABLE, read_safetensors, read_torch
 from ich_lstm.settings import require, require_choice, setting
 
@@ -156,6 +157,7 @@ class SliceEncoder(nn.Module):
                     todo="Set slices_per_chunk instead, which works with every backbone.",
                 ) from error
             hold_in_backward(self.network)
+        self.is_compiled = settings.compiled
         if settings.compiled:
             self.network.compile()
 
@@ -219,9 +221,10 @@ class SliceEncoder(nn.Module):
             Features ``(n, d)``, in the precision of the weights.
         """
         x = x.to(next(self.network.parameters()).dtype)  # windows give at least float32; the weights may have lower precision
-        if not self.pools_late:
-            return self.network(x)
-        places = self.network.forward_head(self.network.forward_features(x), pre_logits=True)  # type: ignore[operator]
+        with nullcontext() if self.is_compiled else depthwise_gradients_in_float32(x):
+            if not self.pools_late:
+                return self.network(x)
+            places = self.network.forward_head(self.network.forward_features(x), pre_logits=True)  # type: ignore[operator]
         if places.ndim != 4:
             raise ConfigError(
                 "pooling_not_supported",

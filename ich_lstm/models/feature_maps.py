@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ich_lstm.errors import ConfigError
-from ich_lstm.models.compiled import unwrapped
 from ich_lstm.models.encoder import SliceEncoder
+from ich_lstm.models.execution.compiled import unwrapped
 
 
 class MapPoint(NamedTuple):

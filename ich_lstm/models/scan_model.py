@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from ich_lstm.errors import ConfigError
 from ich_lstm.labels import LABELS, UNIONS
 from ich_lstm.models.adjacent_slices import stack_neighbours
-from ich_lstm.models.compiled import keep_plain_names
 from ich_lstm.models.encoder import Encoder, SliceEncoder
+from ich_lstm.models.execution.compiled import keep_plain_names
+from ich_lstm.models.execution.recompute import batch_norms, run_in_chunks, strided_places
 from ich_lstm.models.heads import LSTM, Head, ScanHead
 from ich_lstm.models.heads.head import SequenceHead
 from ich_lstm.models.heads.positions import relative_positions
 from ich_lstm.models.long_scans import nearest_looked_at, thinned
 from ich_lstm.models.pooling import Pooling, ScanPooling
-from ich_lstm.models.recompute import batch_norms, run_in_chunks, strided_places
 from ich_lstm.models.reduction import FeatureReducer, Reduction
 from ich_lstm.preprocessing.windows import Windows
 from ich_lstm.settings import differences, require, setting

@@ -31,11 +31,11 @@ from ich_lstm.inference.forward import PredictedScan, TestTime, infer, predicted
 from ich_lstm.inference.hub import model_folder
 from ich_lstm.inference.predictor import Predictor
 from ich_lstm.labels import ANY, LABELS
-from ich_lstm.models.compiled import keep_plain_names, unwrapped
 from ich_lstm.models.encoder import Encoder
+from ich_lstm.models.execution.compiled import keep_plain_names, unwrapped
+from ich_lstm.models.execution.recompute import batch_norms
 from ich_lstm.models.heads import Head
 from ich_lstm.models.pooling import Pooling
-from ich_lstm.models.recompute import batch_norms
 from ich_lstm.models.reduction import Reduction
 from ich_lstm.models.released.weights import ChannelOrder
 from ich_lstm.models.scan_model import ModelSettings, ScanLogits, ScanModel

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from ich_lstm.models.compiled import plain_name
+from ich_lstm.models.execution.compiled import plain_name
 from ich_lstm.settings import require, require_choice
 
 OptimizerKind = Literal["adamw", "adam"]

@@ -16,7 +16,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 
-from ich_lstm.models.recompute import batch_norms
+from ich_lstm.models.execution.recompute import batch_norms
 from ich_lstm.training.faults.processes import of_all_processes
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from pytorch_lightning.utilities.memory import garbage_collection_cuda
 from torch import Tensor, nn
 
 from ich_lstm.errors import TrainingError
-from ich_lstm.models.recompute import batch_norms
+from ich_lstm.models.execution.recompute import batch_norms
 from ich_lstm.unexpected import is_out_of_memory
 
 if TYPE_CHECKING:

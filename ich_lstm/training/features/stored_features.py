@@ -11,7 +11,7 @@ from pytorch_lightning import Trainer
 from ich_lstm.errors import ConfigError
 from ich_lstm.inference.checkpoint import SavedModel
 from ich_lstm.inference.forward import evaluating
-from ich_lstm.models.compiled import unwrapped
+from ich_lstm.models.execution.compiled import unwrapped
 from ich_lstm.models.scan_model import ScanModel
 from ich_lstm.settings import require, to_stored
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ich_lstm import ScanClassifier
 from ich_lstm.errors import CheckpointError, TrainingError
-from ich_lstm.models.recompute import batch_norms
+from ich_lstm.models.execution.recompute import batch_norms
 from ich_lstm.training.faults.non_finite import SKIPS_IN_A_ROW, all_finite, check_finite
 
 FitMaker = Callable[..., Fit]

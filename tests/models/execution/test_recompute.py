@@ -12,7 +12,7 @@ from timm.layers import DropPath
 from ich_lstm import ScanModel
 from ich_lstm.data.loading.batch import ScanBatch, pack_scans
 from ich_lstm.models.encoder import BatchNorm
-from ich_lstm.models.recompute import batch_norms, run_in_chunks, strided_places
+from ich_lstm.models.execution.recompute import batch_norms, run_in_chunks, strided_places
 from ich_lstm.preprocessing.intensity import Intensity
 
 LENGTHS = [5, 1, 11]

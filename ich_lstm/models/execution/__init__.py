@@ -1,0 +1,1 @@
+"""How a network is executed: in chunks with recomputation, compiled, with faster gradients. The results stay the same."""
