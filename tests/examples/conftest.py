@@ -12,7 +12,7 @@ BENCHMARKS = str(Path(__file__).parents[2] / "examples" / "benchmarks")
 
 # The folder does not stay on the path: it also holds data.py and coverage.py, which other tests and packages would find there.
 sys.path.insert(0, BENCHMARKS)
-for script in ("imagenet_weights", "phe_sich", "real_bleeding"):
+for script in ("imagenet_weights", "phe_sich", "real_bleeding", "real_bleeding_maps"):
     import_module(script)
 sys.path.remove(BENCHMARKS)
 

@@ -54,7 +54,8 @@ if __name__ == "__main__":
                       precision="64-true", logger=False, callbacks=[notes], num_sanity_val_steps=0, enable_checkpointing=False,
                       enable_progress_bar=False, enable_model_summary=False)
     trainer.fit(classifier, data)
-    Path(f"{{processes}}-{{trainer.global_rank}}.json").write_text(json.dumps({{"epochs": notes.epochs, "scans": notes.scans, "encoded": notes.encoded}}))
+    found = {{"epochs": notes.epochs, "scans": notes.scans, "encoded": notes.encoded}}
+    Path(f"{{processes}}-{{trainer.global_rank}}.json").write_text(json.dumps(found))
 """
 
 EPOCHS = 6
