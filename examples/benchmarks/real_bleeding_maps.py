@@ -78,7 +78,7 @@ def slices_to_show(given: argparse.Namespace) -> Iterator[Shown]:
             scan = read_scan(given.runs / PRIVATE / "dicom" / patient)
             numbers = [i for i, uid in enumerate(scan.sop_uids) if uid in positive]
             if numbers:
-                yield show(patient, scan, int(random.choice(numbers)), models)
+                yield show(patient, scan, int(random.choice(numbers)), models, given.stride)
 
 
 def patients_of_folds(given: argparse.Namespace) -> dict[int, list[str]]:
@@ -90,11 +90,11 @@ def patients_of_folds(given: argparse.Namespace) -> dict[int, list[str]]:
     return found
 
 
-def show(patient: str, scan: Scan, number: int, models: dict[str, ScanClassifier]) -> Shown:
+def show(patient: str, scan: Scan, number: int, models: dict[str, ScanClassifier], stride: int | None) -> Shown:
     """A slice with the peaks of all sources."""
     places: dict[str, tuple[int, int] | None] = {MIDDLE: middle_of(scan.hu[number])}
     for who, model in models.items():
-        places[who] = peak_of(explain(model, scan, labels=[phe_sich.LABEL]), number, phe_sich.LABEL, scan)
+        places[who] = peak_of(explain(model, scan, labels=[phe_sich.LABEL], stride=stride), number, phe_sich.LABEL, scan)
     return Shown(patient, number, as_gray(scan.hu[number]), places)
 
 
@@ -186,6 +186,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the sheets")
     parser.add_argument("--slices", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--stride", type=int, help="of the maps, in pixels of the network's input; by default as in explain")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--score", type=Path, nargs="+", help="filled tables of answers")
     given = parser.parse_args()

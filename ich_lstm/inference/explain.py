@@ -62,7 +62,8 @@ def explain(
         model: The model to explain.
         scan: The scan, or the result of `Predictor.encode` for a scan that was just predicted, whose features are reused.
         labels: The labels to explain, from `LABELS`; None for all.
-        stride: Pixels of the network's input per cell of the map; None for that of the encoder's last map, 32 in most encoders.
+        stride: Pixels of the network's input per cell of the map; None for 16, or for that of the encoder's last map if no map
+            has cells of at most 16 pixels.
             The previous map has twice the resolution, but less specific features.
         neighbours: Number of slices on either side, at least 0, whose logits are also attributed to a slice.
 

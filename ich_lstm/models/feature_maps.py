@@ -12,6 +12,11 @@ from ich_lstm.models.encoder import SliceEncoder
 from ich_lstm.models.execution.compiled import unwrapped
 
 
+USUAL_STRIDE = 16
+"""On real bleeding, maps of stride 16 of a fine-tuned EfficientNet-Lite0 point at it, and the last maps, of stride 32, beside it
+(`examples/benchmarks/real_bleeding_maps.py`)."""
+
+
 class MapPoint(NamedTuple):
     """A module of a backbone whose output is a feature map.
 
@@ -59,7 +64,8 @@ def map_point(encoder: SliceEncoder, stride: int | None) -> MapPoint:
 
     Args:
         encoder: The encoder.
-        stride: Width of a cell of the map, in pixels of the input; None for the last map of the backbone.
+        stride: Width of a cell of the map, in pixels of the input; None for the last map whose cells are at most `USUAL_STRIDE`
+            wide, or the last map of a backbone without one.
 
     Raises:
         ConfigError: ``unknown_stride``, if no map has this stride; ``no_map``, if timm names no maps of the backbone.
@@ -70,7 +76,9 @@ def map_point(encoder: SliceEncoder, stride: int | None) -> MapPoint:
     if not points:
         raise _no_map(f"{type(encoder.network).__name__}, whose maps timm does not name")
     last = list(points.values())[-1]
-    if stride in (None, last.stride):
+    if stride is None:
+        stride = max((each for each in points if each <= USUAL_STRIDE), default=last.stride)
+    if stride == last.stride:
         return last._replace(norms=("norm", "head.norm") if encoder.pools_late else ("norm",))
     if stride not in points:
         raise ConfigError(

@@ -71,13 +71,13 @@ class TestMaps:
     @pytest.mark.parametrize(
         ("changes", "stride", "module"),
         [
-            ({}, None, "final_conv"),
-            ({}, 16, "stages.2"),
+            ({}, 32, "final_conv"),
+            ({}, None, "stages.2"),
             ({"encoder": {"global_pool": "catavgmax"}, "head": {"positions": "relative"}}, 32, "final_conv"),
-            ({"encoder": {"adjacent_slices": 1, "global_pool": "max"}, "head": {"class_path": "GRU"}}, None, "final_conv"),
-            ({"head": {"class_path": "NoHead"}, "coherent_any": True}, None, "final_conv"),
-            ({"max_slices": 3}, None, "final_conv"),
-            ({"encoder": {"backbone": "test_convnext", "global_pool": "late"}}, None, "head.norm"),
+            ({"encoder": {"adjacent_slices": 1, "global_pool": "max"}, "head": {"class_path": "GRU"}}, 32, "final_conv"),
+            ({"head": {"class_path": "NoHead"}, "coherent_any": True}, 32, "final_conv"),
+            ({"max_slices": 3}, 32, "final_conv"),
+            ({"encoder": {"backbone": "test_convnext", "global_pool": "late"}}, 32, "head.norm"),
             ({"encoder": {"backbone": "test_resnet", "checkpoint_blocks": True}}, 16, "layer3"),
             ({"head": {"encoder_probabilities": True, "projection": 6, "num_layers": 2, "layer_dropout": 0.5}}, 32, "final_conv"),
         ],
@@ -97,7 +97,7 @@ class TestMaps:
     def test_behind_an_average_they_are_grad_cam(self) -> None:
         """Selvaraju et al.'s weights: the mean of the gradient over the map, for each channel."""
         classifier, scan, kept = lively(), noisy_scan(3), []
-        maps = explain(classifier, scan, labels=["any"], neighbours=0).maps[:, ANY]
+        maps = explain(classifier, scan, labels=["any"], stride=32, neighbours=0).maps[:, ANY]
         classifier.model.encoder.network.final_conv.register_forward_hook(lambda _, __, out: kept.append(out))
         hu = torch.from_numpy(preprocess_scan(scan, classifier.preprocessing))
         logits = classifier.model(hu, torch.tensor([3]), torch.tensor(scan.positions_mm).float()).slice_logits
@@ -139,8 +139,9 @@ class TestMaps:
 
     def test_a_stride_of_half_the_pixels_has_twice_the_cells(self) -> None:
         classifier, scan = lively(), noisy_scan(2)
-        assert explain(classifier, scan).maps.shape == (2, 6, 2, 2)
+        assert explain(classifier, scan, stride=32).maps.shape == (2, 6, 2, 2)
         assert explain(classifier, scan, stride=16).maps.shape == (2, 6, 4, 4)
+        assert explain(classifier, scan).maps.shape == (2, 6, 4, 4)
 
     def test_only_wanted_labels_are_explained_in_the_order_of_labels(self) -> None:
         classifier, scan = lively(), noisy_scan(3)
