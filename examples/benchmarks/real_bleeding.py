@@ -123,8 +123,8 @@ class Trained:
         about: In words, for the table.
         stages: In their order.
         model: Changes of the common settings of `ScanClassifier`.
-        starts_with: The arm whose encoder is taken over in the same fold; "" for the weights of ``--weights``, ``random``,
-            or ``phantom`` for the model of ``--phantom-model``.
+        starts_with: The arm whose network is taken over in the same fold, of `2d` the encoder alone; "" for the weights of
+            ``--weights``, ``random``, or ``phantom`` for the model of ``--phantom-model``.
         output: Which probabilities are judged.
     """
 
@@ -204,6 +204,12 @@ def arms(given: argparse.Namespace) -> dict[str, Arm]:
             starts_with="2d",
         ),
         REFERENCE: ours("ours: 2D warm-up, head on stored features, then both end to end on whole scans", "", given.encoder_rate),
+        "last-head": Trained(
+            about="ours, and then the head trained out once more, on stored features of the final encoder",
+            stages=(sequence,),
+            model={"test_time": "flip-reverse"},
+            starts_with=REFERENCE,
+        ),
         "from-scratch": ours("ours, from random weights", "random", given.scratch_rate),
     }
     if given.phantom_model is not None:
@@ -316,12 +322,18 @@ def start(given: argparse.Namespace, arm: Trained, fold: int) -> ScanClassifier:
         model = ScanClassifier.from_settings(merged(source.settings, changes))
         model.load_weights_from(source)
         return model
-    model = ScanClassifier.from_settings(settings_for(given, arm.model, is_random=arm.starts_with in ("random", "2d")))
-    if arm.starts_with == "2d":
-        source = ScanClassifier.load(folder_of(given, "2d", fold) / "model")
-        for mine, theirs in zip(model.model.encoder_modules(), source.model.encoder_modules(), strict=True):
-            mine.load_state_dict(theirs.state_dict())
-        model.starting_weights = {"encoder": {"source": "file", "name": "2d", "file": "model.safetensors"}}
+    other = arm.starts_with if arm.starts_with in ("2d", REFERENCE) else None
+    model = ScanClassifier.from_settings(
+        settings_for(given, arm.model, is_random=arm.starts_with == "random" or other is not None)
+    )
+    if other is not None:
+        source = ScanClassifier.load(folder_of(given, other, fold) / "model")
+        if other == REFERENCE:
+            model.load_weights_from(source)
+        else:
+            for mine, theirs in zip(model.model.encoder_modules(), source.model.encoder_modules(), strict=True):
+                mine.load_state_dict(theirs.state_dict())
+        model.starting_weights = {"encoder": {"source": "file", "name": other, "file": "model.safetensors"}}
     return model
 
 
@@ -613,10 +625,10 @@ def main() -> None:
     parser.add_argument("--weights", help="file of ImageNet weights, or random; by default from a package")
     parser.add_argument("--phantom-model", type=Path, help="model trained on synthetic heads, for the arm from-phantom")
     parser.add_argument("--backbone", default=imagenet_weights.BACKBONE)
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--warm-up-epochs", type=int, default=4, help="of the encoder on single slices")
+    parser.add_argument("--size", type=int, default=192)
+    parser.add_argument("--warm-up-epochs", type=int, default=3, help="of the encoder on single slices")
     parser.add_argument("--head-epochs", type=int, default=40, help="of the head on stored features")
-    parser.add_argument("--joint-epochs", type=int, default=4, help="of encoder and head together")
+    parser.add_argument("--joint-epochs", type=int, default=3, help="of encoder and head together")
     parser.add_argument("--views", type=int, default=3, help="augmented copies of each training scan among the stored features")
     parser.add_argument("--encoder-rate", type=float, default=3e-4, help="learning rate of the encoder from ImageNet weights")
     parser.add_argument("--scratch-rate", type=float, default=1e-3, help="learning rate of the encoder from random weights")

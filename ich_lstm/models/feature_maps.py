@@ -11,7 +11,6 @@ from ich_lstm.errors import ConfigError
 from ich_lstm.models.encoder import SliceEncoder
 from ich_lstm.models.execution.compiled import unwrapped
 
-
 USUAL_STRIDE = 16
 """On real bleeding, maps of stride 16 of a fine-tuned EfficientNet-Lite0 point at it, and the last maps, of stride 32, beside it
 (`examples/benchmarks/real_bleeding_maps.py`)."""

@@ -42,7 +42,7 @@ STAGES = {
     "nguyen2020": ["joint"],
     "burduja2020": ["encoder", "encoder-slow", "sequence"],
     "ko2020": ["joint"],
-    "rsna": ["warm-up", "joint"],
+    "rsna": ["warm-up", "head", "joint"],
 }
 FURTHER = {
     "burduja2020": ["--model.reduction.features=12"],
@@ -347,7 +347,7 @@ class TestStagesFromTheCommandLine:
     def test_a_changed_stage_runs(self, phantom: Path, tmp_path: Path) -> None:
         options = ["--data.root", str(phantom), *SMALL, *FURTHER["rsna"], "--out", str(tmp_path / "run")]
         options[options.index("--trainer.max_epochs=1")] = "--trainer.max_epochs=2"
-        stages = ["--stages.warm-up.max_epochs=1", "--stages.joint.max_epochs=2"]
+        stages = ["--stages.warm-up.max_epochs=1", "--stages.head.max_epochs=1", "--stages.joint.max_epochs=2"]
         assert train.main(["--config", "rsna", *options, *stages]) == 0
         epochs = [
             pd.read_csv(folder / "metrics.csv")["epoch"].max() + 1
@@ -355,4 +355,4 @@ class TestStagesFromTheCommandLine:
         ]
         assert epochs == [1, 2]
         ran = yaml.safe_load((tmp_path / "run/config.yaml").read_text())["stages"]
-        assert [stage["max_epochs"] for stage in ran.values()] == [1, 2]
+        assert [stage["max_epochs"] for stage in ran.values()] == [1, 1, 2]
