@@ -123,8 +123,8 @@ class Trained:
         about: In words, for the table.
         stages: In their order.
         model: Changes of the common settings of `ScanClassifier`.
-        starts_with: The arm whose network is taken over in the same fold, of `2d` the encoder alone; "" for the weights of
-            ``--weights``, ``random``, or ``phantom`` for the model of ``--phantom-model``.
+        starts_with: The arm whose encoder is taken over in the same fold; "" for the weights of ``--weights``, ``random``,
+            or ``phantom`` for the model of ``--phantom-model``.
         output: Which probabilities are judged.
     """
 
@@ -204,11 +204,11 @@ def arms(given: argparse.Namespace) -> dict[str, Arm]:
             starts_with="2d",
         ),
         REFERENCE: ours("ours: 2D warm-up, head on stored features, then both end to end on whole scans", "", given.encoder_rate),
-        "last-head": Trained(
-            about="ours, and then the head trained out once more, on stored features of the final encoder",
+        "no-joint": Trained(
+            about="ours without the joint stage: the encoder of 2d, frozen, and our head",
             stages=(sequence,),
             model={"test_time": "flip-reverse"},
-            starts_with=REFERENCE,
+            starts_with="2d",
         ),
         "from-scratch": ours("ours, from random weights", "random", given.scratch_rate),
     }
@@ -322,18 +322,12 @@ def start(given: argparse.Namespace, arm: Trained, fold: int) -> ScanClassifier:
         model = ScanClassifier.from_settings(merged(source.settings, changes))
         model.load_weights_from(source)
         return model
-    other = arm.starts_with if arm.starts_with in ("2d", REFERENCE) else None
-    model = ScanClassifier.from_settings(
-        settings_for(given, arm.model, is_random=arm.starts_with == "random" or other is not None)
-    )
-    if other is not None:
-        source = ScanClassifier.load(folder_of(given, other, fold) / "model")
-        if other == REFERENCE:
-            model.load_weights_from(source)
-        else:
-            for mine, theirs in zip(model.model.encoder_modules(), source.model.encoder_modules(), strict=True):
-                mine.load_state_dict(theirs.state_dict())
-        model.starting_weights = {"encoder": {"source": "file", "name": other, "file": "model.safetensors"}}
+    model = ScanClassifier.from_settings(settings_for(given, arm.model, is_random=arm.starts_with in ("random", "2d")))
+    if arm.starts_with == "2d":
+        source = ScanClassifier.load(folder_of(given, "2d", fold) / "model")
+        for mine, theirs in zip(model.model.encoder_modules(), source.model.encoder_modules(), strict=True):
+            mine.load_state_dict(theirs.state_dict())
+        model.starting_weights = {"encoder": {"source": "file", "name": "2d", "file": "model.safetensors"}}
     return model
 
 

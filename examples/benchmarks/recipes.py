@@ -10,11 +10,10 @@ validation patients, and are judged on the same held-out patients, whole scans.
 
 What is equal is the cost: slices that pass forward and backward through the encoder in training. A slice that only passes
 forward, through a frozen encoder, counts a third; what is read from stored features counts nothing, so that every head is
-trained until its validation is best. Arms that begin with the encoder alone share that encoder, seed by seed: those that train
-it for the whole budget and then store its features spend that much more than the budget, to our disadvantage. Equal are also the
-encoder and its pooling, the size of the recurrent head, the augmentation but where it is what is removed, the optimizer, and
-the weights of the labels in the loss. So a published recipe is here only the order in which it trains and what its head sees:
-not its backbone, windows, rates, size or augmentation.
+trained until its validation is best. Arms that begin with the encoder alone share that encoder, seed by seed, where their
+shares are equal. Equal are also the encoder and its pooling, the size of the recurrent head, the augmentation but where it is
+what is removed, the optimizer, and the weights of the labels in the loss. So a published recipe is here only the order in
+which it trains and what its head sees: not its backbone, windows, rates, size or augmentation.
 
 What it can show: whether the order of training matters on these heads, at so few slices. What it cannot: anything of real
 hemorrhage, or of trainings a hundred times as long. A part that does not help here may help there.
@@ -28,10 +27,10 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -101,10 +100,17 @@ ENCODER_ALONE: dict[str, Any] = {
     "loss": {"scan": 0.0, "encoder": 0.0},
 }
 SINGLE_SLICES = {"slices": BATCH, "slices_per_sample": 1, "sample": "every"}
-WARM_UP_SHARE = 0.5
+STORED_SCANS, WHOLE_SCANS = {"slices": 8 * SLICES}, {"slices": 4 * SLICES}
+"""Eight whole scans in a batch of stored features, four in the joint stage. With two, as many slices as `BATCH`, heads are worse,
+and a joint stage spoils the encoder."""
+
+WARM_UP_SHARE = 0.6
 HEAD_EPOCHS = 40
-JOINT_RATE = 0.1
-"""Of encoder and head in the joint stage, as a share of the rate in the stages before."""
+VIEWS = 1
+"""Augmented copies of each training scan among the stored features, in all arms that store them."""
+
+HEADS_RATE = 1 / 3
+"""Of the head in the joint stage, as a share of the rate in its own stages."""
 
 REDUCER_SLICES = 2400
 """To which PCA is fitted: a hundred scans."""
@@ -117,7 +123,7 @@ SYNTHETIC = (
 
 # ------------------------------------------------------------------------------------------------ arms
 class Phase(NamedTuple):
-    """A stage, and the share of the budget that it gets; 0 for one on stored features, whose end is its number of epochs."""
+    """A stage, and its share of the passes that the arm can afford; 0 on stored features, whose end is a number of epochs."""
 
     stage: Stage
     share: float
@@ -129,7 +135,8 @@ class Arm:
 
     Args:
         about: In words, for the table.
-        warm_up: Share of the budget in which the encoder is trained alone first; 0 for none.
+        warm_up: Share of the passes in which the encoder is trained alone first; 0 for none.
+        schedule: Of the encoder's rate in this warm-up.
         phases: All that follows, in order.
         model: Changes of the common settings of `ScanClassifier`, one after the other.
         data: Settings of `ScanDataModule` beside the common ones, but for the encoder alone.
@@ -138,10 +145,17 @@ class Arm:
 
     about: str
     warm_up: float = 0.0
+    schedule: Literal["cosine", "constant"] = "cosine"
     phases: tuple[Phase, ...] = ()
     model: tuple[Mapping[str, Any], ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     weights_of: str | None = None
+
+    def passes(self, given: argparse.Namespace) -> int:
+        """Number of slices that can pass forward and backward, when all stored features are paid."""
+        encoded = SLICES * ((1 + VIEWS) * given.patients + VALIDATION)
+        stores = sum(phase.stage.features == "stored" for phase in self.phases)
+        return round(given.budget - stores * FORWARD_ALONE * encoded)
 
 
 def on_steps(name: str, **settings: Any) -> Stage:
@@ -149,9 +163,11 @@ def on_steps(name: str, **settings: Any) -> Stage:
     return Stage(name=name, max_epochs=10**6, **settings)
 
 
-def on_stored(views: int = 0, **changes: Any) -> Phase:
+def on_stored(name: str = "head") -> Phase:
     """A head that is trained out on stored features."""
-    return Phase(Stage(name="head", max_epochs=HEAD_EPOCHS, train="head", features="stored", views=views, changes=changes), 0.0)
+    return Phase(
+        Stage(name=name, max_epochs=HEAD_EPOCHS, train="head", features="stored", views=VIEWS, batches=STORED_SCANS), 0.0
+    )
 
 
 OURS: dict[str, Any] = {
@@ -173,22 +189,35 @@ def arms(budget: int, learning_rate: float) -> dict[str, Arm]:
     def ours(
         about: str,
         *,
-        warm_up: float = WARM_UP_SHARE,
         has_head_stage: bool = True,
-        has_joint_stage: bool = True,
-        joint: Mapping[str, Any] | None = None,
-        joint_rate: float = JOINT_RATE,
+        has_last_head: bool = True,
+        is_annealed: bool = False,
         has_ema: bool = True,
+        batch_norm: str = "frozen",
         data: Mapping[str, Any] | None = None,
         changes: Mapping[str, Any] | None = None,
     ) -> Arm:
         """Our recipe with one part changed."""
-        decay = {"ema": max(0.5, 1 - 10 * BATCH / budget)} if has_ema else {}
-        rates = {"lr": joint_rate * learning_rate, "encoder_lr": joint_rate * learning_rate}
-        phases = [on_stored()] if has_head_stage else []
-        if has_joint_stage:
-            phases.append(Phase(on_steps("joint", changes={"optimizer": rates, **decay, **(joint or {})}), 1 - warm_up))
-        return Arm(about=about, warm_up=warm_up, phases=tuple(phases), model=(OURS, changes or {}), data=data or {})
+        decay = {"ema": max(0.5, 1 - 10 * WHOLE_SCANS["slices"] / ((1 - WARM_UP_SHARE) * budget))} if has_ema else {}
+        share = 0.1 if is_annealed else 1.0
+        rates = {"lr": share * HEADS_RATE * learning_rate, "encoder_lr": share * learning_rate}
+        if not has_head_stage:
+            rates["lr"] = learning_rate
+        joint = on_steps(
+            "joint", batches=WHOLE_SCANS, changes={"optimizer": rates, "encoder": {"batch_norm": batch_norm}, **decay}
+        )
+        return Arm(
+            about=about,
+            warm_up=WARM_UP_SHARE,
+            schedule="cosine" if is_annealed else "constant",
+            phases=(
+                *([on_stored()] if has_head_stage else []),
+                Phase(joint, 1 - WARM_UP_SHARE),
+                *([on_stored("last-head")] if has_last_head else []),
+            ),
+            model=(OURS, changes or {}),
+            data=data or {},
+        )
 
     return {
         "2d": Arm(about="encoder alone on shuffled single slices", warm_up=1.0, model=(ENCODER_ALONE,)),
@@ -215,16 +244,22 @@ def arms(budget: int, learning_rate: float) -> dict[str, Arm]:
                 },
             ),
         ),
-        REFERENCE: ours("ours: encoder alone, then the head on its stored features, then both together on whole scans"),
-        "no-joint": ours(
-            "ours without the joint stage: all of the budget for the encoder alone", warm_up=1.0, has_joint_stage=False
+        REFERENCE: ours(
+            "ours: encoder alone at a constant rate; the head on its stored features; both together on whole scans while the "
+            "rates fall; the head on stored features once more"
         ),
-        "no-head-stage": ours(
-            "ours without the head stage: a random head from the first joint step",
-            has_head_stage=False,
-            joint={"optimizer": {"lr": learning_rate, "encoder_lr": JOINT_RATE * learning_rate}},
+        "no-joint": Arm(
+            about="ours without the joint stage: all passes for the encoder alone, then the head",
+            warm_up=1.0,
+            phases=(on_stored(),),
+            model=(OURS,),
         ),
-        "full-rate": ours("ours with the full rates in the joint stage", joint_rate=1.0),
+        "no-head-stage": ours("ours with a random head in the first joint step", has_head_stage=False),
+        "no-last-head": ours("ours without the head stage at the end", has_last_head=False),
+        "annealed": ours(
+            "ours with a rate that falls in the warm-up already, and a tenth of the rates in the joint stage", is_annealed=True
+        ),
+        "batch-statistics": ours("ours with batch-norm statistics of each batch in the joint stage", batch_norm="batch"),
         "no-residual": ours(
             "ours without the encoder's logits as a gated residual", changes={"head": {"encoder_residual": False}}
         ),
@@ -356,14 +391,22 @@ def make_classifier(given: argparse.Namespace, *changes: Mapping[str, Any]) -> S
 
 
 def fit(
-    given: argparse.Namespace, classifier: ScanClassifier, phases: list[Phase], heads: Heads, seed: int, folder: Path, **data: Any
+    given: argparse.Namespace,
+    classifier: ScanClassifier,
+    phases: Sequence[Phase],
+    available: int,
+    heads: Heads,
+    seed: int,
+    folder: Path,
+    **data: Any,
 ) -> Fitted:
-    """Fit stages, each within its share of the budget; the weights are those of the best validation of the last one.
+    """Fit stages, each within its share of the passes; the weights are those of the best validation of the last one.
 
     Args:
         given: The command line.
         classifier: The model; if it has been fitted before, the stages go on with its weights.
         phases: The stages.
+        available: The number of passes of which each phase gets its share.
         heads: The heads.
         seed: Seed of the order of the scans, the augmentation and the draws of torch.
         folder: Where the trained model is written.
@@ -375,15 +418,13 @@ def fit(
     shares = {phase.stage.name: phase.share for phase in phases}
     stages: list[dict[str, Any]] = []
     passes: list[_Passes] = []
-    encoded = sum(len(scan.slice_labels) for subset in ("train", "validation") for scan in module.scans[subset])
-    # Features are stored once; the budget of the stages behind pays for it.
-    stored_cost = FORWARD_ALONE * encoded if any(phase.stage.features == "stored" for phase in phases) else 0.0
+    encoded = SLICES * ((1 + VIEWS) * given.patients + VALIDATION)
 
     def trainer_of(now: Stage, is_last: bool) -> Trainer:
         by_epochs: dict[str, Any] = {"max_epochs": now.max_epochs}
         steps = 0
         if shares[now.name]:
-            steps = steps_for(module, round(shares[now.name] * given.budget - stored_cost))
+            steps = steps_for(module, round(shares[now.name] * available))
             by_epochs |= {
                 "max_steps": steps,
                 "check_val_every_n_epoch": None,  # by steps: an epoch of samples of scans is shorter than one of whole scans
@@ -428,14 +469,15 @@ def fit(
     return Fitted(classifier, stages)
 
 
-def encoder_alone(given: argparse.Namespace, heads: Heads, share: float, seed: int) -> Fitted:
-    """The encoder after a share of the budget, trained alone on shuffled single slices; what is done already stays."""
-    folder = given.out / "encoders" / f"{share:g}" / f"seed-{seed}"
+def encoder_alone(given: argparse.Namespace, heads: Heads, arm: Arm, seed: int) -> Fitted:
+    """The encoder of an arm, trained alone on shuffled single slices; what is done already stays, and other arms share it."""
+    slices = round(arm.warm_up * arm.passes(given))
+    folder = given.out / "encoders" / f"{arm.schedule}-{slices}" / f"seed-{seed}"
     if not (folder / RUN).is_file():
         started = time.monotonic()
         seed_everything(seed, verbose=False)
-        phase = Phase(on_steps("encoder", batches=SINGLE_SLICES), share)
-        _, stages = fit(given, make_classifier(given, ENCODER_ALONE), [phase], heads, seed, folder)
+        stage = on_steps("encoder", batches=SINGLE_SLICES, changes={"optimizer": {"schedule": arm.schedule}})
+        _, stages = fit(given, make_classifier(given, ENCODER_ALONE), [Phase(stage, 1.0)], slices, heads, seed, folder)
         about = {"settings": settings_of(given), "stages": stages, "seconds": round(time.monotonic() - started, 1)}
         write_text(folder / RUN, json.dumps(about, indent=2) + "\n")
     return Fitted(ScanClassifier.load(folder / "model"), json.loads((folder / RUN).read_text())["stages"])
@@ -446,7 +488,7 @@ def train(given: argparse.Namespace, arm: Arm, heads: Heads, seed: int, folder: 
     seed_everything(seed, verbose=False)
     classifier, before = make_classifier(given, *arm.model), []
     if arm.warm_up:
-        encoder, before = encoder_alone(given, heads, arm.warm_up, seed)
+        encoder, before = encoder_alone(given, heads, arm, seed)
         if not arm.phases:
             encoder.save_pretrained(folder / "model")
             return Fitted(encoder, before)
@@ -456,7 +498,7 @@ def train(given: argparse.Namespace, arm: Arm, heads: Heads, seed: int, folder: 
             {name: known[name] if _is_of_encoder(name) else value for name, value in classifier.model.state_dict().items()}
         )
         classifier.fits = encoder.fits
-    done = fit(given, classifier, list(arm.phases), heads, seed, folder, **arm.data)
+    done = fit(given, classifier, arm.phases, arm.passes(given), heads, seed, folder, **arm.data)
     return Fitted(done.classifier, before + done.stages)
 
 
@@ -647,9 +689,10 @@ def main() -> None:
         logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         heads = make_heads(given)
-        for share in sorted({known[name].warm_up for name in chosen or known} - {0.0}):
+        for name in chosen or known:
             for seed in given.seeds:
-                encoder_alone(given, heads, share, seed)
+                if known[name].warm_up:
+                    encoder_alone(given, heads, known[name], seed)
         for name in chosen:
             for seed in given.seeds:
                 run(given, heads, name, seed)
