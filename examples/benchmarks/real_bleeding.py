@@ -18,9 +18,9 @@ the AUC over pairs of slices within one of ten bins of relative height, and mode
 one with a share for each bin knows nothing within a bin: 0.5 within the bins of one fold. (Over folds it is below 0.5, because
 the patients that are held out are missing in its shares.) A smooth model of the height knows a little even within bins.
 
-What is equal: the passes of the encoder over the training slices. `2d` gets all of them on single slices; `frozen` and
-`staged-pca` train a head on stored features of that encoder, which costs nearly nothing; the arms of ours split them into a
-warm-up and a joint stage, with a head on stored features in between.
+What is equal: the passes of the encoder over the training slices. `2d` gets all of them on single slices; `frozen`,
+`staged-pca` and `no-joint` train a head on stored features of that encoder, which costs nearly nothing; the other arms of ours
+split them into a warm-up and a joint stage, with a head on stored features in between.
 
 What it cannot show: anything of other types, of whole scans, or of other hospitals; these are some hundred patients with one
 kind of bleeding. Nothing of the data and no weights trained on them belong into the project.

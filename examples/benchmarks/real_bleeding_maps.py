@@ -7,7 +7,7 @@
 60 held-out patients is drawn, and on it the peak of the map of the fold's model, the peak of the same network with random
 weights, and the middle of the head. The sheets show each slice twice, without marks and with three letters, whose order is drawn
 anew for each slice: a reader does not know which letter is whose. A map that is 0 everywhere has no letter, and counts as beside
-the bleeding.
+the bleeding. Drawn patients without a positive slice are left out.
 
 A reader fills in ``answers.csv``: for each slice, the letters that lie on the bleeding (``on``, for example ``AC``; empty for
 none), and 1 in ``unclear`` where no bleeding can be seen. ``--score`` counts, for each reader, on how many slices each source's
@@ -39,7 +39,7 @@ from ich_lstm.window import BRAIN
 SOURCES = (MODEL, RANDOM, MIDDLE)
 LETTERS = "ABC"
 COLORS = ((80, 220, 255), (255, 160, 80), (120, 255, 120))
-"""Of the letters, blue, green and red: they say nothing about the sources."""
+"""Colours of the letters, as (blue, green, red). They say nothing about the sources."""
 
 PANEL, IN_A_ROW, ROWS = 320, 3, 4
 KEY, ANSWERS = "key.csv", "answers.csv"
@@ -148,7 +148,7 @@ def make_sheets(given: argparse.Namespace) -> None:
 def score(given: argparse.Namespace) -> str:
     """Counts of each reader as Markdown."""
     key = pd.read_csv(given.out / KEY, dtype=str, keep_default_na=False).set_index("number")
-    answers = {path.stem: pd.read_csv(path, dtype=str, keep_default_na=False).set_index("number") for path in given.score}
+    answers = {str(path): pd.read_csv(path, dtype=str, keep_default_na=False).set_index("number") for path in given.score}
     lines = ["| reader | slices with visible bleeding | " + " | ".join(SOURCES) + " |", "|---" * (2 + len(SOURCES)) + "|"]
     judged = {}
     for name, table in answers.items():
@@ -157,7 +157,7 @@ def score(given: argparse.Namespace) -> str:
         clear = table["unclear"] != "1"
         on = pd.DataFrame(
             {
-                who: [bool(letter) and letter in given_ for letter, given_ in zip(key[who], table["on"], strict=True)]
+                who: [bool(letter) and letter in found for letter, found in zip(key[who], table["on"], strict=True)]
                 for who in SOURCES
             },
             index=key.index,

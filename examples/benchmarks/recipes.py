@@ -10,10 +10,11 @@ validation patients, and are judged on the same held-out patients, whole scans.
 
 What is equal is the cost: slices that pass forward and backward through the encoder in training. A slice that only passes
 forward, through a frozen encoder, counts a third; what is read from stored features counts nothing, so that every head is
-trained until its validation is best. Arms that begin with the encoder alone share that encoder, seed by seed, where their
-shares are equal. Equal are also the encoder and its pooling, the size of the recurrent head, the augmentation but where it is
-what is removed, the optimizer, and the weights of the labels in the loss. So a published recipe is here only the order in
-which it trains and what its head sees: not its backbone, windows, rates, size or augmentation.
+trained until its validation is best. Arms that begin with the encoder alone share that encoder, seed by seed, where the number
+of its slices and its schedule are equal. Equal are also the encoder and its pooling, the size of the recurrent head, the
+augmentation but where it is what is removed, the optimizer but for its rates, and the weights of the labels in the loss. So a
+published recipe is here only the order in which it trains and what its head sees: not its backbone, windows, rates, size or
+augmentation.
 
 What it can show: whether the order of training matters on these heads, at so few slices. What it cannot: anything of real
 hemorrhage, or of trainings a hundred times as long. A part that does not help here may help there.
@@ -153,9 +154,13 @@ class Arm:
 
     def passes(self, given: argparse.Namespace) -> int:
         """Number of slices that can pass forward and backward, when all stored features are paid."""
-        encoded = SLICES * ((1 + VIEWS) * given.patients + VALIDATION)
-        stores = sum(phase.stage.features == "stored" for phase in self.phases)
-        return round(given.budget - stores * FORWARD_ALONE * encoded)
+        encoded = sum(slices_to_encode(given, phase.stage) for phase in self.phases)
+        return round(given.budget - FORWARD_ALONE * encoded)
+
+
+def slices_to_encode(given: argparse.Namespace, stage: Stage) -> int:
+    """Number of slices that pass only forward through the encoder, for the stored features of a stage."""
+    return SLICES * ((1 + stage.views) * given.patients + VALIDATION) if stage.features == "stored" else 0
 
 
 def on_steps(name: str, **settings: Any) -> Stage:
@@ -163,10 +168,10 @@ def on_steps(name: str, **settings: Any) -> Stage:
     return Stage(name=name, max_epochs=10**6, **settings)
 
 
-def on_stored(name: str = "head") -> Phase:
+def on_stored(name: str = "head", views: int = VIEWS) -> Phase:
     """A head that is trained out on stored features."""
     return Phase(
-        Stage(name=name, max_epochs=HEAD_EPOCHS, train="head", features="stored", views=VIEWS, batches=STORED_SCANS), 0.0
+        Stage(name=name, max_epochs=HEAD_EPOCHS, train="head", features="stored", views=views, batches=STORED_SCANS), 0.0
     )
 
 
@@ -182,7 +187,7 @@ def arms(budget: int, learning_rate: float) -> dict[str, Arm]:
     """All of them, by name.
 
     Args:
-        budget: By which the moving average remembers the last tenth of a training, however short that is.
+        budget: By which the moving average remembers the last tenth of the joint stage, however short that is.
         learning_rate: Of the encoder alone, and of heads.
     """
 
@@ -194,6 +199,7 @@ def arms(budget: int, learning_rate: float) -> dict[str, Arm]:
         is_annealed: bool = False,
         has_ema: bool = True,
         batch_norm: str = "frozen",
+        views: int = VIEWS,
         data: Mapping[str, Any] | None = None,
         changes: Mapping[str, Any] | None = None,
     ) -> Arm:
@@ -211,9 +217,9 @@ def arms(budget: int, learning_rate: float) -> dict[str, Arm]:
             warm_up=WARM_UP_SHARE,
             schedule="cosine" if is_annealed else "constant",
             phases=(
-                *([on_stored()] if has_head_stage else []),
+                *([on_stored(views=views)] if has_head_stage else []),
                 Phase(joint, 1 - WARM_UP_SHARE),
-                *([on_stored("last-head")] if has_last_head else []),
+                *([on_stored("last-head", views)] if has_last_head else []),
             ),
             model=(OURS, changes or {}),
             data=data or {},
@@ -254,10 +260,12 @@ def arms(budget: int, learning_rate: float) -> dict[str, Arm]:
             phases=(on_stored(),),
             model=(OURS,),
         ),
-        "no-head-stage": ours("ours with a random head in the first joint step", has_head_stage=False),
+        "no-head-stage": ours(
+            "ours without the first head stage: the joint stage starts with a random head", has_head_stage=False
+        ),
         "no-last-head": ours("ours without the head stage at the end", has_last_head=False),
         "annealed": ours(
-            "ours with a rate that falls in the warm-up already, and a tenth of the rates in the joint stage", is_annealed=True
+            "ours with a cosine schedule in the warm-up, and a tenth of the rates in the joint stage", is_annealed=True
         ),
         "batch-statistics": ours("ours with batch-norm statistics of each batch in the joint stage", batch_norm="batch"),
         "no-residual": ours(
@@ -273,7 +281,7 @@ def arms(budget: int, learning_rate: float) -> dict[str, Arm]:
             model=({"test_time": "none"},),
             weights_of=REFERENCE,
         ),
-        "no-augmentation": ours("ours without geometric augmentation in the joint stage", data={"augment": None}),
+        "no-augmentation": ours("ours without augmentation after the warm-up", data={"augment": None}, views=0),
         "plus-probabilities": ours(
             "ours with the encoder's probabilities in the head", changes={"head": {"encoder_probabilities": True}}
         ),
@@ -418,7 +426,6 @@ def fit(
     shares = {phase.stage.name: phase.share for phase in phases}
     stages: list[dict[str, Any]] = []
     passes: list[_Passes] = []
-    encoded = SLICES * ((1 + VIEWS) * given.patients + VALIDATION)
 
     def trainer_of(now: Stage, is_last: bool) -> Trainer:
         by_epochs: dict[str, Any] = {"max_epochs": now.max_epochs}
@@ -430,7 +437,7 @@ def fit(
                 "check_val_every_n_epoch": None,  # by steps: an epoch of samples of scans is shorter than one of whole scans
                 "val_check_interval": math.ceil(steps / max(1, round(CHECKS * shares[now.name]))),
             }
-        stages.append({"name": now.name, "steps": steps, "frozen": encoded if now.features == "stored" else 0})
+        stages.append({"name": now.name, "steps": steps, "frozen": slices_to_encode(given, now)})
         passes.append(_Passes())
         best = PathlessCheckpoint(
             dirpath=folder / "stages" / now.name, filename="best", monitor="val/monitor", enable_version_counter=False
@@ -519,7 +526,8 @@ def folder_of(given: argparse.Namespace, name: str, seed: int) -> Path:
 def settings_of(given: argparse.Namespace) -> dict[str, Any]:
     """What must be the same in all runs."""
     names = ("patients", "prevalence", "noise", "difficulty", "budget", "backbone", "learning_rate")
-    return {name: getattr(given, name) for name in names}
+    constants = {"views": VIEWS, "warm_up_share": WARM_UP_SHARE, "heads_rate": HEADS_RATE, "head_epochs": HEAD_EPOCHS}
+    return {name: getattr(given, name) for name in names} | constants | {"stored": STORED_SCANS, "joint": WHOLE_SCANS}
 
 
 def run(given: argparse.Namespace, heads: Heads, name: str, seed: int) -> None:
@@ -684,6 +692,9 @@ def main() -> None:
     chosen = list(known) if given.arms is None else given.arms
     if not set(chosen) <= set(known):
         parser.error(f"--arms: {', '.join(sorted(set(chosen) - set(known)))}; there are {', '.join(known)}")
+    costly = [name for name, arm in known.items() if arm.passes(given) <= 0]
+    if costly:
+        parser.error(f"--budget {given.budget}: less than the stored features of {', '.join(costly)} cost")
     if not given.only_table:
         torch.set_num_threads(given.threads)
         logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)

@@ -62,9 +62,9 @@ def explain(
         model: The model to explain.
         scan: The scan, or the result of `Predictor.encode` for a scan that was just predicted, whose features are reused.
         labels: The labels to explain, from `LABELS`; None for all.
-        stride: Pixels of the network's input per cell of the map; None for 16, or for that of the encoder's last map if no map
-            has cells of at most 16 pixels.
-            The previous map has twice the resolution, but less specific features.
+        stride: Pixels of the network's input per cell of the map. None for the largest stride up to 16; for that of the last map
+            if every map is coarser, or if the encoder has no batch normalization. 32 is the last map of most encoders; on real
+            bleeding its peaks lay beside it.
         neighbours: Number of slices on either side, at least 0, whose logits are also attributed to a slice.
 
     Returns:

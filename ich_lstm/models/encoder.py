@@ -157,7 +157,8 @@ class SliceEncoder(nn.Module):
                     todo="Set slices_per_chunk instead, which works with every backbone.",
                 ) from error
             hold_in_backward(self.network)
-        self.is_compiled = settings.compiled
+        # A compiled network has kernels of its own; block checkpointing computes activations again outside of `forward`.
+        self._has_plain_forward = not (settings.compiled or settings.checkpoint_blocks)
         if settings.compiled:
             self.network.compile()
 
@@ -221,7 +222,7 @@ class SliceEncoder(nn.Module):
             Features ``(n, d)``, in the precision of the weights.
         """
         x = x.to(next(self.network.parameters()).dtype)  # windows give at least float32; the weights may have lower precision
-        with nullcontext() if self.is_compiled else depthwise_gradients_in_float32(x):
+        with depthwise_gradients_in_float32(x) if self._has_plain_forward else nullcontext():
             if not self.pools_late:
                 return self.network(x)
             places = self.network.forward_head(self.network.forward_features(x), pre_logits=True)  # type: ignore[operator]

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from ich_lstm.errors import ConfigError
 from ich_lstm.models.encoder import SliceEncoder
 from ich_lstm.models.execution.compiled import unwrapped
+from ich_lstm.models.execution.recompute import batch_norms
 
 USUAL_STRIDE = 16
-"""On real bleeding, maps of stride 16 of a fine-tuned EfficientNet-Lite0 point at it, and the last maps, of stride 32, beside it
-(`examples/benchmarks/real_bleeding_maps.py`)."""
+"""Largest stride of the map that is used by default. On real bleeding, maps of stride 16 of a fine-tuned EfficientNet-Lite0
+pointed at it, and its last maps, of stride 32, beside it (`examples/benchmarks/real_bleeding_maps.py`)."""
 
 
 class MapPoint(NamedTuple):
@@ -64,7 +65,7 @@ def map_point(encoder: SliceEncoder, stride: int | None) -> MapPoint:
     Args:
         encoder: The encoder.
         stride: Width of a cell of the map, in pixels of the input; None for the last map whose cells are at most `USUAL_STRIDE`
-            wide, or the last map of a backbone without one.
+            wide. A backbone without such a map, or without batch normalization, gives its last map.
 
     Raises:
         ConfigError: ``unknown_stride``, if no map has this stride; ``no_map``, if timm names no maps of the backbone.
@@ -75,9 +76,10 @@ def map_point(encoder: SliceEncoder, stride: int | None) -> MapPoint:
     if not points:
         raise _no_map(f"{type(encoder.network).__name__}, whose maps timm does not name")
     last = list(points.values())[-1]
-    if stride is None:
+    if stride is None and batch_norms(encoder):
+        # Where a network normalizes each place instead (ConvNeXt, Swin), gradient times map sums to 0 before the next stage.
         stride = max((each for each in points if each <= USUAL_STRIDE), default=last.stride)
-    if stride == last.stride:
+    if stride in (None, last.stride):
         return last._replace(norms=("norm", "head.norm") if encoder.pools_late else ("norm",))
     if stride not in points:
         raise ConfigError(

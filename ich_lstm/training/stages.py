@@ -15,7 +15,7 @@ from ich_lstm.errors import CheckpointError, ConfigError
 from ich_lstm.inference.checkpoint import read_model
 from ich_lstm.settings import merged, require_choice, staged, unknown_setting
 from ich_lstm.training.classifier import ClassifierSettings, ScanClassifier, Trained
-from ich_lstm.training.features.stored_features import StoredFeatures, check_trained
+from ich_lstm.training.features.stored_features import StoredFeatures, check_trained, check_views
 
 Features = Literal["computed", "stored"]
 """Where a stage takes the features of its frozen encoder from."""
@@ -216,6 +216,10 @@ def fit_stages(
         )
     usual = classifier.settings
     batches = data.batches
+    for stage in stages:
+        if stage.features == "stored":  # now, and not only after the hours of the stages before
+            cutmix = merged(batches, stage.batches, where=f"stages, {stage.name}, batches").cutmix
+            check_views(stage.views, usual.windows.intensity, data, cutmix=cutmix)
     best, checkpoint = progress.best, progress.checkpoint
     for number, stage in enumerate(stages):
         if number < progress.finished:

@@ -46,8 +46,8 @@ def test_answers_are_counted_by_source(sheets: Path) -> None:
     text = maps.score(Namespace(out=sheets, score=[first, second]))
     table = [[cell.split("(")[0].strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     rows = {name: counts for name, *counts in table}
-    assert rows["first"] == ["2", "2", "0", "1"]
-    assert rows["second"] == ["3", "3", "0", "0"]
+    assert rows[str(first)] == ["2", "2", "0", "1"]
+    assert rows[str(second)] == ["3", "3", "0", "0"]
     assert "agree on 5 of 6 peaks on the 2 slices" in text
 
 

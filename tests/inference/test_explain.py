@@ -77,7 +77,7 @@ class TestMaps:
             ({"encoder": {"adjacent_slices": 1, "global_pool": "max"}, "head": {"class_path": "GRU"}}, 32, "final_conv"),
             ({"head": {"class_path": "NoHead"}, "coherent_any": True}, 32, "final_conv"),
             ({"max_slices": 3}, 32, "final_conv"),
-            ({"encoder": {"backbone": "test_convnext", "global_pool": "late"}}, 32, "head.norm"),
+            ({"encoder": {"backbone": "test_convnext", "global_pool": "late"}}, None, "head.norm"),
             ({"encoder": {"backbone": "test_resnet", "checkpoint_blocks": True}}, 16, "layer3"),
             ({"head": {"encoder_probabilities": True, "projection": 6, "num_layers": 2, "layer_dropout": 0.5}}, 32, "final_conv"),
         ],

@@ -1,1 +1,4 @@
-"""How a network is executed: in chunks with recomputation, compiled, with faster gradients. The results stay the same."""
+"""How a network is executed: in chunks with recomputation, compiled, with faster gradients.
+
+Outputs stay the same, and gradients up to rounding.
+"""

@@ -114,7 +114,7 @@ def store_features(model: ScanModel, trainer: Trainer, data: "ScanDataModule | N
             expected="a ScanDataModule, whose scans are encoded once",
             todo="Call Trainer.fit(model, ScanDataModule(...)).",
         )
-    _check_augmentation(model, data, wanted.views)
+    check_views(wanted.views, model.settings.windows.intensity, data, cutmix=data.batches.cutmix)
     count, source = model.encoder.out_features, _source(model, trainer, data)
     opened: list[FeatureStore] = []
     for each in [source] + [source | _augmentation(model, data)] * bool(wanted.views):
@@ -196,9 +196,19 @@ def _augmentation(model: ScanModel, data: "ScanDataModule") -> dict[str, Any]:
     return {"seed": data.seed, **{name: None if part is None else asdict(part) for name, part in parts.items()}}
 
 
-def _check_augmentation(model: ScanModel, data: "ScanDataModule", views: int) -> None:
-    """Refuse copies that would all be equal, and mixing of slices, which needs their pixels."""
-    if views and data.augment is None and model.settings.windows.intensity is None:
+def check_views(views: int, intensity: object | None, data: "ScanDataModule", *, cutmix: float) -> None:
+    """Refuse copies that would all be equal, and mixing of slices, which needs their pixels.
+
+    Args:
+        views: Number of augmented copies of each training scan.
+        intensity: The model's augmentation of the windows; None if there is none.
+        data: The data.
+        cutmix: Share of batches whose slices are mixed.
+
+    Raises:
+        ConfigError: ``equal_views`` or ``cutmix_of_features``.
+    """
+    if views and data.augment is None and intensity is None:
         raise ConfigError(
             "equal_views",
             where="views, data.augment, model.windows.intensity",
@@ -206,11 +216,11 @@ def _check_augmentation(model: ScanModel, data: "ScanDataModule", views: int) ->
             expected="an augmentation, because all copies would be equal without one",
             todo="Set views=0, or give data.augment.",
         )
-    if data.batches.cutmix:
+    if cutmix:
         raise ConfigError(
             "cutmix_of_features",
             where="data.batches.cutmix",
-            got=f"{data.batches.cutmix:g}, and stored features",
+            got=f"{cutmix:g}, and stored features",
             expected="0, because CutMix mixes the pixels of slices, and each scan is encoded only once",
             todo="Set batches.cutmix=0 in this stage, or features=computed.",
         )

@@ -18,12 +18,12 @@ LAYERS = {
 }
 
 
-def gradients(layer: nn.Module, x: Tensor, *, bfloat16: bool, mended: bool) -> list[Tensor]:
+def gradients(layer: nn.Module, x: Tensor, *, bfloat16: bool, patched: bool) -> list[Tensor]:
     """Gradients of the input and of all weights, of a loss that weighs all outputs differently."""
     layer.zero_grad()
     x = x.detach().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-        if mended:
+        if patched:
             with depthwise_gradients_in_float32(x):
                 y = layer(x)
         else:
@@ -33,7 +33,7 @@ def gradients(layer: nn.Module, x: Tensor, *, bfloat16: bool, mended: bool) -> l
 
 
 def counted() -> AbstractContextManager[mock.MagicMock]:
-    """Counts the convolutions whose gradients are computed otherwise."""
+    """Counts the convolutions whose gradients are computed differently."""
     return mock.patch.object(_Depthwise, "apply", side_effect=_Depthwise.apply)
 
 
@@ -45,8 +45,8 @@ def test_gradients_are_those_of_float32(name: str, channels_last: bool) -> None:
     x = torch.randn(2, 8, 12, 10)
     if channels_last:
         layer, x = layer.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
-    exact = gradients(layer, x, bfloat16=False, mended=False)
-    for found, expected in zip(gradients(layer, x, bfloat16=True, mended=True), exact, strict=True):
+    exact = gradients(layer, x, bfloat16=False, patched=False)
+    for found, expected in zip(gradients(layer, x, bfloat16=True, patched=True), exact, strict=True):
         assert found.dtype == torch.float32
         assert (found - expected).abs().max() <= 0.01 * expected.abs().max()  # the rounding of input and output
 
@@ -63,7 +63,7 @@ def test_outputs_are_those_of_autocast() -> None:
 
 def test_a_frozen_layer_gets_no_gradient() -> None:
     layer, x = nn.Conv2d(8, 8, 3, groups=8).requires_grad_(False), torch.randn(2, 8, 12, 10)
-    of_input, *of_weights = gradients(layer, x, bfloat16=True, mended=True)
+    of_input, *of_weights = gradients(layer, x, bfloat16=True, patched=True)
     assert of_input.abs().sum() > 0
     assert of_weights == [None, None]
 
@@ -83,4 +83,15 @@ def test_an_encoder_in_training(backbone: str, bfloat16: bool, depthwise: int) -
     assert all(parameter.grad is not None for parameter in encoder.parameters())
     with counted() as applied, torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         encoder(x)
-    assert not applied.called, "without gradients there is nothing to mend"
+    assert not applied.called, "without gradients there is nothing to change"
+
+
+@pytest.mark.parametrize("settings", [{"checkpoint_blocks": True}, {"compiled": True}], ids=str)
+def test_not_where_activations_are_computed_elsewhere(settings: dict[str, bool]) -> None:
+    """Block checkpointing computes them again in the backward pass, and would find tensors of other types there."""
+    encoder = SliceEncoder(Encoder(backbone="test_efficientnet", pretrained=False, **settings), in_channels=3).train()
+    encoder.network._compiled_call_impl = None  # without the minutes of a compilation
+    with counted() as applied, torch.autocast("cpu", torch.bfloat16):
+        encoder(torch.randn(2, 3, 32, 32)).float().square().mean().backward()
+    assert not applied.called
+    assert all(parameter.grad is not None for parameter in encoder.parameters())

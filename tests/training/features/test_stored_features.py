@@ -293,6 +293,25 @@ class TestRefused:
         with pytest.raises(ConfigError, match=r"no_place_for_features.*stages head"):
             fit_stages(make_classifier(), data(), stages, lambda stage, last: quick_trainer(), best_of=lambda trainer: "")
 
+    @pytest.mark.parametrize(
+        ("code", "views", "loading"),
+        [("equal_views", 1, {"augment": None}), ("cutmix_of_features", 0, {"batches": Batches(slices=24, cutmix=1.0)})],
+    )
+    def test_before_the_stages_in_front_of_it(
+        self, data: Callable[..., ScanDataModule], tmp_path: Path, code: str, views: int, loading: dict[str, Any]
+    ) -> None:
+        stages = [
+            Stage(name="warm-up", max_epochs=1, train="encoder"),
+            Stage(name="head", max_epochs=1, train="head", features="stored", views=views),
+        ]
+
+        def never(stage: Stage, is_last: bool) -> Trainer:
+            raise AssertionError("a fit began")
+
+        place = StoredFeatures(folder=tmp_path)
+        with pytest.raises(ConfigError, match=code):
+            fit_stages(make_classifier(), data(**loading), stages, never, best_of=lambda trainer: "", stored=place)
+
 
 def quick_trainer() -> Trainer:
     return Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
