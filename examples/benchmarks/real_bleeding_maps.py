@@ -17,7 +17,6 @@ The sheets show images of patients: they, and the terms of the set, stay out of 
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,9 +28,10 @@ import pandas as pd
 import phe_sich
 import torch
 from explain import MIDDLE, MODEL, RANDOM, peak_of, with_random_weights
-from real_bleeding import FOLDS, REFERENCE
+from real_bleeding import FOLDS, REFERENCE, folder_of
 
 from ich_lstm import Scan, ScanClassifier, explain, read_scan
+from ich_lstm.data.split.split_file import SplitFile
 from ich_lstm.privacy import PRIVATE
 from ich_lstm.statistics import wilson
 from ich_lstm.window import BRAIN
@@ -66,28 +66,20 @@ def slices_to_show(given: argparse.Namespace) -> Iterator[Shown]:
     labels = pd.read_csv(given.runs / PRIVATE / phe_sich.LABELS_FILE, dtype={phe_sich.LABEL: "Int8"})
     positive = set(labels.loc[labels[phe_sich.LABEL] == 1, "sop_uid"])
     random = np.random.default_rng(given.seed)
-    of_fold = patients_of_folds(given)
-    patients = random.permutation([(fold, patient) for fold, members in of_fold.items() for patient in members])[: given.slices]
-    for fold in range(FOLDS):
-        mine = sorted(patient for number, patient in patients.tolist() if int(number) == fold)
+    split = SplitFile.read(given.runs / PRIVATE / "split.json")
+    held_out = [sorted(patient for patient, subset in split.subsets(fold).items() if subset == "test") for fold in range(FOLDS)]
+    drawn = set(random.permutation([patient for members in held_out for patient in members])[: given.slices].tolist())
+    for fold, members in enumerate(held_out):
+        mine = [patient for patient in members if patient in drawn]
         if not mine:
             continue
-        model = ScanClassifier.load(given.runs / "runs" / REFERENCE / f"fold-{fold}" / "model").eval()
+        model = ScanClassifier.load(folder_of(argparse.Namespace(out=given.runs), REFERENCE, fold) / "model").eval()
         models = {MODEL: model, RANDOM: with_random_weights(model)}
         for patient in mine:
             scan = read_scan(given.runs / PRIVATE / "dicom" / patient)
             numbers = [i for i, uid in enumerate(scan.sop_uids) if uid in positive]
             if numbers:
                 yield show(patient, scan, int(random.choice(numbers)), models, given.stride)
-
-
-def patients_of_folds(given: argparse.Namespace) -> dict[int, list[str]]:
-    """The held-out patients of each fold."""
-    split = json.loads((given.runs / PRIVATE / "split.json").read_text())
-    found: dict[int, list[str]] = {fold: [] for fold in range(FOLDS)}
-    for patient, fold in split["patients"].items():
-        found[int(fold)].append(patient)
-    return found
 
 
 def show(patient: str, scan: Scan, number: int, models: dict[str, ScanClassifier], stride: int | None) -> Shown:

@@ -692,7 +692,7 @@ def main() -> None:
     chosen = list(known) if given.arms is None else given.arms
     if not set(chosen) <= set(known):
         parser.error(f"--arms: {', '.join(sorted(set(chosen) - set(known)))}; there are {', '.join(known)}")
-    costly = [name for name, arm in known.items() if arm.passes(given) <= 0]
+    costly = [name for name in chosen or known if known[name].passes(given) <= 0]
     if costly:
         parser.error(f"--budget {given.budget}: less than the stored features of {', '.join(costly)} cost")
     if not given.only_table:
