@@ -19,8 +19,8 @@ one with a share for each bin knows nothing within a bin: 0.5 within the bins of
 the patients that are held out are missing in its shares.) A smooth model of the height knows a little even within bins.
 
 What is equal: the passes of the encoder over the training slices. `2d` gets all of them on single slices; `frozen`,
-`staged-pca` and `no-joint` train a head on stored features of that encoder, which costs nearly nothing; the other arms of ours
-split them into a warm-up and a joint stage, with a head on stored features in between.
+`staged-pca`, `no-joint` and `residual` train a head on stored features of that encoder, which costs nearly nothing; the other
+arms of ours split them into a warm-up and a joint stage, with a head on stored features in between.
 
 What it cannot show: anything of other types, of whole scans, or of other hospitals; these are some hundred patients with one
 kind of bleeding. Nothing of the data and no weights trained on them belong into the project.
@@ -167,7 +167,7 @@ def arms(given: argparse.Namespace) -> dict[str, Arm]:
             about=about, stages=(warm_up, sequence, joint), model={"test_time": "flip-reverse"}, starts_with=starts_with
         )
 
-    plain_head = {"head": {"encoder_residual": False, "positions": "none", "reversal": 0.0}}
+    plain_head = {"head": {"positions": "none", "reversal": 0.0}}
     known: dict[str, Arm] = {
         "position": Simple(about="null model: a smooth curve of the relative height, no image", fit=_fit_height),
         "position-in-bins": Simple(about=f"null model: a share for each of {BINS} bins of height, no image", fit=_fit_bins),
@@ -208,6 +208,12 @@ def arms(given: argparse.Namespace) -> dict[str, Arm]:
             about="ours without the joint stage: the encoder of 2d, frozen, and our head",
             stages=(sequence,),
             model={"test_time": "flip-reverse"},
+            starts_with="2d",
+        ),
+        "residual": Trained(
+            about="no-joint, with the encoder's logits as a gated residual in the head",
+            stages=(sequence,),
+            model={"test_time": "flip-reverse", "head": {"encoder_residual": True}},
             starts_with="2d",
         ),
         "from-scratch": ours("ours, from random weights", "random", given.scratch_rate),
@@ -307,7 +313,7 @@ def settings_for(given: argparse.Namespace, changes: Mapping[str, Any], *, is_ra
     common = ClassifierSettings(
         encoder=Encoder(backbone=given.backbone, pretrained=False, pretrained_file=file),
         windows=WINDOWS,
-        head=LSTM(hidden_size=128, num_layers=1, positions="mm", reversal=0.5, encoder_residual=True, output_dropout=0.3),
+        head=LSTM(hidden_size=128, num_layers=1, positions="mm", reversal=0.5, encoder_residual=False, output_dropout=0.3),
         loss=Loss(scan=0.0, instance=0.0),
         optimizer=Optimizer(lr=given.head_rate, encoder_lr=given.encoder_rate, weight_decay=0.05),
     )

@@ -105,13 +105,13 @@ STORED_SCANS, WHOLE_SCANS = {"slices": 8 * SLICES}, {"slices": 4 * SLICES}
 """Eight whole scans in a batch of stored features, four in the joint stage. With two, as many slices as `BATCH`, heads are worse,
 and a joint stage spoils the encoder."""
 
-WARM_UP_SHARE = 0.6
+WARM_UP_SHARE, SHORT_WARM_UP_SHARE = 0.85, 0.6
+JOINT_RATE = 1 / 6
+"""Of encoder and head in the joint stage, as a share of their rates before."""
+
 HEAD_EPOCHS = 40
 VIEWS = 1
 """Augmented copies of each training scan among the stored features, in all arms that store them."""
-
-HEADS_RATE = 1 / 3
-"""Of the head in the joint stage, as a share of the rate in its own stages."""
 
 REDUCER_SLICES = 2400
 """To which PCA is fitted: a hundred scans."""
@@ -176,7 +176,7 @@ def on_stored(name: str = "head", views: int = VIEWS) -> Phase:
 
 
 OURS: dict[str, Any] = {
-    "head": {"encoder_residual": True, "positions": "mm", "reversal": 0.5},
+    "head": {"encoder_residual": False, "positions": "mm", "reversal": 0.5},
     "pooling": {"kind": "attention"},
     "loss": {"encoder": 0.5, "scan": 0.25},
     "test_time": "flip-reverse",
@@ -194,9 +194,11 @@ def arms(budget: int, learning_rate: float) -> dict[str, Arm]:
     def ours(
         about: str,
         *,
+        warm_up: float = WARM_UP_SHARE,
+        schedule: Literal["cosine", "constant"] = "cosine",
         has_head_stage: bool = True,
-        has_last_head: bool = True,
-        is_annealed: bool = False,
+        has_last_head: bool = False,
+        joint_rate: float = JOINT_RATE,
         has_ema: bool = True,
         batch_norm: str = "frozen",
         views: int = VIEWS,
@@ -204,21 +206,21 @@ def arms(budget: int, learning_rate: float) -> dict[str, Arm]:
         changes: Mapping[str, Any] | None = None,
     ) -> Arm:
         """Our recipe with one part changed."""
-        decay = {"ema": max(0.5, 1 - 10 * WHOLE_SCANS["slices"] / ((1 - WARM_UP_SHARE) * budget))} if has_ema else {}
-        share = 0.1 if is_annealed else 1.0
-        rates = {"lr": share * HEADS_RATE * learning_rate, "encoder_lr": share * learning_rate}
-        if not has_head_stage:
-            rates["lr"] = learning_rate
+        decay = {"ema": max(0.5, 1 - 10 * WHOLE_SCANS["slices"] / ((1 - warm_up) * budget))} if has_ema else {}
+        rates = {
+            "lr": (joint_rate if has_head_stage else 1) * learning_rate,  # a random head has all to learn
+            "encoder_lr": joint_rate * learning_rate,
+        }
         joint = on_steps(
             "joint", batches=WHOLE_SCANS, changes={"optimizer": rates, "encoder": {"batch_norm": batch_norm}, **decay}
         )
         return Arm(
             about=about,
-            warm_up=WARM_UP_SHARE,
-            schedule="cosine" if is_annealed else "constant",
+            warm_up=warm_up,
+            schedule=schedule,
             phases=(
                 *([on_stored(views=views)] if has_head_stage else []),
-                Phase(joint, 1 - WARM_UP_SHARE),
+                Phase(joint, 1 - warm_up),
                 *([on_stored("last-head", views)] if has_last_head else []),
             ),
             model=(OURS, changes or {}),
@@ -251,8 +253,8 @@ def arms(budget: int, learning_rate: float) -> dict[str, Arm]:
             ),
         ),
         REFERENCE: ours(
-            "ours: encoder alone at a constant rate; the head on its stored features; both together on whole scans while the "
-            "rates fall; the head on stored features once more"
+            f"ours: {WARM_UP_SHARE:.0%} of the passes for the encoder alone; the head on its stored features; both together on "
+            "whole scans at a sixth of the rates"
         ),
         "no-joint": Arm(
             about="ours without the joint stage: all passes for the encoder alone, then the head",
@@ -260,17 +262,17 @@ def arms(budget: int, learning_rate: float) -> dict[str, Arm]:
             phases=(on_stored(),),
             model=(OURS,),
         ),
-        "no-head-stage": ours(
-            "ours without the first head stage: the joint stage starts with a random head", has_head_stage=False
-        ),
-        "no-last-head": ours("ours without the head stage at the end", has_last_head=False),
-        "annealed": ours(
-            "ours with a cosine schedule in the warm-up, and a tenth of the rates in the joint stage", is_annealed=True
+        "no-head-stage": ours("ours without the head stage: the joint stage starts with a random head", has_head_stage=False),
+        "plus-last-head": ours("ours with a second head stage at the end", has_last_head=True),
+        "long-joint": ours(
+            f"ours with {1 - SHORT_WARM_UP_SHARE:.0%} of the passes for the joint stage, at full rates that fall there and not "
+            "in the warm-up",
+            warm_up=SHORT_WARM_UP_SHARE,
+            schedule="constant",
+            joint_rate=1.0,
         ),
         "batch-statistics": ours("ours with batch-norm statistics of each batch in the joint stage", batch_norm="batch"),
-        "no-residual": ours(
-            "ours without the encoder's logits as a gated residual", changes={"head": {"encoder_residual": False}}
-        ),
+        "plus-residual": ours("ours with the encoder's logits as a gated residual", changes={"head": {"encoder_residual": True}}),
         "no-positions": ours("ours without the slices' positions", changes={"head": {"positions": "none"}}),
         "no-reversal": ours("ours without reading half of the scans downwards in training", changes={"head": {"reversal": 0.0}}),
         "no-encoder-loss": ours("ours without the encoder's own loss in the joint stage", changes={"loss": {"encoder": 0.0}}),
@@ -526,8 +528,8 @@ def folder_of(given: argparse.Namespace, name: str, seed: int) -> Path:
 def settings_of(given: argparse.Namespace) -> dict[str, Any]:
     """What must be the same in all runs."""
     names = ("patients", "prevalence", "noise", "difficulty", "budget", "backbone", "learning_rate")
-    constants = {"views": VIEWS, "warm_up_share": WARM_UP_SHARE, "heads_rate": HEADS_RATE, "head_epochs": HEAD_EPOCHS}
-    return {name: getattr(given, name) for name in names} | constants | {"stored": STORED_SCANS, "joint": WHOLE_SCANS}
+    constants = {"views": VIEWS, "head_epochs": HEAD_EPOCHS, "stored": STORED_SCANS, "joint": WHOLE_SCANS}
+    return {name: getattr(given, name) for name in names} | constants
 
 
 def run(given: argparse.Namespace, heads: Heads, name: str, seed: int) -> None:

@@ -57,7 +57,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--patients", type=int, default=400, help="a fifth of them to be judged on")
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--pooling", default="attention", help="kind, as of Pooling")
+    parser.add_argument("--pooling", default="noisy-or", help="kind, as of Pooling")
+    parser.add_argument("--scan-weight", type=float, default=1.0, help="of the loss of scans; that of slices has 1")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--at-least", type=float, help="end with an error if the slices' AUC of any is lower")
@@ -89,7 +90,7 @@ def main() -> None:
         Encoder(backbone="test_byobnet", global_pool="catavgmax", pretrained=False),
         head=NoHead(),
         pooling=Pooling(kind=given.pooling),
-        loss=Loss(scan=1.0),
+        loss=Loss(scan=given.scan_weight),
         optimizer=Optimizer(lr=3e-3, encoder_lr=3e-3),
     )
     began = time.monotonic()

@@ -132,6 +132,8 @@ class ScanDataModule(LightningDataModule):
         self.head_share = head_share
         self.training_patients: TrainingPatients = "all"
         """The training patients whose scans the next training loader gives; a stage sets it."""
+        self.adjacent_slices = 0
+        """How many neighbours on either side come with each slice of a part of a scan; the model sets it."""
         self.patient_ids = patient_ids
         self.disagreement = disagreement
         self.unmatched = unmatched
@@ -336,6 +338,7 @@ class ScanDataModule(LightningDataModule):
             self.augment if training else None,
             sampling=sampling,
             cutmix=self.batches.cutmix if training else 0.0,
+            adjacent_slices=self.adjacent_slices,
             seed=self.seed,
         )
 

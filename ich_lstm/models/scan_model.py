@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ich_lstm.errors import ConfigError
 from ich_lstm.labels import LABELS, UNIONS
-from ich_lstm.models.adjacent_slices import stack_neighbours
+from ich_lstm.models.adjacent_slices import stack_neighbours, stacks_of_scans
 from ich_lstm.models.encoder import Encoder, SliceEncoder
 from ich_lstm.models.execution.compiled import keep_plain_names
 from ich_lstm.models.execution.recompute import batch_norms, run_in_chunks, strided_places
@@ -189,24 +189,29 @@ class ScanModel(nn.Module):
         lengths: Tensor,
         positions_mm: Tensor | None = None,
         draws: Tensor | None = None,
+        stacks: Tensor | None = None,
         *,
         both_ways: bool = False,
     ) -> ScanLogits:
         """Compute the logits of packed scans.
 
         Args:
-            hu: Hounsfield units ``(n, h, w)``, integer or float: the slices of all scans, one scan after the other.
+            hu: Hounsfield units ``(n, h, w)``, integer or float: the slices of all scans, one scan after the other. With
+                ``stacks`` also slices that stand beside them, in any order.
             lengths: Number of slices of each scan ``(b,)``, at least 1 each, with sum n.
             positions_mm: Position of each slice along the normal of its scan, in mm, ``(n,)``; needed if ``head.positions`` is
                 ``mm``.
             draws: Seeds of the random augmentations of each slice in training, int64 ``(n,)``; None for no randomness but
                 dropout.
+            stacks: For each slice that is classified, the indices in ``hu`` of the slices that the encoder sees, int64
+                ``(n, 2 * adjacent_slices + 1)``, the lowest one first; -1 for none. None: the slices of a scan stand beside one
+                another.
             both_ways: In evaluation, run the sequence head upwards and downwards over every scan, and average the logits.
 
         Returns:
             Logits in float32 or a wider type.
         """
-        return self.logits_of(self.encode(hu, lengths, draws), lengths, positions_mm, draws, both_ways=both_ways)
+        return self.logits_of(self.encode(hu, lengths, draws, stacks), lengths, positions_mm, draws, both_ways=both_ways)
 
     def logits_of(
         self,
@@ -229,42 +234,52 @@ class ScanModel(nn.Module):
                 return upwards
             return mean_logits([upwards, self.head(features, lengths, positions_mm, torch.ones_like(lengths, dtype=torch.bool))])
 
-    def encode(self, hu: Tensor, lengths: Tensor, draws: Tensor | None = None) -> Tensor:
+    def encode(self, hu: Tensor, lengths: Tensor, draws: Tensor | None = None, stacks: Tensor | None = None) -> Tensor:
         """Compute the features of each slice ``(n, d)``, in float32 or a wider type. The arguments are those of `forward`.
 
         In training, ``encoder.slices_per_chunk`` slices are encoded at a time, and encoded again in the backward pass. If the
         encoder is frozen, or in evaluation without gradients, the chunk size is `INFERENCE_SLICES_PER_CHUNK` and no activations
         are kept.
         """
-        features_of = self.features_of(hu, lengths, draws)
+        features_of = self.features_of(hu, lengths, draws, stacks)
+        count = len(hu) if stacks is None else len(stacks)
         is_frozen = self.encoder.is_frozen and not any(p.requires_grad for p in self.windows.parameters())
         if is_frozen or not (self.training or torch.is_grad_enabled()):
-            size = INFERENCE_SLICES_PER_CHUNK.get(hu.device.type, len(hu))
+            size = INFERENCE_SLICES_PER_CHUNK.get(hu.device.type, count)
             with torch.no_grad():
                 # These chunks are contiguous: no batch statistics depend on the choice, and neighbours share input channels.
-                features = run_in_chunks(features_of, torch.arange(len(hu), device=hu.device).split(size), recompute=False)
+                features = run_in_chunks(features_of, torch.arange(count, device=hu.device).split(size), recompute=False)
         else:
             chunk = self.settings.encoder.slices_per_chunk
-            size = chunk or len(hu)
+            size = chunk or count
             inside = (hu, *self.windows.parameters(), *self.encoder.parameters())
             features = run_in_chunks(
                 features_of,
-                strided_places(len(hu), size, hu.device),
+                strided_places(count, size, hu.device),
                 recompute=chunk is not None,
                 trained=[tensor for tensor in inside if tensor.requires_grad],
                 normalizing=batch_norms(self.encoder),
             )
         return features.to(torch.promote_types(features.dtype, torch.float32))
 
-    def features_of(self, hu: Tensor, lengths: Tensor, draws: Tensor | None = None) -> Callable[[Tensor], Tensor]:
-        """Give a function from indices of slices in the batch ``(m,)`` to their features ``(m, d)``.
+    def features_of(
+        self, hu: Tensor, lengths: Tensor, draws: Tensor | None = None, stacks: Tensor | None = None
+    ) -> Callable[[Tensor], Tensor]:
+        """Give a function from indices of classified slices ``(m,)`` to their features ``(m, d)``.
 
         The arguments are those of `forward`. The function applies the windows too, so that only HU are kept for the backward
         pass.
         """
 
+        neighbours = self.settings.encoder.adjacent_slices
+        if stacks is None and neighbours:
+            stacks = stacks_of_scans(lengths.to(hu.device), neighbours)
+
         def features_of(places: Tensor) -> Tensor:
-            return self.encoder(stack_neighbours(self.windows, hu, lengths, places, self.settings.encoder.adjacent_slices, draws))
+            of_places = None if draws is None else draws[places]
+            if stacks is None:
+                return self.encoder(self.windows(hu[places], of_places))
+            return self.encoder(stack_neighbours(self.windows, hu, stacks[places], of_places))
 
         return features_of
 
@@ -320,12 +335,12 @@ class ScanModel(nn.Module):
             slice_logits = slice_logits + self.gate * encoder_logits
         return slice_logits, context
 
-    def encoder_view(self, hu: Tensor, lengths: Tensor, draws: Tensor | None = None) -> ScanLogits:
+    def encoder_view(self, hu: Tensor, lengths: Tensor, draws: Tensor | None = None, stacks: Tensor | None = None) -> ScanLogits:
         """Compute logits by the encoder alone, without the sequence head. The arguments are those of `forward`.
 
         The encoder sees each slice by itself. A scan's logit of a label is the largest logit among its slices.
         """
-        features = self.encode(hu, lengths, draws)
+        features = self.encode(hu, lengths, draws, stacks)
         with torch.autocast(features.device.type, enabled=False):
             features = self.encoder_dropout(self._as_head_takes(features))
             logits = self.encoder_classifier(features)  # type: ignore[misc]  # see has_encoder_view

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, TypeGuard
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeGuard, cast
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -236,8 +236,8 @@ class ScanClassifier(LightningModule):
         if _is_stored(batch):
             features = batch.features.to(torch.promote_types(batch.features.dtype, torch.float32))
             return self.model.logits_of(features, batch.lengths, batch.positions_mm, batch.draws)
-        hu = batch.hu  # type: ignore[union-attr]  # no stored features, so HU
-        return self.model(hu, batch.lengths, batch.positions_mm, batch.draws)
+        scans = cast("ScanBatch", batch)  # no stored features, so HU
+        return self.model(scans.hu, scans.lengths, scans.positions_mm, scans.draws, scans.stacks)
 
     def infer(self, batch: "ScanBatch") -> ScanLogits:
         """Logits of a batch of scans in evaluation, averaged over the views of the test-time augmentation."""
@@ -375,14 +375,15 @@ class ScanClassifier(LightningModule):
             self.trainer.strategy.checkpoint_io = WholeCheckpointIO()
         if data is not None:
             shown, batches = self.settings.encoder.adjacent_slices, data.batches
-            if shown and batches.slices_per_sample and batches.sample != "adjacent":
+            if shown and batches.slices_per_sample and batches.cutmix:
                 raise ConfigError(
                     "no_neighbours",
-                    where="model.encoder.adjacent_slices, data.batches.sample",
-                    got=f"{shown}, and samples of {batches.sample} slices",
-                    expected="samples of consecutive slices, because each slice is stacked with its neighbours in the scan",
-                    todo="Set data.batches.sample=adjacent, or data.batches.slices_per_sample=null for whole scans.",
+                    where="model.encoder.adjacent_slices, data.batches.slices_per_sample, data.batches.cutmix",
+                    got=f"{shown}, {batches.slices_per_sample} and {batches.cutmix}",
+                    expected="no CutMix of parts of scans, because neighbours from outside the part are not mixed",
+                    todo="Set data.batches.cutmix=0, or data.batches.slices_per_sample=null for whole scans.",
                 )
+            data.adjacent_slices = shown
             self.preprocessing = data.preprocessing
             self.slice_mm = data.slice_mm
             self.is_synthetic = data.is_synthetic
@@ -582,8 +583,8 @@ class ScanClassifier(LightningModule):
 
     def _logits(self, batch: "ScanBatch | FeatureBatch") -> ScanLogits:
         if self.trained == "encoder":
-            hu = batch.hu  # type: ignore[union-attr]  # features are never stored while the encoder is trained
-            return self.model.encoder_view(hu, batch.lengths, batch.draws)
+            scans = cast("ScanBatch", batch)  # features are never stored while the encoder is trained
+            return self.model.encoder_view(scans.hu, scans.lengths, scans.draws, scans.stacks)
         return self(batch)
 
     def on_validation_epoch_start(self) -> None:

@@ -14,11 +14,12 @@ from safetensors.torch import save_file
 from ich_lstm import ScanModel
 from ich_lstm.data.loading.batch import ScanBatch, pack_scans
 from ich_lstm.errors import ConfigError
-from ich_lstm.models.adjacent_slices import stack_neighbours
+from ich_lstm.models.adjacent_slices import stack_neighbours, stacks_of_scans
 from ich_lstm.models.encoder import Encoder
 from ich_lstm.models.heads import Head, NoHead
 from ich_lstm.models.long_scans import thinned
 from ich_lstm.models.scan_model import ScanLogits
+from ich_lstm.preprocessing.augmentation import SLICE_STRIDE
 from ich_lstm.settings import merged, to_stored
 
 LENGTHS = [5, 1, 11]
@@ -207,7 +208,7 @@ class TestNeighbours:
     def test_channels_are_those_of_the_slices_beside(self, samples: list) -> None:
         model = make_model(encoder={"adjacent_slices": 1})
         batch = pack_scans(samples)
-        shown = stack_neighbours(model.windows, batch.hu, batch.lengths, torch.arange(17), 1)
+        shown = stack_neighbours(model.windows, batch.hu, stacks_of_scans(batch.lengths, 1))
         assert shown.shape == (17, 9, 32, 32)
         alone = model.windows(batch.hu)  # (17, 3, 32, 32)
         torch.testing.assert_close(shown[:, 3:6], alone)
@@ -225,6 +226,23 @@ class TestNeighbours:
         before, after = run(model, pack_scans(samples[:1])).slice_logits, run(model, pack_scans([changed])).slice_logits
         torch.testing.assert_close(before[:3], after[:3], **EXACT)
         assert not torch.allclose(before[3], after[3], atol=1e-4)
+
+    def test_neighbours_that_come_with_single_slices_are_those_of_the_scan(self, samples: list) -> None:
+        model = make_model(encoder={"adjacent_slices": 1})
+        whole = pack_scans(samples)
+        chosen = torch.tensor([3, 0, 5, 16])
+        features = model.encode(whole.hu, torch.ones(4, dtype=torch.int64), stacks=stacks_of_scans(whole.lengths, 1)[chosen])
+        torch.testing.assert_close(features, model.encode(whole.hu, whole.lengths)[chosen])
+
+    def test_a_slice_has_the_same_jitter_in_all_stacks(self, samples: list) -> None:
+        model = make_model(encoder={"adjacent_slices": 1}, windows={"intensity": {"noise": 0.5, "noise_p": 1.0}}).train()
+        batch = pack_scans(samples)
+        draws = (2**32 - 3 * SLICE_STRIDE + torch.arange(17) * SLICE_STRIDE) % 2**32
+        shown = stack_neighbours(model.windows, batch.hu, stacks_of_scans(batch.lengths, 1), draws)
+        alone = model.windows(batch.hu, draws)
+        assert not torch.allclose(alone, model.windows(batch.hu))
+        for part, of_slices in ((shown[1:5, :3], alone[:4]), (shown[:, 3:6], alone), (shown[:4, 6:], alone[1:5])):
+            torch.testing.assert_close(part, of_slices)
 
     def test_the_stem_s_weights_are_repeated(self, tmp_path: Path) -> None:
         source = timm.create_model("resnet18", pretrained=False)

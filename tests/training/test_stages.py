@@ -129,8 +129,14 @@ class TestStages:
         assert components[0].abs().max() > 0
         assert float(classifier.model.reducer.explained) > 0.2
 
-    def test_neighbours_of_random_slices_are_none(self, train) -> None:
+    def test_random_slices_come_with_their_neighbours(self, train) -> None:
         stage = Stage(name="2d", train="encoder", max_epochs=1, batches={"slices_per_sample": 2, "sample": "every"})
+        train([stage], encoder={"adjacent_slices": 1})
+
+    def test_neighbours_of_mixed_slices_are_none(self, train) -> None:
+        stage = Stage(
+            name="2d", train="encoder", max_epochs=1, batches={"slices_per_sample": 2, "sample": "every", "cutmix": 1.0}
+        )
         with pytest.raises(ConfigError) as caught:
             train([stage], encoder={"adjacent_slices": 1})
         assert caught.value.code == "no_neighbours"

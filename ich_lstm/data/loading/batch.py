@@ -8,19 +8,22 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from ich_lstm.data.loading.slice_sampling import with_neighbours
 from ich_lstm.labels import LABELS
 
 
 class ScanSample(NamedTuple):
-    """One scan as input of the network.
+    """One scan, or a part of it, as input of the network.
 
     Args:
-        hu: Preprocessed HU, int16 ``(n, h, w)``.
+        hu: Preprocessed HU, int16 ``(n, h, w)``; with ``stacks`` also the neighbours of the n slices.
         positions_mm: Position of each slice along the scan, float32 ``(n,)``.
         slice_labels: Labels of slices, float32 ``(n, k)``: 1 present, 0 absent, NaN unknown.
         scan_labels: Labels of the scan, float32 ``(k,)``: 1 present, 0 absent, NaN unknown.
         draws: A seed for each slice, int64 ``(n,)`` in [0, 2**32), for random draws on the device.
         scan_id: Keyed hash of the series.
+        stacks: For each of the n slices the indices in ``hu`` of what the encoder sees: the slice and its neighbours, int64
+            ``(n, s)``, the lowest one first, and -1 for none. None: all are there, beside one another.
     """
 
     hu: np.ndarray
@@ -29,6 +32,7 @@ class ScanSample(NamedTuple):
     scan_labels: np.ndarray
     draws: np.ndarray
     scan_id: str
+    stacks: np.ndarray | None = None
 
 
 class FeatureSample(NamedTuple):
@@ -55,13 +59,15 @@ class ScanBatch(NamedTuple):
     """A batch of packed scans: n counts the slices of all scans, b the scans.
 
     Args:
-        hu: Preprocessed HU, int16 ``(n, h, w)``.
+        hu: Preprocessed HU, int16 ``(n, h, w)``; with ``stacks`` also the neighbours of the n slices.
         lengths: Number of slices of each scan, int64 ``(b,)``.
         positions_mm: Position of each slice along its scan, float32 ``(n,)``.
         slice_labels: Labels of slices, float32 ``(n, k)``: 1 present, 0 absent, NaN unknown.
         scan_labels: Labels of scans, float32 ``(b, k)``: 1 present, 0 absent, NaN unknown.
         draws: A seed for each slice, int64 ``(n,)`` in [0, 2**32), for random draws on the device.
         scan_ids: Keyed hash of each series, b of them.
+        stacks: For each of the n slices the indices in ``hu`` of what the encoder sees: the slice and its neighbours, int64
+            ``(n, s)``, the lowest one first, and -1 for none. None: the slices of each scan are beside one another.
     """
 
     hu: Tensor
@@ -71,6 +77,7 @@ class ScanBatch(NamedTuple):
     scan_labels: Tensor
     draws: Tensor
     scan_ids: list[str]
+    stacks: Tensor | None = None
 
 
 class FeatureBatch(NamedTuple):
@@ -99,7 +106,8 @@ def pack_scans(samples: Sequence[ScanSample]) -> ScanBatch:
     """Pack samples of one image size into a batch. Without samples the batch is empty, which a rank without work needs."""
     if not samples:
         return ScanBatch(torch.empty(0, 0, 0, dtype=torch.int16), *_packed(samples))
-    return ScanBatch(_concatenated([sample.hu for sample in samples]), *_packed(samples))
+    hu = _concatenated([sample.hu for sample in samples])
+    return ScanBatch(hu, *_packed(samples), stacks=_packed_stacks(samples))
 
 
 def pack_features(samples: Sequence[FeatureSample], features: int) -> FeatureBatch:
@@ -129,6 +137,26 @@ def _packed(
         torch.from_numpy(np.concatenate([sample.draws for sample in samples])),
         [sample.scan_id for sample in samples],
     )
+
+
+def _packed_stacks(samples: Sequence[ScanSample]) -> Tensor | None:
+    """Pack the stacks of all samples, as indices in the packed HU; None if no sample has any.
+
+    A short scan is whole, also where others are parts; its stacks are made here.
+    """
+    sizes = {sample.stacks.shape[1] for sample in samples if sample.stacks is not None}
+    if not sizes:
+        return None
+    (size,) = sizes
+    packed, first = [], 0
+    for sample in samples:
+        count = len(sample.hu)
+        stacks = sample.stacks
+        if stacks is None:
+            _, stacks = with_neighbours(range(count), size // 2, count)
+        packed.append(np.where(stacks < 0, -1, stacks + first))
+        first += count
+    return torch.from_numpy(np.concatenate(packed))
 
 
 def _concatenated(images: Sequence[np.ndarray]) -> Tensor:

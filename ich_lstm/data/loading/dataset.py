@@ -9,7 +9,7 @@ from torch.utils.data import Dataset, get_worker_info
 from ich_lstm.data.joining.join import LabelledScan
 from ich_lstm.data.loading.batch import FeatureBatch, ScanBatch, ScanSample, pack_scans
 from ich_lstm.data.loading.cutmix import mix_slices
-from ich_lstm.data.loading.slice_sampling import SampleRequest, SliceSampling, scan_labels_of_sample
+from ich_lstm.data.loading.slice_sampling import SampleRequest, SliceSampling, scan_labels_of_sample, with_neighbours
 from ich_lstm.data.prepared.scan_cache import read_cached
 from ich_lstm.errors import IchLstmError, WorkerError
 from ich_lstm.preprocessing.augmentation import SLICE_STRIDE, Geometry, sample_seed
@@ -46,6 +46,8 @@ class ScanDataset(Dataset):
         geometry: Random geometric augmentation, or None.
         sampling: How a scan is divided into samples; by default one sample is a whole scan.
         cutmix: Alpha of CutMix over the slices of a batch (see :func:`~ich_lstm.data.loading.cutmix.mix_slices`); 0 disables it.
+        adjacent_slices: How many neighbours on either side come with each slice of a part of a scan, as HU alone. In a whole scan
+            they are there already.
         seed: Seed of all draws.
     """
 
@@ -56,12 +58,14 @@ class ScanDataset(Dataset):
         *,
         sampling: SliceSampling | None = None,
         cutmix: float = 0.0,
+        adjacent_slices: int = 0,
         seed: int = 0,
     ) -> None:
         self.scans = list(scans)
         self.geometry = geometry
         self.sampling = sampling or SliceSampling()
         self.cutmix = cutmix
+        self.adjacent_slices = adjacent_slices
         self.seed = seed
 
     @property
@@ -101,11 +105,15 @@ class ScanDataset(Dataset):
 
     def _sample(self, request: SampleRequest) -> ScanSample:
         scan, chosen = self.scans[request.scan], self._chosen(request)
-        cached = read_cached(scan.cache_path, chosen.places)
+        places, stacks = chosen.places, None
+        if places is not None and self.adjacent_slices:
+            places, stacks = with_neighbours(places, self.adjacent_slices, len(scan.slice_labels))
+        cached = read_cached(scan.cache_path, places)
+        positions = cached.positions_mm if stacks is None else cached.positions_mm[stacks[:, self.adjacent_slices]]
         hu = cached.hu
         if self.geometry is not None:
             hu = self.geometry(hu, sample_seed(self.seed, request.epoch, scan.series_uid, draw=request.draw))
-        return ScanSample(hu, cached.positions_mm, chosen.slice_labels, chosen.scan_labels, chosen.draws, scan.scan_id)
+        return ScanSample(hu, positions, chosen.slice_labels, chosen.scan_labels, chosen.draws, scan.scan_id, stacks)
 
     def _chosen(self, request: SampleRequest) -> ChosenSlices:
         """Choose the slices of a sample, as a pure function of the request."""

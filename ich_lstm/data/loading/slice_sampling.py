@@ -96,6 +96,24 @@ class SliceSampling:
         return np.sort(shuffled[group * self.slices : (group + 1) * self.slices])
 
 
+def with_neighbours(places: Sequence[int], neighbours: int, length: int) -> tuple[list[int], np.ndarray]:
+    """Add the neighbours of slices, each of them once.
+
+    Args:
+        places: Indices of slices in a scan.
+        neighbours: Number of neighbours on either side, at least 1.
+        length: Number of slices of the scan.
+
+    Returns:
+        Indices of all these slices in the scan, in ascending order; and for each of ``places`` the indices in that list of the
+        slice and its neighbours, int64 ``(n, 2 * neighbours + 1)``, the lowest slice first, and -1 beyond the ends of the scan.
+    """
+    wanted = np.asarray(places, dtype=np.int64)[:, None] + np.arange(-neighbours, neighbours + 1)  # (n, s)
+    is_there = (wanted >= 0) & (wanted < length)
+    together = np.unique(wanted[is_there])
+    return together.tolist(), np.where(is_there, np.searchsorted(together, wanted), -1)
+
+
 def scan_labels_of_sample(slice_labels: np.ndarray, scan_labels: np.ndarray) -> np.ndarray:
     """Derive the scan label of a sample from its own slices, not from the rest of the scan.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fabricated import make_labelled
 from labelled_scans import label_scans
 
 from ich_lstm.data.joining.join import LabelledScan
@@ -99,6 +100,34 @@ class TestScanDataset:
                 np.testing.assert_array_equal(part, all_slices[places])
             assert batch.lengths.tolist() == [5]
             np.testing.assert_array_equal(batch.scan_labels[0], scan.slice_labels[places].max(axis=0))
+
+    @pytest.mark.parametrize("choice", ["adjacent", "random", "every"])
+    def test_neighbours_come_with_a_part(self, choice, scans: list[LabelledScan]) -> None:
+        sampling = SliceSampling(5, choice)
+        requests = [SampleRequest(1, 0), SampleRequest(3, 2, 1)]
+        batch = ScanDataset(scans, sampling=sampling, adjacent_slices=2, seed=4)[requests]
+        alone = ScanDataset(scans, sampling=sampling, seed=4)[requests]
+        assert torch.equal(batch.hu[batch.stacks[:, 2]], alone.hu)
+        for ours, theirs in zip(batch[1:7], alone[1:7], strict=True):
+            assert torch.equal(ours, theirs) if isinstance(ours, torch.Tensor) else ours == theirs
+        first = 0
+        for request in requests:
+            whole = ScanDataset(scans)[[request]].hu
+            places = sampling.choose(12, request, seed=4, identifier=scans[request.scan].series_uid)
+            for place, stack in zip(places, batch.stacks[first : first + 5], strict=True):
+                for step, at in enumerate(stack.tolist(), start=-2):
+                    assert (at < 0) == (not 0 <= place + step < 12)
+                    assert at < 0 or torch.equal(batch.hu[at], whole[place + step])
+            first += 5
+
+    def test_a_short_scan_is_whole_among_parts(self, tmp_path: Path) -> None:
+        scans = [make_labelled(tmp_path, "short", 3), make_labelled(tmp_path, "long", 9)]
+        batch = ScanDataset(scans, sampling=SliceSampling(4), adjacent_slices=1)[[SampleRequest(1, 0), SampleRequest(0, 0)]]
+        first = len(batch.hu) - 3
+        assert batch.stacks[4:].tolist() == [[-1, first, first + 1], [first, first + 1, first + 2], [first + 1, first + 2, -1]]
+
+    def test_whole_scans_need_no_further_slices(self, scans: list[LabelledScan]) -> None:
+        assert ScanDataset(scans, adjacent_slices=1)[[SampleRequest(0, 0)]].stacks is None
 
     def test_a_hemorrhage_outside_the_part_is_not_claimed(self, scans: list[LabelledScan]) -> None:
         positive = next(scan for scan in scans if scan.scan_labels[-1] == 1)
