@@ -262,6 +262,13 @@ def arms(budget: int, learning_rate: float) -> dict[str, Arm]:
             phases=(on_stored(),),
             model=(OURS,),
         ),
+        "less-warm-up": Arm(
+            about=f"ours before the joint stage, whose passes are not spent: {WARM_UP_SHARE:.0%} of the passes for the encoder "
+            "alone, then the head",
+            warm_up=WARM_UP_SHARE,
+            phases=(on_stored(),),
+            model=(OURS,),
+        ),
         "no-head-stage": ours("ours without the head stage: the joint stage starts with a random head", has_head_stage=False),
         "plus-last-head": ours("ours with a second head stage at the end", has_last_head=True),
         "long-joint": ours(
