@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ich_lstm.preprocessing.augmentation import SLICE_STRIDE
+from ich_lstm.preprocessing.intensity import SLICE_STRIDE
 from ich_lstm.preprocessing.windows import WindowStack
 
 

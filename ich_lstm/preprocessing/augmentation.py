@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from ich_lstm.errors import ConfigError
+from ich_lstm.preprocessing.intensity import SLICE_STRIDE
 from ich_lstm.scan import HU_MIN
 
 # Without this, albumentations asks a server for its newest version when it is imported.
@@ -105,10 +106,6 @@ class Geometry:
         moved = above_air.view(np.int16)
         moved += np.int16(HU_MIN)
         return moved
-
-
-SLICE_STRIDE = 0x9E3779B1
-"""Distance between the seeds of a scan's slices: odd, so that none repeats, and large, so that the seeds of scans do not meet."""
 
 
 @lru_cache(maxsize=8)

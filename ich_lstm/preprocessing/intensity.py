@@ -10,6 +10,9 @@ from torch import Tensor
 
 from ich_lstm.errors import ConfigError
 
+SLICE_STRIDE = 0x9E3779B1
+"""Distance between the seeds of a scan's slices: odd, so that none repeats, and large, so that the seeds of scans do not meet."""
+
 FIELD = 0x85EBCA6B
 """Mask that derives the seed of a slice's noise from the seed of its other draws, so that the two streams differ."""
 

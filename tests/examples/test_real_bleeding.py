@@ -48,7 +48,7 @@ def rows(out: Path) -> dict[str, dict[str, Any]]:
 
 
 def test_every_arm_has_its_row(rows: dict[str, dict[str, Any]], out: Path) -> None:
-    networks = {"2d", "ten-slices", "frozen", "staged-pca", "whole-scan", "no-joint", "from-scratch", "from-phantom"}
+    networks = {"2d", "ten-slices", "frozen", "staged-pca", "whole-scan", "no-joint", "residual", "from-scratch", "from-phantom"}
     assert set(rows) == {"position", "position-in-bins", "logistic"} | networks
     for name, row in rows.items():
         assert row["folds"] == [0]

@@ -19,7 +19,7 @@ from ich_lstm.models.encoder import Encoder
 from ich_lstm.models.heads import Head, NoHead
 from ich_lstm.models.long_scans import thinned
 from ich_lstm.models.scan_model import ScanLogits
-from ich_lstm.preprocessing.augmentation import SLICE_STRIDE
+from ich_lstm.preprocessing.intensity import SLICE_STRIDE
 from ich_lstm.settings import merged, to_stored
 
 LENGTHS = [5, 1, 11]

@@ -12,7 +12,8 @@ from ich_lstm.data.loading.cutmix import mix_slices
 from ich_lstm.data.loading.slice_sampling import SampleRequest, SliceSampling, scan_labels_of_sample, with_neighbours
 from ich_lstm.data.prepared.scan_cache import read_cached
 from ich_lstm.errors import IchLstmError, WorkerError
-from ich_lstm.preprocessing.augmentation import SLICE_STRIDE, Geometry, sample_seed
+from ich_lstm.preprocessing.augmentation import Geometry, sample_seed
+from ich_lstm.preprocessing.intensity import SLICE_STRIDE
 from ich_lstm.unexpected import one_of_many
 
 SHARED_MEMORY = "/torch_"
