@@ -270,10 +270,9 @@ class ScanModel(nn.Module):
         The arguments are those of `forward`. The function applies the windows too, so that only HU are kept for the backward
         pass.
         """
-
         neighbours = self.settings.encoder.adjacent_slices
         if stacks is None and neighbours:
-            stacks = stacks_of_scans(lengths.to(hu.device), neighbours)
+            stacks = stacks_of_scans(lengths, neighbours).to(hu.device)  # where lengths are, on the CPU: nothing waits for a GPU
 
         def features_of(places: Tensor) -> Tensor:
             of_places = None if draws is None else draws[places]
