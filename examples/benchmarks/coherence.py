@@ -3,7 +3,7 @@
     for s in 1 2 3; do
       ich-train --config demo --out runs/coherence-$s --seed_everything $s --phantom.seed $s --phantom.patients 150 \
         --phantom.slices 20 --phantom.size 128 --data.preprocessing.size 96 --data.split.fractions "[0.6,0.2,0.2]" \
-        --trainer.max_epochs 20
+        --stages null --model.head.encoder_residual true --trainer.max_epochs 20
     done
     python examples/benchmarks/coherence.py runs/coherence-1 runs/coherence-2 runs/coherence-3
 

@@ -56,6 +56,8 @@ TRAINING = {
     "phantom.patients": 90,
     "phantom.prevalence": 0.8,
     "data.preprocessing.size": 192,
+    "model.head.encoder_residual": True,
+    "stages": "null",  # end to end from the start
     "trainer.max_epochs": 18,
 }
 """Beside the demo's settings: maps of 128 pixels have cells of 50 mm at stride 32."""

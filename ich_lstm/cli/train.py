@@ -174,7 +174,8 @@ def resolve_stages(arguments: Sequence[str]) -> list[str]:
             changes.append((option.removeprefix("--stages."), value))
         else:
             resolved += [option, value]
-            stages = _stages_in(option, value) or stages
+            found = _stages_in(option, value)
+            stages = found or ({} if option == "--stages" else stages)  # --stages null: none, whatever the recipe has
     for key, value in changes:
         name, *path = key.split(".")
         if name not in stages or not path:

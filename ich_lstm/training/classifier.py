@@ -80,6 +80,9 @@ Trained = Literal["all", "head", "encoder", "encoder-through-head"]
 """What a fit trains. ``all``: the whole network; ``head``: the head, with the encoder frozen; ``encoder``: the encoder, with the
 loss of its own logits, and without the head; ``encoder-through-head``: the encoder, with the loss of a frozen head's logits."""
 
+MONITOR = "val/monitor"
+"""The metric by which the best epoch is chosen: lower is better."""
+
 FIT_BEGUN_KEY = "ich_lstm_fit_begun"
 """Key in a checkpoint: whether its last fit record belongs to the running fit. It is false before the first step of a fit."""
 
@@ -610,7 +613,7 @@ class ScanClassifier(LightningModule):
         # missing or of one class, the scans' loss is monitored.
         uses_slices = not aurocs[""].isnan().all() or losses["scan_"].isnan()
         monitored = losses["" if uses_slices else "scan_"]
-        self.log("val/monitor", monitored, sync_dist=True)
+        self.log(MONITOR, monitored, sync_dist=True)
         # Callbacks commonly use this name, and it is valid in a file name. Loggers would draw the same curve twice.
         self.log("val_loss", monitored, sync_dist=True, logger=False)
 

@@ -1,6 +1,8 @@
 """Training in stages: each stage is a fit of its own, and starts from the weights of the stage before."""
 
 import inspect
+import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -12,10 +14,15 @@ from ich_lstm.data.datamodule import ScanDataModule
 from ich_lstm.data.loading.batches import Batches
 from ich_lstm.data.split.assign import TrainingPatients
 from ich_lstm.errors import CheckpointError, ConfigError
+from ich_lstm.files.atomic_write import atomic_write
 from ich_lstm.inference.checkpoint import read_model
+from ich_lstm.printable import printable_logger
 from ich_lstm.settings import merged, require_choice, staged, unknown_setting
-from ich_lstm.training.classifier import ClassifierSettings, ScanClassifier, Trained
+from ich_lstm.training.checkpoints.exact_resume import monitored_in
+from ich_lstm.training.classifier import MONITOR, ClassifierSettings, ScanClassifier, Trained
 from ich_lstm.training.features.stored_features import StoredFeatures, check_trained, check_views
+
+logger = printable_logger(__name__)
 
 Features = Literal["computed", "stored"]
 """Where a stage takes the features of its frozen encoder from."""
@@ -39,6 +46,8 @@ class Stage:
         patients: The training patients of the stage. ``all``; ``head``: the share that ``data.head_share`` leaves to the head;
             ``encoder``: all others. A head that learns from scans that the encoder was not trained on sees features as they are
             of a new scan.
+        must_improve: Whether the best weights of the stage before are kept if no epoch of this stage has a lower ``val/monitor``.
+            Both stages must train the head or the whole network: after ``train: encoder`` the losses are of other logits.
         batches: Settings of `Batches` that differ in this stage: ``slices``, ``slices_per_sample`` and so on.
         trainer: Settings of Lightning's Trainer that differ in this stage.
         changes: Settings of the model that differ in this stage, by the fields of `ClassifierSettings`. In a recipe they stand
@@ -55,6 +64,7 @@ class Stage:
     features: Features = "computed"
     views: int = 0
     patients: TrainingPatients = "all"
+    must_improve: bool = False
     batches: Mapping[str, Any] = field(default_factory=dict)
     trainer: Mapping[str, Any] = field(default_factory=dict)
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -103,6 +113,10 @@ class Stage:
                 got=f"{self.views}, with features={self.features}",
                 expected="a whole number, at least 0, and 0 without features=stored",
             )
+        if not isinstance(self.must_improve, bool):
+            raise ConfigError(
+                "stage_out_of_range", where=f"{where}, must_improve", got=repr(self.must_improve), expected="true or false"
+            )
         if self.features == "stored":
             check_trained(self.train, where=f"{where}, features")
         _check_changes(where, self.changes, staged(ClassifierSettings()))
@@ -130,6 +144,22 @@ def _check_encoder(classifier: ScanClassifier, first: Stage) -> None:
             todo="Put a stage with train=encoder before this one, set model.encoder.pretrained=true or pretrained_file, or start "
             "from a model (--checkpoint of ich-train).",
         )
+
+
+def _check_comparable(stages: Sequence[Stage]) -> None:
+    """Refuse a stage that must improve on weights whose validation loss is of other logits, or on none."""
+    for before, stage in zip((None, *stages), stages, strict=False):
+        if stage.must_improve and (before is None or "encoder" in (before.train, stage.train)):
+            raise ConfigError(
+                "not_comparable",
+                where=f"stages, {stage.name}, must_improve",
+                got="true, in the first stage"
+                if before is None
+                else f"true, in a stage with train={stage.train} after one with train={before.train}",
+                expected="two stages in a row that both train the head or the whole network, so that their validation losses are "
+                "of the same logits",
+                todo="Leave must_improve out.",
+            )
 
 
 def _check_changes(where: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
@@ -180,7 +210,8 @@ def fit_stages(
         stages: The stages, in the order in which they are fitted.
         trainer_of: Makes the Trainer of a stage. Its second argument is True for the last stage.
         best_of: Gives the path of the best checkpoint that a Trainer has written.
-        progress: How far an interrupted training has come that is resumed.
+        progress: How far an interrupted training has come that is resumed. Its best checkpoint may be a model's folder, unless
+            the next stage must improve on it.
         on_finished: Called in every process after each stage, with the progress of the training.
         stored: Where stages with ``features: stored`` store them; their number of views is the stage's. None if there is none.
 
@@ -190,11 +221,12 @@ def fit_stages(
     Raises:
         CheckpointError: ``no_epoch``, if a stage ended without a checkpoint.
         ConfigError: ``no_stage``, if there is no stage; ``untrained_encoder``, if the first one trains the head of an encoder
-            with random weights; ``no_training_patients``, if no share is left to a stage; ``no_place_for_features``, if
-            ``stored`` is missing.
+            with random weights; ``not_comparable``, if a stage must improve on other logits than its own;
+            ``no_training_patients``, if no share is left to a stage; ``no_place_for_features``, if ``stored`` is missing.
     """
     if not stages:
         raise ConfigError("no_stage", where="stages", got="none", expected="at least one stage")
+    _check_comparable(stages)
     if progress == Progress():
         _check_encoder(classifier, stages[0])
     without = [stage.name for stage in stages if stage.patients == "head" and not data.head_share]
@@ -244,8 +276,33 @@ def fit_stages(
             raise CheckpointError(
                 "no_epoch", where=f"stage {stage.name}", got="no finished epoch", todo="Raise max_epochs of the stage."
             )
+        if stage.must_improve and best is not None:
+            _keep_better(best, Path(written), stage, trainer)
         best, checkpoint = Path(written), None
         on_finished(Progress(number + 1, best))
     data.training_patients = "all"
     assert best is not None
     return best
+
+
+def _keep_better(before: Path, written: Path, stage: Stage, trainer: Trainer) -> None:
+    """Put the weights that a stage began with in the place of its best ones, if those are not better.
+
+    Args:
+        before: The best checkpoint of the stage before.
+        written: The best checkpoint of this stage.
+        stage: The stage.
+        trainer: Its Trainer.
+    """
+    if trainer.is_global_zero:
+        was, now = (monitored_in(path).get(MONITOR, math.nan) for path in (before, written))
+        if not now < was:
+            with atomic_write(written) as unfinished:
+                shutil.copyfile(before, unfinished)
+            logger.warning(
+                "stage %s: its best validation loss, %.4f, is not below the %.4f of the stage before, whose weights are kept",
+                stage.name,
+                now,
+                was,
+            )
+    trainer.strategy.barrier()

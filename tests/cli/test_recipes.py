@@ -334,7 +334,7 @@ class TestStagesFromTheCommandLine:
             ("rsna", ["--stages.jiont.max_epochs=1"], "Did you mean joint?"),
             ("rsna", ["--stages.joint.max_epoch=1"], "max_epoch"),
             ("rsna", ["--stages.joint=1"], "no_stage|bad_configuration"),
-            ("demo", ["--stages.joint.max_epochs=1"], "--trainer.max_epochs"),
+            ("rsna", ["--stages=null", "--stages.joint.max_epochs=1"], "--trainer.max_epochs"),
         ],
     )
     def test_what_no_stage_has_is_refused(

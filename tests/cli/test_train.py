@@ -147,7 +147,7 @@ class TestRunFolder:
 
     def test_best_and_last_are_what_they_are_called_and_a_user_s_callback_brings_no_path(self, tmp_path: Path) -> None:
         callback = f"{{class_path: pytorch_lightning.callbacks.ModelCheckpoint, init_args: {{dirpath: {tmp_path}/mine}}}}"
-        options = ["--trainer.max_epochs=3", f"--trainer.callbacks=[{callback}]"]
+        options = ["--stages=null", "--trainer.max_epochs=3", f"--trainer.callbacks=[{callback}]"]
         assert train.main(["--config", "demo", "--out", str(tmp_path / "run"), *SMALL, *options]) == 0
         losses = pd.read_csv(tmp_path / "run/metrics.csv").dropna(subset="val/monitor").set_index("epoch")["val/monitor"]
         best, last = (torch.load(tmp_path / f"run/checkpoints/{name}.ckpt", weights_only=True) for name in ("best", "last"))
@@ -190,7 +190,7 @@ class SaveEachRank(Callback):
 def test_two_processes_hold_the_same_weights(tmp_path: Path) -> None:
     (tmp_path / "probe.py").write_text(PROBE)
     arguments = [
-        *("--config", "demo", *SMALL, "--trainer.devices=2", "--trainer.strategy=ddp"),
+        *("--config", "demo", *SMALL, "--stages=null", "--trainer.devices=2", "--trainer.strategy=ddp"),
         *("--trainer.callbacks=probe.SaveEachRank", "--out=run"),
     ]
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from ich_lstm import ScanClassifier, ScanDataModule
 from ich_lstm.errors import CheckpointError, ConfigError
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.training.checkpoints.callbacks import PathlessCheckpoint
+from ich_lstm.training.checkpoints.exact_resume import monitored_in
+from ich_lstm.training.classifier import MONITOR
 from ich_lstm.training.moving_average import MovingAverage
 from ich_lstm.training.stages import Stage, fit_stages
 
@@ -115,6 +118,35 @@ class TestStages:
         best = torch.load(tmp_path / "0/best.ckpt", weights_only=True)["state_dict"]
         assert moved({name.removeprefix("model."): value for name, value in best.items()}, notes.before[1]) == set()
         assert moved(notes.before[0], notes.before[1])
+
+    def test_one_that_must_improve_and_does_not_leaves_the_weights_before_it(self, train, tmp_path: Path, caplog) -> None:
+        spoils = Stage(name="b", max_epochs=1, must_improve=True, changes={"optimizer": {"lr": 3.0, "encoder_lr": 3.0}})
+        _, notes = train([Stage(name="a", max_epochs=2), spoils, Stage(name="c", max_epochs=1)])
+        assert moved(notes.before[1], notes.after[1]) > HEAD
+        assert (tmp_path / "0/best.ckpt").read_bytes() == (tmp_path / "1/best.ckpt").read_bytes()
+        assert moved(notes.before[1], notes.before[2]) == set()
+        (said,) = [record.getMessage() for record in caplog.records if "stage b" in record.getMessage()]
+        assert "whose weights are kept" in said
+
+    def test_one_that_must_improve_and_does_is_taken(self, train, tmp_path: Path, caplog) -> None:
+        still = Stage(name="a", max_epochs=1, changes={"optimizer": {"lr": 1e-9, "encoder_lr": 1e-9}})
+        learns = Stage(name="b", max_epochs=4, must_improve=True, changes={"encoder": {"batch_norm": "frozen"}})
+        train([still, learns])
+        assert (tmp_path / "0/best.ckpt").read_bytes() != (tmp_path / "1/best.ckpt").read_bytes()
+        losses = [monitored_in(tmp_path / f"{number}/best.ckpt")[MONITOR] for number in range(2)]
+        assert losses[1] < losses[0]
+        assert "weights are kept" not in caplog.text
+
+    @pytest.mark.parametrize(
+        "trained", [("encoder", "all"), ("all", "encoder"), ("all",)], ids=["after an encoder", "an encoder", "first"]
+    )
+    def test_losses_of_other_logits_are_not_compared(self, train, trained: tuple[Any, ...]) -> None:
+        stages = [Stage(name=f"s{n}", max_epochs=1, train=each) for n, each in enumerate(trained)]
+        stages[-1] = replace(stages[-1], must_improve=True)
+        with pytest.raises(ConfigError) as caught:
+            train(stages)
+        assert caught.value.code == "not_comparable"
+        assert stages[-1].name in str(caught.value)
 
     def test_a_reduction_is_fitted_once(self, train) -> None:
         stages = [

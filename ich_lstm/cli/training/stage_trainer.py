@@ -17,6 +17,7 @@ from ich_lstm.cli.training.monitoring.logs import make_loggers
 from ich_lstm.privacy import private_folder
 from ich_lstm.training.checkpoints.callbacks import PathlessCheckpoint
 from ich_lstm.training.checkpoints.exact_resume import logged_steps
+from ich_lstm.training.classifier import MONITOR
 from ich_lstm.training.stages import Stage
 
 
@@ -35,7 +36,7 @@ def make_trainer(
         resumed: The checkpoint from which the stage is resumed; None if it begins.
     """
     given = vars(built.trainer)
-    best = PathlessCheckpoint(dirpath=place / "checkpoints", filename="best", monitor="val/monitor", enable_version_counter=False)
+    best = PathlessCheckpoint(dirpath=place / "checkpoints", filename="best", monitor=MONITOR, enable_version_counter=False)
     # save_last is not used, because Lightning would write it only together with a new best checkpoint.
     is_terminal = console().is_terminal
     lines = [TimeEstimate(shown), RichProgressBar() if is_terminal else EpochLines(shown)]

@@ -99,6 +99,16 @@ def logged_steps(checkpoint: Path) -> int:
     return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)[PLACE_KEY]["logged"])
 
 
+def monitored_in(checkpoint: Path) -> dict[str, float]:
+    """The metrics of the validation after which a checkpoint was saved, by name; empty if there was none before it.
+
+    Args:
+        checkpoint: A whole checkpoint.
+    """
+    place = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)[PLACE_KEY]
+    return {name: float(value) for name, value in place["monitored"].items()}
+
+
 def validation_follows(trainer: Trainer) -> bool:
     """Whether a validation follows the current training batch. Validations by the clock are unknown, and count as none."""
     every, batch, in_between = trainer.check_val_every_n_epoch, trainer.fit_loop.batch_idx + 1, trainer.val_check_batch
