@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 from ich_lstm.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from ich_lstm.adaptation.adapt import Adaptation as Adaptation
+    from ich_lstm.adaptation.adapt import adapt as adapt
+    from ich_lstm.adaptation.settings import AdaptSettings as AdaptSettings
     from ich_lstm.data.datamodule import ScanDataModule as ScanDataModule
     from ich_lstm.data.loading.batches import Batches as Batches
     from ich_lstm.data.split.split_file import Split as Split
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 
 # Where each public name lives. Nothing is imported until it is used: torch alone takes seconds.
 _HOMES = {
+    "AdaptSettings": "ich_lstm.adaptation.settings",
+    "Adaptation": "ich_lstm.adaptation.adapt",
     "Batches": "ich_lstm.data.loading.batches",
     "Encoder": "ich_lstm.models.encoder",
     "Explanation": "ich_lstm.explanation",
@@ -57,6 +62,7 @@ _HOMES = {
     "Split": "ich_lstm.data.split.split_file",
     "Window": "ich_lstm.window",
     "Windows": "ich_lstm.preprocessing.windows",
+    "adapt": "ich_lstm.adaptation.adapt",
     "explain": "ich_lstm.inference.explain",
     "read_scan": "ich_lstm.reading",
 }

@@ -33,7 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("models", "data"),
     ("inference",),
     ("training",),
-    ("archive", "evaluation"),
+    ("archive", "evaluation", "adaptation"),
     ("cli", "configs"),
 )
 """The rooms from the ground up. A room imports from floors below, from what stands before it on its floor, or itself."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from platformdirs import user_cache_path
 from pytorch_lightning import LightningDataModule, Trainer
@@ -32,6 +33,7 @@ from ich_lstm.data.loading.slice_sampling import SampleRequest, SliceSampling
 from ich_lstm.data.prepare.prepare import Progress, prepare
 from ich_lstm.data.prepared.folder import PreparedFolder, settle_preprocessing
 from ich_lstm.data.prepared.scan_cache import read_cached
+from ich_lstm.data.profile import profile_scans
 from ich_lstm.data.split.assign import Subset, TrainingPatients, is_left_to_head, tabulate_patients
 from ich_lstm.data.split.split_file import Split, SplitFile
 from ich_lstm.data.tables.labelled import LabelTable, Unmatched
@@ -153,6 +155,7 @@ class ScanDataModule(LightningDataModule):
         self._is_prepared = False
         self._prepared: PreparedFolder | None = None
         self._table: LabelTable | None = None
+        self._facts: pd.DataFrame | None = None
 
     def prepare_data(self) -> None:
         """Read and cache the scans, unless they are prepared already. Lightning calls this in one process only."""
@@ -191,6 +194,7 @@ class ScanDataModule(LightningDataModule):
         else:  # another process may have prepared the scans; then they are read from its folder
             folder = self._prepared or PreparedFolder.open(self._prepared_path(root))
         self._prepared = None  # its tables are large, and training does not need them
+        self._facts = folder.facts.drop(columns=["patient_id", "study_uid", "series_uid"]).set_index("cache")
         self.is_synthetic = bool(folder.manifest.get("synthetic"))
         table = self._corrected_table(root)
         for flag in table.flags:
@@ -245,9 +249,24 @@ class ScanDataModule(LightningDataModule):
         """Summarize the training scans in numbers, without any identity, for ``model.json``; known after `setup`.
 
         Returns:
-            The summary made by :func:`~ich_lstm.data.describe.describe_scans`.
+            The summary made by :func:`~ich_lstm.data.describe.describe_scans`, and ``profile``, made by
+            :func:`~ich_lstm.data.profile.profile_scans`.
         """
-        return describe_scans(self._scans_of("train"), is_synthetic=self.is_synthetic)
+        scans = self._scans_of("train")
+        about = describe_scans(scans, is_synthetic=self.is_synthetic)
+        return about | ({} if self._facts is None else {"profile": profile_scans(self.facts_of(scans))})
+
+    def facts_of(self, scans: Sequence[LabelledScan]) -> pd.DataFrame:
+        """The facts about some scans, a row for each; known after `setup`.
+
+        Args:
+            scans: Scans of this module.
+
+        Returns:
+            Columns of `PreparedFolder.facts`, apart from the identities.
+        """
+        assert self._facts is not None
+        return self._facts.loc[[scan.cache_path.name for scan in scans]].reset_index(drop=True)
 
     def never_absent(self) -> dict[Literal["slices", "scans"], np.ndarray]:
         """Find labels that the training slices, or the training scans, have only as present, bool ``(k,)`` each."""

@@ -17,7 +17,10 @@ CalibratedLevel = Literal["slice", "scan"]
 CALIBRATED_LEVELS: tuple[CalibratedLevel, ...] = get_args(CalibratedLevel)
 """Slices, and scans by the model's own output; a maximum over slices is never calibrated."""
 
-Method = Literal["platt", "temperature"]
+Method = Literal["platt", "temperature", "prevalence", "temperature and prevalence", "none"]
+"""How probabilities are corrected. ``prevalence``: the log odds are moved by the difference of two shares of positives, with no
+fit; ``none``: not at all, because the model was trained on the site."""
+
 METHODS: tuple[Method, ...] = get_args(Method)
 
 FINGERPRINT_DIGITS = 12
@@ -149,7 +152,8 @@ class ModelCalibration:
         share = self.share if self.prevalence is None else self.prevalence
         whose = f"as in {self.share_of}" if self.prevalence is None else "as stated"
         at = "" if share is None else f", for {100 * share:.3g} % positive scans, {whose}"
-        return f"{self.method} per label on {len(self.chosen_on.scans):,} {self.chosen_on.subset} scans{at}"
+        method = "no correction" if self.method == "none" else f"{self.method} per label"
+        return f"{method} on {len(self.chosen_on.scans):,} {self.chosen_on.subset} scans{at}"
 
     def choose(self, point: str | None = None, prevalence: float | None = None) -> "ModelCalibration":
         """Copy the calibration with another operating point or share of positive scans.

@@ -361,6 +361,10 @@ class ScanModel(nn.Module):
         optional = (self.encoder_classifier, self.instance_pooling)
         return [self.windows, self.encoder, *(module for module in optional if module is not None)]
 
+    def pooling_parameters(self) -> list[nn.Parameter]:
+        """The parameters of the pooling from slices to the scan; none for a fixed one, such as the maximum."""
+        return [*self.pooling.parameters(), *([] if self.scan_gate is None else [self.scan_gate])]
+
     def _finished(self, logits: ScanLogits, encoder_logits: Tensor | None, lengths: Tensor) -> ScanLogits:
         """Add the encoder's gated logits to the scan logits, and make "any" coherent, where the settings ask for it."""
         if self.scan_gate is not None and encoder_logits is not None:

@@ -63,7 +63,7 @@ from ich_lstm.training.checkpoints.exact_resume import PLACE_KEY, restore_place,
 from ich_lstm.training.faults.memory import Attempt, Losses
 from ich_lstm.training.faults.non_finite import FaultGuard, LossCheck, all_finite, check_finite, scans_without_numbers
 from ich_lstm.training.features.fit_reduction import fit_reducer
-from ich_lstm.training.features.stored_features import StoredFeatures, check_trained, store_features
+from ich_lstm.training.features.stored_features import FROZEN_ENCODER, StoredFeatures, check_trained, store_features
 from ich_lstm.training.fit_record import FitRecord, begun, record_fit
 from ich_lstm.training.losses import Loss, weighted_loss_sums
 from ich_lstm.training.metrics import LabelAUROC, WeightedLogLoss
@@ -76,9 +76,10 @@ if TYPE_CHECKING:
 
 logger = printable_logger(__name__)
 
-Trained = Literal["all", "head", "encoder", "encoder-through-head"]
-"""What a fit trains. ``all``: the whole network; ``head``: the head, with the encoder frozen; ``encoder``: the encoder, with the
-loss of its own logits, and without the head; ``encoder-through-head``: the encoder, with the loss of a frozen head's logits."""
+Trained = Literal["all", "head", "pooling", "encoder", "encoder-through-head"]
+"""What a fit trains. ``all``: the whole network; ``head``: the head, with the encoder frozen; ``pooling``: only the pooling from
+slices to the scan; ``encoder``: the encoder, with the loss of its own logits, and without the head; ``encoder-through-head``: the
+encoder, with the loss of a frozen head's logits."""
 
 MONITOR = "val/monitor"
 """The metric by which the best epoch is chosen: lower is better."""
@@ -329,13 +330,13 @@ class ScanClassifier(LightningModule):
         """Choose what the next fit trains. It must not change inside a fit, because the ranks of DDP would silently diverge.
 
         Args:
-            trained: ``all``: the whole network; ``head``: the head, with the encoder frozen; ``encoder``: the encoder, with the
-                loss of its own logits, and without the head; ``encoder-through-head``: the encoder, with the loss of a frozen
-                head's logits.
+            trained: ``all``: the whole network; ``head``: the head, with the encoder frozen; ``pooling``: the pooling from slices
+                to the scan alone; ``encoder``: the encoder, with the loss of its own logits, and without the head;
+                ``encoder-through-head``: the encoder, with the loss of a frozen head's logits.
             encoder_groups: How many of the encoder's layer groups are trained, counted from the last, at least 1; None for all.
-                It has no effect if ``trained`` is ``head``.
+                It has no effect if ``trained`` is ``head`` or ``pooling``.
             stored: Encode each scan once before the fit, and train the head on the stored features, which takes a fraction of
-                the time; only if ``trained`` is ``head``. None to encode each batch.
+                the time; only if ``trained`` is ``head`` or ``pooling``. None to encode each batch.
 
         Raises:
             ConfigError: If the encoder is to be trained by its own logits and has no classifier, if ``encoder_groups`` is given
@@ -353,10 +354,12 @@ class ScanClassifier(LightningModule):
                 todo="Leave encoder.classifier true.",
             )
         self.trained, self._stored = trained, stored
-        self._encoder_groups = 0 if trained == "head" else encoder_groups
+        self._encoder_groups = 0 if trained in FROZEN_ENCODER else encoder_groups
         self.model.requires_grad_(trained in ("all", "head"))
         for module in self.model.encoder_modules():
-            module.requires_grad_(trained != "head")
+            module.requires_grad_(trained not in FROZEN_ENCODER)
+        for part in self.model.pooling_parameters():
+            part.requires_grad_(trained in ("all", *FROZEN_ENCODER))
         self.model.encoder.unfreeze_last(self._encoder_groups)
 
     def setup(self, stage: str) -> None:

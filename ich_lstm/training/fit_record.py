@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ich_lstm.data.datamodule import ScanDataModule
 
 
-HEAD = {"all": "train", "head": "train", "encoder": "skip", "encoder-through-head": "freeze"}
+HEAD = {"all": "train", "head": "train", "pooling": "pooling alone", "encoder": "skip", "encoder-through-head": "freeze"}
 """The value of `FitRecord.head` for each value of ``train``."""
 
 
@@ -21,8 +21,8 @@ class FitRecord:
     Args:
         stage: Name of the stage; empty if the fit was not a stage.
         encoder: Which layers of the encoder were trained: ``all``, ``none``, or ``last N layer groups``.
-        head: What happened to the head. ``train``: it was trained; ``freeze``: it was used, but not trained; ``skip``: the
-            encoder was trained without it, on single slices.
+        head: What happened to the head. ``train``: it was trained; ``pooling alone``: only its pooling from slices to the scan
+            was; ``freeze``: it was used, but not trained; ``skip``: the encoder was trained without it, on single slices.
         settings: The settings that may change between stages (learning rates, schedule, loss weights and so on), nested like
             those of `ScanClassifier`.
         batches: How samples were made and batched, by the fields of `Batches`; empty without a `ScanDataModule`.
@@ -85,7 +85,7 @@ def record_fit(
         data: The training data; None if they are not a `ScanDataModule`.
         stage: Name of the stage; empty if the fit is not a stage.
         encoder_groups: How many of the encoder's layer groups are trained, counted from the last; None for all, 0 for none.
-        trained: What the fit trains: ``all``, ``head``, ``encoder`` or ``encoder-through-head``.
+        trained: What the fit trains: see `Trained`.
         settings: The settings that may change between stages, nested like those of `ScanClassifier`.
         views: Number of augmented copies whose features are stored; None if features are not stored.
 

@@ -20,7 +20,7 @@ from ich_lstm.printable import printable_logger
 from ich_lstm.settings import merged, require_choice, staged, unknown_setting
 from ich_lstm.training.checkpoints.exact_resume import monitored_in
 from ich_lstm.training.classifier import MONITOR, ClassifierSettings, ScanClassifier, Trained
-from ich_lstm.training.features.stored_features import StoredFeatures, check_trained, check_views
+from ich_lstm.training.features.stored_features import FROZEN_ENCODER, StoredFeatures, check_trained, check_views
 
 logger = printable_logger(__name__)
 
@@ -35,12 +35,12 @@ class Stage:
     Args:
         name: Name in logs and folders. In a recipe, it is the key of the stage.
         max_epochs: The number of epochs, at least 1. If ``trainer.max_epochs`` is given, it is an upper bound.
-        train: What the stage trains. ``all``: the whole network; ``head``: the head, with the encoder frozen; ``encoder``: the
-            encoder, with the loss of its own logits, and without the head; ``encoder-through-head``: the encoder, with the loss
-            of a frozen head's logits.
+        train: What the stage trains. ``all``: the whole network; ``head``: the head, with the encoder frozen; ``pooling``: only
+            the pooling from slices to the scan; ``encoder``: the encoder, with the loss of its own logits, and without the head;
+            ``encoder-through-head``: the encoder, with the loss of a frozen head's logits.
         encoder_groups: How many of the encoder's layer groups are trained, counted from the last, at least 1; null for all.
         features: Where the features of a frozen encoder come from. ``computed``: each batch is encoded; ``stored``: each scan is
-            encoded once before the stage, which then takes a fraction of the time. Only with ``train: head``.
+            encoded once before the stage, which then takes a fraction of the time. Only with ``train: head`` or ``pooling``.
         views: Number of augmented copies of each training scan that are encoded beside the scan itself, at least 0; only with
             ``features: stored``.
         patients: The training patients of the stage. ``all``; ``head``: the share that ``data.head_share`` leaves to the head;
@@ -135,11 +135,11 @@ class Stage:
 def _check_encoder(classifier: ScanClassifier, first: Stage) -> None:
     """Refuse a training that begins with the head of an encoder that nobody has trained."""
     weights = (classifier.starting_weights or {}).get("encoder") or {}
-    if first.train == "head" and not classifier.fits and weights.get("source") == "random":
+    if first.train in FROZEN_ENCODER and not classifier.fits and weights.get("source") == "random":
         raise ConfigError(
             "untrained_encoder",
             where=f"stages, {first.name}, train",
-            got="head, and an encoder with random weights",
+            got=f"{first.train}, and an encoder with random weights",
             expected="a trained encoder",
             todo="Put a stage with train=encoder before this one, set model.encoder.pretrained=true or pretrained_file, or start "
             "from a model (--checkpoint of ich-train).",

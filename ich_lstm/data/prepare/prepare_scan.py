@@ -4,7 +4,8 @@ import contextlib
 import hashlib
 import json
 import zlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -33,6 +34,10 @@ HASH_DIGITS = 32
 
 SAMPLING_STEP = 4
 """Step between the rows and columns that percentiles of HU are taken from: equal to 1 HU, for a sixteenth of the time."""
+
+
+BRAIN_HU = (0, 80)
+"""Between these HU lie brain, blood and fluid, without bone, fat and air; their spread tells noise and kernel."""
 
 
 class ScanJob(NamedTuple):
@@ -208,6 +213,8 @@ def _facts_of(scan: Scan, headers: Sequence[SliceHeader]) -> dict[str, Any]:
     middle = scan.hu[count // 4 : count - count // 4, ::SAMPLING_STEP, ::SAMPLING_STEP]
     shares = np.cumsum(np.bincount((middle - HU_MIN).ravel(), minlength=HU_MAX - HU_MIN + 1)) / middle.size
     percentiles = np.searchsorted(shares, [0.01, 0.5, 0.99]) + HU_MIN
+    brain = np.sort(middle[(middle > BRAIN_HU[0]) & (middle < BRAIN_HU[1])])
+    quartiles = brain[[len(brain) // 4, len(brain) // 2, 3 * len(brain) // 4]].tolist() if len(brain) else [float("nan")] * 3
     return {
         "slices": count,
         "rows": rows,
@@ -217,8 +224,18 @@ def _facts_of(scan: Scan, headers: Sequence[SliceHeader]) -> dict[str, Any]:
         "pixel_mm": scan.spacing_mm[1],
         "tilt_degrees": scan.tilt_degrees,
         **dict(zip(("hu_p1", "hu_p50", "hu_p99"), percentiles.tolist(), strict=True)),
+        "brain_hu": float(quartiles[1]),
+        "brain_spread_hu": float(quartiles[2] - quartiles[0]),
+        "kernel": _most_common(header.kernel for header in headers),
+        "manufacturer": _most_common(header.manufacturer for header in headers),
         "flags": " ".join(note.code for note in scan.flags),
     }
+
+
+def _most_common(words: Iterable[str]) -> str:
+    """The most frequent word; among equally frequent ones, the first in the alphabet."""
+    counts = Counter(words)
+    return min(counts, key=lambda word: (-counts[word], word))
 
 
 def _sources(headers: Sequence[SliceHeader]) -> list[FileRef]:

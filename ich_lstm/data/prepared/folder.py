@@ -127,8 +127,10 @@ class PreparedFolder:
 
         Columns: ``scan_id, cache, patient_id, study_uid, series_uid``; ``series_in_study``; ``slices, rows, columns`` (of the
         images as they were read); ``slice_mm`` (median distance between slices), ``thickness_mm`` (NaN if unknown), ``pixel_mm``;
-        ``tilt_degrees``; ``hu_p1, hu_p50, hu_p99`` (percentiles of the HU in the middle half of the slices); ``flags``
-        (codes separated by blanks).
+        ``tilt_degrees``; ``hu_p1, hu_p50, hu_p99`` (percentiles of the HU in the middle half of the slices);
+        ``brain_hu, brain_spread_hu`` (median and interquartile range of the HU between 0 and 80 there); ``kernel``,
+        ``manufacturer`` (empty if unknown); ``flags`` (codes separated by blanks). Folders of earlier versions lack the columns
+        from ``brain_hu`` to ``manufacturer``.
         """
         return self._table(SCANS_TABLE)
 

@@ -30,9 +30,12 @@ UNREADABLE = (
     *(ArithmeticError, MemoryError, SyntaxError),  # errors of blosc2 for a damaged header
 )
 
-_row_of = attrgetter(*(field.name for field in fields(SliceHeader) if field.name not in ("source", *PATIENT_FIELDS)))
+_row_of = attrgetter(
+    *(field.name for field in fields(SliceHeader) if field.name not in ("source", "manufacturer", *PATIENT_FIELDS))
+)
 """The columns of the index that identify a slice for the digest. The place of its file is not among them, because a source may be
-moved, nor what distinguishes patients with equal ids, because the scan's id includes that where it matters."""
+moved, nor the maker of the scanner, nor what distinguishes patients with equal ids, because the scan's id includes that where it
+matters."""
 
 blosc2.set_nthreads(1)  # loader workers and preparing processes run in parallel already
 

@@ -20,6 +20,9 @@ LONGEST_NAME = 200
 
 WIDEST_SLICE_MM = 1000.0
 
+QUANTILES = 101
+"""Number of quantiles of each figure in a profile of the training scans."""
+
 COUNTS = ("patients", "scans", "slices")
 COUNTS_BY_LABEL = ("positive_slices", "positive_scans")
 SHARES = ("known_slice_labels", "known_scan_labels")
@@ -72,12 +75,34 @@ def _is_start(value: Any) -> bool:
     return isinstance(encoder, Mapping) and "source" in encoder and all(map(_is_text, encoder.values()))
 
 
+def _is_profile(value: Any) -> bool:
+    """Whether this is what `profile_scans` makes: counts, ascending quantiles of figures, and counts of words."""
+
+    def are_quantiles(of: Any) -> bool:
+        if not isinstance(of, Mapping) or set(of) != {"scans", "quantiles"} or not _is_count(of["scans"]) or not of["scans"]:
+            return False
+        values = of["quantiles"]
+        is_list = isinstance(values, list) and len(values) == QUANTILES
+        return is_list and all(_is_number(number, -1e9, 1e9) for number in values) and values == sorted(values)
+
+    def are_counts(of: Any) -> bool:
+        return isinstance(of, Mapping) and all(_is_text(word) and _is_count(count) for word, count in of.items())
+
+    checks: dict[str, Callable[[Any], bool]] = {
+        "scans": _is_count,
+        "numbers": lambda of: isinstance(of, Mapping) and all(map(are_quantiles, of.values())),
+        "words": lambda of: isinstance(of, Mapping) and all(map(are_counts, of.values())),
+    }
+    return isinstance(value, Mapping) and set(value) == set(checks) and all(checks[name](of) for name, of in value.items())
+
+
 def _is_training_data(value: Any) -> bool:
     checks: dict[str, Callable[[Any], bool]] = {
         **dict.fromkeys(COUNTS, _is_count),
         **dict.fromkeys(COUNTS_BY_LABEL, lambda of: isinstance(of, Mapping) and all(map(_is_count, of.values()))),
         **dict.fromkeys(SHARES, lambda share: _is_number(share, 0, 1)),
         "synthetic": _is_flag,
+        "profile": _is_profile,
     }
     return isinstance(value, Mapping) and all(name in checks and checks[name](of) for name, of in value.items())
 

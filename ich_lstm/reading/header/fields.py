@@ -129,9 +129,10 @@ TEXTS: tuple[tuple[str, int], ...] = (
     ("study_description", 0x00081030),
     ("body_part", 0x00180015),
     ("kernel", 0x00181210),
+    ("manufacturer", 0x00080070),
     ("contrast_agent", 0x00180010),
 )
-"""Fields whose text determines the choice of series; they are decoded by Specific Character Set (0008,0005)."""
+"""Fields whose text determines the choice of series, and the maker; they are decoded by Specific Character Set (0008,0005)."""
 
 _CHARACTER_SET = 0x00080005
 _AGE, _BIRTH_DATE = 0x00101010, 0x00100030

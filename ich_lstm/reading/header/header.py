@@ -57,6 +57,7 @@ class SliceHeader:
         body_part: Body Part Examined (0018,0015), upper case.
         thickness: Slice Thickness (0018,0050) in mm.
         kernel: Convolution Kernel (0018,1210).
+        manufacturer: Manufacturer (0008,0070).
         contrast_agent: Contrast/Bolus Agent (0018,0010), or the meaning of the code in its sequence (0018,0012).
         contrast_given: Name and tag of the attribute, other than the agent, that indicates contrast; empty if there is none.
         tilt: Gantry/Detector Tilt (0018,1120) in degrees.
@@ -113,6 +114,7 @@ class SliceHeader:
     body_part: str = ""
     thickness: float | None = None
     kernel: str = ""
+    manufacturer: str = ""
     contrast_agent: str = ""
     contrast_given: str = ""
     tilt: float | None = None

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 """Takes the name of an activity, the number of items that are done since the last call, and the number of all items."""
 
+FROZEN_ENCODER = ("head", "pooling")
+"""What a fit can train with a frozen encoder, see `Trained`."""
+
 ENCODING = "encoding scans"
 """Name of the activity in progress lines."""
 
@@ -42,6 +45,7 @@ class StoredFeatures:
             another preprocessing or other augmentations lie in folders of their own below it.
         views: Number of augmented copies of each training scan that are encoded beside the scan itself, at least 0. They are
             drawn by the seed of the data, and training goes through them from epoch to epoch.
+        mirrored: Whether to encode the left-right mirror images of the scans in their place, as test-time augmentation does.
         show: Makes a context that shows the progress of encoding.
 
     Raises:
@@ -50,6 +54,7 @@ class StoredFeatures:
 
     folder: Path
     views: int = 0
+    mirrored: bool = False
     show: Callable[[], AbstractContextManager[Progress]] = _silent
 
     def __post_init__(self) -> None:
@@ -66,12 +71,12 @@ def check_trained(trained: str, *, where: str) -> None:
     Raises:
         ConfigError: ``features_change``, if the fit trains the encoder.
     """
-    if trained != "head":
+    if trained not in FROZEN_ENCODER:
         raise ConfigError(
             "features_change",
             where=where,
             got=f"stored, with train={trained}",
-            expected="train=head, because the features of an encoder that is trained change with every step",
+            expected="train=head or train=pooling, because the features of an encoder that is trained change with every step",
             todo="Set train=head, or features=computed.",
         )
 
@@ -115,7 +120,7 @@ def store_features(model: ScanModel, trainer: Trainer, data: "ScanDataModule | N
             todo="Call Trainer.fit(model, ScanDataModule(...)).",
         )
     check_views(wanted.views, model.settings.windows.intensity, data, cutmix=data.batches.cutmix)
-    count, source = model.encoder.out_features, _source(model, trainer, data)
+    count, source = model.encoder.out_features, _source(model, trainer, data) | ({"mirrored": True} if wanted.mirrored else {})
     opened: list[FeatureStore] = []
     for each in [source] + [source | _augmentation(model, data)] * bool(wanted.views):
         if not trainer.is_global_zero:
@@ -136,7 +141,7 @@ def store_features(model: ScanModel, trainer: Trainer, data: "ScanDataModule | N
     if total:
         with wanted.show() as progress:
             for store, jobs in missing:
-                _encode(model, trainer, data, store, jobs, lambda done: progress(ENCODING, done, total))
+                _encode(model, trainer, data, store, jobs, lambda done: progress(ENCODING, done, total), wanted.mirrored)
     trainer.strategy.barrier()
     for store in opened:
         store.read_index()
@@ -150,6 +155,7 @@ def _encode(
     store: "FeatureStore",
     jobs: Sequence[_Job],
     progress: Callable[[int], None],
+    mirrored: bool,
 ) -> None:
     """Encode this process's share of scans, all of one view.
 
@@ -160,6 +166,7 @@ def _encode(
         store: Where the features are stored.
         jobs: The scans of all processes.
         progress: Called with the number of scans that all processes have encoded since the last call.
+        mirrored: Whether to encode the left-right mirror images.
     """
     mine = jobs[trainer.global_rank :: trainer.world_size]
     if not mine:
@@ -169,7 +176,8 @@ def _encode(
     with store.writer() as writer, evaluating(model), trainer.precision_plugin.forward_context():
         model.windows.train(view > 0)  # in which mode they are augmented
         for job, batch in zip(mine, data.view_loader([job.scan for job in mine], view), strict=True):
-            features = model.encode(batch.hu.to(device), batch.lengths, batch.draws.to(device))
+            hu = batch.hu.flip(-1) if mirrored else batch.hu
+            features = model.encode(hu.to(device), batch.lengths, batch.draws.to(device))
             writer.add(job.view, features.float().cpu().numpy(), batch.positions_mm.numpy(), shown=job.scan.scan_id)
             progress(trainer.world_size)
 
