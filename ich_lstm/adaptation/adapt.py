@@ -18,7 +18,7 @@ from ich_lstm.adaptation.cross_validation import OutOfFold, cross_validate, mean
 from ich_lstm.adaptation.evidence import make_site_evidence
 from ich_lstm.adaptation.label_noise import LabelNoise, estimate_all, treat_doubtful
 from ich_lstm.adaptation.settings import AdaptSettings
-from ich_lstm.adaptation.site import Probabilities, Site, check_prepared_alike, store_site, without_remarks
+from ich_lstm.adaptation.site import Probabilities, Site, store_site, without_remarks
 from ich_lstm.data.datamodule import ScanDataModule
 from ich_lstm.data.profile import Drift, compare_profiles, profile_scans
 from ich_lstm.errors import TableError
@@ -143,12 +143,9 @@ def adapt(
         >>> adaptation = adapt(ScanClassifier.load("runs/rsna"), ScanDataModule("export/", "reports.csv"))  # doctest: +SKIP
         >>> print(adaptation.verdict.reason)  # doctest: +SKIP
     """
-    data.preprocessing = model.known_preprocessing()
-    if data._requested_preprocessing is None:
-        data._requested_preprocessing = model.known_preprocessing()
+    data.prepare_as(model.known_preprocessing())
     data.prepare_data()
     data.setup("fit")
-    check_prepared_alike(model, data)
     key = ProjectKey.open(Path(data.project_key) if data.project_key else None)
     with tempfile.TemporaryDirectory() as temporary, without_remarks():
         site = Site.of(data, Path(features) if features is not None else Path(temporary), accelerator)
@@ -184,13 +181,14 @@ def _adapt(
         taught = treat_doubtful(site, noise, judge, settings.doubtful)
         if taught is not site:
             out_of_fold = validate(taught)
-        found = {each.name: out_of_fold.corrected(each, taught, shares) for each in candidates}
+        own = None if model.calibration is None else model.calibration.corrections
+        found = {each.name: out_of_fold.corrected(each, taught, shares, own) for each in candidates}
         table = tabulate(candidates, taught, found)
         people = _patients(site)
         verdict = decide(table, patients=people["patients"], positives=people["positive_patients"])
         chosen = next(each for each in candidates if each.name == verdict.chosen)
         adapted = model if chosen.trains == "nothing" else trained(model, chosen.trains, taught, _everyone(site), settings)
-    uncorrected, before = mean_of(out_of_fold.by_part[chosen.trains]), mean_of(out_of_fold.by_part["nothing"])
+    uncorrected, before = mean_of(out_of_fold.by_part[chosen.trains]), mean_of(found[AS_IS])
     evidences = {
         "before": make_site_evidence(site, stored.plain, before, key, model, AS_IS),
         "after": make_site_evidence(site, stored.plain, mean_of(found[chosen.name]), key, adapted, chosen.name),

@@ -45,7 +45,7 @@ class Candidate(NamedTuple):
 AS_IS = "as it is"
 
 CANDIDATES: tuple[Candidate, ...] = (
-    Candidate(AS_IS, "nothing", "none", "the model as it is"),
+    Candidate(AS_IS, "nothing", "none", "the model as it is, with its own calibration if it has one"),
     Candidate("prevalence", "nothing", "prevalence", "probabilities moved to the site's share of positives"),
     Candidate("temperature", "nothing", "temperature", "log odds divided by one number per label"),
     Candidate("temperature, prevalence", "nothing", "temperature and prevalence", "both"),

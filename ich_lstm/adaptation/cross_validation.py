@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from ich_lstm.adaptation.candidates import Candidate, Part, trained
-from ich_lstm.adaptation.corrections import Shares, apply_corrections, fit_corrections
+from ich_lstm.adaptation.candidates import AS_IS, Candidate, Part, trained
+from ich_lstm.adaptation.corrections import Corrections, Shares, apply_corrections, fit_corrections
 from ich_lstm.adaptation.settings import AdaptSettings
 from ich_lstm.adaptation.site import Probabilities, Site, StoredSite, joined, predict_pixels
 from ich_lstm.data.split.assign import place_patients, tabulate_patients
@@ -26,7 +26,7 @@ class OutOfFold(NamedTuple):
     folds: np.ndarray
     by_part: Mapping[Part, Sequence[Probabilities]]
 
-    def corrected(self, candidate: Candidate, site: Site, shares: Shares | None) -> list[Probabilities]:
+    def corrected(self, candidate: Candidate, site: Site, shares: Shares | None, own: Corrections | None) -> list[Probabilities]:
         """The probabilities of a candidate in each repeat, its correction fitted to the other folds.
 
         The correction of a trained part is fitted to out-of-fold predictions of the other folds. The models that made these have
@@ -36,7 +36,10 @@ class OutOfFold(NamedTuple):
             candidate: The candidate.
             site: The site.
             shares: Shares of positives in the training data of the model.
+            own: The corrections of the model's own calibration, which belong to the model as it is; None if it has none.
         """
+        if candidate.name == AS_IS and own is not None:
+            return [apply_corrections(own, each) for each in self.by_part["nothing"]]
         found = []
         for folds, probabilities in zip(self.folds, self.by_part[candidate.trains], strict=True):
             if candidate.correction == "none":

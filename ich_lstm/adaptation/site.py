@@ -17,7 +17,6 @@ from ich_lstm.data.datamodule import ScanDataModule
 from ich_lstm.data.features.feature_dataset import ScanFeatures
 from ich_lstm.data.joining.join import LabelledScan
 from ich_lstm.data.split.assign import SUBSETS
-from ich_lstm.errors import ConfigError
 from ich_lstm.inference.forward import evaluating, infer, predicted
 from ich_lstm.labels import LABELS
 from ich_lstm.models.execution.compiled import unwrapped
@@ -252,27 +251,6 @@ def without_remarks() -> Iterator[None]:
     finally:
         for each, level in zip(loggers, levels, strict=True):
             each.setLevel(level)
-
-
-def check_prepared_alike(classifier: ScanClassifier, data: ScanDataModule) -> None:
-    """Check that the scans are prepared as the model needs them.
-
-    Args:
-        classifier: The model.
-        data: The data, after `setup`.
-
-    Raises:
-        ConfigError: ``other_preprocessing``.
-    """
-    wanted = classifier.known_preprocessing()
-    if data.preprocessing != wanted:
-        raise ConfigError(
-            "other_preprocessing",
-            where="data",
-            got=str(data.preprocessing),
-            expected=f"{wanted}, for which the model has been trained",
-            todo="Name the DICOM files themselves, or prepare them again with ich-prepare and these settings.",
-        )
 
 
 def _as_arrays(found: Any) -> Probabilities:

@@ -52,6 +52,8 @@ the model as it is; otherwise the model stays as it is, with the reason and the 
   --folds 5                folds of the cross-validation
   --repeats 2              how often patients are divided into folds
   --epochs 10              epochs in which a pooling or a head is trained, at least
+  --head-lr 0.0003         peak learning rate of the head
+  --replicates 2000        bootstrap resamples of patients, for intervals
   --seed 1                 seed of the folds and of the training
 
   --check DIR              compare new scans with those that DIR was adapted to. No labels are needed: scanner, kernel, spacing,
@@ -75,6 +77,9 @@ MINE = (
     *("report.html", "report.json", "MODEL_CARD.md", "claim.csv", "claim.md"),
 )
 """What an adaptation that was stopped may have left in its folder."""
+
+SETTINGS = ("rules", "doubtful", "last_stage", "folds", "repeats", "epochs", "head_lr", "replicates", "seed")
+"""Options that are settings of `AdaptSettings` under the same name."""
 
 DATA = ("truth", "repair_any", "patient_ids", "disagreement", "unmatched", "project_key", "cache_dir", "num_workers")
 """Options that are settings of `ScanDataModule` under the same name."""
@@ -109,9 +114,10 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--operating-point", dest="rules", action="append", default=argparse.SUPPRESS)
     parser.add_argument("--doubtful", choices=("keep", "unknown", "soft"), default=argparse.SUPPRESS)
     parser.add_argument("--last-stage", dest="last_stage", action="store_true", default=argparse.SUPPRESS)
-    for name in ("folds", "repeats", "epochs", "seed"):
+    for name in ("folds", "repeats", "epochs", "replicates", "seed"):
         # Options that are not given are not passed on, so that the defaults stand in AdaptSettings alone.
         parser.add_argument(f"--{name}", type=int, default=argparse.SUPPRESS)
+    parser.add_argument("--head-lr", type=float, default=argparse.SUPPRESS)
     parser.add_argument("--workers", type=int)
     parser.add_argument("--truth", default=argparse.SUPPRESS)
     parser.add_argument("--repair-any", action="store_true", default=argparse.SUPPRESS)
@@ -125,7 +131,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     given = parser.parse(arguments)
     if given.check is not None:
         foreign = [name for name in ("checkpoint", "labels", "corrections") if getattr(given, name)]
-        foreign += [name for name in ("rules", "doubtful", "last_stage", "folds", "repeats", "epochs", "seed") if name in given]
+        foreign += [
+            name for name in ("rules", "doubtful", "last_stage", "folds", "repeats", "epochs", "head_lr", "seed") if name in given
+        ]
         if foreign:
             parser.error(f"--check takes no {', '.join(foreign)}")
     elif given.checkpoint is None or not given.labels or given.out is None:
@@ -141,27 +149,23 @@ def _run(given: argparse.Namespace) -> int:
     from ich_lstm.adaptation.write import DOUBTFUL, RECORD, write_adaptation, write_doubtful
     from ich_lstm.cli.audit import report_audit
     from ich_lstm.data.datamodule import ScanDataModule
-    from ich_lstm.data.prepared.folder import PreparedFolder, settle_preprocessing
     from ich_lstm.evaluation.external import patients_of_run
     from ich_lstm.privacy import PRIVATE, private_folder
     from ich_lstm.training.classifier import ScanClassifier
 
     out = console()
-    names = ("rules", "doubtful", "last_stage", "folds", "repeats", "epochs", "seed")
-    chosen: dict[str, Any] = {name: getattr(given, name) for name in names if name in given}
+    chosen: dict[str, Any] = {name: getattr(given, name) for name in SETTINGS if name in given}
     if "rules" in chosen:
         chosen["rules"] = tuple(chosen["rules"])
     settings = AdaptSettings(**chosen)
     _claim(given.out, RECORD)
     model = ScanClassifier.load(given.checkpoint)
-    preprocessing = settle_preprocessing(given.root if PreparedFolder.is_one(given.root) else None, model.known_preprocessing())
     private = private_folder(given.out)
     options = {name: getattr(given, name) for name in DATA if name in given}
     data = ScanDataModule(
         given.root,
         given.labels,
         corrections=given.corrections,
-        preprocessing=preprocessing,
         **{"cache_dir": private / "prepared", **options},
     )
 
@@ -170,6 +174,7 @@ def _run(given: argparse.Namespace) -> int:
         with progress_bar(out) as progress:
             yield progress
 
+    data.prepare_as(model.known_preprocessing())
     with progress_bar(out) as progress:
         data.progress = progress
         data.prepare_data()

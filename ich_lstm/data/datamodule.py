@@ -173,6 +173,29 @@ class ScanDataModule(LightningDataModule):
         )
         self._is_prepared = True
 
+    def prepare_as(self, preprocessing: Preprocessing) -> None:
+        """Prepare scans for a model, if no preprocessing was requested.
+
+        Args:
+            preprocessing: The preprocessing of the model.
+
+        Raises:
+            ConfigError: ``other_preprocessing``, if another one was requested.
+        """
+        if self._requested_preprocessing not in (None, preprocessing):
+            raise ConfigError(
+                "other_preprocessing",
+                where="data",
+                got=str(self._requested_preprocessing),
+                expected=f"{preprocessing}, for which the model has been trained",
+                todo="Leave preprocessing out, or give that of the model.",
+            )
+        self._requested_preprocessing = preprocessing
+        root = Path(self.root) if self.root else None
+        self.preprocessing = settle_preprocessing(
+            root if root is not None and PreparedFolder.is_one(root) else None, preprocessing
+        )
+
     def setup(self, stage: str | None = None) -> None:
         """Join labels and scans, split the patients, and audit the result.
 
