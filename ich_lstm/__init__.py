@@ -8,7 +8,7 @@ from ich_lstm.lazy import lazy_names
 if TYPE_CHECKING:
     from ich_lstm.adaptation.adapt import Adaptation as Adaptation
     from ich_lstm.adaptation.adapt import adapt as adapt
-    from ich_lstm.adaptation.settings import AdaptSettings as AdaptSettings
+    from ich_lstm.adaptation.comparing.settings import AdaptSettings as AdaptSettings
     from ich_lstm.data.datamodule import ScanDataModule as ScanDataModule
     from ich_lstm.data.loading.batches import Batches as Batches
     from ich_lstm.data.split.split_file import Split as Split
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 # Where each public name lives. Nothing is imported until it is used: torch alone takes seconds.
 _HOMES = {
-    "AdaptSettings": "ich_lstm.adaptation.settings",
+    "AdaptSettings": "ich_lstm.adaptation.comparing.settings",
     "Adaptation": "ich_lstm.adaptation.adapt",
     "Batches": "ich_lstm.data.loading.batches",
     "Encoder": "ich_lstm.models.encoder",

@@ -48,6 +48,7 @@ SUB_ROOMS = {
     "training": ("faults", "checkpoints", "features", ""),
     "archive": ("folder", "exports", ""),
     "evaluation": ("", "comparisons", "thresholds", "report"),
+    "adaptation": ("scans", "comparing", ""),
 }
 """Within a room, the order of its sub-rooms: each imports from those before it. The empty name is the room itself."""
 

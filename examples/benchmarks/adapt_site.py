@@ -28,8 +28,8 @@ import pandas as pd
 import pydicom
 
 from ich_lstm import LABELS, AdaptSettings, ScanClassifier, ScanDataModule, adapt
-from ich_lstm.adaptation.corrections import apply_corrections
-from ich_lstm.adaptation.site import Site, joined, predict_pixels
+from ich_lstm.adaptation.comparing.corrections import apply_corrections
+from ich_lstm.adaptation.scans.site import Site, joined, predict_pixels
 from ich_lstm.errors import TableError
 from ich_lstm.files.atomic_write import write_text
 from ich_lstm.labels import ANY

@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ich_lstm.adaptation.candidates import AS_IS, CANDIDATES, Candidate, Part, trained
-from ich_lstm.adaptation.choice import Verdict, decide, tabulate
-from ich_lstm.adaptation.corrections import fit_corrections, training_shares
-from ich_lstm.adaptation.cross_validation import OutOfFold, cross_validate, mean_of
-from ich_lstm.adaptation.evidence import make_site_evidence
-from ich_lstm.adaptation.label_noise import LabelNoise, estimate_all, treat_doubtful
-from ich_lstm.adaptation.settings import AdaptSettings
-from ich_lstm.adaptation.site import Probabilities, Site, store_site, without_remarks
+from ich_lstm.adaptation.comparing.candidates import AS_IS, CANDIDATES, Candidate, Part, trained
+from ich_lstm.adaptation.comparing.choice import Verdict, decide, tabulate
+from ich_lstm.adaptation.comparing.corrections import fit_corrections, training_shares
+from ich_lstm.adaptation.comparing.cross_validation import OutOfFold, cross_validate, mean_of
+from ich_lstm.adaptation.comparing.label_noise import LabelNoise, estimate_all, treat_doubtful
+from ich_lstm.adaptation.comparing.settings import AdaptSettings
+from ich_lstm.adaptation.scans.evidence import make_site_evidence
+from ich_lstm.adaptation.scans.site import Probabilities, Site, store_site, without_remarks
 from ich_lstm.data.datamodule import ScanDataModule
 from ich_lstm.data.profile import Drift, compare_profiles, profile_scans
 from ich_lstm.errors import TableError

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from ich_lstm.adaptation.adapt import Adaptation
-from ich_lstm.adaptation.candidates import AS_IS
-from ich_lstm.adaptation.label_noise import LabelNoise, tabulate_noise
+from ich_lstm.adaptation.comparing.candidates import AS_IS
+from ich_lstm.adaptation.comparing.label_noise import LabelNoise, tabulate_noise
 from ich_lstm.data.tables.labelled import UNSURE
 from ich_lstm.errors import CheckpointError
 from ich_lstm.evaluation.aggregate import LevelCases, cases_at

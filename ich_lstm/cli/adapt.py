@@ -145,9 +145,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 def _run(given: argparse.Namespace) -> int:
     from ich_lstm.adaptation.adapt import NoisyLabels, adapt
-    from ich_lstm.adaptation.settings import AdaptSettings
+    from ich_lstm.adaptation.comparing.settings import AdaptSettings
     from ich_lstm.adaptation.write import DOUBTFUL, RECORD, write_adaptation, write_doubtful
-    from ich_lstm.cli.audit import report_audit
+    from ich_lstm.cli.preparing.audit import report_audit
     from ich_lstm.data.datamodule import ScanDataModule
     from ich_lstm.evaluation.external import patients_of_run
     from ich_lstm.privacy import PRIVATE, private_folder

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ich_lstm.cli.audit import add_audit_options, audit_prepared, check_audit_options, folder_to_check
-from ich_lstm.cli.cluster import workforce
 from ich_lstm.cli.console import DONE, FAILED, SOME_FAILED, OptionParser, console, progress_bar, run_command
+from ich_lstm.cli.preparing.audit import add_audit_options, audit_prepared, check_audit_options, folder_to_check
+from ich_lstm.cli.preparing.cluster import workforce
 
 if TYPE_CHECKING:
     from ich_lstm.data.prepared.folder import PreparedFolder

@@ -32,7 +32,7 @@ def site_data(site_heads: Path, site_cache: Path) -> Callable[..., ScanDataModul
 @pytest.fixture
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """A head is trained for a moment only."""
-    monkeypatch.setattr("ich_lstm.adaptation.candidates.FEWEST_STEPS", 30)
+    monkeypatch.setattr("ich_lstm.adaptation.comparing.candidates.FEWEST_STEPS", 30)
 
 
 @pytest.fixture

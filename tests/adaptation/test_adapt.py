@@ -11,10 +11,10 @@ from fabricated import make_classifier
 
 from ich_lstm import LABELS, ScanClassifier, ScanDataModule, adapt
 from ich_lstm.adaptation.adapt import NoisyLabels
-from ich_lstm.adaptation.candidates import AS_IS, CANDIDATES
-from ich_lstm.adaptation.corrections import FEWEST_POSITIVE_PATIENTS, apply_corrections, fit_corrections
-from ich_lstm.adaptation.settings import AdaptSettings
-from ich_lstm.adaptation.site import Probabilities, Site, predict_pixels, store_site
+from ich_lstm.adaptation.comparing.candidates import AS_IS, CANDIDATES
+from ich_lstm.adaptation.comparing.corrections import FEWEST_POSITIVE_PATIENTS, apply_corrections, fit_corrections
+from ich_lstm.adaptation.comparing.settings import AdaptSettings
+from ich_lstm.adaptation.scans.site import Probabilities, Site, predict_pixels, store_site
 from ich_lstm.errors import ConfigError, TableError
 from ich_lstm.inference.calibration import CALIBRATED_LEVELS
 from ich_lstm.labels import ANY

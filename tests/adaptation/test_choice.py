@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ich_lstm.adaptation.candidates import AS_IS
-from ich_lstm.adaptation.choice import decide
+from ich_lstm.adaptation.comparing.candidates import AS_IS
+from ich_lstm.adaptation.comparing.choice import decide
 
 
 def row(name: str, loss: float, over: tuple[float, float], change: tuple[float, float, float], trains: str = "nothing") -> dict:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ich_lstm.adaptation.label_noise import estimate_noise
+from ich_lstm.adaptation.comparing.label_noise import estimate_noise
 
 
 def noisy(share: float, seed: int = 0, cases: int = 600, prevalence: float = 0.3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

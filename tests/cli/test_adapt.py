@@ -43,7 +43,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ich_lstm.adaptation.candidates.FEWEST_STEPS", 1)
+    monkeypatch.setattr("ich_lstm.adaptation.comparing.candidates.FEWEST_STEPS", 1)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -128,7 +128,7 @@ def test_a_model_that_cannot_be_bettered_stays(
 
 
 def _never(table: pd.DataFrame, **_: int):
-    from ich_lstm.adaptation.choice import Verdict
+    from ich_lstm.adaptation.comparing.choice import Verdict
 
     return Verdict("as it is", "head", False, "About 77 positive patients would show it.", 77)
 

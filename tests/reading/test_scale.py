@@ -226,8 +226,8 @@ class TestCluster:
     def test_index_and_check_and_prepare(
         self, address: str, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], small_shards: None
     ) -> None:
-        from ich_lstm.cli.cluster import workforce
         from ich_lstm.cli.prepare import main
+        from ich_lstm.cli.preparing.cluster import workforce
 
         with workforce(address, None) as (executor, workers):
             assert workers == 2
@@ -238,7 +238,7 @@ class TestCluster:
 
     def test_nobody_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.importorskip("distributed", reason="the extra cluster is not installed")
-        from ich_lstm.cli import cluster
+        from ich_lstm.cli.preparing import cluster
 
         monkeypatch.setattr(cluster, "SECONDS_TO_CONNECT", 1)
         with pytest.raises(ConfigError) as error, cluster.workforce("tcp://127.0.0.1:9", None):

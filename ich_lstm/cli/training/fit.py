@@ -15,8 +15,8 @@ from typing import Any
 from jsonargparse import Namespace
 from pytorch_lightning import Trainer, seed_everything
 
-from ich_lstm.cli.audit import report_audit
 from ich_lstm.cli.console import DONE, console, progress_bar
+from ich_lstm.cli.preparing.audit import report_audit
 from ich_lstm.cli.training.configuration import TRUST, make_parser, parse
 from ich_lstm.cli.training.monitoring.logs import check_logging
 from ich_lstm.cli.training.monitoring.overview import FEATURES, check_room, describe_training

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from ich_lstm.adaptation.site import Probabilities, Site
+from ich_lstm.adaptation.scans.site import Probabilities, Site
 from ich_lstm.data.features.feature_dataset import ScanFeatures
 from ich_lstm.evaluation.evidence import LABEL_PREFIX, Evidence, make_evidence
 from ich_lstm.labels import LABELS

@@ -8,9 +8,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from pytorch_lightning import seed_everything
 
-from ich_lstm.adaptation.corrections import CorrectionKind
-from ich_lstm.adaptation.settings import AdaptSettings
-from ich_lstm.adaptation.site import Site
+from ich_lstm.adaptation.comparing.corrections import CorrectionKind
+from ich_lstm.adaptation.comparing.settings import AdaptSettings
+from ich_lstm.adaptation.scans.site import Site
 from ich_lstm.data.datamodule import ScanDataModule
 from ich_lstm.models.execution.compiled import unwrapped
 from ich_lstm.models.heads import ScanHead

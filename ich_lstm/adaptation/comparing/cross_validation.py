@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from ich_lstm.adaptation.candidates import AS_IS, Candidate, Part, trained
-from ich_lstm.adaptation.corrections import Corrections, Shares, apply_corrections, fit_corrections
-from ich_lstm.adaptation.settings import AdaptSettings
-from ich_lstm.adaptation.site import Probabilities, Site, StoredSite, joined, predict_pixels
+from ich_lstm.adaptation.comparing.candidates import AS_IS, Candidate, Part, trained
+from ich_lstm.adaptation.comparing.corrections import Corrections, Shares, apply_corrections, fit_corrections
+from ich_lstm.adaptation.comparing.settings import AdaptSettings
+from ich_lstm.adaptation.scans.site import Probabilities, Site, StoredSite, joined, predict_pixels
 from ich_lstm.data.split.assign import place_patients, tabulate_patients
 from ich_lstm.statistics.measures.scores import logit
 from ich_lstm.training.classifier import ScanClassifier

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ich_lstm.adaptation.site import Probabilities, Site
+from ich_lstm.adaptation.scans.site import Probabilities, Site
 from ich_lstm.errors import TableError
 from ich_lstm.inference.calibration import CALIBRATED_LEVELS, CalibratedLevel, Correction
 from ich_lstm.labels import LABELS

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ich_lstm.adaptation.candidates import AS_IS, Candidate
-from ich_lstm.adaptation.site import Probabilities, Site
+from ich_lstm.adaptation.comparing.candidates import AS_IS, Candidate
+from ich_lstm.adaptation.scans.site import Probabilities, Site
 from ich_lstm.labels import ANY, LABEL_WEIGHTS, LABELS
 from ich_lstm.statistics import auroc
 from ich_lstm.statistics.measures.scores import clipped

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ich_lstm.adaptation.settings import Doubtful
-from ich_lstm.adaptation.site import Probabilities, Site
+from ich_lstm.adaptation.comparing.settings import Doubtful
+from ich_lstm.adaptation.scans.site import Probabilities, Site
 from ich_lstm.labels import ANY, LABELS
 
 

@@ -1,0 +1,1 @@
+"""What is tried on a site, how it is judged, and which of it is taken."""

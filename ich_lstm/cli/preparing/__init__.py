@@ -1,0 +1,1 @@
+"""The parts of ich-prepare that other commands use too."""
