@@ -6,7 +6,8 @@
 A model is trained by the demo's recipe and calibrated on 300 further heads like those of its training. Then, for each seed:
 
 - `same`: a site like the training's. Expected: the model stays as it is.
-- `other`: a site with another scanner (softer kernel, less contrast of blood, more noise, other maker) and 8 % positive scans.
+- `other`: a site with another scanner (softer kernel, less contrast of blood, more noise, other maker), more confounders, and 8 %
+  positive scans.
   The model is adapted to 300 scans and judged on 300 others, before and after.
 - `noisy`: the labels of `other` with 20 % of the scans' labels turned round. Expected: refused, or no worse than before.
 
@@ -46,9 +47,12 @@ def write_site(folder: Path, *, patients: int, seed: int, is_other: bool) -> Pat
     heads, table = folder / "heads", folder / "scans.csv"
     if table.is_file():
         return table
-    prevalence, noise = (0.08, 1.1) if is_other else (0.41, 0.7)
+    prevalence, noise, difficulty = (0.08, 1.3, 0.5) if is_other else (0.41, 0.7, 0.0)
     write_phantom(
-        PhantomSettings(patients=patients, slices=SLICES, size=SIZE, seed=seed, prevalence=prevalence, noise=noise), heads
+        PhantomSettings(
+            patients=patients, slices=SLICES, size=SIZE, seed=seed, prevalence=prevalence, noise=noise, difficulty=difficulty
+        ),
+        heads,
     )
     labels = heads / "stage_2_train.csv"
     if is_other:
@@ -63,11 +67,11 @@ def write_site(folder: Path, *, patients: int, seed: int, is_other: bool) -> Pat
 
 
 def _change_scanner(path: Path) -> None:
-    """A softer kernel, and three quarters of the contrast between blood and brain."""
+    """A softer kernel, and two thirds of the contrast between blood and brain."""
     data = pydicom.dcmread(path)
     hu = data.pixel_array * float(data.RescaleSlope) + float(data.RescaleIntercept)
     hu = cv2.GaussianBlur(hu.astype(np.float32), (0, 0), 0.9)
-    hu = np.where((hu > 42) & (hu < 110), 42 + 0.75 * (hu - 42), hu)
+    hu = np.where((hu > 42) & (hu < 110), 42 + 0.67 * (hu - 42), hu)
     stored = np.round((hu - float(data.RescaleIntercept)) / float(data.RescaleSlope)).astype(data.pixel_array.dtype)
     data.PixelData = stored.tobytes()
     data.ConvolutionKernel, data.Manufacturer = "SOFT", "Other"
