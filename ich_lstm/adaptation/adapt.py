@@ -291,20 +291,19 @@ def _check_unseen(model: ScanClassifier, site: Site, key: ProjectKey, trained_on
 
 
 def _check_positives(site: Site, settings: AdaptSettings) -> None:
-    of_any = site.scan_labels[:, LABELS.index(ANY)]
-    people = site.patients.astype(str)
-    positives, negatives = (len(np.unique(people[of_any == each])) for each in (1, 0))
+    """Refuse labels from which nothing can be learned, or from which a fold would have none."""
+    positives, negatives, what = _best_known(site)
     if not positives or not negatives:
         raise TableError(
             "one_class",
             where="labels",
-            got=f"{positives} patients with a hemorrhage, {negatives} with a scan that is known to have none",
+            got=f"{positives} patients with {what}, {negatives} with a scan or slice that is known to have none",
             expected="patients of both kinds",
             todo="Add the reports of the others. A scan without hemorrhage has any = 0.",
         )
     needed = 2 * settings.folds
     if min(positives, negatives) < needed:
-        which = "with a hemorrhage" if positives < negatives else "without one"
+        which = f"with {what}" if positives < negatives else f"known to be without {what}"
         raise TableError(
             "too_few_positives",
             where="labels",
@@ -312,6 +311,19 @@ def _check_positives(site: Site, settings: AdaptSettings) -> None:
             expected=f"at least {needed}, two in each of {settings.folds} folds",
             todo="Add scans of further patients; or give fewer folds, at least 2, if differences may be coarse.",
         )
+
+
+def _best_known(site: Site) -> tuple[int, int, str]:
+    """Numbers of patients with and without a finding, and the finding: "any" over scans, or else what is known best."""
+    people, order = site.patients.astype(str), [LABELS.index(ANY), *(k for k, label in enumerate(LABELS) if label != ANY)]
+    found: list[tuple[int, int, str]] = []
+    for labels, patients in ((site.scan_labels, people), (site.slice_labels, people[site.scan_index])):
+        for k in order:
+            positives, negatives = (len(np.unique(patients[labels[:, k] == each])) for each in (1, 0))
+            found.append((positives, negatives, "a hemorrhage" if LABELS[k] == ANY else LABELS[k]))
+    if found[0][0] and found[0][1]:
+        return found[0]
+    return max(found, key=lambda each: min(each[:2]))
 
 
 def _check_noise(noise: list[LabelNoise], site: Site, settings: AdaptSettings) -> None:
