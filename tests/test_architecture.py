@@ -233,7 +233,7 @@ HEAVY = ("torch", "pytorch_lightning", "timm", "pandas", "pydicom", "numpy", "ma
         "import ich_lstm",
         *(
             f"from ich_lstm.cli import {name}; {name}.main(['--help'])"
-            for name in ("train", "prepare", "predict", "evaluate", "phantom")
+            for name in ("train", "prepare", "predict", "evaluate", "adapt", "phantom")
         ),
     ],
 )

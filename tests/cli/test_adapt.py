@@ -191,3 +191,11 @@ class TestBadInput:
         error = capsys.readouterr().err
         assert "--unmatched images" in error
         assert not (tmp_path / "out/private/features").exists()
+
+
+def test_the_commands_of_the_documentation_are_valid() -> None:
+    text = (Path(__file__).parents[2] / "docs/adapt.md").read_text()
+    commands = [line.split()[1:] for line in text.splitlines() if line.startswith("ich-adapt ")]
+    assert len(commands) == 3
+    for words in commands:
+        assert adapt._parse(words).root is not None

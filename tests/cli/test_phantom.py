@@ -4,9 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from ich_lstm.cli import phantom, predict, prepare, train
+from ich_lstm.cli import adapt, phantom, predict, prepare, train
 
-COMMANDS = {"ich-train": train, "ich-prepare": prepare, "ich-predict": predict, "ich-phantom": phantom}
+COMMANDS = {
+    "ich-train": train,
+    "ich-prepare": prepare,
+    "ich-predict": predict,
+    "ich-adapt": adapt,
+    "ich-phantom": phantom,
+}
 
 
 def test_makes_what_it_is_asked_for(tmp_path: Path) -> None:
@@ -79,7 +85,7 @@ def test_debug_shows_the_traceback(name: str, tmp_path: Path, capsys: pytest.Cap
     assert "Traceback" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["ich-prepare", "ich-predict", "ich-phantom"])
+@pytest.mark.parametrize("name", ["ich-prepare", "ich-predict", "ich-adapt", "ich-phantom"])
 def test_the_help_names_every_option(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The help texts are written by hand, so that they are instant and readable; the parsers are the truth."""
     from ich_lstm.cli.console import OptionParser
