@@ -277,7 +277,7 @@ def _unavailable(model: ScanClassifier, settings: AdaptSettings, has_shares: boo
         if each.trains == "head" and model.model.sequence is None:
             reasons[each.name] = "the model has no head along the scan"
         if each.trains == "last stage" and not settings.last_stage:
-            reasons[each.name] = "not asked for (--last-stage), because it takes hours on a CPU"
+            reasons[each.name] = "not asked for, because it takes hours on a CPU"
     return reasons
 
 
@@ -336,5 +336,5 @@ def _check_noise(noise: list[LabelNoise], site: Site, settings: AdaptSettings) -
             f"({int(of_any.doubtful.sum())} of {of_any.known} scans are doubtful)",
             expected=f"at most {100 * settings.most_wrong:.0f} %, because a model that is adapted to wrong labels gets worse",
             todo="Have a radiologist look at the doubtful scans, and give the corrections; or count doubtful labels as unknown "
-            "or soft: [doubtful=unknown], [doubtful=soft].",
+            "or soft (--doubtful of ich-adapt, doubtful of AdaptSettings).",
         ).about(noise, tuple(scan.series_uid for scan in site.scans))

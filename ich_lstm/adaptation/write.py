@@ -188,7 +188,7 @@ def read_record(folder: Path) -> dict[str, Any]:
             where=str(folder),
             got=f"no readable {RECORD} ({type(error).__name__})",
             expected="a folder that ich-adapt wrote",
-            todo="Adapt a model first: ich-adapt --checkpoint MODEL --data.root PATH --data.labels CSV --out DIR.",
+            todo="Adapt a model first, with ich-adapt.",
         ) from error
     return record
 

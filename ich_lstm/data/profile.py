@@ -1,6 +1,7 @@
 """The profile of a set of scans, without any identity, and how far two profiles lie apart."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -37,6 +38,37 @@ of their cumulative shares."""
 
 FEWEST = 20
 """With fewer scans, no drift can be told."""
+
+
+MAKERS = ("Canon", "GE", "Hitachi", "NeuroLogica", "Neusoft", "Philips", "Samsung", "Siemens", "Toshiba", "United Imaging")
+
+KERNEL = re.compile(r"[A-Z]{1,3}\d{2,3}[a-z]{0,2}", re.ASCII)
+"""Names of kernels such as H30s, J40f, FC26 and Hr38."""
+
+KERNEL_WORDS = frozenset(
+    "bone brain detail edge head lung plus sharp smooth soft standard stnd ua ub uc ud ya yb yc yd ea eb ec ed".split()  # noqa: SIM905
+)
+
+NOT_STATED, OTHER = "not stated", "other"
+"""The words of a scan without a value, and of one whose value is not known here: whatever stands in a header is not repeated,
+because a profile is shared, and some export writes a name there."""
+
+
+def _known_maker(text: str) -> str:
+    lower = text.lower()
+    known = (maker for maker in MAKERS if re.search(rf"\b{maker.lower()}\b", lower))
+    return NOT_STATED if not text else next(known, OTHER)
+
+
+def _known_kernel(text: str) -> str:
+    first = re.split(r"[\\,; ]", text.strip())[0]
+    if not first:
+        return NOT_STATED
+    is_known = KERNEL.fullmatch(first) or first.lower() in KERNEL_WORDS
+    return first if is_known else OTHER
+
+
+_KNOWN = {"manufacturer": _known_maker, "kernel": _known_kernel}
 
 
 class Drift(NamedTuple):
@@ -82,7 +114,7 @@ def profile_scans(facts: pd.DataFrame, scores: np.ndarray | None = None) -> dict
     words = {}
     for name, title in WORDS.items():
         if name in facts:
-            counts = facts[name].fillna("").replace("", "not stated").value_counts()
+            counts = facts[name].fillna("").astype(str).map(_KNOWN[name]).value_counts()
             words[title] = {
                 str(value): int(count) for value, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
             }

@@ -144,7 +144,7 @@ def test_noisy_reports_are_refused_with_a_list_that_can_be_given_back(
     assert adapt.main(command(model, site, out)) == 1
     error = capsys.readouterr().err
     assert "noisy_labels" in error
-    assert "--doubtful unknown" in error
+    assert "--doubtful of ich-adapt" in error
     table = pd.read_csv(out / "private/doubtful.csv", dtype=str)
     assert len(table)
     table["any"] = "1"

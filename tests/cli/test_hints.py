@@ -11,7 +11,7 @@ import pytest
 from prediction_files import label_text, make_tables, write_predictions
 
 import ich_lstm
-from ich_lstm.cli import evaluate, predict, prepare, train
+from ich_lstm.cli import adapt, evaluate, predict, prepare, train
 from ich_lstm.cli.console import OptionParser
 from ich_lstm.cli.training.configuration import make_parser
 from ich_lstm.data.datamodule import ScanDataModule
@@ -26,7 +26,7 @@ PACKAGE = Path(ich_lstm.__file__).parent
 HINT = re.compile(r"(--[a-z][\w.-]*\w)(?: (stop|labels|images|both|unknown|study|trusted|true))?")
 SETTING = re.compile(r"\[([a-z_]+)=[^\]]+\]")
 
-COMMANDS = {"ich-prepare": prepare, "ich-predict": predict, "ich-evaluate": evaluate}
+COMMANDS = {"ich-prepare": prepare, "ich-predict": predict, "ich-evaluate": evaluate, "ich-adapt": adapt}
 
 
 def options_of(command: str) -> set[str]:

@@ -17,7 +17,7 @@ def facts(seed: int, scans: int = 200, **changes) -> pd.DataFrame:
         "thickness_mm": np.where(random.random(scans) < 0.1, np.nan, 5.0),
         "brain_spread_hu": random.normal(12, 2, scans),
         "kernel": random.choice(["H30", "H31", ""], scans, p=[0.6, 0.3, 0.1]),
-        "manufacturer": np.full(scans, "A"),
+        "manufacturer": np.full(scans, "SIEMENS"),
     }
     return pd.DataFrame(columns | {name: np.full(scans, value) for name, value in changes.items()})
 
@@ -39,7 +39,7 @@ def test_scans_of_one_kind_have_not_moved(seed: int) -> None:
         ({"slice_mm": 2.5}, "distance between slices, mm"),
         ({"brain_spread_hu": 20.0}, "spread of HU between 0 and 80"),
         ({"kernel": "H60"}, "convolution kernel"),
-        ({"manufacturer": "B"}, "maker of the scanner"),
+        ({"manufacturer": "GE MEDICAL SYSTEMS"}, "maker of the scanner"),
     ],
 )
 def test_what_has_moved_is_named(changes: dict, figure: str) -> None:
@@ -60,3 +60,12 @@ def test_it_is_plain_and_finite() -> None:
     profile = profile_scans(facts(1))
     assert json.loads(json.dumps(profile, allow_nan=False)) == profile
     assert profile["numbers"]["slice thickness, mm"]["scans"] < profile["scans"] == 200
+
+
+def test_words_that_are_not_known_are_not_repeated() -> None:
+    """A header may hold a name anywhere, and profiles are shared."""
+    texts = ["H30s", "FC26", "SOFT", "Zq19614eb2", "Doe^John", "J40f\\2", ""]
+    makers = ["SIEMENS", "GE MEDICAL SYSTEMS", "Doe^John", "", "Canon Inc.", "Zq19614eb2", "Philips Healthcare"]
+    words = profile_scans(pd.DataFrame({"kernel": texts, "manufacturer": makers}))["words"]
+    assert words["convolution kernel"] == {"other": 2, "H30s": 1, "J40f": 1, "SOFT": 1, "FC26": 1, "not stated": 1}
+    assert words["maker of the scanner"] == {"other": 2, "Canon": 1, "GE": 1, "Philips": 1, "Siemens": 1, "not stated": 1}
