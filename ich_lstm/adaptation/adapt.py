@@ -15,7 +15,7 @@ from ich_lstm.adaptation.comparing.candidates import AS_IS, CANDIDATES, Candidat
 from ich_lstm.adaptation.comparing.choice import Verdict, decide, tabulate
 from ich_lstm.adaptation.comparing.corrections import fit_corrections, training_shares
 from ich_lstm.adaptation.comparing.cross_validation import OutOfFold, cross_validate, mean_of
-from ich_lstm.adaptation.comparing.label_noise import LabelNoise, estimate_all, treat_doubtful
+from ich_lstm.adaptation.comparing.label_noise import LabelNoise, estimate_all, judge_of_labels, treat_doubtful
 from ich_lstm.adaptation.comparing.settings import AdaptSettings
 from ich_lstm.adaptation.scans.evidence import make_site_evidence
 from ich_lstm.adaptation.scans.site import Probabilities, Site, store_site, without_remarks
@@ -28,7 +28,6 @@ from ich_lstm.evaluation.thresholds.operating_points import parse_rule
 from ich_lstm.inference.calibration import ChosenOn, ModelCalibration, fingerprints
 from ich_lstm.labels import ANY, LABELS
 from ich_lstm.privacy import ProjectKey
-from ich_lstm.statistics import auroc
 from ich_lstm.training.classifier import ScanClassifier
 
 Progress = Callable[[str, int, int | None], None]
@@ -174,8 +173,7 @@ def _adapt(
             )
 
         out_of_fold = validate(site)
-        # Judged by the predictions that rank best: those of a model that does not know the site are worse judges of labels.
-        judge = _best_ranking(out_of_fold, site, parts)
+        judge = judge_of_labels(out_of_fold, site, candidates)
         noise = estimate_all(site, judge)
         _check_noise(noise, site, settings)
         taught = treat_doubtful(site, noise, judge, settings.doubtful)
@@ -247,13 +245,6 @@ def _with_calibration(
         adapted.eval()
     adapted.calibration = calibration
     return adapted.to(torch.device("cpu"))
-
-
-def _best_ranking(out_of_fold: OutOfFold, site: Site, parts: list[Part]) -> Probabilities:
-    """The out-of-fold predictions with the highest AUROC of "any" over scans; the simplest ones among equals."""
-    k = LABELS.index(ANY)
-    means = {part: mean_of(out_of_fold.by_part[part]) for part in parts}
-    return max(means.values(), key=lambda p: auroc(site.scan_labels[:, k], p.scans[:, k]).value or 0.0)
 
 
 def _everyone(site: Site) -> np.ndarray:

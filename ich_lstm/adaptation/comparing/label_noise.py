@@ -3,14 +3,19 @@
 Source: Northcutt, Jiang & Chuang, "Confident learning: estimating uncertainty in dataset labels", JAIR 2021;70:1373-1411.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from ich_lstm.adaptation.comparing.candidates import Candidate
+from ich_lstm.adaptation.comparing.corrections import FEWEST_POSITIVE_PATIENTS
+from ich_lstm.adaptation.comparing.cross_validation import OutOfFold, mean_of
 from ich_lstm.adaptation.comparing.settings import Doubtful
 from ich_lstm.adaptation.scans.site import Probabilities, Site
 from ich_lstm.labels import ANY, LABELS
+from ich_lstm.statistics import auroc
 
 
 class LabelNoise(NamedTuple):
@@ -85,14 +90,41 @@ def estimate_noise(labels: np.ndarray, probabilities: np.ndarray, label: str = A
     )
 
 
+def judge_of_labels(out_of_fold: OutOfFold, site: Site, candidates: Sequence[Candidate]) -> Probabilities:
+    """The probabilities by which labels are judged: those that rank "any" best, corrected to the site by Platt scaling.
+
+    Without the correction, a model from another site calls many negative scans nearly as probable as the average positive one,
+    and their labels would all be doubtful.
+
+    Args:
+        out_of_fold: Out-of-fold predictions.
+        site: The site, with its labels as they were given.
+        candidates: The candidates; of equally good ones, the first is taken.
+    """
+    k = LABELS.index(ANY)
+
+    def ranking(candidate: Candidate) -> float:
+        return auroc(site.scan_labels[:, k], mean_of(out_of_fold.by_part[candidate.trains]).scans[:, k]).value or 0.0
+
+    best = max((each for each in candidates if each.correction == "platt"), key=ranking)
+    return mean_of(out_of_fold.corrected(best, site, None, None))
+
+
 def estimate_all(site: Site, probabilities: Probabilities) -> list[LabelNoise]:
-    """Estimate the noise of every label.
+    """Estimate the noise of every label. With few positive patients, that of a label is unknown, and none is doubtful.
 
     Args:
         site: The site, with its labels as they were given.
-        probabilities: Probabilities of all scans by models that were not trained on them.
+        probabilities: Probabilities of all scans, as `judge_of_labels` gives them.
     """
-    return [estimate_noise(site.scan_labels[:, k], probabilities.scans[:, k], label) for k, label in enumerate(LABELS)]
+    found = []
+    for k, label in enumerate(LABELS):
+        labels, p = site.scan_labels[:, k], probabilities.scans[:, k]
+        noise = estimate_noise(labels, p, label)
+        if len(np.unique(site.patients[labels == 1].astype(str))) < FEWEST_POSITIVE_PATIENTS:
+            noise = noise._replace(wrong=np.nan, false_positive=np.nan, false_negative=np.nan, doubtful=np.zeros(len(p), bool))
+        found.append(noise)
+    return found
 
 
 def tabulate_noise(noise: list[LabelNoise]) -> pd.DataFrame:
@@ -135,7 +167,10 @@ def treat_doubtful(site: Site, noise: list[LabelNoise], probabilities: Probabili
         if how == "unknown" or np.isnan(each.wrong):
             scan_labels[each.doubtful, k] = np.nan
             continue
-        p, given = probabilities.scans[:, k], site.scan_labels[:, k]
+        given = site.scan_labels[:, k]
+        # The probabilities were fitted to the labels as they were given; this one is of the finding itself.
+        right = max(1 - each.false_positive - each.false_negative, 1e-6)
+        p = np.clip((probabilities.scans[:, k] - each.false_positive) / right, 0, 1)
         if_present = np.where(given == 1, 1 - each.false_negative, each.false_negative)
         if_absent = np.where(given == 1, each.false_positive, 1 - each.false_positive)
         total = p * if_present + (1 - p) * if_absent
