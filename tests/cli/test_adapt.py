@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pydicom
 import pytest
 import torch
 from fabricated import make_classifier
@@ -190,6 +191,25 @@ class TestBadInput:
         assert adapt.main([*given, f"--data.labels={tmp_path / 'half.csv'}"]) == 1
         error = capsys.readouterr().err
         assert "--unmatched images" in error
+        assert not (tmp_path / "out/private/features").exists()
+
+    def test_two_patients_under_one_accession_number(
+        self, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        site = heads(tmp_path / "site", 14, patients=4)
+        people: list[str] = []
+        for path in sorted(site.rglob("*.dcm")):
+            data = pydicom.dcmread(path)
+            people = [*people, data.PatientID] if data.PatientID not in people else people
+            data.AccessionNumber = f"A{max(1, people.index(data.PatientID))}"  # A1 twice, A2, A3
+            data.save_as(path)
+        reports = tmp_path / "reports.csv"
+        reports.write_text("accession_number,any\nA1,1\nA2,0\nA3,1\n")
+        given = [word for word in command(model, site, tmp_path / "out") if not word.startswith("--data.labels")]
+        assert adapt.main([*given, f"--data.labels={reports}"]) == 1
+        error = capsys.readouterr().err
+        assert "several_scans" in error
+        assert "reports.csv" in error
         assert not (tmp_path / "out/private/features").exists()
 
 
