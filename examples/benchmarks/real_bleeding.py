@@ -616,7 +616,8 @@ def _with_limits(numbers: list[float | None], sign: str = "") -> str:
 QUICK = {"warm_up_epochs": 1, "head_epochs": 2, "joint_epochs": 1, "views": 0}
 
 
-def main() -> None:
+def make_parser() -> argparse.ArgumentParser:
+    """The options of the command, some of which `adapt_real.py` uses too."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the set")
     parser.add_argument("--out", type=Path, required=True)
@@ -638,6 +639,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--quick", action="store_true", help=f"fold 0 alone, with {QUICK}: to see that everything runs")
     parser.add_argument("--only-table", action="store_true", help="of what is there")
+    return parser
+
+
+def main() -> None:
+    parser = make_parser()
     given = parser.parse_args()
     if given.quick:
         vars(given).update(QUICK, folds=[0])
