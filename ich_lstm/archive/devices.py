@@ -8,6 +8,7 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 from torch.utils.data import DataLoader, Dataset
 
 from ich_lstm.archive.run import ArchiveRun, Progressed
+from ich_lstm.training.faults.processes import leave_processes
 
 
 class _Studies(LightningModule):
@@ -76,4 +77,6 @@ def predict_on_devices(run: ArchiveRun, *, accelerator: str, devices: int, progr
     )
     loader: DataLoader[int] = DataLoader(_Numbers(len(run)), batch_size=None, num_workers=0)
     trainer.predict(_Studies(run), loader, return_predictions=False)
-    return trainer.is_global_zero
+    is_first = trainer.is_global_zero
+    leave_processes()
+    return is_first

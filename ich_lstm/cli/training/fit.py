@@ -64,7 +64,7 @@ from ich_lstm.settings import merged
 from ich_lstm.training.checkpoints.callbacks import LastCheckpoint
 from ich_lstm.training.checkpoints.interruption import Interrupted, Interruption
 from ich_lstm.training.classifier import ClassifierSettings, ScanClassifier
-from ich_lstm.training.faults.processes import is_lost_connection
+from ich_lstm.training.faults.processes import is_lost_connection, leave_processes
 from ich_lstm.training.features.stored_features import StoredFeatures
 from ich_lstm.training.stages import Progress, Stage, fit_stages
 
@@ -91,7 +91,9 @@ def run_training(recipe: str, arguments: list[str], checkpoint: Path | None, run
         interruption.next_step = go_on_with(run)
     try:
         try:
-            return _run_training(recipe, arguments, checkpoint, run, interruption, watch)
+            code = _run_training(recipe, arguments, checkpoint, run, interruption, watch)
+            leave_processes()
+            return code
         except Exception as error:
             if not is_lost_connection(error):
                 raise
@@ -102,6 +104,8 @@ def run_training(recipe: str, arguments: list[str], checkpoint: Path | None, run
             watch.wait_for_error()
             raise process_lost(f"process {rank() + 1}", "the connection to another process broke") from error
     except Interrupted as stop:
+        if stop.checkpoint is not None:  # all processes have stopped at the same step
+            leave_processes()
         if rank() != 0:
             return DONE  # the first process speaks for all, and a failed process would end it
         print(f"ich-train: {_told(stop, interruption)}", file=sys.stderr)

@@ -22,6 +22,16 @@ def of_all_processes(trainer: Trainer, value: Value) -> list[Value]:
     return values
 
 
+def leave_processes() -> None:
+    """Disconnect this process from the others, when nothing more is to be said between them.
+
+    A process that ends while it is connected sometimes aborts at its end: gloo's threads outlive the interpreter's objects
+    ("terminate called without an active exception", pytorch/pytorch#190489). The others then report a lost process.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def is_lost_connection(error: BaseException) -> bool:
     """Whether an error only says that another process of the training has ended.
 
