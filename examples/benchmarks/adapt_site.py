@@ -2,6 +2,7 @@
 
     python examples/benchmarks/adapt_site.py --out runs/adapt-site --seeds 1 2 3 4 5
     python examples/benchmarks/adapt_site.py --out runs/adapt-site --seeds 1 --patients 60      # a quick look
+    python examples/benchmarks/adapt_site.py --slope-by-chance     # what slopes a perfectly calibrated model would have
 
 A model is trained by the demo's recipe and calibrated on 300 further heads like those of its training. Then, for each seed:
 
@@ -27,6 +28,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pydicom
+from scipy import special
 
 from ich_lstm import LABELS, AdaptSettings, ScanClassifier, ScanDataModule, adapt
 from ich_lstm.adaptation.comparing.corrections import apply_corrections
@@ -152,13 +154,37 @@ def run(out: Path, kind: str, seed: int, patients: int) -> dict[str, Any]:
     return found
 
 
+def slope_by_chance(sites: int = 1000, scans: int = 300) -> str:
+    """The calibration slope of a perfectly calibrated model on as many scans as are judged, 8 % of them positive."""
+    random, slopes, aucs, shares = np.random.default_rng(0), [], [], []
+    for _ in range(sites):
+        p = special.expit(random.normal(-6.0, 4.0, scans))
+        labels = (random.random(scans) < p).astype(float)
+        if labels.sum() >= 8:
+            slopes.append(calibration_line(labels, p).slope.value)
+            aucs.append(auroc(labels, p).value)
+            shares.append(labels.mean())
+    inside = np.mean([0.8 <= slope <= 1.2 for slope in slopes])
+    low, high = np.quantile(slopes, [0.05, 0.95])
+    return (
+        f"{len(slopes)} sites of {scans} scans, {100 * np.mean(shares):.1f} % positive, AUC {np.mean(aucs):.3f}: slope "
+        f"{low:.2f} to {high:.2f} in nine of ten, between 0.8 and 1.2 in {100 * inside:.0f} %"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--kinds", nargs="+", default=["same", "other", "noisy"], choices=["same", "other", "noisy"])
     parser.add_argument("--patients", type=int, default=300)
+    parser.add_argument("--slope-by-chance", action="store_true")
     given = parser.parse_args()
+    if given.slope_by_chance:
+        print(slope_by_chance())
+        return
+    if given.out is None:
+        parser.error("--out is needed")
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     given.out.mkdir(parents=True, exist_ok=True)
