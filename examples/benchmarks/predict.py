@@ -4,7 +4,7 @@
     python examples/benchmarks/predict.py --series FOLDER --backbone resnet50 --size 384
 
 One round is the way from the folder (headers, choice of the series, pixels, checks, crop and resize, the network, ids) and then
-the network alone on the same array; the ratios are of rounds, and their median is told. Goal: at most 1.3.
+the network alone, by the same engine, on the same array; the ratios are of rounds, and their median is told. Goal: at most 1.3.
 """
 
 import argparse
@@ -38,27 +38,31 @@ def main() -> None:
     torch.manual_seed(0)
     classifier = ScanClassifier(Encoder(backbone=given.backbone, pretrained=False)).to(given.device).eval()
     classifier.preprocessing = Preprocessing(size=given.size)
+    predictor = classifier.predictor
     key = ProjectKey(bytes(32))
     with tempfile.TemporaryDirectory() as made:
         folder = given.series or write_phantom(PhantomSettings(patients=1, slices=given.slices, size=512), Path(made), workers=1)
         whole, network, count = [], [], 0
         for number in range(given.rounds + 1):
             began = time.perf_counter()
-            (prediction,) = classifier.predict(folder, project_key=key)
+            (prediction,) = predictor.predict(folder, project_key=key)
             taken = time.perf_counter() - began
             scan = load_scan(choose_series(index_source(folder).studies()[0]).series, slab_mm=classifier.slab_mm)
             hu = torch.from_numpy(preprocess_scan(scan, classifier.preprocessing)).to(given.device)
             positions = torch.tensor(scan.positions_mm, dtype=torch.float32, device=given.device)
+            assert predictor.engines.chosen is not None
+            engine = predictor.engines.chosen.engine
             with evaluating(classifier):
                 began = time.perf_counter()
-                infer(classifier.model, hu, torch.tensor([len(scan)]), positions).slice_logits.cpu()
+                infer(classifier.model, hu, torch.tensor([len(scan)]), positions, by=engine.run).slice_logits.cpu()
             if number:  # the first round warms caches and libraries
                 whole.append(taken)
                 network.append(time.perf_counter() - began)
             count = len(prediction)
     ratios = [a / b for a, b in zip(whole, network, strict=True)]
     print(
-        f"{count} slices, {given.backbone} at {given.size}, {given.device}, {given.threads} threads, {given.rounds} rounds: "
+        f"{count} slices, {given.backbone} at {given.size}, {given.device}, {engine.name} in {engine.precision}, "
+        f"{given.threads} threads, {given.rounds} rounds: "
         f"folder to probabilities {statistics.median(whole):.2f} s, network alone {statistics.median(network):.2f} s, "
         f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
     )

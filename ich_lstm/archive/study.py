@@ -22,6 +22,7 @@ from ich_lstm.data.prepared.folder import KEY_COLUMNS, key_rows
 from ich_lstm.errors import IchLstmError, PredictionError, StorageError, StudyError, UnexpectedError
 from ich_lstm.files.atomic_write import write_text
 from ich_lstm.files.full_disk import is_disk_full
+from ich_lstm.inference.engines.engine import EngineChoice, EngineOrAuto, PrecisionOrAuto
 from ich_lstm.inference.explain import explain
 from ich_lstm.inference.predictor import Predictor
 from ich_lstm.labels import LABELS
@@ -71,6 +72,8 @@ class PredictOptions:
         exports: Names of formats of `EXPORTS` in which each study is also written.
         coherent: Whether the scan's probability is raised to that of its most probable slice, and that of "any" to that of
             each type; False writes raw probabilities.
+        engine: What runs the encoder: ``auto``, ``torch`` or ``openvino``, see `EngineChoice`.
+        precision: ``auto``, ``float32`` or ``bfloat16``.
     """
 
     series_uid: str | None = None
@@ -81,15 +84,23 @@ class PredictOptions:
     share_pages: bool = False
     exports: tuple[str, ...] = ()
     coherent: bool = True
+    engine: EngineOrAuto = "auto"
+    precision: PrecisionOrAuto = "auto"
 
     def __post_init__(self) -> None:
-        """Check that the exports exist.
+        """Check that the exports, the engine and the precision exist.
 
         Raises:
-            ConfigError: ``unknown_export``.
+            ConfigError: ``unknown_export``, ``unknown_engine`` or ``unknown_precision``.
         """
         for name in self.exports:
             find_export(name)
+        self.engine_choice  # noqa: B018  (checks its values)
+
+    @property
+    def engine_choice(self) -> EngineChoice:
+        """The engine and the precision."""
+        return EngineChoice(engine=self.engine, precision=self.precision)
 
     @classmethod
     def names(cls) -> list[str]:

@@ -55,6 +55,9 @@ for each slice and each scan. A study that cannot be read gets a row with the re
   --prevalence P       share of positive scans at your site, 0 to 1, for which probabilities are calibrated; or: estimate
   --project-key FILE   key for the hashed ids; left out: the user's own
   --device cpu         or cuda; left out: cuda if there is one
+  --engine NAME        torch or openvino; left out: OpenVINO where it is installed and the device is the CPU
+  --precision NAME     float32 or bfloat16; left out: bfloat16 on a CPU that has it. Whatever is chosen is compared with float32
+                       on the first scan; if a probability differs by more than 0.005, it is not used (docs/speed.md)
   --debug              show the traceback of an error
   --version
 
@@ -98,6 +101,8 @@ def _predict(arguments: list[str]) -> int:
     parser.add_argument("--operating-point")
     parser.add_argument("--prevalence")
     parser.add_argument("--project-key", type=Path)
+    parser.add_argument("--engine", choices=("auto", "torch", "openvino"), default=argparse.SUPPRESS)
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default=argparse.SUPPRESS)
     parser.add_argument("--device", choices=("cpu", "cuda"))
     given = parser.parse(arguments)
     if given.devices < 1:
@@ -130,7 +135,7 @@ def _predict(arguments: list[str]) -> int:
         end_with_parent()
     # The further processes of --devices work in the folder that the first one has claimed.
     with claim_predictions(given.out) if is_first else nullcontext(), progress_bar(out) as progress:
-        predictor = Predictor.load(given.checkpoint, channel_order=given.channel_order)
+        predictor = Predictor.load(given.checkpoint, channel_order=given.channel_order, engine=options.engine_choice)
         predictor.model.to(device)
         predictor.calibration = choose_calibration(predictor.calibration, given.operating_point, given.prevalence)
         if predictor.calibration is not None:

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ich_lstm.models.scan_model import ScanLogits, ScanModel, mean_logits, raise_unions
+from ich_lstm.models.scan_model import EncoderRun, ScanLogits, ScanModel, mean_logits, raise_unions
 from ich_lstm.preprocessing.crop_and_resize import Box, Preprocessing, network_box, preprocess_scan
 from ich_lstm.scan import Scan
 
@@ -41,6 +41,7 @@ def infer(
     *,
     test_time: TestTime = "none",
     features: Tensor | None = None,
+    by: EncoderRun | None = None,
 ) -> ScanLogits:
     """Compute the logits of packed scans, averaged over the views of test-time augmentation.
 
@@ -52,13 +53,15 @@ def infer(
         test_time: The views: ``none`` for only the scans; ``flip`` for the scans and their left-right mirror images;
             ``flip-reverse`` for both, each processed in ascending and descending order of slices.
         features: The encoder's features of the slices without augmentation, ``(n, d)``; None computes them.
+        by: Runs the encoder; None for the network itself.
     """
     both_ways = test_time == "flip-reverse"
-    features = model.encode(hu, lengths) if features is None else features
+    features = model.encode(hu, lengths, by=by) if features is None else features
     logits = model.logits_of(features, lengths, positions_mm, both_ways=both_ways)
     if test_time == "none":
         return logits
-    return mean_logits([logits, model(hu.flip(-1), lengths, positions_mm, both_ways=both_ways)])
+    mirrored = model.encode(hu.flip(-1), lengths, by=by)
+    return mean_logits([logits, model.logits_of(mirrored, lengths, positions_mm, both_ways=both_ways)])
 
 
 class EncodedScan(NamedTuple):
@@ -70,6 +73,7 @@ class EncodedScan(NamedTuple):
         hu: Hounsfield units of that region at the network's size, int16 ``(n, size, size)``, on the model's device.
         positions_mm: Position of each slice in mm, float32 ``(n,)``, on the model's device.
         features: The encoder's features of each slice, ``(n, d)``.
+        by: What ran the encoder, and runs it for further views of the scan; None for the network itself.
     """
 
     scan: Scan
@@ -77,6 +81,7 @@ class EncodedScan(NamedTuple):
     hu: Tensor
     positions_mm: Tensor
     features: Tensor
+    by: EncoderRun | None = None
 
     @property
     def lengths(self) -> Tensor:
@@ -84,24 +89,47 @@ class EncodedScan(NamedTuple):
         return torch.tensor([len(self.scan)])
 
 
-def encode_scan(model: ScanModel, scan: Scan, preprocessing: Preprocessing) -> EncodedScan:
-    """Preprocess a scan and run the encoder on every slice, once.
+class PreparedScan(NamedTuple):
+    """A scan as the network takes it. The fields are those of `EncodedScan`."""
+
+    scan: Scan
+    box: Box
+    hu: Tensor
+    positions_mm: Tensor
+
+    @property
+    def lengths(self) -> Tensor:
+        """The number of slices as lengths of a batch of one scan, ``(1,)``, on the CPU."""
+        return torch.tensor([len(self.scan)])
+
+
+def prepare_scan(scan: Scan, preprocessing: Preprocessing, device: torch.device) -> PreparedScan:
+    """Preprocess a scan.
+
+    Args:
+        scan: The scan, for example from `ich_lstm.read_scan`.
+        preprocessing: The preprocessing of the model.
+        device: The model's device.
+    """
+    with torch.inference_mode(False):  # autograd can use the tensors, even if the caller is in torch's inference mode
+        box = network_box(scan, preprocessing)
+        hu = torch.from_numpy(preprocess_scan(scan, preprocessing, box)).to(device)
+        return PreparedScan(scan, box, hu, torch.tensor(scan.positions_mm, dtype=torch.float32, device=device))
+
+
+def encode_scan(model: ScanModel, prepared: PreparedScan, by: EncoderRun | None = None) -> EncodedScan:
+    """Run the encoder on every slice of a scan, once.
 
     Args:
         model: The network in evaluation mode, on any device.
-        scan: The scan, for example from `ich_lstm.read_scan`.
-        preprocessing: The preprocessing of the model.
+        prepared: The scan.
+        by: Runs the encoder; None for the network itself.
 
     Returns:
         The encoded scan; autograd can use its tensors, even if the caller is in torch's inference mode.
     """
-    device = next(model.parameters()).device
     with torch.inference_mode(False), torch.no_grad():
-        box = network_box(scan, preprocessing)
-        hu = torch.from_numpy(preprocess_scan(scan, preprocessing, box)).to(device)
-        positions = torch.tensor(scan.positions_mm, dtype=torch.float32, device=device)
-        features = model.encode(hu, torch.tensor([len(scan)]))
-    return EncodedScan(scan, box, hu, positions, features)
+        return EncodedScan(*prepared, model.encode(prepared.hu, prepared.lengths, by=by), by)
 
 
 class ScanProbabilities(NamedTuple):

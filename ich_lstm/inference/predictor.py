@@ -11,8 +11,21 @@ from ich_lstm.errors import CheckpointError, IchLstmError, PredictionError, Stud
 from ich_lstm.inference.calibration import ModelCalibration
 from ich_lstm.inference.calibration_file import read_calibration
 from ich_lstm.inference.checkpoint import WeightsHash, find_model_folder, fitting, network_settings, read_model
-from ich_lstm.inference.forward import EncodedScan, TestTime, encode_scan, evaluation_mode, infer, predicted
-from ich_lstm.models.scan_model import ScanModel
+from ich_lstm.inference.engines.choose import Engines
+from ich_lstm.inference.engines.engine import Engine, EngineChoice
+from ich_lstm.inference.forward import (
+    EncodedScan,
+    PreparedScan,
+    TestTime,
+    encode_scan,
+    evaluation_mode,
+    infer,
+    predicted,
+    prepare_scan,
+)
+from ich_lstm.models.encoder import SliceEncoder
+from ich_lstm.models.execution.compiled import unwrapped
+from ich_lstm.models.scan_model import ScanLogits, ScanModel
 from ich_lstm.prediction import ScanPrediction
 from ich_lstm.preprocessing.crop_and_resize import Preprocessing
 from ich_lstm.privacy import ProjectKey
@@ -43,6 +56,7 @@ class Predictor:
         test_time: Test-time augmentation, whose results are averaged. ``flip``: the scan and its mirror image; ``flip-reverse``:
             the scan and its mirror image, each read upwards and downwards; ``none``: the scan alone.
         hash: Cache of the hash of the network's weights.
+        engines: What runs the encoder, see `EngineChoice`; by default the fastest that agrees with float32.
 
     Example:
         >>> predictor = Predictor.load("runs/rsna")  # doctest: +SKIP
@@ -58,15 +72,23 @@ class Predictor:
     slice_mm: float | None = None
     test_time: TestTime = "none"
     hash: WeightsHash = field(default_factory=WeightsHash, repr=False)
+    engines: Engines = field(default_factory=Engines, repr=False)
 
     @classmethod
-    def load(cls, path: Path | str, *, channel_order: "ChannelOrder | None" = None) -> "Predictor":
+    def load(
+        cls,
+        path: Path | str,
+        *,
+        channel_order: "ChannelOrder | None" = None,
+        engine: EngineChoice = EngineChoice(),  # noqa: B008  (frozen)
+    ) -> "Predictor":
         """Load a model as `ScanClassifier.load` does, without the parts that only training needs.
 
         Args:
             path: A run's folder, a model's folder, a ``.ckpt`` file, or released weights of another project.
             channel_order: Order of the windows, for Nguyen et al.'s released weights only: ``bgr`` (bone first) or ``rgb``
                 (brain first). None for ``bgr``, the order of their loader. See docs/released.md.
+            engine: What runs the encoder, and in which precision.
 
         Returns:
             The predictor, with its network in evaluation mode on the CPU.
@@ -93,6 +115,7 @@ class Predictor:
             is_synthetic=bool(about["is_synthetic"]),
             slice_mm=about["slice_mm"],
             test_time=about["settings"].get("test_time", "none"),
+            engines=Engines(engine),
         )
 
     @property
@@ -179,14 +202,51 @@ class Predictor:
     def encode(self, scan: Scan) -> EncodedScan:
         """Preprocess a scan and run the encoder once; `predict_scan` and `explain` accept the result.
 
+        On the first scan, an engine other than torch in float32 is compared with it; the result is stored for this machine.
+
         Args:
             scan: The scan.
 
         Raises:
             CheckpointError: If the model does not hold its preprocessing.
+            ConfigError: If an engine that was asked for is not installed, or cannot run this model.
+            PredictionError: ``engine_disagrees``, if an engine that was asked for differs too much from float32.
         """
+        device = next(self.model.parameters()).device
+        prepared = prepare_scan(scan, self.known_preprocessing(), device)
         with evaluation_mode(self.model):
-            return encode_scan(self.model, scan, self.known_preprocessing())
+
+            def measure(engine: Engine) -> float:
+                return self._largest_difference(prepared, engine)
+
+            engine = self.engines.of(self._encoder(), self.weights_hash(), device.type, measure).engine
+            return encode_scan(self.model, prepared, None if engine.is_reference else engine.run)
+
+    def _encoder(self) -> SliceEncoder:
+        model = unwrapped(self.model)
+        assert isinstance(model, ScanModel)
+        return model.encoder
+
+    def _largest_difference(self, prepared: PreparedScan, engine: Engine) -> float:
+        """The largest difference in probability between an engine and torch in float32."""
+        found = []
+        for by in (None, engine.run):
+            encoded = encode_scan(self.model, prepared, by)
+            logits = self._logits(encoded)
+            found.append(torch.cat(predicted(logits, encoded.lengths, coherent=False)))
+        return float((found[0] - found[1]).abs().max())
+
+    def _logits(self, encoded: EncodedScan) -> ScanLogits:
+        with torch.no_grad():
+            return infer(
+                self.model,
+                encoded.hu,
+                encoded.lengths,
+                encoded.positions_mm,
+                test_time=self.test_time,
+                features=encoded.features,
+                by=encoded.by,
+            )
 
     def predict_scan(self, scan: Scan | EncodedScan, project_key: ProjectKey, *, coherent: bool = True) -> ScanPrediction:
         """Predict one scan on the model's device. The model's training or evaluation mode does not change.
@@ -207,14 +267,7 @@ class Predictor:
         encoded = self.encode(scan) if isinstance(scan, Scan) else scan
         scan = encoded.scan
         with evaluation_mode(self.model), torch.no_grad():
-            logits = infer(
-                self.model,
-                encoded.hu,
-                encoded.lengths,
-                encoded.positions_mm,
-                test_time=self.test_time,
-                features=encoded.features,
-            )
+            logits = self._logits(encoded)
             if not all(bool(torch.isfinite(each).all()) for each in (logits.slice_logits, logits.scan_logits)):
                 raise PredictionError(
                     "not_finite",

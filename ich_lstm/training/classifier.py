@@ -27,6 +27,7 @@ from ich_lstm.inference.checkpoint import (
     read_model,
     write_model,
 )
+from ich_lstm.inference.engines.choose import Engines
 from ich_lstm.inference.forward import PredictedScan, TestTime, infer, predicted, probabilities_of, split_scans
 from ich_lstm.inference.hub import model_folder
 from ich_lstm.inference.predictor import Predictor
@@ -219,6 +220,7 @@ class ScanClassifier(LightningModule):
         self.name = self.settings.encoder.backbone
         """Name of the model in predictions."""
         self._hash = WeightsHash()
+        self._engines = Engines()
         self.slice_metrics, self.encoder_metrics, self.scan_metrics = _metrics(), _metrics(), _metrics()
         self._epoch_losses: dict[str, Tensor] = {}
         """For each training loss, the sum over the slices of the running epoch and their number in this process, ``(2,)``."""
@@ -891,6 +893,7 @@ class ScanClassifier(LightningModule):
             slice_mm=self.slice_mm,
             test_time=self.settings.test_time,
             hash=self._hash,
+            engines=self._engines,
         )
 
     @property

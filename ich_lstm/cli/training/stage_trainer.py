@@ -14,6 +14,7 @@ from pytorch_lightning.strategies import Strategy
 from ich_lstm.cli.console import console
 from ich_lstm.cli.training.monitoring.epoch_lines import EpochLines, TimeEstimate
 from ich_lstm.cli.training.monitoring.logs import make_loggers
+from ich_lstm.models.execution.bfloat16 import has_bfloat16
 from ich_lstm.privacy import private_folder
 from ich_lstm.training.checkpoints.callbacks import PathlessCheckpoint
 from ich_lstm.training.checkpoints.exact_resume import logged_steps
@@ -67,11 +68,8 @@ def best_precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:
     Args:
         accelerator: Lightning's name of the accelerator.
     """
-    if accelerator != "cpu" and torch.cuda.is_available():
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16-mixed" if native else "32-true"
+    device_type = "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+    return "bf16-mixed" if has_bfloat16(device_type) else "32-true"
 
 
 def best_of(trainer: Trainer) -> str:
