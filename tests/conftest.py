@@ -40,6 +40,20 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def exact_engine() -> Iterator[None]:
+    """Predictions by torch in float32, whatever the machine has, so that they can be compared to the last bits.
+
+    The tests of the engines themselves choose others.
+    """
+    from ich_lstm.inference.engines import choose
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choose, "has_openvino", lambda: False)
+        patch.setattr(choose, "has_bfloat16", lambda device_type: False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def phantom_settings():
     """Settings of `phantom`: six patients, three of them with a hemorrhage."""

@@ -44,7 +44,7 @@ SUB_ROOMS = {
     "pages": ("", "plots", "report"),
     "models": ("execution", "stored", "heads", "", "released"),
     "data": ("tables", "prepared", "labels", "joining", "split", "prepare", "audit", "loading", "features", ""),
-    "inference": ("stored", ""),
+    "inference": ("stored", "engines", ""),
     "training": ("faults", "checkpoints", "features", ""),
     "archive": ("folder", "exports", ""),
     "evaluation": ("", "comparisons", "thresholds", "report"),

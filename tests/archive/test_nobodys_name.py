@@ -23,14 +23,13 @@ from ich_lstm.data.prepared.file_names import slice_name
 from ich_lstm.errors import TableError
 from ich_lstm.evaluation.joined import join_predictions
 from ich_lstm.inference import predictor as predictor_module
-from ich_lstm.inference.forward import EncodedScan
+from ich_lstm.inference.forward import EncodedScan, PreparedScan
 from ich_lstm.labels import LABELS
 from ich_lstm.models.scan_model import ScanLogits
 from ich_lstm.preprocessing.crop_and_resize import Box
 from ich_lstm.privacy import ProjectKey
 from ich_lstm.reading import Index, SliceHeader, index_source
 from ich_lstm.reading.ledger.header_table import to_files
-from ich_lstm.scan import Scan
 
 PERSONS, PER_SHUFFLE, SLICES = 60, 10, 4
 
@@ -39,8 +38,9 @@ PERSONS, PER_SHUFFLE, SLICES = 60, 10, 4
 def by_pixels(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A predictor whose probability of "any" is that of the person in the pixels: person / 100; pages name the persons."""
 
-    def encode(model: object, scan: Scan, preprocessing: object) -> EncodedScan:
+    def encode(model: object, prepared: PreparedScan, by: object) -> EncodedScan:
         nothing = torch.zeros(0)
+        scan = prepared.scan
         return EncodedScan(scan, Box(0, 0, 1, 1), torch.from_numpy(scan.hu.copy()), nothing, nothing)
 
     def infer(model: object, hu: torch.Tensor, *arguments: object, **options: object) -> ScanLogits:

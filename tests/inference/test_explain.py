@@ -204,7 +204,7 @@ class TestContributions:
         positions = torch.tensor(scan.positions_mm, dtype=torch.float32)
         # Slices that differ more than noise does to an untrained encoder, so that the head is far from linear between them.
         features = torch.randn(6, model.encoder.out_features, generator=torch.Generator().manual_seed(0))
-        model.encode = lambda hu, lengths: features
+        model.encode = lambda hu, lengths, **_: features
         contributions = explain(classifier, scan).contributions
         with torch.no_grad():
             logits = model.head(features, lengths, positions)
@@ -290,7 +290,7 @@ class TestTheModelIsLeftAsItWas:
         with pytest.raises(AssertionError):
             classifier.model.encoder(torch.zeros(1, 3, 64, 64))
         # Features come from the compiled network as in prediction; only here there is none.
-        classifier.model.encode = lambda hu, lengths: ich_lstm.ScanModel.encode(lively().model, hu, lengths)  # type: ignore[assignment]
+        classifier.model.encode = lambda hu, lengths, **_: ich_lstm.ScanModel.encode(lively().model, hu, lengths)  # type: ignore[assignment]
         np.testing.assert_array_equal(explain(classifier, scan).maps, expected.maps)
         assert classifier.model.encoder.network._compiled_call_impl is compiled
 

@@ -68,11 +68,10 @@ class _Compiled:
 def _compile(encoder: nn.Module, shape: tuple[int, ...], precision: Precision) -> Any:
     openvino = _import_openvino()
     was_training = encoder.training
-    # The graph is that of evaluation. Compiled or checkpointed modules have no plain forward to follow.
-    traced = encoder.eval()
+    traced = encoder.eval()  # the graph is that of evaluation
     try:
         with torch.no_grad():
-            graph = openvino.convert_model(traced, example_input=torch.zeros(shape), input=[list(shape)])
+            graph = openvino.convert_model(torch.export.export(traced, (torch.zeros(shape),)), input=[list(shape)])
     finally:
         encoder.train(was_training)
     return openvino.Core().compile_model(

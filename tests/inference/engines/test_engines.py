@@ -159,7 +159,8 @@ class TestOpenVINO:
         np.testing.assert_allclose(found.slice_probabilities, expected.slice_probabilities, atol=1e-5)
         np.testing.assert_allclose(found.scan_probabilities, expected.scan_probabilities, atol=1e-5)
 
-    def test_it_is_taken_by_default(self) -> None:
+    def test_it_is_taken_by_default(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(choose, "has_openvino", openvino.has_openvino)
         model = predictor()
         model.encode(make_scan())
         assert used(model)[0] == "openvino"
