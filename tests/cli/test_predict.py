@@ -442,3 +442,23 @@ class TestSubmission:
         (tmp_path / "sample.csv").write_text("ID,Label\nID_a_any,0.5\n")
         assert run([archive], model_folder, tmp_path / "out", "--submission", str(tmp_path / "sample.csv")) == 1
         assert not (tmp_path / "out").exists()
+
+
+def test_the_manifest_says_which_engine_ran(
+    archive: Path, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def engine() -> dict:
+        return json.loads((tmp_path / "out/manifest.json").read_text())["engine"]
+
+    study = archive / "study-0"
+    assert run([study], model_folder, tmp_path / "out", "--precision", "bfloat16", "--engine", "torch") == 0
+    first = engine()
+    assert (first["name"], first["precision"]) == ("torch", "bfloat16")
+    assert 0 < first["largest_difference"] <= 0.005
+    assert run([study], model_folder, tmp_path / "out", "--precision", "bfloat16", "--engine", "torch") == 0  # nothing to encode
+    assert engine() == first
+    assert run([study], model_folder, tmp_path / "out") == 2  # float32 here
+    assert "other_predictions" in capsys.readouterr().err
+    assert run([study], model_folder, tmp_path / "exact", "--precision", "float32") == 0
+    both = [pd.read_csv(tmp_path / name / "slices.csv")[list(LABELS)] for name in ("out", "exact")]
+    assert 0 < (both[0] - both[1]).abs().max(axis=None) <= 0.005
