@@ -100,7 +100,7 @@ def _compare(given: argparse.Namespace, backbone: str, scan: Scan) -> None:
     runs = {name: run_by(engine) for name, engine in engines.items()}
     times: dict[str, list[float]] = {name: [] for name in ("plain", *runs)}
     found = {}
-    with evaluation_mode(model), torch.inference_mode():
+    with evaluation_mode(model), torch.no_grad():
         for number in range(given.rounds + 1):
             for name in times:
                 layout = torch.contiguous_format if name == "plain" else torch.channels_last
