@@ -1,6 +1,8 @@
-"""Names of a package that are imported when they are first used."""
+"""Names of a package that are imported when they are first used, and imports that are not made at all."""
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -22,3 +24,20 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], 
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     return get, lambda: sorted(homes)
+
+
+@contextmanager
+def without_module(module: str) -> Iterator[None]:
+    """Make imports of a module fail as if it were not installed, unless it has been imported already.
+
+    Args:
+        module: Name of the module, which another library imports if it can.
+    """
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]  # with None here, Python raises ImportError
+    try:
+        yield
+    finally:
+        del sys.modules[module]

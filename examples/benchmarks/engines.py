@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ich_lstm import LSTM, Encoder, Preprocessing, ScanClassifier
-from ich_lstm.inference.engines.engine import Engine, EngineChoice, torch_engine
+from ich_lstm.inference.engines.engine import Engine, torch_engine
 from ich_lstm.inference.engines.openvino import has_openvino, openvino_engine
 from ich_lstm.inference.forward import encode_scan, evaluation_mode, infer, predicted, prepare_scan
 from ich_lstm.models.scan_model import ScanModel
@@ -83,7 +83,6 @@ def _compare(given: argparse.Namespace, backbone: str, scan: Scan) -> None:
     if has_openvino():
         for precision in ("float32", "bfloat16"):
             engines[f"openvino, {precision}"] = openvino_engine(model.encoder, precision)
-    predictor.engines.choice = EngineChoice()
     predictor.encode(scan)
     assert predictor.engines.chosen is not None
     chosen = predictor.engines.chosen.engine

@@ -411,16 +411,6 @@ class ArchiveRun:
         slices = slices.astype(dict.fromkeys(LABELS, np.float64))  # exact: pandas' own parser may round the last bit
         write_submission(slices, key, sample, self.out / PRIVATE / SUBMISSION)
 
-    def _describe_engine(self) -> dict[str, Any] | None:
-        """What ran the encoder; what the folder says already if this command encoded nothing; None if it never did."""
-        chosen = self.predictor.engines.chosen
-        if chosen is not None:
-            return {"name": chosen.engine.name, "precision": chosen.engine.precision, "largest_difference": chosen.difference}
-        try:
-            return json.loads((self.out / MANIFEST).read_text(encoding="utf-8")).get("engine")
-        except (OSError, ValueError):
-            return None
-
     def _write_manifest(self, records: Sequence[StudyRecord], files: Counter[str], estimated: Estimate | None) -> None:
         """Write which model and options produced the files, and which of the files are private."""
         predicted = sum(record.is_predicted for record in records)
@@ -434,7 +424,7 @@ class ArchiveRun:
             "ich_lstm": version("ich_lstm"),
             "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
             "model": {"name": self.predictor.name, "hash": self.predictor.weights_hash()},
-            "engine": self._describe_engine(),
+            "engines": _distinct(record.engine for record in records if record.engine),
             "labels": list(LABELS),
             "calibration": describe_calibration(self.predictor.calibration, estimated),
             "options": {**options, "identify": self.identify},
@@ -442,6 +432,11 @@ class ArchiveRun:
             "private": sorted(private),
         }
         write_text(self.out / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+
+
+def _distinct(engines: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Each engine once: commands of other nights may have run on another machine."""
+    return [json.loads(text) for text in sorted({json.dumps(engine, sort_keys=True) for engine in engines})]
 
 
 def find_studies(paths: Sequence[Path], *, out: Path, progress: Progress | None = None) -> Archive:

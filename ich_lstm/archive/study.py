@@ -95,7 +95,7 @@ class PredictOptions:
         """
         for name in self.exports:
             find_export(name)
-        self.engine_choice  # noqa: B018  (checks its values)
+        EngineChoice(engine=self.engine, precision=self.precision)
 
     @property
     def engine_choice(self) -> EngineChoice:
@@ -404,6 +404,7 @@ class _StudyRun:
             tracebacks=self.tracebacks,
             files=files,
             thumbnails=self.thumbnails,
+            engine={} if (chosen := self.predictor.engines.chosen) is None else chosen.to_dict(),
         )
 
     def record_failure(self, error: IchLstmError) -> StudyRecord:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -64,43 +65,39 @@ def infer(
     return mean_logits([logits, model.logits_of(mirrored, lengths, positions_mm, both_ways=both_ways)])
 
 
-class EncodedScan(NamedTuple):
-    """A scan with the encoder's features, from which both its probabilities and its explanation are computed.
+@dataclass(frozen=True, eq=False)
+class PreparedScan:
+    """A scan as the network takes it.
 
     Args:
         scan: The scan.
         box: The region of every slice that is the network's input.
         hu: Hounsfield units of that region at the network's size, int16 ``(n, size, size)``, on the model's device.
         positions_mm: Position of each slice in mm, float32 ``(n,)``, on the model's device.
-        features: The encoder's features of each slice, ``(n, d)``.
-        by: What ran the encoder, and runs it for further views of the scan; None for the network itself.
     """
 
     scan: Scan
     box: Box
     hu: Tensor
     positions_mm: Tensor
+
+    @property
+    def lengths(self) -> Tensor:
+        """The number of slices as lengths of a batch of one scan, ``(1,)``, on the CPU."""
+        return torch.tensor([len(self.scan)])
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedScan(PreparedScan):
+    """A scan with the encoder's features, from which both its probabilities and its explanation are computed.
+
+    Args:
+        features: The encoder's features of each slice, ``(n, d)``.
+        by: What ran the encoder, and runs it for further views of the scan; None for the network itself.
+    """
+
     features: Tensor
     by: EncoderRun | None = None
-
-    @property
-    def lengths(self) -> Tensor:
-        """The number of slices as lengths of a batch of one scan, ``(1,)``, on the CPU."""
-        return torch.tensor([len(self.scan)])
-
-
-class PreparedScan(NamedTuple):
-    """A scan as the network takes it. The fields are those of `EncodedScan`."""
-
-    scan: Scan
-    box: Box
-    hu: Tensor
-    positions_mm: Tensor
-
-    @property
-    def lengths(self) -> Tensor:
-        """The number of slices as lengths of a batch of one scan, ``(1,)``, on the CPU."""
-        return torch.tensor([len(self.scan)])
 
 
 def prepare_scan(scan: Scan, preprocessing: Preprocessing, device: torch.device) -> PreparedScan:
@@ -129,7 +126,7 @@ def encode_scan(model: ScanModel, prepared: PreparedScan, by: EncoderRun | None 
         The encoded scan; autograd can use its tensors, even if the caller is in torch's inference mode.
     """
     with torch.inference_mode(False), torch.no_grad():
-        return EncodedScan(*prepared, model.encode(prepared.hu, prepared.lengths, by=by), by)
+        return EncodedScan(**vars(prepared), features=model.encode(prepared.hu, prepared.lengths, by=by), by=by)
 
 
 class ScanProbabilities(NamedTuple):

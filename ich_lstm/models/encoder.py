@@ -2,9 +2,7 @@
 
 import difflib
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,27 +13,14 @@ from huggingface_hub.errors import HfHubHTTPError
 from torch import Tensor, nn
 
 from ich_lstm.errors import ConfigError
+from ich_lstm.lazy import without_module
 from ich_lstm.models.execution.depthwise import depthwise_gradients_in_float32
 from ich_lstm.models.execution.recompute import batch_norms, hold_in_backward
 from ich_lstm.models.stored.tensors import UNREADABLE, read_safetensors, read_torch
 from ich_lstm.settings import require, require_choice, setting
 
-
-@contextmanager
-def _without(module: str) -> Iterator[None]:
-    """Make imports of a module fail as if it were not installed, unless it has been imported already."""
-    if module in sys.modules:
-        yield
-        return
-    sys.modules[module] = None  # type: ignore[assignment]  # with None here, Python raises ImportError
-    try:
-        yield
-    finally:
-        del sys.modules[module]
-
-
 # timm imports wandb if it is installed, for a function that is not used here. That import would delay every prediction.
-with _without("wandb"):
+with without_module("wandb"):
     import timm
     from timm.layers import convert_sync_batchnorm
     from timm.models import group_parameters

@@ -220,7 +220,8 @@ class ScanClassifier(LightningModule):
         self.name = self.settings.encoder.backbone
         """Name of the model in predictions."""
         self._hash = WeightsHash()
-        self._engines = Engines()
+        self.engines = Engines()
+        """What runs the encoder in `predict`: by default the fastest that agrees with float32, see `EngineChoice`."""
         self.slice_metrics, self.encoder_metrics, self.scan_metrics = _metrics(), _metrics(), _metrics()
         self._epoch_losses: dict[str, Tensor] = {}
         """For each training loss, the sum over the slices of the running epoch and their number in this process, ``(2,)``."""
@@ -893,7 +894,7 @@ class ScanClassifier(LightningModule):
             slice_mm=self.slice_mm,
             test_time=self.settings.test_time,
             hash=self._hash,
-            engines=self._engines,
+            engines=self.engines,
         )
 
     @property

@@ -448,7 +448,8 @@ def test_the_manifest_says_which_engine_ran(
     archive: Path, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def engine() -> dict:
-        return json.loads((tmp_path / "out/manifest.json").read_text())["engine"]
+        (only,) = json.loads((tmp_path / "out/manifest.json").read_text())["engines"]
+        return only
 
     study = archive / "study-0"
     assert run([study], model_folder, tmp_path / "out", "--precision", "bfloat16", "--engine", "torch") == 0

@@ -62,6 +62,7 @@ class StudyRecord:
         tracebacks: Where errors arose that nobody foresaw; a study with any is tried again by the next command.
         files: Files that were written for this study alone (pages and exports), as paths in the folder of predictions.
         thumbnails: Thumbnails of the scan for the indexes, by path of the linked page; base64 of a PNG, or empty.
+        engine: What ran the encoder (`Chosen.to_dict`); empty if nothing was predicted, or by a version without engines.
     """
 
     name: str
@@ -80,6 +81,7 @@ class StudyRecord:
     tracebacks: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     thumbnails: Mapping[str, str] = field(default_factory=dict)
+    engine: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_predicted(self) -> bool:

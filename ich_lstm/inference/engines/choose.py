@@ -4,7 +4,7 @@ import json
 import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -35,6 +35,10 @@ class Chosen(NamedTuple):
     engine: Engine
     difference: float
 
+    def to_dict(self) -> dict[str, Any]:
+        """For records: ``name``, ``precision`` and ``largest_difference``."""
+        return {"name": self.engine.name, "precision": self.engine.precision, "largest_difference": self.difference}
+
 
 class Engines:
     """The engine of a network, which is chosen on its first scan, and again when weights or device change.
@@ -45,7 +49,11 @@ class Engines:
 
     def __init__(self, choice: EngineChoice = EngineChoice()) -> None:  # noqa: B008  (frozen)
         self.choice = choice
-        self._known: tuple[tuple[str, str, EngineChoice], Chosen] | None = None
+        self._known: tuple[tuple[str, str], Chosen] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles choose anew, because an engine holds the network that it runs, or a compiled form of it."""
+        return {"choice": self.choice, "_known": None}
 
     def of(self, encoder: SliceEncoder, weights: str, device_type: str, measure: Callable[[Engine], float]) -> Chosen:
         """Give the engine of an encoder.
@@ -60,7 +68,7 @@ class Engines:
             ConfigError: If the wanted engine is not installed, or cannot run on this device.
             PredictionError: ``engine_disagrees``, if an engine that was asked for differs too much.
         """
-        state = (weights, device_type, self.choice)
+        state = (weights, device_type)
         if self._known is None or self._known[0] != state:
             self._known = state, self._choose(encoder, weights, device_type, measure)
         return self._known[1]
@@ -78,16 +86,10 @@ class Engines:
                 return Chosen(engine, 0.0)
             try:
                 difference = _checked(engine, weights, measure)
-            except (RuntimeError, NotImplementedError, OSError) as error:
-                if self.choice.engine == name:
-                    raise ConfigError(
-                        "engine_cannot_run",
-                        where="engine",
-                        got=f"{name}, which cannot run this model: {(str(error).splitlines() or [type(error).__name__])[0]}",
-                        expected="an engine that can",
-                        todo="Choose the engine torch.",
-                    ) from error
-                logger.warning("%s cannot run this model, so another engine is used: %s", name, type(error).__name__)
+            except ConfigError as error:
+                if error.code != "engine_cannot_run" or self.choice.engine == name:
+                    raise
+                logger.warning("not used: %s", error.got)
                 continue
             if difference <= LARGEST_DIFFERENCE:
                 return Chosen(engine, difference)

@@ -1,6 +1,5 @@
 """An engine runs the encoder on windowed slices; `EngineChoice` says which one the user wants."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ich_lstm.models.encoder import SliceEncoder
+from ich_lstm.models.scan_model import EncoderRun
 from ich_lstm.settings import require_choice
 
 EngineName = Literal["torch", "openvino"]
@@ -43,14 +43,12 @@ class Engine(NamedTuple):
     Args:
         name: The engine.
         precision: Its precision.
-        run: Turns windowed slices ``(m, c, h, w)`` into features ``(m, d)``; m is at most `slices`.
-        slices: How many slices it takes at a time; None for as many as the network does by itself.
+        run: Runs the encoder on a chunk of slices.
     """
 
     name: EngineName
     precision: Precision
-    run: Callable[[Tensor], Tensor]
-    slices: int | None = None
+    run: EncoderRun
 
     @property
     def is_reference(self) -> bool:

@@ -1,21 +1,19 @@
 """The encoder as an OpenVINO graph, for Intel and AMD CPUs."""
 
-import sys
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ich_lstm.errors import ConfigError
 from ich_lstm.inference.engines.engine import Engine, Precision
+from ich_lstm.lazy import without_module
 from ich_lstm.models.encoder import SliceEncoder
-from ich_lstm.printable import printable_logger
+from ich_lstm.models.scan_model import INFERENCE_SLICES_PER_CHUNK
 
-logger = printable_logger(__name__)
-
-SLICES = 8
+SLICES = INFERENCE_SLICES_PER_CHUNK["cpu"]
 """Slices that the graph takes at a time. Their number is fixed, because graphs of any number are slower; a chunk with fewer is
 filled up with copies."""
 
@@ -31,11 +29,11 @@ def openvino_engine(encoder: SliceEncoder, precision: Precision) -> Engine:
     """The encoder as OpenVINO compiles it on first use, once for each size of the input.
 
     Args:
-        encoder: The encoder, on the CPU.
+        encoder: The encoder, on the CPU and in evaluation mode.
         precision: The precision in which OpenVINO computes.
 
     Raises:
-        ConfigError: ``no_openvino``, if it is not installed.
+        ConfigError: ``no_openvino``, if it is not installed; on first use ``engine_cannot_run``.
     """
     if not has_openvino():
         raise ConfigError(
@@ -45,7 +43,7 @@ def openvino_engine(encoder: SliceEncoder, precision: Precision) -> Engine:
             expected="an installed engine",
             todo='Install it: pip install "ich_lstm[openvino]"; or choose the engine torch.',
         )
-    return Engine("openvino", precision, _Compiled(encoder, precision), SLICES)
+    return Engine("openvino", precision, _Compiled(encoder, precision))
 
 
 class _Compiled:
@@ -65,30 +63,24 @@ class _Compiled:
         return torch.from_numpy(features[:count].copy())
 
 
-def _compile(encoder: nn.Module, shape: tuple[int, ...], precision: Precision) -> Any:
-    openvino = _import_openvino()
-    was_training = encoder.training
-    traced = encoder.eval()  # the graph is that of evaluation
+def _compile(encoder: SliceEncoder, shape: tuple[int, ...], precision: Precision) -> Any:
+    """Compile an encoder in evaluation mode for one shape of its input."""
+    hints = {
+        "INFERENCE_PRECISION_HINT": HINTS[precision],
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
     try:
-        with torch.no_grad():
-            graph = openvino.convert_model(torch.export.export(traced, (torch.zeros(shape),)), input=[list(shape)])
-    finally:
-        encoder.train(was_training)
-    return openvino.Core().compile_model(
-        graph,
-        "CPU",
-        {
-            "INFERENCE_PRECISION_HINT": HINTS[precision],
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        },
-    )
+        with torch.no_grad(), without_module("openvino_telemetry"):  # it would send statistics of use to a server
+            import openvino
 
-
-def _import_openvino() -> Any:
-    """Import OpenVINO without its telemetry, which would send statistics of use to a server."""
-    if "openvino_telemetry" not in sys.modules:
-        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # with None here, Python raises ImportError
-    import openvino
-
-    return openvino
+            graph = openvino.convert_model(torch.export.export(encoder, (torch.zeros(shape),)), input=[list(shape)])
+            return openvino.Core().compile_model(graph, "CPU", hints)
+    except Exception as error:  # the exporter, the converter and the compiler raise many kinds
+        raise ConfigError(
+            "engine_cannot_run",
+            where="engine",
+            got=f"openvino, which cannot run this model: {(str(error).splitlines() or [type(error).__name__])[0]}",
+            expected="an engine that can",
+            todo="Choose the engine torch.",
+        ) from error

@@ -1,6 +1,9 @@
 """Which engine predicts: the fastest that agrees with torch in float32, checked once and stored."""
 
+import copy
 import json
+import pickle
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,6 +104,16 @@ class TestByDefault:
         assert used(model) == ("torch", "float32")
         assert "torch in bfloat16, whose probabilities differ" in caplog.text
 
+    def test_copies_and_pickles_choose_anew(self) -> None:
+        """What is chosen holds the network or a compiled form of it, and a training in several processes pickles its model."""
+        classifier = make_classifier()
+        classifier.predictor.encode(make_scan())
+        assert classifier.engines.chosen is not None
+        for again in (copy.deepcopy(classifier), pickle.loads(pickle.dumps(classifier))):
+            assert again.engines.chosen is None
+            again.predictor.encode(make_scan())
+            assert again.engines.chosen.engine.name == "torch"
+
     def test_changed_weights_are_checked_again(self) -> None:
         model = predictor()
         model.encode(make_scan())
@@ -165,8 +178,19 @@ class TestOpenVINO:
         model.encode(make_scan())
         assert used(model)[0] == "openvino"
 
-    def test_no_telemetry(self) -> None:
-        import sys
+    def test_one_that_cannot_run_the_model(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+        def fail(*_: object) -> None:
+            raise NotImplementedError("an operator")
 
+        monkeypatch.setattr(torch.export, "export", fail)
+        monkeypatch.setattr(choose, "has_openvino", openvino.has_openvino)
+        model = predictor()
+        model.encode(make_scan())
+        assert used(model)[0] == "torch"
+        assert "cannot run this model: an operator" in caplog.text
+        with pytest.raises(ConfigError, match=r"engine_cannot_run.*an operator"):
+            predictor(EngineChoice(engine="openvino")).encode(make_scan())
+
+    def test_no_telemetry(self) -> None:
         predictor(EngineChoice(engine="openvino")).encode(make_scan())
         assert sys.modules.get("openvino_telemetry") is None
