@@ -209,8 +209,8 @@ class Predictor:
 
         Raises:
             CheckpointError: If the model does not hold its preprocessing.
-            ConfigError: If an engine that was asked for is not installed, or cannot run this model.
-            PredictionError: ``engine_disagrees``, if an engine that was asked for differs too much from float32.
+            ConfigError: If an engine that was asked for is not installed, cannot run this model, or differs too much from float32
+                (``engine_disagrees``).
         """
         device = next(self.model.parameters()).device
         prepared = prepare_scan(scan, self.known_preprocessing(), device)

@@ -1,6 +1,7 @@
 """Chooses the engine of a model: the fastest that agrees with torch in float32 on the model's first scan on this machine."""
 
 import json
+import math
 import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ich_lstm.errors import ConfigError, PredictionError
+from ich_lstm.errors import ConfigError
 from ich_lstm.files.atomic_write import write_text
 from ich_lstm.inference.engines.engine import Engine, EngineChoice, EngineName, Precision, torch_engine
 from ich_lstm.inference.engines.openvino import has_openvino, openvino_engine
@@ -65,8 +66,8 @@ class Engines:
             measure: Predicts a scan with an engine and with torch in float32, and gives the largest difference in probability.
 
         Raises:
-            ConfigError: If the wanted engine is not installed, or cannot run on this device.
-            PredictionError: ``engine_disagrees``, if an engine that was asked for differs too much.
+            ConfigError: If the wanted engine is not installed, cannot run this model or on this device, or differs too much
+                (``engine_disagrees``).
         """
         state = (weights, device_type)
         if self._known is None or self._known[0] != state:
@@ -96,7 +97,7 @@ class Engines:
             failed = f"{name} in {precision}, whose probabilities differ by up to {difference:.3g} from those in float32"
             logger.warning("not used: %s", failed)
         # Only without torch in float32 among the candidates, so that something else was asked for.
-        raise PredictionError(
+        raise ConfigError(
             "engine_disagrees",
             where="engine, precision",
             got=failed,
@@ -132,6 +133,8 @@ def _checked(engine: Engine, weights: str, measure: Callable[[Engine], float]) -
     if key in known:
         return known[key]
     difference = measure(engine)
+    if not math.isfinite(difference):  # of this scan, whose numbers say nothing about the next one
+        return difference
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps({**_read(path), key: difference}, indent=1) + "\n")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from fabricated import make_classifier, make_scan
 
-from ich_lstm.errors import ConfigError, PredictionError
+from ich_lstm.errors import ConfigError
 from ich_lstm.inference.engines import choose, openvino
 from ich_lstm.inference.engines.choose import LARGEST_DIFFERENCE, Engines
 from ich_lstm.inference.engines.engine import Engine, EngineChoice
@@ -137,10 +137,21 @@ def test_float32_where_bfloat16_is_emulated(monkeypatch: pytest.MonkeyPatch) -> 
     assert used(model) == ("torch", "float32")
 
 
+@pytest.mark.usefixtures("without_openvino", "cpu_with_bfloat16")
+def test_a_scan_of_numbers_that_are_not_finite_decides_for_itself_alone(
+    stored_checks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Predictor, "_largest_difference", lambda *given: float("nan"))
+    model = predictor()
+    model.encode(make_scan())
+    assert used(model) == ("torch", "float32")
+    assert not stored_checks.exists()
+
+
 class TestAskedFor:
     def test_one_that_disagrees_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(choose, "torch_engine", _wrong)
-        with pytest.raises(PredictionError, match=r"engine_disagrees.*torch in bfloat16.*0\.005"):
+        with pytest.raises(ConfigError, match=r"engine_disagrees.*torch in bfloat16.*0\.005"):
             predictor(HALF).encode(make_scan())
 
     def test_openvino_that_is_not_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
