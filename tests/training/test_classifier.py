@@ -17,6 +17,7 @@ from ich_lstm.errors import CheckpointError, ConfigError, SourceError, StudyErro
 from ich_lstm.evaluation.evaluate import predict_subset
 from ich_lstm.evaluation.evidence import columns_of
 from ich_lstm.statistics import log_loss, weighted_log_loss
+from ich_lstm.training.optimizer import Optimizer, make_optimizer
 
 
 class TestTraining:
@@ -156,6 +157,30 @@ class TestOptimizer:
 
     def test_equal_rates_leave_nothing_out(self, groups) -> None:
         assert groups(optimizer={"lr": 1e-3, "encoder_lr": 1e-3})
+
+    @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+    def test_gradients_are_clipped_in_every_precision(self, fit, tmp_path: Path, precision: str) -> None:
+        """With a fused optimizer, Lightning would refuse to clip in mixed precision."""
+        settings = {"max_epochs": 1, "precision": precision, "gradient_clip_val": 1.0}
+        assert np.isfinite(fit(tmp_path, trainer=settings).losses).all()
+
+    @pytest.mark.parametrize("kind", ["adamw", "adam"])
+    def test_it_is_one_kernel_that_steps_as_the_plain_one(self, kind: str) -> None:
+        found = []
+        for _ in range(2):
+            model = make_classifier(seed=1).model
+            optimizer = make_optimizer(model, Optimizer(kind=kind))
+            assert optimizer.defaults["fused"]
+            for group in optimizer.param_groups:
+                group["fused"] = not found  # the second one is the plain one
+            for step in range(3):
+                torch.manual_seed(step)
+                for weight in model.parameters():
+                    weight.grad = torch.randn_like(weight)
+                optimizer.step()
+            found.append(model.state_dict())
+        for name, values in found[0].items():
+            torch.testing.assert_close(values, found[1][name], rtol=1e-5, atol=1e-6, msg=name)
 
     @pytest.mark.parametrize(
         "changes",

@@ -1,5 +1,6 @@
 """The ways to adapt a model that are compared, from the simplest to the most complex, and their training."""
 
+import gc
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,6 +10,7 @@ import numpy as np
 from pytorch_lightning import seed_everything
 
 from ich_lstm.adaptation.comparing.corrections import CorrectionKind
+from ich_lstm.adaptation.comparing.remembering import RememberedHead
 from ich_lstm.adaptation.comparing.settings import AdaptSettings
 from ich_lstm.adaptation.scans.site import Site
 from ich_lstm.data.datamodule import ScanDataModule
@@ -84,7 +86,14 @@ def trained(classifier: ScanClassifier, part: Part, site: Site, rows: np.ndarray
     model.stage_name = f"adapt, {part}"
     data = site.some(rows)
     epochs = settings.last_stage_epochs if part == "last stage" else _epochs(data, settings)
-    site.make_trainer(max_epochs=epochs, gradient_clip_val=1.0).fit(model, data)
+    callbacks = [RememberedHead()] if part == "pooling" else []
+    site.make_trainer(max_epochs=epochs, gradient_clip_val=1.0, callbacks=callbacks).fit(model, data)
+    # A model and its Trainer hold each other, with the optimizer and the gradients: cycles that Python frees late, and that are
+    # few objects however large they are.
+    model.trainer = None
+    for weight in model.parameters():
+        weight.grad = None
+    gc.collect()
     return model.eval()
 
 

@@ -40,12 +40,16 @@ ADVICE = (
 def all_finite(tensors: Iterable[Tensor]) -> Tensor:
     """Whether all numbers of some tensors are finite, as a bool tensor ``()``; integers always are.
 
-    The largest magnitude is computed, which unlike a sum of squares cannot overflow.
+    Extremes are computed, which unlike a sum of squares cannot overflow.
 
     Args:
-        tensors: Tensors of any shape.
+        tensors: Tensors of any shape, on one device.
     """
-    return get_total_norm([tensor.detach() for tensor in tensors if tensor.is_floating_point()], math.inf).isfinite()
+    numbers = [tensor.detach() for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
+    if not numbers or numbers[0].device.type != "cpu":
+        return get_total_norm(numbers, math.inf).isfinite()  # few launches for many tensors
+    # One pass over each tensor; the norm takes ten times as long on a CPU.
+    return torch.stack([extreme.double() for tensor in numbers for extreme in tensor.aminmax()]).isfinite().all()
 
 
 def check_finite(weights: Mapping[str, Tensor]) -> None:
@@ -179,7 +183,8 @@ class FaultGuard(Callback):
         elif self._has_stepped:
             self._in_a_row = 0
             # Checked after every step, so that no checkpoint, moving average or validation ever sees such weights.
-            if not bool(all_finite(pl_module.model.parameters())):
+            trained = [weights for weights in pl_module.model.parameters() if weights.requires_grad]
+            if not bool(all_finite(trained)):
                 self._scans = _gathered(trainer, [scan for scans in self._window_scans for scan in scans])
                 self._go_back(trainer, pl_module, "weights that are not finite after a step")
 
